@@ -1,0 +1,145 @@
+//! Ownership of one process that has not been reaped yet.
+//!
+//! This is the only place that signals and the only place that reaps, and it is why no signal can reach a
+//! stranger. The argument: the child is the leader of its process group, so the group's number is its pid. A
+//! pid is not given to another process, and no other group can take its number, before its process has been
+//! reaped. Only [`Leash::reap`] and the drop reap, both take the leash away, and signals need the leash.
+//!
+//! That the child has ended is learned from its pidfd, which becomes readable while the process is still
+//! there to be waited for.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, ExitStatus};
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// How long a dropped leash waits for a killed process. Only a process that hangs in the kernel takes so long;
+/// it is then left for init.
+const LAST_WAIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// A process that is ours to signal and to reap.
+#[derive(Debug)]
+pub(crate) struct Leash {
+    child: Child,
+    group: Pid,
+    pidfd: Arc<OwnedFd>,
+    reaped: bool,
+}
+
+/// Tells when the process has ended. Needs a runtime, which the leash itself does not.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    pidfd: AsyncFd<Arc<OwnedFd>>,
+}
+
+impl Leash {
+    /// Takes a process that has just been started as the leader of its own group.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be watched; it has been killed and reaped then.
+    pub(crate) fn new(mut child: Child) -> io::Result<Self> {
+        let group = Pid::from_child(&child);
+        match pidfd_open(group, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Self {
+                child,
+                group,
+                pidfd: Arc::new(pidfd),
+                reaped: false,
+            }),
+            Err(error) => {
+                let _ = kill_process_group(group, Signal::KILL);
+                let _ = child.wait();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The process, for its streams.
+    pub(crate) fn child_mut(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// The number of the process and of its group.
+    pub(crate) fn group(&self) -> Pid {
+        self.group
+    }
+
+    /// A watch over the end of the process.
+    #[expect(
+        deprecated,
+        reason = "the safe constructor is deprecated because a descriptor could be closed under it; an `Arc<OwnedFd>` \
+                  that is never replaced cannot; the successor asks for that promise in a block that is denied here"
+    )]
+    pub(crate) fn ending(&self) -> io::Result<Ending> {
+        let pidfd = AsyncFd::with_interest(Arc::clone(&self.pidfd), Interest::READABLE)?;
+        Ok(Ending { pidfd })
+    }
+
+    /// Asks the whole group to end.
+    pub(crate) fn terminate(&self) {
+        // The one error there can be is that every member has gone, which is what we want.
+        let _ = kill_process_group(self.group, Signal::TERM);
+    }
+
+    /// Ends the whole group, and the process itself should it have moved to another group.
+    ///
+    /// The kernel signals a group under the lock that also admits new members, and a fork that meets a pending
+    /// fatal signal fails, so that no member can slip away by forking.
+    pub(crate) fn kill(&self) {
+        // A pidfd never means another process. That it finds none here can only be if something else in this
+        // process has reaped ours, against what the crate asks for; the group's number may be a stranger's then.
+        if pidfd_send_signal(&self.pidfd, Signal::KILL) != Err(Errno::SRCH) {
+            let _ = kill_process_group(self.group, Signal::KILL);
+        }
+    }
+
+    /// Reaps the process, which must have ended. After this its number is free.
+    ///
+    /// # Errors
+    ///
+    /// If something else in this process has reaped it, which makes its status unknown.
+    pub(crate) fn reap(mut self) -> io::Result<ExitStatus> {
+        self.reaped = true;
+        self.child.wait()
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        if self.reaped {
+            return;
+        }
+        // Reached when the runtime drops the watching task, or when no task took the child over.
+        self.kill();
+        let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let _ = poll(&mut ended, Some(&LAST_WAIT));
+        let _ = self.child.try_wait();
+    }
+}
+
+impl Ending {
+    /// Waits until the process has ended. It is still to be reaped then. Cancel safe.
+    pub(crate) async fn wait(&self) {
+        loop {
+            let Ok(mut ready) = self.pidfd.readable().await else {
+                // The runtime is shutting down; this task is about to be dropped, and the leash with it.
+                return std::future::pending().await;
+            };
+            let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+            match waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), look) {
+                Ok(None) => ready.clear_ready(),
+                // An error means that someone else reaped it; it has ended all the same.
+                Ok(Some(_)) | Err(_) => return,
+            }
+        }
+    }
+}

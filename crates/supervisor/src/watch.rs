@@ -1,0 +1,310 @@
+//! The task that owns one child from its start to its end.
+//!
+//! It is the only owner of the [`Leash`], so every way out of it reaps: the regular one below, and the drop of
+//! the leash if the runtime drops the task. The order at the end is fixed, and the safety of the signals rests
+//! on it (see [`leash`](crate::leash)): the first process has ended and is not reaped, SIGKILL to the group,
+//! reap, wait for the rest of the group, read what is left of standard error, tell the exit, fire `done`.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child as Process, Command, ExitStatus};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{future::Future, io};
+
+use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::child::{Child, Exit, Life};
+use crate::error::SpawnError;
+use crate::forker::Forker;
+use crate::group;
+use crate::io::{ChildIo, Outlet, Stdin};
+use crate::leash::{Ending, Leash};
+use crate::stderr::{self, Redactor, Tail};
+use crate::stopping::{Step, Stopping};
+
+/// Everything that the task needs to know.
+pub(crate) struct Watch {
+    pub(crate) forker: Forker,
+    pub(crate) redactor: Redactor,
+    pub(crate) tag: Arc<str>,
+    pub(crate) stop_grace: Duration,
+    pub(crate) stderr_line_limit: usize,
+    pub(crate) life: Life,
+}
+
+/// A process as the policy of stopping sees it. The tests script one.
+trait Stoppable {
+    /// Waits until it has ended and is to be reaped. Cancel safe.
+    fn ended(&self) -> impl Future<Output = ()> + Send;
+    fn close_stdin(&self);
+    fn terminate(&self);
+    fn kill(&self);
+}
+
+/// A process on its leash.
+struct Leashed<'a> {
+    leash: &'a Leash,
+    ending: &'a Ending,
+    stdin: &'a Stdin,
+}
+
+/// A started process with its streams.
+struct Started {
+    leash: Leash,
+    ending: Ending,
+    stdin: Arc<Stdin>,
+    stdout: Outlet,
+    stderr: Outlet,
+}
+
+impl Watch {
+    /// Starts the child, answers with its handle, and stays with it until it is gone.
+    pub(crate) async fn run(self, command: Command, answer: oneshot::Sender<Result<Child, SpawnError>>) {
+        // However this ends, nobody waits for the child for ever.
+        let _done = self.life.done.clone().drop_guard();
+        let gone = CancellationToken::new();
+        let program = command.get_program().to_owned();
+        let started = match self.forker.fork(command).await {
+            Ok(leash) => Started::new(leash, &gone).map_err(SpawnError::Os),
+            Err(error) => Err(SpawnError::from_os(&program, error)),
+        };
+        let Started {
+            leash,
+            ending,
+            stdin,
+            stdout,
+            stderr,
+        } = match started {
+            Ok(started) => started,
+            Err(error) => {
+                let _ = answer.send(Err(error));
+                return;
+            }
+        };
+        let since = Instant::now();
+        let pid = leash.group();
+        tracing::debug!(tag = &*self.tag, pid = pid.as_raw_nonzero(), "child started");
+
+        let tail = Tail::default();
+        let io = ChildIo::new(Arc::clone(&stdin), stdout);
+        let child = Child::new(
+            pid.as_raw_nonzero().get().unsigned_abs(),
+            io,
+            tail.clone(),
+            self.life.clone(),
+        );
+        // If the caller no longer waits, the handle is dropped here, which asks for the stop.
+        let _ = answer.send(Ok(child));
+
+        let pump = stderr::pump(stderr, self.stderr_line_limit, &self.redactor, &self.tag, &tail);
+        let life = async {
+            let mut stopping = Stopping::new(self.stop_grace);
+            let process = Leashed {
+                leash: &leash,
+                ending: &ending,
+                stdin: &stdin,
+            };
+            until_ended(&process, &mut stopping, &self.life.stop, &self.tag).await;
+            let lived = since.elapsed();
+            stdin.close();
+            leash.kill();
+            let status = leash.reap();
+            if !group::gone(pid).await {
+                tracing::warn!(
+                    tag = &*self.tag,
+                    pid = pid.as_raw_nonzero(),
+                    "processes of the child's group were killed and do not end"
+                );
+            }
+            gone.cancel();
+            exit(&status, lived, stopping.asked())
+        };
+        let (exit, ()) = tokio::join!(life, pump);
+        tracing::debug!(
+            tag = &*self.tag,
+            pid = pid.as_raw_nonzero(),
+            code = exit.code,
+            signal = exit.signal,
+            lived_ms = exit.lived.as_millis(),
+            requested = exit.requested,
+            "child ended"
+        );
+        // Only this task sets it, once.
+        let _ = self.life.exit.set(exit);
+    }
+}
+
+impl Started {
+    /// Wraps the streams for the runtime. On failure the leash is dropped, which ends the child.
+    fn new(mut leash: Leash, gone: &CancellationToken) -> io::Result<Self> {
+        let ending = leash.ending()?;
+        let Process {
+            stdin, stdout, stderr, ..
+        } = leash.child_mut();
+        let (Some(stdin), Some(stdout), Some(stderr)) = (stdin.take(), stdout.take(), stderr.take()) else {
+            return Err(io::Error::other("a standard stream is missing"));
+        };
+        Ok(Self {
+            stdin: Arc::new(Stdin::new(pipe::Sender::from_owned_fd(stdin.into())?)),
+            stdout: Outlet::new(pipe::Receiver::from_owned_fd(stdout.into())?, gone.clone()),
+            stderr: Outlet::new(pipe::Receiver::from_owned_fd(stderr.into())?, gone.clone()),
+            leash,
+            ending,
+        })
+    }
+}
+
+impl Stoppable for Leashed<'_> {
+    fn ended(&self) -> impl Future<Output = ()> + Send {
+        self.ending.wait()
+    }
+
+    fn close_stdin(&self) {
+        self.stdin.close();
+    }
+
+    fn terminate(&self) {
+        self.leash.terminate();
+    }
+
+    fn kill(&self) {
+        self.leash.kill();
+    }
+}
+
+/// Waits until the process has ended, and takes the steps of stopping it once that is asked for.
+async fn until_ended(process: &impl Stoppable, stopping: &mut Stopping, stop: &CancellationToken, tag: &str) {
+    loop {
+        while let Some(step) = stopping.due(Instant::now()) {
+            match step {
+                Step::CloseStdin => process.close_stdin(),
+                Step::Terminate => process.terminate(),
+                Step::Kill => {
+                    tracing::info!(tag, "the child did not end in time and is killed");
+                    process.kill();
+                }
+                Step::KillAgain => {
+                    tracing::warn!(tag, "the child was killed and does not end");
+                    process.kill();
+                }
+            }
+        }
+        let wake_at = stopping.wake_at();
+        tokio::select! {
+            biased;
+            () = process.ended() => return,
+            () = stop.cancelled(), if !stopping.asked() => stopping.ask(),
+            () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
+        }
+    }
+}
+
+fn exit(status: &io::Result<ExitStatus>, lived: Duration, requested: bool) -> Exit {
+    let status = status.as_ref().ok();
+    Exit {
+        code: status.and_then(ExitStatus::code),
+        signal: status.and_then(ExitStatusExt::signal),
+        lived,
+        requested,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(5);
+
+    /// A process that ends upon the step that the script names, and records all of them with their times.
+    struct Scripted {
+        ends_upon: Option<&'static str>,
+        ended: CancellationToken,
+        start: Instant,
+        record: Mutex<Vec<(&'static str, Duration)>>,
+    }
+
+    impl Scripted {
+        fn new(ends_upon: Option<&'static str>) -> Self {
+            Self {
+                ends_upon,
+                ended: CancellationToken::new(),
+                start: Instant::now(),
+                record: Mutex::default(),
+            }
+        }
+
+        fn note(&self, step: &'static str) {
+            self.record.lock().unwrap().push((step, self.start.elapsed()));
+            if self.ends_upon == Some(step) {
+                self.ended.cancel();
+            }
+        }
+
+        async fn run(self, asked: bool) -> (Vec<(&'static str, Duration)>, bool) {
+            let stop = CancellationToken::new();
+            if asked {
+                stop.cancel();
+            }
+            let mut stopping = Stopping::new(GRACE);
+            until_ended(&self, &mut stopping, &stop, "tag").await;
+            (self.record.into_inner().unwrap(), stopping.asked())
+        }
+    }
+
+    impl Stoppable for Scripted {
+        fn ended(&self) -> impl Future<Output = ()> + Send {
+            self.ended.cancelled()
+        }
+
+        fn close_stdin(&self) {
+            self.note("close stdin");
+        }
+
+        fn terminate(&self) {
+            self.note("terminate");
+        }
+
+        fn kill(&self) {
+            self.note("kill");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_obeys_is_not_killed() {
+        let (record, asked) = Scripted::new(Some("terminate")).run(true).await;
+        assert_eq!(record, [("close stdin", Duration::ZERO), ("terminate", Duration::ZERO)]);
+        assert!(asked);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_ignores_sigterm_is_killed_after_the_grace() {
+        let (record, _) = Scripted::new(Some("kill")).run(true).await;
+        assert_eq!(record.last(), Some(&("kill", GRACE)));
+        assert_eq!(record.len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_ends_by_itself_gets_no_step() {
+        let process = Scripted::new(None);
+        process.ended.cancel();
+        assert_eq!(process.run(true).await, (vec![], false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_survives_sigkill_is_killed_again_until_it_goes() {
+        let process = Scripted::new(None);
+        let ended = process.ended.clone();
+        let run = process.run(true);
+        let free = async {
+            tokio::time::sleep(GRACE + Duration::from_millis(2500)).await;
+            ended.cancel();
+        };
+        let ((record, _), ()) = tokio::join!(run, free);
+        assert_eq!(record.iter().filter(|(step, _)| *step == "kill").count(), 3);
+    }
+}

@@ -1,0 +1,118 @@
+//! How a child is started: its environment, its group, and why it may not start.
+
+use std::fs;
+
+use rustix::process::{Pid, getpgid, getpgrp};
+use supervisor::{Config, SpawnError, Supervisor};
+
+use crate::support::{Talk, order, script, soon, supervisor};
+
+#[tokio::test]
+async fn the_environment_is_the_allow_list_and_the_order_and_nothing_else() {
+    let environment = [
+        ("PATH", "/usr/bin:/bin"),
+        ("HOME", "/home/broker"),
+        ("LANG", "C"),
+        ("BROKER_STORE_KEY", "hunter2"),
+        ("LD_PRELOAD", "/evil.so"),
+    ];
+    let config = Config::new(environment.map(|(name, value)| (name.into(), value.into())));
+    let supervisor = Supervisor::new(config).unwrap();
+    let mut order = order("env", &[]);
+    order.env = vec![("TOKEN".into(), "t0k3n".into()), ("LANG".into(), "C.UTF-8".into())];
+    let child = supervisor.spawn(order).await.unwrap();
+
+    let mut talk = Talk::with(&child);
+    let mut seen = Vec::new();
+    while let Some(line) = talk.hear().await {
+        seen.push(line);
+    }
+    seen.sort();
+    assert_eq!(
+        seen,
+        ["HOME=/home/broker", "LANG=C.UTF-8", "PATH=/usr/bin:/bin", "TOKEN=t0k3n"]
+    );
+}
+
+#[tokio::test]
+async fn arguments_are_not_read_by_a_shell() {
+    let supervisor = supervisor();
+    let child = supervisor
+        .spawn(order("/usr/bin/env", &["printf", "%s\n", "$HOME; `id` > /x | *"]))
+        .await
+        .unwrap();
+    assert_eq!(Talk::with(&child).hear().await.unwrap(), "$HOME; `id` > /x | *");
+}
+
+#[tokio::test]
+async fn a_child_leads_a_process_group_of_its_own() {
+    let supervisor = supervisor();
+    let child = supervisor.spawn(order("cat", &[])).await.unwrap();
+    let pid = Pid::from_raw(child.pid().try_into().unwrap()).unwrap();
+    assert_eq!(getpgid(Some(pid)).unwrap(), pid);
+    assert_ne!(getpgrp(), pid);
+    assert_eq!(supervisor.live(), 1);
+    soon("the stop", child.stop()).await;
+}
+
+#[tokio::test]
+async fn the_streams_are_given_once() {
+    let supervisor = supervisor();
+    let child = supervisor.spawn(order("cat", &[])).await.unwrap();
+    let io = child.take_io();
+    assert!(io.is_some());
+    assert!(child.take_io().is_none());
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_exist_is_not_found() {
+    let supervisor = supervisor();
+    for program in ["no-such-program-anywhere", "/no/such/program", "/etc/passwd/program"] {
+        let error = supervisor
+            .spawn(order(program, &["secret-argument"]))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&error, SpawnError::NotFound { program: p } if p == program),
+            "{error:?}"
+        );
+        assert!(!format!("{error} {error:?}").contains("secret-argument"));
+    }
+    soon("the tasks to end", supervisor.stop_all()).await;
+    assert_eq!(supervisor.live(), 0);
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_program_is_not_executable() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("data");
+    fs::write(&file, "not a program").unwrap();
+    let supervisor = supervisor();
+    for program in [file.as_path(), dir.path()] {
+        let error = supervisor
+            .spawn(order(program.to_str().unwrap(), &[]))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, SpawnError::NotExecutable { .. }), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_zero_byte_is_refused() {
+    let supervisor = supervisor();
+    let error = supervisor.spawn(order("cat", &["a\0b"])).await.unwrap_err();
+    assert!(matches!(error, SpawnError::Invalid(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn nothing_starts_after_stop_all() {
+    let supervisor = supervisor();
+    let child = supervisor.spawn(script("cat")).await.unwrap();
+    soon("all to stop", supervisor.stop_all()).await;
+    assert!(child.exit().is_some());
+    assert!(matches!(
+        supervisor.spawn(order("cat", &[])).await,
+        Err(SpawnError::Stopping)
+    ));
+    assert_eq!(supervisor.live(), 0);
+}

@@ -1,0 +1,117 @@
+//! What the tests share. A test waits for events, never for time; the time limits here only turn a hang into a
+//! failure.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use supervisor::{Child, ChildIo, Config, Order, Supervisor};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::time::timeout;
+
+/// Far more than anything here takes.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A supervisor with the environment of the test and a grace that no test should reach.
+pub(crate) fn supervisor() -> Supervisor {
+    supervisor_with_grace(Duration::from_secs(60))
+}
+
+pub(crate) fn supervisor_with_grace(stop_grace: Duration) -> Supervisor {
+    Supervisor::new(Config {
+        stop_grace,
+        ..Config::new(std::env::vars_os())
+    })
+    .unwrap()
+}
+
+/// An order for `program` with `args`.
+pub(crate) fn order(program: &str, args: &[&str]) -> Order {
+    Order {
+        program: program.into(),
+        args: args.iter().map(Into::into).collect(),
+        env: vec![],
+        secrets: vec![],
+        tag: "test".into(),
+    }
+}
+
+/// An order for a shell script. The shell is the program under test here, not a way to start it.
+pub(crate) fn script(text: &str) -> Order {
+    order("/bin/sh", &["-c", text])
+}
+
+/// Fails the test instead of hanging.
+pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
+    timeout(LIMIT, event)
+        .await
+        .unwrap_or_else(|_| panic!("waited too long for {what}"))
+}
+
+/// Waits until the child is done.
+pub(crate) async fn done(child: &Child) {
+    soon("the child to be done", child.done().cancelled_owned()).await;
+}
+
+/// The streams of a child, line by line.
+pub(crate) struct Talk(BufReader<ChildIo>);
+
+impl Talk {
+    pub(crate) fn with(child: &Child) -> Self {
+        Self(BufReader::new(child.take_io().expect("nobody took the streams")))
+    }
+
+    /// The next line, or `None` at the end.
+    pub(crate) async fn hear(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let read = soon("a line", self.0.read_line(&mut line)).await.unwrap();
+        (read > 0).then(|| line.trim_end().to_owned())
+    }
+
+    /// The next line as a number.
+    pub(crate) async fn hear_number(&mut self) -> i32 {
+        self.hear().await.expect("a line").parse().expect("a number")
+    }
+
+    pub(crate) async fn say(&mut self, line: &str) -> std::io::Result<()> {
+        soon("a write", self.0.write_all(format!("{line}\n").as_bytes())).await
+    }
+}
+
+/// An eye on a process that is not the test's child. Killed at the end should it still live.
+pub(crate) struct Eye(OwnedFd);
+
+impl Eye {
+    pub(crate) fn on(pid: impl TryInto<i32, Error: Debug>) -> Self {
+        let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+        Self(pidfd_open(pid, PidfdFlags::empty()).expect("the process is alive"))
+    }
+
+    /// Whether the process is dead now.
+    pub(crate) fn sees_death(&self) -> bool {
+        self.sees_death_within(0)
+    }
+
+    /// Waits, blocking, until the process is dead.
+    pub(crate) fn sees_death_within(&self, seconds: i64) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        poll(
+            &mut fds,
+            Some(&Timespec {
+                tv_sec: seconds,
+                tv_nsec: 0,
+            }),
+        )
+        .unwrap()
+            == 1
+    }
+}
+
+impl Drop for Eye {
+    fn drop(&mut self) {
+        let _ = pidfd_send_signal(&self.0, Signal::KILL);
+    }
+}
