@@ -1,0 +1,278 @@
+//! Requests and their answers: the right one, in the right form.
+
+use std::time::Duration;
+
+use bridge::{Config, Fault};
+
+use crate::harness::{Bench, Sse, bridge, bridge_with, call, get, post};
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_first_is_json() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let reply = bench.post(&bridge, r#"{"jsonrpc":"2.0","id":"a","method":"tools/list"}"#);
+    let (id, line) = server.request().await;
+    assert_eq!(line, format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/list"}}"#));
+    server
+        .write(&format!(
+            r#"{{ "result": {{"n":1.0,"é":"\u00e9"}}, "id": {id},"jsonrpc":"2.0","x":0}}"#
+        ))
+        .await;
+    let reply = reply.await.expect("no panic");
+    assert_eq!(reply.status, 200);
+    assert_eq!(
+        reply.json().await,
+        r#"{ "result": {"n":1.0,"é":"\u00e9"}, "id": "a","jsonrpc":"2.0","x":0}"#
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_find_their_requests_whatever_their_order_and_ids() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let ids = ["1", "\"1\"", "0", "1.5", "\"\"", "-7", "\"2\"", "2"];
+    let mut replies = Vec::new();
+    let mut numbers = Vec::new();
+    for id in ids {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"for":{id}}}}}"#);
+        replies.push(bench.post(&bridge, body));
+        let (number, line) = server.request().await;
+        assert!(line.ends_with(&format!(r#""params":{{"for":{id}}}}}"#)), "{line}");
+        numbers.push((number, id));
+    }
+    for (number, id) in numbers.into_iter().rev() {
+        server.result(number, &format!("{{\"for\":{id}}}")).await;
+    }
+    for (id, reply) in ids.into_iter().zip(replies) {
+        let text = reply.await.expect("no panic").json().await;
+        assert_eq!(
+            text,
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"for":{id}}}}}"#)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_before_the_answer_makes_a_stream_that_ends_with_the_answer() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let body = r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"_meta":{"progressToken":0}}}"#;
+    let reply = bench.post(&bridge, body);
+    let (id, _) = server.request().await;
+    let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":0,"progress":1}}"#;
+    server.write(progress).await;
+    let mut reply = reply.await.expect("no panic");
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("cache-control"), Some("no-cache, no-transform"));
+    assert_eq!(reply.header("x-accel-buffering"), Some("no"));
+    assert_eq!(reply.next().await, Sse::Message(progress.into()));
+    server.result(id, "{}").await;
+    assert_eq!(
+        reply.next().await,
+        Sse::Message(r#"{"jsonrpc":"2.0","id":3,"result":{}}"#.into())
+    );
+    assert_eq!(reply.next().await, Sse::End);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_makes_a_stream_that_is_kept_alive() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let start = tokio::time::Instant::now();
+    let reply = bench.post(&bridge, call(1));
+    let (id, _) = server.request().await;
+    let mut reply = reply.await.expect("no panic");
+    assert_eq!(start.elapsed(), Duration::from_secs(1));
+    // The first byte comes at once, the next ones in time for any proxy.
+    for expected in [1, 16, 31] {
+        assert_eq!(reply.next().await, Sse::Comment);
+        assert_eq!(start.elapsed().as_secs(), expected);
+    }
+    server.result(id, "1").await;
+    assert_eq!(reply.messages().await, [r#"{"jsonrpc":"2.0","id":1,"result":1}"#]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_goes_to_the_request_that_asked_for_it() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let mut listener = get(&bridge).await;
+    let mut replies = Vec::new();
+    let mut numbers = Vec::new();
+    for token in ["0", "\"0\"", "7"] {
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":"{}","method":"tools/call","params":{{"_meta":{{"progressToken":{token}}}}}}}"#,
+            replies.len()
+        );
+        replies.push(bench.post(&bridge, body));
+        numbers.push(server.request().await.0);
+    }
+    let progress = |token: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":1}}}}"#
+        )
+    };
+    for token in ["7", "0", "99", "\"0\""] {
+        server.write(&progress(token)).await;
+    }
+    for number in numbers {
+        server.result(number, "{}").await;
+    }
+    for (token, reply) in ["0", "\"0\"", "7"].into_iter().zip(replies) {
+        let messages = reply.await.expect("no panic").messages().await;
+        assert_eq!((messages.len(), &messages[0]), (2, &progress(token)));
+    }
+    assert_eq!(listener.message().await, progress("99"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn notifications_and_responses_are_accepted_and_keep_their_order() {
+    let (bridge, mut server) = bridge().await;
+    let bodies = [
+        r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/x","params":[1,2.50]}"#,
+    ];
+    for body in bodies {
+        let reply = post(&bridge, body).await;
+        assert_eq!((reply.status.as_u16(), reply.header("content-type")), (202, None));
+        assert_eq!(reply.text().await, "");
+    }
+    for body in bodies {
+        assert_eq!(server.line().await, body);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pretty_printed_body_is_one_line_to_the_server() {
+    let (bridge, mut server) = bridge().await;
+    let body = "\r\n{\n\t\"jsonrpc\": \"2.0\",\r\n  \"method\": \"n\",\n  \"params\": {\"t\": \"a\\nb\"}\n}\n";
+    assert_eq!(post(&bridge, body).await.status, 202);
+    let line = server.line().await;
+    let message: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!(message["params"]["t"], "a\nb");
+    assert!(server.hears_nothing(Duration::from_secs(1)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn line_breaks_of_the_server_do_not_break_events() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let reply = bench.post(&bridge, call(1));
+    let (id, _) = server.request().await;
+    server.raw(b"{\"jsonrpc\":\"2.0\",\r\"method\":\"n\"}\r\n\r\n\n").await;
+    server.result(id, "{}").await;
+    let messages = reply.await.expect("no panic").messages().await;
+    assert_eq!(
+        messages,
+        [
+            "{\"jsonrpc\":\"2.0\", \"method\":\"n\"} ",
+            r#"{"jsonrpc":"2.0","id":1,"result":{}}"#
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancellation_names_the_request_as_the_server_knows_it() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let reply = bench.post(&bridge, r#"{"jsonrpc":"2.0","id":"x","method":"m"}"#);
+    let (id, _) = server.request().await;
+    let cancel = |raw: &str| {
+        format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{raw},"reason":"r"}}}}"#)
+    };
+    // Not a request of this client, though the server has one of this number.
+    assert_eq!(post(&bridge, cancel(&id.to_string())).await.status, 202);
+    assert_eq!(post(&bridge, cancel("\"x\"")).await.status, 202);
+    assert_eq!(server.line().await, cancel(&id.to_string()));
+    assert!(server.hears_nothing(Duration::from_secs(60)).await);
+    assert_eq!(bridge.faults(Fault::UnknownCancel), 1);
+    // A server that does not answer any more, as it should not, leaves nobody waiting.
+    let messages = reply.await.expect("no panic").messages().await;
+    assert_eq!(
+        messages,
+        [r#"{"jsonrpc":"2.0","id":"x","error":{"code":-32000,"message":"the request was cancelled"}}"#]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_request_that_is_answered_soon_has_its_answer() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let reply = bench.post(&bridge, call(4));
+    let (id, _) = server.request().await;
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":4}}"#;
+    assert_eq!(post(&bridge, cancel).await.status, 202);
+    server.line().await;
+    server.result(id, "1").await;
+    assert_eq!(
+        reply.await.expect("no panic").json().await,
+        r#"{"jsonrpc":"2.0","id":4,"result":1}"#
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_away_has_not_cancelled() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let reply = bench.post(&bridge, call(1));
+    let (id, _) = server.request().await;
+    reply.abort();
+    assert!(reply.await.is_err());
+    assert!(server.hears_nothing(Duration::from_secs(60)).await);
+    let again = post(&bridge, call(1)).await;
+    assert_eq!(
+        (again.status.as_u16(), again.error().await["id"].clone()),
+        (409, 1.into())
+    );
+    server.result(id, "{}").await;
+    // The id is free again, and the late answer was not kept for its next use.
+    let next = bench.post(&bridge, call(2));
+    let (other, _) = server.request().await;
+    server.result(other, "{}").await;
+    next.await.expect("no panic");
+    assert_eq!(bridge.faults(Fault::AnswerAbandoned), 1);
+    let again = bench.post(&bridge, call(1));
+    let (number, _) = server.request().await;
+    assert_ne!(number, id);
+    server.result(number, "\"new\"").await;
+    assert_eq!(
+        again.await.expect("no panic").json().await,
+        r#"{"jsonrpc":"2.0","id":1,"result":"new"}"#
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_takes_too_long_gets_an_error_and_is_cancelled() {
+    let config = Config {
+        request_timeout: Duration::from_secs(100),
+        ..Config::default()
+    };
+    let ((bridge, mut server), bench) = (bridge_with(config, 1 << 16).await, Bench::default());
+    let start = tokio::time::Instant::now();
+    let reply = bench.post(&bridge, r#"{"jsonrpc":"2.0","id":"slow","method":"m"}"#);
+    let (id, _) = server.request().await;
+    let messages = reply.await.expect("no panic").messages().await;
+    assert_eq!(start.elapsed(), Duration::from_secs(100));
+    assert_eq!(messages.len(), 1);
+    assert!(
+        messages[0].starts_with(r#"{"jsonrpc":"2.0","id":"slow","error":{"code":-32001,"#),
+        "{messages:?}"
+    );
+    let cancel = server.line().await;
+    assert!(
+        cancel.contains("notifications/cancelled") && cancel.contains(&format!("\"requestId\":{id}")),
+        "{cancel}"
+    );
+    // The answer that comes after all is nobody's.
+    server.result(id, "{}").await;
+    let next = bench.post(&bridge, call(1));
+    let (other, _) = server.request().await;
+    server.result(other, "{}").await;
+    next.await.expect("no panic");
+    assert_eq!(bridge.faults(Fault::UnknownAnswer), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_answer_passes_unchanged() {
+    let ((bridge, mut server), bench) = (bridge_with(Config::default(), 4096).await, Bench::default());
+    let reply = bench.post(&bridge, call(1));
+    let (id, _) = server.request().await;
+    let text = format!("\"{}\"", "tool ".repeat(1 << 20));
+    server.result(id, &text).await;
+    assert_eq!(
+        reply.await.expect("no panic").json().await,
+        format!(r#"{{"jsonrpc":"2.0","id":1,"result":{text}}}"#)
+    );
+}

@@ -1,0 +1,159 @@
+//! The end of the stream, from either side.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bridge::{Bridge, Config, Fault};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    sync::Notify,
+};
+
+use crate::harness::{Bench, Server, Sse, bridge, call, ended, get, post};
+
+const ENDED: &str = r#""error":{"code":-32000,"message":"the MCP server of this session has ended"}}"#;
+
+#[tokio::test(start_paused = true)]
+async fn when_the_server_ends_whatever_waits_has_its_error_at_once() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let mut listener = get(&bridge).await;
+    assert_eq!(listener.next().await, Sse::Comment);
+    let streaming = bench.post(&bridge, r#"{"jsonrpc":"2.0","id":"a","method":"m"}"#);
+    server.request().await;
+    let mut streaming = streaming.await.expect("no panic");
+    let waiting = bench.post(&bridge, r#"{"jsonrpc":"2.0","id":"b","method":"m"}"#);
+    server.request().await;
+    let start = tokio::time::Instant::now();
+    server.raw(b"{\"jsonrpc\":\"2.0\",").await;
+    drop(server);
+    assert_eq!(
+        streaming.messages().await,
+        [format!(r#"{{"jsonrpc":"2.0","id":"a",{ENDED}"#)]
+    );
+    let waiting = waiting.await.expect("no panic");
+    assert_eq!(
+        (waiting.status.as_u16(), waiting.json().await),
+        (200, format!(r#"{{"jsonrpc":"2.0","id":"b",{ENDED}"#))
+    );
+    assert_eq!(listener.next().await, Sse::End);
+    ended(&bridge.done()).await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(bridge.faults(Fault::LineCutOff), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_end_every_exchange_is_answered_at_once() {
+    let (bridge, server) = bridge().await;
+    drop(server);
+    ended(&bridge.done()).await;
+    let reply = post(&bridge, call(3)).await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.json().await),
+        (200, format!(r#"{{"jsonrpc":"2.0","id":3,{ENDED}"#))
+    );
+    let reply = post(&bridge, r#"{"jsonrpc":"2.0","method":"n"}"#).await;
+    assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (503, Some("1")));
+    assert_eq!(
+        post(&bridge, r#"{"jsonrpc":"2.0","id":1,"result":1}"#).await.status,
+        503
+    );
+    let mut listener = get(&bridge).await;
+    assert_eq!(listener.messages().await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_wrote_before_it_ended_still_counts() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let reply = bench.post(&bridge, call(1));
+    let (id, _) = server.request().await;
+    server.result(id, "\"last words\"").await;
+    drop(server);
+    assert_eq!(
+        reply.await.expect("no panic").json().await,
+        r#"{"jsonrpc":"2.0","id":1,"result":"last words"}"#
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_drops_the_io_and_fails_what_waits() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let reply = bench.post(&bridge, call(1));
+    server.request().await;
+    tokio::join!(bridge.close(), bridge.close());
+    assert!(bridge.done().is_cancelled());
+    server.gone().await;
+    assert_eq!(
+        reply.await.expect("no panic").json().await,
+        format!(r#"{{"jsonrpc":"2.0","id":1,{ENDED}"#)
+    );
+    bridge.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_bridge_ends_the_stream_too() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let mut listener = get(&bridge).await;
+    let reply = bench.post(&bridge, call(1));
+    server.request().await;
+    let mut reply = reply.await.expect("no panic");
+    let done = bridge.done();
+    drop(bridge);
+    ended(&done).await;
+    server.gone().await;
+    assert_eq!(reply.messages().await.len(), 1);
+    assert_eq!(listener.messages().await, [""; 0]);
+}
+
+/// A server that has closed its input and goes on writing. Tells when it has refused something.
+struct Deaf(DuplexStream, Arc<Notify>);
+
+impl AsyncRead for Deaf {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Deaf {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        self.1.notify_one();
+        Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_input_has_a_moment_to_finish_what_it_says() {
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let refused = Arc::new(Notify::new());
+    let bridge = Arc::new(
+        Bridge::connect(Deaf(near, Arc::clone(&refused)), Config::default(), None)
+            .await
+            .expect("nothing to replay"),
+    );
+    let (mut server, bench) = (Server::new(far), Bench::default());
+    let start = tokio::time::Instant::now();
+    let first = bench.post(&bridge, call(1));
+    let second = bench.post(&bridge, call(2));
+    refused.notified().await;
+    // The first request of a bridge has the number 1.
+    server.result(1, "\"heard\"").await;
+    assert_eq!(
+        first.await.expect("no panic").json().await,
+        r#"{"jsonrpc":"2.0","id":1,"result":"heard"}"#
+    );
+    assert!(second.await.expect("no panic").text().await.contains(ENDED));
+    ended(&bridge.done()).await;
+    assert_eq!(start.elapsed(), Duration::from_secs(1));
+}

@@ -1,0 +1,233 @@
+//! The handshake: lowered, recorded, answered again, replayed.
+
+use std::{sync::Arc, time::Duration};
+
+use bridge::{Bridge, Config, ConnectError, Snapshot};
+use serde_json::Value;
+use tokio::io::DuplexStream;
+
+use crate::harness::{Bench, Server, bridge, initialize, post};
+
+const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+
+/// Makes the whole handshake, as a client and a server that agree on `version`.
+async fn shake_hands(bridge: &Arc<Bridge>, server: &mut Server, version: &str) {
+    let reply = Bench::default().post(bridge, initialize("2025-11-25"));
+    let (id, _) = server.request().await;
+    server
+        .result(
+            id,
+            &format!(r#"{{"protocolVersion":"{version}","serverInfo":{{"name":"first"}}}}"#),
+        )
+        .await;
+    assert_eq!(reply.await.expect("no panic").status, 200);
+    assert_eq!(post(bridge, INITIALIZED).await.status, 202);
+    assert_eq!(server.line().await, INITIALIZED);
+}
+
+async fn snapshot(version: &str) -> Snapshot {
+    let (bridge, mut server) = bridge().await;
+    shake_hands(&bridge, &mut server, version).await;
+    let bytes = bridge.snapshot().expect("a handshake").to_bytes();
+    Snapshot::from_bytes(&bytes).expect("a snapshot")
+}
+
+/// Connects with a snapshot while `server` plays the fresh server.
+async fn resume<F: Future<Output = ()>>(
+    snapshot: &Snapshot,
+    server: impl FnOnce(Server) -> F,
+) -> Result<Bridge, ConnectError> {
+    let (near, far): (DuplexStream, DuplexStream) = tokio::io::duplex(1 << 16);
+    let config = Config::default();
+    tokio::join!(Bridge::connect(near, config, Some(snapshot)), server(Server::new(far))).0
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_above_the_latest_never_reaches_the_server() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let reply = bench.post(&bridge, initialize("2026-07-28"));
+    let (id, line) = server.request().await;
+    let message: Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!(message["params"]["protocolVersion"], "2025-11-25");
+    assert_eq!(message["params"]["clientInfo"]["name"], "c");
+    server.result(id, r#"{"protocolVersion":"2025-11-25"}"#).await;
+    assert_eq!(
+        reply.await.expect("no panic").json().await,
+        r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-11-25"}}"#
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_above_the_latest_never_reaches_the_client() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let reply = bench.post(&bridge, initialize("2025-11-25"));
+    let (id, _) = server.request().await;
+    server.result(id, r#"{"protocolVersion":"2026-07-28"}"#).await;
+    let error = reply.await.expect("no panic").error().await;
+    assert_eq!(
+        (&error["id"], &error["error"]["data"]["requested"]),
+        (&0.into(), &"2026-07-28".into())
+    );
+    assert!(bridge.snapshot().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn initialize_on_a_live_session_is_answered_from_the_record() {
+    let (bridge, mut server) = bridge().await;
+    shake_hands(&bridge, &mut server, "2025-06-18").await;
+    let again = initialize("2025-11-25").replace("\"id\":0", "\"id\":\"again\"");
+    assert_eq!(
+        post(&bridge, again).await.json().await,
+        r#"{"jsonrpc":"2.0","id":"again","result":{"protocolVersion":"2025-06-18","serverInfo":{"name":"first"}}}"#
+    );
+    assert_eq!(post(&bridge, INITIALIZED).await.status, 202);
+    assert!(server.hears_nothing(Duration::from_secs(60)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_initialize_while_the_first_is_under_way_is_a_conflict() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let _first = bench.post(&bridge, initialize("2025-11-25"));
+    server.request().await;
+    let second = post(&bridge, initialize("2025-11-25").replace("\"id\":0", "\"id\":1")).await;
+    assert_eq!(
+        (second.status.as_u16(), second.error().await["id"].clone()),
+        (409, 1.into())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_initialize_that_the_server_refuses_may_be_tried_again() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let reply = bench.post(&bridge, initialize("2025-11-25"));
+    let (id, _) = server.request().await;
+    server
+        .write(&format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32602,"message":"no"}}}}"#
+        ))
+        .await;
+    assert_eq!(reply.await.expect("no panic").error().await["error"]["code"], -32602);
+    assert!(bridge.snapshot().is_none());
+    shake_hands(&bridge, &mut server, "2025-11-25").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_server_stands_in_after_the_replay() {
+    let snapshot = snapshot("2025-06-18").await;
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let mut server = Server::new(far);
+    let (bridge, ()) = tokio::join!(Bridge::connect(near, Config::default(), Some(&snapshot)), async {
+        let (id, line) = server.request().await;
+        let message: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(message["params"]["protocolVersion"], "2025-06-18");
+        assert_eq!(message["params"]["clientInfo"]["name"], "c");
+        // What it says meanwhile is for the client, not for the replay.
+        server
+            .write(r#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#)
+            .await;
+        server
+            .result(id, r#"{"protocolVersion":"2025-06-18","serverInfo":{"name":"two"}}"#)
+            .await;
+        assert_eq!(server.line().await, INITIALIZED);
+    });
+    let bridge = Arc::new(bridge.expect("a good replay"));
+    // Its snapshot is the same, but for what the version that was asked for has become.
+    let text = |snapshot: &Snapshot| String::from_utf8(snapshot.to_bytes().into()).expect("text");
+    let renewed = text(&bridge.snapshot().expect("a handshake"));
+    assert_eq!(renewed, text(&snapshot).replace("2025-11-25", "2025-06-18"));
+    let reply = Bench::default().post(&bridge, r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
+    let (id, _) = server.request().await;
+    server.result(id, "{}").await;
+    let messages = reply.await.expect("no panic").messages().await;
+    assert!(messages[0].contains("notifications/message"));
+    assert_eq!(messages[1], r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+    // A client that initializes again is told of the server that answers it now.
+    assert!(
+        post(&bridge, initialize("2025-11-25"))
+            .await
+            .json()
+            .await
+            .contains("\"two\"")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_had_not_confirmed_confirms_to_the_fresh_server_itself() {
+    let (bridge, mut server) = bridge().await;
+    let reply = Bench::default().post(&bridge, initialize("2025-11-25"));
+    let (id, _) = server.request().await;
+    server.result(id, r#"{"protocolVersion":"2025-11-25"}"#).await;
+    reply.await.expect("no panic");
+    let snapshot = bridge.snapshot().expect("a handshake");
+
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let mut server = Server::new(far);
+    let (bridge, ()) = tokio::join!(Bridge::connect(near, Config::default(), Some(&snapshot)), async {
+        let (id, _) = server.request().await;
+        server.result(id, r#"{"protocolVersion":"2025-11-25"}"#).await;
+    });
+    let bridge = bridge.expect("a good replay");
+    assert!(server.hears_nothing(Duration::from_secs(5)).await);
+    assert_eq!(post(&bridge, INITIALIZED).await.status, 202);
+    assert_eq!(server.line().await, INITIALIZED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_fails_says_how_and_drops_the_io() {
+    let snapshot = snapshot("2025-06-18").await;
+
+    let ended = resume(&snapshot, |mut server| async move {
+        server.request().await;
+    });
+    assert!(matches!(ended.await, Err(ConnectError::Ended)));
+
+    let silent = resume(&snapshot, |mut server| async move {
+        server.request().await;
+        server.gone().await;
+    });
+    assert!(matches!(silent.await, Err(ConnectError::TimedOut)));
+
+    let refused = resume(&snapshot, |mut server| async move {
+        let (id, _) = server.request().await;
+        server
+            .write(&format!(
+                r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32099,"message":"no"}}}}"#
+            ))
+            .await;
+        server.gone().await;
+    });
+    assert!(matches!(refused.await, Err(ConnectError::Refused { code: -32099 })));
+
+    let useless = resume(&snapshot, |mut server| async move {
+        let (id, _) = server.request().await;
+        server.result(id, "[]").await;
+        server.gone().await;
+    });
+    assert!(matches!(useless.await, Err(ConnectError::Unusable)));
+
+    let changed = resume(&snapshot, |mut server| async move {
+        let (id, _) = server.request().await;
+        server.result(id, r#"{"protocolVersion":"2025-03-26"}"#).await;
+        server.gone().await;
+    });
+    let Err(ConnectError::VersionChanged { held, negotiated }) = changed.await else {
+        panic!("another version")
+    };
+    assert_eq!((held.as_str(), negotiated.as_str()), ("2025-06-18", "2025-03-26"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_that_shows_a_bridge_shows_its_content() {
+    let (bridge, mut server) = bridge().await;
+    shake_hands(&bridge, &mut server, "2025-11-25").await;
+    let shown = format!("{bridge:?} {:?}", bridge.snapshot());
+    assert!(!shown.contains("clientInfo") && !shown.contains("first"), "{shown}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirmation_that_comes_too_early_does_not_stand_for_the_real_one() {
+    let (bridge, mut server) = bridge().await;
+    assert_eq!(post(&bridge, INITIALIZED).await.status, 202);
+    assert_eq!(server.line().await, INITIALIZED);
+    shake_hands(&bridge, &mut server, "2025-11-25").await;
+}

@@ -1,0 +1,255 @@
+//! The two sides of a bridge under test.
+//!
+//! The [`Server`] is scripted line by line. Exchanges run on a `JoinSet` of the [`Bench`], whose failures surface when
+//! their responses are asked for.
+
+use std::{sync::Arc, time::Duration};
+
+use bridge::{Body, Bridge, Config};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream},
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Long enough for anything that is going to happen, on paused time.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// The far end of the pipe.
+pub(crate) struct Server {
+    io: BufReader<DuplexStream>,
+}
+
+/// A response of which the head has come.
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    response: Response<Body>,
+    buffered: String,
+}
+
+/// What an event stream brings.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Sse {
+    Message(String),
+    Comment,
+    End,
+}
+
+pub(crate) async fn bridge() -> (Arc<Bridge>, Server) {
+    bridge_with(Config::default(), 1 << 20).await
+}
+
+pub(crate) async fn bridge_with(config: Config, pipe: usize) -> (Arc<Bridge>, Server) {
+    let (near, far) = tokio::io::duplex(pipe);
+    let bridge = Bridge::connect(near, config, None).await.expect("nothing to replay");
+    (
+        Arc::new(bridge),
+        Server {
+            io: BufReader::new(far),
+        },
+    )
+}
+
+impl Server {
+    pub(crate) fn new(io: DuplexStream) -> Self {
+        Self { io: BufReader::new(io) }
+    }
+
+    /// The next line that the bridge writes; panics if there is none.
+    pub(crate) async fn line(&mut self) -> String {
+        let mut line = String::new();
+        timeout(PATIENCE, self.io.read_line(&mut line))
+            .await
+            .expect("a line")
+            .expect("an open pipe");
+        assert!(line.ends_with('\n'), "the pipe has ended after {line:?}");
+        line.trim_end().to_owned()
+    }
+
+    /// The next request: its id and its whole line.
+    pub(crate) async fn request(&mut self) -> (u64, String) {
+        let line = self.line().await;
+        let message: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        (message["id"].as_u64().expect("a number"), line)
+    }
+
+    pub(crate) async fn write(&mut self, line: &str) {
+        self.raw(format!("{line}\n").as_bytes()).await;
+    }
+
+    pub(crate) async fn raw(&mut self, bytes: &[u8]) {
+        self.io.get_mut().write_all(bytes).await.expect("an open pipe");
+    }
+
+    pub(crate) async fn result(&mut self, id: u64, result: &str) {
+        self.write(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#))
+            .await;
+    }
+
+    /// Whether nothing is written for a long while.
+    pub(crate) async fn hears_nothing(&mut self, during: Duration) -> bool {
+        let mut line = String::new();
+        timeout(during, self.io.read_line(&mut line)).await.is_err()
+    }
+
+    /// Waits until the bridge has dropped its end.
+    pub(crate) async fn gone(&mut self) {
+        let mut rest = Vec::new();
+        timeout(PATIENCE, self.io.read_to_end(&mut rest))
+            .await
+            .expect("the end")
+            .expect("a clean end");
+    }
+}
+
+/// Exchanges under way, each on its own task.
+#[derive(Default)]
+pub(crate) struct Bench {
+    tasks: TaskTracker,
+}
+
+impl Bench {
+    /// Starts a POST and leaves it running.
+    pub(crate) fn post(&self, bridge: &Arc<Bridge>, body: impl Into<Bytes>) -> JoinHandle<Reply> {
+        let (bridge, body) = (Arc::clone(bridge), body.into());
+        self.tasks.spawn(async move { post(&bridge, body).await })
+    }
+}
+
+pub(crate) async fn post(bridge: &Bridge, body: impl Into<Bytes>) -> Reply {
+    send(bridge, Request::post("/mcp").body(body.into()).expect("a request")).await
+}
+
+pub(crate) async fn get(bridge: &Bridge) -> Reply {
+    send(bridge, Request::get("/mcp").body(Bytes::new()).expect("a request")).await
+}
+
+pub(crate) async fn send(bridge: &Bridge, request: Request<Bytes>) -> Reply {
+    let response = timeout(PATIENCE, bridge.serve(request)).await.expect("a response");
+    Reply {
+        status: response.status(),
+        response,
+        buffered: String::new(),
+    }
+}
+
+impl Reply {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.response
+            .headers()
+            .get(name)
+            .map(|value| value.to_str().expect("text"))
+    }
+
+    /// The whole body of an answer that is not a stream.
+    pub(crate) async fn text(mut self) -> String {
+        while self.frame().await {}
+        self.buffered
+    }
+
+    /// The body of a JSON answer.
+    pub(crate) async fn json(self) -> String {
+        assert_eq!(self.header("content-type"), Some("application/json"));
+        self.text().await
+    }
+
+    /// The JSON-RPC error in a JSON answer.
+    pub(crate) async fn error(self) -> serde_json::Value {
+        serde_json::from_str(&self.json().await).expect("JSON")
+    }
+
+    /// The next thing on an event stream, comments included.
+    pub(crate) async fn next(&mut self) -> Sse {
+        assert_eq!(self.header("content-type"), Some("text/event-stream"));
+        loop {
+            if let Some((block, rest)) = self.buffered.split_once("\n\n") {
+                let item = parse(block);
+                self.buffered = rest.to_owned();
+                return item;
+            }
+            if !self.frame().await {
+                assert_eq!(self.buffered, "", "the stream ends within an event");
+                return Sse::End;
+            }
+        }
+    }
+
+    /// The next message on an event stream.
+    pub(crate) async fn message(&mut self) -> String {
+        loop {
+            match self.next().await {
+                Sse::Message(line) => return line,
+                Sse::Comment => {}
+                Sse::End => panic!("the stream has ended"),
+            }
+        }
+    }
+
+    /// All messages to the end of an event stream.
+    pub(crate) async fn messages(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            match self.next().await {
+                Sse::Message(line) => lines.push(line),
+                Sse::Comment => {}
+                Sse::End => return lines,
+            }
+        }
+    }
+
+    async fn frame(&mut self) -> bool {
+        let frame = timeout(PATIENCE, self.response.body_mut().frame())
+            .await
+            .expect("a frame or the end");
+        let Some(frame) = frame else { return false };
+        let data = frame.expect("bodies do not fail").into_data().expect("data");
+        self.buffered.push_str(std::str::from_utf8(&data).expect("text"));
+        true
+    }
+}
+
+/// One block of an event stream, as strict as clients are.
+fn parse(block: &str) -> Sse {
+    if block.starts_with(':') {
+        return Sse::Comment;
+    }
+    let line = block
+        .strip_prefix("event: message\ndata: ")
+        .expect("an event of one data line");
+    assert!(!line.contains(['\n', '\r']), "{line:?} is more than one line");
+    Sse::Message(line.to_owned())
+}
+
+/// Waits for something that the tasks under test bring about without any time passing.
+pub(crate) async fn until(condition: impl Fn() -> bool) {
+    for _ in 0..100_000 {
+        if condition() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("it has not come about");
+}
+
+/// Waits for the end of a bridge.
+pub(crate) async fn ended(done: &CancellationToken) {
+    timeout(PATIENCE, done.cancelled()).await.expect("the end");
+}
+
+/// A request with a number for its id.
+pub(crate) fn call(id: u64) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{}}}}"#)
+}
+
+pub(crate) fn initialize(version: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{{}},"clientInfo":{{"name":"c","version":"1"}}}}}}"#
+    )
+}
+
+/// A set of tasks that is waited for, for tests that need many exchanges.
+pub(crate) type Crowd = JoinSet<Reply>;

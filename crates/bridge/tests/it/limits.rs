@@ -1,0 +1,112 @@
+//! A side that does not read: memory stays bounded, and the other side learns of it.
+
+use bridge::{Config, Fault};
+
+use crate::harness::{Bench, Crowd, bridge, bridge_with, call, get, post, until};
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stops_reading_is_an_error_with_a_reason() {
+    let mut config = Config::default();
+    config.outgoing.messages = 3;
+    // Less than a line fits into the pipe, so the writer is stuck at once.
+    let ((bridge, mut server), bench) = (bridge_with(config, 16).await, Bench::default());
+    let stuck = bench.post(&bridge, call(0));
+    let stuck = stuck.await.expect("no panic");
+    let mut waiting = Vec::new();
+    for id in 1..=3 {
+        let reply = bench.post(&bridge, call(id));
+        waiting.push(reply.await.expect("no panic"));
+    }
+    let refused = post(&bridge, call(4)).await;
+    assert_eq!(refused.status, 200);
+    let error = refused.error().await;
+    assert_eq!((&error["id"], &error["error"]["code"]), (&4.into(), &(-32000).into()));
+    assert!(
+        error["error"]["message"]
+            .as_str()
+            .expect("text")
+            .contains("does not read")
+    );
+    let notification = post(&bridge, r#"{"jsonrpc":"2.0","method":"n"}"#).await;
+    assert_eq!(
+        (notification.status.as_u16(), notification.header("retry-after")),
+        (503, Some("1"))
+    );
+    // A server that reads again is served again.
+    for mut reply in [stuck].into_iter().chain(waiting) {
+        let (id, _) = server.request().await;
+        let answer = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
+        let (messages, ()) = tokio::join!(reply.messages(), server.write(&answer));
+        assert_eq!(messages.len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_slowly_loses_notifications_but_not_its_answer() {
+    let mut config = Config::default();
+    config.backlog.messages = 10;
+    let ((bridge, mut server), bench) = (bridge_with(config, 1 << 16).await, Bench::default());
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"_meta":{"progressToken":"t"}}}"#;
+    let reply = bench.post(&bridge, body);
+    let (id, _) = server.request().await;
+    let mut reply = reply.await.expect("no panic");
+    for n in 0..5000 {
+        let params = format!(r#"{{"progressToken":"t","progress":{n}}}"#);
+        server
+            .write(&format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{params}}}"#
+            ))
+            .await;
+    }
+    server.result(id, "\"kept\"").await;
+    until(|| bridge.faults(Fault::NotificationDropped) == 4990).await;
+    let messages = reply.messages().await;
+    assert_eq!(messages.len(), 11);
+    assert!(
+        messages[0].contains("4990") && messages[9].contains("4999"),
+        "{messages:?}"
+    );
+    assert_eq!(messages[10], r#"{"jsonrpc":"2.0","id":1,"result":"kept"}"#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_requests_at_once_are_served_or_refused() {
+    let (bridge, mut server) = bridge().await;
+    let mut crowd = Crowd::new();
+    for id in 0..10_000 {
+        let bridge = std::sync::Arc::clone(&bridge);
+        crowd.spawn(async move { post(&bridge, call(id)).await });
+    }
+    let mut refused = 0;
+    while refused < 10_000 - 1024 {
+        let reply = crowd.join_next().await.expect("a task").expect("no panic");
+        assert_eq!(reply.status, 429);
+        refused += 1;
+    }
+    for _ in 0..1024 {
+        let (id, _) = server.request().await;
+        server.result(id, "{}").await;
+    }
+    while let Some(reply) = crowd.join_next().await {
+        let reply = reply.expect("no panic");
+        assert_eq!(reply.status, 200);
+        assert!(reply.text().await.contains(r#""result":{}"#));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_listeners_leave_room_for_requests() {
+    let config = Config {
+        max_in_flight: 1,
+        max_listeners: 2,
+        ..Config::default()
+    };
+    let ((bridge, mut server), bench) = (bridge_with(config, 1 << 16).await, Bench::default());
+    let _listeners = [get(&bridge).await, get(&bridge).await];
+    let reply = bench.post(&bridge, call(1));
+    let (id, _) = server.request().await;
+    // Streams that nobody reads and nobody closes use up what there is, and no more is opened.
+    assert_eq!(get(&bridge).await.status, 429);
+    server.result(id, "{}").await;
+    assert_eq!(reply.await.expect("no panic").status, 200);
+}
