@@ -1,0 +1,343 @@
+//! Accounts: the one upstream credential of a user, shared by all of the user's grants.
+//!
+//! Forgejo's refresh tokens are good once, and each code exchange kills those before it. Hence:
+//!
+//! - a renewal is in single flight per user: who comes while one is under way gets its outcome;
+//! - it runs on a task of its own, so that a caller who goes away does not lose the pair that Forgejo has just made;
+//! - the new pair is in the store before anyone gets it, and only in the place of the pair that was renewed: a sign-in
+//!   that came in between wins;
+//! - sign-ins happen one at a time, and a refusal is judged only when none is under way: a refusal for a pair that a
+//!   sign-in has just replaced says nothing about the user.
+//!
+//! Left out: single flight across processes. Several brokers on one store are safe (the store compares versions), but
+//! may renew twice.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use secrecy::SecretString;
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    ports::{Clock, GrantEvents, Store, StoreError, TokenPair, Upstream, UpstreamError},
+    records::AccountRecord,
+    seal::{Binding, OpenError, Sealer},
+    secret,
+};
+
+/// The account of one user. Clones are the same account.
+#[derive(Clone)]
+pub struct Account {
+    accounts: Arc<Accounts>,
+    user: i64,
+}
+
+/// An upstream access token.
+#[derive(Clone, Debug)]
+pub struct UpstreamToken {
+    /// The token.
+    pub access_token: SecretString,
+    /// When it expires.
+    pub expires_at: SystemTime,
+}
+
+/// Why an account gives no token.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AccountError {
+    /// The user has to sign in again. All grants of the user have been ended.
+    #[error("the user has to sign in again: {0}")]
+    Terminal(Refusal),
+    /// It cannot be had now; a later try may succeed.
+    #[error("the upstream token cannot be had now")]
+    Transient(#[source] Arc<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why a user has to sign in again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no account.
+    #[error("there is no account")]
+    Missing,
+    /// The stored tokens cannot be opened: the key file is not the one that sealed them.
+    #[error("the stored tokens cannot be opened")]
+    Sealed(#[source] OpenError),
+    /// The upstream has refused. The text is redacted.
+    #[error("the upstream refuses: {0}")]
+    Upstream(String),
+}
+
+type Outcome = Result<UpstreamToken, AccountError>;
+
+/// The accounts of all users.
+pub(crate) struct Accounts {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) sealer: Sealer,
+    pub(crate) upstream: Arc<dyn Upstream>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) events: Arc<dyn GrantEvents>,
+    /// A token with less than this left is renewed before it is given out.
+    pub(crate) lead: Duration,
+    /// Owns renewals and sign-ins, which must come to their end whoever asked for them.
+    pub(crate) tasks: TaskTracker,
+    /// Held from a code exchange until its pair is in the store, and while a refusal is judged.
+    pub(crate) sign_in: tokio::sync::Mutex<()>,
+    /// The renewals under way. An entry is there exactly as long as its task.
+    pub(crate) flights: Mutex<HashMap<i64, watch::Receiver<Option<Outcome>>>>,
+}
+
+/// Takes a renewal out of the table, also when its task panics.
+struct Landing<'a> {
+    accounts: &'a Accounts,
+    user: i64,
+}
+
+/// How often a pair that is not in the store yet is offered to it.
+const STORE_ATTEMPTS: u32 = 3;
+
+impl Account {
+    pub(crate) fn new(accounts: Arc<Accounts>, user: i64) -> Self {
+        Self { accounts, user }
+    }
+
+    /// The token as it stands, renewed first if it has run out or is about to.
+    ///
+    /// A token that is about to run out is given out all the same when it cannot be renewed now. Dropping the future
+    /// leaves a renewal that has begun to its end.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError::Terminal`] when the user has to sign in again, else [`AccountError::Transient`].
+    pub async fn current(&self) -> Result<UpstreamToken, AccountError> {
+        let record = match self.accounts.store.account(self.user).await? {
+            Some(record) => record,
+            None => return self.accounts.clone().join(self.user).await,
+        };
+        let now = self.accounts.clock.now();
+        let opened = self.accounts.open(&record);
+        match opened {
+            Ok(token) if token.expires_at > now + self.accounts.lead_for(&record) => Ok(token),
+            Ok(token) => match self.accounts.clone().join(self.user).await {
+                Err(AccountError::Transient(_)) if token.expires_at > now => Ok(token),
+                outcome => outcome,
+            },
+            Err(_) => self.accounts.clone().join(self.user).await,
+        }
+    }
+
+    /// Renews the token now, however much it has left: for a token that the upstream has refused. Callers that
+    /// come while a renewal is under way get its outcome.
+    ///
+    /// Dropping the future leaves a renewal that has begun to its end.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Account::current`].
+    pub async fn refresh(&self) -> Result<UpstreamToken, AccountError> {
+        self.accounts.clone().join(self.user).await
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<StoreError> for AccountError {
+    fn from(error: StoreError) -> Self {
+        Self::Transient(Arc::new(error))
+    }
+}
+
+impl Accounts {
+    /// Seals a pair for a user, under a new version.
+    pub(crate) fn record(&self, user: i64, pair: &TokenPair) -> AccountRecord {
+        let now = self.clock.now();
+        AccountRecord {
+            user,
+            version: i64::from_be_bytes(secret::random()),
+            access: self.sealer.seal(&pair.access_token, Binding::Access(user)),
+            refresh: self.sealer.seal(&pair.refresh_token, Binding::Refresh(user)),
+            issued_at: now,
+            expires_at: now + pair.expires_in,
+        }
+    }
+
+    /// How much a token must have left to be given out as it is. A token that lives shorter than twice the lead is
+    /// renewed at half its life, so that a long lead does not mean a renewal each time.
+    fn lead_for(&self, record: &AccountRecord) -> Duration {
+        let lifetime = record.expires_at.duration_since(record.issued_at).unwrap_or_default();
+        self.lead.min(lifetime / 2)
+    }
+
+    /// Ends all grants of a user, forgets the account, and tells.
+    pub(crate) async fn end_user(&self, user: i64) -> Result<(), StoreError> {
+        self.store.end_user(user).await?;
+        self.events.user_ended(user);
+        Ok(())
+    }
+
+    /// Joins the renewal of a user, or begins one.
+    async fn join(self: Arc<Self>, user: i64) -> Outcome {
+        let mut flight = {
+            let mut flights = self.flights();
+            match flights.get(&user) {
+                Some(flight) => flight.clone(),
+                None => {
+                    let (tell, flight) = watch::channel(None);
+                    flights.insert(user, flight.clone());
+                    let accounts = Arc::clone(&self);
+                    self.tasks.spawn(async move {
+                        let landing = Landing {
+                            accounts: &accounts,
+                            user,
+                        };
+                        let outcome = accounts.renew(user).await;
+                        // First out of the table, then told: who comes after the outcome is known begins anew.
+                        drop(landing);
+                        tell.send_replace(Some(outcome));
+                    });
+                    flight
+                }
+            }
+        };
+        match flight.wait_for(Option::is_some).await {
+            Ok(outcome) => match outcome.as_ref() {
+                Some(outcome) => outcome.clone(),
+                None => Err(AccountError::cut_short()),
+            },
+            Err(_) => Err(AccountError::cut_short()),
+        }
+    }
+
+    async fn renew(&self, user: i64) -> Outcome {
+        let Some(record) = self.store.account(user).await? else {
+            return self.refuse(user, None, Refusal::Missing).await;
+        };
+        let refresh_token = match self.sealer.open(&record.refresh, Binding::Refresh(user)) {
+            Ok(token) => token,
+            Err(error) => {
+                return self.refuse(user, Some(record.version), Refusal::Sealed(error)).await;
+            }
+        };
+        match self.upstream.refresh(&refresh_token).await {
+            Ok(pair) => {
+                tracing::debug!(user, "account renewed");
+                self.keep(user, record.version, &pair).await
+            }
+            Err(UpstreamError::Refused(text)) => self.refuse(user, Some(record.version), Refusal::Upstream(text)).await,
+            Err(
+                error
+                @ (UpstreamError::Misconfigured(_) | UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_)),
+            ) => {
+                if matches!(error, UpstreamError::Misconfigured(_)) {
+                    tracing::error!(user, %error, "the account cannot be renewed until the operator mends the configuration");
+                } else {
+                    tracing::warn!(
+                        user,
+                        error = &error as &dyn std::error::Error,
+                        "the account cannot be renewed now"
+                    );
+                }
+                Err(AccountError::Transient(Arc::new(error)))
+            }
+        }
+    }
+
+    /// Puts a renewed pair into the store, in the place of the one that it renews.
+    async fn keep(&self, user: i64, version: i64, pair: &TokenPair) -> Outcome {
+        let record = self.record(user, pair);
+        let mut attempt = 1;
+        // The former pair is dead at the upstream: a store that is busy is worth waiting for.
+        let replaced = loop {
+            match self.store.replace_account(record.clone(), Some(version)).await {
+                Ok(replaced) => break replaced,
+                Err(error) if attempt == STORE_ATTEMPTS => {
+                    tracing::error!(
+                        user,
+                        error = &error as &dyn std::error::Error,
+                        "a renewed account is lost"
+                    );
+                    return Err(error.into());
+                }
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(200) * attempt).await;
+                    attempt += 1;
+                }
+            }
+        };
+        if replaced {
+            return Ok(UpstreamToken {
+                access_token: pair.access_token.clone(),
+                expires_at: record.expires_at,
+            });
+        }
+        // Signed in anew or ended in between: what is there now counts.
+        match self.store.account(user).await? {
+            Some(newer) => self
+                .open(&newer)
+                .map_err(|error| AccountError::Terminal(Refusal::Sealed(error))),
+            None => Err(AccountError::Terminal(Refusal::Missing)),
+        }
+    }
+
+    /// Ends a user's grants because the pair named `version` is of no use, unless another pair has taken its place.
+    async fn refuse(&self, user: i64, version: Option<i64>, refusal: Refusal) -> Outcome {
+        let _no_sign_in_meanwhile = self.sign_in.lock().await;
+        if let Some(record) = self.store.account(user).await?
+            && Some(record.version) != version
+        {
+            return self
+                .open(&record)
+                .map_err(|error| AccountError::Terminal(Refusal::Sealed(error)));
+        }
+        tracing::warn!(
+            user,
+            error = &refusal as &dyn std::error::Error,
+            "the user has to sign in again"
+        );
+        self.end_user(user).await?;
+        Err(AccountError::Terminal(refusal))
+    }
+
+    fn open(&self, record: &AccountRecord) -> Result<UpstreamToken, OpenError> {
+        let access_token = self.sealer.open(&record.access, Binding::Access(record.user))?;
+        Ok(UpstreamToken {
+            access_token,
+            expires_at: record.expires_at,
+        })
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<i64, watch::Receiver<Option<Outcome>>>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accounts")
+            .field("store", &self.store)
+            .field("upstream", &self.upstream)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        self.accounts.flights().remove(&self.user);
+    }
+}
+
+impl AccountError {
+    /// The renewal ended without an outcome: its task panicked or the runtime is shutting down.
+    fn cut_short() -> Self {
+        Self::Transient(Arc::new(std::io::Error::other("the renewal was cut short")))
+    }
+}

@@ -1,0 +1,180 @@
+//! Forgejo's scopes: what may be asked for, and what it means in words.
+//!
+//! Forgejo drops a scope that it does not know without a word, and **a token whose scopes name no part of the API may
+//! do everything**. So `openid profile`, or a list in which every scope is misspelt, would hand each MCP session the
+//! whole account. [`Scopes`] exist only for a list in which every scope is known and the API is named.
+
+use std::fmt;
+
+/// A list of scopes that limits a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scopes(Vec<String>);
+
+/// Why a list of scopes is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScopeError {
+    /// No scope names a part of the API.
+    #[error(
+        "no scope names a part of the API: Forgejo would give every token access to everything. \
+         Name what is needed, e.g. \"read:user\", \"write:repository\""
+    )]
+    NoApiScope,
+    /// Forgejo does not know the scope.
+    #[error("{0:?} is not a scope of Forgejo, which would drop it without a word")]
+    Unknown(String),
+    /// The broker could not ask whose token it is.
+    #[error("\"read:user\" is missing, without which the broker cannot tell who has signed in")]
+    NoUserScope,
+}
+
+/// The parts of the API, and what each is to a user.
+const AREAS: &[(&str, &str)] = &[
+    ("activitypub", "federation data"),
+    ("admin", "the whole instance, as an administrator"),
+    ("misc", "miscellaneous data of the instance"),
+    ("notification", "your notifications"),
+    ("organization", "your organisations and teams"),
+    ("package", "packages"),
+    ("issue", "issues, pull requests, comments and labels"),
+    ("repository", "repositories, their files, branches and releases"),
+    ("user", "your account and profile"),
+];
+
+/// Scopes that limit or inform but name no part of the API.
+const OTHERS: &[&str] = &["openid", "profile", "email", "groups", "public-only"];
+
+impl Scopes {
+    /// Checks a list of scopes.
+    ///
+    /// # Errors
+    ///
+    /// Any [`ScopeError`].
+    pub fn new<S: Into<String>>(scopes: impl IntoIterator<Item = S>) -> Result<Self, ScopeError> {
+        let mut list: Vec<String> = Vec::new();
+        for scope in scopes {
+            let scope = scope.into();
+            if scope != "all" && area(&scope).is_none() && !OTHERS.contains(&scope.as_str()) {
+                return Err(ScopeError::Unknown(scope));
+            }
+            if !list.contains(&scope) {
+                list.push(scope);
+            }
+        }
+        let scopes = Self(list);
+        if !scopes.0.iter().any(|scope| scope == "all" || area(scope).is_some()) {
+            return Err(ScopeError::NoApiScope);
+        }
+        if !scopes.allow_reading("user") {
+            return Err(ScopeError::NoUserScope);
+        }
+        Ok(scopes)
+    }
+
+    pub(super) fn read_organizations(&self) -> bool {
+        self.allow_reading("organization")
+    }
+
+    /// What the scopes allow, one sentence part each, in the order of the list.
+    pub(super) fn in_words(&self) -> Vec<String> {
+        self.0
+            .iter()
+            .filter_map(|scope| match scope.as_str() {
+                "all" => Some("do everything that you can do".to_owned()),
+                "public-only" => Some("reach public repositories and organisations only".to_owned()),
+                other => {
+                    let words = AREAS
+                        .iter()
+                        .find(|(name, _)| Some(*name) == area(other))
+                        .map(|(_, words)| *words)?;
+                    let verb = if other.starts_with("write:") {
+                        "read and change"
+                    } else {
+                        "read"
+                    };
+                    Some(format!("{verb} {words}"))
+                }
+            })
+            .collect()
+    }
+
+    fn allow_reading(&self, name: &str) -> bool {
+        self.0.iter().any(|scope| scope == "all" || area(scope) == Some(name))
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(" "))
+    }
+}
+
+/// The part of the API that a scope names.
+fn area(scope: &str) -> Option<&str> {
+    let name = scope.strip_prefix("read:").or_else(|| scope.strip_prefix("write:"))?;
+    AREAS.iter().any(|(known, _)| *known == name).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_without_an_api_scope_is_refused_since_forgejo_would_grant_everything() {
+        for list in [
+            &[][..],
+            &["openid", "profile"],
+            &["public-only"],
+            &["openid", "email", "groups"],
+        ] {
+            let error = Scopes::new(list.iter().copied()).unwrap_err();
+            assert_eq!(error, ScopeError::NoApiScope, "{list:?}");
+            assert!(error.to_string().contains("access to everything"));
+        }
+    }
+
+    #[test]
+    fn an_unknown_scope_is_refused_since_forgejo_would_drop_it() {
+        for scope in [
+            "repo",
+            "read:repo",
+            "write:",
+            "admin:user",
+            "READ:USER",
+            "read:user ",
+            "",
+        ] {
+            assert_eq!(
+                Scopes::new(["read:user", scope]),
+                Err(ScopeError::Unknown(scope.to_owned()))
+            );
+        }
+    }
+
+    #[test]
+    fn the_user_must_be_readable() {
+        assert_eq!(Scopes::new(["write:repository"]), Err(ScopeError::NoUserScope));
+        for scope in ["read:user", "write:user", "all"] {
+            assert!(Scopes::new([scope]).is_ok());
+        }
+    }
+
+    #[test]
+    fn scopes_are_told_in_words() {
+        let scopes = Scopes::new(["openid", "read:user", "write:issue", "read:user", "public-only"]).unwrap();
+        assert_eq!(scopes.to_string(), "openid read:user write:issue public-only");
+        assert_eq!(
+            scopes.in_words(),
+            [
+                "read your account and profile",
+                "read and change issues, pull requests, comments and labels",
+                "reach public repositories and organisations only",
+            ]
+        );
+        assert!(!scopes.read_organizations());
+        assert!(
+            Scopes::new(["read:user", "write:organization"])
+                .unwrap()
+                .read_organizations()
+        );
+    }
+}

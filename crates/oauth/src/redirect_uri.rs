@@ -1,0 +1,162 @@
+//! Which redirect URIs a client may register, and when one that is presented is one that is registered.
+//!
+//! The match is exact (RFC 9700 section 2.1), but for the port of a loopback address (RFC 8252 section 7.3). A redirect
+//! URI is kept and used as the client wrote it: parsing it is a check, never a rewrite.
+
+use url::{Host, Url};
+
+/// The longest redirect URI, in bytes.
+const MAX_LENGTH: usize = 2048;
+
+/// Schemes that make a browser run or read something instead of handing the answer to an application.
+const DANGEROUS: &[&str] = &[
+    "about",
+    "blob",
+    "chrome",
+    "content",
+    "data",
+    "file",
+    "filesystem",
+    "ftp",
+    "intent",
+    "jar",
+    "javascript",
+    "mailto",
+    "resource",
+    "tel",
+    "vbscript",
+    "view-source",
+    "ws",
+    "wss",
+];
+
+/// Checks a redirect URI that a client wants to register.
+///
+/// # Errors
+///
+/// What is wrong with it, for the client's developer.
+pub(crate) fn check(uri: &str) -> Result<(), &'static str> {
+    if uri.len() > MAX_LENGTH {
+        return Err("a redirect URI may have 2048 bytes at most");
+    }
+    // The URL parser drops tabs and line breaks; and whatever is not printable ASCII cannot go into a header.
+    if !uri.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err("a redirect URI must consist of printable ASCII characters");
+    }
+    if uri.contains('#') {
+        // RFC 6749 section 3.1.2.
+        return Err("a redirect URI must not have a fragment");
+    }
+    let url = Url::parse(uri).map_err(|_| "a redirect URI must be an absolute URI")?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("a redirect URI must not have user information");
+    }
+    match url.scheme() {
+        "https" => Ok(()),
+        "http" if is_loopback(&url) => Ok(()),
+        "http" => Err("a redirect URI with http must point to a loopback address"),
+        scheme if DANGEROUS.contains(&scheme) => Err("this scheme is not allowed in a redirect URI"),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a presented redirect URI is the registered one.
+pub(crate) fn matches(registered: &str, presented: &str) -> bool {
+    if registered == presented {
+        return true;
+    }
+    let (Ok(_), Ok(registered), Ok(presented)) = (check(presented), Url::parse(registered), Url::parse(presented))
+    else {
+        return false;
+    };
+    // RFC 8252 section 7.3: the port of a loopback address is chosen when the application listens. `localhost` is
+    // treated alike, since applications use it although section 8.3 advises against it.
+    registered.scheme() == "http"
+        && presented.scheme() == "http"
+        && is_loopback(&registered)
+        && registered.host() == presented.host()
+        && registered.path() == presented.path()
+        && registered.query() == presented.query()
+}
+
+/// What the consent page shows as the place where the answer goes.
+pub(crate) fn display(uri: &str) -> String {
+    match Url::parse(uri) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => {
+            url.host_str().map_or_else(|| uri.to_owned(), str::to_owned)
+        }
+        Ok(url) => format!("an application on this device ({}:)", url.scheme()),
+        Err(_) => uri.to_owned(),
+    }
+}
+
+/// Whether the host of a URL is this machine.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clients_use_is_allowed() {
+        for uri in [
+            "https://chatgpt.com/connector/oauth/abc123",
+            "http://127.0.0.1:33418/",
+            "http://[::1]:8080/callback",
+            "http://localhost:6274/oauth/callback/debug",
+            "cursor://anysphere.cursor-mcp/oauth/callback",
+            "com.example.app:/callback",
+        ] {
+            assert_eq!(check(uri), Ok(()), "{uri}");
+        }
+    }
+
+    #[test]
+    fn what_could_harm_is_refused() {
+        for uri in [
+            "javascript:alert(1)",
+            "JavaScript:alert(1)",
+            "data:text/html,x",
+            "file:///etc/passwd",
+            "vbscript:x",
+            "about:blank",
+            "blob:https://example.org/1",
+            "http://example.org/callback",
+            "http://127.0.0.1.example.org/",
+            "http://localhost.example.org/",
+            "https://example.org/#fragment",
+            "https://user@example.org/",
+            "https://example.org/a b",
+            "https://example.org/\n",
+            "java\tscript:alert(1)",
+            "/callback",
+            "",
+        ] {
+            assert!(check(uri).is_err(), "{uri}");
+        }
+        assert!(check(&format!("https://example.org/{}", "a".repeat(2048))).is_err());
+    }
+
+    #[test]
+    fn only_the_port_of_a_loopback_address_may_differ() {
+        assert!(matches("http://127.0.0.1/cb", "http://127.0.0.1:4000/cb"));
+        assert!(matches("http://localhost:1/cb", "http://localhost:2/cb"));
+        assert!(matches("http://[::1]:1/cb?a=b", "http://[::1]:2/cb?a=b"));
+        assert!(!matches("http://127.0.0.1/cb", "http://127.0.0.1:4000/other"));
+        assert!(!matches("http://127.0.0.1/cb", "http://127.0.0.1:4000/cb?x=y"));
+        assert!(!matches("http://127.0.0.1/cb", "http://localhost/cb"));
+        assert!(!matches("http://127.0.0.1/cb", "http://user@127.0.0.1/cb"));
+        assert!(!matches("http://127.0.0.1/cb", "http://127.0.0.1/cb#x"));
+        assert!(!matches("https://example.org/cb", "https://example.org:8443/cb"));
+        assert!(!matches("https://example.org/cb", "https://example.org/cb/"));
+        assert!(!matches("https://example.org/cb", "https://EXAMPLE.org/cb"));
+        assert!(!matches("cursor://x/cb", "cursor://x/cb/.."));
+    }
+}

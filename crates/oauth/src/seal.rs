@@ -1,0 +1,234 @@
+//! Sealing of upstream tokens at rest, and keyed hashes.
+//!
+//! Threat model: someone has the database file (a backup, a stolen disk) but not the key. They must learn no upstream
+//! token, and must not be able to make the broker use a sealed token for another user: the associated data binds each
+//! sealed token to its user and its kind. Someone who can write both files is out of scope.
+//!
+//! A sealed token is a format byte, the number of the key, a random nonce of 192 bits, and the XChaCha20-Poly1305
+//! ciphertext with its tag. Keys are numbered, so that a new key can be put in use while what the old one sealed can
+//! still be opened.
+
+mod key_file;
+
+use std::fmt;
+
+use chacha20poly1305::{
+    KeyInit as _, XChaCha20Poly1305, XNonce,
+    aead::{Aead as _, Payload},
+};
+use hmac::Mac as _;
+use secrecy::{ExposeSecret as _, SecretBox, SecretString};
+
+pub use key_file::{KeyFile, KeyFileError};
+
+use crate::secret;
+
+/// Seals and opens upstream tokens, and makes keyed hashes.
+pub struct Sealer {
+    /// Never empty. The last one seals and hashes, all of them open.
+    keys: Vec<(u32, SecretBox<[u8; 32]>)>,
+}
+
+/// Why something sealed could not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The key with this number is not in the key file.
+    #[error("it was sealed with key {0}, which is not in the key file")]
+    UnknownKey(u32),
+    /// It was sealed with another key of that number, for another record, or has been changed.
+    #[error("it was not sealed for this record with the key of this broker")]
+    Forged,
+}
+
+/// Which record a sealed token belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Binding {
+    /// The upstream access token of a user.
+    Access(i64),
+    /// The upstream refresh token of a user.
+    Refresh(i64),
+}
+
+const FORMAT: u8 = 1;
+const NONCE: usize = 24;
+const HEADER: usize = 1 + 4 + NONCE;
+
+impl Sealer {
+    /// A sealer with one key, number 1.
+    pub fn with_key(key: [u8; 32]) -> Self {
+        Self {
+            keys: vec![(1, SecretBox::new(Box::new(key)))],
+        }
+    }
+
+    /// Seals a token for a record.
+    pub(crate) fn seal(&self, token: &SecretString, binding: Binding) -> Vec<u8> {
+        let (number, key) = self.current();
+        let nonce: [u8; NONCE] = secret::random();
+        let payload = Payload {
+            msg: token.expose_secret().as_bytes(),
+            aad: &binding.associated_data(),
+        };
+        let ciphertext = cipher(key)
+            .encrypt(&XNonce::from(nonce), payload)
+            .expect("a token is far shorter than the 256 GiB that the cipher takes");
+        let mut sealed = Vec::with_capacity(HEADER + ciphertext.len());
+        sealed.push(FORMAT);
+        sealed.extend_from_slice(&number.to_be_bytes());
+        sealed.extend_from_slice(&nonce);
+        sealed.extend_from_slice(&ciphertext);
+        sealed
+    }
+
+    /// Opens what was sealed for a record.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; a later try fares no better.
+    pub(crate) fn open(&self, sealed: &[u8], binding: Binding) -> Result<SecretString, OpenError> {
+        let (header, ciphertext) = sealed.split_at_checked(HEADER).ok_or(OpenError::Forged)?;
+        let (format, rest) = header.split_first().ok_or(OpenError::Forged)?;
+        let (number, nonce) = rest.split_first_chunk::<4>().ok_or(OpenError::Forged)?;
+        let nonce: [u8; NONCE] = nonce.try_into().map_err(|_| OpenError::Forged)?;
+        if *format != FORMAT {
+            return Err(OpenError::Forged);
+        }
+        let number = u32::from_be_bytes(*number);
+        let (_, key) = self
+            .keys
+            .iter()
+            .find(|(n, _)| *n == number)
+            .ok_or(OpenError::UnknownKey(number))?;
+        let payload = Payload {
+            msg: ciphertext,
+            aad: &binding.associated_data(),
+        };
+        let opened = cipher(key)
+            .decrypt(&XNonce::from(nonce), payload)
+            .map_err(|_| OpenError::Forged)?;
+        String::from_utf8(opened)
+            .map(SecretString::from)
+            .map_err(|_| OpenError::Forged)
+    }
+
+    /// HMAC-SHA-256 over a purpose and some parts, each with its length before it, so that no two lists of parts are
+    /// the same bytes. Nobody without the key can make it.
+    pub(crate) fn keyed_hash(&self, purpose: &str, parts: &[&str]) -> [u8; 32] {
+        let (_, key) = self.current();
+        let mut mac =
+            hmac::Hmac::<sha2::Sha256>::new_from_slice(key.expose_secret()).expect("HMAC takes a key of any length");
+        for part in std::iter::once(&purpose).chain(parts) {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part.as_bytes());
+        }
+        mac.finalize().into_bytes().into()
+    }
+
+    fn current(&self) -> (u32, &SecretBox<[u8; 32]>) {
+        let (number, key) = self.keys.last().expect("a sealer is made with one key at least");
+        (*number, key)
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers: Vec<u32> = self.keys.iter().map(|(number, _)| *number).collect();
+        f.debug_struct("Sealer").field("keys", &numbers).finish()
+    }
+}
+
+impl Binding {
+    fn associated_data(self) -> Vec<u8> {
+        let (kind, user) = match self {
+            Self::Access(user) => ("access", user),
+            Self::Refresh(user) => ("refresh", user),
+        };
+        format!("forgejo-mcp-broker account {kind} {user}").into_bytes()
+    }
+}
+
+fn cipher(key: &SecretBox<[u8; 32]>) -> XChaCha20Poly1305 {
+    XChaCha20Poly1305::new(key.expose_secret().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> SecretString {
+        "gto_example".to_owned().into()
+    }
+
+    #[test]
+    fn what_is_sealed_opens_for_its_record_only() {
+        let sealer = Sealer::with_key([7; 32]);
+        let sealed = sealer.seal(&token(), Binding::Access(42));
+        assert_eq!(
+            sealer.open(&sealed, Binding::Access(42)).unwrap().expose_secret(),
+            "gto_example"
+        );
+        assert_eq!(
+            sealer.open(&sealed, Binding::Access(43)).unwrap_err(),
+            OpenError::Forged
+        );
+        assert_eq!(
+            sealer.open(&sealed, Binding::Refresh(42)).unwrap_err(),
+            OpenError::Forged
+        );
+    }
+
+    #[test]
+    fn another_key_does_not_open_it() {
+        let sealed = Sealer::with_key([7; 32]).seal(&token(), Binding::Access(42));
+        let other = Sealer::with_key([8; 32]);
+        assert_eq!(other.open(&sealed, Binding::Access(42)).unwrap_err(), OpenError::Forged);
+    }
+
+    #[test]
+    fn a_new_key_seals_and_the_old_one_still_opens() {
+        let old = Sealer::with_key([7; 32]);
+        let sealed = old.seal(&token(), Binding::Refresh(1));
+        let both = Sealer {
+            keys: vec![
+                (1, SecretBox::new(Box::new([7; 32]))),
+                (2, SecretBox::new(Box::new([9; 32]))),
+            ],
+        };
+        assert_eq!(
+            both.open(&sealed, Binding::Refresh(1)).unwrap().expose_secret(),
+            "gto_example"
+        );
+        let resealed = both.seal(&token(), Binding::Refresh(1));
+        assert_eq!(
+            old.open(&resealed, Binding::Refresh(1)).unwrap_err(),
+            OpenError::UnknownKey(2)
+        );
+    }
+
+    #[test]
+    fn no_byte_can_be_changed_or_left_out() {
+        let sealer = Sealer::with_key([7; 32]);
+        let sealed = sealer.seal(&token(), Binding::Access(42));
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert!(sealer.open(&changed, Binding::Access(42)).is_err(), "byte {at}");
+            assert!(sealer.open(&sealed[..at], Binding::Access(42)).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn keyed_hashes_depend_on_key_purpose_and_the_borders_of_the_parts() {
+        let sealer = Sealer::with_key([7; 32]);
+        let hash = sealer.keyed_hash("a", &["bc", "d"]);
+        assert_eq!(hash, sealer.keyed_hash("a", &["bc", "d"]));
+        assert_ne!(hash, sealer.keyed_hash("a", &["b", "cd"]));
+        assert_ne!(hash, sealer.keyed_hash("ab", &["c", "d"]));
+        assert_ne!(hash, Sealer::with_key([8; 32]).keyed_hash("a", &["bc", "d"]));
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        assert_eq!(format!("{:?}", Sealer::with_key([7; 32])), "Sealer { keys: [1] }");
+    }
+}

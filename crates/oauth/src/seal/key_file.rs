@@ -1,0 +1,266 @@
+//! The key file: one key a line, as `NUMBER HEX`, the newest last; empty lines and lines that begin with `#` are
+//! skipped.
+//!
+//! It is made on first start with one random key. A file that others can read is refused rather than repaired: what was
+//! readable may have been read. To put a new key in use, add a line with a higher number.
+
+use std::{
+    fmt::Write as _,
+    fs, io,
+    io::Write as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use secrecy::{ExposeSecret as _, SecretBox, SecretString, zeroize::Zeroize as _};
+
+use super::Sealer;
+use crate::secret;
+
+/// A key file on disk.
+#[derive(Clone, Debug)]
+pub struct KeyFile {
+    path: PathBuf,
+}
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// It cannot be read or written.
+    #[error("the key file {} cannot be {what}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Group or others may read or write it.
+    #[error("the key file {} is open to others (mode {mode:03o}): it must have mode 600", path.display())]
+    Permissions {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// It does not hold keys.
+    #[error("the key file {} {what} (line {line})", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with the line. It quotes nothing of it.
+        what: &'static str,
+    },
+}
+
+impl KeyFile {
+    /// The key file at a path. Nothing is read yet.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Reads the keys, after making the file with a fresh key if it is not there.
+    ///
+    /// It blocks on the file system, for start only. Of two processes that start at once, one makes the file and both
+    /// read the same key.
+    ///
+    /// # Errors
+    ///
+    /// Any [`KeyFileError`]; all of them are for the operator to mend.
+    pub fn load_or_create(&self) -> Result<Sealer, KeyFileError> {
+        match self.load() {
+            Err(KeyFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                self.create().map_err(|source| self.io("created", source))?;
+                self.load()
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn load(&self) -> Result<Sealer, KeyFileError> {
+        let file = fs::File::open(&self.path).map_err(|source| self.io("read", source))?;
+        // The mode of the file that is open, so that nobody can put another in its place in between.
+        let metadata = file.metadata().map_err(|source| self.io("read", source))?;
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(KeyFileError::Permissions {
+                path: self.path.clone(),
+                mode,
+            });
+        }
+        let text = io::read_to_string(file).map_err(|source| self.io("read", source))?;
+        self.parse(&SecretString::from(text))
+    }
+
+    fn parse(&self, text: &SecretString) -> Result<Sealer, KeyFileError> {
+        let mut keys: Vec<(u32, SecretBox<[u8; 32]>)> = Vec::new();
+        let mut last_line = 1;
+        for (index, line) in text.expose_secret().lines().enumerate() {
+            last_line = index + 1;
+            let fault = |what| KeyFileError::Format {
+                path: self.path.clone(),
+                line: index + 1,
+                what,
+            };
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (number, key) = line
+                .split_once(' ')
+                .ok_or_else(|| fault("has a line that is not `NUMBER HEX`"))?;
+            let number: u32 = number.parse().map_err(|_| fault("has a key without a number"))?;
+            if keys.last().is_some_and(|(before, _)| *before >= number) {
+                return Err(fault("has key numbers that do not rise"));
+            }
+            let mut bytes = Box::new([0; 32]);
+            hex::decode_to_slice(key.trim(), bytes.as_mut_slice())
+                .map_err(|_| fault("has a key that is not 64 hexadecimal digits"))?;
+            keys.push((number, SecretBox::new(bytes)));
+        }
+        if keys.is_empty() {
+            return Err(KeyFileError::Format {
+                path: self.path.clone(),
+                line: last_line,
+                what: "holds no key",
+            });
+        }
+        Ok(Sealer { keys })
+    }
+
+    /// Makes the file appear whole or not at all, and never over one that is there.
+    fn create(&self) -> io::Result<()> {
+        let directory = match self.path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        let draft = directory.join(secret::name(".key-"));
+        let mut line = String::new();
+        let mut key: [u8; 32] = secret::random();
+        let _ = writeln!(line, "1 {}", hex::encode(key));
+        key.zeroize();
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&draft)
+            .and_then(|mut file| {
+                file.write_all(line.as_bytes())?;
+                file.sync_all()
+            });
+        line.zeroize();
+        let linked = written.and_then(|()| match fs::hard_link(&draft, &self.path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            outcome => outcome,
+        });
+        let removed = fs::remove_file(&draft);
+        linked.and(removed)?;
+        fs::File::open(directory)?.sync_all()
+    }
+
+    fn io(&self, what: &'static str, source: io::Error) -> KeyFileError {
+        KeyFileError::Io {
+            path: self.path.clone(),
+            what,
+            source,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file_with(text: &str, mode: u32) -> (tempfile::TempDir, KeyFile) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("broker.key");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        (directory, KeyFile::at(path))
+    }
+
+    #[test]
+    fn a_missing_file_is_made_once_and_for_its_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = KeyFile::at(directory.path().join("broker.key"));
+        let first = file.load_or_create().unwrap().keyed_hash("p", &[]);
+        let second = file.load_or_create().unwrap().keyed_hash("p", &[]);
+        assert_eq!(first, second);
+        let mode = fs::metadata(&file.path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(
+            fs::read_dir(directory.path()).unwrap().count(),
+            1,
+            "no draft is left behind"
+        );
+    }
+
+    #[test]
+    fn creating_never_replaces_a_file_that_is_there() {
+        let (_directory, file) = file_with(&format!("1 {}\n", "ab".repeat(32)), 0o600);
+        file.create().unwrap();
+        assert_eq!(
+            file.load().unwrap().keyed_hash("p", &[]),
+            Sealer::with_key([0xab; 32]).keyed_hash("p", &[]),
+        );
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_refused() {
+        for mode in [0o640, 0o604, 0o660] {
+            let (_directory, file) = file_with(&format!("1 {}\n", "ab".repeat(32)), mode);
+            let error = file.load_or_create().unwrap_err();
+            assert!(
+                matches!(error, KeyFileError::Permissions { mode: m, .. } if m == mode),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_last_key_is_the_one_in_use() {
+        let text = format!("# keys\n1 {}\n\n3 {}\n", "ab".repeat(32), "cd".repeat(32));
+        let (_directory, file) = file_with(&text, 0o600);
+        let sealer = file.load_or_create().unwrap();
+        assert_eq!(format!("{sealer:?}"), "Sealer { keys: [1, 3] }");
+        assert_eq!(
+            sealer.keyed_hash("p", &[]),
+            Sealer::with_key([0xcd; 32]).keyed_hash("p", &[])
+        );
+    }
+
+    #[test]
+    fn a_fault_names_its_line_and_quotes_nothing() {
+        let secret = "ab".repeat(31);
+        for (text, line) in [
+            (String::new(), 1),
+            ("# nothing\n".to_owned(), 1),
+            (format!("{secret}\n"), 1),
+            (format!("one {secret}ab\n"), 1),
+            (format!("1 {secret}\n"), 1),
+            (format!("2 {secret}ab\n1 {secret}ab\n"), 2),
+        ] {
+            let (_directory, file) = file_with(&text, 0o600);
+            let error = file.load_or_create().unwrap_err();
+            assert!(
+                matches!(error, KeyFileError::Format { line: l, .. } if l == line),
+                "{text}: {error}"
+            );
+            assert!(!format!("{error}{error:?}").contains(&secret));
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = KeyFile::at(directory.path().join("missing/broker.key"));
+        assert!(matches!(
+            file.load_or_create(),
+            Err(KeyFileError::Io { what: "created", .. })
+        ));
+    }
+}

@@ -1,0 +1,303 @@
+//! The authorization server: its endpoints, and the guard for the protected resource.
+//!
+//! [`AuthorizationServer::serve`] answers every path under `/oauth/` and `/.well-known/`; the modules below hold one
+//! endpoint each. Paths are taken with and without the prefix of `public_url`, since a proxy may strip it or not.
+
+mod authorize;
+mod callback;
+mod client_auth;
+mod cookie;
+mod guard;
+mod metadata;
+mod pages;
+mod params;
+mod register;
+mod respond;
+mod revoke;
+mod token;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    account::Accounts,
+    config::{Config, ConfigError, ConfigErrors, Settings},
+    ports::{Clock, GrantEvents, NoEvents, Store, StoreError, Upstream},
+    records::ClientRecord,
+    seal::Sealer,
+};
+
+pub use guard::Caller;
+
+/// What may go wrong while a response body is produced.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a response.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The authorization server and the guard. Clones are the same server.
+#[derive(Clone, Debug)]
+pub struct AuthorizationServer {
+    inner: Arc<Inner>,
+}
+
+/// What the endpoints share.
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    accounts: Arc<Accounts>,
+}
+
+/// What a path leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Endpoint {
+    ResourceMetadata,
+    ServerMetadata,
+    Register,
+    Authorize,
+    Callback,
+    Token,
+    Revoke,
+}
+
+/// The longest body of a request, in bytes.
+const MAX_BODY: usize = 64 * 1024;
+
+impl AuthorizationServer {
+    /// A server on a store and an upstream. Nothing is asked yet.
+    ///
+    /// # Errors
+    ///
+    /// All faults of the configuration at once.
+    pub fn new(
+        config: Config,
+        store: Arc<dyn Store>,
+        sealer: Sealer,
+        upstream: Arc<dyn Upstream>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ConfigErrors> {
+        Self::with_events(config, store, sealer, upstream, clock, Arc::new(NoEvents))
+    }
+
+    /// As [`AuthorizationServer::new`], with an ear for the ends of grants.
+    ///
+    /// # Errors
+    ///
+    /// All faults of the configuration at once.
+    pub fn with_events(
+        config: Config,
+        store: Arc<dyn Store>,
+        sealer: Sealer,
+        upstream: Arc<dyn Upstream>,
+        clock: Arc<dyn Clock>,
+        events: Arc<dyn GrantEvents>,
+    ) -> Result<Self, ConfigErrors> {
+        let settings = config.into_settings()?;
+        if !settings.allowed_orgs.is_empty() && !upstream.sees_organizations() {
+            return Err(ConfigErrors(vec![ConfigError {
+                key: "forgejo.allowed_orgs",
+                fault: "needs \"read:organization\" in forgejo.scopes to see who is a member".to_owned(),
+            }]));
+        }
+        let accounts = Accounts {
+            store,
+            sealer,
+            upstream,
+            clock,
+            events,
+            lead: settings.refresh_lead,
+            tasks: TaskTracker::new(),
+            sign_in: tokio::sync::Mutex::new(()),
+            flights: Mutex::new(HashMap::new()),
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                settings,
+                accounts: Arc::new(accounts),
+            }),
+        })
+    }
+
+    /// Serves one request under `/oauth/` or `/.well-known/`, with 404 for a path that is not its own.
+    ///
+    /// Dropping the future leaves a sign-in or a renewal that has begun to its end.
+    pub async fn serve(&self, request: Request<Bytes>) -> Response<Body> {
+        let inner = &self.inner;
+        let Some(endpoint) = inner.route(request.uri().path()) else {
+            return respond::plain(StatusCode::NOT_FOUND, "There is nothing here.\n");
+        };
+        let cross_origin = !matches!(endpoint, Endpoint::Authorize | Endpoint::Callback);
+        let method = request.method();
+        let allowed = endpoint.methods();
+        let mut response = if cross_origin && method == Method::OPTIONS {
+            respond::preflight(allowed)
+        } else if !allowed.split(", ").any(|name| name == method.as_str()) {
+            let mut response = respond::plain(StatusCode::METHOD_NOT_ALLOWED, "This method is not for this path.\n");
+            response
+                .headers_mut()
+                .insert(header::ALLOW, HeaderValue::from_static(allowed));
+            response
+        } else if request.body().len() > MAX_BODY {
+            respond::plain(StatusCode::PAYLOAD_TOO_LARGE, "The body is too long.\n")
+        } else {
+            inner.dispatch(endpoint, &request).await
+        };
+        if cross_origin {
+            // Clients in browsers call these from anywhere. Nothing here goes by cookies, so any origin will do.
+            let headers = response.headers_mut();
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            headers.insert(
+                header::ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static("www-authenticate"),
+            );
+        }
+        response
+    }
+
+    /// Finds out who sends a request to the protected resource, by its bearer (RFC 6750 section 2.1).
+    ///
+    /// # Errors
+    ///
+    /// A ready answer: 401 with `WWW-Authenticate`, or 503 when the store cannot be asked.
+    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Response<Body>> {
+        guard::authenticate(&self.inner, headers).await
+    }
+
+    /// The `WWW-Authenticate` for a caller who got past the guard and then lost the account behind the bearer (RFC 6750
+    /// section 3, RFC 9728 section 5.1). `None` only if `public_url` cannot stand in a header.
+    #[must_use]
+    pub fn challenge(&self) -> Option<HeaderValue> {
+        guard::challenge(&self.inner)
+    }
+
+    /// Whether the store answers.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        self.inner.store().probe().await
+    }
+
+    /// Forgets what has expired. To be called from time to time.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn purge_expired(&self) -> Result<(), StoreError> {
+        self.inner.store().purge(self.inner.accounts.clock.now()).await
+    }
+
+    /// Waits until sign-ins and renewals under way have ended: each is at its end within the time limits of the
+    /// upstream. To be called when no more requests come, before the store is closed.
+    pub async fn drain(&self) {
+        self.inner.accounts.tasks.close();
+        self.inner.accounts.tasks.wait().await;
+    }
+}
+
+impl Inner {
+    fn route(&self, path: &str) -> Option<Endpoint> {
+        let prefix = self.settings.prefix.as_str();
+        let local = path
+            .strip_prefix(prefix)
+            .filter(|rest| rest.starts_with('/'))
+            .unwrap_or(path);
+        match local {
+            "/oauth/register" => Some(Endpoint::Register),
+            "/oauth/authorize" => Some(Endpoint::Authorize),
+            "/oauth/callback" => Some(Endpoint::Callback),
+            "/oauth/token" => Some(Endpoint::Token),
+            "/oauth/revoke" => Some(Endpoint::Revoke),
+            _ => self.route_metadata(local.strip_prefix("/.well-known/")?),
+        }
+    }
+
+    /// What a well-known path leads to. Its suffix names the issuer or the resource (RFC 8414 section 3.1, RFC 9728
+    /// section 3.1). Some clients look for the server's metadata under the resource's path.
+    fn route_metadata(&self, path: &str) -> Option<Endpoint> {
+        let (document, suffix) = path.split_at(path.find('/').unwrap_or(path.len()));
+        let prefix = self.settings.prefix.as_str();
+        if ![prefix, "", "/mcp"].contains(&suffix) && suffix.strip_suffix("/mcp") != Some(prefix) {
+            return None;
+        }
+        match document {
+            "oauth-protected-resource" => Some(Endpoint::ResourceMetadata),
+            "oauth-authorization-server" | "openid-configuration" => Some(Endpoint::ServerMetadata),
+            _ => None,
+        }
+    }
+
+    async fn dispatch(self: &Arc<Self>, endpoint: Endpoint, request: &Request<Bytes>) -> Response<Body> {
+        match endpoint {
+            Endpoint::ResourceMetadata => metadata::resource(&self.settings),
+            Endpoint::ServerMetadata => metadata::server(&self.settings),
+            Endpoint::Register => register::register(self, request).await,
+            Endpoint::Authorize if request.method() == Method::POST => authorize::decide(self, request).await,
+            Endpoint::Authorize => authorize::ask(self, request).await,
+            Endpoint::Callback => callback::callback(self, request).await,
+            Endpoint::Token => token::token(self, request).await,
+            Endpoint::Revoke => revoke::revoke(self, request).await,
+        }
+    }
+
+    fn store(&self) -> &dyn Store {
+        self.accounts.store.as_ref()
+    }
+
+    /// Finds a client: those of the configuration first.
+    async fn client(&self, client_id: &str) -> Result<Option<ClientRecord>, StoreError> {
+        match self
+            .settings
+            .clients
+            .iter()
+            .find(|client| client.client_id == client_id)
+        {
+            Some(client) => Ok(Some(client.clone())),
+            None => self.store().client(client_id).await,
+        }
+    }
+
+    /// Whether a user whose login was once allowed is still so, as far as the configuration alone tells.
+    fn still_allowed(&self, login: &str) -> bool {
+        let settings = &self.settings;
+        settings.allowed_users.is_empty() || !settings.allowed_orgs.is_empty() || self.is_listed(login)
+    }
+
+    /// Whether a login is on the list. Forgejo's logins differ in more than case.
+    fn is_listed(&self, login: &str) -> bool {
+        self.settings
+            .allowed_users
+            .iter()
+            .any(|listed| listed.eq_ignore_ascii_case(login))
+    }
+
+    /// Whether `resource` names the protected resource (RFC 8707 section 2): absent, exact, or with one slash more.
+    fn is_resource(&self, resource: Option<&str>) -> bool {
+        resource.is_none_or(|resource| resource.strip_suffix('/').unwrap_or(resource) == self.settings.resource)
+    }
+
+    /// Where Forgejo sends the browser back to.
+    fn callback_uri(&self) -> String {
+        format!("{}/oauth/callback", self.settings.issuer)
+    }
+}
+
+impl Endpoint {
+    fn methods(self) -> &'static str {
+        match self {
+            Self::ResourceMetadata | Self::ServerMetadata => "GET, HEAD",
+            // Not HEAD: it spends the state.
+            Self::Callback => "GET",
+            Self::Authorize => "GET, HEAD, POST",
+            Self::Register | Self::Token | Self::Revoke => "POST",
+        }
+    }
+}

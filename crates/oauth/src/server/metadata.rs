@@ -1,0 +1,83 @@
+//! The two metadata documents: of the protected resource (RFC 9728) and of the authorization server (RFC 8414).
+
+use http::{Response, StatusCode};
+use serde::Serialize;
+
+use super::{Body, respond};
+use crate::config::{Registration, Settings};
+
+/// The broker's one scope: to use the MCP endpoint. What the upstream token allows is between the user and Forgejo.
+pub(super) const SCOPE: &str = "mcp";
+
+/// How a client may authenticate.
+const AUTH_METHODS: [&str; 3] = ["none", "client_secret_basic", "client_secret_post"];
+
+/// RFC 9728 section 2.
+#[derive(Serialize)]
+struct ResourceMetadata<'a> {
+    resource: &'a str,
+    authorization_servers: [&'a str; 1],
+    scopes_supported: [&'a str; 1],
+    bearer_methods_supported: [&'a str; 1],
+    resource_name: &'a str,
+}
+
+/// RFC 8414 section 2.
+#[derive(Serialize)]
+struct ServerMetadata<'a> {
+    issuer: &'a str,
+    authorization_endpoint: String,
+    token_endpoint: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registration_endpoint: Option<String>,
+    revocation_endpoint: String,
+    scopes_supported: [&'a str; 1],
+    response_types_supported: [&'a str; 1],
+    response_modes_supported: [&'a str; 1],
+    grant_types_supported: [&'a str; 2],
+    token_endpoint_auth_methods_supported: [&'a str; 3],
+    revocation_endpoint_auth_methods_supported: [&'a str; 3],
+    code_challenge_methods_supported: [&'a str; 1],
+    // RFC 9207 section 3.
+    authorization_response_iss_parameter_supported: bool,
+}
+
+pub(super) fn resource(settings: &Settings) -> Response<Body> {
+    let document = ResourceMetadata {
+        resource: &settings.resource,
+        authorization_servers: [&settings.issuer],
+        scopes_supported: [SCOPE],
+        bearer_methods_supported: ["header"],
+        resource_name: "Forgejo MCP",
+    };
+    respond::json(StatusCode::OK, &document)
+}
+
+pub(super) fn server(settings: &Settings) -> Response<Body> {
+    let endpoint = |name: &str| format!("{}/oauth/{name}", settings.issuer);
+    let document = ServerMetadata {
+        issuer: &settings.issuer,
+        authorization_endpoint: endpoint("authorize"),
+        token_endpoint: endpoint("token"),
+        registration_endpoint: (settings.registration == Registration::Open).then(|| endpoint("register")),
+        revocation_endpoint: endpoint("revoke"),
+        scopes_supported: [SCOPE],
+        response_types_supported: ["code"],
+        response_modes_supported: ["query"],
+        grant_types_supported: ["authorization_code", "refresh_token"],
+        token_endpoint_auth_methods_supported: AUTH_METHODS,
+        revocation_endpoint_auth_methods_supported: AUTH_METHODS,
+        code_challenge_methods_supported: ["S256"],
+        authorization_response_iss_parameter_supported: true,
+    };
+    respond::json(StatusCode::OK, &document)
+}
+
+/// Where the metadata of the protected resource is: the well-known part goes between host and path (RFC 9728
+/// section 3.1).
+pub(super) fn resource_metadata_url(settings: &Settings) -> String {
+    format!(
+        "{}/.well-known/oauth-protected-resource{}/mcp",
+        settings.origin, settings.prefix
+    )
+}

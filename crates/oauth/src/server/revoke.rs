@@ -1,0 +1,37 @@
+//! Revocation (RFC 7009): either token ends the whole grant.
+//!
+//! The answer is the same whether there was such a token or not (section 2.2), and for a token of another client,
+//! which is left alone.
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+
+use super::{Body, Inner, client_auth, params::Params, respond, respond::OAuthError};
+use crate::secret;
+
+pub(super) async fn revoke(inner: &Inner, request: &Request<Bytes>) -> Response<Body> {
+    match try_revoke(inner, request).await {
+        Ok(()) => respond::plain(StatusCode::OK, ""),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn try_revoke(inner: &Inner, request: &Request<Bytes>) -> Result<(), OAuthError> {
+    let params = Params::of_form(request).map_err(|error| OAuthError::InvalidRequest(error.describe()))?;
+    let client = client_auth::authenticate(inner, request.headers(), &params).await?;
+    let token = params
+        .value("token")
+        .ok_or(OAuthError::InvalidRequest("token is missing"))?;
+    let grant = inner.store().grant_of(secret::hash(token)).await?;
+    if let Some(grant) = grant.filter(|grant| grant.client_id == client.client_id) {
+        inner.store().end_grant(&grant.grant).await?;
+        inner.accounts.events.grant_ended(&grant.grant);
+        tracing::info!(
+            user = grant.user,
+            client = grant.client_id,
+            grant = grant.grant,
+            "grant revoked by its client"
+        );
+    }
+    Ok(())
+}

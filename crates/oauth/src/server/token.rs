@@ -1,0 +1,172 @@
+//! The token endpoint: a code or a refresh token for new tokens (RFC 6749 sections 4.1.3 and 6).
+//!
+//! Refresh tokens rotate (OAuth 2.1 section 4.3.1), but clients lose answers and send one refresh token several times
+//! at once. So the successor of a refresh token is a keyed hash of it: whoever presents the predecessor again gets
+//! the *same* successor, until the successor has been used. Anything older ends the grant. Without the key nobody can
+//! tell the successor from the predecessor, and the store still holds hashes only.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
+
+use super::{
+    Body, Inner, client_auth, metadata,
+    params::Params,
+    respond::{self, OAuthError},
+};
+use crate::{
+    pkce,
+    ports::{NewTokens, Spent},
+    records::ClientRecord,
+    secret,
+};
+
+/// For how long an access token is honoured beyond what the client is told. Clients begin a whole new sign-in on a 401
+/// that comes while they still think the token good.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// RFC 6749 section 5.1.
+#[derive(Serialize)]
+struct Tokens<'a> {
+    access_token: &'a str,
+    token_type: &'a str,
+    expires_in: u64,
+    refresh_token: &'a str,
+    scope: &'a str,
+}
+
+pub(super) async fn token(inner: &Inner, request: &Request<Bytes>) -> Response<Body> {
+    match try_token(inner, request).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn try_token(inner: &Inner, request: &Request<Bytes>) -> Result<Response<Body>, OAuthError> {
+    let params = Params::of_form(request).map_err(|error| OAuthError::InvalidRequest(error.describe()))?;
+    let grant_type = params
+        .value("grant_type")
+        .ok_or(OAuthError::InvalidRequest("grant_type is missing"))?;
+    let client = client_auth::authenticate(inner, request.headers(), &params).await?;
+    if !inner.is_resource(params.value("resource")) {
+        return Err(OAuthError::InvalidTarget);
+    }
+    match grant_type {
+        "authorization_code" => spend_code(inner, &client, &params).await,
+        "refresh_token" => spend_refresh(inner, &client, &params).await,
+        _ => Err(OAuthError::UnsupportedGrantType),
+    }
+}
+
+async fn spend_code(inner: &Inner, client: &ClientRecord, params: &Params) -> Result<Response<Body>, OAuthError> {
+    const REFUSED: &str = "the code is unknown, expired, used, or not for this request";
+    let code = params
+        .value("code")
+        .ok_or(OAuthError::InvalidRequest("code is missing"))?;
+    let redirect_uri = params
+        .value("redirect_uri")
+        .ok_or(OAuthError::InvalidRequest("redirect_uri is missing"))?;
+    let verifier = params
+        .value("code_verifier")
+        .ok_or(OAuthError::InvalidRequest("code_verifier is missing"))?;
+    let code = secret::hash(code);
+    let Some(record) = inner.store().code(code).await? else {
+        return Err(OAuthError::InvalidGrant(REFUSED));
+    };
+    // RFC 6749 section 4.1.3: the client and the redirect URI; RFC 7636 section 4.6: the verifier.
+    if record.client_id != client.client_id
+        || record.redirect_uri != redirect_uri
+        || !pkce::verifies(verifier, &record.code_challenge)
+    {
+        tracing::warn!(
+            client = client.client_id,
+            grant = record.grant,
+            "a code was presented that is not for this request"
+        );
+        return Err(OAuthError::InvalidGrant(REFUSED));
+    }
+    let access = secret::mint(secret::ACCESS);
+    let refresh = secret::mint(secret::REFRESH);
+    let now = inner.accounts.clock.now();
+    match inner
+        .store()
+        .spend_code(code, inner.new_tokens(&access, &refresh), now)
+        .await?
+    {
+        Spent::Issued => Ok(inner.tokens(&access, &refresh)),
+        Spent::Reused(grant) => {
+            tracing::warn!(
+                client = client.client_id,
+                grant,
+                "a code was used twice: its grant has been ended"
+            );
+            inner.accounts.events.grant_ended(&grant);
+            Err(OAuthError::InvalidGrant(REFUSED))
+        }
+        Spent::Gone => Err(OAuthError::InvalidGrant(REFUSED)),
+    }
+}
+
+async fn spend_refresh(inner: &Inner, client: &ClientRecord, params: &Params) -> Result<Response<Body>, OAuthError> {
+    const REFUSED: &str = "the refresh token is unknown, expired, used or revoked";
+    let presented = params
+        .value("refresh_token")
+        .ok_or(OAuthError::InvalidRequest("refresh_token is missing"))?;
+    let hash = secret::hash(presented);
+    // RFC 6749 section 6: bound to the client.
+    let grant = inner
+        .store()
+        .grant_of(hash)
+        .await?
+        .filter(|grant| grant.client_id == client.client_id);
+    if !grant.is_some_and(|grant| inner.still_allowed(&grant.login)) {
+        return Err(OAuthError::InvalidGrant(REFUSED));
+    }
+    let access = secret::mint(secret::ACCESS);
+    let successor = inner.accounts.sealer.keyed_hash("refresh successor", &[presented]);
+    let refresh = secret::with_prefix(secret::REFRESH, successor);
+    let now = inner.accounts.clock.now();
+    match inner
+        .store()
+        .spend_refresh(hash, inner.new_tokens(&access, &refresh), now)
+        .await?
+    {
+        Spent::Issued => Ok(inner.tokens(&access, &refresh)),
+        Spent::Reused(grant) => {
+            tracing::warn!(
+                client = client.client_id,
+                grant,
+                "a superseded refresh token was used: its grant has been ended"
+            );
+            inner.accounts.events.grant_ended(&grant);
+            Err(OAuthError::InvalidGrant(REFUSED))
+        }
+        Spent::Gone => Err(OAuthError::InvalidGrant(REFUSED)),
+    }
+}
+
+impl Inner {
+    fn new_tokens(&self, access: &SecretString, refresh: &SecretString) -> NewTokens {
+        let now = self.accounts.clock.now();
+        NewTokens {
+            access: secret::hash(access.expose_secret()),
+            access_expires_at: now + self.settings.access_token_ttl + GRACE,
+            refresh: secret::hash(refresh.expose_secret()),
+            refresh_expires_at: now + self.settings.refresh_token_ttl,
+        }
+    }
+
+    fn tokens(&self, access: &SecretString, refresh: &SecretString) -> Response<Body> {
+        let tokens = Tokens {
+            access_token: access.expose_secret(),
+            token_type: "Bearer",
+            expires_in: self.settings.access_token_ttl.as_secs(),
+            refresh_token: refresh.expose_secret(),
+            scope: metadata::SCOPE,
+        };
+        respond::json(StatusCode::OK, &tokens)
+    }
+}

@@ -1,0 +1,206 @@
+//! The usual store: SQLite, embedded, in one file.
+//!
+//! Every change is one transaction that takes the write lock at its beginning, so that what it has read is still true
+//! when it writes, and that is on disk (WAL, `synchronous = FULL`) when it returns. The migrations are in the binary
+//! and have a table of their own, so that the pool can be shared with others who keep their own tables in the file.
+
+mod accounts;
+mod clients;
+mod grants;
+mod tokens;
+
+use std::{
+    fs, io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use sqlx::{
+    Sqlite, SqlitePool, Transaction,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use crate::{
+    ports::{BoxFuture, Store, StoreError},
+    records::TokenHash,
+};
+
+/// A store in a SQLite database.
+#[derive(Clone, Debug)]
+pub struct SqliteStore {
+    pool: SqlitePool,
+}
+
+/// Why a database cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoreError {
+    /// The file cannot be made or opened.
+    #[error("the database file {} cannot be opened", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The database cannot be used.
+    #[error("the database cannot be used")]
+    Database(#[source] sqlx::Error),
+    /// The tables cannot be brought up to date: it is newer than this program, or damaged.
+    #[error("the tables of the database cannot be brought up to date")]
+    Migration(#[source] sqlx::migrate::MigrateError),
+}
+
+/// How many connections the pool has. SQLite writes one at a time; the others read.
+const CONNECTIONS: u32 = 4;
+/// How long a writer waits for another one, in this process or outside.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client is kept that has no grant.
+const IDLE_CLIENT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// How long a code is remembered after its expiry, so that its replay is recognised.
+const USED_CODE: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl SqliteStore {
+    /// Opens a database, makes it if it is not there (for its owner alone), and brings its tables up to date.
+    ///
+    /// # Errors
+    ///
+    /// Any [`OpenStoreError`].
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenStoreError> {
+        let path = path.as_ref();
+        // SQLite would make the file readable for all; its companions get the mode of the file.
+        fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|source| OpenStoreError::File {
+                path: path.to_owned(),
+                source,
+            })?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(BUSY_TIMEOUT * 2)
+            .connect_with(options)
+            .await
+            .map_err(OpenStoreError::Database)?;
+        Self::from_pool(pool).await
+    }
+
+    /// Uses a pool that is there already, and brings the tables up to date. Its connections must have foreign keys
+    /// switched on, which is sqlx's default.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenStoreError::Migration`].
+    pub async fn from_pool(pool: SqlitePool) -> Result<Self, OpenStoreError> {
+        let mut migrations = sqlx::migrate!("./migrations");
+        migrations.dangerous_set_table_name("_oauth_migrations");
+        migrations.run(&pool).await.map_err(OpenStoreError::Migration)?;
+        Ok(Self { pool })
+    }
+
+    /// The pool, for others who keep their own tables in the same file.
+    pub fn pool(&self) -> &SqlitePool {
+        &self.pool
+    }
+
+    /// Closes the database once all that is under way has ended.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// Begins a change. Dropping the transaction undoes it.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}
+
+impl Store for SqliteStore {
+    fn probe(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            sqlx::query("SELECT 1 FROM oauth_grants LIMIT 1")
+                .fetch_optional(&self.pool)
+                .await?;
+            Ok(())
+        })
+    }
+
+    fn purge(&self, now: SystemTime) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let mut change = self.begin().await?;
+            for (statement, before) in [
+                ("DELETE FROM oauth_pending WHERE expires_at <= ?", now),
+                ("DELETE FROM oauth_access_tokens WHERE expires_at <= ?", now),
+                ("DELETE FROM oauth_refresh_tokens WHERE expires_at <= ?", now),
+                ("DELETE FROM oauth_codes WHERE expires_at <= ?", now - USED_CODE),
+            ] {
+                sqlx::query(statement)
+                    .bind(seconds(before))
+                    .execute(&mut *change)
+                    .await?;
+            }
+            // A grant that nothing can use any more, an account without a grant, a client without one.
+            sqlx::query(
+                "DELETE FROM oauth_grants AS g
+                 WHERE NOT EXISTS (SELECT 1 FROM oauth_access_tokens AS a WHERE a.grant_id = g.grant_id)
+                   AND NOT EXISTS (SELECT 1 FROM oauth_refresh_tokens AS r WHERE r.grant_id = g.grant_id)
+                   AND NOT EXISTS (SELECT 1 FROM oauth_codes AS c
+                                   WHERE c.grant_id = g.grant_id AND c.used = 0 AND c.expires_at > ?)",
+            )
+            .bind(seconds(now))
+            .execute(&mut *change)
+            .await?;
+            sqlx::query("DELETE FROM oauth_accounts WHERE user_id NOT IN (SELECT user_id FROM oauth_grants)")
+                .execute(&mut *change)
+                .await?;
+            sqlx::query(
+                "DELETE FROM oauth_clients
+                 WHERE last_used_at <= ? AND client_id NOT IN (SELECT client_id FROM oauth_grants)",
+            )
+            .bind(seconds(now - IDLE_CLIENT))
+            .execute(&mut *change)
+            .await?;
+            change.commit().await?;
+            Ok(())
+        })
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        if matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) {
+            Self::Damaged(Box::new(error))
+        } else {
+            Self::Unavailable(Box::new(error))
+        }
+    }
+}
+
+/// A time as it is stored. Times before 1970 are 1970: nothing is that old.
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// A stored time.
+fn time(seconds: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
+}
+
+/// A stored hash.
+fn token_hash(bytes: &[u8]) -> Result<TokenHash, StoreError> {
+    let bytes = bytes.try_into().map_err(|_| damaged("a hash does not have 32 bytes"))?;
+    Ok(TokenHash(bytes))
+}
+
+fn damaged(what: &'static str) -> StoreError {
+    StoreError::Damaged(what.into())
+}

@@ -1,0 +1,147 @@
+//! Codes and refresh tokens turned into tokens, by the rule of [`GrantStore`](crate::ports::GrantStore).
+
+use std::time::SystemTime;
+
+use sqlx::{Row as _, Sqlite, Transaction};
+
+use super::{SqliteStore, seconds};
+use crate::{
+    ports::{NewTokens, Spent, StoreError},
+    records::TokenHash,
+};
+
+/// How many access tokens a grant may have. The oldest go first: a client that asks for more has lost them.
+const ACCESS_TOKENS_PER_GRANT: i64 = 32;
+/// For how many generations a refresh token is remembered, so that its reuse is recognised. Older ones are just
+/// unknown.
+const GENERATIONS: i64 = 1000;
+
+pub(super) async fn spend_code(
+    store: &SqliteStore,
+    code: TokenHash,
+    new: NewTokens,
+    now: SystemTime,
+) -> Result<Spent, StoreError> {
+    let mut change = store.begin().await?;
+    let row = sqlx::query("SELECT grant_id, expires_at, used FROM oauth_codes WHERE code_hash = ?")
+        .bind(code.0.to_vec())
+        .fetch_optional(&mut *change)
+        .await?;
+    let Some(row) = row else {
+        return Ok(Spent::Gone);
+    };
+    let grant: String = row.try_get("grant_id")?;
+    // Reuse comes before expiry: a code that is shown twice has leaked, however late.
+    if row.try_get::<bool, _>("used")? {
+        end_grant(&mut change, &grant).await?;
+        change.commit().await?;
+        return Ok(Spent::Reused(grant));
+    }
+    if row.try_get::<i64, _>("expires_at")? <= seconds(now) {
+        return Ok(Spent::Gone);
+    }
+    sqlx::query("UPDATE oauth_codes SET used = 1 WHERE code_hash = ?")
+        .bind(code.0.to_vec())
+        .execute(&mut *change)
+        .await?;
+    issue(&mut change, &grant, 1, &new, now).await?;
+    change.commit().await?;
+    Ok(Spent::Issued)
+}
+
+pub(super) async fn spend_refresh(
+    store: &SqliteStore,
+    refresh: TokenHash,
+    new: NewTokens,
+    now: SystemTime,
+) -> Result<Spent, StoreError> {
+    let mut change = store.begin().await?;
+    let row = sqlx::query(
+        "SELECT grant_id, r.generation AS own, g.generation AS newest
+         FROM oauth_refresh_tokens AS r JOIN oauth_grants AS g USING (grant_id)
+         WHERE token_hash = ? AND expires_at > ?",
+    )
+    .bind(refresh.0.to_vec())
+    .bind(seconds(now))
+    .fetch_optional(&mut *change)
+    .await?;
+    let Some(row) = row else {
+        return Ok(Spent::Gone);
+    };
+    let grant: String = row.try_get("grant_id")?;
+    let own: i64 = row.try_get("own")?;
+    let newest: i64 = row.try_get("newest")?;
+    if own < newest - 1 {
+        end_grant(&mut change, &grant).await?;
+        change.commit().await?;
+        return Ok(Spent::Reused(grant));
+    }
+    issue(&mut change, &grant, own + 1, &new, now).await?;
+    change.commit().await?;
+    Ok(Spent::Issued)
+}
+
+/// Ends a grant; its codes and tokens go with it.
+pub(super) async fn end_grant(change: &mut Transaction<'static, Sqlite>, grant: &str) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM oauth_grants WHERE grant_id = ?")
+        .bind(grant)
+        .execute(&mut **change)
+        .await?;
+    Ok(())
+}
+
+/// Adds tokens of a generation to a grant. The refresh token may be there already: the same predecessor has the same
+/// successor.
+async fn issue(
+    change: &mut Transaction<'static, Sqlite>,
+    grant: &str,
+    generation: i64,
+    new: &NewTokens,
+    now: SystemTime,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE oauth_grants SET generation = max(generation, ?), last_used_at = ? WHERE grant_id = ?")
+        .bind(generation)
+        .bind(seconds(now))
+        .bind(grant)
+        .execute(&mut **change)
+        .await?;
+    sqlx::query(
+        "UPDATE oauth_clients SET last_used_at = ?
+         WHERE client_id = (SELECT client_id FROM oauth_grants WHERE grant_id = ?)",
+    )
+    .bind(seconds(now))
+    .bind(grant)
+    .execute(&mut **change)
+    .await?;
+    sqlx::query(
+        "INSERT INTO oauth_refresh_tokens (token_hash, grant_id, generation, expires_at)
+         VALUES (?, ?, ?, ?) ON CONFLICT (token_hash) DO NOTHING",
+    )
+    .bind(new.refresh.0.to_vec())
+    .bind(grant)
+    .bind(generation)
+    .bind(seconds(new.refresh_expires_at))
+    .execute(&mut **change)
+    .await?;
+    sqlx::query("INSERT INTO oauth_access_tokens (token_hash, grant_id, expires_at) VALUES (?, ?, ?)")
+        .bind(new.access.0.to_vec())
+        .bind(grant)
+        .bind(seconds(new.access_expires_at))
+        .execute(&mut **change)
+        .await?;
+    sqlx::query("DELETE FROM oauth_refresh_tokens WHERE grant_id = ? AND generation <= ?")
+        .bind(grant)
+        .bind(generation - GENERATIONS)
+        .execute(&mut **change)
+        .await?;
+    sqlx::query(
+        "DELETE FROM oauth_access_tokens WHERE token_hash IN (
+             SELECT token_hash FROM oauth_access_tokens WHERE grant_id = ?
+             ORDER BY expires_at DESC, rowid DESC LIMIT -1 OFFSET ?)",
+    )
+    .bind(grant)
+    .bind(ACCESS_TOKENS_PER_GRANT)
+    .execute(&mut **change)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! Accounts: renewal, single flight, refusals, and what a sign-in in between does.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use oauth::{AccountError, Config, account::Refusal, testing::Trouble};
+use secrecy::ExposeSecret as _;
+
+use crate::{
+    browser::Browser,
+    world::{ALICE, ISSUER, World},
+};
+
+#[tokio::test]
+async fn a_token_is_renewed_when_little_is_left() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let account = world.caller(&world.tokens(&client, ALICE).await.access).await.account();
+    world.clock.advance(Duration::from_secs(3600 - 301));
+    assert_eq!(
+        account.current().await.unwrap().access_token.expose_secret(),
+        "access-11-1"
+    );
+    world.clock.advance(Duration::from_secs(1));
+    let renewed = account.current().await.unwrap();
+    assert_eq!(renewed.access_token.expose_secret(), "access-11-2");
+    assert_eq!(
+        account.current().await.unwrap().access_token.expose_secret(),
+        "access-11-2"
+    );
+    assert_eq!(world.upstream.renewals.arrivals(), 1);
+}
+
+#[tokio::test]
+async fn a_short_lived_token_is_renewed_at_half_its_life() {
+    let world = World::new().await;
+    world.upstream.set_expires_in(Duration::from_secs(20));
+    let client = world.client().await;
+    let account = world.caller(&world.tokens(&client, ALICE).await.access).await.account();
+    world.clock.advance(Duration::from_secs(9));
+    assert_eq!(
+        account.current().await.unwrap().access_token.expose_secret(),
+        "access-11-1"
+    );
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(
+        account.current().await.unwrap().access_token.expose_secret(),
+        "access-11-2"
+    );
+}
+
+#[tokio::test]
+async fn callers_at_once_share_one_renewal() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let (one, two) = (world.tokens(&client, ALICE).await, world.tokens(&client, ALICE).await);
+    let first = world.caller(&one.access).await.account();
+    let second = world.caller(&two.access).await.account();
+    world.upstream.renewals.hold();
+    let outcomes = async { tokio::join!(first.refresh(), second.refresh(), first.refresh(), second.refresh()) };
+    let release = async {
+        // The others have joined once the one renewal has reached the upstream: all were polled before.
+        world.upstream.renewals.arrival(1).await;
+        world.upstream.renewals.release();
+    };
+    let ((a, b, c, d), ()) = tokio::join!(outcomes, release);
+    for outcome in [a, b, c, d] {
+        assert_eq!(outcome.unwrap().access_token.expose_secret(), "access-11-3");
+    }
+    assert_eq!(world.upstream.renewals.arrivals(), 1);
+}
+
+#[tokio::test]
+async fn a_renewal_goes_on_when_its_caller_goes_away() {
+    let mut world = World::new().await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    let account = world.caller(&tokens.access).await.account();
+    world.upstream.renewals.hold();
+    {
+        let mut refresh = std::pin::pin!(account.refresh());
+        tokio::select! {
+            biased;
+            _ = &mut refresh => panic!("it is held"),
+            () = world.upstream.renewals.arrival(1) => {}
+        }
+    }
+    world.upstream.renewals.release();
+    world.server.drain().await;
+    world.restart([7; 32]).await;
+    let account = world.caller(&tokens.access).await.account();
+    assert_eq!(
+        account.current().await.unwrap().access_token.expose_secret(),
+        "access-11-2"
+    );
+    assert_eq!(world.upstream.renewals.arrivals(), 1);
+}
+
+#[tokio::test]
+async fn a_sign_in_comes_to_its_end_when_the_browser_goes_away() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let first = world.tokens(&client, ALICE).await;
+    let mut browser = Browser::default();
+    let to_forgejo = browser.approve(&world, &client).await;
+    world.upstream.exchanges.hold();
+    tokio::select! {
+        biased;
+        _ = browser.return_from(&world, &to_forgejo, ALICE) => panic!("it is held"),
+        () = world.upstream.exchanges.arrival(2) => {}
+    }
+    world.upstream.exchanges.release();
+    world.server.drain().await;
+    // The exchange has killed the first pair: the second must have been kept.
+    let account = world.caller(&first.access).await.account();
+    assert_eq!(
+        account.refresh().await.unwrap().access_token.expose_secret(),
+        "access-11-3"
+    );
+}
+
+#[tokio::test]
+async fn a_renewed_pair_is_on_disk() {
+    let mut world = World::new().await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    world.caller(&tokens.access).await.account().refresh().await.unwrap();
+    world.restart([7; 32]).await;
+    let account = world.caller(&tokens.access).await.account();
+    assert_eq!(
+        account.current().await.unwrap().access_token.expose_secret(),
+        "access-11-2"
+    );
+    // And it is the one whose refresh token is good.
+    assert_eq!(
+        account.refresh().await.unwrap().access_token.expose_secret(),
+        "access-11-3"
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_for_good_ends_the_users_grants() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    let account = world.caller(&tokens.access).await.account();
+    world.upstream.set_trouble(Some(Trouble::Refused));
+    let error = account.refresh().await.unwrap_err();
+    assert!(
+        matches!(error, AccountError::Terminal(Refusal::Upstream(_))),
+        "{error:?}"
+    );
+    assert_eq!(world.events.take(), ["user 11"]);
+    assert_eq!(
+        world.authenticate(&tokens.access).await.unwrap_err().status,
+        StatusCode::UNAUTHORIZED
+    );
+    assert_eq!(
+        world.refresh(&client, &tokens.refresh).await.error(),
+        (400, "invalid_grant".to_owned())
+    );
+    assert!(matches!(
+        account.current().await,
+        Err(AccountError::Terminal(Refusal::Missing))
+    ));
+    world.upstream.set_trouble(None);
+    world.tokens(&client, ALICE).await;
+}
+
+#[tokio::test]
+async fn passing_trouble_and_the_operators_faults_end_nothing() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    let account = world.caller(&tokens.access).await.account();
+    for trouble in [Trouble::Unavailable, Trouble::Misconfigured] {
+        world.upstream.set_trouble(Some(trouble));
+        assert!(
+            matches!(account.refresh().await, Err(AccountError::Transient(_))),
+            "{trouble:?}"
+        );
+    }
+    // About to run out: given out all the same. Run out: not.
+    world.clock.advance(Duration::from_secs(3500));
+    assert_eq!(
+        account.current().await.unwrap().access_token.expose_secret(),
+        "access-11-1"
+    );
+    world.clock.advance(Duration::from_secs(100));
+    assert!(matches!(account.current().await, Err(AccountError::Transient(_))));
+    world.upstream.set_trouble(None);
+    assert_eq!(
+        account.current().await.unwrap().access_token.expose_secret(),
+        "access-11-2"
+    );
+    assert!(world.events.take().is_empty());
+}
+
+#[tokio::test]
+async fn a_second_sign_in_replaces_the_pair_for_all_grants() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let first = world.tokens(&client, ALICE).await;
+    world.tokens(&client, ALICE).await;
+    let account = world.caller(&first.access).await.account();
+    assert_eq!(
+        account.current().await.unwrap().access_token.expose_secret(),
+        "access-11-2"
+    );
+    assert_eq!(
+        account.refresh().await.unwrap().access_token.expose_secret(),
+        "access-11-3"
+    );
+}
+
+#[tokio::test]
+async fn a_sign_in_during_a_renewal_wins_and_nobody_is_thrown_out() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let first = world.tokens(&client, ALICE).await;
+    let account = world.caller(&first.access).await.account();
+    world.upstream.renewals.hold();
+    let sign_in = async {
+        world.upstream.renewals.arrival(1).await;
+        // Kills the refresh token that the renewal has in its hand.
+        Browser::default().sign_in(&world, &client, ALICE).await;
+        world.upstream.renewals.release();
+    };
+    let (outcome, ()) = tokio::join!(account.refresh(), sign_in);
+    assert_eq!(outcome.unwrap().access_token.expose_secret(), "access-11-2");
+    assert!(world.events.take().is_empty());
+    world.caller(&first.access).await;
+}
+
+#[tokio::test]
+async fn a_sign_in_that_breaks_off_after_the_exchange_leaves_earlier_grants_alive() {
+    let mut config = Config::new(ISSUER);
+    config.allowed_orgs = vec!["staff".to_owned()];
+    let world = World::with(config).await;
+    world.upstream.add_member("staff", "alice");
+    let client = world.client().await;
+    let first = world.tokens(&client, ALICE).await;
+
+    let mut browser = Browser::default();
+    let to_forgejo = browser.approve(&world, &client).await;
+    world.upstream.set_members_trouble(true);
+    let back = browser.return_from(&world, &to_forgejo, ALICE).await;
+    assert_eq!(back.parameter("error").as_deref(), Some("temporarily_unavailable"));
+
+    let account = world.caller(&first.access).await.account();
+    assert_eq!(
+        account.refresh().await.unwrap().access_token.expose_secret(),
+        "access-11-3"
+    );
+}
+
+#[tokio::test]
+async fn a_database_without_its_key_yields_no_upstream_token() {
+    let mut world = World::new().await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    world.store.close().await;
+    let mut found = false;
+    for entry in std::fs::read_dir(world.database().parent().unwrap()).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        found |= has("alice");
+        for secret in ["access-11-1", "refresh-11-1", &tokens.access, &tokens.refresh] {
+            assert!(!has(secret), "{secret} is in the file");
+        }
+    }
+    assert!(found, "the files looked at are the database");
+
+    world.restart([8; 32]).await;
+    let account = world.caller(&tokens.access).await.account();
+    let error = account.current().await.unwrap_err();
+    assert!(matches!(error, AccountError::Terminal(Refusal::Sealed(_))), "{error:?}");
+    assert_eq!(
+        world.authenticate(&tokens.access).await.unwrap_err().status,
+        StatusCode::UNAUTHORIZED
+    );
+    assert_eq!(world.upstream.renewals.arrivals(), 0);
+}

@@ -1,0 +1,107 @@
+//! A browser: keeps its cookie, reads the consent page, answers it, signs in, comes back.
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+
+use crate::world::{Answer, CHALLENGE, REDIRECT, World, encode, form_request};
+
+/// One browser with one cookie.
+#[derive(Debug, Default)]
+pub(crate) struct Browser {
+    cookie: Option<String>,
+}
+
+/// The fields of an authorization request that is right.
+pub(crate) fn authorization(client: &str) -> [(&str, &str); 6] {
+    [
+        ("response_type", "code"),
+        ("client_id", client),
+        ("redirect_uri", REDIRECT),
+        ("state", "xyz"),
+        ("code_challenge", CHALLENGE),
+        ("code_challenge_method", "S256"),
+    ]
+}
+
+impl Browser {
+    /// A browser in which someone has put a cookie.
+    pub(crate) fn with_cookie(cookie: Option<String>) -> Self {
+        Self { cookie }
+    }
+
+    pub(crate) fn cookie(&self) -> Option<String> {
+        self.cookie.clone()
+    }
+
+    /// Opens an address of the broker.
+    pub(crate) async fn open(&mut self, world: &World, path_and_query: &str) -> Answer {
+        self.send(world, Request::get(path_and_query).body(Bytes::new()).unwrap())
+            .await
+    }
+
+    pub(crate) async fn authorize(&mut self, world: &World, fields: &[(&str, &str)]) -> Answer {
+        self.open(world, &format!("/oauth/authorize?{}", encode(fields))).await
+    }
+
+    /// Sends the form of a consent page.
+    pub(crate) async fn answer(&mut self, world: &World, page: &Answer, decision: &str) -> Answer {
+        let mut fields = hidden_fields(&page.body);
+        fields.push(("decision".to_owned(), decision.to_owned()));
+        let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (&**name, &**value)).collect();
+        self.send(world, form_request("/oauth/authorize", &fields)).await
+    }
+
+    /// From a client's request to the answer that sends the browser to Forgejo.
+    pub(crate) async fn approve(&mut self, world: &World, client: &str) -> Answer {
+        let page = self.authorize(world, &authorization(client)).await;
+        assert_eq!(page.status, StatusCode::OK, "{page:?}");
+        self.answer(world, &page, "approve").await
+    }
+
+    /// Signs in at Forgejo and comes back.
+    pub(crate) async fn return_from(&mut self, world: &World, to_forgejo: &Answer, user: i64) -> Answer {
+        let code = world.upstream.sign_in(user, to_forgejo.location().as_str());
+        let state = to_forgejo.parameter("state").unwrap();
+        self.open(
+            world,
+            &format!("/oauth/callback?{}", encode(&[("code", &code), ("state", &state)])),
+        )
+        .await
+    }
+
+    /// The whole way to the client's code.
+    pub(crate) async fn sign_in(&mut self, world: &World, client: &str, user: i64) -> String {
+        let to_forgejo = self.approve(world, client).await;
+        let back = self.return_from(world, &to_forgejo, user).await;
+        back.parameter("code").unwrap_or_else(|| panic!("no code: {back:?}"))
+    }
+
+    pub(crate) async fn send(&mut self, world: &World, mut request: Request<Bytes>) -> Answer {
+        if let Some(cookie) = &self.cookie {
+            request.headers_mut().insert(header::COOKIE, cookie.parse().unwrap());
+        }
+        let answer = world.send(request).await;
+        if let Some(set) = answer.headers.get(header::SET_COOKIE) {
+            self.cookie = Some(set.to_str().unwrap().split(';').next().unwrap().to_owned());
+        }
+        answer
+    }
+}
+
+/// The hidden fields of a page, unescaped.
+pub(crate) fn hidden_fields(page: &str) -> Vec<(String, String)> {
+    let value_of = |tag: &str, attribute: &str| {
+        let from = tag.find(&format!("{attribute}=\"")).unwrap() + attribute.len() + 2;
+        let value = &tag[from..from + tag[from..].find('"').unwrap()];
+        value
+            .replace("&#38;", "&")
+            .replace("&#34;", "\"")
+            .replace("&#60;", "<")
+            .replace("&#62;", ">")
+            .replace("&#39;", "'")
+    };
+    page.split("<input type=\"hidden\"")
+        .skip(1)
+        .map(|tag| (value_of(tag, "name"), value_of(tag, "value")))
+        .collect()
+}

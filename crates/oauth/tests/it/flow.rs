@@ -1,0 +1,368 @@
+//! Discovery, the whole sign-in, the guard, and a restart.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Request, StatusCode, header};
+use oauth::Config;
+use secrecy::ExposeSecret as _;
+
+use crate::{
+    browser::{Browser, authorization},
+    world::{ALICE, Answer, BOB, ISSUER, World, encode},
+};
+
+#[tokio::test]
+async fn a_user_signs_in_and_the_guard_knows_them() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let mut browser = Browser::default();
+
+    let page = browser.authorize(&world, &authorization(&client)).await;
+    assert_eq!(page.status, StatusCode::OK);
+    let to_forgejo = browser.answer(&world, &page, "approve").await;
+    assert_eq!(to_forgejo.location().host_str(), Some("forgejo.example"));
+    assert_eq!(
+        to_forgejo.parameter("redirect_uri").unwrap(),
+        format!("{ISSUER}/oauth/callback")
+    );
+    let back = browser.return_from(&world, &to_forgejo, ALICE).await;
+    assert!(
+        back.location()
+            .as_str()
+            .starts_with("http://127.0.0.1:4711/callback?code=fmb_code_")
+    );
+    assert_eq!(back.parameter("state").as_deref(), Some("xyz"));
+    assert_eq!(back.parameter("iss").as_deref(), Some(ISSUER));
+
+    let answer = world.exchange(&client, &back.parameter("code").unwrap()).await;
+    assert_eq!(answer.header(header::CACHE_CONTROL), "no-store");
+    let json = answer.json();
+    assert_eq!(json["token_type"], "Bearer");
+    assert_eq!(json["expires_in"], 3600);
+    assert_eq!(json["scope"], "mcp");
+    let tokens = answer.tokens();
+    assert!(tokens.access.starts_with("fmb_at_") && tokens.refresh.starts_with("fmb_rt_"));
+
+    let caller = world.caller(&tokens.access).await;
+    assert_eq!(
+        (caller.user(), caller.login(), caller.client()),
+        (ALICE, "alice", client.as_str())
+    );
+    let upstream = caller.account().current().await.unwrap();
+    assert_eq!(upstream.access_token.expose_secret(), "access-11-1");
+}
+
+#[tokio::test]
+async fn two_users_of_one_client_are_two_callers() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let alice = world.tokens(&client, ALICE).await;
+    let bob = world.tokens(&client, BOB).await;
+    let (alice, bob) = (world.caller(&alice.access).await, world.caller(&bob.access).await);
+    assert_eq!((alice.login(), bob.login()), ("alice", "bob"));
+    assert_ne!(alice.grant(), bob.grant());
+    assert_eq!(
+        bob.account().current().await.unwrap().access_token.expose_secret(),
+        "access-12-1"
+    );
+}
+
+#[tokio::test]
+async fn the_guard_points_to_the_metadata() {
+    let world = World::new().await;
+    let missing = Answer::read(world.server.authenticate(&HeaderMap::new()).await.unwrap_err()).await;
+    assert_eq!(missing.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        missing.header(header::WWW_AUTHENTICATE),
+        "Bearer resource_metadata=\"https://broker.example/.well-known/oauth-protected-resource/mcp\", scope=\"mcp\""
+    );
+    let bad = world.authenticate("fmb_at_nonsense").await.unwrap_err();
+    assert_eq!(bad.status, StatusCode::UNAUTHORIZED);
+    assert!(bad.header(header::WWW_AUTHENTICATE).contains("error=\"invalid_token\""));
+    assert!(bad.header(header::WWW_AUTHENTICATE).contains("resource_metadata="));
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_no_bearer() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    assert_eq!(
+        world.authenticate(&tokens.refresh).await.unwrap_err().status,
+        StatusCode::UNAUTHORIZED
+    );
+}
+
+#[tokio::test]
+async fn an_access_token_is_honoured_a_minute_longer_than_told() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    world.clock.advance(Duration::from_secs(3600 + 59));
+    world.caller(&tokens.access).await;
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(
+        world.authenticate(&tokens.access).await.unwrap_err().status,
+        StatusCode::UNAUTHORIZED
+    );
+}
+
+#[tokio::test]
+async fn everything_survives_a_restart() {
+    let mut world = World::new().await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    // Another sign-in is under way: the page is open in one browser, the next is already at Forgejo.
+    let (mut reading, mut away) = (Browser::default(), Browser::default());
+    let page = reading.authorize(&world, &authorization(&client)).await;
+    let to_forgejo = away.approve(&world, &client).await;
+
+    world.restart([7; 32]).await;
+
+    let caller = world.caller(&tokens.access).await;
+    assert_eq!(
+        caller.account().current().await.unwrap().access_token.expose_secret(),
+        "access-11-1"
+    );
+    world.refresh(&client, &tokens.refresh).await.tokens();
+    let back = away.return_from(&world, &to_forgejo, BOB).await;
+    world.exchange(&client, &back.parameter("code").unwrap()).await.tokens();
+    let approved = reading.answer(&world, &page, "approve").await;
+    assert_eq!(approved.location().host_str(), Some("forgejo.example"));
+}
+
+#[tokio::test]
+async fn metadata_is_found_wherever_clients_look() {
+    let world = World::new().await;
+    for path in [
+        "/.well-known/oauth-protected-resource",
+        "/.well-known/oauth-protected-resource/mcp",
+    ] {
+        let answer = world.get(path).await;
+        let json = answer.json();
+        assert_eq!(json["resource"], "https://broker.example/mcp", "{path}");
+        assert_eq!(json["authorization_servers"], serde_json::json!([ISSUER]));
+        assert_eq!(answer.header(header::ACCESS_CONTROL_ALLOW_ORIGIN), "*");
+    }
+    for path in [
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/oauth-authorization-server/mcp",
+        "/.well-known/openid-configuration",
+    ] {
+        let json = world.get(path).await.json();
+        assert_eq!(json["issuer"], ISSUER, "{path}");
+        assert_eq!(json["authorization_endpoint"], "https://broker.example/oauth/authorize");
+        assert_eq!(json["token_endpoint"], "https://broker.example/oauth/token");
+        assert_eq!(json["registration_endpoint"], "https://broker.example/oauth/register");
+        assert_eq!(json["revocation_endpoint"], "https://broker.example/oauth/revoke");
+        assert_eq!(json["code_challenge_methods_supported"], serde_json::json!(["S256"]));
+        assert_eq!(json["authorization_response_iss_parameter_supported"], true);
+        let methods = serde_json::json!(["none", "client_secret_basic", "client_secret_post"]);
+        assert_eq!(json["token_endpoint_auth_methods_supported"], methods);
+    }
+}
+
+#[tokio::test]
+async fn a_path_prefix_is_served_as_a_proxy_may_send_it() {
+    let world = World::with(Config::new("https://example.org/tools")).await;
+    for path in [
+        "/.well-known/oauth-authorization-server/tools",
+        "/tools/.well-known/oauth-authorization-server",
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/openid-configuration/tools",
+    ] {
+        assert_eq!(
+            world.get(path).await.json()["issuer"],
+            "https://example.org/tools",
+            "{path}"
+        );
+    }
+    for path in [
+        "/.well-known/oauth-protected-resource/tools/mcp",
+        "/.well-known/oauth-protected-resource/mcp",
+    ] {
+        assert_eq!(
+            world.get(path).await.json()["resource"],
+            "https://example.org/tools/mcp",
+            "{path}"
+        );
+    }
+    let missing = Answer::read(world.server.authenticate(&HeaderMap::new()).await.unwrap_err()).await;
+    assert!(
+        missing
+            .header(header::WWW_AUTHENTICATE)
+            .contains("\"https://example.org/.well-known/oauth-protected-resource/tools/mcp\"")
+    );
+    // Both with and without the prefix.
+    for path in ["/tools/oauth/token", "/oauth/token"] {
+        assert_eq!(
+            world.form(path, &[]).await.error(),
+            (400, "invalid_request".to_owned()),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_told_apart() {
+    let world = World::new().await;
+    for path in [
+        "/oauth",
+        "/oauth/",
+        "/oauth/authorize/",
+        "/.well-known/other",
+        "/.well-known/oauth-authorization-server/x",
+    ] {
+        assert_eq!(world.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    let answer = world.get("/oauth/token").await;
+    assert_eq!(
+        (answer.status, answer.header(header::ALLOW)),
+        (StatusCode::METHOD_NOT_ALLOWED, "POST")
+    );
+    let preflight = world
+        .send(Request::options("/oauth/token").body(Default::default()).unwrap())
+        .await;
+    assert_eq!(preflight.status, StatusCode::NO_CONTENT);
+    assert_eq!(preflight.header(header::ACCESS_CONTROL_ALLOW_ORIGIN), "*");
+    assert!(
+        preflight
+            .header(header::ACCESS_CONTROL_ALLOW_HEADERS)
+            .contains("mcp-protocol-version")
+    );
+    // The pages go by a cookie: no other origin has any business there.
+    let options = world
+        .send(Request::options("/oauth/authorize").body(Default::default()).unwrap())
+        .await;
+    assert_eq!(options.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert!(!options.headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_is_refused() {
+    let world = World::new().await;
+    let answer = world.form("/oauth/token", &[("code", &"x".repeat(65 * 1024))]).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn nothing_published_follows_the_host_header() {
+    let world = World::new().await;
+    let request = Request::get("/.well-known/oauth-authorization-server")
+        .header(header::HOST, "evil.example")
+        .header("x-forwarded-host", "evil.example")
+        .body(Default::default())
+        .unwrap();
+    assert!(!world.send(request).await.body.contains("evil"));
+}
+
+#[tokio::test]
+async fn resource_is_absent_exact_or_has_one_slash_more() {
+    let world = World::new().await;
+    let client = world.client().await;
+    for resource in ["https://broker.example/mcp", "https://broker.example/mcp/"] {
+        let mut fields = authorization(&client).to_vec();
+        fields.push(("resource", resource));
+        assert_eq!(
+            Browser::default().authorize(&world, &fields).await.status,
+            StatusCode::OK,
+            "{resource}"
+        );
+    }
+    for resource in [
+        "https://broker.example",
+        "https://broker.example/mcp//",
+        "https://other.example/mcp",
+    ] {
+        let mut fields = authorization(&client).to_vec();
+        fields.push(("resource", resource));
+        let answer = Browser::default().authorize(&world, &fields).await;
+        assert_eq!(
+            answer.parameter("error").as_deref(),
+            Some("invalid_target"),
+            "{resource}"
+        );
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("client_id", client.as_str()),
+            ("resource", resource),
+        ];
+        assert_eq!(
+            world.form("/oauth/token", &form).await.error(),
+            (400, "invalid_target".to_owned())
+        );
+    }
+}
+
+#[tokio::test]
+async fn errors_reach_the_client_with_state_and_issuer() {
+    let world = World::new().await;
+    let client = world.client().await;
+    for (change, error) in [
+        (("response_type", "token"), "unsupported_response_type"),
+        (("response_type", ""), "invalid_request"),
+        (("code_challenge", ""), "invalid_request"),
+        (("code_challenge", "short"), "invalid_request"),
+        (("code_challenge_method", "plain"), "invalid_request"),
+        (("code_challenge_method", ""), "invalid_request"),
+        (("response_mode", "fragment"), "invalid_request"),
+        (("request", "x"), "request_not_supported"),
+        (("request_uri", "x"), "request_uri_not_supported"),
+    ] {
+        let fields = authorization(&client);
+        let fields = crate::world::with(&fields, &[change]);
+        let answer = Browser::default().authorize(&world, &fields).await;
+        assert_eq!(answer.parameter("error").as_deref(), Some(error), "{change:?}");
+        assert_eq!(answer.parameter("state").as_deref(), Some("xyz"));
+        assert_eq!(answer.parameter("iss").as_deref(), Some(ISSUER));
+        assert!(answer.location().as_str().starts_with(crate::world::REDIRECT));
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_client_or_redirect_uri_never_redirects() {
+    let world = World::new().await;
+    let client = world.client().await;
+    for change in [
+        ("client_id", "fmb_client_unknown"),
+        ("client_id", ""),
+        ("redirect_uri", ""),
+        ("redirect_uri", "https://evil.example/callback"),
+        ("redirect_uri", "http://127.0.0.1:4711/callback/"),
+        ("redirect_uri", "http://127.0.0.1:4711/callback?x=y"),
+        ("redirect_uri", "http://evil.example@127.0.0.1:4711/callback"),
+    ] {
+        let fields = authorization(&client);
+        let answer = Browser::default()
+            .authorize(&world, &crate::world::with(&fields, &[change]))
+            .await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{change:?}");
+        assert!(!answer.headers.contains_key(header::LOCATION));
+        assert!(answer.header(header::CONTENT_TYPE).starts_with("text/html"));
+    }
+    // A parameter that occurs twice could mean either: neither is taken.
+    let twice = format!("/oauth/authorize?{}&client_id=other", encode(&authorization(&client)));
+    assert_eq!(world.get(&twice).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn the_port_of_a_loopback_address_may_differ() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let fields = authorization(&client);
+    let fields = crate::world::with(&fields, &[("redirect_uri", "http://127.0.0.1:50123/callback")]);
+    let mut browser = Browser::default();
+    let page = browser.authorize(&world, &fields).await;
+    let to_forgejo = browser.answer(&world, &page, "approve").await;
+    let back = browser.return_from(&world, &to_forgejo, ALICE).await;
+    assert_eq!(back.location().port(), Some(50123));
+    // The code is bound to the redirect URI that was used, not to the one that was registered.
+    let code = back.parameter("code").unwrap();
+    assert_eq!(
+        world.exchange(&client, &code).await.error(),
+        (400, "invalid_grant".to_owned())
+    );
+    let form = crate::world::code_form(&client, &code);
+    let form = crate::world::with(&form, &[("redirect_uri", "http://127.0.0.1:50123/callback")]);
+    world.form("/oauth/token", &form).await.tokens();
+}

@@ -1,0 +1,298 @@
+//! The consent page, the callback, and who may sign in.
+
+use std::time::Duration;
+
+use http::{StatusCode, header};
+use oauth::{Config, testing::Trouble};
+
+use crate::{
+    browser::{Browser, authorization, hidden_fields},
+    world::{ALICE, BOB, ISSUER, REDIRECT, World, encode, form_request},
+};
+
+#[tokio::test]
+async fn the_page_names_client_destination_permissions_and_forgejo() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let page = Browser::default().authorize(&world, &authorization(&client)).await;
+    for text in [
+        "Test client",
+        "127.0.0.1",
+        REDIRECT,
+        "read your account and profile",
+        "forgejo.example",
+        "Nobody has verified",
+    ] {
+        assert!(page.body.contains(text), "{text}");
+    }
+    let policy = page.header(header::CONTENT_SECURITY_POLICY);
+    assert!(
+        policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
+        "{policy}"
+    );
+    assert!(
+        !policy.contains("unsafe") && !policy.contains("form-action") && !policy.contains("script"),
+        "{policy}"
+    );
+    assert_eq!(page.header(header::X_FRAME_OPTIONS), "DENY");
+    assert_eq!(page.header(header::CACHE_CONTROL), "no-store");
+    let cookie = page.header(header::SET_COOKIE);
+    assert!(
+        cookie.starts_with("__Host-") && cookie.contains("HttpOnly") && cookie.contains("Secure"),
+        "{cookie}"
+    );
+}
+
+#[tokio::test]
+async fn on_loopback_the_cookie_has_a_plain_name() {
+    let world = World::with(Config::new("http://127.0.0.1:8080")).await;
+    let client = world.client().await;
+    let page = Browser::default().authorize(&world, &authorization(&client)).await;
+    let cookie = page.header(header::SET_COOKIE);
+    assert!(
+        cookie.starts_with("fmb-browser=") && !cookie.contains("Secure"),
+        "{cookie}"
+    );
+    world.tokens(&client, ALICE).await;
+}
+
+#[tokio::test]
+async fn html_of_a_client_stays_text() {
+    let world = World::new().await;
+    let evil = "</h1><script>alert(1)</script>\"'&";
+    let metadata = serde_json::json!({
+        "client_name": evil,
+        "redirect_uris": ["https://example.org/cb?x=\"><script>alert(2)</script>"],
+        "token_endpoint_auth_method": "none",
+    });
+    let client = world.register(metadata).await.json()["client_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let fields = authorization(&client);
+    let fields = crate::world::with(
+        &fields,
+        &[
+            ("redirect_uri", "https://example.org/cb?x=\"><script>alert(2)</script>"),
+            ("state", "\"><script>alert(3)</script>"),
+        ],
+    );
+    let mut browser = Browser::default();
+    let page = browser.authorize(&world, &fields).await;
+    assert_eq!(page.status, StatusCode::OK, "{page:?}");
+    assert!(!page.body.contains("<script"), "{}", page.body);
+    let state = hidden_fields(&page.body)
+        .into_iter()
+        .find(|(name, _)| name == "state")
+        .unwrap()
+        .1;
+    assert_eq!(state, "\"><script>alert(3)</script>");
+    let denied = browser.answer(&world, &page, "deny").await;
+    assert_eq!(
+        denied.parameter("state").as_deref(),
+        Some("\"><script>alert(3)</script>")
+    );
+}
+
+#[tokio::test]
+async fn no_is_told_to_the_client() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let mut browser = Browser::default();
+    let page = browser.authorize(&world, &authorization(&client)).await;
+    let denied = browser.answer(&world, &page, "deny").await;
+    assert_eq!(denied.parameter("error").as_deref(), Some("access_denied"));
+    assert_eq!(denied.parameter("state").as_deref(), Some("xyz"));
+    assert_eq!(denied.parameter("iss").as_deref(), Some(ISSUER));
+}
+
+#[tokio::test]
+async fn an_answer_counts_only_from_the_browser_and_for_the_request_of_the_page() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let mut victim = Browser::default();
+    let page = victim.authorize(&world, &authorization(&client)).await;
+
+    // Another browser, with its own cookie or none.
+    let mut attacker = Browser::default();
+    assert_eq!(
+        attacker.answer(&world, &page, "approve").await.status,
+        StatusCode::FORBIDDEN
+    );
+    attacker.authorize(&world, &authorization(&client)).await;
+    assert_eq!(
+        attacker.answer(&world, &page, "approve").await.status,
+        StatusCode::FORBIDDEN
+    );
+
+    // The right browser with another request, without the proof, or with a wrong one.
+    let own = hidden_fields(&page.body);
+    for (name, value) in [
+        ("redirect_uri", "http://127.0.0.1:9/callback"),
+        ("state", "other"),
+        ("code_challenge", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
+        ("csrf", ""),
+        ("csrf", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
+    ] {
+        let mut fields: Vec<(&str, &str)> = own.iter().map(|(key, value)| (&**key, &**value)).collect();
+        fields.retain(|(key, _)| *key != name);
+        fields.extend([(name, value), ("decision", "approve")]);
+        let answer = victim.send(&world, form_request("/oauth/authorize", &fields)).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{name}={value}");
+    }
+    assert_eq!(
+        victim.answer(&world, &page, "approve").await.status,
+        StatusCode::SEE_OTHER
+    );
+}
+
+#[tokio::test]
+async fn a_page_may_be_open_twice_and_in_two_tabs() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let mut browser = Browser::default();
+    let first = browser.authorize(&world, &authorization(&client)).await;
+    let second = browser.authorize(&world, &authorization(&client)).await;
+    for page in [&first, &second] {
+        let to_forgejo = browser.answer(&world, page, "approve").await;
+        let back = browser.return_from(&world, &to_forgejo, ALICE).await;
+        assert!(back.parameter("code").is_some());
+    }
+}
+
+#[tokio::test]
+async fn only_the_browser_that_said_yes_can_come_back() {
+    let world = World::new().await;
+    let client = world.client().await;
+    for victim in [Browser::default(), {
+        let mut other = Browser::default();
+        other.authorize(&world, &authorization(&client)).await;
+        Browser::with_cookie(other.cookie())
+    }] {
+        let mut victim = victim;
+        let mut attacker = Browser::default();
+        let to_forgejo = attacker.approve(&world, &client).await;
+        let answer = victim.return_from(&world, &to_forgejo, BOB).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{answer:?}");
+        assert!(!answer.headers.contains_key(header::LOCATION));
+        // And the sign-in is over, also for the one who began it.
+        let again = attacker.return_from(&world, &to_forgejo, BOB).await;
+        assert_eq!(again.status, StatusCode::BAD_REQUEST);
+    }
+}
+
+#[tokio::test]
+async fn a_state_is_good_once_and_for_ten_minutes() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let mut browser = Browser::default();
+    let to_forgejo = browser.approve(&world, &client).await;
+    browser
+        .return_from(&world, &to_forgejo, ALICE)
+        .await
+        .parameter("code")
+        .unwrap();
+    let replay = browser.return_from(&world, &to_forgejo, ALICE).await;
+    assert_eq!(replay.status, StatusCode::BAD_REQUEST);
+
+    let to_forgejo = browser.approve(&world, &client).await;
+    world.clock.advance(Duration::from_secs(600));
+    assert_eq!(
+        browser.return_from(&world, &to_forgejo, ALICE).await.status,
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(
+        browser.open(&world, "/oauth/callback?code=x").await.status,
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(
+        browser.open(&world, "/oauth/callback?code=x&state=y").await.status,
+        StatusCode::BAD_REQUEST
+    );
+}
+
+#[tokio::test]
+async fn what_forgejo_refuses_is_told_to_the_client() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let mut browser = Browser::default();
+    for (error, told) in [("access_denied", "access_denied"), ("invalid_scope", "server_error")] {
+        let to_forgejo = browser.approve(&world, &client).await;
+        let state = to_forgejo.parameter("state").unwrap();
+        let query = encode(&[("error", error), ("state", &state)]);
+        let back = browser.open(&world, &format!("/oauth/callback?{query}")).await;
+        assert_eq!(back.parameter("error").as_deref(), Some(told));
+        assert_eq!(back.parameter("state").as_deref(), Some("xyz"));
+        assert_eq!(back.parameter("iss").as_deref(), Some(ISSUER));
+    }
+    for (trouble, told) in [
+        (Trouble::Refused, "server_error"),
+        (Trouble::Misconfigured, "server_error"),
+        (Trouble::Unavailable, "temporarily_unavailable"),
+    ] {
+        let to_forgejo = browser.approve(&world, &client).await;
+        world.upstream.set_trouble(Some(trouble));
+        let back = browser.return_from(&world, &to_forgejo, ALICE).await;
+        world.upstream.set_trouble(None);
+        assert_eq!(back.parameter("error").as_deref(), Some(told), "{trouble:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_is_locked_out_at_forgejo_is_refused_and_loses_what_they_had() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    world.upstream.deactivate(ALICE);
+    let mut browser = Browser::default();
+    let to_forgejo = browser.approve(&world, &client).await;
+    let refused = browser.return_from(&world, &to_forgejo, ALICE).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert!(refused.body.contains("alice"), "{}", refused.body);
+    assert!(
+        refused.body.contains("error=access_denied"),
+        "there is a way back to the client"
+    );
+    assert_eq!(
+        world.authenticate(&tokens.access).await.unwrap_err().status,
+        StatusCode::UNAUTHORIZED
+    );
+    assert_eq!(world.events.take(), ["user 11"]);
+}
+
+#[tokio::test]
+async fn only_listed_users_and_members_may_sign_in() {
+    let mut config = Config::new(ISSUER);
+    config.allowed_users = vec!["Alice".to_owned()];
+    config.allowed_orgs = vec!["staff".to_owned()];
+    let world = World::with(config).await;
+    let client = world.client().await;
+    world.tokens(&client, ALICE).await;
+
+    let mut browser = Browser::default();
+    let to_forgejo = browser.approve(&world, &client).await;
+    let refused = browser.return_from(&world, &to_forgejo, BOB).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert!(refused.body.contains("may not use this server"));
+
+    world.upstream.add_member("staff", "bob");
+    world.tokens(&client, BOB).await;
+}
+
+#[tokio::test]
+async fn a_user_who_is_taken_off_the_list_is_out_at_the_next_start() {
+    let mut world = World::new().await;
+    let client = world.client().await;
+    let (alice, bob) = (world.tokens(&client, ALICE).await, world.tokens(&client, BOB).await);
+    world.config.allowed_users = vec!["alice".to_owned()];
+    world.restart([7; 32]).await;
+    world.caller(&alice.access).await;
+    assert_eq!(
+        world.authenticate(&bob.access).await.unwrap_err().status,
+        StatusCode::UNAUTHORIZED
+    );
+    assert_eq!(
+        world.refresh(&client, &bob.refresh).await.error(),
+        (400, "invalid_grant".to_owned())
+    );
+}

@@ -1,0 +1,225 @@
+//! Registration, and how clients authenticate.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{StatusCode, header};
+use oauth::{
+    Config,
+    config::{Registration, StaticClient},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    browser::Browser,
+    world::{ALICE, ISSUER, REDIRECT, World, code_form, encode, form_request, with},
+};
+
+fn has_no_null_and_nothing_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty() && list.iter().all(has_no_null_and_nothing_empty),
+        Value::Object(map) => map.values().all(has_no_null_and_nothing_empty),
+        Value::Bool(_) | Value::Number(_) => true,
+    }
+}
+
+#[tokio::test]
+async fn answers_hold_no_null_and_nothing_empty() {
+    let world = World::new().await;
+    for metadata in [
+        json!({"redirect_uris": [REDIRECT], "token_endpoint_auth_method": "none"}),
+        json!({"redirect_uris": [REDIRECT], "client_name": "", "logo_uri": null, "scope": "", "contacts": []}),
+        json!({"redirect_uris": [REDIRECT], "client_name": null, "grant_types": [], "response_types": null}),
+        json!({"redirect_uris": [REDIRECT, "cursor://x/cb", "https://example.org/cb"], "application_type": "native"}),
+    ] {
+        let answer = world.register(metadata.clone()).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{metadata}: {}", answer.body);
+        assert!(has_no_null_and_nothing_empty(&answer.json()), "{}", answer.body);
+        assert_eq!(answer.json()["redirect_uris"], metadata["redirect_uris"]);
+        assert_eq!(answer.header(header::CACHE_CONTROL), "no-store");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_is_given_to_those_who_can_use_it() {
+    let world = World::new().await;
+    let with_method = |method| json!({"redirect_uris": [REDIRECT], "token_endpoint_auth_method": method});
+    let public = world.register(with_method("none")).await.json();
+    assert!(public.get("client_secret").is_none() && public.get("client_secret_expires_at").is_none());
+    for method in ["client_secret_basic", "client_secret_post"] {
+        let json = world.register(with_method(method)).await.json();
+        assert_eq!(json["token_endpoint_auth_method"], method);
+        assert!(json["client_secret"].as_str().unwrap().starts_with("fmb_cs_"));
+        assert_eq!(json["client_secret_expires_at"], 0);
+    }
+    let silent = world.register(json!({"redirect_uris": [REDIRECT]})).await.json();
+    assert_eq!(silent["token_endpoint_auth_method"], "client_secret_basic");
+    assert!(silent["client_secret"].is_string());
+}
+
+#[tokio::test]
+async fn metadata_that_cannot_be_used_is_refused() {
+    let world = World::new().await;
+    let many: Vec<String> = (0..11).map(|n| format!("https://example.org/{n}")).collect();
+    for (metadata, error) in [
+        (json!({}), "invalid_redirect_uri"),
+        (json!({"redirect_uris": []}), "invalid_redirect_uri"),
+        (json!({"redirect_uris": many}), "invalid_redirect_uri"),
+        (
+            json!({"redirect_uris": [REDIRECT, "javascript:alert(1)"]}),
+            "invalid_redirect_uri",
+        ),
+        (
+            json!({"redirect_uris": ["http://example.org/"]}),
+            "invalid_redirect_uri",
+        ),
+        (
+            json!({"redirect_uris": "https://example.org/"}),
+            "invalid_client_metadata",
+        ),
+        (json!([]), "invalid_client_metadata"),
+        (
+            json!({"redirect_uris": [REDIRECT], "token_endpoint_auth_method": "private_key_jwt"}),
+            "invalid_client_metadata",
+        ),
+        (
+            json!({"redirect_uris": [REDIRECT], "grant_types": ["client_credentials"]}),
+            "invalid_client_metadata",
+        ),
+        (
+            json!({"redirect_uris": [REDIRECT], "response_types": ["token"]}),
+            "invalid_client_metadata",
+        ),
+        (
+            json!({"redirect_uris": [REDIRECT], "client_name": "x".repeat(40_000)}),
+            "invalid_client_metadata",
+        ),
+    ] {
+        let answer = world.register(metadata.clone()).await;
+        assert_eq!(answer.error(), (400, error.to_owned()), "{metadata}");
+    }
+}
+
+#[tokio::test]
+async fn registration_ends_at_the_cap() {
+    let mut config = Config::new(ISSUER);
+    config.max_clients = 2;
+    let world = World::with(config).await;
+    world.client().await;
+    world.client().await;
+    let full = world.register(json!({"redirect_uris": [REDIRECT]})).await;
+    assert_eq!(full.error(), (503, "temporarily_unavailable".to_owned()));
+    assert!(full.headers.contains_key(header::RETRY_AFTER));
+}
+
+#[tokio::test]
+async fn closed_registration_leaves_the_clients_of_the_configuration() {
+    let mut config = Config::new(ISSUER);
+    config.registration = Registration::Closed;
+    config.clients = vec![StaticClient {
+        client_id: "known".to_owned(),
+        client_secret: Some("hush".to_owned().into()),
+        name: Some("Known client".to_owned()),
+        redirect_uris: vec![REDIRECT.to_owned()],
+    }];
+    let world = World::with(config).await;
+    let refused = world.register(json!({"redirect_uris": [REDIRECT]})).await;
+    assert_eq!(refused.error(), (403, "access_denied".to_owned()));
+    let metadata = world.get("/.well-known/oauth-authorization-server").await.json();
+    assert!(metadata.get("registration_endpoint").is_none());
+
+    let code = Browser::default().sign_in(&world, "known", ALICE).await;
+    assert_eq!(
+        world.exchange("known", &code).await.error(),
+        (401, "invalid_client".to_owned())
+    );
+    let form = [&code_form("known", &code)[..], &[("client_secret", "hush")]].concat();
+    world.form("/oauth/token", &form).await.tokens();
+}
+
+#[tokio::test]
+async fn a_client_with_a_secret_must_show_it_in_one_way() {
+    let world = World::new().await;
+    let metadata = json!({"redirect_uris": [REDIRECT], "token_endpoint_auth_method": "client_secret_basic"});
+    let json = world.register(metadata).await.json();
+    let (id, secret) = (
+        json["client_id"].as_str().unwrap(),
+        json["client_secret"].as_str().unwrap(),
+    );
+    let basic = |id: &str, secret: &str| format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")));
+    let request = |fields: &[(&str, &str)], authorization: Option<String>| {
+        let mut request = form_request("/oauth/token", fields);
+        if let Some(authorization) = authorization {
+            request
+                .headers_mut()
+                .insert(header::AUTHORIZATION, authorization.parse().unwrap());
+        }
+        request
+    };
+    let code = Browser::default().sign_in(&world, id, ALICE).await;
+    let form = code_form(id, &code);
+    let bare = with(&form, &[("client_id", "")]);
+
+    let wrong = world.send(request(&bare, Some(basic(id, "wrong")))).await;
+    assert_eq!(wrong.error(), (401, "invalid_client".to_owned()));
+    assert!(wrong.header(header::WWW_AUTHENTICATE).starts_with("Basic"));
+    let unknown = world.send(request(&bare, Some(basic("unknown", secret)))).await;
+    assert_eq!(
+        (unknown.error(), &unknown.body),
+        (wrong.error(), &wrong.body),
+        "the answer does not tell which"
+    );
+    let body = world
+        .send(request(&[&form[..], &[("client_secret", "wrong")]].concat(), None))
+        .await;
+    assert_eq!(body.error(), (401, "invalid_client".to_owned()));
+    assert!(!body.headers.contains_key(header::WWW_AUTHENTICATE));
+    let both = world
+        .send(request(
+            &[&form[..], &[("client_secret", secret)]].concat(),
+            Some(basic(id, secret)),
+        ))
+        .await;
+    assert_eq!(both.error(), (400, "invalid_request".to_owned()));
+    let other = with(&form, &[("client_id", "other")]);
+    assert_eq!(
+        world.send(request(&other, Some(basic(id, secret)))).await.error().0,
+        400
+    );
+    assert_eq!(
+        world.send(request(&bare, None)).await.error(),
+        (400, "invalid_request".to_owned())
+    );
+
+    let tokens = world.send(request(&bare, Some(basic(id, secret)))).await.tokens();
+    // In the body it is as good, whatever was registered.
+    let fields = [
+        ("grant_type", "refresh_token"),
+        ("client_id", id),
+        ("client_secret", secret),
+        ("refresh_token", &tokens.refresh),
+    ];
+    world.form("/oauth/token", &fields).await.tokens();
+}
+
+#[tokio::test]
+async fn a_form_must_be_a_form() {
+    let world = World::new().await;
+    let mut request = form_request("/oauth/token", &[("grant_type", "refresh_token")]);
+    request
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, "application/json".parse().unwrap());
+    assert_eq!(world.send(request).await.error(), (400, "invalid_request".to_owned()));
+    let client = world.client().await;
+    let twice = format!(
+        "{}&grant_type=x",
+        encode(&[("grant_type", "refresh_token"), ("client_id", &client)])
+    );
+    let mut request = form_request("/oauth/token", &[]);
+    *request.body_mut() = twice.into();
+    assert_eq!(world.send(request).await.error(), (400, "invalid_request".to_owned()));
+    let other = world
+        .form("/oauth/token", &[("grant_type", "password"), ("client_id", &client)])
+        .await;
+    assert_eq!(other.error(), (400, "unsupported_grant_type".to_owned()));
+}
