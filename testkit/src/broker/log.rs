@@ -1,0 +1,107 @@
+//! The log of a process, kept whole so that a test can look for what must or must not be in it, and waited on for
+//! the event that says that something has happened.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncRead, BufReader},
+    sync::{oneshot, watch},
+};
+use tokio_util::task::TaskTracker;
+
+/// Lines of a log, as they come.
+#[derive(Clone, Debug)]
+pub struct Log {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Invariant: lines are only added, in the order in which they were read.
+    lines: Mutex<Vec<String>>,
+    /// How many lines there are: changes after each was added.
+    count: watch::Sender<usize>,
+    readers: TaskTracker,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        let shared = Shared {
+            lines: Mutex::default(),
+            count: watch::Sender::new(0),
+            readers: TaskTracker::new(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+}
+
+impl Log {
+    /// Everything that was logged.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.lines().join("\n")
+    }
+
+    /// Waits until some line, old or new, contains a text.
+    ///
+    /// Cancel safe.
+    pub async fn contains(&self, text: &str) {
+        let mut count = self.shared.count.subscribe();
+        let mut seen = 0;
+        loop {
+            {
+                let lines = self.lines();
+                if lines.iter().skip(seen).any(|line| line.contains(text)) {
+                    return;
+                }
+                seen = lines.len();
+            }
+            if count.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Reads a stream until it ends. The receiver gets its message with the first line whose message is `event`, and
+    /// an error if the stream ends before.
+    pub(super) fn follow(
+        &self,
+        stream: impl AsyncRead + Unpin + Send + 'static,
+        event: &'static str,
+    ) -> oneshot::Receiver<()> {
+        let (found, receiver) = oneshot::channel();
+        let shared = Arc::clone(&self.shared);
+        self.shared.readers.spawn(async move {
+            let mut found = Some(found);
+            let mut lines = BufReader::new(stream).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                if found.is_some() && message(&line).as_deref() == Some(event) {
+                    // Nobody may be waiting any more.
+                    let _ = found.take().map(|found| found.send(()));
+                }
+                let mut kept = shared.lines.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.push(line);
+                shared.count.send_replace(kept.len());
+            }
+        });
+        receiver
+    }
+
+    /// Returns once every stream that was followed has ended.
+    pub(super) async fn settled(&self) {
+        self.shared.readers.close();
+        self.shared.readers.wait().await;
+        self.shared.readers.reopen();
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Vec<String>> {
+        self.shared.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn message(line: &str) -> Option<String> {
+    let event: serde_json::Value = serde_json::from_str(line).ok()?;
+    Some(event.get("message")?.as_str()?.to_owned())
+}

@@ -1,0 +1,65 @@
+//! Finds the programs that end-to-end tests start, building them if they are not there.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+/// Where the programs are.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// The broker.
+    pub broker: PathBuf,
+    /// The double of `forgejo-mcp`.
+    pub fake_forgejo_mcp: PathBuf,
+}
+
+/// The programs of the workspace, built once in the life of this process.
+///
+/// # Panics
+///
+/// If they cannot be built.
+pub fn programs() -> &'static Programs {
+    static PROGRAMS: OnceLock<Programs> = OnceLock::new();
+    PROGRAMS.get_or_init(|| build().expect("the programs of the workspace can be built"))
+}
+
+fn build() -> Result<Programs> {
+    // The whole workspace with all features, as the tests are built: so nothing is compiled twice.
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args([
+            "build",
+            "--workspace",
+            "--all-features",
+            "--bins",
+            "--locked",
+            "--quiet",
+            "--message-format=json",
+        ])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cargo could not be started")?;
+    if !output.status.success() {
+        bail!("cargo build failed ({})", output.status);
+    }
+    let messages = String::from_utf8(output.stdout)?;
+    let executables: Vec<PathBuf> = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)))
+        .collect();
+    let find = |name: &str| {
+        let found = executables
+            .iter()
+            .find(|path| path.file_name().is_some_and(|file| file == name));
+        found.cloned().with_context(|| format!("cargo built no {name}"))
+    };
+    Ok(Programs {
+        broker: find("forgejo-mcp-broker")?,
+        fake_forgejo_mcp: find("fake-forgejo-mcp")?,
+    })
+}

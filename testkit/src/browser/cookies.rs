@@ -1,0 +1,228 @@
+//! The cookies of a browser (RFC 6265, with the prefixes and `SameSite` of its successor draft).
+//!
+//! Cookies belong to a host; ports do not keep them apart, just as in real browsers. A `Secure` cookie is taken from https
+//! only, and a `__Host-` cookie only with `Secure`, `Path=/` and no `Domain`. Left out: `Domain` (every cookie is host-only),
+//! `Expires` (servers under test use `Max-Age`).
+
+use http::{HeaderMap, Method, header::SET_COOKIE};
+use url::Url;
+
+/// One cookie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cookie {
+    /// The host that set it.
+    pub host: String,
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+    /// The path below which it is sent.
+    pub path: String,
+    /// Sent over https only.
+    pub secure: bool,
+    /// Hidden from scripts.
+    pub http_only: bool,
+    /// When it is sent on requests that another site started.
+    pub same_site: SameSite,
+}
+
+/// The `SameSite` attribute; a cookie without it counts as lax.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameSite {
+    /// Never sent on requests that another site started.
+    Strict,
+    /// Sent on top-level GET requests that another site started.
+    Lax,
+    /// Always sent.
+    None,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Jar(Vec<Cookie>);
+
+impl Jar {
+    pub(super) fn cookies(&self) -> &[Cookie] {
+        &self.0
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Puts a cookie in, in place of the one with its host, name and path.
+    pub(super) fn put(&mut self, cookie: Cookie) {
+        self.remove(&cookie);
+        self.0.push(cookie);
+    }
+
+    /// Takes what a response to `url` sets.
+    pub(super) fn take(&mut self, url: &Url, headers: &HeaderMap) {
+        for line in headers.get_all(SET_COOKIE) {
+            let Some((cookie, expired)) = line.to_str().ok().and_then(|line| parse(url, line)) else {
+                continue;
+            };
+            if expired {
+                self.remove(&cookie);
+            } else {
+                self.put(cookie);
+            }
+        }
+    }
+
+    /// The `Cookie` header for a request to `url`; `initiator` is the page that started it, if it was not the person.
+    pub(super) fn header(&self, method: &Method, url: &Url, initiator: Option<&Url>) -> Option<String> {
+        let same_site = initiator.is_none_or(|page| page.host_str() == url.host_str());
+        let pairs: Vec<String> = self
+            .0
+            .iter()
+            .filter(|cookie| cookie.applies(url) && cookie.crosses(method, same_site))
+            .map(|cookie| format!("{}={}", cookie.name, cookie.value))
+            .collect();
+        (!pairs.is_empty()).then(|| pairs.join("; "))
+    }
+
+    fn remove(&mut self, like: &Cookie) {
+        self.0
+            .retain(|cookie| (&cookie.host, &cookie.name, &cookie.path) != (&like.host, &like.name, &like.path));
+    }
+}
+
+impl Cookie {
+    fn applies(&self, url: &Url) -> bool {
+        let below = url.path().strip_prefix(self.path.as_str());
+        url.host_str() == Some(self.host.as_str())
+            && (!self.secure || url.scheme() == "https")
+            && below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || self.path.ends_with('/'))
+    }
+
+    fn crosses(&self, method: &Method, same_site: bool) -> bool {
+        same_site
+            || match self.same_site {
+                SameSite::Strict => false,
+                SameSite::Lax => method == Method::GET,
+                SameSite::None => true,
+            }
+    }
+}
+
+/// A cookie and whether it is to be forgotten, or nothing where a browser would refuse it.
+fn parse(url: &Url, line: &str) -> Option<(Cookie, bool)> {
+    let mut parts = line.split(';').map(str::trim);
+    let (name, value) = parts.next()?.split_once('=')?;
+    let mut cookie = Cookie {
+        host: url.host_str()?.to_owned(),
+        name: name.to_owned(),
+        value: value.to_owned(),
+        path: default_path(url),
+        secure: false,
+        http_only: false,
+        same_site: SameSite::Lax,
+    };
+    let (mut expired, mut domain) = (false, false);
+    for part in parts {
+        let (attribute, value) = part.split_once('=').unwrap_or((part, ""));
+        match (
+            attribute.to_ascii_lowercase().as_str(),
+            value.to_ascii_lowercase().as_str(),
+        ) {
+            ("path", _) if value.starts_with('/') => value.clone_into(&mut cookie.path),
+            ("secure", _) => cookie.secure = true,
+            ("httponly", _) => cookie.http_only = true,
+            ("domain", _) => domain = true,
+            ("max-age", age) => expired = age.parse::<i64>().is_ok_and(|age| age <= 0),
+            ("samesite", "strict") => cookie.same_site = SameSite::Strict,
+            ("samesite", "none") => cookie.same_site = SameSite::None,
+            _ => {}
+        }
+    }
+    let host_only = cookie.secure && cookie.path == "/" && !domain;
+    let refused = (cookie.secure && url.scheme() != "https")
+        || (name.starts_with("__Host-") && !host_only)
+        || (name.starts_with("__Secure-") && !cookie.secure)
+        || (cookie.same_site == SameSite::None && !cookie.secure);
+    (!refused).then_some((cookie, expired))
+}
+
+/// RFC 6265 section 5.1.4.
+fn default_path(url: &Url) -> String {
+    match url.path().rsplit_once('/') {
+        Some((directory, _)) if !directory.is_empty() => directory.to_owned(),
+        _ => "/".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue, Method, header::SET_COOKIE};
+    use url::Url;
+
+    use super::Jar;
+
+    fn jar(url: &str, lines: &[&'static str]) -> Jar {
+        let mut jar = Jar::default();
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(SET_COOKIE, HeaderValue::from_static(line));
+        }
+        jar.take(&url.parse().unwrap(), &headers);
+        jar
+    }
+
+    fn sent(jar: &Jar, url: &str) -> Option<String> {
+        jar.header(&Method::GET, &url.parse().unwrap(), None)
+    }
+
+    #[test]
+    fn ports_share_cookies_and_hosts_do_not() {
+        let jar = jar("http://127.0.0.1:1/login", &["a=1; Path=/"]);
+        assert_eq!(sent(&jar, "http://127.0.0.1:2/other").as_deref(), Some("a=1"));
+        assert_eq!(sent(&jar, "http://localhost:1/login"), None);
+    }
+
+    #[test]
+    fn a_path_bounds_a_cookie() {
+        let jar = jar("http://h/oauth/authorize", &["a=1", "b=2; Path=/oauth/callback"]);
+        assert_eq!(sent(&jar, "http://h/oauth/token").as_deref(), Some("a=1"));
+        assert_eq!(sent(&jar, "http://h/oauth/callback").as_deref(), Some("a=1; b=2"));
+        assert_eq!(sent(&jar, "http://h/oauthother"), None);
+    }
+
+    #[test]
+    fn a_later_cookie_replaces_and_max_age_0_removes() {
+        let mut jar = jar("http://h/", &["a=1", "a=2"]);
+        assert_eq!(sent(&jar, "http://h/").as_deref(), Some("a=2"));
+        let mut headers = HeaderMap::new();
+        headers.append(SET_COOKIE, HeaderValue::from_static("a=; Max-Age=0"));
+        jar.take(&"http://h/".parse().unwrap(), &headers);
+        assert_eq!(jar.cookies(), []);
+    }
+
+    #[test]
+    fn secure_and_host_prefixed_cookies_need_https() {
+        assert_eq!(jar("http://h/", &["a=1; Secure", "__Host-b=1; Path=/"]).cookies(), []);
+        let lines = [
+            "__Host-a=1; Secure; Path=/",
+            "__Host-b=1; Secure; Path=/x",
+            "__Host-c=1; Secure; Path=/; Domain=h",
+        ];
+        let jar = jar("https://h/", &lines);
+        assert_eq!(sent(&jar, "https://h/").as_deref(), Some("__Host-a=1"));
+        assert_eq!(sent(&jar, "http://h/"), None);
+    }
+
+    #[test]
+    fn same_site_decides_what_another_site_can_send() {
+        let lines = [
+            "strict=1; SameSite=Strict",
+            "lax=1; SameSite=Lax",
+            "bare=1",
+            "none=1; SameSite=None; Secure",
+        ];
+        let jar = jar("https://h/", &lines);
+        let (here, there): (Url, Url) = ("https://h/".parse().unwrap(), "https://other/".parse().unwrap());
+        let from = |method: &Method, page: &Url| jar.header(method, &here, Some(page)).unwrap_or_default();
+        assert_eq!(from(&Method::POST, &here), "strict=1; lax=1; bare=1; none=1");
+        assert_eq!(from(&Method::GET, &there), "lax=1; bare=1; none=1");
+        assert_eq!(from(&Method::POST, &there), "none=1");
+    }
+}

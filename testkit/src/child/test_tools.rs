@@ -1,0 +1,104 @@
+//! Tools by which a test makes the double misbehave. They are there only if they were asked for at its start.
+//!
+//! | tool | does |
+//! |---|---|
+//! | `test_sleep {ms}` | answers after that time |
+//! | `test_progress {steps}` | sends that many `notifications/progress` with the request's `progressToken`, then answers |
+//! | `test_exit {code}` | ends the process at once, without an answer |
+//! | `test_stderr {text}` | writes the text and a line feed to standard error |
+//! | `test_echo {..}` | answers with its arguments |
+//! | `test_environment` | answers with the names of its environment variables |
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{
+    Options, catalogue,
+    log::Log,
+    protocol::{self, Outcome},
+};
+
+/// What a tool does to the world besides its answer.
+pub(super) struct World<'a> {
+    pub(super) options: &'a Options,
+    pub(super) log: &'a Log,
+    /// Where lines go.
+    pub(super) lines: &'a tokio::sync::mpsc::Sender<String>,
+    /// Where the code goes that ends the process.
+    pub(super) exit: &'a tokio::sync::mpsc::Sender<u8>,
+}
+
+/// The tools as they are listed.
+pub(super) fn listed() -> Vec<Value> {
+    let number = || json!({ "type": "number" });
+    vec![
+        catalogue::tool(
+            "test_sleep",
+            "Answers after a while",
+            &json!({ "ms": number() }),
+            &["ms"],
+        ),
+        catalogue::tool(
+            "test_progress",
+            "Reports progress",
+            &json!({ "steps": number() }),
+            &["steps"],
+        ),
+        catalogue::tool("test_exit", "Ends the process", &json!({ "code": number() }), &["code"]),
+        catalogue::tool(
+            "test_stderr",
+            "Writes to stderr",
+            &json!({ "text": { "type": "string" } }),
+            &["text"],
+        ),
+        catalogue::tool("test_echo", "Answers with its arguments", &json!({}), &[]),
+        catalogue::tool(
+            "test_environment",
+            "Names of the environment variables",
+            &json!({}),
+            &[],
+        ),
+    ]
+}
+
+/// Runs a tool; `None` if there is none of that name. `params` are those of `tools/call`.
+pub(super) async fn call(world: &World<'_>, name: &str, params: &Value) -> Option<Outcome> {
+    let arguments = &params["arguments"];
+    let number = |key: &str| arguments[key].as_u64().unwrap_or(0);
+    let result = match name {
+        "test_sleep" => {
+            tokio::time::sleep(Duration::from_millis(number("ms"))).await;
+            protocol::text("slept")
+        }
+        "test_progress" => {
+            let steps = number("steps");
+            let token = &params["_meta"]["progressToken"];
+            for step in 1..=steps {
+                if !token.is_null() {
+                    let progress = json!({ "progressToken": token, "progress": step, "total": steps });
+                    let _ = world
+                        .lines
+                        .send(protocol::notification("notifications/progress", &progress))
+                        .await;
+                }
+            }
+            protocol::text("done")
+        }
+        "test_exit" => {
+            let _ = world.exit.send(u8::try_from(number("code")).unwrap_or(u8::MAX)).await;
+            // The process ends under this call, so that it is never answered.
+            std::future::pending().await
+        }
+        "test_stderr" => {
+            world
+                .log
+                .raw(&format!("{}\n", arguments["text"].as_str().unwrap_or("")));
+            protocol::text("written")
+        }
+        "test_echo" => protocol::text(arguments.to_string()),
+        "test_environment" => protocol::text(json!(world.options.environment).to_string()),
+        _ => return None,
+    };
+    Some(Ok(result))
+}

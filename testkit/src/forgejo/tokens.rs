@@ -1,0 +1,170 @@
+//! Tokens, codes, secrets and identifiers in the shapes that Forgejo gives them.
+//!
+//! Access and refresh tokens are JWTs that name a grant and nothing else: no issuer, audience, subject or scope. They
+//! hold no random part, so two tokens for one grant made in the same second are the same bytes.
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// The key that signs and verifies.
+pub(super) struct SigningKey([u8; 32]);
+
+/// What a token says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Claims {
+    /// The grant.
+    pub(super) gnt: i64,
+    /// 0 for an access token, 1 for a refresh token.
+    pub(super) tt: u8,
+    /// The value of the grant's counter that a refresh token belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cnt: Option<u64>,
+    /// End of life, seconds since the epoch.
+    pub(super) exp: i64,
+    /// Time of issue, seconds since the epoch.
+    pub(super) iat: i64,
+}
+
+pub(super) const ACCESS: u8 = 0;
+pub(super) const REFRESH: u8 = 1;
+
+impl SigningKey {
+    pub(super) fn random() -> Self {
+        Self(random_bytes())
+    }
+
+    /// Signs token claims.
+    pub(super) fn sign(&self, claims: &Claims) -> String {
+        self.sign_json(&json!(claims))
+    }
+
+    /// Signs any JSON object as a JWT (RFC 7519) with HS256 (RFC 7515).
+    pub(super) fn sign_json(&self, payload: &Value) -> String {
+        let header = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
+        let payload = BASE64_URL_SAFE_NO_PAD.encode(payload.to_string());
+        let signed = format!("{header}.{payload}");
+        let signature = BASE64_URL_SAFE_NO_PAD.encode(self.mac(&signed).finalize().into_bytes());
+        format!("{signed}.{signature}")
+    }
+
+    /// The claims of a token that this key signed and that has not expired at `now` (seconds since the epoch).
+    pub(super) fn verify(&self, token: &str, now: i64) -> Option<Claims> {
+        let (signed, signature) = token.rsplit_once('.')?;
+        let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).ok()?;
+        self.mac(signed).verify_slice(&signature).ok()?;
+        let payload = BASE64_URL_SAFE_NO_PAD.decode(signed.split_once('.')?.1).ok()?;
+        let claims: Claims = serde_json::from_slice(&payload).ok()?;
+        (now < claims.exp).then_some(claims)
+    }
+
+    fn mac(&self, signed: &str) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
+        mac.update(signed.as_bytes());
+        mac
+    }
+}
+
+/// An authorization code: `gta_` and 52 characters of base32.
+pub(super) fn new_code() -> String {
+    format!("gta_{}", base32_letters())
+}
+
+/// A client secret: `gto_` and 52 characters of base32.
+pub(super) fn new_secret() -> String {
+    format!("gto_{}", base32_letters())
+}
+
+/// A client id: a random UUID (RFC 9562, version 4).
+pub(super) fn new_client_id() -> String {
+    let mut bytes: [u8; 16] = random_bytes();
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex = hex::encode(bytes);
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+/// The id of a browser session.
+pub(super) fn new_session_id() -> String {
+    hex::encode(random_bytes::<16>())
+}
+
+/// Whether a verifier answers a challenge (RFC 7636 section 4.6). Without a method nothing is asked.
+pub(super) fn pkce_holds(method: &str, challenge: &str, verifier: &str) -> bool {
+    match method {
+        "S256" => BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(verifier)) == challenge,
+        "plain" => verifier == challenge,
+        "" => true,
+        _ => false,
+    }
+}
+
+fn base32_letters() -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    random_bytes::<52>()
+        .iter()
+        .map(|byte| char::from(ALPHABET[usize::from(byte & 31)]))
+        .collect()
+}
+
+fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("a host without randomness cannot run tests of this kind");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ACCESS, Claims, SigningKey, new_client_id, new_code, pkce_holds};
+
+    fn access(grant: i64) -> Claims {
+        Claims {
+            gnt: grant,
+            tt: ACCESS,
+            cnt: None,
+            exp: 200,
+            iat: 100,
+        }
+    }
+
+    #[test]
+    fn tokens_of_one_grant_and_second_are_the_same_bytes() {
+        let key = SigningKey::random();
+        assert_eq!(key.sign(&access(7)), key.sign(&access(7)));
+        assert_ne!(key.sign(&access(7)), key.sign(&access(8)));
+    }
+
+    #[test]
+    fn a_token_verifies_until_its_end_and_under_its_key_only() {
+        let key = SigningKey::random();
+        let token = key.sign(&access(7));
+        assert_eq!(key.verify(&token, 199), Some(access(7)));
+        assert_eq!(key.verify(&token, 200), None);
+        assert_eq!(SigningKey::random().verify(&token, 150), None);
+        assert_eq!(key.verify(&format!("{token}A"), 150), None);
+        assert_eq!(key.verify("garbage", 150), None);
+    }
+
+    #[test]
+    fn identifiers_have_forgejos_shapes() {
+        let code = new_code();
+        assert_eq!((code.len(), code.starts_with("gta_")), (56, true));
+        let id = new_client_id();
+        assert_eq!(id.len(), 36);
+        assert_eq!(&id[14..15], "4");
+    }
+
+    #[test]
+    fn pkce_is_truly_checked() {
+        // RFC 7636 appendix B.
+        let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+        let challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+        assert!(pkce_holds("S256", challenge, verifier));
+        assert!(!pkce_holds("S256", challenge, challenge));
+        assert!(pkce_holds("plain", verifier, verifier));
+        assert!(!pkce_holds("plain", challenge, verifier));
+        assert!(pkce_holds("", "", ""));
+    }
+}
