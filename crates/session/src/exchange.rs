@@ -1,0 +1,159 @@
+//! One exchange at the MCP endpoint: who asks, which session, which backend.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use tokio::time::Instant;
+
+use crate::{
+    id::Key,
+    open::{self, MCP_SESSION_ID},
+    ports::{Body, Caller},
+    refusal::{Refusal, whole},
+    registry::Shared,
+    seat::{Pin, Session},
+    shallow::{self, Message},
+    table::{Found, Reason},
+};
+
+/// More than one session id was sent.
+struct AmbiguousId;
+
+/// Serves one exchange.
+pub(crate) async fn serve(shared: &Arc<Shared>, request: Request<Bytes>) -> Response<Body> {
+    // A cheap handle: an error has to echo the id even when the request is already with the backend.
+    let body = request.body().clone();
+    let is_post = request.method() == Method::POST;
+    match route(shared, request).await {
+        Ok(response) => response,
+        Err(refusal) if is_post => refusal.answer(Message::parse(&body).id()),
+        Err(refusal) => refusal.answer(None),
+    }
+}
+
+/// Takes from a request what is between the client and the registry. A backend has its own credential, and must never
+/// see the client's (MCP, security best practices, "Token Passthrough").
+pub(crate) fn outward(mut request: Request<Bytes>) -> Request<Bytes> {
+    let headers = request.headers_mut();
+    for name in [
+        header::AUTHORIZATION,
+        header::PROXY_AUTHORIZATION,
+        header::COOKIE,
+        MCP_SESSION_ID,
+    ] {
+        headers.remove(name);
+    }
+    request
+}
+
+/// Holds `pin` for as long as the body is there: servers drop a body when it has ended or the client is gone.
+pub(crate) fn pinned(response: Response<Body>, pin: Pin) -> Response<Body> {
+    response.map(|body| {
+        body.map_frame(move |frame| {
+            let _held = &pin;
+            frame
+        })
+        .boxed_unsync()
+    })
+}
+
+async fn route(shared: &Arc<Shared>, request: Request<Bytes>) -> Result<Response<Body>, Refusal> {
+    let Some(caller) = request.extensions().get::<Caller>().cloned() else {
+        tracing::error!("a request has no caller: whoever embeds the registry has to authenticate it");
+        return Err(Refusal::NoCaller);
+    };
+    if ![Method::POST, Method::GET, Method::DELETE].contains(request.method()) {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    if shared.table.is_closed() {
+        return Err(Refusal::Stopping);
+    }
+    let unknown = Refusal::Unknown(shared.config.unknown_status);
+    match session_id(&request).map_err(|AmbiguousId| unknown)? {
+        None if request.method() == Method::POST => without_session(shared, caller, request).await,
+        None => Err(Refusal::NoSessionId),
+        Some(value) => {
+            let session = find(shared, &caller, value)?;
+            within(shared, &session, request).await
+        }
+    }
+}
+
+/// Only a handshake needs no session.
+async fn without_session(
+    shared: &Arc<Shared>,
+    caller: Caller,
+    request: Request<Bytes>,
+) -> Result<Response<Body>, Refusal> {
+    match Message::parse(request.body()) {
+        Message::Request {
+            method: shallow::Method::Initialize,
+            ..
+        } => {}
+        Message::Request {
+            method: shallow::Method::Discover,
+            ..
+        } => return Err(Refusal::DiscoverNotKnown),
+        Message::Request {
+            method: shallow::Method::Other(_),
+            ..
+        }
+        | Message::OneWay => {
+            return Err(Refusal::NoSessionId);
+        }
+        Message::Malformed => return Err(Refusal::Malformed),
+        Message::NotJson => return Err(Refusal::NotJson),
+    }
+    open::open(shared, caller, request).await
+}
+
+async fn within(shared: &Shared, session: &Arc<Session>, request: Request<Bytes>) -> Result<Response<Body>, Refusal> {
+    if request.method() == Method::DELETE {
+        shared.table.end(session, Reason::Deleted);
+        let mut response = Response::new(whole(Bytes::new()));
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(response);
+    }
+    // A stream that only listens shows that the client is there, not that it will come back: it does not pin.
+    let pin = if request.method() == Method::GET {
+        if !session.life().touch(Instant::now()) {
+            return Err(Refusal::Ended);
+        }
+        None
+    } else {
+        Some(session.pin().ok_or(Refusal::Ended)?)
+    };
+    let seat = session.seat.load_full().ok_or(Refusal::Ended)?;
+    let mut response = seat.backend.serve(outward(request)).await;
+    // The id is on the answer to `initialize` alone: a later one that differs would be adopted by some clients.
+    response.headers_mut().remove(MCP_SESSION_ID);
+    Ok(match pin {
+        Some(pin) => pinned(response, pin),
+        None => response,
+    })
+}
+
+fn find(shared: &Shared, caller: &Caller, value: &HeaderValue) -> Result<Arc<Session>, Refusal> {
+    let unknown = Refusal::Unknown(shared.config.unknown_status);
+    let key = Key::of_header(value).ok_or(unknown)?;
+    match shared.table.find(&key) {
+        Found::Session(session) if session.caller.grant == caller.grant => Ok(session),
+        Found::Session(session) => {
+            tracing::warn!(session = %session.tag, "a session was asked for with another grant");
+            Err(Refusal::OtherGrant)
+        }
+        Found::Ended => Err(Refusal::Ended),
+        Found::Unknown => Err(Refusal::Unknown(shared.config.unknown_status)),
+    }
+}
+
+/// The header that names the session. Two of them name nothing: which one was meant is not for us to guess.
+fn session_id(request: &Request<Bytes>) -> Result<Option<&HeaderValue>, AmbiguousId> {
+    let mut values = request.headers().get_all(MCP_SESSION_ID).iter();
+    match (values.next(), values.next()) {
+        (first, None) => Ok(first),
+        (_, Some(_)) => Err(AmbiguousId),
+    }
+}

@@ -1,0 +1,125 @@
+//! Session ids, and what is kept of them.
+//!
+//! An id is a bearer secret: whoever knows it and holds the grant may use the session. It exists here only between the
+//! draw and the answer that carries it. What is kept is its [`Key`], a SHA-256, so that neither the table nor a log nor
+//! a core dump of the map gives an id away, and a lookup compares hashes rather than secrets.
+
+use std::{fmt, sync::Arc};
+
+use http::HeaderValue;
+use sha2::{Digest, Sha256};
+
+/// The random bytes of an id: 192 bits.
+const ID_BYTES: usize = 24;
+/// How many characters an id has on the wire.
+const ID_CHARS: usize = ID_BYTES * 2;
+/// How many bytes of the key the tag shows.
+const TAG_BYTES: usize = 4;
+
+/// A fresh session id: 48 lower-case hexadecimal characters.
+pub(crate) struct SessionId(String);
+
+/// What stands for a session id inside the registry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Key([u8; 32]);
+
+/// The operating system gave no random bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("no random bytes for a session id")]
+pub(crate) struct NoRandomness(#[source] getrandom::Error);
+
+impl SessionId {
+    /// Draws an id.
+    pub(crate) fn draw() -> Result<Self, NoRandomness> {
+        let mut bytes = [0; ID_BYTES];
+        getrandom::fill(&mut bytes).map_err(NoRandomness)?;
+        Ok(Self(hex::encode(bytes)))
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        Key::of(self.0.as_bytes())
+    }
+
+    pub(crate) fn into_header(self) -> HeaderValue {
+        let mut value = HeaderValue::try_from(self.0).expect("hexadecimal characters are a valid header value");
+        value.set_sensitive(true);
+        value
+    }
+}
+
+impl Key {
+    /// The key of an id as a client sent it; `None` if it has not the shape of an id, and so cannot be one.
+    pub(crate) fn of_header(value: &HeaderValue) -> Option<Self> {
+        let bytes = value.as_bytes();
+        let shaped = bytes.len() == ID_CHARS && bytes.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        shaped.then(|| Self::of(bytes))
+    }
+
+    /// A short name for logs and for the user who is told which sessions fill a cap.
+    pub(crate) fn tag(&self) -> Arc<str> {
+        hex::encode(&self.0[..TAG_BYTES]).into()
+    }
+
+    fn of(id: &[u8]) -> Self {
+        Self(Sha256::digest(id).into())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({})", self.tag())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_48_lower_case_hex_characters_and_differ() {
+        let mut seen = HashSet::new();
+        for _ in 0..1000 {
+            let id = SessionId::draw().unwrap();
+            let key = id.key();
+            let header = id.into_header();
+            assert_eq!(header.len(), 48);
+            assert!(
+                header
+                    .as_bytes()
+                    .iter()
+                    .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b))
+            );
+            assert_eq!(Key::of_header(&header), Some(key));
+            assert!(seen.insert(header));
+        }
+    }
+
+    #[test]
+    fn what_has_not_the_shape_of_an_id_has_no_key() {
+        for wrong in [
+            "",
+            "abc",
+            &"A".repeat(48),
+            &"g".repeat(48),
+            &"a".repeat(47),
+            &"a".repeat(49),
+        ] {
+            assert_eq!(
+                Key::of_header(&HeaderValue::from_str(wrong).unwrap()),
+                None,
+                "{wrong:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn neither_the_tag_nor_debug_shows_the_id() {
+        let id = SessionId::draw().unwrap();
+        let key = id.key();
+        let header = id.into_header();
+        assert!(!header.to_str().unwrap().contains(&*key.tag()));
+        assert!(!format!("{key:?} {header:?}").contains(&header.to_str().unwrap()[..8]));
+    }
+}

@@ -1,0 +1,215 @@
+//! The opening of a session: caps, spawn, handshake, id.
+//!
+//! Nothing of an opening survives its failure, and a client that goes away takes the opening with it: until the answer is
+//! known to be good, the session hangs on a guard that ends it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderName, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::{
+    caps::{Full, Slot},
+    exchange,
+    id::SessionId,
+    keeper::{self, StartError},
+    ports::{Body, Caller, SpawnError, UserId},
+    refusal::{Holder, Refusal, whole},
+    registry::Shared,
+    seat::{Pin, Session},
+    shallow,
+    table::Reason,
+};
+
+/// The header that names a session (MCP 2025-11-25, transports, "Session Management").
+pub(crate) const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// How many bytes of an `initialize` answer are looked at. Servers send instructions there, not data.
+const MAX_ANSWER: usize = 1024 * 1024;
+
+/// Ends the session on drop, unless it went live.
+struct Opening<'a> {
+    shared: &'a Shared,
+    session: Arc<Session>,
+}
+
+/// Opens a session with the client's `initialize`.
+///
+/// # Errors
+///
+/// What the client is told instead. Nothing is left of the session then.
+pub(crate) async fn open(
+    shared: &Arc<Shared>,
+    caller: Caller,
+    request: Request<Bytes>,
+) -> Result<Response<Body>, Refusal> {
+    let slot = take_slot(shared, &caller.user)?;
+    let id = SessionId::draw().map_err(|error| {
+        tracing::error!(%error, "no session can be opened");
+        Refusal::Internal
+    })?;
+    let session = Arc::new(Session::new(id.key(), caller, Instant::now()));
+    shared
+        .table
+        .insert(Arc::clone(&session))
+        .map_err(|_closed| Refusal::Stopping)?;
+    let opening = Opening { shared, session };
+
+    let seat = {
+        let (started, outcome) = oneshot::channel();
+        let keeper = keeper::keep(Arc::clone(shared), Arc::clone(&opening.session), slot, started);
+        shared.tasks.spawn(keeper);
+        // A keeper that panicked has dropped its end; the session ends with `opening`.
+        let outcome = outcome.await.unwrap_or(Err(StartError::Ended));
+        outcome.map_err(|error| opening.refusal(&error))?
+    };
+
+    let response = seat.backend.serve(exchange::outward(request)).await;
+    match judge(response).await {
+        Judged::Open(mut response) => {
+            let pin = opening.go_live()?;
+            response.headers_mut().insert(MCP_SESSION_ID, id.into_header());
+            Ok(exchange::pinned(response, pin))
+        }
+        Judged::Refused(response) => Ok(response),
+        Judged::Broken => Err(opening.refusal(&StartError::Ended)),
+    }
+}
+
+/// What a backend's answer to `initialize` means for the session.
+enum Judged {
+    Open(Response<Body>),
+    Refused(Response<Body>),
+    Broken,
+}
+
+/// A session is worth keeping if its handshake succeeded. A stream has not ended yet and gets the benefit of the doubt.
+async fn judge(mut response: Response<Body>) -> Judged {
+    response.headers_mut().remove(MCP_SESSION_ID);
+    if response.status() != StatusCode::OK {
+        return Judged::Refused(response);
+    }
+    if is_stream(&response) {
+        return Judged::Open(response);
+    }
+    let (parts, body) = response.into_parts();
+    match limited(body).collect().await {
+        Ok(answer) => {
+            let answer = answer.to_bytes();
+            let success = shallow::is_success(&answer);
+            let response = Response::from_parts(parts, whole(answer));
+            if success {
+                Judged::Open(response)
+            } else {
+                Judged::Refused(response)
+            }
+        }
+        Err(error) => {
+            tracing::warn!(error, "the answer to initialize cannot be read");
+            Judged::Broken
+        }
+    }
+}
+
+/// The body, failing beyond [`MAX_ANSWER`]. Boxed again, so that the future that reads it is plainly `Send`.
+fn limited(body: Body) -> Body {
+    Limited::new(body, MAX_ANSWER).boxed_unsync()
+}
+
+fn is_stream(response: &Response<Body>) -> bool {
+    response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+}
+
+fn take_slot(shared: &Shared, user: &UserId) -> Result<Slot, Refusal> {
+    let config = &shared.config;
+    shared.caps.take(user).map_err(|full| match full {
+        Full::User => {
+            let now = Instant::now();
+            let mut held = shared.table.select(|session| session.caller.user == *user);
+            held.sort_by_key(|session| session.opened);
+            let idle: Vec<_> = held.iter().map(|session| session.life().idle(now)).collect();
+            // The idlest one is reaped first; if all are in use, nobody knows.
+            let first = idle.iter().flatten().max();
+            let wait = first.map_or(config.reap_interval, |idle| config.idle_timeout.saturating_sub(*idle));
+            let sessions = held
+                .iter()
+                .zip(idle)
+                .map(|(session, idle)| holder(session, idle, now))
+                .collect();
+            tracing::info!(user = %user.0, "the user's session cap is reached");
+            Refusal::UserCap {
+                limit: config.max_sessions_per_user,
+                sessions,
+                retry_after: wait,
+            }
+        }
+        Full::Total => {
+            tracing::warn!("the session cap is reached");
+            Refusal::TotalCap {
+                retry_after: config.reap_interval,
+            }
+        }
+    })
+}
+
+fn holder(session: &Session, idle: Option<Duration>, now: Instant) -> Holder {
+    Holder {
+        tag: session.tag.to_string(),
+        age_seconds: now.saturating_duration_since(session.opened).as_secs(),
+        idle_seconds: idle.map(|idle| idle.as_secs()),
+    }
+}
+
+impl Opening<'_> {
+    /// The session is the client's from now on, pinned by the answer that carries its id.
+    fn go_live(&self) -> Result<Pin, Refusal> {
+        self.session.life().go_live(Instant::now());
+        // Not if it was ended meanwhile: its backend died, its grant was ended, or the registry stops.
+        self.session.pin().ok_or_else(|| self.refusal(&StartError::Ended))
+    }
+
+    fn refusal(&self, error: &StartError) -> Refusal {
+        let tag = &self.session.tag;
+        let reason = describe(error);
+        match error {
+            StartError::Ended if self.shared.table.is_closed() => Refusal::Stopping,
+            StartError::Spawn(SpawnError::Credentials(_)) => {
+                tracing::info!(session = %tag, reason, "the user has to sign in again");
+                Refusal::SignIn
+            }
+            StartError::Spawn(SpawnError::Unavailable(_)) => {
+                tracing::warn!(session = %tag, reason, "no backend can be started now");
+                Refusal::Unavailable
+            }
+            StartError::Spawn(SpawnError::Failed(_)) | StartError::TimedOut | StartError::Ended => {
+                tracing::warn!(session = %tag, reason, "the session was not opened");
+                Refusal::NotStarted
+            }
+        }
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if self.session.life().is_opening() {
+            self.shared.table.end(&self.session, Reason::NotOpened);
+        }
+    }
+}
+
+/// An error with its causes, for the log.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,152 @@
+//! What the registry needs from the outside, as traits that it owns.
+//!
+//! A [`Spawner`] makes a [`Backend`] for a session; [`Credentials`] say whose upstream token the backend
+//! holds and for how long. Nothing here knows of processes, JSON-RPC framing or OAuth: an embedder brings its own
+//! implementations. All traits are object-safe and are held as `Arc<dyn _>`.
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+
+/// An owned future that can move between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What may go wrong while a response body is produced.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a response: whole, or a stream of server-sent events.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// A running MCP server that serves one session now.
+///
+/// A backend is disposable: the registry replaces it at will and keeps the session.
+pub trait Backend: fmt::Debug + Send + Sync + 'static {
+    /// Serves one HTTP exchange of the session.
+    ///
+    /// The registry has already checked the session id and its owner. A backend whose server is gone still
+    /// answers: with a JSON-RPC error that carries the id of the request, never with silence.
+    /// Dropping the future abandons the exchange, not the server.
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>>;
+
+    /// A token that is cancelled once the server is gone, whatever the cause.
+    fn done(&self) -> CancellationToken;
+
+    /// Ends the server and returns when it is gone. Idempotent, and safe from any number of callers.
+    ///
+    /// Dropping the future does not take the order to stop back.
+    fn stop(&self) -> BoxFuture<'_, ()>;
+
+    /// What a fresh backend must replay to stand in for this one; `None` before the handshake is complete.
+    fn snapshot(&self) -> Option<Snapshot>;
+}
+
+/// Makes backends: the extension point of the registry (a process, a container, a remote server).
+pub trait Spawner: fmt::Debug + Send + Sync + 'static {
+    /// Starts a backend for a session and returns it ready to serve.
+    ///
+    /// The registry bounds the time it waits and drops the future when it gives up; what was started by
+    /// then must end by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError::Credentials`] when the user has to sign in again, [`SpawnError::Unavailable`] when a later try may
+    /// succeed, [`SpawnError::Failed`] when the backend did not start.
+    fn spawn(&self, order: SpawnOrder) -> BoxFuture<'_, Result<Arc<dyn Backend>, SpawnError>>;
+}
+
+/// The one upstream credential of a user. All sessions of the user share it.
+pub trait Credentials: fmt::Debug + Send + Sync + 'static {
+    /// The credential as it stands, renewed first if it has run out or is about to.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError::Terminal`] when the user has to sign in again, [`CredentialError::Transient`] when a
+    /// later try may succeed.
+    fn current(&self) -> BoxFuture<'_, Result<Credential, CredentialError>>;
+
+    /// Renews the credential in single flight: callers that come while a renewal is under way get its outcome.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Credentials::current`].
+    fn refresh(&self) -> BoxFuture<'_, Result<Credential, CredentialError>>;
+}
+
+/// An upstream access token and when it stops being good.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    /// The token that the backend presents upstream.
+    pub access_token: SecretString,
+    /// The wall-clock time at which the token expires.
+    pub expires_at: SystemTime,
+}
+
+/// Why there is no credential.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// The upstream has refused for good: the user must sign in again.
+    #[error("the user has to sign in again")]
+    Terminal(#[source] BoxError),
+    /// The upstream could not be asked: a later try may succeed.
+    #[error("the credential cannot be renewed now")]
+    Transient(#[source] BoxError),
+}
+
+/// What a [`Spawner`] is asked for.
+#[derive(Clone, Debug)]
+pub struct SpawnOrder {
+    /// Whose session it is.
+    pub caller: Caller,
+    /// What the fresh backend must replay before it serves; `None` for a new session.
+    pub snapshot: Option<Snapshot>,
+    /// A short name of the session for logs. It is derived from a hash and cannot be turned back into the id.
+    pub tag: Arc<str>,
+}
+
+/// Why a backend could not be made. The text is for the operator's log; no client reads it.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// The user has to sign in again before a backend can be made.
+    #[error("there is no usable credential for the user")]
+    Credentials(#[source] BoxError),
+    /// A backend cannot be made now; a later try may succeed.
+    #[error("a backend cannot be started now")]
+    Unavailable(#[source] BoxError),
+    /// The backend was started and did not become ready.
+    #[error("the backend did not start")]
+    Failed(#[source] BoxError),
+}
+
+/// Who asks: attached to the extensions of each request by whoever authenticated it.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// One user's yes to one client. Sessions are bound to it.
+    pub grant: GrantId,
+    /// The user, for caps and for ending all sessions of a user.
+    pub user: UserId,
+    /// The user's upstream credential.
+    pub credentials: Arc<dyn Credentials>,
+}
+
+/// Names a grant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GrantId(pub Arc<str>);
+
+/// Names a user.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UserId(pub Arc<str>);
+
+/// What a fresh backend must replay to stand in for the one before it, in a form that only backends read.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Snapshot(pub Bytes);
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The handshake may hold what a client would not want in a log.
+        write!(f, "Snapshot({} bytes)", self.0.len())
+    }
+}

@@ -1,0 +1,8 @@
+//! The registry as an embedder sees it, on paused time and with backends that script and record.
+
+mod caps;
+mod endings;
+mod fakes;
+mod model;
+mod opening;
+mod routing;
