@@ -1,0 +1,216 @@
+//! Which host a request may be sent to, and from which origin.
+//!
+//! A page that makes its own name resolve to the broker's address (DNS rebinding) still sends its own name as Host and
+//! its own origin as Origin: both are checked against what was configured, before anything is looked up
+//! (MCP 2025-11-25, transports, "Security Warning").
+
+use http::{HeaderMap, HeaderValue, Uri, header, uri::Authority};
+
+use crate::{config::Config, refusal::Refusal};
+
+/// The names by which a machine knows itself.
+const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+
+/// The allow-lists.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    hosts: Vec<AllowedHost>,
+    origins: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct AllowedHost {
+    name: String,
+    /// Any port, if none.
+    port: Option<u16>,
+}
+
+impl Admission {
+    pub(crate) fn new(config: &Config) -> Self {
+        let public = &config.public_url;
+        let mut hosts = vec![AllowedHost {
+            name: plain(public.host()),
+            port: None,
+        }];
+        if public.is_loopback() {
+            hosts.extend(LOOPBACK.map(|name| AllowedHost {
+                name: name.to_owned(),
+                port: None,
+            }));
+        }
+        // An entry that is no host never matches one.
+        hosts.extend(
+            config
+                .allowed_hosts
+                .iter()
+                .filter_map(|host| AllowedHost::parse(host.as_bytes())),
+        );
+        let configured = config
+            .allowed_origins
+            .iter()
+            .map(|origin| origin.trim_end_matches('/').to_ascii_lowercase());
+        let origins = std::iter::once(public.origin().to_owned()).chain(configured).collect();
+        Self { hosts, origins }
+    }
+
+    /// Checks every name that a request gives for its host.
+    ///
+    /// HTTP/2 has it in the target, HTTP/1.1 in the header or in both (RFC 9112 section 3.2): all of them have to be allowed.
+    pub(crate) fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        let mut fields = headers.get_all(header::HOST).iter();
+        let (field, second) = (fields.next(), fields.next());
+        let target = uri.authority().map(Authority::as_str);
+        if second.is_some() || (field.is_none() && target.is_none()) {
+            // RFC 9112 section 3.2: no Host, or more than one, is a bad request.
+            return Err(Refusal::BadHost);
+        }
+        let named = field
+            .map(HeaderValue::as_bytes)
+            .into_iter()
+            .chain(target.map(str::as_bytes));
+        for name in named {
+            let host = AllowedHost::parse(name).ok_or(Refusal::BadHost)?;
+            if !self.hosts.iter().any(|allowed| allowed.covers(&host)) {
+                return Err(Refusal::HostNotAllowed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the origin, if the request has one: requests of programs do not.
+    pub(crate) fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        for origin in headers.get_all(header::ORIGIN) {
+            let origin = origin.as_bytes().to_ascii_lowercase();
+            if !self.origins.iter().any(|allowed| allowed.as_bytes() == origin) {
+                return Err(Refusal::OriginNotAllowed);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AllowedHost {
+    fn parse(value: &[u8]) -> Option<Self> {
+        let authority = Authority::try_from(value).ok()?;
+        if authority.as_str().contains('@') || authority.host().is_empty() {
+            return None;
+        }
+        Some(Self {
+            name: plain(authority.host()),
+            port: authority.port_u16(),
+        })
+    }
+
+    fn covers(&self, host: &Self) -> bool {
+        self.name == host.name && (self.port.is_none() || self.port == host.port)
+    }
+}
+
+/// Lower case, without the dot that ends a fully qualified name.
+fn plain(host: &str) -> String {
+    host.trim_end_matches('.').to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BuildInfo, PublicUrl};
+
+    fn admission(public_url: &str) -> Admission {
+        let build = BuildInfo {
+            version: String::new(),
+            revision: String::new(),
+        };
+        let mut config = Config::new(PublicUrl::parse(public_url).unwrap(), build);
+        config.allowed_hosts = vec!["proxy.internal:8080".into(), "Alias.example".into()];
+        config.allowed_origins = vec!["https://App.example/".into()];
+        Admission::new(&config)
+    }
+
+    fn host(admission: &Admission, hosts: &[&str], target: &str) -> Result<(), Refusal> {
+        let mut headers = HeaderMap::new();
+        for host in hosts {
+            headers.append(header::HOST, host.parse().unwrap());
+        }
+        admission.check_host(&target.parse().unwrap(), &headers)
+    }
+
+    #[test]
+    fn only_listed_hosts_are_allowed() {
+        let admission = admission("https://mcp.example");
+        for good in [
+            "mcp.example",
+            "MCP.example:443",
+            "mcp.example.",
+            "alias.example:1",
+            "proxy.internal:8080",
+        ] {
+            assert_eq!(host(&admission, &[good], "/mcp"), Ok(()), "{good}");
+        }
+        for bad in [
+            "evil.example",
+            "mcp.example.evil.example",
+            "localhost",
+            "127.0.0.1:8080",
+            "proxy.internal",
+        ] {
+            assert_eq!(host(&admission, &[bad], "/mcp"), Err(Refusal::HostNotAllowed), "{bad}");
+        }
+        for odd in ["", "mcp.example@evil.example", "a b", "mcp.example/x"] {
+            assert_eq!(host(&admission, &[odd], "/mcp"), Err(Refusal::BadHost), "{odd}");
+        }
+    }
+
+    #[test]
+    fn every_name_that_is_given_has_to_be_allowed() {
+        let admission = admission("https://mcp.example");
+        assert_eq!(host(&admission, &[], "https://mcp.example/mcp"), Ok(()));
+        assert_eq!(host(&admission, &["mcp.example"], "https://mcp.example/mcp"), Ok(()));
+        let mixed = host(&admission, &["mcp.example"], "https://evil.example/mcp");
+        assert_eq!(mixed, Err(Refusal::HostNotAllowed));
+        let mixed = host(&admission, &["evil.example"], "https://mcp.example/mcp");
+        assert_eq!(mixed, Err(Refusal::HostNotAllowed));
+        assert_eq!(host(&admission, &[], "/mcp"), Err(Refusal::BadHost));
+        assert_eq!(
+            host(&admission, &["mcp.example", "mcp.example"], "/mcp"),
+            Err(Refusal::BadHost)
+        );
+    }
+
+    #[test]
+    fn a_loopback_broker_knows_its_own_names() {
+        let admission = admission("http://127.0.0.1:8080");
+        for good in ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST"] {
+            assert_eq!(host(&admission, &[good], "/mcp"), Ok(()), "{good}");
+        }
+        assert_eq!(host(&admission, &["127.0.0.2"], "/"), Err(Refusal::HostNotAllowed));
+    }
+
+    #[test]
+    fn an_origin_is_allowed_as_a_whole_or_not_at_all() {
+        let admission = admission("https://mcp.example");
+        let check = |origins: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for origin in origins {
+                headers.append(header::ORIGIN, origin.parse().unwrap());
+            }
+            admission.check_origin(&headers)
+        };
+        assert_eq!(check(&[]), Ok(()));
+        assert_eq!(check(&["https://mcp.example"]), Ok(()));
+        assert_eq!(check(&["https://app.example"]), Ok(()));
+        for bad in [
+            "null",
+            "",
+            "http://mcp.example",
+            "https://mcp.example:8443",
+            "https://mcp.example.evil",
+        ] {
+            assert_eq!(check(&[bad]), Err(Refusal::OriginNotAllowed), "{bad}");
+        }
+        assert_eq!(
+            check(&["https://mcp.example", "https://evil.example"]),
+            Err(Refusal::OriginNotAllowed)
+        );
+    }
+}

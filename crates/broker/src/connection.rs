@@ -1,0 +1,144 @@
+//! One connection: HTTP/1.1, or HTTP/2 by prior knowledge, until it is idle, drained or cut.
+
+use std::{convert::Infallible, future::Future, pin::pin, sync::Arc, time::Duration};
+
+use hyper::{rt::Executor, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{net::TcpStream, sync::watch, time::sleep};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::Limits,
+    exchange::{self, Face},
+};
+
+/// How long a peer may take to agree that an idle connection ends.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How often a silent HTTP/2 peer is asked whether it is there, and how long it may take to say so.
+const PING: Duration = Duration::from_secs(20);
+
+/// How many exchanges a connection has, its own view of being busy.
+#[derive(Clone, Debug)]
+struct Activity(watch::Sender<usize>);
+
+/// One exchange of a connection, until it is dropped.
+struct Busy(watch::Sender<usize>);
+
+/// Puts the tasks that hyper starts under our owner.
+#[derive(Clone, Debug)]
+struct Tracked(TaskTracker);
+
+/// Serves a connection until it is over. `cut` ends it at once.
+pub(crate) async fn run(stream: TcpStream, face: Arc<Face>, cut: CancellationToken) {
+    let limits = face.config.limits.clone();
+    let draining = face.draining.clone();
+    let builder = builder(&limits, face.tasks.clone());
+    let activity = Activity(watch::Sender::new(0));
+    let begun = activity.clone();
+    let service = service_fn(move |request| {
+        let (face, busy) = (Arc::clone(&face), begun.begin());
+        async move { Ok::<_, Infallible>(exchange::handle(face, request, busy).await) }
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+
+    let idle = tokio::select! {
+        outcome = connection.as_mut() => return log(outcome),
+        () = draining.cancelled() => false,
+        () = activity.idle_for(limits.idle_timeout) => true,
+    };
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        outcome = connection => log(outcome),
+        () = cut.cancelled() => tracing::debug!("connection cut"),
+        () = sleep(FAREWELL), if idle => tracing::debug!("idle connection cut"),
+    }
+}
+
+fn builder(limits: &Limits, tasks: TaskTracker) -> auto::Builder<Tracked> {
+    let head_bytes = limits.head_bytes.max(8192);
+    let mut builder = auto::Builder::new(Tracked(tasks));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_buf_size(head_bytes)
+        .max_headers(limits.head_fields)
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(limits.streams)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING);
+    builder
+}
+
+fn log(outcome: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+    if let Err(error) = outcome {
+        // A peer that goes away or does not speak HTTP is no event for an operator.
+        tracing::debug!(error, "connection ended");
+    }
+}
+
+impl Activity {
+    fn begin(&self) -> Busy {
+        self.0.send_modify(|exchanges| *exchanges += 1);
+        Busy(self.0.clone())
+    }
+
+    /// Returns once there has been no exchange for `time`.
+    async fn idle_for(&self, time: Duration) {
+        let mut exchanges = self.0.subscribe();
+        // The sender is `self`, so neither wait can fail.
+        while exchanges.wait_for(|count| *count == 0).await.is_ok() {
+            tokio::select! {
+                () = sleep(time) => return,
+                // Any change, so that an exchange that is over in no time counts.
+                _ = exchanges.changed() => {}
+            }
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.send_modify(|exchanges| *exchanges = exchanges.saturating_sub(1));
+    }
+}
+
+impl<F> Executor<F> for Tracked
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_only_after_its_last_exchange() {
+        let activity = Activity(watch::Sender::new(0));
+        let limit = Duration::from_secs(60);
+        let began = Instant::now();
+        let (first, second) = (activity.begin(), activity.begin());
+        let exchanges = async {
+            sleep(Duration::from_secs(100)).await;
+            drop(first);
+            sleep(Duration::from_secs(100)).await;
+            drop(second);
+            sleep(Duration::from_secs(30)).await;
+            drop(activity.begin());
+        };
+        tokio::join!(activity.idle_for(limit), exchanges);
+        assert_eq!(began.elapsed(), Duration::from_secs(290));
+    }
+}

@@ -1,0 +1,33 @@
+//! The HTTP face of the broker.
+//!
+//! It owns the socket and everything that is about HTTP alone: connections and their limits, which host and which origin
+//! may ask, routing, the media types of `/mcp`, health, and the end of it all. It understands neither OAuth nor MCP: an
+//! [`Authority`](ports::Authority) says who asks, and an [`McpService`](ports::McpService) answers.
+//!
+//! What holds at any time:
+//!
+//! - A request to `/mcp` passes its checks in one order: Host, Origin, bearer, method, media types, size. Its body is not
+//!   read before its sender is known, and nothing is looked up for a host or origin that is not allowed.
+//! - Nothing that is published derives from a request: [`PublicUrl`] is configuration.
+//! - Each connection and each exchange is a task of one tracker, and [`Broker::serve`] returns when none is left.
+//!
+//! Left out so far: CORS, rate limits, metrics. TLS is the reverse proxy's.
+
+mod accept;
+mod admission;
+mod body;
+mod config;
+mod connection;
+mod exchange;
+mod health;
+mod listener;
+mod mcp;
+pub mod ports;
+mod refusal;
+mod route;
+mod server;
+mod url;
+
+pub use config::{BuildInfo, Config, Limits};
+pub use server::{Broker, ServeError};
+pub use url::{PublicUrl, PublicUrlError};

@@ -1,0 +1,57 @@
+//! The gate of `/mcp`.
+//!
+//! The order of the checks is the point: host and origin before anything is looked up, the bearer before anything is said
+//! about the request, and the body last, when it is known whose it is.
+
+use http::{HeaderMap, Method, Request, Response, header};
+use hyper::body::Incoming;
+
+use crate::{
+    accept::{EVENT_STREAM, JSON},
+    body,
+    exchange::Face,
+    ports::Body,
+    refusal::Refusal,
+};
+
+/// Serves one exchange, whose host has been checked.
+///
+/// # Errors
+///
+/// The check that the request did not pass. The authority's own answer is not an error here.
+pub(crate) async fn serve(face: &Face, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    let (mut parts, incoming) = request.into_parts();
+    face.admission.check_origin(&parts.headers)?;
+    if face.draining.is_cancelled() {
+        return Err(Refusal::Draining);
+    }
+    if let Err(challenge) = face.authority.authenticate(&mut parts).await {
+        return Ok(challenge);
+    }
+    let limits = &face.config.limits;
+    let body = match parts.method {
+        Method::POST => {
+            check_post(&parts.headers)?;
+            body::read(incoming, &parts.headers, limits.mcp_body, limits.body_timeout).await?
+        }
+        Method::GET if EVENT_STREAM.is_acceptable(&parts.headers) => bytes::Bytes::new(),
+        Method::GET => return Err(Refusal::GetNotAcceptable),
+        // What a DELETE carries has no meaning (RFC 9110 section 9.3.5).
+        Method::DELETE => bytes::Bytes::new(),
+        _ => return Err(Refusal::McpMethod),
+    };
+    Ok(face.mcp.serve(Request::from_parts(parts, body)).await)
+}
+
+/// MCP 2025-11-25, transports, "Sending Messages to the Server": the answer may be either, so both have to be welcome.
+fn check_post(headers: &HeaderMap) -> Result<(), Refusal> {
+    if !(JSON.is_acceptable(headers) && EVENT_STREAM.is_acceptable(headers)) {
+        return Err(Refusal::PostNotAcceptable);
+    }
+    let encoding = headers.get(header::CONTENT_ENCODING);
+    let encoded = encoding.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if encoded || !JSON.is_content_of(headers) {
+        return Err(Refusal::UnsupportedMediaType);
+    }
+    Ok(())
+}

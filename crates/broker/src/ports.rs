@@ -1,0 +1,58 @@
+//! What the HTTP face needs from the outside, as traits that it owns.
+//!
+//! The face knows paths, limits and lifetimes. Who a request comes from is the [`Authority`]'s business, what an MCP
+//! exchange means is the [`McpService`]'s, and whether the broker is fit to serve is told by [`Probe`]s.
+
+use std::{fmt, future::Future, pin::Pin};
+
+use bytes::Bytes;
+use http::{Request, Response, request};
+use http_body_util::combinators::UnsyncBoxBody;
+
+/// An owned future that can move between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What may go wrong while a response body is produced.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a response: whole, or a stream of server-sent events.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The authorization server and the guard of `/mcp`.
+pub trait Authority: fmt::Debug + Send + Sync + 'static {
+    /// Finds out who sends a request to `/mcp` and attaches the caller to `parts.extensions` for the [`McpService`].
+    ///
+    /// Dropping the future leaves nothing behind.
+    ///
+    /// # Errors
+    ///
+    /// A ready answer: 401 or 403 with `WWW-Authenticate` (RFC 6750 section 3), or 503 when the question cannot be
+    /// answered now.
+    fn authenticate<'a>(&'a self, parts: &'a mut request::Parts) -> BoxFuture<'a, Result<(), Response<Body>>>;
+
+    /// Serves one request under `/oauth/` or `/.well-known/`, with 404 for a path that is not its own.
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>>;
+}
+
+/// Serves authenticated MCP exchanges.
+pub trait McpService: fmt::Debug + Send + Sync + 'static {
+    /// Serves one exchange. The caller is in the extensions of the request, put there by the [`Authority`].
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>>;
+
+    /// Ends all sessions: no exchange is begun after the call, and open streams end. Returns when no backend is left.
+    /// Idempotent.
+    fn drain(&self) -> BoxFuture<'_, ()>;
+}
+
+/// One thing that has to work for the broker to be healthy.
+pub trait Probe: fmt::Debug + Send + Sync + 'static {
+    /// The name under which `/healthz` shows it.
+    fn name(&self) -> &'static str;
+
+    /// Whether it works now.
+    ///
+    /// # Errors
+    ///
+    /// The reason, for the operator's log; `/healthz` shows only that the probe failed.
+    fn check(&self) -> BoxFuture<'_, Result<(), BoxError>>;
+}

@@ -1,0 +1,104 @@
+//! The broker's life: build, serve, drain.
+
+use std::{io, sync::Arc};
+
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    admission::Admission,
+    config::Config,
+    exchange::Face,
+    listener,
+    ports::{Authority, McpService, Probe},
+};
+
+/// The HTTP face, ready to serve.
+#[derive(Debug)]
+pub struct Broker {
+    config: Config,
+    authority: Arc<dyn Authority>,
+    mcp: Arc<dyn McpService>,
+    probes: Vec<Arc<dyn Probe>>,
+}
+
+/// Why serving ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The listening socket is of no use any more.
+    #[error("no connection can be accepted any more")]
+    Accept(#[source] io::Error),
+}
+
+impl Broker {
+    /// Puts the face together. Nothing runs before [`Broker::serve`].
+    #[must_use]
+    pub fn new(
+        config: Config,
+        authority: Arc<dyn Authority>,
+        mcp: Arc<dyn McpService>,
+        probes: Vec<Arc<dyn Probe>>,
+    ) -> Self {
+        Self {
+            config,
+            authority,
+            mcp,
+            probes,
+        }
+    }
+
+    /// Serves `listener` until `shutdown` is cancelled, drains, and returns when no connection is left.
+    ///
+    /// The drain, in order: nothing is accepted any more, `/readyz` says 503 and `/mcp` takes nothing new; exchanges in
+    /// flight finish, for at most [`Config::drain_deadline`]; [`McpService::drain`] ends the sessions, and with them the streams
+    /// that only listen; connections close. What is left [`Config::stop_deadline`] later is cut.
+    ///
+    /// Dropping the future cuts all connections.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Accept`] if the listening socket broke; the drain has been gone through then, too.
+    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
+        let face = Arc::new(Face {
+            admission: Admission::new(&self.config),
+            config: self.config,
+            authority: self.authority,
+            mcp: self.mcp,
+            probes: self.probes,
+            draining: shutdown.child_token(),
+            unfinished: TaskTracker::new(),
+            tasks: TaskTracker::new(),
+        });
+        let cut = CancellationToken::new();
+        let _cut_on_drop = cut.clone().drop_guard();
+        // A connection that is not being drained does not look at `cut`.
+        let _drain_on_drop = face.draining.clone().drop_guard();
+
+        let outcome = listener::accept(&listener, &face, &cut).await;
+        drop(listener);
+        face.draining.cancel();
+        drain(&face, &cut).await;
+        outcome.map_err(ServeError::Accept)
+    }
+}
+
+async fn drain(face: &Face, cut: &CancellationToken) {
+    let config = &face.config;
+    face.unfinished.close();
+    if timeout(config.drain_deadline, face.unfinished.wait()).await.is_err() {
+        tracing::warn!(
+            left = face.unfinished.len(),
+            "exchanges are left after the drain deadline"
+        );
+    }
+    face.tasks.close();
+    let ending = async {
+        face.mcp.drain().await;
+        face.tasks.wait().await;
+    };
+    if timeout(config.stop_deadline, ending).await.is_err() {
+        tracing::warn!("connections are cut after the stop deadline");
+    }
+    cut.cancel();
+    face.tasks.wait().await;
+}

@@ -1,0 +1,140 @@
+//! The public URL: where clients reach the broker.
+//!
+//! It comes from configuration and is never derived from a request. The path prefix is kept without a trailing slash.
+
+use std::net::IpAddr;
+
+use http::Uri;
+
+/// A parsed public URL: scheme, host, port, path prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    origin: String,
+    host: String,
+    prefix: String,
+}
+
+/// Why a public URL cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublicUrlError {
+    /// It is not an absolute URL.
+    #[error("it is not an absolute URL")]
+    NotAbsolute,
+    /// Its scheme is neither `http` nor `https`.
+    #[error("its scheme is neither http nor https")]
+    Scheme,
+    /// It is `http` on a host that is not loopback.
+    #[error("it has to be https, except on a loopback host")]
+    Insecure,
+    /// It has a user name, a query or a fragment.
+    #[error("it must not have a user name, a query or a fragment")]
+    Extra,
+}
+
+impl PublicUrl {
+    /// Reads a public URL.
+    ///
+    /// # Errors
+    ///
+    /// [`PublicUrlError`] says what is wrong with it.
+    pub fn parse(url: &str) -> Result<Self, PublicUrlError> {
+        // `Uri` drops a fragment in silence.
+        if url.contains('#') {
+            return Err(PublicUrlError::Extra);
+        }
+        let uri: Uri = url.parse().map_err(|_| PublicUrlError::NotAbsolute)?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(PublicUrlError::NotAbsolute);
+        };
+        if uri.query().is_some() || authority.as_str().contains('@') {
+            return Err(PublicUrlError::Extra);
+        }
+        let host = authority.host().to_ascii_lowercase();
+        let default_port = match scheme {
+            "https" => 443,
+            "http" if is_loopback(&host) => 80,
+            "http" => return Err(PublicUrlError::Insecure),
+            _ => return Err(PublicUrlError::Scheme),
+        };
+        let port = authority.port_u16().filter(|port| *port != default_port);
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        Ok(Self {
+            origin: format!("{scheme}://{host}{port}"),
+            host,
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// The origin as browsers write it (RFC 6454 section 6.2).
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The host in lower case, without the port.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The path prefix: empty, or `/like/this`.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Whether the host is this machine's own.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(&self.host)
+    }
+
+    /// The URL of the MCP endpoint.
+    #[must_use]
+    pub fn mcp(&self) -> String {
+        format!("{}{}/mcp", self.origin, self.prefix)
+    }
+}
+
+/// `localhost` and the loopback addresses, as they stand in a URL.
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_ports_case_and_trailing_slashes_do_not_matter() {
+        for (url, origin, prefix) in [
+            ("https://Mcp.Example", "https://mcp.example", ""),
+            ("https://mcp.example:443/", "https://mcp.example", ""),
+            ("https://mcp.example:8443/a/b/", "https://mcp.example:8443", "/a/b"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080", ""),
+            ("http://[::1]:80/x", "http://[::1]", "/x"),
+            ("http://localhost:443", "http://localhost:443", ""),
+        ] {
+            let parsed = PublicUrl::parse(url).unwrap();
+            assert_eq!((parsed.origin(), parsed.prefix()), (origin, prefix), "{url}");
+            assert_eq!(parsed.mcp(), format!("{origin}{prefix}/mcp"));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_published_is_refused() {
+        for (url, error) in [
+            ("mcp.example", PublicUrlError::NotAbsolute),
+            ("/mcp", PublicUrlError::NotAbsolute),
+            ("ftp://mcp.example", PublicUrlError::Scheme),
+            ("http://mcp.example", PublicUrlError::Insecure),
+            ("http://127.0.0.1.example", PublicUrlError::Insecure),
+            ("https://a@mcp.example", PublicUrlError::Extra),
+            ("https://mcp.example/?q", PublicUrlError::Extra),
+            ("https://mcp.example/#f", PublicUrlError::Extra),
+        ] {
+            assert_eq!(PublicUrl::parse(url), Err(error), "{url}");
+        }
+    }
+}

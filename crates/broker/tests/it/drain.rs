@@ -1,0 +1,136 @@
+//! The end: what is in flight finishes, what is new is refused, and what does not end is cut.
+
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::harness::{Harness, PATIENCE, Said, config, get, good, rest};
+
+#[tokio::test]
+async fn an_exchange_in_flight_finishes_before_the_sessions_end() {
+    let mut broker = Harness::start().await;
+    let mut client = broker.h2().await;
+    let mut request = good("slow");
+    *request.uri_mut() = "http://mcp.example/mcp".parse().expect("a URL");
+    request.headers_mut().remove("host");
+    let answer = client.send_request(request);
+    let (answer, ()) = tokio::join!(answer, async {
+        broker.mcp.begun.notified().await;
+        broker.shutdown.cancel();
+        // The listener is gone: nothing new comes in.
+        let refused = async { while TcpStream::connect(broker.addr).await.is_ok() {} };
+        timeout(PATIENCE, refused).await.expect("the listener closes");
+        assert_eq!(
+            broker.journal.entries().last().expect("an entry"),
+            "POST /mcp 4 from the caller"
+        );
+        broker.mcp.release.send_replace(true);
+    });
+    let said = Said::of(answer.expect("an answer")).await;
+    assert_eq!(said.body, "POST /mcp 4 from the caller");
+    broker.ended().await;
+    assert_eq!(broker.journal.entries().last().expect("an entry"), "drain");
+}
+
+#[tokio::test]
+async fn streams_that_only_listen_end_cleanly_and_hold_nothing_up() {
+    let mut broker = Harness::start().await;
+    let request = "GET /mcp HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer good\r\n\r\n";
+    let mut stream = broker.raw(request.as_bytes()).await;
+    broker.mcp.begun.notified().await;
+    broker.shutdown.cancel();
+    let said = rest(&mut stream).await;
+    assert!(
+        said.starts_with("HTTP/1.1 200") && said.ends_with("0\r\n\r\n"),
+        "{said}"
+    );
+    broker.ended().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_answers_is_waited_for() {
+    let mut broker = Harness::start().await;
+    let answer = broker.answer(good("stream")).await;
+    broker.shutdown.cancel();
+    let refused = async { while TcpStream::connect(broker.addr).await.is_ok() {} };
+    timeout(PATIENCE, refused).await.expect("the listener closes");
+    assert!(!broker.journal.entries().contains(&"drain".to_owned()));
+    broker.mcp.end_streams();
+    assert_eq!(Said::of(answer).await.body, "");
+    broker.ended().await;
+}
+
+#[tokio::test]
+async fn while_it_drains_nothing_new_is_begun() {
+    let mut broker = Harness::start().await;
+    // Requests that are half there when the drain begins.
+    let mut mcp = broker.raw(b"POST /mcp HTTP/1.1\r\nhost: mcp.example\r\n").await;
+    let mut ready = broker.raw(b"GET /readyz HTTP/1.1\r\n").await;
+    // Their connections have been accepted, since later ones have been served.
+    assert_eq!(broker.send(get("/readyz")).await.status, 200);
+    let slow = broker.raw(
+        b"POST /mcp HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer good\r\n\
+          content-type: application/json\r\ncontent-length: 4\r\n\r\nslow",
+    );
+    let slow = slow.await;
+    broker.mcp.begun.notified().await;
+    broker.shutdown.cancel();
+    let refused = async { while TcpStream::connect(broker.addr).await.is_ok() {} };
+    timeout(PATIENCE, refused).await.expect("the listener closes");
+    for stream in [&mut mcp, &mut ready] {
+        stream.write_all(b"\r\n").await.expect("the connection is still there");
+        let said = rest(stream).await.to_lowercase();
+        assert!(said.starts_with("http/1.1 503"), "{said}");
+        assert!(said.contains("connection: close"), "{said}");
+    }
+    let begun = broker
+        .journal
+        .entries()
+        .iter()
+        .filter(|entry| entry.starts_with("POST"))
+        .count();
+    assert_eq!(begun, 1);
+    broker.mcp.release.send_replace(true);
+    drop(slow);
+    broker.ended().await;
+}
+
+#[tokio::test]
+async fn what_does_not_end_is_cut_at_the_deadline() {
+    let mut config = config("https://mcp.example");
+    config.drain_deadline = Duration::from_millis(50);
+    config.stop_deadline = Duration::from_millis(50);
+    let mut broker = Harness::with(config).await;
+    let mut stuck = broker
+        .raw(
+            b"POST /mcp HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer good\r\n\
+              content-type: application/json\r\ncontent-length: 4\r\n\r\nslow",
+        )
+        .await;
+    broker.mcp.begun.notified().await;
+    broker.shutdown.cancel();
+    broker.ended().await;
+    assert_eq!(broker.journal.entries().last().expect("an entry"), "drain");
+    let mut byte = [0; 1];
+    assert!(
+        matches!(stuck.read(&mut byte).await, Ok(0) | Err(_)),
+        "the connection is gone"
+    );
+    assert_eq!(broker.mcp.release.receiver_count(), 0, "and so is the exchange");
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_hold_the_end_up() {
+    let mut broker = Harness::start().await;
+    let _silent = broker.raw(b"").await;
+    let mut kept = broker.raw(b"GET /readyz HTTP/1.1\r\n\r\n").await;
+    let mut head = [0; 12];
+    kept.read_exact(&mut head).await.expect("an answer");
+    let _h2 = broker.h2().await;
+    broker.shutdown.cancel();
+    broker.ended().await;
+}

@@ -1,0 +1,320 @@
+//! A broker on a loopback port, what stands behind it, and clients.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use broker::{
+    Broker, BuildInfo, Config, PublicUrl, ServeError,
+    ports::{Authority, Body, BoxError, BoxFuture, McpService, Probe},
+};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header, request};
+use http_body_util::{
+    BodyExt, Full,
+    channel::{Channel, Sender},
+};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+/// A test that waits longer than this for anything has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the doubles were asked, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Journal(Mutex<Vec<String>>);
+
+/// Knows one bearer: `good`.
+#[derive(Debug)]
+struct OneBearer(Arc<Journal>);
+
+/// Does what the body of the request says.
+#[derive(Debug)]
+pub(crate) struct ScriptedMcp {
+    journal: Arc<Journal>,
+    /// Told when a `slow` exchange has begun.
+    pub(crate) begun: Notify,
+    /// Lets `slow` exchanges finish.
+    pub(crate) release: watch::Sender<bool>,
+    streams: Mutex<Vec<Sender<Bytes, BoxError>>>,
+}
+
+/// Works as long as it is told to.
+#[derive(Debug)]
+pub(crate) struct Switch(pub(crate) watch::Sender<bool>);
+
+pub(crate) struct Harness {
+    pub(crate) addr: SocketAddr,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) mcp: Arc<ScriptedMcp>,
+    pub(crate) store: Arc<Switch>,
+    pub(crate) shutdown: CancellationToken,
+    server: JoinSet<Result<(), ServeError>>,
+}
+
+/// An answer as a test looks at it.
+pub(crate) struct Said {
+    pub(crate) status: u16,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: String,
+}
+
+pub(crate) fn config(public_url: &str) -> Config {
+    let build = BuildInfo {
+        version: "1.2.3".into(),
+        revision: "abc".into(),
+    };
+    Config::new(PublicUrl::parse(public_url).expect("a URL"), build)
+}
+
+impl Harness {
+    pub(crate) async fn start() -> Self {
+        Self::with(config("https://mcp.example")).await
+    }
+
+    pub(crate) async fn with(config: Config) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let addr = listener.local_addr().expect("an address");
+        let journal = Arc::new(Journal::default());
+        let mcp = Arc::new(ScriptedMcp {
+            journal: Arc::clone(&journal),
+            begun: Notify::new(),
+            release: watch::Sender::new(false),
+            streams: Mutex::default(),
+        });
+        let store = Arc::new(Switch(watch::Sender::new(true)));
+        let authority = Arc::new(OneBearer(Arc::clone(&journal)));
+        let probes: Vec<Arc<dyn Probe>> = vec![Arc::clone(&store) as _];
+        let broker = Broker::new(config, authority, Arc::clone(&mcp) as _, probes);
+        let shutdown = CancellationToken::new();
+        let mut server = JoinSet::new();
+        let asked = shutdown.clone();
+        server.spawn(async move { broker.serve(listener, asked).await });
+        Self {
+            addr,
+            journal,
+            mcp,
+            store,
+            shutdown,
+            server,
+        }
+    }
+
+    /// Waits until the broker has come to its end.
+    pub(crate) async fn ended(&mut self) {
+        let ended = timeout(PATIENCE, self.server.join_next())
+            .await
+            .expect("an end in time");
+        ended.expect("a server").expect("no panic").expect("no error");
+    }
+
+    /// Sends a request over a connection of its own.
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Said {
+        Said::of(self.answer(request).await).await
+    }
+
+    /// The head of the answer, with the body still to come.
+    pub(crate) async fn answer(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
+        let stream = TcpStream::connect(self.addr).await.expect("a connection");
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
+        let (mut sender, connection) = handshake.await.expect("HTTP/1.1");
+        let driver = tokio_util::task::TaskTracker::new();
+        driver.spawn(connection);
+        timeout(PATIENCE, sender.send_request(request))
+            .await
+            .expect("an answer")
+            .expect("an answer")
+    }
+
+    /// Sends a request over HTTP/2.
+    pub(crate) async fn send_h2(&self, request: Request<Full<Bytes>>) -> Said {
+        let mut sender = self.h2().await;
+        let answer = timeout(PATIENCE, sender.send_request(request)).await;
+        Said::of(answer.expect("an answer in time").expect("an answer")).await
+    }
+
+    pub(crate) async fn h2(&self) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+        let stream = TcpStream::connect(self.addr).await.expect("a connection");
+        let io = TokioIo::new(stream);
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+        let (sender, connection) = handshake.await.expect("HTTP/2");
+        let driver = tokio_util::task::TaskTracker::new();
+        driver.spawn(connection);
+        sender
+    }
+
+    pub(crate) async fn raw(&self, bytes: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(self.addr).await.expect("a connection");
+        stream.write_all(bytes).await.expect("a write");
+        stream
+    }
+}
+
+impl Said {
+    pub(crate) async fn of(response: Response<Incoming>) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = timeout(PATIENCE, body.collect())
+            .await
+            .expect("an end")
+            .expect("a body");
+        Self {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body: String::from_utf8(body.to_bytes().into()).expect("UTF-8"),
+        }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        Some(self.headers.get(name)?.to_str().expect("text"))
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).expect("JSON")
+    }
+}
+
+/// A POST to `/mcp` that passes every check.
+pub(crate) fn good(body: &str) -> Request<Full<Bytes>> {
+    Request::builder()
+        .method("POST")
+        .uri("/mcp")
+        .header("host", "mcp.example")
+        .header("authorization", "Bearer good")
+        .header("accept", "application/json, text/event-stream")
+        .header("content-type", "application/json")
+        .body(Full::from(body.to_owned()))
+        .expect("a request")
+}
+
+/// A GET without a body.
+pub(crate) fn get(path: &str) -> Request<Full<Bytes>> {
+    let request = Request::builder().uri(path).header("host", "mcp.example");
+    request.body(Full::default()).expect("a request")
+}
+
+/// Everything that comes until the broker closes the connection.
+pub(crate) async fn rest(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // A reset is an end as well.
+    let read = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
+    drop(read.expect("the connection is closed in time"));
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+impl Journal {
+    pub(crate) fn entries(&self) -> Vec<String> {
+        self.0.lock().expect("a lock").clone()
+    }
+
+    fn note(&self, entry: String) {
+        self.0.lock().expect("a lock").push(entry);
+    }
+}
+
+impl Authority for OneBearer {
+    fn authenticate<'a>(&'a self, parts: &'a mut request::Parts) -> BoxFuture<'a, Result<(), Response<Body>>> {
+        Box::pin(async {
+            self.0.note("authenticate".into());
+            let bearer = parts.headers.get(header::AUTHORIZATION);
+            if bearer.is_some_and(|value| value == "Bearer good") {
+                parts.extensions.insert("the caller");
+                return Ok(());
+            }
+            let mut response = answer(StatusCode::UNAUTHORIZED, "who?");
+            let challenge = header::HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            Err(response)
+        })
+    }
+
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
+        Box::pin(async move {
+            let said = format!("{} {} {}", request.method(), request.uri(), request.body().len());
+            self.0.note(said.clone());
+            answer(StatusCode::OK, &said)
+        })
+    }
+}
+
+impl McpService for ScriptedMcp {
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
+        Box::pin(async move {
+            let caller = request.extensions().get::<&str>().copied().unwrap_or("nobody");
+            let said = format!(
+                "{} {} {} from {caller}",
+                request.method(),
+                request.uri(),
+                request.body().len()
+            );
+            self.journal.note(said.clone());
+            if request.method() == http::Method::GET {
+                return self.stream();
+            }
+            match &request.body()[..] {
+                b"slow" => {
+                    self.begun.notify_one();
+                    let mut release = self.release.subscribe();
+                    release
+                        .wait_for(|go| *go)
+                        .await
+                        .expect("the double outlives its exchanges");
+                }
+                b"stream" => return self.stream(),
+                b"panic" => panic!("as the test says"),
+                _ => {}
+            }
+            answer(StatusCode::OK, &said)
+        })
+    }
+
+    fn drain(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.journal.note("drain".into());
+            self.streams.lock().expect("a lock").clear();
+        })
+    }
+}
+
+impl ScriptedMcp {
+    fn stream(&self) -> Response<Body> {
+        let (sender, body) = Channel::new(1);
+        self.streams.lock().expect("a lock").push(sender);
+        self.begun.notify_one();
+        let mut response = Response::new(body.boxed_unsync());
+        let kind = header::HeaderValue::from_static("text/event-stream");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+
+    pub(crate) fn end_streams(&self) {
+        self.streams.lock().expect("a lock").clear();
+    }
+}
+
+impl Probe for Switch {
+    fn name(&self) -> &'static str {
+        "store"
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), BoxError>> {
+        let works = *self.0.borrow();
+        Box::pin(async move { if works { Ok(()) } else { Err("SECRET-REASON".into()) } })
+    }
+}
+
+fn answer(status: StatusCode, text: &str) -> Response<Body> {
+    let body = Full::from(text.to_owned()).map_err(|never| match never {});
+    let mut response = Response::new(body.boxed_unsync());
+    *response.status_mut() = status;
+    response
+}

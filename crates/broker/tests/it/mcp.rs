@@ -1,0 +1,200 @@
+//! The gate of `/mcp`: each refusal, and the order of the checks.
+
+use bytes::Bytes;
+use http::{HeaderValue, Request};
+use http_body_util::Full;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::harness::{Harness, Said, config, get, good, rest};
+
+fn with(name: &'static str, value: &str) -> Request<Full<Bytes>> {
+    let mut request = good("{}");
+    request
+        .headers_mut()
+        .insert(name, HeaderValue::from_str(value).expect("a value"));
+    request
+}
+
+fn without(name: &'static str) -> Request<Full<Bytes>> {
+    let mut request = good("{}");
+    request.headers_mut().remove(name);
+    request
+}
+
+/// The body is a JSON-RPC error without an id: nothing of the request's body was read.
+fn assert_refused(said: &Said, status: u16) {
+    assert_eq!(said.status, status, "{}", said.body);
+    assert_eq!(said.header("content-type"), Some("application/json"));
+    let body = said.json();
+    assert_eq!(body["jsonrpc"], "2.0");
+    assert!(body["error"]["code"].is_i64() && body["error"]["message"].is_string());
+    assert!(body.get("id").is_none());
+}
+
+#[tokio::test]
+async fn a_good_request_reaches_the_service_with_its_caller() {
+    let broker = Harness::start().await;
+    let said = broker.send(good("{}")).await;
+    assert_eq!((said.status, said.body.as_str()), (200, "POST /mcp 2 from the caller"));
+    assert_eq!(said.header("x-content-type-options"), Some("nosniff"));
+    let entries = broker.journal.entries();
+    assert_eq!(entries, ["authenticate", "POST /mcp 2 from the caller"]);
+}
+
+#[tokio::test]
+async fn both_versions_of_http_are_served() {
+    let broker = Harness::start().await;
+    let mut request = good("{}");
+    *request.uri_mut() = "http://mcp.example/mcp".parse().expect("a URL");
+    request.headers_mut().remove("host");
+    let said = broker.send_h2(request).await;
+    assert_eq!((said.status, said.body.as_str()), (200, "POST /mcp 2 from the caller"));
+}
+
+#[tokio::test]
+async fn host_and_origin_are_checked_before_anything_else() {
+    let broker = Harness::start().await;
+    assert_refused(&broker.send(with("host", "evil.example")).await, 403);
+    assert_refused(&broker.send(with("host", "a b")).await, 400);
+    assert_refused(&broker.send(with("origin", "https://evil.example")).await, 403);
+    assert_refused(&broker.send(with("origin", "null")).await, 403);
+    let mut h2 = good("{}");
+    *h2.uri_mut() = "http://evil.example/mcp".parse().expect("a URL");
+    h2.headers_mut().remove("host");
+    assert_refused(&broker.send_h2(h2).await, 403);
+    assert!(broker.journal.entries().is_empty());
+    assert_eq!(broker.send(with("origin", "https://mcp.example")).await.status, 200);
+}
+
+#[tokio::test]
+async fn configured_hosts_and_origins_are_served() {
+    let mut config = config("https://mcp.example");
+    config.allowed_hosts = vec!["inner.example".into()];
+    config.allowed_origins = vec!["https://app.example".into()];
+    let broker = Harness::with(config).await;
+    assert_eq!(broker.send(with("host", "inner.example:8080")).await.status, 200);
+    assert_eq!(broker.send(with("origin", "https://app.example")).await.status, 200);
+}
+
+#[tokio::test]
+async fn without_a_host_nothing_is_served_but_health() {
+    let broker = Harness::start().await;
+    let mut stream = broker.raw(b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n").await;
+    assert!(rest(&mut stream).await.starts_with("HTTP/1.1 400"));
+    let mut stream = broker.raw(b"GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n").await;
+    assert!(rest(&mut stream).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn without_a_bearer_the_authority_answers_whatever_else_is_wrong() {
+    let broker = Harness::start().await;
+    for method in ["POST", "GET", "DELETE", "OPTIONS", "PUT"] {
+        let mut request = get("/mcp");
+        *request.method_mut() = method.parse().expect("a method");
+        request
+            .headers_mut()
+            .insert("accept", HeaderValue::from_static("image/png"));
+        let said = broker.send(request).await;
+        assert_eq!((said.status, said.body.as_str()), (401, "who?"), "{method}");
+        assert_eq!(said.header("www-authenticate"), Some("Bearer"));
+    }
+    assert!(broker.journal.entries().iter().all(|entry| entry == "authenticate"));
+}
+
+#[tokio::test]
+async fn the_body_of_a_stranger_is_never_read() {
+    let broker = Harness::start().await;
+    // A server that reads the body says "100 Continue" first (RFC 9110 section 10.1.1).
+    let head = |bearer: &str| {
+        format!(
+            "POST /mcp HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer {bearer}\r\n\
+             content-type: application/json\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n"
+        )
+    };
+    let mut stream = broker.raw(head("bad").as_bytes()).await;
+    let said = rest(&mut stream).await;
+    assert!(said.starts_with("HTTP/1.1 401"), "{said}");
+
+    let mut stream = broker.raw(head("good").as_bytes()).await;
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).await.expect("an interim answer");
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"{}").await.expect("a write");
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).await.expect("an answer");
+    assert_eq!(&first, b"HTTP/1.1 200");
+}
+
+#[tokio::test]
+async fn other_methods_are_refused_with_those_that_work() {
+    let broker = Harness::start().await;
+    for method in ["OPTIONS", "PUT", "PATCH", "HEAD"] {
+        let mut request = good("{}");
+        *request.method_mut() = method.parse().expect("a method");
+        let said = broker.send(request).await;
+        assert_eq!(said.status, 405, "{method}");
+        assert_eq!(said.header("allow"), Some("GET, POST, DELETE"));
+    }
+}
+
+#[tokio::test]
+async fn media_types_have_to_fit() {
+    let broker = Harness::start().await;
+    for accept in ["application/json", "text/event-stream", "text/html", "*/*;q=0"] {
+        assert_refused(&broker.send(with("accept", accept)).await, 406);
+    }
+    for accept in [
+        "*/*",
+        "application/*, text/*",
+        "TEXT/Event-Stream;x=1, application/json;q=0.1",
+    ] {
+        assert_eq!(broker.send(with("accept", accept)).await.status, 200, "{accept}");
+    }
+    assert_eq!(broker.send(without("accept")).await.status, 200);
+    for kind in ["text/plain", "application/jsonp", "application/x-www-form-urlencoded"] {
+        assert_refused(&broker.send(with("content-type", kind)).await, 415);
+    }
+    assert_refused(&broker.send(without("content-type")).await, 415);
+    assert_refused(&broker.send(with("content-encoding", "gzip")).await, 415);
+    let utf8 = "Application/JSON; charset=utf-8";
+    assert_eq!(broker.send(with("content-type", utf8)).await.status, 200);
+
+    let mut listen = with("accept", "application/json");
+    *listen.method_mut() = http::Method::GET;
+    assert_refused(&broker.send(listen).await, 406);
+    let mut delete = without("accept");
+    *delete.method_mut() = http::Method::DELETE;
+    delete.headers_mut().remove("content-type");
+    assert_eq!(broker.send(delete).await.body, "DELETE /mcp 0 from the caller");
+}
+
+#[tokio::test]
+async fn a_panic_ends_its_own_exchange_and_nothing_else() {
+    let broker = Harness::start().await;
+    assert_refused(&broker.send(good("panic")).await, 500);
+    assert_eq!(broker.send(good("{}")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_takes_its_exchange_along() {
+    let broker = Harness::start().await;
+    let body = "slow";
+    let head = "POST /mcp HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer good\r\n\
+                content-type: application/json\r\ncontent-length: 4\r\n\r\n";
+    let stream = broker.raw(format!("{head}{body}").as_bytes()).await;
+    broker.mcp.begun.notified().await;
+    assert_eq!(broker.mcp.release.receiver_count(), 1);
+    drop(stream);
+    broker.mcp.release.closed().await;
+}
+
+#[tokio::test]
+async fn a_stranger_with_a_large_body_still_hears_why() {
+    let broker = Harness::start().await;
+    for size in [10, 10_000, 100_000, 3_000_000] {
+        let mut request = good(&"x".repeat(size));
+        request.headers_mut().remove("authorization");
+        let said = broker.send(request).await;
+        assert_eq!(said.status, 401, "{size}");
+    }
+}

@@ -1,0 +1,142 @@
+//! Everything but `/mcp`: the authority's routes, health, the root, prefixes.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+
+use crate::harness::{Harness, config, get};
+
+fn head(path: &str) -> Request<Full<Bytes>> {
+    let mut request = get(path);
+    *request.method_mut() = http::Method::HEAD;
+    request
+}
+
+#[tokio::test]
+async fn oauth_and_well_known_are_the_authoritys() {
+    let broker = Harness::start().await;
+    for (path, seen) in [
+        ("/oauth/authorize?a=b%20c", "GET /oauth/authorize?a=b%20c 0"),
+        (
+            "/.well-known/oauth-protected-resource",
+            "GET /.well-known/oauth-protected-resource 0",
+        ),
+        (
+            "/.well-known/oauth-protected-resource/mcp",
+            "GET /.well-known/oauth-protected-resource/mcp 0",
+        ),
+    ] {
+        let said = broker.send(get(path)).await;
+        assert_eq!((said.status, said.body.as_str()), (200, seen));
+    }
+    let mut form = get("/oauth/token");
+    *form.method_mut() = http::Method::POST;
+    *form.body_mut() = Full::from("grant_type=x");
+    assert_eq!(broker.send(form).await.body, "POST /oauth/token 12");
+}
+
+#[tokio::test]
+async fn a_prefix_is_taken_off_and_the_root_still_works() {
+    let broker = Harness::with(config("https://mcp.example/a/b")).await;
+    for (path, seen) in [
+        ("/a/b/oauth/token?x=1", "GET /oauth/token?x=1 0"),
+        ("/oauth/token", "GET /oauth/token 0"),
+        (
+            "/a/b/.well-known/openid-configuration",
+            "GET /.well-known/openid-configuration 0",
+        ),
+        (
+            "/.well-known/oauth-protected-resource/a/b/mcp",
+            "GET /.well-known/oauth-protected-resource/a/b/mcp 0",
+        ),
+    ] {
+        assert_eq!(broker.send(get(path)).await.body, seen);
+    }
+    assert_eq!(broker.send(get("/a/b/mcp")).await.status, 401);
+    assert!(
+        broker
+            .send(get("/a/b"))
+            .await
+            .body
+            .contains("https://mcp.example/a/b/mcp")
+    );
+    assert_eq!(broker.send(get("/a/bmcp")).await.status, 404);
+}
+
+#[tokio::test]
+async fn the_host_is_checked_everywhere_but_for_health() {
+    let broker = Harness::start().await;
+    for (path, status) in [
+        ("/", 403),
+        ("/oauth/token", 403),
+        ("/.well-known/oauth-authorization-server", 403),
+        ("/nowhere", 403),
+        ("/healthz", 200),
+        ("/readyz", 200),
+    ] {
+        let mut request = get(path);
+        request
+            .headers_mut()
+            .insert("host", "10.0.0.7:8080".parse().expect("a host"));
+        assert_eq!(broker.send(request).await.status, status, "{path}");
+    }
+    assert!(broker.journal.entries().is_empty());
+}
+
+#[tokio::test]
+async fn health_tells_the_build_and_each_probe_but_no_reason() {
+    let broker = Harness::start().await;
+    let said = broker.send(get("/healthz")).await;
+    assert_eq!(said.status, 200);
+    let expected = serde_json::json!({
+        "status": "ok", "version": "1.2.3", "revision": "abc", "probes": {"store": "ok"},
+    });
+    assert_eq!(said.json(), expected);
+    broker.store.0.send_replace(false);
+    let said = broker.send(get("/healthz")).await;
+    assert_eq!((said.status, &said.json()["probes"]["store"]), (503, &"failed".into()));
+    assert!(!said.body.contains("SECRET"));
+}
+
+#[tokio::test]
+async fn the_root_says_what_this_is() {
+    let broker = Harness::start().await;
+    let said = broker.send(get("/")).await;
+    assert_eq!(said.status, 200);
+    assert!(said.body.contains("https://mcp.example/mcp"));
+    assert_eq!(said.header("x-content-type-options"), Some("nosniff"));
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_refused() {
+    let broker = Harness::start().await;
+    for path in ["/metrics", "/mcp/", "/oauth", "/favicon.ico"] {
+        assert_eq!(broker.send(get(path)).await.status, 404, "{path}");
+    }
+    let mut post = get("/");
+    *post.method_mut() = http::Method::POST;
+    let said = broker.send(post).await;
+    assert_eq!((said.status, said.header("allow")), (405, Some("GET, HEAD")));
+}
+
+#[tokio::test]
+async fn head_says_what_get_would_without_the_body() {
+    let broker = Harness::start().await;
+    for path in [
+        "/",
+        "/healthz",
+        "/readyz",
+        "/.well-known/oauth-authorization-server",
+        "/nowhere",
+    ] {
+        let full = broker.send(get(path)).await;
+        let mut over_h2 = head(path);
+        *over_h2.uri_mut() = format!("http://mcp.example{path}").parse().expect("a URL");
+        over_h2.headers_mut().remove("host");
+        for short in [broker.send(head(path)).await, broker.send_h2(over_h2).await] {
+            assert_eq!((short.status, short.body.as_str()), (full.status, ""), "{path}");
+            let length = full.body.len().to_string();
+            assert_eq!(short.header("content-length"), Some(length.as_str()));
+        }
+    }
+}
