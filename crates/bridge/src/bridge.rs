@@ -70,7 +70,8 @@ impl Bridge {
     /// Serves one HTTP exchange of the session.
     ///
     /// A POST is answered with JSON or with an event stream, a GET with an event stream, anything else with 405. Once the server is
-    /// gone a request is answered with a JSON-RPC error that carries its id. Dropping the future, or the body,
+    /// gone a request is answered with a JSON-RPC error that carries its id, and the response is marked with
+    /// [`ServerEnded`](crate::ServerEnded). The answer to `initialize` is waited for and never becomes a stream by silence. Dropping the future, or the body,
     /// hangs up: the server's answer is dropped when it comes, and nothing is cancelled.
     pub async fn serve(&self, request: Request<Bytes>) -> Response<Body> {
         exchange::serve(&self.shared, &self.config, request).await

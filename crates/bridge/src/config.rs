@@ -20,7 +20,7 @@ pub struct Config {
     pub cancel_grace: Duration,
     /// How long a request of the server waits for a client to listen before the server gets an error.
     pub listener_timeout: Duration,
-    /// How long the replay of a handshake may take.
+    /// How long the replay of a handshake may take, and the answer to `initialize` before it becomes a stream.
     pub handshake_timeout: Duration,
     /// How many requests of the client may be in flight; one more is refused with 429.
     pub max_in_flight: usize,

@@ -3,7 +3,7 @@
 //! Origin, authentication, session, media types and the size of the body have been dealt with before. Ending the
 //! session is not a matter of the bridge, so DELETE is refused.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -20,6 +20,11 @@ use crate::{
     shared::{Outlet, Shared},
     sse::EventStream,
 };
+
+/// Marks, in the extensions of a response to a request, that the server had ended by then. The body says so to the client;
+/// this says it to whoever decides what becomes of the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerEnded;
 
 /// Serves one exchange. Dropping the future hangs up on the exchange and nothing else.
 pub(crate) async fn serve(shared: &Arc<Shared>, config: &Config, request: Request<Bytes>) -> Response<Body> {
@@ -46,7 +51,10 @@ pub(crate) async fn serve(shared: &Arc<Shared>, config: &Config, request: Reques
 async fn post(shared: &Arc<Shared>, config: &Config, headers: &HeaderMap, message: Envelope) -> Response<Body> {
     match message.kind().clone() {
         Kind::Request { id, method } => match ask(shared, headers, message, &id, &method) {
-            Ok(outlet) => answer(config, outlet, &id).await,
+            Ok(outlet) => {
+                let response = answer(config, patience(config, &method), outlet, &id).await;
+                mark_ended(shared, response)
+            }
             Err(refusal) => respond::refused(&refusal, Some(&id)),
         },
         Kind::Notification { method } => {
@@ -71,9 +79,27 @@ fn ask(shared: &Arc<Shared>, headers: &HeaderMap, message: Envelope, id: &Id, me
     Ok(Outlet::new(shared, stream))
 }
 
+/// How long an answer may take before it becomes a stream. The one to `initialize` is waited for: a session is worth its id
+/// only if the server has said yes, and a stream would have to begin before that is known.
+fn patience(config: &Config, method: &str) -> Duration {
+    if method == "initialize" {
+        config.handshake_timeout
+    } else {
+        config.json_patience
+    }
+}
+
+/// Marks an answer that came after the server's end.
+fn mark_ended(shared: &Shared, mut response: Response<Body>) -> Response<Body> {
+    if shared.step(|machine| machine.has_ended()) {
+        response.extensions_mut().insert(ServerEnded);
+    }
+    response
+}
+
 /// An answer that comes first is JSON; anything before it, or a while of silence, makes a stream.
-async fn answer(config: &Config, outlet: Outlet, id: &Id) -> Response<Body> {
-    let first = match timeout(config.json_patience, outlet.next()).await {
+async fn answer(config: &Config, patience: Duration, outlet: Outlet, id: &Id) -> Response<Body> {
+    let first = match timeout(patience, outlet.next()).await {
         Ok(Some(event)) if event.last => return respond::message(StatusCode::OK, event.line),
         Ok(Some(event)) => Some(event),
         // A stream of a request ends with its answer, so this is only for the sake of saying something.

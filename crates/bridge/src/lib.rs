@@ -45,6 +45,7 @@ pub use self::{
     bridge::Bridge,
     config::{Config, Limits},
     error::{ConnectError, SnapshotError},
+    exchange::ServerEnded,
     faults::Fault,
     legacy::Snapshot,
 };

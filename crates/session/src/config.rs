@@ -17,7 +17,7 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How often idle sessions are looked for.
     pub reap_interval: Duration,
-    /// How long a backend may take to start.
+    /// How long a backend may take to start: from the order to spawn it to its answer to `initialize`.
     pub start_timeout: Duration,
     /// How long [`Registry::stop`](crate::Registry::stop) waits for the backends.
     pub stop_deadline: Duration,

@@ -103,7 +103,7 @@ async fn without_session(
         | Message::OneWay => {
             return Err(Refusal::NoSessionId);
         }
-        Message::Malformed => return Err(Refusal::Malformed),
+        Message::Malformed { .. } => return Err(Refusal::Malformed),
         Message::NotJson => return Err(Refusal::NotJson),
     }
     open::open(shared, caller, request).await

@@ -8,14 +8,17 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     caps::{Full, Slot},
     exchange,
     id::SessionId,
     keeper::{self, StartError},
-    ports::{Body, Caller, SpawnError, UserId},
+    ports::{BackendGone, Body, Caller, SpawnError, UserId},
     refusal::{Holder, Refusal, whole},
     registry::Shared,
     seat::{Pin, Session},
@@ -45,6 +48,7 @@ pub(crate) async fn open(
     caller: Caller,
     request: Request<Bytes>,
 ) -> Result<Response<Body>, Refusal> {
+    let begun = Instant::now();
     let slot = take_slot(shared, &caller.user)?;
     let id = SessionId::draw().map_err(|error| {
         tracing::error!(%error, "no session can be opened");
@@ -66,7 +70,14 @@ pub(crate) async fn open(
         outcome.map_err(|error| opening.refusal(&error))?
     };
 
-    let response = seat.backend.serve(exchange::outward(request)).await;
+    // Spawn and handshake share one limit: a server that never talks has not started.
+    let answer = timeout_at(
+        begun + shared.config.start_timeout,
+        seat.backend.serve(exchange::outward(request)),
+    );
+    let Ok(response) = answer.await else {
+        return Err(opening.refusal(&StartError::TimedOut));
+    };
     match judge(response).await {
         Judged::Open(mut response) => {
             let pin = opening.go_live()?;
@@ -88,6 +99,9 @@ enum Judged {
 /// A session is worth keeping if its handshake succeeded. A stream has not ended yet and gets the benefit of the doubt.
 async fn judge(mut response: Response<Body>) -> Judged {
     response.headers_mut().remove(MCP_SESSION_ID);
+    if response.extensions().get::<BackendGone>().is_some() {
+        return Judged::Broken;
+    }
     if response.status() != StatusCode::OK {
         return Judged::Refused(response);
     }

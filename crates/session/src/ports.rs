@@ -28,7 +28,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Serves one HTTP exchange of the session.
     ///
     /// The registry has already checked the session id and its owner. A backend whose server is gone still
-    /// answers: with a JSON-RPC error that carries the id of the request, never with silence.
+    /// answers: with a JSON-RPC error that carries the id of the request, never with silence, and marks the answer with
+    /// [`BackendGone`].
     /// Dropping the future abandons the exchange, not the server.
     fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>>;
 
@@ -43,6 +44,11 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// What a fresh backend must replay to stand in for this one; `None` before the handshake is complete.
     fn snapshot(&self) -> Option<Snapshot>;
 }
+
+/// Marks, in the extensions of a response, that the server was gone when it was made. So a backend that died at its
+/// `initialize` is told from a server that refused it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendGone;
 
 /// Makes backends: the extension point of the registry (a process, a container, a remote server).
 pub trait Spawner: fmt::Debug + Send + Sync + 'static {

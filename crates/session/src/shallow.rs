@@ -14,8 +14,9 @@ pub(crate) enum Message<'a> {
     Request { id: Id<'a>, method: Method<'a> },
     /// A notification, or an answer to a request of the server: nothing waits for what is said to it.
     OneWay,
-    /// JSON, but not one JSON-RPC 2.0 message as MCP defines it.
-    Malformed,
+    /// JSON, but not one JSON-RPC 2.0 message as MCP defines it. If it has something that is good as an id, then whoever sent it
+    /// may wait for an answer with that.
+    Malformed { id: Option<Id<'a>> },
     /// Not JSON.
     NotJson,
 }
@@ -55,7 +56,7 @@ impl<'a> Message<'a> {
             Ok(envelope) => envelope,
             // An object with a key twice, or no object at all: still JSON if it reads as one value.
             Err(error) if error.is_data() && serde_json::from_slice::<&RawValue>(body).is_ok() => {
-                return Self::Malformed;
+                return Self::Malformed { id: None };
             }
             Err(_) => return Self::NotJson,
         };
@@ -66,7 +67,8 @@ impl<'a> Message<'a> {
     pub(crate) fn id(&self) -> Option<Id<'a>> {
         match self {
             Self::Request { id, .. } => Some(*id),
-            Self::OneWay | Self::Malformed | Self::NotJson => None,
+            Self::Malformed { id } => *id,
+            Self::OneWay | Self::NotJson => None,
         }
     }
 }
@@ -78,9 +80,12 @@ pub(crate) fn is_success(answer: &[u8]) -> bool {
 
 impl<'a> Envelope<'a> {
     fn kind(&self) -> Message<'a> {
+        let malformed = Message::Malformed {
+            id: self.id.filter(|id| is_id(id)).map(|id| Id(id.get())),
+        };
         // JSON-RPC 2.0 section 4: "jsonrpc" must be exactly "2.0".
         if self.jsonrpc.map(RawValue::get) != Some("\"2.0\"") {
-            return Message::Malformed;
+            return malformed;
         }
         let answers = self.result.is_some() || self.error.is_some();
         match (self.method, self.id, answers) {
@@ -91,7 +96,7 @@ impl<'a> Envelope<'a> {
                 method: Method::of(method),
             },
             // MCP 2025-11-25, basic, "Requests": the id must not be null.
-            _ => Message::Malformed,
+            _ => malformed,
         }
     }
 }
@@ -138,6 +143,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_message_may_have_an_id_all_the_same() {
+        assert_eq!(id(r#"{"id":1}"#).as_deref(), Some("1"));
+        assert_eq!(
+            id(r#"{"jsonrpc":"1.0","id":"a","method":"b"}"#).as_deref(),
+            Some("\"a\"")
+        );
+        assert_eq!(id(r#"{"id":[1],"method":"b"}"#), None);
+    }
+
+    #[test]
     fn the_id_is_kept_byte_for_byte() {
         for written in [
             "0",
@@ -171,7 +186,7 @@ mod tests {
                     method: Method::Other(_),
                     ..
                 } => 'o',
-                Message::OneWay | Message::Malformed | Message::NotJson => '-',
+                Message::OneWay | Message::Malformed { .. } | Message::NotJson => '-',
             }
         };
         assert_eq!(method("initialize"), 'i');
@@ -209,7 +224,10 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#,
             r#"{"jsonrpc":"2.0","id":1}"#,
         ] {
-            assert_eq!(Message::parse(body.as_bytes()), Message::Malformed, "{body}");
+            assert!(
+                matches!(Message::parse(body.as_bytes()), Message::Malformed { .. }),
+                "{body}"
+            );
         }
         for body in [
             "",
