@@ -1,0 +1,7 @@
+//! How one crate's port is met by another crate: newtypes, each a translation and nothing more.
+
+pub mod authority;
+pub mod child;
+pub mod credentials;
+pub mod mcp;
+pub mod store;

@@ -1,0 +1,47 @@
+//! `broker`'s authority is `oauth`'s authorization server; its callers become `session`'s callers.
+
+use std::sync::Arc;
+
+use broker::ports::{Authority, Body, BoxFuture};
+use bytes::Bytes;
+use http::{Request, Response, request::Parts};
+use oauth::AuthorizationServer;
+use session::ports::{Caller, GrantId, UserId};
+
+use super::credentials::AccountCredentials;
+
+/// The authorization server as the HTTP face sees it.
+#[derive(Clone, Debug)]
+pub struct OAuthAuthority(pub AuthorizationServer);
+
+impl Authority for OAuthAuthority {
+    fn authenticate<'a>(&'a self, parts: &'a mut Parts) -> BoxFuture<'a, Result<(), Response<Body>>> {
+        Box::pin(async move {
+            let caller = self.0.authenticate(&parts.headers).await?;
+            parts.extensions.insert(session_caller(&caller));
+            Ok(())
+        })
+    }
+
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
+        Box::pin(self.0.serve(request))
+    }
+}
+
+/// The grant that a session is bound to, by its name.
+pub(super) fn grant_id(grant: &str) -> GrantId {
+    GrantId(Arc::from(grant))
+}
+
+/// The user of a session. Forgejo's numeric id is the key: logins can be changed.
+pub(super) fn user_id(user: i64) -> UserId {
+    UserId(Arc::from(user.to_string()))
+}
+
+fn session_caller(caller: &oauth::Caller) -> Caller {
+    Caller {
+        grant: grant_id(caller.grant()),
+        user: user_id(caller.user()),
+        credentials: Arc::new(AccountCredentials(caller.account())),
+    }
+}

@@ -1,0 +1,77 @@
+//! `broker`'s MCP service is `session`'s registry, and so is what `oauth` tells of ended grants.
+
+use std::sync::{Arc, OnceLock};
+
+use broker::ports::{Body, BoxFuture, McpService};
+use bytes::Bytes;
+use http::{Request, Response, header::WWW_AUTHENTICATE};
+use oauth::{AuthorizationServer, ports::GrantEvents};
+use session::{NeedsSignIn, Registry};
+
+use super::authority::{grant_id, user_id};
+
+/// The registry as the HTTP face sees it.
+#[derive(Clone, Debug)]
+pub struct RegistryService {
+    registry: Arc<Registry>,
+    server: AuthorizationServer,
+}
+
+/// Ends the sessions of a grant as soon as the grant has ended.
+///
+/// The authorization server is built before the registry, whose callers come from it: so the registry comes later.
+#[derive(Clone, Debug, Default)]
+pub struct EndSessions {
+    /// Set once, while the parts are wired and before anything is served.
+    registry: Arc<OnceLock<Arc<Registry>>>,
+}
+
+impl RegistryService {
+    /// A service of this registry; the authorization server says where to sign in.
+    #[must_use]
+    pub fn new(registry: Arc<Registry>, server: AuthorizationServer) -> Self {
+        Self { registry, server }
+    }
+}
+
+impl McpService for RegistryService {
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
+        Box::pin(async move {
+            let mut response = self.registry.serve(request).await;
+            if response.extensions().get::<NeedsSignIn>().is_some()
+                && let Some(challenge) = self.server.challenge()
+            {
+                response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            }
+            response
+        })
+    }
+
+    fn drain(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.registry.stop())
+    }
+}
+
+impl EndSessions {
+    /// Names the registry. Only the first call counts.
+    pub fn of(&self, registry: Arc<Registry>) {
+        if self.registry.set(registry).is_err() {
+            tracing::debug!("the registry was named before");
+        }
+    }
+}
+
+impl GrantEvents for EndSessions {
+    fn grant_ended(&self, grant: &str) {
+        if let Some(registry) = self.registry.get() {
+            // The call ends the sessions; the future would only wait for their children.
+            drop(registry.end_grant(&grant_id(grant)));
+        }
+    }
+
+    fn user_ended(&self, user: i64) {
+        if let Some(registry) = self.registry.get() {
+            drop(registry.end_user(&user_id(user)));
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! `broker`'s probe of the store is `oauth`'s.
+
+use broker::ports::{BoxError, BoxFuture, Probe};
+use oauth::AuthorizationServer;
+
+/// Whether the store answers.
+#[derive(Clone, Debug)]
+pub struct StoreProbe(pub AuthorizationServer);
+
+impl Probe for StoreProbe {
+    fn name(&self) -> &'static str {
+        "store"
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), BoxError>> {
+        Box::pin(async { Ok(self.0.probe().await?) })
+    }
+}

@@ -1,0 +1,101 @@
+//! The command line: what the operator may ask for, and the exit status of each answer.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    build,
+    config::{self, Config, Faults, Sources},
+    logging, serve,
+};
+
+/// The exit status for a bad command line or configuration (`EX_USAGE` of sysexits).
+const EX_USAGE: u8 = 64;
+
+/// Gives every user of a Forgejo instance their own authenticated MCP server at one URL.
+#[derive(Debug, Parser)]
+#[command(name = "forgejo-mcp-broker", version = build::VERSION, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    source: Source,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT (also without a command)
+    Serve(Source),
+    /// Read the configuration, tell everything that is wrong with it, and exit
+    Check(Source),
+}
+
+#[derive(Args, Debug)]
+struct Source {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Does what the command line says.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse_usage(&error),
+    };
+    match cli.command.unwrap_or(Command::Serve(cli.source)) {
+        Command::Serve(source) => match load(source) {
+            Ok(config) => start(config),
+            Err(faults) => refuse(&faults),
+        },
+        Command::Check(source) => match load(source) {
+            Ok(config) => approve(&config),
+            Err(faults) => refuse(&faults),
+        },
+    }
+}
+
+fn load(source: Source) -> Result<Config, Faults> {
+    config::load(&Sources::process(source.config))
+}
+
+fn start(config: Config) -> ExitCode {
+    logging::start(&config.log);
+    match serve::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(reason = format!("{error:#}"), "the broker stopped");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "the answer to `check` is for whoever asked, not for the log"
+)]
+fn approve(config: &Config) -> ExitCode {
+    println!(
+        "The configuration is sound: {} will serve {}.",
+        config.server.public_url, config.forgejo.url
+    );
+    ExitCode::SUCCESS
+}
+
+#[expect(clippy::print_stderr, reason = "logging is not set up without a configuration")]
+fn refuse(faults: &Faults) -> ExitCode {
+    eprintln!("{faults}");
+    ExitCode::from(EX_USAGE)
+}
+
+fn refuse_usage(error: &clap::Error) -> ExitCode {
+    // Where neither stream can be written to, the exit status still tells.
+    let _ = error.print();
+    if error.use_stderr() {
+        ExitCode::from(EX_USAGE)
+    } else {
+        ExitCode::SUCCESS
+    }
+}

@@ -1,0 +1,270 @@
+//! The table of all keys: what each is, its form, its default. The reader takes defaults from here and refuses keys
+//! that are not here; the reference is printed from here. So the three cannot drift apart.
+
+/// One key of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// The dotted path: `section.name`.
+    pub path: &'static str,
+    /// What a value looks like.
+    pub form: Form,
+    /// The default as TOML; `None` if the operator has to set the key.
+    pub default: Option<&'static str>,
+    /// What it means, for the reference.
+    pub text: &'static str,
+}
+
+/// The form of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Any text.
+    Text,
+    /// Text that is never printed. It has a twin `NAME_file` that names a file with the value.
+    Secret,
+    /// An absolute `http` or `https` URL.
+    Url,
+    /// `IP:PORT`.
+    Address,
+    /// A duration such as `"15m"` or `"1h 30m"`.
+    Duration,
+    /// A whole number above zero.
+    Count,
+    /// An array of texts.
+    List,
+    /// A table of texts.
+    Table,
+    /// An array of tables.
+    Tables,
+    /// A path, relative to the working directory.
+    Path,
+    /// One of these.
+    OneOf(&'static [&'static str]),
+}
+
+/// The keys that `[[oauth.clients]]` may hold.
+pub const CLIENT_KEYS: &[&str] = &[
+    "client_id",
+    "client_secret",
+    "client_secret_file",
+    "client_name",
+    "redirect_uris",
+];
+
+/// Every key, in the order of the reference.
+pub const KEYS: &[Key] = &[
+    key(
+        "server.listen",
+        Form::Address,
+        "\"127.0.0.1:8080\"",
+        "The address that the broker listens on.",
+    ),
+    key(
+        "server.public_url",
+        Form::Url,
+        "\"http://127.0.0.1:8080\"",
+        "The URL under which clients reach the broker; it is the OAuth issuer, and everything that the broker \
+         publishes derives from it, never from request headers. `https`, unless the host is a loopback address. It may have a path.",
+    ),
+    key(
+        "server.allowed_hosts",
+        Form::List,
+        "[]",
+        "Values of the `Host` header that are answered besides the host of `public_url`.",
+    ),
+    key(
+        "server.allowed_origins",
+        Form::List,
+        "[]",
+        "Values of the `Origin` header that are answered besides the origin of `public_url`: browser-based clients, \
+         such as `\"http://localhost:6274\"`.",
+    ),
+    key(
+        "server.drain_timeout",
+        Form::Duration,
+        "\"10s\"",
+        "After SIGTERM: how long exchanges in flight may take to finish.",
+    ),
+    required("forgejo.url", Form::Url, "The root URL of the Forgejo instance."),
+    required(
+        "forgejo.client_id",
+        Form::Text,
+        "The client id of the OAuth2 application that was registered there.",
+    ),
+    required("forgejo.client_secret", Form::Secret, "Its client secret."),
+    required(
+        "forgejo.scopes",
+        Form::List,
+        "What the broker asks each user for. At least one must be an API scope (`read:user`, `write:repository`, ...): \
+         Forgejo gives a token **without any API scope full access**, so the broker refuses to start with such a list. \
+         `read:user` is needed to know who signed in.",
+    ),
+    key(
+        "forgejo.allowed_users",
+        Form::List,
+        "[]",
+        "Logins that may sign in. Empty: everyone, or whom `allowed_orgs` lets in.",
+    ),
+    key(
+        "forgejo.allowed_orgs",
+        Form::List,
+        "[]",
+        "Organisations whose members may sign in; needs the scope `read:organization`. Empty: everyone, or whom \
+         `allowed_users` lets in.",
+    ),
+    key(
+        "child.command",
+        Form::Text,
+        "\"forgejo-mcp\"",
+        "The MCP server that is started for each session, without a shell.",
+    ),
+    key(
+        "child.args",
+        Form::List,
+        "[\"--transport\", \"stdio\", \"--url\", \"{forgejo_url}\"]",
+        "Its arguments. `{forgejo_url}` is replaced. `{access_token}` is refused here: arguments can be read by every \
+         user of the machine.",
+    ),
+    key(
+        "child.env",
+        Form::Table,
+        "{ FORGEJO_ACCESS_TOKEN = \"{access_token}\" }",
+        "Its environment variables, beside a short list of harmless ones that it inherits (`PATH`, `HOME`, `LANG`, ...). \
+         `{forgejo_url}` and `{access_token}` are replaced. Setting the key replaces the whole table.",
+    ),
+    key(
+        "child.start_timeout",
+        Form::Duration,
+        "\"30s\"",
+        "How long it may take to start.",
+    ),
+    key(
+        "child.stop_grace",
+        Form::Duration,
+        "\"5s\"",
+        "How long it may take to stop after SIGTERM before it is killed.",
+    ),
+    key(
+        "session.max_sessions",
+        Form::Count,
+        "256",
+        "How many sessions there may be in all (then 503).",
+    ),
+    key(
+        "session.max_sessions_per_user",
+        Form::Count,
+        "16",
+        "How many of them one user may have (then 429).",
+    ),
+    key(
+        "session.idle_timeout",
+        Form::Duration,
+        "\"15m\"",
+        "How long a session may be idle before its child is stopped.",
+    ),
+    key(
+        "session.reap_interval",
+        Form::Duration,
+        "\"30s\"",
+        "How often idle sessions are looked for.",
+    ),
+    key(
+        "session.rotate_interval",
+        Form::Duration,
+        "\"1m\"",
+        "How often tokens that are about to expire are looked for. Read and checked; it takes effect once live sessions are rotated.",
+    ),
+    key(
+        "session.refresh_lead",
+        Form::Duration,
+        "\"5m\"",
+        "A Forgejo token that has less than this left is renewed before a child is given it.",
+    ),
+    key(
+        "session.retain",
+        Form::Duration,
+        "\"24h\"",
+        "How long a session outlives its child. Read and checked; it takes effect once sessions are durable. Until then a \
+         session ends with its child.",
+    ),
+    key(
+        "session.unknown_status",
+        Form::OneOf(&["404", "410"]),
+        "410",
+        "The status for a session id that the broker does not know. 404 makes clients start anew; 410 tells unknown from ended.",
+    ),
+    key(
+        "oauth.access_token_ttl",
+        Form::Duration,
+        "\"1h\"",
+        "The lifetime of the access tokens that clients get.",
+    ),
+    key(
+        "oauth.refresh_token_ttl",
+        Form::Duration,
+        "\"30d\"",
+        "How long a refresh token may lie unused.",
+    ),
+    key(
+        "oauth.code_ttl",
+        Form::Duration,
+        "\"60s\"",
+        "The lifetime of authorization codes.",
+    ),
+    key(
+        "oauth.registration",
+        Form::OneOf(&["open", "closed"]),
+        "\"open\"",
+        "Whether clients may register themselves (RFC 7591). Closed: only `oauth.clients`.",
+    ),
+    key(
+        "oauth.clients",
+        Form::Tables,
+        "[]",
+        "Clients that need no registration: tables with `client_id`, `client_name`, `redirect_uris` and, for confidential \
+         ones, `client_secret` or `client_secret_file`.",
+    ),
+    key("store.path", Form::Path, "\"broker.db\"", "The SQLite database."),
+    key(
+        "store.key_file",
+        Form::Path,
+        "\"broker.key\"",
+        "The key that seals Forgejo's tokens in the database. It is made, readable by its owner only, if it does not exist. \
+         Back it up apart from the database: without it every user has to sign in again.",
+    ),
+    key(
+        "log.format",
+        Form::OneOf(&["pretty", "json"]),
+        "\"pretty\"",
+        "Lines for people, or one JSON object a line.",
+    ),
+    key(
+        "log.filter",
+        Form::Text,
+        "\"info\"",
+        "Which events are logged: `info`, or by part, such as `info,session=debug,child=warn`.",
+    ),
+];
+
+/// The key of a path.
+#[must_use]
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+const fn key(path: &'static str, form: Form, default: &'static str, text: &'static str) -> Key {
+    Key {
+        path,
+        form,
+        default: Some(default),
+        text,
+    }
+}
+
+const fn required(path: &'static str, form: Form, text: &'static str) -> Key {
+    Key {
+        path,
+        form,
+        default: None,
+        text,
+    }
+}

@@ -1,0 +1,204 @@
+//! From sources to a [`Config`]: each section in turn, then what only shows when keys are seen together.
+
+use std::time::Duration;
+
+use figment::value::Dict;
+use secrecy::SecretString;
+
+use super::{
+    Child, Config, Faults, Forgejo, Log, LogFormat, OAuth, PreRegistered, Registration, Server, Session, Sources,
+    Store, keys::CLIENT_KEYS, read::Reader, values,
+};
+use crate::{parts, template};
+
+/// Reads and checks a configuration.
+///
+/// # Errors
+///
+/// Every fault that there is, not only the first.
+pub fn load(sources: &Sources) -> Result<Config, Faults> {
+    let mut reader = Reader::new(sources.merge().map_err(|fault| Faults(vec![fault]))?);
+    let config = read(&mut reader);
+    // What the authorization server says of its part, but for keys that have stand-ins.
+    if let Err(errors) = parts::oauth(&config).validate() {
+        for error in errors.0 {
+            if !reader.has_fault(error.key) {
+                reader.refuse(error.key, error.fault);
+            }
+        }
+    }
+    reader.finish(config)
+}
+
+fn read(reader: &mut Reader) -> Config {
+    Config {
+        server: server(reader),
+        forgejo: forgejo(reader),
+        child: child(reader),
+        session: session(reader),
+        oauth: oauth(reader),
+        store: Store {
+            path: reader.path("store.path"),
+            key_file: reader.path("store.key_file"),
+        },
+        log: log(reader),
+    }
+}
+
+fn server(reader: &mut Reader) -> Server {
+    Server {
+        listen: reader.address("server.listen"),
+        public_url: reader.url("server.public_url"),
+        allowed_hosts: reader.list("server.allowed_hosts"),
+        allowed_origins: reader.list("server.allowed_origins"),
+        drain_timeout: reader.duration("server.drain_timeout"),
+    }
+}
+
+fn forgejo(reader: &mut Reader) -> Forgejo {
+    let forgejo = Forgejo {
+        url: reader.url("forgejo.url"),
+        client_id: reader.text("forgejo.client_id"),
+        client_secret: reader.secret("forgejo.client_secret"),
+        scopes: reader.list("forgejo.scopes"),
+        allowed_users: reader.list("forgejo.allowed_users"),
+        allowed_orgs: reader.list("forgejo.allowed_orgs"),
+    };
+    if reader.is_set("forgejo.scopes") {
+        if let Err(error) = oauth::forgejo::Scopes::new(forgejo.scopes.clone()) {
+            reader.refuse("forgejo.scopes", error.to_string());
+        } else if !forgejo.allowed_orgs.is_empty() && !may_read_organisations(&forgejo.scopes) {
+            reader.refuse("forgejo.allowed_orgs", "needs read:organization among forgejo.scopes");
+        }
+    }
+    forgejo
+}
+
+fn child(reader: &mut Reader) -> Child {
+    let child = Child {
+        command: reader.text("child.command"),
+        args: reader.list("child.args"),
+        env: reader
+            .table("child.env")
+            .into_iter()
+            .map(|(name, value)| (name, SecretString::from(value)))
+            .collect(),
+        start_timeout: positive(reader, "child.start_timeout"),
+        stop_grace: reader.duration("child.stop_grace"),
+    };
+    if child.command.is_empty() {
+        reader.refuse("child.command", "empty");
+    }
+    for argument in &child.args {
+        if let Err(reason) = template::check_argument(argument) {
+            reader.refuse("child.args", reason);
+        }
+    }
+    for (name, value) in &child.env {
+        if let Err(reason) = template::check_variable(name, value) {
+            reader.refuse("child.env", reason);
+        }
+    }
+    child
+}
+
+fn session(reader: &mut Reader) -> Session {
+    Session {
+        max_sessions: reader.count("session.max_sessions"),
+        max_sessions_per_user: reader.count("session.max_sessions_per_user"),
+        idle_timeout: positive(reader, "session.idle_timeout"),
+        reap_interval: positive(reader, "session.reap_interval"),
+        rotate_interval: positive(reader, "session.rotate_interval"),
+        refresh_lead: reader.duration("session.refresh_lead"),
+        retain: reader.duration("session.retain"),
+        unknown_status: if reader.one_of("session.unknown_status") == "404" {
+            404
+        } else {
+            410
+        },
+    }
+}
+
+fn oauth(reader: &mut Reader) -> OAuth {
+    OAuth {
+        access_token_ttl: reader.duration("oauth.access_token_ttl"),
+        refresh_token_ttl: reader.duration("oauth.refresh_token_ttl"),
+        code_ttl: reader.duration("oauth.code_ttl"),
+        registration: match reader.one_of("oauth.registration").as_str() {
+            "closed" => Registration::Closed,
+            _ => Registration::Open,
+        },
+        clients: reader
+            .tables("oauth.clients")
+            .iter()
+            .filter_map(|table| pre_registered(reader, table))
+            .collect(),
+    }
+}
+
+fn log(reader: &mut Reader) -> Log {
+    let filter = reader.text("log.filter");
+    if tracing_subscriber::EnvFilter::try_new(&filter).is_err() {
+        reader.refuse("log.filter", "is not a filter of log events");
+    }
+    let format = if reader.one_of("log.format") == "json" {
+        LogFormat::Json
+    } else {
+        LogFormat::Pretty
+    };
+    Log { format, filter }
+}
+
+fn positive(reader: &mut Reader, path: &str) -> Duration {
+    let duration = reader.duration(path);
+    if duration.is_zero() && reader.is_set(path) {
+        reader.refuse(path, "has to be longer than nothing");
+    }
+    duration
+}
+
+fn pre_registered(reader: &mut Reader, table: &Dict) -> Option<PreRegistered> {
+    client(table)
+        .map_err(|reason| reader.refuse("oauth.clients", reason))
+        .ok()
+}
+
+fn client(table: &Dict) -> Result<PreRegistered, String> {
+    if let Some(name) = table.keys().find(|name| !CLIENT_KEYS.contains(&name.as_str())) {
+        return Err(format!("unknown key {name}; a client has {}", CLIENT_KEYS.join(", ")));
+    }
+    let named = |name: &str, reason: String| format!("{name}: {reason}");
+    let text = |name: &str| {
+        table
+            .get(name)
+            .map(values::text)
+            .transpose()
+            .map_err(|reason| named(name, reason))
+    };
+    let required = |name: &str| {
+        text(name)?
+            .filter(|given| !given.is_empty())
+            .ok_or_else(|| format!("{name} is required"))
+    };
+    let secret = match (text("client_secret")?, text("client_secret_file")?) {
+        (Some(_), Some(_)) => return Err("client_secret is set together with client_secret_file".to_owned()),
+        (given, None) => given,
+        (None, Some(file)) => Some(values::secret_file(&file).map_err(|reason| named("client_secret_file", reason))?),
+    };
+    if secret.as_ref().is_some_and(String::is_empty) {
+        return Err("client_secret is empty".to_owned());
+    }
+    let uris = table.get("redirect_uris").ok_or("redirect_uris is required")?;
+    Ok(PreRegistered {
+        client_id: required("client_id")?,
+        client_secret: secret.map(SecretString::from),
+        client_name: required("client_name")?,
+        redirect_uris: values::list(uris).map_err(|reason| named("redirect_uris", reason))?,
+    })
+}
+
+fn may_read_organisations(scopes: &[String]) -> bool {
+    scopes
+        .iter()
+        .any(|scope| matches!(scope.as_str(), "read:organization" | "write:organization" | "all"))
+}

@@ -1,0 +1,119 @@
+//! What each crate is told of the configuration.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use broker::{BuildInfo, PublicUrl};
+use oauth::{
+    config::StaticClient,
+    forgejo::{ForgejoConfig, Scopes},
+};
+use session::UnknownStatus;
+use url::Url;
+
+use crate::{
+    adapters::child::Program,
+    build,
+    config::{Config, PreRegistered, Registration},
+};
+
+/// What children may take to be gone once their own grace is over: the kernel needs a moment to end them.
+const AFTER_GRACE: Duration = Duration::from_secs(5);
+
+pub(crate) fn forgejo(config: &Config) -> Result<ForgejoConfig> {
+    Ok(ForgejoConfig {
+        url: root(&config.forgejo.url),
+        client_id: config.forgejo.client_id.clone(),
+        client_secret: config.forgejo.client_secret.clone(),
+        scopes: Scopes::new(config.forgejo.scopes.clone())?,
+    })
+}
+
+pub(crate) fn oauth(config: &Config) -> oauth::Config {
+    let (oauth, forgejo) = (&config.oauth, &config.forgejo);
+    oauth::Config {
+        access_token_ttl: oauth.access_token_ttl,
+        refresh_token_ttl: oauth.refresh_token_ttl,
+        code_ttl: oauth.code_ttl,
+        refresh_lead: config.session.refresh_lead,
+        registration: match oauth.registration {
+            Registration::Open => oauth::config::Registration::Open,
+            Registration::Closed => oauth::config::Registration::Closed,
+        },
+        clients: oauth.clients.iter().map(static_client).collect(),
+        allowed_users: forgejo.allowed_users.clone(),
+        allowed_orgs: forgejo.allowed_orgs.clone(),
+        ..oauth::Config::new(root(&config.server.public_url))
+    }
+}
+
+pub(crate) fn supervisor(config: &Config) -> supervisor::Config {
+    supervisor::Config {
+        stop_grace: config.child.stop_grace,
+        ..supervisor::Config::new(std::env::vars_os())
+    }
+}
+
+pub(crate) fn program(config: &Config) -> Program {
+    Program {
+        command: config.child.command.clone().into(),
+        args: config.child.args.clone(),
+        env: config.child.env.clone(),
+        forgejo_url: root(&config.forgejo.url),
+    }
+}
+
+pub(crate) fn bridge(config: &Config) -> bridge::Config {
+    bridge::Config {
+        handshake_timeout: config.child.start_timeout,
+        ..bridge::Config::default()
+    }
+}
+
+pub(crate) fn session(config: &Config) -> session::Config {
+    let session = &config.session;
+    session::Config {
+        max_sessions: session.max_sessions,
+        max_sessions_per_user: session.max_sessions_per_user,
+        idle_timeout: session.idle_timeout,
+        reap_interval: session.reap_interval,
+        start_timeout: config.child.start_timeout,
+        stop_deadline: config.child.stop_grace + AFTER_GRACE,
+        unknown_status: if session.unknown_status == 404 {
+            UnknownStatus::NotFound
+        } else {
+            UnknownStatus::Gone
+        },
+        ..session::Config::default()
+    }
+}
+
+fn static_client(client: &PreRegistered) -> StaticClient {
+    StaticClient {
+        client_id: client.client_id.clone(),
+        client_secret: client.client_secret.clone(),
+        name: Some(client.client_name.clone()),
+        redirect_uris: client.redirect_uris.clone(),
+    }
+}
+
+pub(crate) fn broker(config: &Config) -> Result<broker::Config> {
+    let build = BuildInfo {
+        version: build::VERSION.to_owned(),
+        revision: build::REVISION.to_owned(),
+    };
+    let server = &config.server;
+    Ok(broker::Config {
+        allowed_hosts: server.allowed_hosts.clone(),
+        allowed_origins: server.allowed_origins.clone(),
+        drain_deadline: server.drain_timeout,
+        // Connections end after the sessions, which have their own deadline.
+        stop_deadline: config.child.stop_grace + 2 * AFTER_GRACE,
+        ..broker::Config::new(PublicUrl::parse(&root(&server.public_url))?, build)
+    })
+}
+
+/// A URL without the slash at its end: paths are added to it.
+fn root(url: &Url) -> String {
+    url.as_str().trim_end_matches('/').to_owned()
+}

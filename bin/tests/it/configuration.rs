@@ -1,0 +1,132 @@
+//! The program as an operator meets it: exit codes and what it says.
+
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const SOUND: &str = r#"
+[forgejo]
+url = "http://127.0.0.1:3000"
+client_id = "an-id"
+client_secret = "a-secret-of-the-operator"
+scopes = ["read:user"]
+"#;
+
+fn broker(arguments: &[&str], configuration: &str, environment: &[(&str, &str)]) -> Output {
+    let directory = TempDir::new().unwrap();
+    std::fs::write(directory.path().join("broker.toml"), configuration).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_forgejo-mcp-broker"))
+        .args(arguments)
+        .current_dir(directory.path())
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn check(configuration: &str, environment: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output = broker(&["check", "--config", "broker.toml"], configuration, environment);
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_sound_configuration_passes() {
+    assert_eq!(check(SOUND, &[]), (Some(0), String::new()));
+}
+
+#[test]
+fn every_fault_is_told_at_once_with_its_key_and_source() {
+    let faulty = r#"
+[server]
+listen = "here"
+public_url = "http://mcp.example.org"
+[forgejo]
+url = "git.example.org"
+client_id = "an-id"
+client_secret = "a-secret-of-the-operator"
+scopes = ["openid"]
+[session]
+idle_timout = "15m"
+max_sessions = 0
+"#;
+    let (code, said) = check(faulty, &[("BROKER_CHILD__START_TIMEOUT", "soon")]);
+    assert_eq!(code, Some(64));
+    for expected in [
+        "server.listen",
+        "server.public_url",
+        "forgejo.url",
+        "forgejo.scopes",
+        "session.idle_timout",
+        "session.max_sessions",
+        "child.start_timeout",
+        "broker.toml",
+        "BROKER_CHILD__START_TIMEOUT",
+    ] {
+        assert!(said.contains(expected), "{expected} is missing in:\n{said}");
+    }
+    assert!(!said.contains("a-secret-of-the-operator"), "{said}");
+}
+
+#[test]
+fn serve_refuses_scopes_that_forgejo_would_take_for_full_access_and_says_why() {
+    let faulty = SOUND.replace("\"read:user\"", "\"openid\", \"profile\"");
+    let output = broker(&["serve", "--config", "broker.toml"], &faulty, &[]);
+    assert_eq!(output.status.code(), Some(64));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("forgejo.scopes") && said.contains("access to everything"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_environment_overrides_the_file_and_may_be_all_digits() {
+    let without = SOUND.replace("client_secret = \"a-secret-of-the-operator\"", "");
+    assert_eq!(check(&without, &[]).0, Some(64));
+    assert_eq!(
+        check(&without, &[("BROKER_FORGEJO__CLIENT_SECRET", "0123456789")]).0,
+        Some(0)
+    );
+}
+
+#[test]
+fn a_bad_command_line_exits_with_64() {
+    assert_eq!(broker(&["serve", "--port", "1"], SOUND, &[]).status.code(), Some(64));
+}
+
+#[test]
+fn the_version_is_printed() {
+    let output = broker(&["--version"], SOUND, &[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .contains(env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn the_reference_is_what_the_code_says() {
+    let page = std::fs::read_to_string(root("docs/configuration.md")).unwrap();
+    let printed = forgejo_mcp_broker::config::reference::markdown();
+    assert!(
+        page == printed,
+        "docs/configuration.md is not what `cargo xtask docs` prints"
+    );
+}
+
+#[test]
+fn the_example_of_the_readme_is_sound() {
+    let readme = std::fs::read_to_string(root("README.md")).unwrap();
+    let example = readme.split_once("```toml\n").unwrap().1.split_once("```").unwrap().0;
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "a-secret\n").unwrap();
+    let example = example.replace("/etc/forgejo-mcp-broker/client-secret", secret.path().to_str().unwrap());
+    assert_eq!(check(&example, &[]), (Some(0), String::new()));
+}
+
+fn root(file: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .join(file)
+}

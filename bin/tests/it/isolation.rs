@@ -1,0 +1,116 @@
+//! Nobody ever gets an answer of another user.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::bed::{Bed, login_of, open};
+
+#[tokio::test]
+async fn each_session_acts_as_its_own_user() {
+    let bed = Bed::new(&[]).await;
+    let mut sessions = Vec::new();
+    for login in ["alice", "bob"] {
+        let first = bed.in_session(login).await;
+        for _ in 0..2 {
+            let another = first.another_session();
+            open(&another).await;
+            sessions.push((login, another));
+        }
+        sessions.push((login, first));
+    }
+
+    let mut calls = JoinSet::new();
+    for (login, session) in sessions {
+        calls.spawn(async move {
+            for _ in 0..10 {
+                assert_eq!(login_of(&session).await, login);
+            }
+        });
+    }
+    calls.join_all().await;
+    assert_eq!(
+        bed.broker.children().unwrap().len(),
+        6,
+        "each session has a child of its own"
+    );
+}
+
+#[tokio::test]
+async fn equal_request_ids_of_two_sessions_get_their_own_answers() {
+    let bed = Bed::new(&[]).await;
+    let (alice, bob) = tokio::join!(bed.in_session("alice"), bed.in_session("bob"));
+    let call = |id: u32, text: &str| {
+        let params = json!({ "name": "test_echo", "arguments": { "text": text } });
+        json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params }).to_string()
+    };
+    for id in 0..20 {
+        let (one, other) = tokio::join!(alice.post(call(id, "for alice")), bob.post(call(id, "for bob")));
+        for (answer, own, foreign) in [(one, "for alice", "for bob"), (other, "for bob", "for alice")] {
+            let text = answer.unwrap().response_to(&json!(id)).unwrap().to_string();
+            assert!(text.contains(own) && !text.contains(foreign), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_child_inherits_nothing_that_is_not_on_the_list() {
+    let bed = Bed::new(&[("log.format", "json")]).await;
+    let session = bed.in_session("alice").await;
+    let result = session.call_tool("test_environment", json!({})).await.unwrap();
+    let names: BTreeSet<String> = serde_json::from_str(result["content"][0]["text"].as_str().unwrap()).unwrap();
+    assert!(
+        names.contains("FORGEJO_ACCESS_TOKEN") && names.contains("PATH"),
+        "{names:?}"
+    );
+    let leaked: Vec<&String> = names
+        .iter()
+        .filter(|name| name.starts_with("BROKER_") || name.starts_with("CARGO"))
+        .collect();
+    assert!(leaked.is_empty(), "{leaked:?}");
+}
+
+#[tokio::test]
+async fn no_secret_reaches_the_log() {
+    let bed = Bed::new(&[("log.filter", "trace")]).await;
+    let session = bed.in_session("alice").await;
+    login_of(&session).await;
+    // The double of forgejo-mcp repeats a refused token on its standard error, as Forgejo's message does.
+    bed.forgejo.revoke("alice");
+    let (refused, id) = session
+        .request("tools/call", json!({ "name": "get_my_user_info", "arguments": {} }))
+        .await
+        .unwrap();
+    assert_eq!(refused.response_to(&id).unwrap()["error"]["code"], json!(-32603));
+
+    let access = session.access_token().unwrap();
+    let refresh = session.refresh_token().unwrap();
+    let id = session.session_id().unwrap();
+    let code = session.code().unwrap();
+    let log = bed.broker.log().text();
+    assert!(
+        log.contains("\"level\":\"TRACE\""),
+        "the log is not complete enough to prove anything"
+    );
+    for secret in [
+        access.as_str(),
+        &refresh,
+        &id,
+        &code,
+        bed.forgejo.client_secret(),
+        "alice-password",
+    ] {
+        assert!(!log.contains(secret), "a secret is in the log");
+    }
+    // Forgejo's own tokens are JWTs: none of that form may be there.
+    assert!(!log.contains("eyJ"), "a Forgejo token is in the log");
+    let stored: Vec<u8> = std::fs::read(bed.broker.directory().join("broker.db")).unwrap();
+    for secret in [access.as_bytes(), refresh.as_bytes(), b"eyJ"] {
+        assert!(
+            !stored.windows(secret.len()).any(|window| window == secret),
+            "a secret is in the database"
+        );
+    }
+    assert!(session.request("ping", Value::Null).await.is_ok());
+}

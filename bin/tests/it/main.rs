@@ -1,0 +1,16 @@
+//! End to end: the broker as a process, real children, a fake Forgejo, over real HTTP.
+//!
+//! Tests that need Node and Python are ignored here; `cargo xtask interop` installs what they need and runs them.
+
+#[cfg(test)]
+mod answers;
+#[cfg(test)]
+mod bed;
+#[cfg(test)]
+mod configuration;
+#[cfg(test)]
+mod interop;
+#[cfg(test)]
+mod isolation;
+#[cfg(test)]
+mod lifecycle;

@@ -1,0 +1,17 @@
+// The official TypeScript SDK, second generation (`@modelcontextprotocol/client`).
+
+import { Client, StreamableHTTPClientTransport, UnauthorizedError } from "@modelcontextprotocol/client";
+
+import { drive } from "./shared/drive.mjs";
+
+await drive({
+  name: "interop-typescript-v2",
+  eras: ["legacy", "auto"],
+  Client,
+  Transport: StreamableHTTPClientTransport,
+  UnauthorizedError,
+  clientOptions: (era) => ({ versionNegotiation: { mode: era } }),
+  // All parameters, and not the code alone: this generation checks `iss` (RFC 9207) from them.
+  finishAuth: (transport, parameters) => transport.finishAuth(parameters),
+  protocolVersion: (client) => client.getNegotiatedProtocolVersion(),
+});

@@ -1,0 +1,113 @@
+//! The main job on loopback, with a fake Forgejo: to try clients on, or to watch a scripted one go through the whole flow.
+//!
+//! The broker runs as a process with its defaults, as an operator would run it. Everything it needs lies in a temporary
+//! directory, which goes when the task ends.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use testkit::{
+    Browser, Client, FakeForgejo,
+    broker::{BrokerOptions, BrokerProcess, ChildCommand, free_port, programs, redirect_uri},
+    forgejo::Options,
+};
+
+/// The user that the scripted client signs in.
+const LOGIN: &str = "alice";
+const PASSWORD: &str = "alice-password";
+
+/// The port to which people are invited.
+const PORT: u16 = 8080;
+
+/// Runs the demo; a scripted one takes any free port, unless it is given one.
+pub(crate) fn run(once: bool, port: Option<u16>) -> Result<()> {
+    let port = port.unwrap_or_else(|| if once { free_port() } else { PORT });
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (forgejo, mut broker) = start(port).await?;
+        let outcome = if once {
+            play(&broker).await
+        } else {
+            invite(&forgejo, &broker).await
+        };
+        let children = broker.children()?;
+        let status = broker.terminate().await?;
+        forgejo.stop().await;
+        outcome?;
+        ensure!(status.success(), "the broker ended with {status}");
+        ensure!(
+            children.iter().all(|child| !child.is_alive()),
+            "a child outlived the broker"
+        );
+        Ok(())
+    })
+}
+
+async fn start(port: u16) -> Result<(FakeForgejo, BrokerProcess)> {
+    println!("xtask: building the broker");
+    let programs = programs();
+    let forgejo = FakeForgejo::start(Options::for_redirect(&redirect_uri(port))).await?;
+    let child = ChildCommand::fake_forgejo_mcp(&programs.fake_forgejo_mcp);
+    let settings = vec![("log.filter".to_owned(), "info".to_owned())];
+    let broker = BrokerProcess::start(&programs.broker, &forgejo, BrokerOptions { port, child, settings }).await?;
+    Ok((forgejo, broker))
+}
+
+async fn invite(forgejo: &FakeForgejo, broker: &BrokerProcess) -> Result<()> {
+    let url = broker.mcp_url();
+    println!(
+        "\
+The broker serves   {url}
+A fake Forgejo at   {}
+
+Sign in as          alice / alice-password   or   bob / bob-password
+
+Add it to a client:
+  Claude Code       claude mcp add --transport http forgejo {url}
+  Cursor            ~/.cursor/mcp.json: {{\"mcpServers\": {{\"forgejo\": {{\"url\": \"{url}\"}}}}}}
+  VS Code           code --add-mcp '{{\"name\": \"forgejo\", \"type\": \"http\", \"url\": \"{url}\"}}'
+  stdio only        npx mcp-remote {url}
+  Inspector         npx @modelcontextprotocol/inspector   (Streamable HTTP, {url}, via proxy)
+
+Ctrl-C ends it.",
+        forgejo.url(),
+    );
+    tokio::signal::ctrl_c().await.context("Ctrl-C cannot be waited for")?;
+    println!("\nstopping");
+    Ok(())
+}
+
+async fn play(broker: &BrokerProcess) -> Result<()> {
+    let client = Client::new(broker.mcp_url().parse()?);
+    let outcome = steps(&client).await;
+    for step in client.steps() {
+        println!("{step}");
+    }
+    let login = outcome?;
+    println!("The tool acted as {login}.");
+    ensure!(login == LOGIN, "it should have acted as {LOGIN}");
+    ensure!(client.steps().iter().all(|step| step.passed), "a step failed");
+    Ok(())
+}
+
+async fn steps(client: &Client) -> Result<String> {
+    client.sign_in(&mut Browser::new(), LOGIN, PASSWORD).await?;
+    client.initialize().await?;
+    client.initialized().await?;
+    ensure!(!client.list_tools().await?.is_empty(), "there are no tools");
+    let result = client.call_tool("get_my_user_info", json!({})).await?;
+    let login = login(&result)?;
+    client.delete().await?;
+    Ok(login)
+}
+
+fn login(result: &Value) -> Result<String> {
+    let Some(text) = result["content"][0]["text"].as_str() else {
+        bail!("the tool returned no text: {result}")
+    };
+    let user: Value = serde_json::from_str(text).context("the tool returned no JSON")?;
+    let login = user
+        .get("login")
+        .or_else(|| user["Result"].get("login"))
+        .and_then(Value::as_str);
+    Ok(login.context("the tool returned no login")?.to_owned())
+}

@@ -1,0 +1,76 @@
+//! Installs the official SDK clients and the foreign MCP server of `interop/`, in the versions that are pinned there,
+//! and runs the tests that need them. Those are marked `#[ignore]` in `bin/tests/it/interop.rs`, so that a plain
+//! `cargo test` needs neither Node nor Python.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result};
+
+use crate::shell::{self, Tally};
+
+pub(crate) fn run() -> Result<()> {
+    let (tally, outcome) = run_tests();
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    outcome
+}
+
+/// Installs what is missing and runs the tests.
+pub(crate) fn run_tests() -> (Tally, Result<()>) {
+    if let Err(error) = install() {
+        return (Tally::default(), Err(error));
+    }
+    // The same packages and features as in the main run, so that nothing is compiled again.
+    let mut tests = shell::cargo();
+    tests.args([
+        "test",
+        "--workspace",
+        "--all-features",
+        "--locked",
+        "--test",
+        "it",
+        "--",
+        "--ignored",
+        "interop::",
+    ]);
+    shell::run_tests(&mut tests)
+}
+
+fn install() -> Result<()> {
+    let root = shell::root();
+    let typescript = root.join("interop/typescript");
+    once(
+        &typescript.join("package-lock.json"),
+        &typescript.join("node_modules/.installed"),
+        || {
+            let mut npm = shell::program("npm");
+            npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"])
+                .current_dir(&typescript);
+            shell::run(&mut npm)
+        },
+    )?;
+
+    let environment = root.join("target/interop/python");
+    let requirements = root.join("interop/python/requirements.txt");
+    once(&requirements, &environment.join(".installed"), || {
+        shell::run(
+            shell::program("python3")
+                .args(["-m", "venv", "--clear"])
+                .arg(&environment),
+        )
+        .context("Python's venv module is needed (Debian: python3-venv)")?;
+        let mut pip = shell::program(environment.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--requirement"])
+            .arg(&requirements);
+        shell::run(&mut pip)
+    })
+}
+
+/// Runs an installation unless the stamp says that it was made from the same lock file.
+fn once(lock: &Path, stamp: &Path, install: impl FnOnce() -> Result<()>) -> Result<()> {
+    let wanted = fs::read_to_string(lock).with_context(|| format!("{} cannot be read", lock.display()))?;
+    if fs::read_to_string(stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    install()?;
+    fs::write(stamp, wanted).with_context(|| format!("{} cannot be written", stamp.display()))
+}

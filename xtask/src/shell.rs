@@ -1,0 +1,125 @@
+//! Runs other programs from the root of the workspace, and counts what test runners say.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// How many tests a runner said it ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+/// The root of the workspace.
+pub(crate) fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest
+        .parent()
+        .map_or_else(|| manifest.to_path_buf(), Path::to_path_buf)
+}
+
+/// The cargo that started this task.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// A program, to be run in the root of the workspace.
+pub(crate) fn program(name: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(name);
+    command.current_dir(root());
+    command
+}
+
+/// Runs a program and fails if it does.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let name = describe(command);
+    println!("xtask: {name}");
+    let status = command
+        .status()
+        .with_context(|| format!("{name} could not be started"))?;
+    if !status.success() {
+        bail!("{name} failed ({status})");
+    }
+    Ok(())
+}
+
+/// Runs a test runner of cargo, passing its output on, and adds up what it says. The tally comes with a failure too.
+pub(crate) fn run_tests(command: &mut Command) -> (Tally, Result<()>) {
+    let mut tally = Tally::default();
+    let outcome = stream(command, |line| tally += summary(line));
+    (tally, outcome)
+}
+
+fn stream(command: &mut Command, mut each_line: impl FnMut(&str)) -> Result<()> {
+    let name = describe(command);
+    println!("xtask: {name}");
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("{name} could not be started"))?;
+    let stdout = child.stdout.take().context("standard output was piped")?;
+    for line in BufReader::new(stdout).lines() {
+        let line = line.with_context(|| format!("{name} printed something unreadable"))?;
+        println!("{line}");
+        each_line(&line);
+    }
+    std::io::stdout().flush()?;
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{name} failed ({status})");
+    }
+    Ok(())
+}
+
+/// Reads `test result: ok. 12 passed; 0 failed; ...`.
+fn summary(line: &str) -> Tally {
+    let Some(counts) = line.strip_prefix("test result: ") else {
+        return Tally::default();
+    };
+    let count = |what: &str| {
+        let before = counts.split_once(what).map_or("", |(before, _)| before).trim_end();
+        before
+            .rsplit([' ', ';'])
+            .next()
+            .and_then(|number| number.parse().ok())
+            .unwrap_or(0)
+    };
+    Tally {
+        passed: count("passed"),
+        failed: count("failed"),
+    }
+}
+
+fn describe(command: &Command) -> String {
+    let program = Path::new(command.get_program())
+        .file_name()
+        .unwrap_or(command.get_program());
+    let words = std::iter::once(program).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Tally, summary};
+
+    #[test]
+    fn a_summary_line_is_counted() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out";
+        assert_eq!(summary(line), Tally { passed: 12, failed: 3 });
+        assert_eq!(summary("running 4 tests"), Tally::default());
+    }
+}
