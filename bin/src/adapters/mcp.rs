@@ -47,6 +47,10 @@ impl McpService for RegistryService {
         })
     }
 
+    fn close(&self) {
+        self.registry.close();
+    }
+
     fn drain(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.registry.stop())
     }

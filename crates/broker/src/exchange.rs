@@ -99,11 +99,9 @@ async fn answer(face: Arc<Face>, route: Route, target: Uri, mut request: Request
 
 async fn authority(face: &Face, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
     let limits = &face.config.limits;
-    let (mut parts, incoming) = request.into_parts();
+    let (parts, incoming) = request.into_parts();
     let body = body::read(incoming, &parts.headers, limits.oauth_body, limits.body_timeout).await?;
-    if parts.method == Method::HEAD {
-        parts.method = Method::GET;
-    }
+    // HEAD stays HEAD: only the authority knows which of its paths change nothing.
     Ok(face.authority.serve(Request::from_parts(parts, body)).await)
 }
 

@@ -84,6 +84,7 @@ impl Broker {
 
 async fn drain(face: &Face, cut: &CancellationToken) {
     let config = &face.config;
+    face.mcp.close();
     face.unfinished.close();
     if timeout(config.drain_deadline, face.unfinished.wait()).await.is_err() {
         tracing::warn!(

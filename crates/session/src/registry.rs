@@ -97,6 +97,12 @@ impl Registry {
         )
     }
 
+    /// Refuses new exchanges from now on, each with 503 and the id of its request. What is under way goes on until
+    /// [`Registry::stop`]. Idempotent.
+    pub fn close(&self) {
+        self.shared.table.close();
+    }
+
     /// Ends everything: new exchanges are refused (503), all backends are stopped in parallel. Returns when they are gone, or
     /// after [`Config::stop_deadline`]. Idempotent, and safe from any number of callers; dropping the future does not take the
     /// order back.

@@ -277,6 +277,10 @@ impl McpService for ScriptedMcp {
         })
     }
 
+    fn close(&self) {
+        self.journal.note("close".to_owned());
+    }
+
     fn drain(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             self.journal.note("drain".into());

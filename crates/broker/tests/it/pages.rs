@@ -122,13 +122,7 @@ async fn unknown_paths_and_methods_are_refused() {
 #[tokio::test]
 async fn head_says_what_get_would_without_the_body() {
     let broker = Harness::start().await;
-    for path in [
-        "/",
-        "/healthz",
-        "/readyz",
-        "/.well-known/oauth-authorization-server",
-        "/nowhere",
-    ] {
+    for path in ["/", "/healthz", "/readyz", "/nowhere"] {
         let full = broker.send(get(path)).await;
         let mut over_h2 = head(path);
         *over_h2.uri_mut() = format!("http://mcp.example{path}").parse().expect("a URL");
@@ -139,4 +133,15 @@ async fn head_says_what_get_would_without_the_body() {
             assert_eq!(short.header("content-length"), Some(length.as_str()));
         }
     }
+}
+
+#[tokio::test]
+async fn head_reaches_the_authority_as_head() {
+    // It may answer a HEAD otherwise than a GET: one of its paths spends what the GET needs.
+    let broker = Harness::start().await;
+    let path = "/.well-known/oauth-authorization-server";
+    let short = broker.send(head(path)).await;
+    assert_eq!((short.status, short.body.as_str()), (200, ""));
+    let asked = format!("HEAD {path} 0");
+    assert_eq!(broker.journal.entries(), [asked]);
 }
