@@ -75,7 +75,7 @@ impl<'a> Message<'a> {
 
 /// Whether an answer of a backend is a success: a JSON-RPC response with a result.
 pub(crate) fn is_success(answer: &[u8]) -> bool {
-    serde_json::from_slice::<Envelope<'_>>(answer).is_ok_and(|e| e.result.is_some() && e.error.is_none())
+    serde_json::from_slice::<Envelope<'_>>(answer).is_ok_and(|e| e.result.is_some() && e.error.is_none_or(is_null))
 }
 
 impl<'a> Envelope<'a> {
@@ -124,6 +124,11 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     <&'a RawValue>::deserialize(deserializer).map(Some)
 }
 
+/// Some servers write both members of an answer, the one that does not apply as `null`.
+fn is_null(value: &RawValue) -> bool {
+    value.get() == "null"
+}
+
 fn is_string(value: &RawValue) -> bool {
     value.get().starts_with('"')
 }
@@ -140,6 +145,15 @@ mod tests {
 
     fn id(body: &str) -> Option<String> {
         Message::parse(body.as_bytes()).id().map(|id| id.as_json().to_owned())
+    }
+
+    #[test]
+    fn an_error_that_is_null_is_none() {
+        assert!(is_success(br#"{"jsonrpc":"2.0","id":1,"result":{},"error":null}"#));
+        assert!(!is_success(
+            br#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}"#
+        ));
+        assert!(!is_success(br#"{"jsonrpc":"2.0","id":1}"#));
     }
 
     #[test]
