@@ -3,14 +3,14 @@
 mod signals;
 mod upkeep;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use broker::Broker;
 use oauth::{AuthorizationServer, forgejo::Forgejo, ports::SystemClock, seal::KeyFile, sqlite::SqliteStore};
 use session::Registry;
 use supervisor::Supervisor;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -25,6 +25,9 @@ use crate::{
     parts,
 };
 
+/// How long it may take, once nothing is served any more, until sign-ins have ended and the store is closed.
+const AFTER_SERVING: Duration = Duration::from_secs(5);
+
 /// Serves until the process is told to stop, and returns when no child is left.
 ///
 /// # Errors
@@ -32,7 +35,11 @@ use crate::{
 /// Whatever keeps the broker from serving: a store that cannot be opened, an address that is taken.
 pub fn run(config: Config) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.context("no runtime can be started")?.block_on(serve(config))
+    let runtime = runtime.context("no runtime can be started")?;
+    let outcome = runtime.block_on(serve(config));
+    // Whatever still blocks a thread had its time.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn serve(config: Config) -> Result<()> {
@@ -55,8 +62,15 @@ async fn serve(config: Config) -> Result<()> {
         Arc::new(endings.clone()),
     )?;
     let supervisor = Arc::new(Supervisor::new(parts::supervisor(&config))?);
-    let spawner = ChildSpawner::new(Arc::clone(&supervisor), parts::program(&config), parts::bridge(&config));
-    let registry = Arc::new(Registry::new(parts::session(&config), Arc::new(spawner)));
+    let spawner = Arc::new(ChildSpawner::new(
+        Arc::clone(&supervisor),
+        parts::program(&config),
+        parts::bridge(&config),
+    ));
+    let registry = Arc::new(Registry::new(
+        parts::session(&config),
+        Arc::<ChildSpawner>::clone(&spawner),
+    ));
     endings.of(Arc::clone(&registry));
     let broker = Broker::new(
         parts::broker(&config)?,
@@ -78,11 +92,18 @@ async fn serve(config: Config) -> Result<()> {
     let outcome = broker.serve(listener, shutdown.clone()).await;
 
     shutdown.cancel();
-    supervisor.stop_all().await;
-    server.drain().await;
-    store.close().await;
     tasks.close();
-    tasks.wait().await;
+    let rest = async {
+        supervisor.stop_all().await;
+        spawner.settled().await;
+        server.drain().await;
+        store.close().await;
+        tasks.wait().await;
+    };
+    if timeout(AFTER_SERVING, rest).await.is_err() {
+        // What is left ends with the process: children by their death signal, the store as after a crash.
+        tracing::warn!("not everything came to its end in time");
+    }
     tracing::info!("stopped");
     Ok(outcome?)
 }

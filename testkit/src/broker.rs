@@ -12,12 +12,16 @@ use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::{
+    process::{Child, Command},
+    time::timeout,
+};
 
 pub use self::{
     log::Log,
@@ -26,6 +30,9 @@ pub use self::{
     programs::{Programs, programs},
 };
 use crate::forgejo::FakeForgejo;
+
+/// Longer than any stop that the defaults allow.
+const LONGEST_STOP: Duration = Duration::from_secs(60);
 
 /// The event in the broker's log after which connections are accepted.
 const SERVING: &str = "serving";
@@ -201,7 +208,9 @@ impl BrokerProcess {
 
     async fn wait(&mut self) -> Result<ExitStatus> {
         let mut process = self.process.take().context("the broker is not running")?;
-        let status = process.wait().await?;
+        let status = timeout(LONGEST_STOP, process.wait())
+            .await
+            .context("the broker does not end")??;
         self.log.settled().await;
         Ok(status)
     }

@@ -66,6 +66,12 @@ impl ChildSpawner {
         }
     }
 
+    /// Waits until the last child has been told of and logged. To be called once nothing is spawned any more.
+    pub async fn settled(&self) {
+        self.ties.close();
+        self.ties.wait().await;
+    }
+
     async fn start(&self, order: SpawnOrder) -> Result<Arc<dyn Backend>, SpawnError> {
         let credential = order.caller.credentials.current().await.map_err(no_credential)?;
         let snapshot = order.snapshot.map(|snapshot| bridge::Snapshot::from_bytes(&snapshot.0));

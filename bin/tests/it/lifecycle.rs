@@ -1,10 +1,16 @@
 //! What lives and what dies: the broker, its children, the tokens.
 
-use serde_json::json;
-use testkit::{Client, broker::Process};
-use tokio::task::JoinSet;
+use std::time::Duration;
 
-use crate::bed::{Bed, login_of, open};
+use serde_json::json;
+use testkit::{
+    Browser, Client,
+    broker::Process,
+    forgejo::{Fault, Times},
+};
+use tokio::{task::JoinSet, time::timeout};
+
+use crate::bed::{Bed, login_of, open, password};
 
 #[tokio::test]
 async fn sigterm_leaves_no_child_and_exits_with_success() {
@@ -26,6 +32,33 @@ async fn sigterm_leaves_no_child_that_waits_for_a_call() {
     assert!(bed.broker.terminate().await.unwrap().success());
     assert!(children.iter().all(|child| !child.is_alive()));
     calls.abort_all();
+}
+
+#[tokio::test]
+async fn a_forgejo_that_hangs_does_not_hold_the_stop_up() {
+    let mut bed = Bed::new(&[("server.drain_timeout", "1s"), ("child.stop_grace", "1s")]).await;
+    let client = bed.client();
+    client.probe().await.unwrap();
+    client.discover().await.unwrap();
+    client.register().await.unwrap();
+    // The exchange of the code at Forgejo never gets its answer.
+    bed.forgejo.inject(
+        "/login/oauth/access_token",
+        Fault::Delay(Duration::from_secs(600)),
+        Times::UntilCleared,
+    );
+    let mut signing_in = JoinSet::new();
+    signing_in.spawn(async move {
+        let outcome = client.authorize(&mut Browser::new(), "alice", &password("alice")).await;
+        assert!(outcome.is_err());
+    });
+    let asked = bed
+        .forgejo
+        .wait_for(|counters| counters.requests_to("/login/oauth/access_token") > 0);
+    timeout(Duration::from_secs(30), asked).await.unwrap();
+
+    let status = timeout(Duration::from_secs(30), bed.broker.terminate()).await;
+    assert!(status.expect("the stop has a deadline").unwrap().success());
 }
 
 #[tokio::test]
