@@ -75,8 +75,8 @@ pub const KEYS: &[Key] = &[
         "server.allowed_origins",
         Form::List,
         "[]",
-        "Values of the `Origin` header that are answered besides the origin of `public_url`: browser-based clients, \
-         such as `\"http://localhost:6274\"`.",
+        "Values of the `Origin` header that are answered besides the origin of `public_url`, such as \
+         `\"http://localhost:6274\"`.",
     ),
     key(
         "server.drain_timeout",

@@ -49,8 +49,8 @@ fn server(reader: &mut Reader) -> Server {
     Server {
         listen: reader.address("server.listen"),
         public_url: reader.url("server.public_url"),
-        allowed_hosts: reader.list("server.allowed_hosts"),
-        allowed_origins: reader.list("server.allowed_origins"),
+        allowed_hosts: reader.each("server.allowed_hosts", values::check_host),
+        allowed_origins: reader.each("server.allowed_origins", values::check_origin),
         drain_timeout: reader.duration("server.drain_timeout"),
     }
 }
@@ -58,7 +58,7 @@ fn server(reader: &mut Reader) -> Server {
 fn forgejo(reader: &mut Reader) -> Forgejo {
     let forgejo = Forgejo {
         url: reader.url("forgejo.url"),
-        client_id: reader.text("forgejo.client_id"),
+        client_id: reader.filled("forgejo.client_id"),
         client_secret: reader.secret("forgejo.client_secret"),
         scopes: reader.list("forgejo.scopes"),
         allowed_users: reader.list("forgejo.allowed_users"),
@@ -76,7 +76,7 @@ fn forgejo(reader: &mut Reader) -> Forgejo {
 
 fn child(reader: &mut Reader) -> Child {
     let child = Child {
-        command: reader.text("child.command"),
+        command: reader.filled("child.command"),
         args: reader.list("child.args"),
         env: reader
             .table("child.env")
@@ -86,9 +86,6 @@ fn child(reader: &mut Reader) -> Child {
         start_timeout: positive(reader, "child.start_timeout"),
         stop_grace: reader.duration("child.stop_grace"),
     };
-    if child.command.is_empty() {
-        reader.refuse("child.command", "empty");
-    }
     for argument in &child.args {
         if let Err(reason) = template::check_argument(argument) {
             reader.refuse("child.args", reason);

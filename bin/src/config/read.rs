@@ -76,8 +76,29 @@ impl Reader {
         self.take(path, values::text)
     }
 
+    /// Text that is not empty.
+    pub(super) fn filled(&mut self, path: &str) -> String {
+        self.take(path, |value| {
+            let text = values::text(value)?;
+            if text.is_empty() {
+                Err("empty".to_owned())
+            } else {
+                Ok(text)
+            }
+        })
+    }
+
     pub(super) fn list(&mut self, path: &str) -> Vec<String> {
         self.take(path, values::list)
+    }
+
+    /// A list whose every entry passes a check.
+    pub(super) fn each(&mut self, path: &str, check: impl Fn(&str) -> Result<(), String>) -> Vec<String> {
+        self.take(path, |value| {
+            let list = values::list(value)?;
+            list.iter().try_for_each(|entry| check(entry))?;
+            Ok(list)
+        })
     }
 
     pub(super) fn table(&mut self, path: &str) -> Vec<(String, String)> {

@@ -15,6 +15,9 @@ use figment::{
 };
 use url::Url;
 
+/// Longer than anything that makes sense, and short enough to be added to any time.
+const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+
 /// A secret of this size or more is not one.
 const MAX_SECRET_FILE: u64 = 64 * 1024;
 
@@ -78,8 +81,13 @@ pub(super) fn tables(value: &Value) -> Result<Vec<Dict>, String> {
 }
 
 pub(super) fn duration(value: &Value) -> Result<Duration, String> {
-    let refusal = || "has to be a duration such as \"15m\" or \"1h 30m\"".to_owned();
-    humantime::parse_duration(value.as_str().ok_or_else(refusal)?).map_err(|_| refusal())
+    let refusal = || "has to be a duration such as \"15m\" or \"1h 30m\", ten years at most".to_owned();
+    let duration = humantime::parse_duration(value.as_str().ok_or_else(refusal)?).map_err(|_| refusal())?;
+    if duration <= MAX_DURATION {
+        Ok(duration)
+    } else {
+        Err(refusal())
+    }
 }
 
 pub(super) fn count(value: &Value) -> Result<usize, String> {
@@ -107,6 +115,26 @@ pub(super) fn url(value: &Value) -> Result<Url, String> {
 pub(super) fn address(value: &Value) -> Result<SocketAddr, String> {
     let refusal = || "has to be an address such as \"127.0.0.1:8080\" or \"[::1]:8080\"".to_owned();
     value.as_str().ok_or_else(refusal)?.parse().map_err(|_| refusal())
+}
+
+/// A name as it stands in `Host`: with a port or without.
+pub(super) fn check_host(given: &str) -> Result<(), String> {
+    let authority = given.parse::<http::uri::Authority>();
+    if authority.is_ok_and(|authority| !authority.host().is_empty() && !given.contains('@')) {
+        Ok(())
+    } else {
+        Err("each has to be a host, with a port or without: no scheme, no path".to_owned())
+    }
+}
+
+/// An origin as browsers write it (RFC 6454 section 6.2).
+pub(super) fn check_origin(given: &str) -> Result<(), String> {
+    let origin = Url::parse(given).map(|url| url.origin());
+    if origin.is_ok_and(|origin| origin.is_tuple() && origin.ascii_serialization() == given) {
+        Ok(())
+    } else {
+        Err("each has to be an origin as browsers write it, such as \"http://localhost:6274\"".to_owned())
+    }
 }
 
 pub(super) fn one_of(value: &Value, allowed: &[&str]) -> Result<String, String> {

@@ -39,20 +39,27 @@ fn every_fault_is_told_at_once_with_its_key_and_source() {
 [server]
 listen = "here"
 public_url = "http://mcp.example.org"
+allowed_hosts = ["https://alias.example/"]
+allowed_origins = ["nonsense"]
 [forgejo]
 url = "git.example.org"
-client_id = "an-id"
+client_id = ""
 client_secret = "a-secret-of-the-operator"
 scopes = ["openid"]
 [session]
 idle_timout = "15m"
 max_sessions = 0
+reap_interval = "300000000000y"
 "#;
     let (code, said) = check(faulty, &[("BROKER_CHILD__START_TIMEOUT", "soon")]);
     assert_eq!(code, Some(64));
     for expected in [
         "server.listen",
         "server.public_url",
+        "server.allowed_hosts",
+        "server.allowed_origins",
+        "forgejo.client_id",
+        "session.reap_interval",
         "forgejo.url",
         "forgejo.scopes",
         "session.idle_timout",
