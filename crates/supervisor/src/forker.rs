@@ -1,56 +1,143 @@
 //! The one thread that forks.
 //!
-//! A child's death signal follows the thread that forked it (see [`death`](crate::death)), so that thread must
-//! live at least as long as every child. This one takes orders from a bounded queue and ends only when the
-//! supervisor and all the tasks that watch children are gone, since each of them holds a [`Forker`]. It owns
+//! A child's death signal follows the thread that forked it (see [`Steps`](crate::isolation::Steps)), so that
+//! thread must live at least as long as every child. This one takes work from a bounded queue and ends only when
+//! the supervisor and all the tasks that watch children are gone, since each of them holds a [`Forker`]. It owns
 //! nothing that needs to be joined: once the queue is closed it returns.
+//!
+//! It also does what else must not happen in an asynchronous task, since it waits for a disk or for another
+//! fork: preparing children, reaping them, looking for what they left behind.
 
 use std::io;
-use std::process::Command;
+use std::process::ExitStatus;
+use std::sync::Arc;
 use std::thread;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::death;
+use crate::error::SpawnError;
+use crate::isolation::Room;
+use crate::launch::{Launch, Launcher};
 use crate::leash::Leash;
+use crate::order::Order;
+use crate::orphans;
 
-/// Orders that may wait for the thread. A fork takes a millisecond or so; whoever comes when the queue is full
+/// Work that may wait for the thread. A fork takes a millisecond or so; whoever comes when the queue is full
 /// waits for a place.
 const QUEUE: usize = 64;
 
 /// The way to the thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Forker {
-    queue: mpsc::Sender<Fork>,
+    queue: mpsc::Sender<Work>,
 }
 
-/// Without `Debug`: a command shows its variables.
-struct Fork {
-    command: Command,
-    reply: oneshot::Sender<io::Result<Leash>>,
+/// A child that was started, and what belongs to it.
+#[derive(Debug)]
+pub(crate) struct Started {
+    // In the order in which they are dropped: nothing is taken from a child that may live.
+    pub(crate) leash: Leash,
+    pub(crate) room: Room,
+}
+
+/// A child that has been reaped.
+#[derive(Debug)]
+pub(crate) struct Reaped {
+    /// An error if something else in this process has reaped it.
+    pub(crate) status: io::Result<ExitStatus>,
+    pub(crate) room: Room,
+    /// Whether neither it nor another child that ended has left processes behind.
+    pub(crate) clean: bool,
+}
+
+#[derive(Debug)]
+enum Work {
+    Start {
+        order: Order,
+        reply: oneshot::Sender<Result<Started, SpawnError>>,
+    },
+    Finish {
+        started: Started,
+        reply: oneshot::Sender<Reaped>,
+    },
+    Sweep {
+        reply: oneshot::Sender<usize>,
+    },
 }
 
 impl Forker {
     /// Starts the thread.
-    pub(crate) fn start() -> io::Result<Self> {
-        let (queue, mut orders) = mpsc::channel::<Fork>(QUEUE);
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses it.
+    pub(crate) fn start(launcher: Arc<Launcher>) -> io::Result<Self> {
+        let (queue, mut orders) = mpsc::channel::<Work>(QUEUE);
         thread::Builder::new().name("forker".to_owned()).spawn(move || {
-            while let Some(Fork { mut command, reply }) = orders.blocking_recv() {
-                death::with_parent(&mut command);
-                let result = command.spawn().and_then(Leash::new);
-                // Nobody waits any more if the runtime is gone. The leash then comes back and its drop ends
-                // the child.
-                let _ = reply.send(result);
+            while let Some(work) = orders.blocking_recv() {
+                do_work(&launcher, work);
             }
         })?;
         Ok(Self { queue })
     }
 
-    /// Starts `command` on the thread.
-    pub(crate) async fn fork(&self, command: Command) -> io::Result<Leash> {
-        let gone = || io::Error::other("the thread that starts children is gone");
-        let (reply, result) = oneshot::channel();
-        self.queue.send(Fork { command, reply }).await.map_err(|_| gone())?;
-        result.await.map_err(|_| gone())?
+    /// Starts a child.
+    ///
+    /// # Errors
+    ///
+    /// As [`Supervisor::spawn`](crate::Supervisor::spawn).
+    pub(crate) async fn spawn(&self, order: Order) -> Result<Started, SpawnError> {
+        let started = self.ask(|reply| Work::Start { order, reply }).await;
+        started.ok_or_else(|| SpawnError::Os(gone()))?
     }
+
+    /// Kills the group of a child that has ended, reaps the child, and kills what it left behind.
+    pub(crate) async fn finish(&self, started: Started) -> Option<Reaped> {
+        self.ask(|reply| Work::Finish { started, reply }).await
+    }
+
+    /// Kills and reaps what children left behind; tells how many processes it found.
+    pub(crate) async fn sweep(&self) -> usize {
+        self.ask(|reply| Work::Sweep { reply }).await.unwrap_or(0)
+    }
+
+    /// Nothing comes back if the thread has panicked. What it was given is dropped then, a child is ended.
+    async fn ask<T>(&self, work: impl FnOnce(oneshot::Sender<T>) -> Work) -> Option<T> {
+        let (reply, result) = oneshot::channel();
+        self.queue.send(work(reply)).await.ok()?;
+        result.await.ok()
+    }
+}
+
+fn do_work(launcher: &Launcher, work: Work) {
+    let marked = launcher.plan.marks_children();
+    // Where nobody waits for the reply any more, since the runtime is gone, it comes back and its drop ends the
+    // child.
+    match work {
+        Work::Start { order, reply } => {
+            let _ = reply.send(start(launcher, &order));
+        }
+        Work::Finish { started, reply } => {
+            let Started { leash, room } = started;
+            leash.kill();
+            room.end_all();
+            let status = leash.reap();
+            let clean = orphans::sweep(marked) == 0;
+            let _ = reply.send(Reaped { status, room, clean });
+        }
+        Work::Sweep { reply } => {
+            let _ = reply.send(orphans::sweep(marked));
+        }
+    }
+}
+
+fn start(launcher: &Launcher, order: &Order) -> Result<Started, SpawnError> {
+    let Launch { mut command, room } = launcher.prepare(order)?;
+    let child = orphans::start(&mut command).map_err(|error| SpawnError::from_os(&order.program, error))?;
+    let leash = Leash::new(child, launcher.plan.marks_children()).map_err(SpawnError::from_system)?;
+    Ok(Started { leash, room })
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the thread that starts children is gone")
 }

@@ -1,6 +1,7 @@
 //! Ownership of one process that has not been reaped yet.
 //!
-//! This is the only place that signals and the only place that reaps, and it is why no signal can reach a
+//! This is the only place that signals a child and the only place that reaps one (what it leaves behind is for
+//! [`orphans`]), and it is why no signal can reach a
 //! stranger. The argument: the child is the leader of its process group, so the group's number is its pid. A
 //! pid is not given to another process, and no other group can take its number, before its process has been
 //! reaped. Only [`Leash::reap`] and the drop reap, both take the leash away, and signals need the leash.
@@ -21,6 +22,8 @@ use rustix::process::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::orphans;
+
 /// How long a dropped leash waits for a killed process. Only a process that hangs in the kernel takes so long;
 /// it is then left for init.
 const LAST_WAIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
@@ -31,6 +34,8 @@ pub(crate) struct Leash {
     child: Child,
     group: Pid,
     pidfd: Arc<OwnedFd>,
+    /// Whether its orphans have the mark that [`orphans`] looks for.
+    marked: bool,
     reaped: bool,
 }
 
@@ -41,23 +46,24 @@ pub(crate) struct Ending {
 }
 
 impl Leash {
-    /// Takes a process that has just been started as the leader of its own group.
+    /// Takes a process that [`orphans::start`] has just started, and that leads a group of its own.
     ///
     /// # Errors
     ///
     /// If it cannot be watched; it has been killed and reaped then.
-    pub(crate) fn new(mut child: Child) -> io::Result<Self> {
+    pub(crate) fn new(mut child: Child, marked: bool) -> io::Result<Self> {
         let group = Pid::from_child(&child);
         match pidfd_open(group, PidfdFlags::empty()) {
             Ok(pidfd) => Ok(Self {
                 child,
                 group,
                 pidfd: Arc::new(pidfd),
+                marked,
                 reaped: false,
             }),
             Err(error) => {
                 let _ = kill_process_group(group, Signal::KILL);
-                let _ = child.wait();
+                let _ = orphans::reap(&mut child);
                 Err(error.into())
             }
         }
@@ -90,7 +96,7 @@ impl Leash {
         let _ = kill_process_group(self.group, Signal::TERM);
     }
 
-    /// Ends the whole group, and the process itself should it have moved to another group.
+    /// Ends the whole group. As the leader of a session the process itself cannot leave it (setpgid(2)).
     ///
     /// The kernel signals a group under the lock that also admits new members, and a fork that meets a pending
     /// fatal signal fails, so that no member can slip away by forking.
@@ -109,7 +115,7 @@ impl Leash {
     /// If something else in this process has reaped it, which makes its status unknown.
     pub(crate) fn reap(mut self) -> io::Result<ExitStatus> {
         self.reaped = true;
-        self.child.wait()
+        orphans::reap(&mut self.child)
     }
 }
 
@@ -121,8 +127,11 @@ impl Drop for Leash {
         // Reached when the runtime drops the watching task, or when no task took the child over.
         self.kill();
         let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        let _ = poll(&mut ended, Some(&LAST_WAIT));
-        let _ = self.child.try_wait();
+        if matches!(poll(&mut ended, Some(&LAST_WAIT)), Ok(1)) {
+            let _ = orphans::reap(&mut self.child);
+        }
+        // What it left behind is killed here and reaped by whoever looks next, or by init.
+        orphans::sweep(self.marked);
     }
 }
 
