@@ -10,7 +10,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::child::Exit;
-use crate::isolation::{Missing, Step};
+use crate::isolation::Missing;
+use crate::raw::Failure;
 
 /// Why a supervisor could not start.
 #[derive(Debug, thiserror::Error)]
@@ -77,12 +78,20 @@ pub enum SpawnError {
 }
 
 impl SpawnError {
-    /// Tells from the error of fork or exec which condition it was.
-    pub(crate) fn from_os(program: &OsStr, source: io::Error) -> Self {
-        if let Some((step, source)) = Step::unpack(&source) {
-            let step = step.to_string();
-            return Self::Isolation { step, source };
+    /// Tells from what went wrong in starting a process which condition it was.
+    pub(crate) fn from_failure(program: &OsStr, failure: Failure) -> Self {
+        match failure {
+            Failure::Clone(error) => Self::from_system(error.into()),
+            Failure::Exec(error) => Self::from_exec(program, error.into()),
+            Failure::Step(step, error) => Self::Isolation {
+                step: step.to_string(),
+                source: error.into(),
+            },
         }
+    }
+
+    /// The same from the error of exec, or of looking for the program.
+    pub(crate) fn from_exec(program: &OsStr, source: io::Error) -> Self {
         let program = || program.to_owned();
         match source.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::NOENT | Errno::NOTDIR) => Self::NotFound { program: program() },
@@ -90,10 +99,6 @@ impl SpawnError {
                 program: program(),
                 source,
             },
-            // The standard library finds zero bytes before it forks, and has no number for them.
-            None if source.kind() == io::ErrorKind::InvalidInput => {
-                Self::Invalid("a zero byte in the program, an argument or a variable")
-            }
             Some(_) | None => Self::from_system(source),
         }
     }

@@ -8,7 +8,8 @@
 //! It also does what else must not happen in an asynchronous task, since it waits for a disk or for another
 //! fork: preparing children, reaping them, looking for what they left behind.
 
-use std::io;
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::thread;
@@ -21,6 +22,7 @@ use crate::launch::{Launch, Launcher};
 use crate::leash::Leash;
 use crate::order::Order;
 use crate::orphans;
+use crate::raw;
 
 /// Work that may wait for the thread. A fork takes a millisecond or so; whoever comes when the queue is full
 /// waits for a place.
@@ -32,12 +34,27 @@ pub(crate) struct Forker {
     queue: mpsc::Sender<Work>,
 }
 
-/// A child that was started, and what belongs to it.
+/// A child that was started.
 #[derive(Debug)]
 pub(crate) struct Started {
+    pub(crate) held: Held,
+    pub(crate) streams: Streams,
+}
+
+/// A process that is to be reaped, and what belongs to it.
+#[derive(Debug)]
+pub(crate) struct Held {
     // In the order in which they are dropped: nothing is taken from a child that may live.
     pub(crate) leash: Leash,
     pub(crate) room: Room,
+}
+
+/// Our ends of a child's standard streams.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    pub(crate) stdin: PipeWriter,
+    pub(crate) stdout: PipeReader,
+    pub(crate) stderr: PipeReader,
 }
 
 /// A child that has been reaped.
@@ -57,7 +74,7 @@ enum Work {
         reply: oneshot::Sender<Result<Started, SpawnError>>,
     },
     Finish {
-        started: Started,
+        held: Held,
         reply: oneshot::Sender<Reaped>,
     },
     Sweep {
@@ -92,8 +109,8 @@ impl Forker {
     }
 
     /// Kills the group of a child that has ended, reaps the child, and kills what it left behind.
-    pub(crate) async fn finish(&self, started: Started) -> Option<Reaped> {
-        self.ask(|reply| Work::Finish { started, reply }).await
+    pub(crate) async fn finish(&self, held: Held) -> Option<Reaped> {
+        self.ask(|reply| Work::Finish { held, reply }).await
     }
 
     /// Kills and reaps what children left behind; tells how many processes it found.
@@ -109,6 +126,22 @@ impl Forker {
     }
 }
 
+impl Streams {
+    /// Our ends, and the child's in the order of their numbers. None of the latter is a standard stream of this
+    /// process, even if this one has none.
+    fn new() -> io::Result<(Self, [OwnedFd; 3])> {
+        let ((stdin_theirs, stdin), (stdout, stdout_theirs), (stderr, stderr_theirs)) =
+            (io::pipe()?, io::pipe()?, io::pipe()?);
+        let above = |end: OwnedFd| Ok::<_, io::Error>(rustix::io::fcntl_dupfd_cloexec(&end, 3)?);
+        let theirs = [
+            above(stdin_theirs.into())?,
+            above(stdout_theirs.into())?,
+            above(stderr_theirs.into())?,
+        ];
+        Ok((Self { stdin, stdout, stderr }, theirs))
+    }
+}
+
 fn do_work(launcher: &Launcher, work: Work) {
     let marked = launcher.plan.marks_children();
     // Where nobody waits for the reply any more, since the runtime is gone, it comes back and its drop ends the
@@ -117,8 +150,8 @@ fn do_work(launcher: &Launcher, work: Work) {
         Work::Start { order, reply } => {
             let _ = reply.send(start(launcher, &order));
         }
-        Work::Finish { started, reply } => {
-            let Started { leash, room } = started;
+        Work::Finish { held, reply } => {
+            let Held { leash, room } = held;
             leash.kill();
             room.end_all();
             let status = leash.reap();
@@ -132,10 +165,15 @@ fn do_work(launcher: &Launcher, work: Work) {
 }
 
 fn start(launcher: &Launcher, order: &Order) -> Result<Started, SpawnError> {
-    let Launch { mut command, room } = launcher.prepare(order)?;
-    let child = orphans::start(&mut command).map_err(|error| SpawnError::from_os(&order.program, error))?;
-    let leash = Leash::new(child, launcher.plan.marks_children()).map_err(SpawnError::from_system)?;
-    Ok(Started { leash, room })
+    let Launch { image, steps, room } = launcher.prepare(order)?;
+    let (streams, theirs) = Streams::new().map_err(SpawnError::from_system)?;
+    let started = orphans::start(|| raw::start(&image, theirs.each_ref().map(AsFd::as_fd), &steps));
+    let (pid, pidfd) = started.map_err(|failure| SpawnError::from_failure(&order.program, failure))?;
+    let leash = Leash::new(pid, pidfd, launcher.plan.marks_children());
+    Ok(Started {
+        held: Held { leash, room },
+        streams,
+    })
 }
 
 fn gone() -> io::Error {

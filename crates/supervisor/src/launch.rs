@@ -1,24 +1,24 @@
-//! An order made into a command that is ready to be started.
+//! An order made into everything that its start takes.
 //!
 //! Everything that takes memory or can wait is done here, before the fork.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::before_exec;
 use crate::config::Delivery;
 use crate::error::SpawnError;
-use crate::isolation::{Plan, Room};
+use crate::isolation::{Plan, Room, Steps};
 use crate::order::Order;
 use crate::program;
+use crate::raw::Image;
 
 /// What all children have in common.
 pub(crate) struct Launcher {
@@ -29,9 +29,10 @@ pub(crate) struct Launcher {
     pub(crate) delivery: BTreeMap<String, Delivery>,
 }
 
-/// A command, and what belongs to the child that it starts.
+/// Everything that the start of a child takes, and what belongs to it.
 pub(crate) struct Launch {
-    pub(crate) command: Command,
+    pub(crate) image: Image,
+    pub(crate) steps: Steps,
     pub(crate) room: Room,
 }
 
@@ -44,7 +45,7 @@ impl Launcher {
     /// fault, [`SpawnError::Exhausted`] and [`SpawnError::Os`] if the system is.
     pub(crate) fn prepare(&self, order: &Order) -> Result<Launch, SpawnError> {
         order.check()?;
-        let refused = |source| SpawnError::from_os(&order.program, source);
+        let refused = |source| SpawnError::from_exec(&order.program, source);
         let room = self.plan.room().map_err(SpawnError::from_system)?;
         let mut variables = self.common_variables(&room);
         let mut kept = Vec::new();
@@ -72,16 +73,15 @@ impl Launcher {
         let steps = room.steps(&self.plan, &found, &order.args, named, kept);
         let steps = steps.map_err(SpawnError::from_system)?;
 
-        let mut command = order.command(&found);
-        command
-            .env_clear()
-            .envs(&variables)
-            .current_dir(room.path().unwrap_or(Path::new("/")))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        before_exec::take(steps, &mut command);
-        Ok(Launch { command, room })
+        // It sees itself called as ordered, and not by the path where it was found.
+        let args = [&order.program].into_iter().chain(&order.args);
+        let image = Image {
+            program: c_string(found.as_os_str())?,
+            args: args.map(|arg| c_string(arg)).collect::<Result<_, _>>()?,
+            env: variables.iter().map(variable).collect::<Result<_, _>>()?,
+            directory: c_string(room.path().unwrap_or(Path::new("/")).as_os_str())?,
+        };
+        Ok(Launch { image, steps, room })
     }
 
     /// The variables that do not come from the order.
@@ -90,6 +90,16 @@ impl Launcher {
         let own = own.flat_map(|path| ["HOME", "TMPDIR"].map(|name| (name.into(), path.into())));
         own.chain(self.inherited.iter().cloned()).collect()
     }
+}
+
+fn c_string(string: &OsStr) -> Result<CString, SpawnError> {
+    CString::new(string.as_bytes())
+        .map_err(|_| SpawnError::Invalid("a zero byte in the program, an argument or a variable"))
+}
+
+/// `NAME=value`.
+fn variable((name, value): (&OsString, &OsString)) -> Result<CString, SpawnError> {
+    c_string(&[name.as_os_str(), value.as_os_str()].join(OsStr::new("=")))
 }
 
 /// Hands a secret over in a file; the variable is its path.

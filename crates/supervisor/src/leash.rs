@@ -11,14 +11,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid,
-};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -31,10 +29,8 @@ const LAST_WAIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// A process that is ours to signal and to reap.
 #[derive(Debug)]
 pub(crate) struct Leash {
-    child: Child,
     group: Pid,
     pidfd: Arc<OwnedFd>,
-    /// Whether its orphans have the mark that [`orphans`] looks for.
     marked: bool,
     reaped: bool,
 }
@@ -46,32 +42,15 @@ pub(crate) struct Ending {
 }
 
 impl Leash {
-    /// Takes a process that [`orphans::start`] has just started, and that leads a group of its own.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be watched; it has been killed and reaped then.
-    pub(crate) fn new(mut child: Child, marked: bool) -> io::Result<Self> {
-        let group = Pid::from_child(&child);
-        match pidfd_open(group, PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(Self {
-                child,
-                group,
-                pidfd: Arc::new(pidfd),
-                marked,
-                reaped: false,
-            }),
-            Err(error) => {
-                let _ = kill_process_group(group, Signal::KILL);
-                let _ = orphans::reap(&mut child);
-                Err(error.into())
-            }
+    /// Takes a process that [`orphans::start`] has just started, and that leads a group of its own. `marked` is
+    /// whether its orphans have the mark that [`orphans`] looks for.
+    pub(crate) fn new(pid: Pid, pidfd: OwnedFd, marked: bool) -> Self {
+        Self {
+            group: pid,
+            pidfd: Arc::new(pidfd),
+            marked,
+            reaped: false,
         }
-    }
-
-    /// The process, for its streams.
-    pub(crate) fn child_mut(&mut self) -> &mut Child {
-        &mut self.child
     }
 
     /// The number of the process and of its group.
@@ -115,7 +94,7 @@ impl Leash {
     /// If something else in this process has reaped it, which makes its status unknown.
     pub(crate) fn reap(mut self) -> io::Result<ExitStatus> {
         self.reaped = true;
-        orphans::reap(&mut self.child)
+        orphans::reap(self.group)
     }
 }
 
@@ -128,7 +107,7 @@ impl Drop for Leash {
         self.kill();
         let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
         if matches!(poll(&mut ended, Some(&LAST_WAIT)), Ok(1)) {
-            let _ = orphans::reap(&mut self.child);
+            let _ = orphans::reap(self.group);
         }
         // What it left behind is killed here and reaped by whoever looks next, or by init.
         orphans::sweep(self.marked);

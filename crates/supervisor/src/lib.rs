@@ -32,7 +32,6 @@ mod order;
 mod child;
 mod supervisor;
 
-mod before_exec;
 mod forker;
 mod io;
 mod isolation;
@@ -40,6 +39,7 @@ mod launch;
 mod leash;
 mod orphans;
 mod program;
+mod raw;
 mod stderr;
 mod stopping;
 mod watch;

@@ -5,9 +5,6 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use secrecy::SecretString;
@@ -42,13 +39,6 @@ impl Order {
             return Err(SpawnError::Invalid("a variable without a proper name"));
         }
         Ok(())
-    }
-
-    /// The program, found at `path`, with its arguments. It sees itself called as ordered.
-    pub(crate) fn command(&self, path: &Path) -> Command {
-        let mut command = Command::new(path);
-        command.arg0(&self.program).args(&self.args);
-        command
     }
 }
 
@@ -92,12 +82,5 @@ mod tests {
         for name in ["", "A=B", "A\0B"] {
             assert!(matches!(order(name).check(), Err(SpawnError::Invalid(_))), "{name:?}");
         }
-    }
-
-    #[test]
-    fn the_program_is_called_as_ordered() {
-        let command = order("TOKEN").command(Path::new("/usr/bin/busybox"));
-        assert_eq!(command.get_program(), "/usr/bin/busybox");
-        assert!(format!("{command:?}").contains("/bin/true"));
     }
 }

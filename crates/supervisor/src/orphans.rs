@@ -20,10 +20,15 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::process::{Child, Command, ExitStatus};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, getsid, kill_process, set_child_subreaper, waitid};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, getsid, kill_process, set_child_subreaper, waitid, waitpid,
+};
 
 /// The numbers of all children that were started and not yet reaped. Only held by threads that may wait: a fork
 /// goes on under it. A set is whole after every single operation, so a panic of a holder leaves it usable.
@@ -42,12 +47,12 @@ pub(crate) fn adopt() -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// Those of fork and exec.
-pub(crate) fn start(command: &mut Command) -> io::Result<Child> {
+/// Those of `start`.
+pub(crate) fn start<E>(start: impl FnOnce() -> Result<(Pid, OwnedFd), E>) -> Result<(Pid, OwnedFd), E> {
     let mut leaders = leaders();
-    let child = command.spawn()?;
-    leaders.insert(Pid::from_child(&child).as_raw_nonzero().get());
-    Ok(child)
+    let (pid, pidfd) = start()?;
+    leaders.insert(pid.as_raw_nonzero().get());
+    Ok((pid, pidfd))
 }
 
 /// Reaps a child that has ended, or that ends soon.
@@ -55,11 +60,17 @@ pub(crate) fn start(command: &mut Command) -> io::Result<Child> {
 /// # Errors
 ///
 /// If something else in this process has reaped it.
-pub(crate) fn reap(child: &mut Child) -> io::Result<ExitStatus> {
+pub(crate) fn reap(child: Pid) -> io::Result<ExitStatus> {
     let mut leaders = leaders();
-    let status = child.wait();
-    leaders.remove(&Pid::from_child(child).as_raw_nonzero().get());
-    status
+    let status = loop {
+        match waitpid(Some(child), WaitOptions::empty()) {
+            Err(Errno::INTR) => {}
+            result => break result,
+        }
+    };
+    leaders.remove(&child.as_raw_nonzero().get());
+    let (_, status) = status?.ok_or(Errno::CHILD)?;
+    Ok(ExitStatus::from_raw(status.as_raw()))
 }
 
 /// Kills and reaps the orphans that there are now, and tells how many there were. Each may have had children that

@@ -7,7 +7,7 @@
 //! `done`.
 
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child as Process, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{future::Future, io};
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::child::{Child, Exit, Life};
 use crate::error::SpawnError;
-use crate::forker::Forker;
+use crate::forker::{Forker, Held, Started};
 use crate::io::{ChildIo, Outlet, Stdin};
 use crate::leash::{Ending, Leash};
 use crate::order::Order;
@@ -56,8 +56,9 @@ struct Leashed<'a> {
     stdin: &'a Stdin,
 }
 
-/// The streams of a process, ready for the runtime.
-struct Streams {
+/// The process and its streams, ready for the runtime.
+struct Ready {
+    held: Held,
     ending: Ending,
     stdin: Arc<Stdin>,
     stdout: Outlet,
@@ -70,26 +71,23 @@ impl Watch {
         // However this ends, nobody waits for the child for ever.
         let _done = self.life.done.clone().drop_guard();
         let gone = CancellationToken::new();
-        let started = self.forker.spawn(order).await.and_then(|mut started| {
-            // On failure the leash is dropped, which ends the child.
-            let streams = Streams::of(&mut started.leash, &gone).map_err(SpawnError::from_system)?;
-            Ok((started, streams))
-        });
-        let (started, streams) = match started {
-            Ok(started) => started,
+        let started = self.forker.spawn(order).await;
+        let ready = started.and_then(|started| Ready::new(started, &gone).map_err(SpawnError::from_system));
+        let Ready {
+            held,
+            ending,
+            stdin,
+            stdout,
+            stderr,
+        } = match ready {
+            Ok(ready) => ready,
             Err(error) => {
                 let _ = answer.send(Err(error));
                 return;
             }
         };
-        let Streams {
-            ending,
-            stdin,
-            stdout,
-            stderr,
-        } = streams;
         let since = Instant::now();
-        let pid = started.leash.group().as_raw_nonzero();
+        let pid = held.leash.group().as_raw_nonzero();
         tracing::debug!(tag = &*self.tag, pid, "child started");
 
         let io = ChildIo::new(Arc::clone(&stdin), stdout);
@@ -101,14 +99,14 @@ impl Watch {
         let life = async {
             let mut stopping = Stopping::new(self.stop_grace);
             let process = Leashed {
-                leash: &started.leash,
+                leash: &held.leash,
                 ending: &ending,
                 stdin: &stdin,
             };
             until_ended(&process, &mut stopping, &self.life.stop, &self.tag).await;
             let lived = since.elapsed();
             stdin.close();
-            let reaped = self.forker.finish(started).await;
+            let reaped = self.forker.finish(held).await;
             if reaped.as_ref().is_some_and(|reaped| !reaped.clean) {
                 self.until_nothing_is_left().await;
             }
@@ -157,20 +155,18 @@ impl Watch {
     }
 }
 
-impl Streams {
-    fn of(leash: &mut Leash, gone: &CancellationToken) -> io::Result<Self> {
-        let ending = leash.ending()?;
-        let Process {
-            stdin, stdout, stderr, ..
-        } = leash.child_mut();
-        let (Some(stdin), Some(stdout), Some(stderr)) = (stdin.take(), stdout.take(), stderr.take()) else {
-            return Err(io::Error::other("a standard stream is missing"));
-        };
+impl Ready {
+    /// On failure the child is ended, by the drop of its leash.
+    fn new(started: Started, gone: &CancellationToken) -> io::Result<Self> {
+        let Started { held, streams } = started;
+        let stdout = pipe::Receiver::from_owned_fd(streams.stdout.into())?;
+        let stderr = pipe::Receiver::from_owned_fd(streams.stderr.into())?;
         Ok(Self {
-            ending,
-            stdin: Arc::new(Stdin::new(pipe::Sender::from_owned_fd(stdin.into())?)),
-            stdout: Outlet::new(pipe::Receiver::from_owned_fd(stdout.into())?, gone.clone()),
-            stderr: Outlet::new(pipe::Receiver::from_owned_fd(stderr.into())?, gone.clone()),
+            ending: held.leash.ending()?,
+            stdin: Arc::new(Stdin::new(pipe::Sender::from_owned_fd(streams.stdin.into())?)),
+            stdout: Outlet::new(stdout, gone.clone()),
+            stderr: Outlet::new(stderr, gone.clone()),
+            held,
         })
     }
 }

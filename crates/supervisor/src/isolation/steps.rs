@@ -1,9 +1,7 @@
 //! What a child does to itself between fork and exec, in an order that matters.
 //!
-//! Everything here runs where only system calls are allowed (see [`before_exec`](crate::before_exec)): what a
-//! step needs was made before the fork, and nothing is allocated, freed or locked. A step that fails ends the
-//! start of the child, and its number travels back with the reason: the standard library hands the parent one
-//! number, so both are packed into it.
+//! Everything here runs where only system calls are allowed (see [`raw`](crate::raw)): what a step needs was made
+//! before the fork, and nothing is allocated, freed or locked. A step that fails ends the start of the child.
 //!
 //! The order: a session of its own first; the control group; the descriptors; the bounding set while there still
 //! is the capability to change it; the user while there still is the one to become another; all other
@@ -11,7 +9,6 @@
 //! and last the death signal, since the kernel forgets it when the user changes.
 
 use std::fmt;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
@@ -25,7 +22,7 @@ use rustix::thread::{
     set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
-use crate::before_exec;
+use crate::raw;
 
 /// The steps of one child. Shows no descriptor and nothing secret.
 #[derive(Debug)]
@@ -59,7 +56,8 @@ pub(crate) enum Capabilities {
 /// A step that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    Session = 1,
+    Session,
+    Directory,
     Cgroup,
     Limits,
     Descriptors,
@@ -72,78 +70,58 @@ pub(crate) enum Step {
     Parent,
 }
 
-/// A number that no error of the system has, so that a packed one is told apart from an error of exec.
-const PACKED: i32 = 0x4000_0000;
-
-const ALL: [Step; 10] = [
-    Step::Session,
-    Step::Cgroup,
-    Step::Limits,
-    Step::Descriptors,
-    Step::Capabilities,
-    Step::User,
-    Step::NoNewPrivileges,
-    Step::Landlock,
-    Step::DeathSignal,
-    Step::Parent,
-];
-
 impl Steps {
     /// Takes all of them. Runs in the child.
-    pub(crate) fn take(&mut self) -> io::Result<()> {
-        setsid().map_err(|error| Step::Session.failed(error))?;
+    ///
+    /// # Errors
+    ///
+    /// The step that failed, and why.
+    pub(crate) fn take(&self) -> Result<(), (Step, Errno)> {
+        setsid().map_err(Step::Session.because())?;
         // Orphans below the child become its children, so that whatever it leaves behind comes to us in the moment
         // in which it ends, and not before; see `orphans`.
-        set_child_subreaper(Some(getpid())).map_err(|error| Step::Session.failed(error))?;
+        set_child_subreaper(Some(getpid())).map_err(Step::Session.because())?;
         if let Some(procs) = &self.cgroup {
-            rustix::io::write(procs, b"0").map_err(|error| Step::Cgroup.failed(error))?;
+            rustix::io::write(procs, b"0").map_err(Step::Cgroup.because())?;
         }
         umask(Mode::RWXG | Mode::RWXO);
-        before_exec::close_all_from(3);
+        raw::close_all_from(3);
         for kept in &self.kept {
-            rustix::io::fcntl_setfd(kept, FdFlags::empty()).map_err(|error| Step::Descriptors.failed(error))?;
+            rustix::io::fcntl_setfd(kept, FdFlags::empty()).map_err(Step::Descriptors.because())?;
         }
         if self.capabilities == Capabilities::DroppedForGood {
-            empty_bounding_set().map_err(|error| Step::Capabilities.failed(error))?;
+            empty_bounding_set().map_err(Step::Capabilities.because())?;
         }
         if let Some(user) = self.user {
-            become_user(user).map_err(|error| Step::User.failed(error))?;
+            become_user(user).map_err(Step::User.because())?;
         }
         if self.capabilities != Capabilities::Kept {
-            drop_capabilities().map_err(|error| Step::Capabilities.failed(error))?;
+            drop_capabilities().map_err(Step::Capabilities.because())?;
         }
         if self.no_new_privileges {
-            set_no_new_privs(true).map_err(|error| Step::NoNewPrivileges.failed(error))?;
+            set_no_new_privs(true).map_err(Step::NoNewPrivileges.because())?;
         }
         if let Some(ruleset) = &self.ruleset {
-            enforce(ruleset).map_err(|error| Step::Landlock.failed(error))?;
+            enforce(ruleset).map_err(Step::Landlock.because())?;
         }
         for (resource, limit) in &self.limits {
-            setrlimit(*resource, *limit).map_err(|error| Step::Limits.failed(error))?;
+            setrlimit(*resource, *limit).map_err(Step::Limits.because())?;
         }
-        set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| Step::DeathSignal.failed(error))?;
+        set_parent_process_death_signal(Some(Signal::KILL)).map_err(Step::DeathSignal.because())?;
         // If the parent died before the line above, its death went unnoticed and the child already belongs to
         // someone else. Asked after it, the question has only two answers: it still lives, or we know.
         if getppid() == Some(self.parent) {
             Ok(())
         } else {
-            Err(Step::Parent.failed(Errno::SRCH))
+            Err((Step::Parent, Errno::SRCH))
         }
     }
 }
 
 impl Step {
-    /// Packs the step and the reason into one number.
-    fn failed(self, reason: Errno) -> io::Error {
-        io::Error::from_raw_os_error(PACKED | (self as i32) << 16 | reason.raw_os_error())
-    }
-
-    /// The step and the reason, if the error is one of [`failed`](Self::failed).
-    pub(crate) fn unpack(error: &io::Error) -> Option<(Self, io::Error)> {
-        let number = error.raw_os_error().filter(|number| number & PACKED != 0)?;
-        let step = (number & !PACKED) >> 16;
-        let step = ALL.into_iter().find(|known| *known as i32 == step)?;
-        Some((step, io::Error::from_raw_os_error(number & 0xffff)))
+    /// Makes the reason of a failure into the failure.
+    fn because(self) -> impl Fn(Errno) -> (Self, Errno) {
+        move |reason| (self, reason)
     }
 }
 
@@ -151,6 +129,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Session => "a session of its own",
+            Self::Directory => "its directory",
             Self::Cgroup => "its control group",
             Self::Limits => "resource limits",
             Self::Descriptors => "handing over a descriptor",
@@ -203,35 +182,11 @@ fn become_user(number: u32) -> Result<(), Errno> {
 /// Completes the ruleset by the process's own directory in `/proc`, which cannot be named before it exists, and
 /// restricts the calling thread by it.
 pub(super) fn enforce(ruleset: &OwnedFd) -> Result<(), Errno> {
-    let errno = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL);
     match rustix::fs::open(c"/proc/self", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(own) => before_exec::allow_beneath(ruleset.as_fd(), own.as_fd(), super::files::READ_BITS).map_err(errno)?,
+        Ok(own) => raw::allow_beneath(ruleset.as_fd(), own.as_fd(), super::files::READ_BITS)?,
         // There is no /proc to read.
         Err(Errno::NOENT) => {}
         Err(error) => return Err(error),
     }
-    before_exec::restrict_self(ruleset.as_fd()).map_err(errno)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_step_and_its_reason_survive_the_way_back() {
-        for step in ALL {
-            let error = io::Error::from_raw_os_error(step.failed(Errno::PERM).raw_os_error().unwrap());
-            let (unpacked, reason) = Step::unpack(&error).unwrap();
-            assert_eq!(
-                (unpacked, reason.raw_os_error()),
-                (step, Some(Errno::PERM.raw_os_error()))
-            );
-        }
-    }
-
-    #[test]
-    fn an_error_of_exec_is_not_taken_for_a_step() {
-        assert!(Step::unpack(&Errno::ACCESS.into()).is_none());
-        assert!(Step::unpack(&io::Error::other("no number")).is_none());
-    }
+    raw::restrict_self(ruleset.as_fd())
 }
