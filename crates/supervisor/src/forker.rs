@@ -14,6 +14,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::thread;
 
+use rustix::process::{dumpable_behavior, set_dumpable_behavior};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::SpawnError;
@@ -167,7 +168,16 @@ fn do_work(launcher: &Launcher, work: Work) {
 fn start(launcher: &Launcher, order: &Order) -> Result<Started, SpawnError> {
     let Launch { image, steps, room } = launcher.prepare(order)?;
     let (streams, theirs) = Streams::new().map_err(SpawnError::from_system)?;
-    let started = orphans::start(|| raw::start(&image, theirs.each_ref().map(AsFd::as_fd), &steps));
+    let started = orphans::start(|| {
+        // A child that becomes another user while it shares our memory makes that memory one that may not be
+        // dumped, which is ours to say (`commit_creds` of kernel/cred.c).
+        let before = dumpable_behavior();
+        let started = raw::start(&image, theirs.each_ref().map(AsFd::as_fd), &steps);
+        if let (Some(_), Ok(before)) = (steps.user, before) {
+            let _ = set_dumpable_behavior(before);
+        }
+        started
+    });
     let (pid, pidfd) = started.map_err(|failure| SpawnError::from_failure(&order.program, failure))?;
     let leash = Leash::new(pid, pidfd, launcher.plan.marks_children());
     Ok(Started {

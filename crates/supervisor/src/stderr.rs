@@ -123,9 +123,56 @@ fn tell_suppressed(rate: &mut Rate, now: Instant, last: bool, tag: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use tokio::io::AsyncWriteExt;
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
 
     use super::*;
+
+    /// Counts what reaches the log: lines of children, and reports of lines that did not.
+    #[derive(Clone, Default)]
+    struct Log {
+        lines: Arc<AtomicUsize>,
+        reports: Arc<AtomicUsize>,
+    }
+
+    impl Subscriber for Log {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            let of_child = event.metadata().target() == "child";
+            let count = if of_child { &self.lines } else { &self.reports };
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_is_logged_no_faster_than_it_may_and_its_end_is_kept() {
+        let log = Log::default();
+        let _guard = tracing::subscriber::set_default(log.clone());
+        let flood: String = (1..=5000).map(|n| format!("all is lost {n}\n")).collect();
+        let lines = pumped(&[flood.as_bytes()], 100).await;
+        // At one line a second, ten at once; time stands still.
+        assert_eq!(log.lines.load(Ordering::Relaxed), 10);
+        assert_eq!(log.reports.load(Ordering::Relaxed), 1);
+        assert_eq!(lines.last().map(String::as_str), Some("all is lost 5000"));
+    }
 
     async fn pumped(pieces: &[&[u8]], limit: usize) -> Vec<String> {
         let (mut child, ours) = tokio::io::duplex(16);

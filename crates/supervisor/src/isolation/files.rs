@@ -29,7 +29,7 @@ use rustix::io::Errno;
 ///
 /// Directories that hold private keys beside public certificates are named by their public parts only.
 /// Whatever does not exist is passed over.
-pub const DEFAULT_READABLE: [&str; 50] = [
+pub const DEFAULT_READABLE: [&str; 51] = [
     "/usr",
     "/bin",
     "/sbin",
@@ -74,6 +74,7 @@ pub const DEFAULT_READABLE: [&str; 50] = [
     "/var/lib/ca-certificates",
     "/proc/cpuinfo",
     "/proc/meminfo",
+    "/proc/stat",
     "/proc/sys/net/core/somaxconn",
     "/proc/sys/vm/overcommit_memory",
     "/sys/devices/system/cpu",

@@ -189,6 +189,11 @@ async fn each_child_has_a_user_of_its_own_if_the_operator_gives_some() {
         done(child).await;
         assert_eq!(child.exit().unwrap().code, Some(0), "{:?}", child.last_stderr());
     }
+    // Whether this process may be dumped is not for its children to change.
+    assert_eq!(
+        rustix::process::dumpable_behavior().unwrap(),
+        rustix::process::DumpableBehavior::Dumpable
+    );
     let again = start().await.unwrap();
     assert_eq!(Talk::with(&again).hear().await.as_deref(), Some("3000000"));
 }
