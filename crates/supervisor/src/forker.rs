@@ -1,12 +1,12 @@
-//! The one thread that forks.
+//! The one thread that starts children.
 //!
-//! A child's death signal follows the thread that forked it (see [`Steps`](crate::isolation::Steps)), so that
+//! A child's death signal follows the thread that started it (see [`Steps`](crate::isolation::Steps)), so that
 //! thread must live at least as long as every child. This one takes work from a bounded queue and ends only when
 //! the supervisor and all the tasks that watch children are gone, since each of them holds a [`Forker`]. It owns
 //! nothing that needs to be joined: once the queue is closed it returns.
 //!
-//! It also does what else must not happen in an asynchronous task, since it waits for a disk or for another
-//! fork: preparing children, reaping them, looking for what they left behind.
+//! It also does what else must not happen in an asynchronous task, since it waits for a disk or for another child
+//! to start: preparing children, reaping them, looking for what they left behind.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,7 +25,7 @@ use crate::order::Order;
 use crate::orphans;
 use crate::raw;
 
-/// Work that may wait for the thread. A fork takes a millisecond or so; whoever comes when the queue is full
+/// Work that may wait for the thread. A start takes a millisecond or so; whoever comes when the queue is full
 /// waits for a place.
 const QUEUE: usize = 64;
 

@@ -1,6 +1,6 @@
 //! An order made into everything that its start takes.
 //!
-//! Everything that takes memory or can wait is done here, before the fork.
+//! Everything that takes memory or can wait is done here, before there is a process.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
@@ -114,7 +114,8 @@ fn pipe(value: &SecretString) -> Result<OwnedFd, SpawnError> {
     let nonblocking = rustix::fs::fcntl_setfl(&writer, OFlags::NONBLOCK).map_err(io::Error::from);
     let written = nonblocking.and_then(|()| writer.write_all(value.expose_secret().as_bytes()));
     match written {
-        Ok(()) => Ok(reader.into()),
+        // Not where the child's standard streams go, even if this process has none.
+        Ok(()) => rustix::io::fcntl_dupfd_cloexec(&reader, 3).map_err(|error| SpawnError::from_system(error.into())),
         Err(error) if Errno::from_io_error(&error) == Some(Errno::AGAIN) => {
             Err(SpawnError::Invalid("a variable that is too long for a pipe"))
         }

@@ -1,10 +1,10 @@
 //! Ownership of one process that has not been reaped yet.
 //!
 //! This is the only place that signals a child and the only place that reaps one (what it leaves behind is for
-//! [`orphans`]), and it is why no signal can reach a
-//! stranger. The argument: the child is the leader of its process group, so the group's number is its pid. A
-//! pid is not given to another process, and no other group can take its number, before its process has been
-//! reaped. Only [`Leash::reap`] and the drop reap, both take the leash away, and signals need the leash.
+//! [`orphans`]), and it is why no signal can reach a stranger. The argument: the child is the leader of its
+//! process group, so the group's number is its pid. A pid is not given to another process, and no other group can
+//! take its number, before its process has been reaped. Only [`Leash::reap`] and the drop reap, both take the
+//! leash away, and signals need the leash.
 //!
 //! That the child has ended is learned from its pidfd, which becomes readable while the process is still
 //! there to be waited for.
@@ -22,8 +22,8 @@ use tokio::io::unix::AsyncFd;
 
 use crate::orphans;
 
-/// How long a dropped leash waits for a killed process. Only a process that hangs in the kernel takes so long;
-/// it is then left for init.
+/// How long a dropped leash waits for a killed process. Only a process that hangs in the kernel takes so long; it
+/// is then left to whoever looks for orphans next.
 const LAST_WAIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// A process that is ours to signal and to reap.
@@ -108,6 +108,8 @@ impl Drop for Leash {
         let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
         if matches!(poll(&mut ended, Some(&LAST_WAIT)), Ok(1)) {
             let _ = orphans::reap(self.group);
+        } else {
+            orphans::abandon(self.group);
         }
         // What it left behind is killed here and reaped by whoever looks next, or by init.
         orphans::sweep(self.marked);

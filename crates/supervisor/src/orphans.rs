@@ -73,6 +73,11 @@ pub(crate) fn reap(child: Pid) -> io::Result<ExitStatus> {
     Ok(ExitStatus::from_raw(status.as_raw()))
 }
 
+/// Takes a child off the list that was killed and does not end. When it does, it is found as orphans are.
+pub(crate) fn abandon(child: Pid) {
+    leaders().remove(&child.as_raw_nonzero().get());
+}
+
 /// Kills and reaps the orphans that there are now, and tells how many there were. Each may have had children that
 /// are orphans only now: none are left when it finds none. With `marked`, only those that have `no_new_privs`.
 pub(crate) fn sweep(marked: bool) -> usize {

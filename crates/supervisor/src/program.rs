@@ -34,7 +34,8 @@ pub(crate) fn find(program: &OsStr, path: Option<&OsStr>) -> io::Result<PathBuf>
         let candidate = std::path::absolute(directory.join(program))?;
         match executable(&candidate) {
             Ok(()) => return Ok(candidate),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => denied = Some(error),
+            // Of directories that cannot be entered it is not known what is in them.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && candidate.exists() => denied = Some(error),
             Err(_) => {}
         }
     }

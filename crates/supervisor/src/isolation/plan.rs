@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Resource, Rlimit};
+use rustix::process::{Resource, Rlimit, getrlimit};
 
 use super::cgroup::{CgroupLimits, Cgroups};
 use super::directory::Directories;
@@ -96,7 +96,7 @@ impl Plan {
                 (true, true) => Capabilities::DroppedForGood,
             },
             files: landlock.then_some(files),
-            limits: resource_limits(limits, cgroups.is_some()),
+            limits: resource_limits(limits, cgroups.is_some(), |resource| getrlimit(resource).maximum),
             directories,
             users,
             cgroups,
@@ -127,13 +127,20 @@ impl Plan {
     }
 }
 
-fn resource_limits(limits: &Limits, in_cgroup: bool) -> Vec<(Resource, Rlimit)> {
+/// What to set. No limit is over what this process may set it to, given by `highest`: where that is lower, it is
+/// the limit.
+fn resource_limits(
+    limits: &Limits,
+    in_cgroup: bool,
+    highest: impl Fn(Resource) -> Option<u64>,
+) -> Vec<(Resource, Rlimit)> {
     let mut list = Vec::new();
     let mut add = |resource, soft: Option<u64>, hard: Option<u64>| {
-        if let (Some(current), Some(maximum)) = (soft, hard) {
+        let within = |limit: u64| highest(resource).map_or(limit, |highest| limit.min(highest));
+        if soft.is_some() {
             let limit = Rlimit {
-                current: Some(current),
-                maximum: Some(maximum),
+                current: soft.map(within),
+                maximum: hard.map(within),
             };
             list.push((resource, limit));
         }
@@ -158,37 +165,44 @@ mod tests {
 
     use super::*;
 
+    const NO_LIMIT: fn(Resource) -> Option<u64> = |_| None;
+
+    fn limit(list: &[(Resource, Rlimit)], wanted: Resource) -> Option<(Option<u64>, Option<u64>)> {
+        let found = list.iter().find(|(resource, _)| *resource == wanted);
+        found.map(|(_, limit)| (limit.current, limit.maximum))
+    }
+
     #[test]
     fn core_dumps_are_off_whatever_the_limits() {
         let none = Limits {
             open_files: None,
             ..Limits::default()
         };
-        let list = resource_limits(&none, false);
+        let list = resource_limits(&none, false, NO_LIMIT);
         assert_eq!(list.len(), 1);
-        assert!(matches!(
-            list[0],
-            (
-                Resource::Core,
-                Rlimit {
-                    current: Some(1),
-                    maximum: Some(1)
-                }
-            )
-        ));
+        assert_eq!(limit(&list, Resource::Core), Some((Some(1), Some(1))));
     }
 
     #[test]
     fn processes_are_counted_by_the_control_group_where_there_is_one() {
         let limits = Limits {
             processes: Some(10),
+            ..Limits::default()
+        };
+        let counted = |in_cgroup| limit(&resource_limits(&limits, in_cgroup, NO_LIMIT), Resource::Nproc);
+        assert_eq!(counted(false), Some((Some(10), Some(10))));
+        assert_eq!(counted(true), None);
+    }
+
+    #[test]
+    fn a_limit_over_that_of_this_process_is_that_of_this_process() {
+        let limits = Limits {
             cpu_time: Some(Duration::from_secs(60)),
             ..Limits::default()
         };
-        let has = |in_cgroup| {
-            let list = resource_limits(&limits, in_cgroup);
-            list.iter().any(|(resource, _)| *resource == Resource::Nproc)
-        };
-        assert!(has(false) && !has(true));
+        let list = resource_limits(&limits, false, |_| Some(60));
+        assert_eq!(limit(&list, Resource::Nofile), Some((Some(60), Some(60))));
+        assert_eq!(limit(&list, Resource::Cpu), Some((Some(60), Some(60))));
+        assert_eq!(limit(&list, Resource::Core), Some((Some(1), Some(1))));
     }
 }

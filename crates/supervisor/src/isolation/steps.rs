@@ -1,7 +1,7 @@
-//! What a child does to itself between fork and exec, in an order that matters.
+//! What a child does to itself before its program runs, in an order that matters.
 //!
-//! Everything here runs where only system calls are allowed (see [`raw`](crate::raw)): what a step needs was made
-//! before the fork, and nothing is allocated, freed or locked. A step that fails ends the start of the child.
+//! Everything here runs where only system calls are allowed (see [`raw`]): what a step needs was made before, and
+//! nothing is allocated, freed or locked. A step that fails ends the start of the child.
 //!
 //! The order: a session of its own first; the control group; the descriptors; the bounding set while there still
 //! is the capability to change it; the user while there still is the one to become another; all other
@@ -132,8 +132,8 @@ impl fmt::Display for Step {
             Self::Directory => "its directory",
             Self::Cgroup => "its control group",
             Self::Limits => "resource limits",
-            Self::Descriptors => "handing over a descriptor",
-            Self::Capabilities => "dropping capabilities",
+            Self::Descriptors => "a descriptor",
+            Self::Capabilities => "a state without capabilities",
             Self::User => "a user of its own",
             Self::NoNewPrivileges => "no_new_privs",
             Self::Landlock => "Landlock",

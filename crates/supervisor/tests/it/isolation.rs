@@ -199,6 +199,17 @@ async fn each_child_has_a_user_of_its_own_if_the_operator_gives_some() {
 }
 
 #[tokio::test]
+async fn a_child_that_cannot_have_what_every_child_has_is_not_started() {
+    let parent = tempfile::tempdir().unwrap();
+    let supervisor = supervisor_with(|config| config.isolation.directory = Some(parent.path().into()));
+    let lair = fs::read_dir(parent.path()).unwrap().next().unwrap().unwrap();
+    fs::remove_dir(lair.path()).unwrap();
+    let error = supervisor.spawn(script("exit 0")).await.unwrap_err();
+    assert!(matches!(error, supervisor::SpawnError::Os(_)), "{error:?}");
+    assert_eq!(supervisor.live(), 0);
+}
+
+#[tokio::test]
 async fn a_layer_that_is_missing_is_reported_or_if_required_refused() {
     let config = |required| {
         let mut config = Config::new(std::env::vars_os());
