@@ -8,6 +8,7 @@
 //! It also does what else must not happen in an asynchronous task, since it waits for a disk or for another child
 //! to start: preparing children, reaping them, looking for what they left behind.
 
+use std::collections::BTreeSet;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitStatus;
@@ -79,7 +80,7 @@ enum Work {
         reply: oneshot::Sender<Reaped>,
     },
     Sweep {
-        reply: oneshot::Sender<usize>,
+        reply: oneshot::Sender<BTreeSet<i32>>,
     },
 }
 
@@ -114,9 +115,9 @@ impl Forker {
         self.ask(|reply| Work::Finish { held, reply }).await
     }
 
-    /// Kills and reaps what children left behind; tells how many processes it found.
-    pub(crate) async fn sweep(&self) -> usize {
-        self.ask(|reply| Work::Sweep { reply }).await.unwrap_or(0)
+    /// Kills and reaps what children left behind; tells which processes it found.
+    pub(crate) async fn sweep(&self) -> BTreeSet<i32> {
+        self.ask(|reply| Work::Sweep { reply }).await.unwrap_or_default()
     }
 
     /// Nothing comes back if the thread has panicked. What it was given is dropped then, a child is ended.
@@ -156,7 +157,7 @@ fn do_work(launcher: &Launcher, work: Work) {
             leash.kill();
             room.end_all();
             let status = leash.reap();
-            let clean = orphans::sweep(marked) == 0;
+            let clean = orphans::sweep(marked).is_empty();
             let _ = reply.send(Reaped { status, room, clean });
         }
         Work::Sweep { reply } => {

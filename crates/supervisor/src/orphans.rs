@@ -78,16 +78,16 @@ pub(crate) fn abandon(child: Pid) {
     leaders().remove(&child.as_raw_nonzero().get());
 }
 
-/// Kills and reaps the orphans that there are now, and tells how many there were. Each may have had children that
+/// Kills and reaps the orphans that there are now, and tells which there were. Each may have had children that
 /// are orphans only now: none are left when it finds none. With `marked`, only those that have `no_new_privs`.
-pub(crate) fn sweep(marked: bool) -> usize {
+pub(crate) fn sweep(marked: bool) -> BTreeSet<i32> {
     let leaders = leaders();
-    let mut found = 0;
+    let mut found = BTreeSet::new();
     for pid in children().into_iter().filter_map(Pid::from_raw) {
         if leaders.contains(&pid.as_raw_nonzero().get()) || !descends_from_a_child(pid, marked) {
             continue;
         }
-        found += 1;
+        found.insert(pid.as_raw_nonzero().get());
         // The number cannot be a stranger's: it is our child, and nobody but us reaps it.
         let _ = kill_process(pid, Signal::KILL);
         let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);

@@ -6,6 +6,7 @@
 //! reap, end what left the group, read what is left of standard error, remove its directory, tell the exit, fire
 //! `done`.
 
+use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -29,6 +30,9 @@ use crate::stopping::{Step, Stopping};
 
 /// How long to wait for processes that were killed. Only one that hangs in the kernel takes so long.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long to go on killing as long as new ones turn up.
+const PERSISTENCE: Duration = Duration::from_secs(10);
 
 /// Everything that the task needs to know.
 pub(crate) struct Watch {
@@ -134,21 +138,27 @@ impl Watch {
 
     /// Waits until nothing is left of what the child started, or until patience ends.
     async fn until_nothing_is_left(&self) {
-        let deadline = Instant::now() + PATIENCE;
+        let end = Instant::now() + PERSISTENCE;
+        let mut deadline = Instant::now() + PATIENCE;
         let mut pause = Duration::from_millis(1);
+        let mut known = BTreeSet::new();
         loop {
             let left = self.forker.sweep().await;
-            if left == 0 {
+            if left.is_empty() {
                 return;
+            }
+            if !left.is_subset(&known) {
+                deadline = end.min(Instant::now() + PATIENCE);
             }
             if Instant::now() >= deadline {
                 tracing::warn!(
                     tag = &*self.tag,
-                    left,
+                    left = left.len(),
                     "processes that children left behind were killed and do not end"
                 );
                 return;
             }
+            known = left;
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(50));
         }

@@ -11,7 +11,7 @@
 //!
 //! Landlock does not restrict `stat`, reading symbolic links, or the network here.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -111,7 +111,7 @@ pub(super) struct Files {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Needs<'a> {
     pub(super) program: &'a Path,
-    pub(super) args: &'a [std::ffi::OsString],
+    pub(super) args: &'a [OsString],
     /// Its own directory.
     pub(super) directory: Option<&'a Path>,
     /// `SSL_CERT_FILE` and the parts of `SSL_CERT_DIR` of its environment.
@@ -149,13 +149,13 @@ impl Files {
         let ruleset = Ruleset::default().handle_access(AccessFs::from_all(VERSION));
         let ruleset = ruleset.and_then(|ruleset| ruleset.scope(Scope::from_all(VERSION)));
         let mut ruleset = ruleset.and_then(Ruleset::create).map_err(io::Error::other)?;
-        let resolver = resolver_directory();
+        let resolver = fs::canonicalize("/etc/resolv.conf").unwrap_or_default();
         let arguments = needs.args.iter().filter_map(file_of_argument);
         let readable = self.readable.iter().map(PathBuf::as_path);
         let readable = readable
             .chain([needs.program])
             .chain(arguments)
-            .chain(resolver.as_deref());
+            .chain(resolver_directory(&resolver));
         for path in readable.chain(needs.certificates.iter().map(PathBuf::as_path)) {
             ruleset = allow(ruleset, path, read())?;
         }
@@ -195,18 +195,16 @@ fn allow(ruleset: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> io
 }
 
 /// A file that an argument names: whoever wrote the arguments wants it read, a script for example.
-fn file_of_argument(argument: &std::ffi::OsString) -> Option<&Path> {
+fn file_of_argument(argument: &OsString) -> Option<&Path> {
     let path = Path::new(argument);
     (path.is_absolute() && path.is_file()).then_some(path)
 }
 
 /// The directory of the file that `/etc/resolv.conf` points to, where that is a directory for this purpose:
 /// whoever manages the file replaces it, and a rule for the file alone would be lost.
-fn resolver_directory() -> Option<PathBuf> {
-    let target = fs::canonicalize("/etc/resolv.conf").ok()?;
-    target
-        .starts_with("/run")
-        .then(|| target.parent().map(Path::to_path_buf))?
+fn resolver_directory(target: &Path) -> Option<&Path> {
+    let directory = target.parent()?;
+    (directory != Path::new("/run") && directory.starts_with("/run")).then_some(directory)
 }
 
 /// The certificates that an environment names.
@@ -260,6 +258,16 @@ mod tests {
         ];
         let found = certificates(variables.map(|(name, value)| (name.as_ref(), value.as_ref())));
         assert_eq!(found, ["/a/ca.pem", "/b", "/c"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn the_resolvers_directory_is_never_one_that_others_share() {
+        let directory = |target| resolver_directory(Path::new(target));
+        let own = "/run/systemd/resolve";
+        assert_eq!(directory("/run/systemd/resolve/stub-resolv.conf"), Some(Path::new(own)));
+        for shared in ["/run/resolv.conf", "/etc/resolv.conf", "/mnt/wsl/resolv.conf", ""] {
+            assert_eq!(directory(shared), None, "{shared}");
+        }
     }
 
     #[test]
