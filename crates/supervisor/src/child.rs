@@ -110,7 +110,8 @@ impl Child {
     }
 
     /// A token that fires once the child has been reaped, all that it started is gone, its last words on
-    /// standard error have been read, and its directory has been removed, whatever the cause. Cancelling the token has no effect on the child.
+    /// standard error have been read, and its directory has been removed, whatever the cause. Cancelling the
+    /// token has no effect on the child.
     pub fn done(&self) -> CancellationToken {
         self.life.done.child_token()
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use supervisor::{NotReady, Supervisor};
+use supervisor::{NotReady, SpawnError, Supervisor};
 
 use crate::support::{Talk, order, script, soon, supervisor, supervisor_with};
 
@@ -56,6 +56,19 @@ async fn a_child_that_never_starts_talking_is_too_slow() {
     );
     assert!(child.exit().is_none(), "it is the caller who stops it");
     soon("the stop", child.stop()).await;
+}
+
+#[tokio::test]
+async fn a_start_that_takes_too_long_is_given_up_and_leaves_no_child() {
+    let supervisor = supervisor_with(|config| config.start_timeout = Duration::ZERO);
+    let error = supervisor.spawn(order("cat", &[])).await.unwrap_err();
+    assert!(matches!(error, SpawnError::TooSlow(Duration::ZERO)), "{error:?}");
+    soon("the child to be gone", async {
+        while supervisor.live() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
