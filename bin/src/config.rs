@@ -12,9 +12,10 @@ pub mod reference;
 mod sources;
 mod values;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
+use supervisor::{Delivery, Isolation, Limits};
 use url::Url;
 
 pub use self::{
@@ -87,6 +88,16 @@ pub struct Child {
     pub start_timeout: Duration,
     /// How long it may take to stop before it is killed.
     pub stop_grace: Duration,
+    /// Names of the broker's variables that it inherits.
+    pub inherit_env: Vec<String>,
+    /// How the values of its own variables reach it.
+    pub delivery: BTreeMap<String, Delivery>,
+    /// How many lines of its standard error are logged a second.
+    pub stderr_lines_per_second: u32,
+    /// What it may use.
+    pub limits: Limits,
+    /// What keeps it apart.
+    pub isolation: Isolation,
 }
 
 /// How many sessions live, and for how long.

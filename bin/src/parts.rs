@@ -48,8 +48,15 @@ pub(crate) fn oauth(config: &Config) -> oauth::Config {
 }
 
 pub(crate) fn supervisor(config: &Config) -> supervisor::Config {
+    let child = &config.child;
     supervisor::Config {
-        stop_grace: config.child.stop_grace,
+        start_timeout: child.start_timeout,
+        stop_grace: child.stop_grace,
+        inherit_env: child.inherit_env.clone(),
+        stderr_lines_per_second: child.stderr_lines_per_second,
+        limits: child.limits.clone(),
+        isolation: child.isolation.clone(),
+        delivery: child.delivery.clone(),
         ..supervisor::Config::new(std::env::vars_os())
     }
 }

@@ -8,10 +8,21 @@ pub struct Key {
     pub path: &'static str,
     /// What a value looks like.
     pub form: Form,
-    /// The default as TOML; `None` if the operator has to set the key.
-    pub default: Option<&'static str>,
+    /// What holds if nobody sets the key.
+    pub default: Default,
     /// What it means, for the reference.
     pub text: &'static str,
+}
+
+/// What holds if nobody sets a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Default {
+    /// This value, as TOML.
+    Value(&'static str),
+    /// Nothing: what the key would turn on stays off.
+    Unset,
+    /// The operator has to set the key.
+    Required,
 }
 
 /// The form of a value.
@@ -29,6 +40,12 @@ pub enum Form {
     Duration,
     /// A whole number above zero.
     Count,
+    /// A number of bytes, such as `"512MiB"`.
+    Bytes,
+    /// The first and the last number of a range.
+    Range,
+    /// `true` or `false`.
+    Flag,
     /// An array of texts.
     List,
     /// A table of texts.
@@ -144,6 +161,116 @@ pub const KEYS: &[Key] = &[
         "How long it may take to stop after SIGTERM before it is killed.",
     ),
     key(
+        "child.inherit_env",
+        Form::List,
+        "[\"PATH\", \"LANG\", \"LC_ALL\", \"LC_CTYPE\", \"TZ\", \"SSL_CERT_FILE\", \"SSL_CERT_DIR\"]",
+        "Names of the broker's variables that it inherits. `HOME` and `TMPDIR` name its own directory unless they are listed.",
+    ),
+    key(
+        "child.secret_files",
+        Form::List,
+        "[]",
+        "Variables of `child.env` whose value is written to a private file; the variable is then its path.",
+    ),
+    key(
+        "child.secret_descriptors",
+        Form::List,
+        "[]",
+        "Variables of `child.env` whose value is given once through a pipe; the variable is then the number of its descriptor.",
+    ),
+    key(
+        "child.stderr_lines_per_second",
+        Form::Count,
+        "50",
+        "How many lines of its standard error are logged, on average; ten seconds' worth may come at once.",
+    ),
+    key(
+        "child.require_isolation",
+        Form::Flag,
+        "false",
+        "Whether the broker refuses to start where a layer of the isolation is missing, instead of logging a warning.",
+    ),
+    key(
+        "child.limits.open_files",
+        Form::Count,
+        "1024",
+        "Open descriptors, for each process.",
+    ),
+    optional(
+        "child.limits.address_space",
+        Form::Bytes,
+        "Address space, for each process. Not for programs with a large garbage-collected heap, such as Node.",
+    ),
+    optional(
+        "child.limits.cpu_time",
+        Form::Duration,
+        "Processor time, for each process, in whole seconds; then it is ended.",
+    ),
+    optional(
+        "child.limits.processes",
+        Form::Count,
+        "Processes and threads: of the child with a control group, else of its user (root is exempt), so use it with \
+         `isolation.users`.",
+    ),
+    optional(
+        "child.limits.memory",
+        Form::Bytes,
+        "Memory of all processes of a child together. Needs a control group with the memory controller.",
+    ),
+    key(
+        "child.isolation.no_new_privileges",
+        Form::Flag,
+        "true",
+        "It gains no privileges, whatever it executes. `landlock` needs this.",
+    ),
+    key(
+        "child.isolation.drop_capabilities",
+        Form::Flag,
+        "true",
+        "It has no capabilities, even if the broker is root.",
+    ),
+    key(
+        "child.isolation.landlock",
+        Form::Flag,
+        "true",
+        "It sees files by an allow-list, and cannot signal or trace processes that it did not start.",
+    ),
+    key(
+        "child.isolation.readable",
+        Form::List,
+        "[]",
+        "Whole paths that it may read and execute beyond the default list: where a server's modules lie, say.",
+    ),
+    key(
+        "child.isolation.writable",
+        Form::List,
+        "[]",
+        "Whole paths that it may read and change beyond its own directory.",
+    ),
+    key(
+        "child.isolation.own_directory",
+        Form::Flag,
+        "true",
+        "It works in an empty directory of its own, which is removed after its end.",
+    ),
+    optional(
+        "child.isolation.directory",
+        Form::Path,
+        "Where these directories are made; unset, in `TMPDIR` or `/tmp`. Other users must be able to pass through it if \
+         `isolation.users` is set.",
+    ),
+    optional(
+        "child.isolation.users",
+        Form::Range,
+        "Users that children run as, each its own: `[first, last]`. Needs root and a range that nobody else uses.",
+    ),
+    optional(
+        "child.isolation.cgroup",
+        Form::Path,
+        "A directory of the control group file system (version 2) that was given to the broker, and that has no processes \
+         itself: each child gets a group in it.",
+    ),
+    key(
         "session.max_sessions",
         Form::Count,
         "256",
@@ -255,7 +382,16 @@ const fn key(path: &'static str, form: Form, default: &'static str, text: &'stat
     Key {
         path,
         form,
-        default: Some(default),
+        default: Default::Value(default),
+        text,
+    }
+}
+
+const fn optional(path: &'static str, form: Form, text: &'static str) -> Key {
+    Key {
+        path,
+        form,
+        default: Default::Unset,
         text,
     }
 }
@@ -264,7 +400,7 @@ const fn required(path: &'static str, form: Form, text: &'static str) -> Key {
     Key {
         path,
         form,
-        default: None,
+        default: Default::Required,
         text,
     }
 }

@@ -1,9 +1,10 @@
 //! From sources to a [`Config`]: each section in turn, then what only shows when keys are seen together.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use figment::value::Dict;
+use figment::value::{Dict, Value};
 use secrecy::SecretString;
+use supervisor::{Delivery, Isolation, Limits};
 
 use super::{
     Child, Config, Faults, Forgejo, Log, LogFormat, OAuth, PreRegistered, Registration, Server, Session, Sources,
@@ -85,6 +86,11 @@ fn child(reader: &mut Reader) -> Child {
             .collect(),
         start_timeout: positive(reader, "child.start_timeout"),
         stop_grace: reader.duration("child.stop_grace"),
+        inherit_env: reader.list("child.inherit_env"),
+        delivery: delivery(reader),
+        stderr_lines_per_second: u32::try_from(reader.count("child.stderr_lines_per_second")).unwrap_or(u32::MAX),
+        limits: limits(reader),
+        isolation: isolation(reader),
     };
     for argument in &child.args {
         if let Err(reason) = template::check_argument(argument) {
@@ -97,6 +103,45 @@ fn child(reader: &mut Reader) -> Child {
         }
     }
     child
+}
+
+fn delivery(reader: &mut Reader) -> BTreeMap<String, Delivery> {
+    let files = reader
+        .list("child.secret_files")
+        .into_iter()
+        .map(|name| (name, Delivery::File));
+    let descriptors = reader.list("child.secret_descriptors").into_iter();
+    files
+        .chain(descriptors.map(|name| (name, Delivery::Descriptor)))
+        .collect()
+}
+
+fn limits(reader: &mut Reader) -> Limits {
+    let count = |value: &Value| values::count(value).map(|count| count as u64);
+    Limits {
+        open_files: Some(reader.count("child.limits.open_files") as u64),
+        address_space: reader.optional("child.limits.address_space", values::bytes),
+        cpu_time: reader.optional("child.limits.cpu_time", values::duration),
+        processes: reader.optional("child.limits.processes", count),
+        memory: reader.optional("child.limits.memory", values::bytes),
+    }
+}
+
+fn isolation(reader: &mut Reader) -> Isolation {
+    let path = |value: &Value| values::text(value).map(PathBuf::from);
+    let paths = |list: Vec<String>| list.into_iter().map(PathBuf::from).collect();
+    Isolation {
+        required: reader.flag("child.require_isolation"),
+        no_new_privileges: reader.flag("child.isolation.no_new_privileges"),
+        drop_capabilities: reader.flag("child.isolation.drop_capabilities"),
+        landlock: reader.flag("child.isolation.landlock"),
+        readable: paths(reader.list("child.isolation.readable")),
+        writable: paths(reader.list("child.isolation.writable")),
+        own_directory: reader.flag("child.isolation.own_directory"),
+        directory: reader.optional("child.isolation.directory", path),
+        users: reader.optional("child.isolation.users", values::range),
+        cgroup: reader.optional("child.isolation.cgroup", path),
+    }
 }
 
 fn session(reader: &mut Reader) -> Session {

@@ -15,7 +15,7 @@ use url::Url;
 
 use super::{
     fault::{Fault, Faults},
-    keys::{self, Form, Key},
+    keys::{self, Default, Form, Key},
     sources::{self, ENVIRONMENT},
     values,
 };
@@ -117,6 +117,16 @@ impl Reader {
         self.take(path, values::count)
     }
 
+    pub(super) fn flag(&mut self, path: &str) -> bool {
+        self.take(path, values::flag)
+    }
+
+    /// The value of a key that may be unset.
+    pub(super) fn optional<T>(&mut self, path: &str, convert: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
+        let found = self.found(path)?;
+        convert(&found.value).map_err(|reason| self.refuse(path, reason)).ok()
+    }
+
     pub(super) fn path(&mut self, path: &str) -> PathBuf {
         self.take(path, |value| values::text(value).map(PathBuf::from))
     }
@@ -168,7 +178,7 @@ impl Reader {
         }
     }
 
-    fn take<T: Default>(&mut self, path: &str, convert: impl FnOnce(&Value) -> Result<T, String>) -> T {
+    fn take<T: std::default::Default>(&mut self, path: &str, convert: impl FnOnce(&Value) -> Result<T, String>) -> T {
         self.take_or_else(path, convert, T::default)
     }
 
@@ -217,35 +227,47 @@ impl Reader {
             return;
         };
         for (section, value) in &root {
-            let Value::Dict(_, entries) = value else {
-                self.refuse(section, "not a section");
-                continue;
-            };
-            let known = |name: &str| is_known(section, name);
-            for name in entries.keys().filter(|name| !known(name)) {
-                self.refuse(&format!("{section}.{name}"), unknown(section));
+            match value {
+                Value::Dict(_, entries) => self.refuse_unknown_in(section, entries),
+                _ => self.refuse(section, "not a section"),
+            }
+        }
+    }
+
+    fn refuse_unknown_in(&mut self, section: &str, entries: &Dict) {
+        for (name, value) in entries {
+            let path = format!("{section}.{name}");
+            match value {
+                _ if is_known(&path) => {}
+                Value::Dict(_, entries) if !names_in(&path).is_empty() => self.refuse_unknown_in(&path, entries),
+                _ => self.refuse(&path, unknown(section)),
             }
         }
     }
 }
 
 fn default(path: &str) -> Option<Value> {
-    let literal = keys::find(path)?.default?;
+    let Default::Value(literal) = keys::find(path)?.default else {
+        return None;
+    };
     Figment::from(Toml::string(&format!("default = {literal}")))
         .find_value("default")
         .ok()
 }
 
-fn is_known(section: &str, name: &str) -> bool {
-    let is_twin = |name: &str| keys::find(&format!("{section}.{name}")).is_some_and(|key| key.form == Form::Secret);
-    keys::find(&format!("{section}.{name}")).is_some() || name.strip_suffix("_file").is_some_and(is_twin)
+fn is_known(path: &str) -> bool {
+    let is_secret = |path: &str| keys::find(path).is_some_and(|key| key.form == Form::Secret);
+    keys::find(path).is_some() || path.strip_suffix("_file").is_some_and(is_secret)
+}
+
+/// The keys of a section, without its name.
+fn names_in(section: &str) -> Vec<&'static str> {
+    let name = |key: &'static Key| key.path.strip_prefix(section)?.strip_prefix('.');
+    keys::KEYS.iter().filter_map(name).collect()
 }
 
 fn unknown(section: &str) -> String {
-    let names: Vec<&str> = keys::KEYS
-        .iter()
-        .filter_map(|key| key.path.strip_prefix(section)?.strip_prefix('.'))
-        .collect();
+    let names = names_in(section);
     if names.is_empty() {
         return format!("unknown section [{section}]");
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::keys::{Form, KEYS, Key};
+use super::keys::{Default, Form, KEYS, Key};
 
 /// The whole of `docs/configuration.md`.
 #[must_use]
@@ -32,14 +32,16 @@ the path in capitals, `__` for the dot (`BROKER_SERVER__LISTEN`); arrays there a
 stand in a file of its own, which the key with `_file` at its end names (`forgejo.client_secret_file`).
 
 `forgejo-mcp-broker check --config FILE` tells everything that is wrong, each with its key and where it was set, and exits
-with 64 if there is anything. Unknown keys are refused. Durations are texts such as `\"15m\"` or `\"1h 30m\"`.
+with 64 if there is anything. Unknown keys are refused. Durations are texts such as `\"15m\"` or `\"1h 30m\"`, numbers of bytes such as `\"512MiB\"`.
 ";
 
 fn row(name: &str, key: &Key) -> String {
     let mut row = String::new();
-    let default = key
-        .default
-        .map_or_else(|| "*required*".to_owned(), |default| format!("`{default}`"));
+    let default = match key.default {
+        Default::Value(default) => format!("`{default}`"),
+        Default::Unset => "unset".to_owned(),
+        Default::Required => "*required*".to_owned(),
+    };
     // Writing to a String cannot fail.
     let _ = writeln!(row, "| `{name}` | {} | {default} | {} |", form(key.form), key.text);
     row
@@ -53,6 +55,9 @@ fn form(form: Form) -> String {
         Form::Address => "address".to_owned(),
         Form::Duration => "duration".to_owned(),
         Form::Count => "number".to_owned(),
+        Form::Bytes => "bytes".to_owned(),
+        Form::Range => "two numbers".to_owned(),
+        Form::Flag => "`true` or `false`".to_owned(),
         Form::List => "texts".to_owned(),
         Form::Table => "table of texts".to_owned(),
         Form::Tables => "tables".to_owned(),

@@ -6,7 +6,7 @@
     reason = "of figment's many kinds of values each key takes one or two and refuses the rest"
 )]
 
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{fs, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use figment::{
     Figment,
@@ -98,6 +98,54 @@ pub(super) fn count(value: &Value) -> Result<usize, String> {
     number
         .filter(|number| *number > 0)
         .ok_or_else(|| "has to be a whole number above zero".to_owned())
+}
+
+pub(super) fn flag(value: &Value) -> Result<bool, String> {
+    let given = match value {
+        Value::String(_, given) => given.trim().parse().ok(),
+        other => other.to_bool(),
+    };
+    given.ok_or_else(|| "has to be true or false".to_owned())
+}
+
+pub(super) fn bytes(value: &Value) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+    let refusal = || "has to be a number of bytes such as \"512MiB\"".to_owned();
+    let given = match value {
+        Value::String(_, given) => given.trim(),
+        other => {
+            return other
+                .to_u128()
+                .and_then(|number| u64::try_from(number).ok())
+                .ok_or_else(refusal);
+        }
+    };
+    let unit = UNITS
+        .iter()
+        .find_map(|(unit, size)| Some((given.strip_suffix(unit)?, *size)));
+    let (number, size) = unit.unwrap_or((given, 1));
+    let number: Option<u64> = number.trim().parse().ok();
+    number.and_then(|number| number.checked_mul(size)).ok_or_else(refusal)
+}
+
+pub(super) fn range(value: &Value) -> Result<RangeInclusive<u32>, String> {
+    let refusal = || "has to be two numbers, the first and the last: [100000, 165535]".to_owned();
+    let parsed;
+    let value = match value {
+        Value::String(_, given) => {
+            parsed = literal(given).ok_or_else(refusal)?;
+            &parsed
+        }
+        other => other,
+    };
+    let number = |value: &Value| value.to_u128().and_then(|number| u32::try_from(number).ok());
+    match value.as_array() {
+        Some([first, last]) => match (number(first), number(last)) {
+            (Some(first), Some(last)) if first <= last => Ok(first..=last),
+            _ => Err(refusal()),
+        },
+        _ => Err(refusal()),
+    }
 }
 
 pub(super) fn url(value: &Value) -> Result<Url, String> {

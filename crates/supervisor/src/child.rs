@@ -5,11 +5,14 @@
 //! at any time.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::error::NotReady;
 use crate::io::ChildIo;
 use crate::stderr::Tail;
 
@@ -45,7 +48,12 @@ pub(crate) struct Life {
     pub(crate) done: CancellationToken,
     /// Set once, by the watching task. Stays empty if the runtime dropped that task.
     pub(crate) exit: Arc<OnceLock<Exit>>,
+    pub(crate) ordered: Instant,
+    pub(crate) start_timeout: Duration,
 }
+
+/// How long a child whose streams failed may take to be gone, to be reported as the one that ended.
+const LAST_BREATH: Duration = Duration::from_millis(500);
 
 impl Child {
     pub(crate) fn new(pid: u32, io: ChildIo, tail: Tail, life: Life) -> Self {
@@ -67,8 +75,43 @@ impl Child {
         self.io.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// A token that fires once the child has been reaped, its group is gone, and its last words on standard
-    /// error have been read, whatever the cause. Cancelling the token has no effect on the child.
+    /// Waits until `handshake` is through, which the caller does over the child's streams, for as long as the
+    /// child lives and until [`Config::start_timeout`](crate::Config::start_timeout) after it was ordered.
+    ///
+    /// The child is not stopped here, whatever happens. Cancel safe if `handshake` is.
+    ///
+    /// # Errors
+    ///
+    /// [`NotReady::Exited`] if the child ended instead, also if that showed first by its streams;
+    /// [`NotReady::TooSlow`]; [`NotReady::Failed`] if the handshake failed and the child lives on.
+    pub async fn ready<T, E>(&self, handshake: impl Future<Output = Result<T, E>>) -> Result<T, NotReady<E>> {
+        let ended = || {
+            // Empty only if the runtime is shutting down.
+            let exit = self
+                .exit()
+                .unwrap_or_else(|| Exit::unknown(self.life.ordered.elapsed()));
+            let stderr = self.last_stderr();
+            NotReady::Exited { exit, stderr }
+        };
+        tokio::select! {
+            biased;
+            result = handshake => match result {
+                Ok(value) => Ok(value),
+                Err(error) => match timeout(LAST_BREATH, self.life.done.cancelled()).await {
+                    Ok(()) => Err(ended()),
+                    Err(_) => Err(NotReady::Failed(error)),
+                },
+            },
+            () = self.life.done.cancelled() => Err(ended()),
+            () = sleep_until(self.life.ordered + self.life.start_timeout) => {
+                Err(NotReady::TooSlow { limit: self.life.start_timeout, stderr: self.last_stderr() })
+            }
+        }
+    }
+
+    /// A token that fires once the child has been reaped, all that it started is gone, its last words on
+    /// standard error have been read, and its directory has been removed, whatever the cause. Cancelling the
+    /// token has no effect on the child.
     pub fn done(&self) -> CancellationToken {
         self.life.done.child_token()
     }
@@ -78,8 +121,9 @@ impl Child {
         self.life.exit.get().copied()
     }
 
-    /// Stops the child and returns when its whole process group is gone: its stdin is closed, SIGTERM goes to
-    /// the group, and after the configured grace SIGKILL.
+    /// Stops the child and returns when it and all that it started are gone: its stdin is closed, SIGTERM goes
+    /// to its group, and after the configured grace SIGKILL; what left the group gets SIGKILL when the child has
+    /// ended.
     ///
     /// Idempotent, for any number of callers at once. Cancel safe: dropping the future does not take the
     /// request back. A process that hangs in the kernel, which not even SIGKILL ends, keeps callers waiting;
@@ -99,6 +143,17 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         self.life.stop.cancel();
+    }
+}
+
+impl Exit {
+    fn unknown(lived: Duration) -> Self {
+        Self {
+            code: None,
+            signal: None,
+            lived,
+            requested: false,
+        }
     }
 }
 

@@ -3,26 +3,26 @@
 //! The environment is handed in as a value, never read from the process here, so that a test can give any
 //! environment that it likes. Of it only the names on the allow-list are kept.
 
-use std::ffi::OsString;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::time::Duration;
 
 use crate::error::StartError;
+use crate::isolation::{Isolation, Limits};
 
 /// The variables that children inherit unless the configuration says otherwise.
 ///
-/// `PATH` finds the program and what it starts; `HOME` and `TMPDIR` are where programs expect to write;
-/// `LANG`, `LC_ALL`, `LC_CTYPE` and `TZ` decide how text and times look; `SSL_CERT_FILE` and `SSL_CERT_DIR`
-/// let a child trust the same private certificate authority as its parent. Left out on purpose: proxy
-/// variables, which often carry a password, and `XDG_*`, which would let children share state.
-pub const DEFAULT_INHERITED: [&str; 9] = [
+/// `PATH` finds the program and what it starts; `LANG`, `LC_ALL`, `LC_CTYPE` and `TZ` decide how text and times
+/// look; `SSL_CERT_FILE` and `SSL_CERT_DIR` let a child trust the same private certificate authority as its
+/// parent. Left out on purpose: proxy variables, which often carry a password, and `HOME`, `TMPDIR` and `XDG_*`,
+/// which would let children share state. The first two name the child's own directory instead.
+pub const DEFAULT_INHERITED: [&str; 7] = [
     "PATH",
-    "HOME",
     "LANG",
     "LC_ALL",
     "LC_CTYPE",
     "TZ",
-    "TMPDIR",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
 ];
@@ -30,6 +30,8 @@ pub const DEFAULT_INHERITED: [&str; 9] = [
 /// Settings of a [`Supervisor`](crate::Supervisor).
 #[derive(Clone)]
 pub struct Config {
+    /// How long a child may take from the order until it is ready; see [`Child::ready`](crate::Child::ready).
+    pub start_timeout: Duration,
     /// How long a child may take to end after its stdin was closed and SIGTERM was sent, before SIGKILL.
     pub stop_grace: Duration,
     /// Names of the variables that children inherit from `environment`.
@@ -38,17 +40,46 @@ pub struct Config {
     pub environment: Vec<(OsString, OsString)>,
     /// The longest line of standard error that is kept, in bytes; the rest of a longer one is dropped.
     pub stderr_line_limit: usize,
+    /// How many lines of its standard error a child may log, a second on average; ten seconds' worth may come at
+    /// once. What is over is counted and not logged. The last lines are kept either way.
+    pub stderr_lines_per_second: u32,
+    /// What a child may use.
+    pub limits: Limits,
+    /// What keeps children apart.
+    pub isolation: Isolation,
+    /// How the values of an order's variables reach a child, by the name of the variable. One that is not named
+    /// here is simply set.
+    pub delivery: BTreeMap<String, Delivery>,
+}
+
+/// How a value reaches a child.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// The variable is the value.
+    #[default]
+    Environment,
+    /// The variable is the path of a file in the child's own directory that has the value, and that only the
+    /// child can read. It lasts as long as the child.
+    File,
+    /// The variable is the number of a descriptor, open for reading, that gives the value once and then ends.
+    Descriptor,
 }
 
 impl Config {
-    /// The defaults (a grace of 5 s, [`DEFAULT_INHERITED`], lines up to 4,096 bytes) over `environment`,
+    /// The defaults (30 s to start, a grace of 5 s, [`DEFAULT_INHERITED`], lines up to 4,096 bytes, 50 of them a
+    /// second, and the defaults of [`Limits`] and [`Isolation`]) over `environment`,
     /// for which the caller usually passes `std::env::vars_os()`.
     pub fn new(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         Self {
+            start_timeout: Duration::from_secs(30),
             stop_grace: Duration::from_secs(5),
             inherit_env: DEFAULT_INHERITED.map(str::to_owned).to_vec(),
             environment: environment.into_iter().collect(),
             stderr_line_limit: 4096,
+            stderr_lines_per_second: 50,
+            limits: Limits::default(),
+            isolation: Isolation::default(),
+            delivery: BTreeMap::new(),
         }
     }
 
@@ -61,10 +92,32 @@ impl Config {
             .collect()
     }
 
+    /// Where temporary files go.
+    pub(crate) fn temporary(&self) -> Option<&OsStr> {
+        let found = self
+            .environment
+            .iter()
+            .find(|(name, value)| name == "TMPDIR" && !value.is_empty());
+        found.map(|(_, value)| value.as_os_str())
+    }
+
     pub(crate) fn check(&self) -> Result<(), StartError> {
         if self.stderr_line_limit < 80 {
             return Err(StartError::Config("stderr_line_limit must be at least 80 bytes"));
         }
+        if self.stderr_lines_per_second == 0 {
+            return Err(StartError::Config("stderr_lines_per_second must be at least 1"));
+        }
+        // They become names of files.
+        let proper =
+            |name: &String| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !self.delivery.keys().all(proper) {
+            return Err(StartError::Config(
+                "delivery names variables by letters, digits and underscores",
+            ));
+        }
+        self.limits.check().map_err(StartError::Config)?;
+        self.isolation.check().map_err(StartError::Config)?;
         Ok(())
     }
 }
@@ -73,9 +126,14 @@ impl Config {
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
+            .field("start_timeout", &self.start_timeout)
             .field("stop_grace", &self.stop_grace)
             .field("inherit_env", &self.inherit_env)
             .field("stderr_line_limit", &self.stderr_line_limit)
+            .field("stderr_lines_per_second", &self.stderr_lines_per_second)
+            .field("limits", &self.limits)
+            .field("isolation", &self.isolation)
+            .field("delivery", &self.delivery)
             .finish_non_exhaustive()
     }
 }
@@ -106,11 +164,18 @@ mod tests {
     }
 
     #[test]
-    fn a_line_limit_that_would_hide_every_message_is_refused() {
-        let config = Config {
-            stderr_line_limit: 0,
-            ..Config::new([])
-        };
-        assert!(matches!(config.check(), Err(StartError::Config(_))));
+    fn what_makes_no_sense_is_refused() {
+        let bad: [fn(&mut Config); 4] = [
+            |config| config.stderr_line_limit = 0,
+            |config| config.stderr_lines_per_second = 0,
+            |config| config.limits.open_files = Some(0),
+            |config| config.delivery = [("../TOKEN".to_owned(), Delivery::File)].into(),
+        ];
+        for change in bad {
+            let mut config = Config::new([]);
+            assert!(config.check().is_ok());
+            change(&mut config);
+            assert!(matches!(config.check(), Err(StartError::Config(_))), "{config:?}");
+        }
     }
 }

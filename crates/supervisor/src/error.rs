@@ -1,11 +1,17 @@
 //! The ways in which a supervisor, or a child, fails to start.
 //!
-//! No message contains an argument or a variable of the order: either may be a secret.
+//! No message contains an argument or a variable of the order: either may be a secret. What a child said on its
+//! standard error is in some, without the secrets of the order: for the operator's log, not for clients.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::time::Duration;
 
 use rustix::io::Errno;
+
+use crate::child::Exit;
+use crate::isolation::Missing;
+use crate::raw::Failure;
 
 /// Why a supervisor could not start.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +20,12 @@ pub enum StartError {
     /// The configuration makes no sense.
     #[error("supervisor configuration: {0}")]
     Config(&'static str),
+    /// Layers of the isolation are missing, and the configuration requires them.
+    #[error("children cannot be isolated as required: {}", list(.0))]
+    Isolation(Vec<Missing>),
+    /// What the machine has of the isolation could not be found out.
+    #[error("the isolation of children could not be tried")]
+    Probe(#[source] io::Error),
     /// The thread that forks could not be started.
     #[error("the thread that starts children could not be started")]
     Thread(#[source] io::Error),
@@ -44,6 +56,19 @@ pub enum SpawnError {
     /// Processes, memory or descriptors have run out. Passing: the same order may work later.
     #[error("no resources to start a child")]
     Exhausted(#[source] io::Error),
+    /// The child could not restrict itself as every child must, and was not let run.
+    #[error("the child could not be given {step}")]
+    Isolation {
+        /// What it was to have.
+        step: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// It was not started in time. What hangs is the file system that the program lies on, or the machine.
+    /// Passing: the same order may work later.
+    #[error("the child was not started within {0:?}")]
+    TooSlow(Duration),
     /// Anything else that the system refused.
     #[error("the child could not be started")]
     Os(#[source] io::Error),
@@ -53,8 +78,20 @@ pub enum SpawnError {
 }
 
 impl SpawnError {
-    /// Tells from the error of fork or exec which condition it was.
-    pub(crate) fn from_os(program: &OsStr, source: io::Error) -> Self {
+    /// Tells from what went wrong in starting a process which condition it was.
+    pub(crate) fn from_failure(program: &OsStr, failure: Failure) -> Self {
+        match failure {
+            Failure::Clone(error) => Self::from_system(error.into()),
+            Failure::Exec(error) => Self::from_exec(program, error.into()),
+            Failure::Step(step, error) => Self::Isolation {
+                step: step.to_string(),
+                source: error.into(),
+            },
+        }
+    }
+
+    /// The same from the error of exec, or of looking for the program.
+    pub(crate) fn from_exec(program: &OsStr, source: io::Error) -> Self {
         let program = || program.to_owned();
         match source.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::NOENT | Errno::NOTDIR) => Self::NotFound { program: program() },
@@ -62,12 +99,51 @@ impl SpawnError {
                 program: program(),
                 source,
             },
-            Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE) => Self::Exhausted(source),
-            // The standard library finds zero bytes before it forks, and has no number for them.
-            None if source.kind() == io::ErrorKind::InvalidInput => {
-                Self::Invalid("a zero byte in the program, an argument or a variable")
-            }
+            Some(_) | None => Self::from_system(source),
+        }
+    }
+
+    /// The same for an error that has nothing to do with the program.
+    pub(crate) fn from_system(source: io::Error) -> Self {
+        match source.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC) => Self::Exhausted(source),
             Some(_) | None => Self::Os(source),
         }
     }
+}
+
+/// Why a child that was started did not become ready.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotReady<E> {
+    /// It ended instead.
+    #[error("the child {exit}{}", said(.stderr))]
+    Exited {
+        /// How.
+        exit: Exit,
+        /// Its last lines on standard error, redacted.
+        stderr: Vec<String>,
+    },
+    /// It lives and was not ready in time.
+    #[error("the child was not ready within {limit:?}{}", said(.stderr))]
+    TooSlow {
+        /// The time that it had.
+        limit: Duration,
+        /// Its last lines on standard error, redacted.
+        stderr: Vec<String>,
+    },
+    /// It lives, and what was to make it ready failed.
+    #[error("the child could not be made ready")]
+    Failed(#[source] E),
+}
+
+fn said(stderr: &[String]) -> String {
+    match stderr {
+        [] => ", saying nothing".to_owned(),
+        lines => format!(", saying: {}", lines.join(" / ")),
+    }
+}
+
+fn list(missing: &[Missing]) -> String {
+    missing.iter().map(Missing::to_string).collect::<Vec<_>>().join("; ")
 }

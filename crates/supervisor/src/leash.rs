@@ -1,36 +1,37 @@
 //! Ownership of one process that has not been reaped yet.
 //!
-//! This is the only place that signals and the only place that reaps, and it is why no signal can reach a
-//! stranger. The argument: the child is the leader of its process group, so the group's number is its pid. A
-//! pid is not given to another process, and no other group can take its number, before its process has been
-//! reaped. Only [`Leash::reap`] and the drop reap, both take the leash away, and signals need the leash.
+//! This is the only place that signals a child and the only place that reaps one (what it leaves behind is for
+//! [`orphans`]), and it is why no signal can reach a stranger. The argument: the child is the leader of its
+//! process group, so the group's number is its pid. A pid is not given to another process, and no other group can
+//! take its number, before its process has been reaped. Only [`Leash::reap`] and the drop reap, both take the
+//! leash away, and signals need the leash.
 //!
 //! That the child has ended is learned from its pidfd, which becomes readable while the process is still
 //! there to be waited for.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid,
-};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// How long a dropped leash waits for a killed process. Only a process that hangs in the kernel takes so long;
-/// it is then left for init.
+use crate::orphans;
+
+/// How long a dropped leash waits for a killed process. Only a process that hangs in the kernel takes so long; it
+/// is then left to whoever looks for orphans next.
 const LAST_WAIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// A process that is ours to signal and to reap.
 #[derive(Debug)]
 pub(crate) struct Leash {
-    child: Child,
     group: Pid,
     pidfd: Arc<OwnedFd>,
+    marked: bool,
     reaped: bool,
 }
 
@@ -41,31 +42,15 @@ pub(crate) struct Ending {
 }
 
 impl Leash {
-    /// Takes a process that has just been started as the leader of its own group.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be watched; it has been killed and reaped then.
-    pub(crate) fn new(mut child: Child) -> io::Result<Self> {
-        let group = Pid::from_child(&child);
-        match pidfd_open(group, PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(Self {
-                child,
-                group,
-                pidfd: Arc::new(pidfd),
-                reaped: false,
-            }),
-            Err(error) => {
-                let _ = kill_process_group(group, Signal::KILL);
-                let _ = child.wait();
-                Err(error.into())
-            }
+    /// Takes a process that [`orphans::start`] has just started, and that leads a group of its own. `marked` is
+    /// whether its orphans have the mark that [`orphans`] looks for.
+    pub(crate) fn new(pid: Pid, pidfd: OwnedFd, marked: bool) -> Self {
+        Self {
+            group: pid,
+            pidfd: Arc::new(pidfd),
+            marked,
+            reaped: false,
         }
-    }
-
-    /// The process, for its streams.
-    pub(crate) fn child_mut(&mut self) -> &mut Child {
-        &mut self.child
     }
 
     /// The number of the process and of its group.
@@ -90,7 +75,7 @@ impl Leash {
         let _ = kill_process_group(self.group, Signal::TERM);
     }
 
-    /// Ends the whole group, and the process itself should it have moved to another group.
+    /// Ends the whole group. As the leader of a session the process itself cannot leave it (setpgid(2)).
     ///
     /// The kernel signals a group under the lock that also admits new members, and a fork that meets a pending
     /// fatal signal fails, so that no member can slip away by forking.
@@ -109,7 +94,7 @@ impl Leash {
     /// If something else in this process has reaped it, which makes its status unknown.
     pub(crate) fn reap(mut self) -> io::Result<ExitStatus> {
         self.reaped = true;
-        self.child.wait()
+        orphans::reap(self.group)
     }
 }
 
@@ -121,8 +106,13 @@ impl Drop for Leash {
         // Reached when the runtime drops the watching task, or when no task took the child over.
         self.kill();
         let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        let _ = poll(&mut ended, Some(&LAST_WAIT));
-        let _ = self.child.try_wait();
+        if matches!(poll(&mut ended, Some(&LAST_WAIT)), Ok(1)) {
+            let _ = orphans::reap(self.group);
+        } else {
+            orphans::abandon(self.group);
+        }
+        // What it left behind is killed here and reaped by whoever looks next, or by init.
+        orphans::sweep(self.marked);
     }
 }
 

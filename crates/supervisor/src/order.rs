@@ -1,25 +1,27 @@
 //! What to start: program, arguments, variables, and which strings must never be logged.
 //!
-//! Secrets travel in the environment and never in the arguments, which every user of the machine can read.
+//! Secrets travel in the environment, or by configuration in a file or a pipe that a variable names, and never in
+//! the arguments, which every user of the machine can read.
 
 use std::ffi::OsString;
 use std::fmt;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 use crate::error::SpawnError;
 
 /// An order for one child.
 #[derive(Clone)]
 pub struct Order {
-    /// The program: a path, or a name that is looked up in the child's `PATH`.
+    /// The program: a path, or a name that is looked up in the child's `PATH`. The child does not work where this
+    /// process does, but a relative path is one from here.
     pub program: OsString,
-    /// Its arguments, passed on as they are; no shell reads them.
+    /// Its arguments, passed on as they are; no shell reads them. The child may read files that an argument names
+    /// by its whole path.
     pub args: Vec<OsString>,
-    /// Variables beyond the inherited ones. They win over inherited ones of the same name.
+    /// Variables beyond the inherited ones. They win over inherited ones of the same name. How a value reaches
+    /// the child is for [`Config::delivery`](crate::Config::delivery) to say.
     pub env: Vec<(String, SecretString)>,
     /// Strings that are replaced by `[redacted]` wherever the child writes them to its standard error.
     pub secrets: Vec<SecretString>,
@@ -28,30 +30,15 @@ pub struct Order {
 }
 
 impl Order {
-    /// The order as a command that is ready to be started, except for what happens between fork and exec.
-    ///
     /// # Errors
     ///
     /// [`SpawnError::Invalid`] if a variable has no proper name.
-    pub(crate) fn command(&self, inherited: &[(OsString, OsString)]) -> Result<Command, SpawnError> {
-        if self
-            .env
-            .iter()
-            .any(|(name, _)| name.is_empty() || name.contains(['=', '\0']))
-        {
+    pub(crate) fn check(&self) -> Result<(), SpawnError> {
+        let improper = |name: &str| name.is_empty() || name.contains(['=', '\0']);
+        if self.env.iter().any(|(name, _)| improper(name)) {
             return Err(SpawnError::Invalid("a variable without a proper name"));
         }
-        let mut command = Command::new(&self.program);
-        command
-            .args(&self.args)
-            .env_clear()
-            .envs(inherited.iter().map(|(name, value)| (name, value)))
-            .envs(self.env.iter().map(|(name, value)| (name, value.expose_secret())))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        Ok(command)
+        Ok(())
     }
 }
 
@@ -93,17 +80,7 @@ mod tests {
     #[test]
     fn a_variable_without_a_proper_name_is_refused() {
         for name in ["", "A=B", "A\0B"] {
-            assert!(
-                matches!(order(name).command(&[]), Err(SpawnError::Invalid(_))),
-                "{name:?}"
-            );
+            assert!(matches!(order(name).check(), Err(SpawnError::Invalid(_))), "{name:?}");
         }
-    }
-
-    #[test]
-    fn a_variable_of_the_order_wins_over_an_inherited_one() {
-        let command = order("LANG").command(&[("LANG".into(), "C".into())]).unwrap();
-        let env: Vec<_> = command.get_envs().collect();
-        assert_eq!(env, [("LANG".as_ref(), Some("variable-value".as_ref()))]);
     }
 }

@@ -1,21 +1,26 @@
 //! A child's standard error on its way to the log.
 //!
 //! The pump reads as fast as the child writes and never waits for anything else, so that a child is never
-//! blocked by what it reports. What it reads becomes lines without control characters ([`lines`]) and without
-//! the secrets of the order ([`redact`]); each goes to the log under the target `child`, and the last ones are
-//! kept for error reports. How often a child may log is not limited here.
+//! blocked by what it reports. What it reads becomes lines without control characters ([`lines`]), as long as
+//! they may be and no longer. A line that the child's [`rate`] allows goes to the log under the target `child`,
+//! without the secrets of the order ([`redact`]); the last ones are kept for error reports whether they were
+//! logged or not. So a flood costs the log nothing, and of the processor what reading it takes.
 
 mod lines;
+mod rate;
 mod redact;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::Instant;
 
 pub(crate) use redact::Redactor;
 
 use lines::{Line, Lines};
+use rate::Rate;
 
 /// How many lines are kept.
 const KEPT: usize = 20;
@@ -24,24 +29,37 @@ const KEPT: usize = 20;
 const CHUNK: usize = 8 * 1024;
 
 /// The last lines that a child wrote.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub(crate) struct Tail {
-    /// At most [`KEPT`] lines, oldest first, already redacted. Locked only to push one or to copy them.
-    lines: Arc<Mutex<VecDeque<String>>>,
+    redactor: Arc<Redactor>,
+    /// At most [`KEPT`] lines, oldest first, as they came: of a flood few are ever looked at, and only those
+    /// are worth the search for secrets. Locked only to push one or to copy them.
+    lines: Arc<Mutex<VecDeque<Line>>>,
+}
+
+/// How much of it may be logged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogLimits {
+    /// In bytes.
+    pub(crate) line: usize,
+    pub(crate) lines_per_second: u32,
 }
 
 impl Tail {
-    /// A copy of the lines, oldest first.
-    pub(crate) fn lines(&self) -> Vec<String> {
-        self.lines
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .cloned()
-            .collect()
+    pub(crate) fn new(redactor: Redactor) -> Self {
+        Self {
+            redactor: Arc::new(redactor),
+            lines: Arc::default(),
+        }
     }
 
-    fn push(&self, line: String) {
+    /// The lines, oldest first, redacted.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        lines.iter().map(|line| self.redactor.text(line)).collect()
+    }
+
+    fn push(&self, line: Line) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() == KEPT {
             lines.pop_front();
@@ -50,55 +68,126 @@ impl Tail {
     }
 }
 
-/// Reads `stderr` to its end, logs every line and keeps the last ones in `tail`.
-pub(crate) async fn pump(
-    mut stderr: impl AsyncRead + Unpin,
-    limit: usize,
-    redactor: &Redactor,
-    tag: &str,
-    tail: &Tail,
-) {
-    let keep = |line: &Line| {
-        let text = redactor.text(line);
-        if !text.trim().is_empty() {
-            tracing::info!(target: "child", tag, "{text}");
-            tail.push(text);
-        }
-    };
-    let mut lines = Lines::new(limit);
+/// Without the lines, which may contain secrets.
+impl fmt::Debug for Tail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tail").finish_non_exhaustive()
+    }
+}
+
+/// Reads `stderr` to its end, logs what `limits` allow and keeps the last lines in `tail`.
+pub(crate) async fn pump(mut stderr: impl AsyncRead + Unpin, limits: LogLimits, tag: &str, tail: &Tail) {
+    let mut lines = Lines::new(limits.line);
+    let mut rate = Rate::new(limits.lines_per_second, Instant::now());
     let mut chunk = vec![0; CHUNK];
     loop {
-        match stderr.read(&mut chunk).await {
+        let read = match stderr.read(&mut chunk).await {
             Ok(0) => break,
-            Ok(read) => lines.push(&chunk[..read], keep),
+            Ok(read) => read,
             Err(error) => {
                 tracing::warn!(tag, %error, "the child's standard error can no longer be read");
                 break;
             }
-        }
+        };
+        let now = Instant::now();
+        lines.push(&chunk[..read], |line| keep(line, rate.allows(now), tag, tail));
+        tell_suppressed(&mut rate, now, false, tag);
     }
+    let now = Instant::now();
     if let Some(line) = lines.finish() {
-        keep(&line);
+        keep(line, rate.allows(now), tag, tail);
+    }
+    tell_suppressed(&mut rate, now, true, tag);
+}
+
+fn keep(line: Line, allowed: bool, tag: &str, tail: &Tail) {
+    if line.bytes.iter().all(u8::is_ascii_whitespace) {
+        return;
+    }
+    if allowed {
+        let text = tail.redactor.text(&line);
+        tracing::info!(target: "child", tag, "{text}");
+    }
+    tail.push(line);
+}
+
+fn tell_suppressed(rate: &mut Rate, now: Instant, last: bool, tag: &str) {
+    if let Some(lines) = rate.suppressed(now, last) {
+        tracing::warn!(
+            tag,
+            lines,
+            "the child writes too much to its standard error; not all of it is logged"
+        );
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use tokio::io::AsyncWriteExt;
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
 
     use super::*;
 
+    /// Counts what reaches the log: lines of children, and reports of lines that did not.
+    #[derive(Clone, Default)]
+    struct Log {
+        lines: Arc<AtomicUsize>,
+        reports: Arc<AtomicUsize>,
+    }
+
+    impl Subscriber for Log {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            let of_child = event.metadata().target() == "child";
+            let count = if of_child { &self.lines } else { &self.reports };
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_is_logged_no_faster_than_it_may_and_its_end_is_kept() {
+        let log = Log::default();
+        let _guard = tracing::subscriber::set_default(log.clone());
+        let flood: String = (1..=5000).map(|n| format!("all is lost {n}\n")).collect();
+        let lines = pumped(&[flood.as_bytes()], 100).await;
+        // At one line a second, ten at once; time stands still.
+        assert_eq!(log.lines.load(Ordering::Relaxed), 10);
+        assert_eq!(log.reports.load(Ordering::Relaxed), 1);
+        assert_eq!(lines.last().map(String::as_str), Some("all is lost 5000"));
+    }
+
     async fn pumped(pieces: &[&[u8]], limit: usize) -> Vec<String> {
         let (mut child, ours) = tokio::io::duplex(16);
-        let tail = Tail::default();
-        let redactor = Redactor::new(&["s3cr3t-t0k3n".into()]);
+        let tail = Tail::new(Redactor::new(&["s3cr3t-t0k3n".into()]));
+        let limits = LogLimits {
+            line: limit,
+            lines_per_second: 1,
+        };
         let write = async {
             for piece in pieces {
                 child.write_all(piece).await.unwrap();
             }
             drop(child);
         };
-        tokio::join!(write, pump(ours, limit, &redactor, "tag", &tail));
+        tokio::join!(write, pump(ours, limits, "tag", &tail));
         tail.lines()
     }
 
@@ -114,6 +203,17 @@ mod tests {
         let lines = pumped(&[text.as_bytes()], 4096).await;
         assert_eq!(lines.len(), KEPT);
         assert_eq!((lines[0].as_str(), lines[19].as_str()), ("line 11", "line 30"));
+    }
+
+    #[test]
+    fn debug_shows_no_line() {
+        let tail = Tail::new(Redactor::new(&[]));
+        tail.push(Line {
+            bytes: b"s3cr3t".to_vec(),
+            cut: lines::Cut::Whole,
+        });
+        assert_eq!(tail.lines(), ["s3cr3t"]);
+        assert!(!format!("{tail:?}").contains("s3cr3t"));
     }
 
     #[tokio::test]

@@ -1,59 +1,81 @@
 //! The owner of all children: starts them, counts them, stops them all.
 
-use std::ffi::OsString;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::child::{Child, Life};
-use crate::config::Config;
+use crate::config::{Config, Delivery};
 use crate::error::{SpawnError, StartError};
 use crate::forker::Forker;
+use crate::isolation::{Plan, Report};
+use crate::launch::Launcher;
 use crate::order::Order;
-use crate::stderr::Redactor;
+use crate::orphans;
+use crate::stderr::{LogLimits, Redactor, Tail};
 use crate::watch::Watch;
 
 /// Starts children and owns the tasks that watch them. Dropping it stops them all, without waiting.
 #[derive(Debug)]
 pub struct Supervisor {
+    launcher: Arc<Launcher>,
     forker: Forker,
-    /// Variables that every child inherits; may contain secrets, hence never shown.
-    inherited: Inherited,
+    start_timeout: Duration,
     stop_grace: Duration,
-    stderr_line_limit: usize,
+    log_limits: LogLimits,
     /// The parent of every child's stop token. Cancelled once, when nothing is started any more.
     stop: CancellationToken,
     /// One task per child.
     watches: TaskTracker,
 }
 
-/// Variables with their values, kept out of `Debug`.
-struct Inherited(Vec<(OsString, OsString)>);
-
 impl Supervisor {
-    /// Makes a supervisor and starts its one thread. Needs no runtime yet.
+    /// Makes a supervisor: finds out what the machine has to keep children apart, says so in the log, and
+    /// starts the thread that forks. Needs no runtime yet. Makes this process a child subreaper.
     ///
     /// # Errors
     ///
-    /// [`StartError::Config`] if the configuration makes no sense, [`StartError::Thread`] if the thread does
-    /// not start.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a configuration is given away; what is not kept is not to linger"
-    )]
+    /// [`StartError::Config`] if the configuration makes no sense, [`StartError::Isolation`] if it requires what
+    /// is not to be had, [`StartError::Probe`] and [`StartError::Thread`] if the system refuses a thread or to
+    /// be asked.
     pub fn new(config: Config) -> Result<Self, StartError> {
         config.check()?;
+        let plan = Plan::new(&config.isolation, &config.limits, config.temporary()).map_err(StartError::Probe)?;
+        let report = plan.report();
+        report.log();
+        if config.isolation.required && !report.missing.is_empty() {
+            return Err(StartError::Isolation(report.missing.clone()));
+        }
+        if config.delivery.values().any(|delivery| *delivery == Delivery::File) && !plan.has_directories() {
+            return Err(StartError::Config("delivery by file needs a directory for each child"));
+        }
+        orphans::adopt().map_err(StartError::Probe)?;
+        let launcher = Arc::new(Launcher {
+            plan,
+            inherited: config.inherited(),
+            delivery: config.delivery,
+        });
         Ok(Self {
-            forker: Forker::start().map_err(StartError::Thread)?,
-            inherited: Inherited(config.inherited()),
+            forker: Forker::start(Arc::clone(&launcher)).map_err(StartError::Thread)?,
+            launcher,
+            start_timeout: config.start_timeout,
             stop_grace: config.stop_grace,
-            stderr_line_limit: config.stderr_line_limit,
+            log_limits: LogLimits {
+                line: config.stderr_line_limit,
+                lines_per_second: config.stderr_lines_per_second,
+            },
             stop: CancellationToken::new(),
             watches: TaskTracker::new(),
         })
+    }
+
+    /// What keeps its children apart.
+    pub fn isolation(&self) -> &Report {
+        self.launcher.plan.report()
     }
 
     /// Starts a child. It is watched by a task on the current runtime, whose end also ends the child.
@@ -63,26 +85,29 @@ impl Supervisor {
     /// # Errors
     ///
     /// [`SpawnError::NotFound`], [`SpawnError::NotExecutable`] and [`SpawnError::Invalid`] say that this order
-    /// will never work, [`SpawnError::Exhausted`] that it may work later, [`SpawnError::Stopping`] that
-    /// [`stop_all`](Self::stop_all) was called, [`SpawnError::Os`] anything else. A program that starts and
-    /// then fails is no error here: the child is [`done`](Child::done) early.
+    /// will never work, [`SpawnError::Exhausted`] and [`SpawnError::TooSlow`] that it may work later,
+    /// [`SpawnError::Stopping`] that [`stop_all`](Self::stop_all) was called, [`SpawnError::Isolation`] that the
+    /// child could not be kept apart and was not let run, [`SpawnError::Os`] anything else. A program that starts
+    /// and then fails is no error here: the child is [`done`](Child::done) early; see [`Child::ready`].
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime.
     pub async fn spawn(&self, order: Order) -> Result<Child, SpawnError> {
-        let command = order.command(&self.inherited.0)?;
         let life = Life {
             stop: self.stop.child_token(),
             done: CancellationToken::new(),
             exit: Arc::new(OnceLock::new()),
+            ordered: Instant::now(),
+            start_timeout: self.start_timeout,
         };
+        let too_late = life.ordered + self.start_timeout;
         let watch = Watch {
             forker: self.forker.clone(),
-            redactor: Redactor::new(&order.secrets),
-            tag: order.tag,
+            tail: Tail::new(Redactor::new(&order.secrets)),
+            tag: Arc::clone(&order.tag),
             stop_grace: self.stop_grace,
-            stderr_line_limit: self.stderr_line_limit,
+            log_limits: self.log_limits,
             life,
         };
         let (answer, child) = oneshot::channel();
@@ -92,9 +117,13 @@ impl Supervisor {
         if self.stop.is_cancelled() {
             return Err(SpawnError::Stopping);
         }
-        self.watches.spawn(watch.run(command, answer));
+        self.watches.spawn(watch.run(order, answer));
         drop(counted);
-        child.await.unwrap_or(Err(SpawnError::Stopping))
+        match timeout_at(too_late, child).await {
+            Ok(answer) => answer.unwrap_or(Err(SpawnError::Stopping)),
+            // When it comes after all, nobody takes its handle, which ends it.
+            Err(_) => Err(SpawnError::TooSlow(self.start_timeout)),
+        }
     }
 
     /// Stops every child and returns when all are gone. Nothing can be started from then on.
@@ -115,11 +144,5 @@ impl Supervisor {
 impl Drop for Supervisor {
     fn drop(&mut self) {
         self.stop.cancel();
-    }
-}
-
-impl std::fmt::Debug for Inherited {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
     }
 }

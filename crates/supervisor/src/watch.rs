@@ -3,35 +3,44 @@
 //! It is the only owner of the [`Leash`], so every way out of it reaps: the regular one below, and the drop of
 //! the leash if the runtime drops the task. The order at the end is fixed, and the safety of the signals rests
 //! on it (see [`leash`](crate::leash)): the first process has ended and is not reaped, SIGKILL to the group,
-//! reap, wait for the rest of the group, read what is left of standard error, tell the exit, fire `done`.
+//! reap, end what left the group, read what is left of standard error, remove its directory, tell the exit, fire
+//! `done`.
 
+use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child as Process, Command, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{future::Future, io};
 
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::child::{Child, Exit, Life};
 use crate::error::SpawnError;
-use crate::forker::Forker;
-use crate::group;
+use crate::forker::{Forker, Held, Started};
 use crate::io::{ChildIo, Outlet, Stdin};
 use crate::leash::{Ending, Leash};
-use crate::stderr::{self, Redactor, Tail};
+use crate::order::Order;
+use crate::stderr::{self, LogLimits, Tail};
 use crate::stopping::{Step, Stopping};
+
+/// How long to wait for processes that were killed. Only one that hangs in the kernel takes so long.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long to go on killing as long as new ones turn up.
+const PERSISTENCE: Duration = Duration::from_secs(10);
 
 /// Everything that the task needs to know.
 pub(crate) struct Watch {
     pub(crate) forker: Forker,
-    pub(crate) redactor: Redactor,
+    pub(crate) tail: Tail,
     pub(crate) tag: Arc<str>,
     pub(crate) stop_grace: Duration,
-    pub(crate) stderr_line_limit: usize,
+    pub(crate) log_limits: LogLimits,
     pub(crate) life: Life,
 }
 
@@ -51,9 +60,9 @@ struct Leashed<'a> {
     stdin: &'a Stdin,
 }
 
-/// A started process with its streams.
-struct Started {
-    leash: Leash,
+/// The process and its streams, ready for the runtime.
+struct Ready {
+    held: Held,
     ending: Ending,
     stdin: Arc<Stdin>,
     stdout: Outlet,
@@ -62,70 +71,61 @@ struct Started {
 
 impl Watch {
     /// Starts the child, answers with its handle, and stays with it until it is gone.
-    pub(crate) async fn run(self, command: Command, answer: oneshot::Sender<Result<Child, SpawnError>>) {
+    pub(crate) async fn run(self, order: Order, answer: oneshot::Sender<Result<Child, SpawnError>>) {
         // However this ends, nobody waits for the child for ever.
         let _done = self.life.done.clone().drop_guard();
         let gone = CancellationToken::new();
-        let program = command.get_program().to_owned();
-        let started = match self.forker.fork(command).await {
-            Ok(leash) => Started::new(leash, &gone).map_err(SpawnError::Os),
-            Err(error) => Err(SpawnError::from_os(&program, error)),
-        };
-        let Started {
-            leash,
+        let started = self.forker.spawn(order).await;
+        let ready = started.and_then(|started| Ready::new(started, &gone).map_err(SpawnError::from_system));
+        let Ready {
+            held,
             ending,
             stdin,
             stdout,
             stderr,
-        } = match started {
-            Ok(started) => started,
+        } = match ready {
+            Ok(ready) => ready,
             Err(error) => {
                 let _ = answer.send(Err(error));
                 return;
             }
         };
         let since = Instant::now();
-        let pid = leash.group();
-        tracing::debug!(tag = &*self.tag, pid = pid.as_raw_nonzero(), "child started");
+        let pid = held.leash.group().as_raw_nonzero();
+        tracing::debug!(tag = &*self.tag, pid, "child started");
 
-        let tail = Tail::default();
         let io = ChildIo::new(Arc::clone(&stdin), stdout);
-        let child = Child::new(
-            pid.as_raw_nonzero().get().unsigned_abs(),
-            io,
-            tail.clone(),
-            self.life.clone(),
-        );
+        let child = Child::new(pid.get().unsigned_abs(), io, self.tail.clone(), self.life.clone());
         // If the caller no longer waits, the handle is dropped here, which asks for the stop.
         let _ = answer.send(Ok(child));
 
-        let pump = stderr::pump(stderr, self.stderr_line_limit, &self.redactor, &self.tag, &tail);
+        let pump = stderr::pump(stderr, self.log_limits, &self.tag, &self.tail);
         let life = async {
             let mut stopping = Stopping::new(self.stop_grace);
             let process = Leashed {
-                leash: &leash,
+                leash: &held.leash,
                 ending: &ending,
                 stdin: &stdin,
             };
             until_ended(&process, &mut stopping, &self.life.stop, &self.tag).await;
             let lived = since.elapsed();
             stdin.close();
-            leash.kill();
-            let status = leash.reap();
-            if !group::gone(pid).await {
-                tracing::warn!(
-                    tag = &*self.tag,
-                    pid = pid.as_raw_nonzero(),
-                    "processes of the child's group were killed and do not end"
-                );
+            let reaped = self.forker.finish(held).await;
+            if reaped.as_ref().is_some_and(|reaped| !reaped.clean) {
+                self.until_nothing_is_left().await;
             }
             gone.cancel();
-            exit(&status, lived, stopping.asked())
+            let (status, room) = reaped.map(|reaped| (reaped.status, reaped.room)).unzip();
+            (exit(status, lived, stopping.asked()), room)
         };
-        let (exit, ()) = tokio::join!(life, pump);
+        let ((exit, room), ()) = tokio::join!(life, pump);
+        if let Some(room) = room.filter(|room| !room.is_left_empty()) {
+            // Removing what a child left may take any time.
+            let _ = spawn_blocking(move || drop(room)).await;
+        }
         tracing::debug!(
             tag = &*self.tag,
-            pid = pid.as_raw_nonzero(),
+            pid,
             code = exit.code,
             signal = exit.signal,
             lived_ms = exit.lived.as_millis(),
@@ -135,24 +135,48 @@ impl Watch {
         // Only this task sets it, once.
         let _ = self.life.exit.set(exit);
     }
+
+    /// Waits until nothing is left of what the child started, or until patience ends.
+    async fn until_nothing_is_left(&self) {
+        let end = Instant::now() + PERSISTENCE;
+        let mut deadline = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_millis(1);
+        let mut known = BTreeSet::new();
+        loop {
+            let left = self.forker.sweep().await;
+            if left.is_empty() {
+                return;
+            }
+            if !left.is_subset(&known) {
+                deadline = end.min(Instant::now() + PATIENCE);
+            }
+            if Instant::now() >= deadline {
+                tracing::warn!(
+                    tag = &*self.tag,
+                    left = left.len(),
+                    "processes that children left behind were killed and do not end"
+                );
+                return;
+            }
+            known = left;
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
 }
 
-impl Started {
-    /// Wraps the streams for the runtime. On failure the leash is dropped, which ends the child.
-    fn new(mut leash: Leash, gone: &CancellationToken) -> io::Result<Self> {
-        let ending = leash.ending()?;
-        let Process {
-            stdin, stdout, stderr, ..
-        } = leash.child_mut();
-        let (Some(stdin), Some(stdout), Some(stderr)) = (stdin.take(), stdout.take(), stderr.take()) else {
-            return Err(io::Error::other("a standard stream is missing"));
-        };
+impl Ready {
+    /// On failure the child is ended, by the drop of its leash.
+    fn new(started: Started, gone: &CancellationToken) -> io::Result<Self> {
+        let Started { held, streams } = started;
+        let stdout = pipe::Receiver::from_owned_fd(streams.stdout.into())?;
+        let stderr = pipe::Receiver::from_owned_fd(streams.stderr.into())?;
         Ok(Self {
-            stdin: Arc::new(Stdin::new(pipe::Sender::from_owned_fd(stdin.into())?)),
-            stdout: Outlet::new(pipe::Receiver::from_owned_fd(stdout.into())?, gone.clone()),
-            stderr: Outlet::new(pipe::Receiver::from_owned_fd(stderr.into())?, gone.clone()),
-            leash,
-            ending,
+            ending: held.leash.ending()?,
+            stdin: Arc::new(Stdin::new(pipe::Sender::from_owned_fd(streams.stdin.into())?)),
+            stdout: Outlet::new(stdout, gone.clone()),
+            stderr: Outlet::new(stderr, gone.clone()),
+            held,
         })
     }
 }
@@ -202,11 +226,11 @@ async fn until_ended(process: &impl Stoppable, stopping: &mut Stopping, stop: &C
     }
 }
 
-fn exit(status: &io::Result<ExitStatus>, lived: Duration, requested: bool) -> Exit {
-    let status = status.as_ref().ok();
+fn exit(status: Option<io::Result<ExitStatus>>, lived: Duration, requested: bool) -> Exit {
+    let status = status.and_then(Result::ok);
     Exit {
-        code: status.and_then(ExitStatus::code),
-        signal: status.and_then(ExitStatusExt::signal),
+        code: status.and_then(|status| status.code()),
+        signal: status.and_then(|status| status.signal()),
         lived,
         requested,
     }

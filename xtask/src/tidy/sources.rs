@@ -8,10 +8,13 @@ use super::Tree;
 const LIMIT: usize = 400;
 
 /// Files above the limit, each with its reason.
-const LONG: &[(&str, &str)] = &[];
+const LONG: &[(&str, &str)] = &[(
+    "bin/src/config/keys.rs",
+    "a table: one entry for each key of the configuration",
+)];
 
 /// The files in which the kernel leaves no other way.
-const UNSAFE: &[&str] = &["crates/supervisor/src/death.rs"];
+const UNSAFE: &[&str] = &["crates/supervisor/src/raw.rs"];
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {
     let mut broken = Vec::new();

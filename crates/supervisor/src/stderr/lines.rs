@@ -5,7 +5,7 @@
 //! state, so that an escape sequence without an end swallows no more than the line that it is in.
 
 /// One line, as bytes that are neither control characters nor part of an escape sequence.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     pub(crate) bytes: Vec<u8>,
     /// Whether there was more of it: it was over the limit, or the stream ended without a line feed.
@@ -59,11 +59,16 @@ impl Lines {
     }
 
     /// Takes the next bytes and gives every line that they complete.
-    pub(crate) fn push(&mut self, bytes: &[u8], mut each: impl FnMut(&Line)) {
-        for &byte in bytes {
+    pub(crate) fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(Line)) {
+        while let Some((&byte, rest)) = bytes.split_first() {
+            bytes = rest;
             if byte == b'\n' {
                 let cut = if self.over { Cut::Limit } else { Cut::Whole };
-                each(&self.take(cut));
+                each(self.take(cut));
+            } else if self.over {
+                // Nothing of the line is kept any more, in whatever state: on to its end.
+                let skipped = bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len());
+                bytes = &bytes[skipped..];
             } else {
                 self.step(byte);
             }

@@ -25,14 +25,14 @@ impl Redactor {
         let mut needles = Vec::new();
         for secret in secrets {
             let mut lines = Lines::new(usize::MAX);
-            let mut add = |line: &Line| {
+            let mut add = |line: Line| {
                 if !line.bytes.is_empty() {
-                    needles.push(SecretBox::new(Box::new(line.bytes.clone())));
+                    needles.push(SecretBox::new(Box::new(line.bytes)));
                 }
             };
             lines.push(secret.expose_secret().as_bytes(), &mut add);
             if let Some(line) = lines.finish() {
-                add(&line);
+                add(line);
             }
         }
         Self { needles }

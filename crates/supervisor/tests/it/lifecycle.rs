@@ -71,21 +71,6 @@ async fn a_child_that_exits_by_itself_takes_its_group_along() {
 }
 
 #[tokio::test]
-async fn a_process_that_left_the_group_with_the_pipes_holds_nothing_up() {
-    let supervisor = supervisor();
-    let child = supervisor
-        .spawn(script("setsid sh -c 'echo $$; exec sleep 1000' & read go"))
-        .await
-        .unwrap();
-    let mut talk = Talk::with(&child);
-    let stray = Eye::on(talk.hear_number().await);
-    soon("the stop", child.stop()).await;
-    assert_eq!(talk.hear().await, None);
-    // What this crate does not promise, and what makes the test mean something.
-    assert!(!stray.sees_death());
-}
-
-#[tokio::test]
 async fn closing_its_stdin_lets_a_child_end_by_itself() {
     let supervisor = supervisor();
     let child = supervisor.spawn(order("cat", &[])).await.unwrap();

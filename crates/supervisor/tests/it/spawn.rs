@@ -1,6 +1,7 @@
 //! How a child is started: its environment, its group, and why it may not start.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use rustix::process::{Pid, getpgid, getpgrp};
 use supervisor::{Config, SpawnError, Supervisor};
@@ -12,6 +13,7 @@ async fn the_environment_is_the_allow_list_and_the_order_and_nothing_else() {
     let environment = [
         ("PATH", "/usr/bin:/bin"),
         ("HOME", "/home/broker"),
+        ("TMPDIR", "/tmp"),
         ("LANG", "C"),
         ("BROKER_STORE_KEY", "hunter2"),
         ("LD_PRELOAD", "/evil.so"),
@@ -28,10 +30,16 @@ async fn the_environment_is_the_allow_list_and_the_order_and_nothing_else() {
         seen.push(line);
     }
     seen.sort();
+    // The two that name the child's own directory have a test of their own.
+    let [home, lang, path, tmpdir, token] = &seen[..] else {
+        panic!("{seen:?}");
+    };
     assert_eq!(
-        seen,
-        ["HOME=/home/broker", "LANG=C.UTF-8", "PATH=/usr/bin:/bin", "TOKEN=t0k3n"]
+        [lang, path, token],
+        ["LANG=C.UTF-8", "PATH=/usr/bin:/bin", "TOKEN=t0k3n"]
     );
+    assert!(home.starts_with("HOME=/tmp/supervised-"), "{home}");
+    assert_eq!(home.trim_start_matches("HOME="), tmpdir.trim_start_matches("TMPDIR="));
 }
 
 #[tokio::test]
@@ -95,6 +103,17 @@ async fn a_file_that_is_no_program_is_not_executable() {
             .unwrap_err();
         assert!(matches!(error, SpawnError::NotExecutable { .. }), "{error:?}");
     }
+}
+
+#[tokio::test]
+async fn a_program_without_its_interpreter_is_not_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("script");
+    fs::write(&file, "#!/no/such/interpreter\n").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    let supervisor = supervisor();
+    let error = supervisor.spawn(order(file.to_str().unwrap(), &[])).await.unwrap_err();
+    assert!(matches!(error, SpawnError::NotFound { .. }), "{error:?}");
 }
 
 #[tokio::test]

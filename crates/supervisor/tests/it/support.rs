@@ -21,11 +21,27 @@ pub(crate) fn supervisor() -> Supervisor {
 }
 
 pub(crate) fn supervisor_with_grace(stop_grace: Duration) -> Supervisor {
-    Supervisor::new(Config {
-        stop_grace,
+    supervisor_with(|config| config.stop_grace = stop_grace)
+}
+
+/// Such a supervisor with changes to its configuration.
+pub(crate) fn supervisor_with(change: impl FnOnce(&mut Config)) -> Supervisor {
+    let mut config = Config {
+        stop_grace: Duration::from_secs(60),
         ..Config::new(std::env::vars_os())
-    })
-    .unwrap()
+    };
+    change(&mut config);
+    Supervisor::new(config).unwrap()
+}
+
+/// An order for one of the roles: tests of this binary that are ignored in a regular run, started by other
+/// tests as the program of a child.
+pub(crate) fn role(name: &str) -> Order {
+    let program = std::env::current_exe().unwrap();
+    order(
+        program.to_str().unwrap(),
+        &["--exact", name, "--ignored", "--nocapture"],
+    )
 }
 
 /// An order for `program` with `args`.
@@ -76,6 +92,25 @@ impl Talk {
         self.hear().await.expect("a line").parse().expect("a number")
     }
 
+    /// The next line that says `word`, without it.
+    pub(crate) async fn hear_of(&mut self, word: &str) -> String {
+        loop {
+            let line = self.hear().await.unwrap_or_else(|| panic!("never heard {word:?}"));
+            if let Some((_, rest)) = line.split_once(word) {
+                return rest.to_owned();
+            }
+        }
+    }
+
+    /// All lines until the end.
+    pub(crate) async fn hear_all(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        while let Some(line) = self.hear().await {
+            lines.push(line);
+        }
+        lines
+    }
+
     pub(crate) async fn say(&mut self, line: &str) -> std::io::Result<()> {
         soon("a write", self.0.write_all(format!("{line}\n").as_bytes())).await
     }
@@ -83,6 +118,11 @@ impl Talk {
 
 /// An eye on a process that is not the test's child. Killed at the end should it still live.
 pub(crate) struct Eye(OwnedFd);
+
+/// Whether the tests run as root, which can do more, and whose children have more to lose.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
 
 impl Eye {
     pub(crate) fn on(pid: impl TryInto<i32, Error: Debug>) -> Self {

@@ -1,0 +1,238 @@
+//! What a child has, and has not, of the machine.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use supervisor::{Config, Layer, StartError, Supervisor};
+
+use crate::support::{Talk, done, is_root, order, script, soon, supervisor, supervisor_with};
+
+/// The value of a line of `/proc/self/status` that a child printed.
+fn status<'a>(lines: &'a [String], name: &str) -> &'a str {
+    let line = lines.iter().find_map(|line| line.strip_prefix(name));
+    line.unwrap_or_else(|| panic!("no {name} in {lines:?}")).trim()
+}
+
+#[tokio::test]
+async fn every_layer_that_needs_nothing_from_the_operator_is_there() {
+    let supervisor = supervisor();
+    let report = supervisor.isolation();
+    let layers = [
+        Layer::NoNewPrivileges,
+        Layer::Capabilities,
+        Layer::Files,
+        Layer::Scopes,
+        Layer::Directory,
+    ];
+    assert_eq!(report.active, layers);
+    assert_eq!(report.missing, []);
+}
+
+#[tokio::test]
+async fn a_child_has_no_privileges_and_gains_none() {
+    let supervisor = supervisor();
+    let child = supervisor.spawn(order("cat", &["/proc/self/status"])).await.unwrap();
+    let lines = Talk::with(&child).hear_all().await;
+    assert_eq!(status(&lines, "NoNewPrivs:"), "1");
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+        assert_eq!(status(&lines, set), "0000000000000000", "{set}");
+    }
+    if is_root() {
+        assert_eq!(status(&lines, "CapBnd:"), "0000000000000000");
+    }
+}
+
+#[tokio::test]
+async fn a_child_inherits_no_descriptor() {
+    // As one that somebody forgot to mark: without the mark, this one would be inherited.
+    let forgotten = fs::File::open("/dev/null").unwrap();
+    rustix::io::fcntl_setfd(&forgotten, rustix::io::FdFlags::empty()).unwrap();
+    let supervisor = supervisor();
+    let child = supervisor.spawn(order("ls", &["/proc/self/fd"])).await.unwrap();
+    let seen = Talk::with(&child).hear_all().await;
+    // The fourth is the directory that `ls` itself has open.
+    assert_eq!(seen, ["0", "1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn a_child_works_in_an_empty_directory_of_its_own_that_goes_with_it() {
+    let parent = tempfile::tempdir().unwrap();
+    let supervisor = supervisor_with(|config| config.isolation.directory = Some(parent.path().into()));
+    let text = "pwd; ls -A; echo $HOME; echo $TMPDIR; umask; mkdir -p a/b/c; echo data > a/b/c/file; \
+                chmod 0 a/b; mv a b; cat; stat -c %a b/../b; exit 0";
+    let child = supervisor.spawn(script(text)).await.unwrap();
+    let mut talk = Talk::with(&child);
+    let directory = talk.hear().await.unwrap();
+    assert!(Path::new(&directory).starts_with(parent.path()));
+    assert_eq!(talk.hear().await.as_deref(), Some(directory.as_str()));
+    assert_eq!(talk.hear().await.as_deref(), Some(directory.as_str()));
+    assert_eq!(talk.hear().await.as_deref(), Some("0077"));
+    assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
+
+    let other = supervisor.spawn(script("pwd; cat")).await.unwrap();
+    assert_ne!(Talk::with(&other).hear().await.as_deref(), Some(directory.as_str()));
+
+    drop(talk);
+    done(&child).await;
+    assert_eq!(child.exit().unwrap().code, Some(0), "{:?}", child.last_stderr());
+    assert!(!Path::new(&directory).exists());
+    soon("the stop", supervisor.stop_all()).await;
+    drop((child, other, supervisor));
+    // The thread that forks, which has it last, ends on its own.
+    soon("everything to be removed", async {
+        while fs::read_dir(parent.path()).unwrap().count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_child_writes_it_cannot_execute() {
+    let supervisor = supervisor();
+    let text = "cp /bin/true mine; chmod 700 mine; ./mine; echo $?; /bin/true; echo $?";
+    let child = supervisor.spawn(script(text)).await.unwrap();
+    assert_eq!(Talk::with(&child).hear_all().await, ["126", "0"]);
+}
+
+#[tokio::test]
+async fn readable_paths_can_be_added_and_so_can_writable_ones() {
+    let (readable, writable) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(readable.path().join("data"), "data\n").unwrap();
+    let (r, w) = (readable.path().display(), writable.path().display());
+    let text = format!("cat {r}/data; echo x > {r}/new || echo no; echo x > {w}/new && cat {w}/new");
+    for added in [true, false] {
+        let supervisor = supervisor_with(|config| {
+            if added {
+                config.isolation.readable = vec![readable.path().into()];
+                config.isolation.writable = vec![writable.path().into()];
+            }
+        });
+        let child = supervisor.spawn(script(&text)).await.unwrap();
+        let expected: &[&str] = if added { &["data", "no", "x"] } else { &["no"] };
+        assert_eq!(Talk::with(&child).hear_all().await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_an_argument_names_can_be_read_and_its_neighbour_cannot() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, neighbour) = (directory.path().join("script"), directory.path().join("neighbour"));
+    fs::write(&neighbour, "neighbour\n").unwrap();
+    fs::write(&file, format!("echo script; cat {} || echo no\n", neighbour.display())).unwrap();
+    let supervisor = supervisor();
+    let child = supervisor
+        .spawn(order("/bin/sh", &[file.to_str().unwrap()]))
+        .await
+        .unwrap();
+    assert_eq!(Talk::with(&child).hear_all().await, ["script", "no"]);
+}
+
+#[tokio::test]
+async fn certificates_that_the_environment_names_can_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ca.pem");
+    fs::write(&file, "certificate\n").unwrap();
+    let supervisor = supervisor();
+    let mut order = script("cat $SSL_CERT_FILE");
+    order.env = vec![("SSL_CERT_FILE".into(), file.to_str().unwrap().into())];
+    let child = supervisor.spawn(order).await.unwrap();
+    assert_eq!(Talk::with(&child).hear_all().await, ["certificate"]);
+}
+
+#[tokio::test]
+async fn the_devices_and_files_that_programs_expect_are_there() {
+    let supervisor = supervisor();
+    let text = "echo lost > /dev/null && head -c 4 /dev/urandom | wc -c && head -c 2 /dev/zero | wc -c \
+                && cat /etc/hosts /etc/nsswitch.conf /etc/passwd > /dev/null; echo $?; \
+                exec cat /proc/self/comm";
+    let child = supervisor.spawn(script(text)).await.unwrap();
+    assert_eq!(
+        Talk::with(&child).hear_all().await,
+        ["4", "2", "0", "cat"],
+        "{:?}",
+        child.last_stderr()
+    );
+}
+
+#[tokio::test]
+async fn each_child_has_a_user_of_its_own_if_the_operator_gives_some() {
+    let parent = tempfile::tempdir().unwrap();
+    fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    let supervisor = supervisor_with(|config| {
+        config.isolation.users = Some(3_000_000..=3_000_001);
+        config.isolation.directory = Some(parent.path().into());
+    });
+    if !is_root() {
+        assert_eq!(supervisor.isolation().missing[0].layer, Layer::User);
+        return;
+    }
+    let start = || supervisor.spawn(script("id -u; id -g; id -G; pwd; echo data > file; cat"));
+    let (one, two) = (start().await.unwrap(), start().await.unwrap());
+    assert!(matches!(start().await, Err(supervisor::SpawnError::Exhausted(_))));
+    for (child, user) in [(&one, "3000000"), (&two, "3000001")] {
+        let mut talk = Talk::with(child);
+        for _ in ["user", "group", "groups"] {
+            assert_eq!(talk.hear().await.as_deref(), Some(user));
+        }
+        let directory = talk.hear().await.unwrap();
+        let owner = fs::metadata(directory).unwrap();
+        assert_eq!(
+            [owner.uid(), owner.gid()].map(|number| number.to_string()),
+            [user, user]
+        );
+        talk.say("wait").await.unwrap();
+        assert_eq!(talk.hear().await.as_deref(), Some("wait"));
+        // Ends at the end of its input, and gives its number back.
+        drop(talk);
+        done(child).await;
+        assert_eq!(child.exit().unwrap().code, Some(0), "{:?}", child.last_stderr());
+    }
+    // Whether this process may be dumped is not for its children to change.
+    assert_eq!(
+        rustix::process::dumpable_behavior().unwrap(),
+        rustix::process::DumpableBehavior::Dumpable
+    );
+    let again = start().await.unwrap();
+    assert_eq!(Talk::with(&again).hear().await.as_deref(), Some("3000000"));
+}
+
+#[tokio::test]
+async fn a_child_that_cannot_have_what_every_child_has_is_not_started() {
+    let parent = tempfile::tempdir().unwrap();
+    let supervisor = supervisor_with(|config| config.isolation.directory = Some(parent.path().into()));
+    let lair = fs::read_dir(parent.path()).unwrap().next().unwrap().unwrap();
+    fs::remove_dir(lair.path()).unwrap();
+    let error = supervisor.spawn(script("exit 0")).await.unwrap_err();
+    assert!(matches!(error, supervisor::SpawnError::Os(_)), "{error:?}");
+    assert_eq!(supervisor.live(), 0);
+}
+
+#[tokio::test]
+async fn a_layer_that_is_missing_is_reported_or_if_required_refused() {
+    let config = |required| {
+        let mut config = Config::new(std::env::vars_os());
+        config.isolation.required = required;
+        config.isolation.cgroup = Some("/no/such/cgroup".into());
+        config.limits.memory = Some(1 << 30);
+        config
+    };
+    let supervisor = Supervisor::new(config(false)).unwrap();
+    let missing: Vec<Layer> = supervisor
+        .isolation()
+        .missing
+        .iter()
+        .map(|missing| missing.layer)
+        .collect();
+    assert_eq!(missing, [Layer::Cgroup, Layer::Memory]);
+    let child = supervisor.spawn(script("exit 0")).await.unwrap();
+    done(&child).await;
+
+    let error = Supervisor::new(config(true)).unwrap_err();
+    assert!(
+        matches!(&error, StartError::Isolation(missing) if missing.len() == 2),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("own control group"), "{error}");
+}

@@ -1,0 +1,108 @@
+//! What children leave behind, and what others in the same process have started.
+
+use std::process::{Command, Stdio};
+
+use crate::support::{Eye, Talk, done, order, script, soon, supervisor};
+
+/// Leaves the group and the session, ignores SIGTERM, holds the pipes, and says its number.
+const STRAY: &str = "setsid sh -c 'trap \"\" TERM; echo $$; exec sleep 1000'";
+
+#[tokio::test]
+async fn a_process_that_left_the_group_with_the_pipes_ends_with_the_child() {
+    let supervisor = supervisor();
+    let child = supervisor.spawn(script(&format!("{STRAY} & read go"))).await.unwrap();
+    let mut talk = Talk::with(&child);
+    let stray = Eye::on(talk.hear_number().await);
+    assert!(!stray.sees_death());
+    soon("the stop", child.stop()).await;
+    assert!(stray.sees_death());
+    assert_eq!(talk.hear().await, None);
+}
+
+#[tokio::test]
+async fn a_process_whose_parents_are_gone_ends_with_the_child_and_not_before() {
+    let supervisor = supervisor();
+    // The shell between the child and the stray exits at once, as a program that becomes a daemon does it.
+    let child = supervisor
+        .spawn(script(&format!(
+            "sh -c \"{} &\"; cat",
+            STRAY.replace('"', "\\\"").replace('$', "\\$")
+        )))
+        .await
+        .unwrap();
+    let mut talk = Talk::with(&child);
+    let stray = Eye::on(talk.hear_number().await);
+    // Another child comes and goes meanwhile: what is not its own must not go with it.
+    let other = supervisor.spawn(script("exit 0")).await.unwrap();
+    done(&other).await;
+    assert!(!stray.sees_death());
+    talk.say("still here").await.unwrap();
+    assert_eq!(talk.hear().await.as_deref(), Some("still here"));
+    drop(talk);
+    done(&child).await;
+    assert!(stray.sees_death());
+    assert!(!child.exit().unwrap().requested);
+}
+
+#[tokio::test]
+async fn a_whole_tree_of_strays_ends_with_the_child() {
+    let supervisor = supervisor();
+    let tree =
+        "setsid sh -c 'echo $$; setsid sh -c \"echo \\$\\$; setsid sleep 1000 & echo \\$!; wait\" & wait' & read go";
+    let child = supervisor.spawn(script(tree)).await.unwrap();
+    let mut talk = Talk::with(&child);
+    let mut eyes = Vec::new();
+    for _ in 0..3 {
+        eyes.push(Eye::on(talk.hear_number().await));
+    }
+    assert!(!eyes.iter().any(Eye::sees_death));
+    soon("the stop", child.stop()).await;
+    assert!(eyes.iter().all(Eye::sees_death));
+}
+
+#[tokio::test]
+async fn what_others_in_this_process_started_is_left_alone() {
+    let supervisor = supervisor();
+    // The second has even a session of its own, as a child has.
+    let start = |program: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut others = [
+        start("sleep", &["1000"]),
+        start("setsid", &["sleep", "1000"]),
+        start("sh", &["-c", "exit 7"]),
+    ];
+    for _ in 0..5 {
+        let child = supervisor.spawn(script(&format!("{STRAY} & read go"))).await.unwrap();
+        let mut talk = Talk::with(&child);
+        let stray = Eye::on(talk.hear_number().await);
+        soon("the stop", child.stop()).await;
+        assert!(stray.sees_death());
+    }
+    let [one, two, ended] = &mut others;
+    assert!(one.try_wait().unwrap().is_none() && two.try_wait().unwrap().is_none());
+    // Its exit is still there for whoever waits for it.
+    assert_eq!(ended.wait().unwrap().code(), Some(7));
+    for other in [one, two] {
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_child_of_another_supervisor_is_left_alone() {
+    let (one, two) = (supervisor(), supervisor());
+    let living = one.spawn(order("cat", &[])).await.unwrap();
+    let ending = two.spawn(order("cat", &[])).await.unwrap();
+    soon("the stop", ending.stop()).await;
+    soon("the stop", two.stop_all()).await;
+    let mut talk = Talk::with(&living);
+    talk.say("alive").await.unwrap();
+    assert_eq!(talk.hear().await.as_deref(), Some("alive"));
+}

@@ -1,0 +1,81 @@
+//! How a child that does not become ready is reported.
+
+use std::io;
+use std::time::Duration;
+
+use supervisor::{NotReady, SpawnError, Supervisor};
+
+use crate::support::{Talk, order, script, soon, supervisor, supervisor_with};
+
+/// A handshake that asks for one line.
+async fn greeting(talk: &mut Talk) -> io::Result<String> {
+    talk.say("hello").await?;
+    talk.hear().await.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+#[tokio::test]
+async fn a_child_that_answers_is_ready() {
+    let supervisor = supervisor();
+    let child = supervisor.spawn(order("cat", &[])).await.unwrap();
+    let mut talk = Talk::with(&child);
+    assert_eq!(child.ready(greeting(&mut talk)).await.unwrap(), "hello");
+}
+
+#[tokio::test]
+async fn a_child_that_exits_during_start_is_reported_with_code_and_last_words() {
+    let supervisor = supervisor();
+    let child = supervisor
+        .spawn(script("echo 'cannot reach Forgejo' >&2; exit 3"))
+        .await
+        .unwrap();
+    let mut talk = Talk::with(&child);
+    let error = soon("the report", child.ready(greeting(&mut talk))).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the child exited with code 3, saying: cannot reach Forgejo"
+    );
+    assert!(matches!(error, NotReady::Exited { exit, .. } if exit.code == Some(3) && !exit.requested));
+}
+
+fn impatient() -> Supervisor {
+    supervisor_with(|config| config.start_timeout = Duration::from_millis(300))
+}
+
+#[tokio::test]
+async fn a_child_that_never_starts_talking_is_too_slow() {
+    let supervisor = impatient();
+    let child = supervisor
+        .spawn(script("echo 'waiting for Forgejo' >&2; exec sleep 1000"))
+        .await
+        .unwrap();
+    let mut talk = Talk::with(&child);
+    let error = soon("the report", child.ready(greeting(&mut talk))).await.unwrap_err();
+    assert!(
+        matches!(&error, NotReady::TooSlow { stderr, .. } if stderr == &["waiting for Forgejo"]),
+        "{error}"
+    );
+    assert!(child.exit().is_none(), "it is the caller who stops it");
+    soon("the stop", child.stop()).await;
+}
+
+#[tokio::test]
+async fn a_start_that_takes_too_long_is_given_up_and_leaves_no_child() {
+    let supervisor = supervisor_with(|config| config.start_timeout = Duration::ZERO);
+    let error = supervisor.spawn(order("cat", &[])).await.unwrap_err();
+    assert!(matches!(error, SpawnError::TooSlow(Duration::ZERO)), "{error:?}");
+    soon("the child to be gone", async {
+        while supervisor.live() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_fails_with_a_child_that_lives_is_told_apart() {
+    let supervisor = supervisor();
+    let child = supervisor.spawn(script("exec >&-; exec sleep 1000")).await.unwrap();
+    let mut talk = Talk::with(&child);
+    let error = soon("the report", child.ready(greeting(&mut talk))).await.unwrap_err();
+    assert!(matches!(error, NotReady::Failed(error) if error.kind() == io::ErrorKind::UnexpectedEof));
+}

@@ -1,0 +1,186 @@
+//! Children that try to learn what is not theirs, or to meddle.
+//!
+//! The spy is a role of this binary: it tries everything and says what came of it. It is let loose twice, with
+//! the isolation and without, for a refusal shows something only where it is not refused otherwise.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Signal, kill_process, pidfd_getfd, pidfd_open, pidfd_send_signal,
+};
+use supervisor::Isolation;
+
+use crate::support::{Talk, is_root, role, script, supervisor_with};
+
+/// What the spy goes after.
+const ENVIRONMENT: [&str; 4] = ["SPY_SIBLING", "SPY_PARENT", "SPY_STORE", "SPY_SOCKET"];
+
+/// What came of every attempt: `done`, or the error.
+type Outcome = BTreeMap<String, String>;
+
+async fn let_loose(isolated: bool) -> Outcome {
+    let supervisor = supervisor_with(|config| {
+        if isolated {
+            config.isolation.required = true;
+        } else {
+            config.isolation = Isolation {
+                no_new_privileges: false,
+                drop_capabilities: false,
+                landlock: false,
+                own_directory: false,
+                ..Isolation::default()
+            };
+        }
+    });
+    let store = tempfile::NamedTempFile::new().unwrap();
+    fs::write(store.path(), "the store").unwrap();
+    fs::set_permissions(store.path(), fs::Permissions::from_mode(0o600)).unwrap();
+    let socket = format!("spied-upon-{}-{isolated}", std::process::id());
+    let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&socket).unwrap()).unwrap();
+
+    let mut order = script("pwd; cat");
+    order.env = vec![("TOKEN".into(), "t0k3n-of-the-sibling".into())];
+    let sibling = supervisor.spawn(order).await.unwrap();
+    let mut sibling_talk = Talk::with(&sibling);
+    let directory = sibling_talk.hear().await.unwrap();
+
+    let mut spy = role("spy::role_spy");
+    let values = [
+        sibling.pid().to_string(),
+        std::process::id().to_string(),
+        store.path().to_str().unwrap().to_owned(),
+        socket,
+    ];
+    spy.env = ENVIRONMENT
+        .iter()
+        .zip(values)
+        .map(|(name, value)| ((*name).to_owned(), value.into()))
+        .collect();
+    spy.env.push(("SPY_DIRECTORY".into(), directory.into()));
+    let spy = supervisor.spawn(spy).await.unwrap();
+    let mut talk = Talk::with(&spy);
+    let mut outcome = Outcome::new();
+    loop {
+        let line = talk.hear_of("spy: ").await;
+        if line == "gone home" {
+            break;
+        }
+        let (attempt, result) = line.split_once(" = ").unwrap();
+        outcome.insert(attempt.to_owned(), result.to_owned());
+    }
+    // Nothing that was tried has hurt the sibling.
+    sibling_talk.say("alive").await.unwrap();
+    assert_eq!(sibling_talk.hear().await.as_deref(), Some("alive"));
+    outcome
+}
+
+#[tokio::test]
+async fn a_child_learns_nothing_of_others_and_cannot_meddle() {
+    let outcome = let_loose(true).await;
+    let refused: Vec<&str> = outcome
+        .iter()
+        .filter(|(_, result)| *result != "done")
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let allowed: Vec<&str> = outcome
+        .iter()
+        .filter(|(_, result)| *result == "done")
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(allowed, ["read own environment", "read passwd"], "{outcome:#?}");
+    assert_eq!(refused.len(), 20, "{outcome:#?}");
+    // Refused, and not merely not found.
+    for (attempt, result) in &outcome {
+        assert!(
+            ["done", "EACCES", "EPERM"].contains(&result.as_str()),
+            "{attempt}: {result}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn without_isolation_the_same_child_learns_a_lot() {
+    let outcome = let_loose(false).await;
+    for attempt in [
+        "read sibling environ",
+        "read sibling maps",
+        "trace sibling",
+        "signal sibling",
+        "read store",
+        "connect to socket",
+    ] {
+        assert_eq!(outcome[attempt], "done", "{outcome:#?}");
+    }
+    if is_root() {
+        for attempt in ["read parent environ", "trace parent", "read shadow", "signal parent"] {
+            assert_eq!(outcome[attempt], "done", "{outcome:#?}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "a role that another test starts as a child"]
+fn role_spy() {
+    let [sibling, parent, store, socket] = ENVIRONMENT.map(|name| std::env::var(name).unwrap());
+    let attempt = |name: &str, result: Result<(), std::io::Error>| {
+        let result = match result.as_ref().map_err(Errno::from_io_error) {
+            Ok(()) => "done".to_owned(),
+            Err(Some(Errno::ACCESS)) => "EACCES".to_owned(),
+            Err(Some(Errno::PERM)) => "EPERM".to_owned(),
+            Err(other) => format!("{other:?}"),
+        };
+        println!("spy: {name} = {result}");
+    };
+    let read = |path: &str| fs::read(path).map(drop);
+    attempt("read own environment", read("/proc/self/environ"));
+    attempt("read passwd", read("/etc/passwd"));
+    attempt("read shadow", read("/etc/shadow"));
+    attempt("read store", read(&store));
+    attempt(
+        "write store",
+        fs::OpenOptions::new().append(true).open(&store).map(drop),
+    );
+    attempt("replace store", fs::remove_file(&store));
+    attempt("list temporary files", fs::read_dir("/tmp").map(drop));
+    attempt("list processes", fs::read_dir("/proc").map(drop));
+    attempt("list home of root", fs::read_dir("/root").map(drop));
+    attempt(
+        "connect to socket",
+        SocketAddr::from_abstract_name(&socket)
+            .and_then(|address| UnixStream::connect_addr(&address))
+            .map(drop),
+    );
+    let directory = std::env::var("SPY_DIRECTORY").unwrap();
+    attempt("list sibling directory", fs::read_dir(directory).map(drop));
+    for (who, number) in [("sibling", sibling), ("parent", parent)] {
+        for file in ["environ", "maps", "mem"] {
+            // `mem` has nothing at its beginning; that it opens is all.
+            let opened = fs::File::open(format!("/proc/{number}/{file}"));
+            let result = opened.and_then(|mut opened| match file {
+                "mem" => Ok(()),
+                _ => std::io::copy(&mut opened, &mut std::io::sink()).map(drop),
+            });
+            attempt(&format!("read {who} {file}"), result);
+        }
+        let pid = Pid::from_raw(number.parse().unwrap()).unwrap();
+        // Of signals the one that changes nothing for a process that runs.
+        attempt(
+            &format!("signal {who}"),
+            kill_process(pid, Signal::CONT).map_err(Into::into),
+        );
+        // Taking a descriptor passes the same check as tracing (`PTRACE_MODE_ATTACH_REALCREDS`, ptrace(2)).
+        let pidfd = pidfd_open(pid, PidfdFlags::empty());
+        let taken = pidfd.and_then(|pidfd| pidfd_getfd(&pidfd, 0, PidfdGetfdFlags::empty()));
+        attempt(&format!("trace {who}"), taken.map(drop).map_err(Into::into));
+        if who == "sibling" {
+            let sent = pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| pidfd_send_signal(&pidfd, Signal::CONT));
+            attempt("signal sibling by descriptor", sent.map_err(Into::into));
+        }
+    }
+    println!("spy: gone home");
+}
