@@ -36,19 +36,9 @@ pub(crate) fn run_tests() -> (Tally, Result<()>) {
 }
 
 fn install() -> Result<()> {
-    let root = shell::root();
-    let typescript = root.join("interop/typescript");
-    once(
-        &typescript.join("package-lock.json"),
-        &typescript.join("node_modules/.installed"),
-        || {
-            let mut npm = shell::program("npm");
-            npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"])
-                .current_dir(&typescript);
-            shell::run(&mut npm)
-        },
-    )?;
+    node_packages("typescript")?;
 
+    let root = shell::root();
     let environment = root.join("target/interop/python");
     let requirements = root.join("interop/python/requirements.txt");
     once(&requirements, &environment.join(".installed"), || {
@@ -63,6 +53,21 @@ fn install() -> Result<()> {
             .arg(&requirements);
         shell::run(&mut pip)
     })
+}
+
+/// Installs the Node packages of a folder below `interop`, as its lock file has them.
+pub(crate) fn node_packages(folder: &str) -> Result<()> {
+    let folder = shell::root().join("interop").join(folder);
+    once(
+        &folder.join("package-lock.json"),
+        &folder.join("node_modules/.installed"),
+        || {
+            let mut npm = shell::program("npm");
+            npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"])
+                .current_dir(&folder);
+            shell::run(&mut npm)
+        },
+    )
 }
 
 /// Runs an installation unless the stamp says that it was made from the same lock file.

@@ -1,6 +1,7 @@
 //! Development tasks, as `cargo xtask TASK`: what cargo cannot do by itself.
 #![expect(clippy::print_stdout, reason = "a task talks to whoever started it")]
 
+mod conformance;
 mod demo;
 mod docs;
 mod interop;
@@ -25,6 +26,8 @@ enum Task {
     Test,
     /// The official SDK clients and a foreign MCP server against the broker
     Interop,
+    /// The official conformance suite against the broker
+    Conformance,
     /// A fake Forgejo and the broker on loopback, to try clients on
     Demo {
         /// Play a client through the whole flow, print each step, and exit
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Test => test::run(),
         Task::Interop => interop::run().map(|_| ()),
+        Task::Conformance => conformance::run(),
         Task::Demo { once, port } => demo::run(once, port),
         Task::Tidy => tidy::run(),
         Task::Docs => docs::run(),
