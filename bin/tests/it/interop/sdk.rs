@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::{
     Browser,
     broker::{ChildCommand, free_port},
@@ -47,6 +47,8 @@ pub(super) struct Outcome {
     pub(super) sessions: usize,
     pub(super) tools: Vec<u64>,
     pub(super) results: Vec<CallResult>,
+    /// What came of each stop of the tour.
+    pub(super) features: Vec<(String, Value)>,
 }
 
 #[derive(Debug)]
@@ -74,6 +76,10 @@ enum Event {
         text: Option<String>,
         #[serde(rename = "isError")]
         is_error: bool,
+    },
+    Feature {
+        name: String,
+        result: Value,
     },
     Error {
         message: String,
@@ -115,15 +121,28 @@ impl Sdk {
 impl Run {
     /// Prepares a run: `size` is how many sessions, and how many calls each of them makes.
     pub(super) fn start(sdk: Sdk, bed: &Bed, login: &str, tool: &str, arguments: &str, size: [usize; 2]) -> Self {
-        let redirect_uri = format!("http://127.0.0.1:{}/callback", free_port());
-        let mut command = sdk.command();
-        command
-            .env("MCP_URL", bed.broker.mcp_url())
-            .env("REDIRECT_URI", &redirect_uri)
+        let mut run = Self::prepare(sdk, &bed.broker.mcp_url(), login);
+        run.command
             .env("TOOL", tool)
             .env("ARGUMENTS", arguments)
             .env("SESSIONS", size[0].to_string())
-            .env("CALLS", size[1].to_string())
+            .env("CALLS", size[1].to_string());
+        run
+    }
+
+    /// Prepares a tour of all features with the server for the conformance suite.
+    pub(super) fn tour(sdk: Sdk, mcp_url: &str, login: &str) -> Self {
+        let mut run = Self::prepare(sdk, mcp_url, login);
+        run.command.env("FEATURES", "1");
+        run
+    }
+
+    fn prepare(sdk: Sdk, mcp_url: &str, login: &str) -> Self {
+        let redirect_uri = format!("http://127.0.0.1:{}/callback", free_port());
+        let mut command = sdk.command();
+        command
+            .env("MCP_URL", mcp_url)
+            .env("REDIRECT_URI", &redirect_uri)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
@@ -172,6 +191,7 @@ impl Run {
                     assert!(!is_error, "{text}");
                     outcome.results.push(CallResult { session, call, text });
                 }
+                Event::Feature { name, result } => outcome.features.push((name, result)),
                 Event::Error { message } => panic!("the client failed: {message}"),
                 Event::Done => break,
             }
