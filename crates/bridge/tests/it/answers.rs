@@ -62,6 +62,7 @@ async fn a_message_before_the_answer_makes_a_stream_that_ends_with_the_answer() 
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("cache-control"), Some("no-cache, no-transform"));
     assert_eq!(reply.header("x-accel-buffering"), Some("no"));
+    assert_eq!(reply.next().await, Sse::Prime);
     assert_eq!(reply.next().await, Sse::Message(progress.into()));
     server.result(id, "{}").await;
     assert_eq!(
@@ -80,9 +81,9 @@ async fn silence_makes_a_stream_that_is_kept_alive() {
     let mut reply = reply.await.expect("no panic");
     assert_eq!(start.elapsed(), Duration::from_secs(1));
     // The first byte comes at once, the next ones in time for any proxy.
-    for expected in [1, 16, 31] {
-        assert_eq!(reply.next().await, Sse::Comment);
-        assert_eq!(start.elapsed().as_secs(), expected);
+    for (expected, at) in [(Sse::Prime, 1), (Sse::Comment, 16), (Sse::Comment, 31)] {
+        assert_eq!(reply.next().await, expected);
+        assert_eq!(start.elapsed().as_secs(), at);
     }
     server.result(id, "1").await;
     assert_eq!(reply.messages().await, [r#"{"jsonrpc":"2.0","id":1,"result":1}"#]);
