@@ -33,6 +33,10 @@ mod event_id;
 mod exchange;
 mod faults;
 mod framing;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
+#[cfg(all(test, not(feature = "fuzzing")))]
+mod fuzz;
 mod id;
 mod json;
 mod legacy;
