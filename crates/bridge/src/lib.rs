@@ -33,10 +33,8 @@ mod event_id;
 mod exchange;
 mod faults;
 mod framing;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
-#[cfg(all(test, not(feature = "fuzzing")))]
-mod fuzz;
 mod id;
 mod json;
 mod legacy;

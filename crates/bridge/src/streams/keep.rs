@@ -112,6 +112,8 @@ impl Streams {
             stream: id,
             turn: stream.turn,
         };
+        // A listener that had to make room for another is listened to again.
+        stream.ended &= stream.kind != Kind::Listener;
         let (kind, ended) = (stream.kind, stream.ended);
         self.due.extend(stream.waker.take());
         if !std::mem::replace(&mut stream.attached, true) {

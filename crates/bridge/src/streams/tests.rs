@@ -224,6 +224,21 @@ fn one_listener_too_many_ends_the_oldest() {
 }
 
 #[test]
+fn a_listener_that_had_to_make_room_is_listened_to_again() {
+    let mut streams = streams(9, 99);
+    let (oldest, _) = streams.open_listener();
+    streams.prime(oldest);
+    streams.route(told("a"));
+    let (id, _) = event(&mut streams, oldest);
+    let others = [(); 2].map(|()| streams.open_listener().0);
+    assert_eq!(read(&mut streams, oldest), (vec![], true));
+    streams.close(oldest);
+    let (again, _) = streams.resume(&id).expect("kept");
+    assert_eq!(read(&mut streams, again), (vec![], false));
+    assert_eq!(others.map(|reader| read(&mut streams, reader).1), [true, false]);
+}
+
+#[test]
 fn a_stream_is_gone_with_its_reader_unless_the_client_has_an_event_id() {
     let mut streams = streams(9, 99);
     let reader = exchange(&mut streams);

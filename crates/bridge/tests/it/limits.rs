@@ -114,11 +114,11 @@ async fn open_listeners_leave_room_for_requests() {
 #[tokio::test(start_paused = true)]
 async fn answers_that_nobody_reads_are_bounded() {
     let config = Config {
-        max_unread: 1000,
+        max_unread: 5000,
         ..Config::default()
     };
     let ((bridge, mut server), bench) = (bridge_with(config, 1 << 16).await, Bench::default());
-    let large = format!("\"{}\"", "x".repeat(600));
+    let large = format!("\"{}\"", "x".repeat(3000));
     let first = bench.post(&bridge, call(1));
     let (id, _) = server.request().await;
     server.result(id, &large).await;
