@@ -80,10 +80,10 @@ async def tour(client: Client, heard: Heard, emit: Emit) -> None:
     async def call(name: str, arguments: dict[str, Any] | None = None) -> str:
         return text_of(await client.call_tool(name, arguments or {}))
 
-    progress: list[float] = []
+    progress: list[int] = []
 
     async def report(done: float, _total: float | None, _message: str | None) -> None:
-        progress.append(done)
+        progress.append(round(done))
 
     await client.call_tool("test_tool_with_progress", {}, progress_callback=report)
     emit("feature", name="progress", result=progress)

@@ -49,6 +49,8 @@ struct State {
     bearer: Option<HeaderValue>,
     /// Streams that were cut.
     cuts: usize,
+    /// Streams that clients wanted to resume.
+    resumptions: usize,
 }
 
 impl Forwarder {
@@ -102,6 +104,12 @@ impl Forwarder {
     #[must_use]
     pub fn cuts(&self) -> usize {
         self.plan.state().cuts
+    }
+
+    /// How many requests came with the id of the last event that their client has seen.
+    #[must_use]
+    pub fn resumptions(&self) -> usize {
+        self.plan.state().resumptions
     }
 }
 

@@ -104,7 +104,10 @@ async fn against_a_broker(results: &Path) -> Result<ExitStatus> {
     let mut suite = suite(&forwarder.mcp_url(), results)?;
     let status = tokio::task::spawn_blocking(move || suite.status()).await?;
     fs::write(results.join("broker.log"), broker.log().text())?;
-    ensure!(forwarder.cuts() > 0, "no stream was cut: resumption was not tried");
+    ensure!(
+        forwarder.cuts() > 0 && forwarder.resumptions() > 0,
+        "no stream was cut and resumed"
+    );
     let ended = broker.terminate().await?;
     forgejo.stop().await;
     ensure!(ended.success(), "the broker ended with {ended}");

@@ -1,12 +1,15 @@
 //! Installs the official SDK clients and the foreign MCP server of `interop/`, in the versions that are pinned there,
 //! and runs the tests that need them. Those are marked `#[ignore]` in `bin/tests/it/interop.rs`, so that a plain
-//! `cargo test` needs neither Node nor Python.
+//! `cargo test` needs neither Node nor Python nor another build.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
 use crate::shell::{self, Tally};
+
+/// The manifest of the Rust client, which is a workspace of its own.
+pub(crate) const RUST: &str = "interop/rust/Cargo.toml";
 
 pub(crate) fn run() -> Result<()> {
     let (tally, outcome) = run_tests();
@@ -39,6 +42,12 @@ fn install() -> Result<()> {
     node_packages("typescript")?;
 
     let root = shell::root();
+    shell::run(
+        shell::cargo()
+            .args(["build", "--quiet", "--locked", "--manifest-path", RUST])
+            .args(["--target-dir", "target/interop/rust"]),
+    )?;
+
     let environment = root.join("target/interop/python");
     let requirements = root.join("interop/python/requirements.txt");
     once(&requirements, &environment.join(".installed"), || {

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    Method, Request, Response, StatusCode,
+    HeaderName, Method, Request, Response, StatusCode,
     header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
 };
 use http_body::{Body, Frame, SizeHint};
@@ -21,6 +21,8 @@ use super::Plan;
 
 /// The largest request body that is passed on.
 const BODY_LIMIT: usize = 16 << 20;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// What ends an event (HTML standard, section 9.2.5).
 const END_OF_EVENT: &[u8] = b"\n\n";
@@ -61,6 +63,9 @@ pub(super) async fn relay(plan: &Plan, request: Request<Incoming>) -> Result<Ans
 async fn pass_on(plan: &Plan, mut request: Request<Bytes>) -> Option<Answer> {
     let may_be_cut = request.method() == Method::POST && plan.cut.as_deref().is_some_and(|tool| calls(&request, tool));
     let headers = request.headers_mut();
+    if headers.contains_key(LAST_EVENT_ID) {
+        plan.state().resumptions += 1;
+    }
     headers.remove(CONNECTION);
     headers.remove(TRANSFER_ENCODING);
     if let Some(bearer) = &plan.state().bearer

@@ -71,7 +71,17 @@ async fn only_what_the_chosen_tool_answers_as_a_stream_is_cut() {
         let answer = request.body(CALL).send().await.unwrap();
         assert_eq!(answer.text().await.unwrap(), body);
         assert_eq!(forwarder.cuts(), usize::from(tool == "slow"));
+        assert_eq!(forwarder.resumptions(), 0);
     }
+}
+
+#[tokio::test]
+async fn who_names_the_last_event_wants_to_resume() {
+    let (address, _asked) = upstream(EVENTS).await;
+    let forwarder = Forwarder::start(0, address.port(), None).await.unwrap();
+    let request = plain::client(Duration::from_secs(10)).get(forwarder.mcp_url());
+    request.header("last-event-id", "1").send().await.unwrap();
+    assert_eq!(forwarder.resumptions(), 1);
 }
 
 #[tokio::test]

@@ -29,15 +29,22 @@ async fn python_reaches_every_feature() {
     reaches_every_feature(Sdk::Python).await;
 }
 
+#[tokio::test]
+#[ignore = "needs a program of its own: cargo xtask interop"]
+async fn rust_reaches_every_feature() {
+    reaches_every_feature(Sdk::Rust).await;
+}
+
 async fn reaches_every_feature(sdk: Sdk) {
     let child = ChildCommand::plain(&programs().conformance_mcp);
     let (_bed, forwarder) = Bed::behind_forwarder(child, RECONNECTION).await;
     let outcome = Run::tour(sdk, &forwarder.mcp_url(), "alice").finish().await;
     for ((name, result), (expected_name, expected)) in outcome.features.iter().zip(expected()) {
-        assert_eq!((name.as_str(), as_integers(result)), (expected_name, expected));
+        assert_eq!((name.as_str(), result), (expected_name, &expected));
     }
     assert_eq!(outcome.features.len(), expected().len());
-    assert_eq!(forwarder.cuts(), 1, "the stream was cut, and resumed");
+    assert_eq!(forwarder.cuts(), 1, "the stream was cut");
+    assert!(forwarder.resumptions() > 0, "the stream was resumed");
 }
 
 /// The stops of the tour, with what has to come of them.
@@ -68,17 +75,4 @@ fn expected() -> [(&'static str, Value); 9] {
         ("cancellation", json!("mine")),
         ("resumption", json!("Reconnection test completed successfully")),
     ]
-}
-
-/// Progress is a float in one language and an integer in another.
-fn as_integers(value: &Value) -> Value {
-    match value {
-        Value::Array(items) => items.iter().map(as_integers).collect(),
-        Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() == 0.0) => {
-            #[expect(clippy::cast_possible_truncation, reason = "percentages")]
-            let whole = number.as_f64().unwrap_or_default() as i64;
-            json!(whole)
-        }
-        _ => value.clone(),
-    }
 }

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::bed::{Bed, password};
 
-/// The clients, in the order in which tests take them.
+/// The clients that call tools, in the order in which tests take them.
 pub(super) const SDKS: [Sdk; 3] = [Sdk::TypescriptV1, Sdk::TypescriptV2, Sdk::Python];
 
 /// Longer than any run takes: a run that hangs fails its test.
@@ -31,6 +31,8 @@ pub(super) enum Sdk {
     TypescriptV1,
     TypescriptV2,
     Python,
+    /// It takes the tour and nothing else.
+    Rust,
 }
 
 /// A client that was told what to do and has not begun.
@@ -105,15 +107,16 @@ fn root() -> PathBuf {
 impl Sdk {
     fn command(self) -> Command {
         let (program, script) = match self {
-            Self::TypescriptV1 => ("node".into(), "interop/typescript/client-v1.mjs"),
-            Self::TypescriptV2 => ("node".into(), "interop/typescript/client-v2.mjs"),
+            Self::TypescriptV1 => ("node".into(), Some("interop/typescript/client-v1.mjs")),
+            Self::TypescriptV2 => ("node".into(), Some("interop/typescript/client-v2.mjs")),
             Self::Python => (
                 root().join("target/interop/python/bin/python"),
-                "interop/python/client.py",
+                Some("interop/python/client.py"),
             ),
+            Self::Rust => (root().join("target/interop/rust/debug/interop-rust"), None),
         };
         let mut command = Command::new(program);
-        command.arg(root().join(script));
+        command.args(script.map(|script| root().join(script)));
         command
     }
 }
