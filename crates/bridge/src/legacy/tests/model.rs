@@ -72,6 +72,8 @@ struct Connection {
     reader: Reader,
     /// The event that was read last, once the connection is a stream.
     last: Option<EventId>,
+    /// What is sent on it does not arrive any more, and nobody knows yet.
+    broken: bool,
 }
 
 #[derive(Debug)]
@@ -128,6 +130,17 @@ fn config(roomy: bool) -> Config {
     config
 }
 
+impl Connection {
+    fn new(exchange: usize, reader: Reader) -> Self {
+        Self {
+            exchange,
+            reader,
+            last: None,
+            broken: false,
+        }
+    }
+}
+
 impl World {
     fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
@@ -167,7 +180,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        match self.dice.roll(34) {
+        match self.dice.roll(36) {
             0..=6 => self.request(),
             7..=8 => self.batch(),
             9..=13 => {
@@ -209,6 +222,7 @@ impl World {
                     self.prime(at);
                 }
             }
+            32..=33 => self.break_one(),
             _ => {
                 let seconds = *self.dice.pick(&[1, 4, 9, 25]);
                 self.pass(seconds);
@@ -313,8 +327,7 @@ impl World {
             open: made.iter().copied().collect(),
             ..Exchange::default()
         });
-        let last = None;
-        self.connections.push(Connection { exchange, reader, last });
+        self.connections.push(Connection::new(exchange, reader));
     }
 
     fn answer(&mut self) -> Option<u64> {
@@ -374,8 +387,7 @@ impl World {
                     is_listener: true,
                     ..Exchange::default()
                 });
-                let last = None;
-                self.connections.push(Connection { exchange, reader, last });
+                self.connections.push(Connection::new(exchange, reader));
                 self.prime(self.connections.len() - 1);
             }
             Err(refusal) => assert!(!room && refusal == Refusal::Busy),
@@ -390,19 +402,26 @@ impl World {
         }
     }
 
-    /// A connection is lost, and maybe something with it that was on its way.
+    /// A connection does not carry anything any more, which nobody notices yet.
+    fn break_one(&mut self) {
+        let count = self.connections.len();
+        if count > 0 {
+            let at = self.dice.roll(count);
+            let connection = &mut self.connections[at];
+            connection.broken = connection.last.is_some();
+        }
+    }
+
+    /// A connection is lost.
     fn cut(&mut self) {
-        if self.connections.is_empty() {
-            return;
+        if !self.connections.is_empty() {
+            let at = self.dice.roll(self.connections.len());
+            self.cut_one(at);
         }
-        let at = self.dice.roll(self.connections.len());
+    }
+
+    fn cut_one(&mut self, at: usize) {
         let connection = self.connections.swap_remove(at);
-        if connection.last.is_some() {
-            let context = Context::from_waker(Waker::noop());
-            for _ in 0..self.dice.roll(3) {
-                let _ = self.machine.poll(connection.reader, &context);
-            }
-        }
         self.machine.hang_up(self.now, connection.reader);
         match connection.last {
             Some(last) => self.cuts.push(Cut {
@@ -432,11 +451,7 @@ impl World {
         if !exchange.is_listener && self.roomy {
             assert_eq!(same, !expired, "kept for its time and no longer");
         }
-        let mut connection = Connection {
-            exchange: cut.exchange,
-            reader,
-            last: None,
-        };
+        let mut connection = Connection::new(cut.exchange, reader);
         if exchange.is_listener && !same {
             // It listens anew, so it is another stream.
             connection.exchange = self.exchanges.len();
@@ -480,11 +495,7 @@ impl World {
                 ..Exchange::default()
             });
         }
-        self.connections.push(Connection {
-            exchange,
-            reader,
-            last: None,
-        });
+        self.connections.push(Connection::new(exchange, reader));
         self.prime(self.connections.len() - 1);
     }
 
@@ -563,6 +574,7 @@ impl World {
         loop {
             match self.machine.poll(reader, &context) {
                 Poll::Pending => return false,
+                Poll::Ready(_) if self.connections[at].broken => return false,
                 Poll::Ready(None) => return true,
                 Poll::Ready(Some(Event { id, line, last })) => {
                     self.has_read(exchange, &line);
@@ -647,6 +659,9 @@ impl World {
 
     /// The server ends, and everybody comes back: nobody is left without an outcome, and nothing is left over.
     fn end(mut self) {
+        while let Some(at) = self.connections.iter().position(|connection| connection.broken) {
+            self.cut_one(at);
+        }
         self.read_all();
         if self.dice.once_in(2) {
             self.machine.end(self.now);
