@@ -190,6 +190,25 @@ async fn a_cancellation_names_the_request_as_the_server_knows_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cancelled_request_that_is_not_answered_is_in_flight_for_a_moment_only() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let reply = bench.post(&bridge, call(4));
+    server.request().await;
+    let mut reply = reply.await.expect("no panic");
+    let start = tokio::time::Instant::now();
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":4}}"#;
+    assert_eq!(post(&bridge, cancel).await.status, 202);
+    assert!(reply.message().await.contains("the request was cancelled"));
+    assert_eq!(start.elapsed(), Duration::from_secs(5));
+    assert_eq!(reply.next().await, Sse::End);
+    let again = bench.post(&bridge, call(4));
+    server.line().await;
+    let (number, _) = server.request().await;
+    server.result(number, "{}").await;
+    assert_eq!(again.await.expect("no panic").status, 200);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cancelled_request_that_is_answered_soon_has_its_answer() {
     let ((bridge, mut server), bench) = (bridge().await, Bench::default());
     let reply = bench.post(&bridge, call(4));
