@@ -33,6 +33,8 @@ from mcp.shared.auth import (
 )
 from pydantic import AnyUrl
 
+from features import Equipment, tour
+
 NAME = "interop-python"
 REQUEST_TIMEOUT_SECONDS = 60.0
 """How long a request may take. The TypeScript SDKs have the same default, this one waits for ever."""
@@ -92,6 +94,7 @@ class Settings:
     arguments: dict[str, Any]
     era: str
     hold: bool
+    features: bool
 
     @classmethod
     def read(cls) -> "Settings":
@@ -113,15 +116,17 @@ class Settings:
                 raise ValueError(f"{name} must be one of {', '.join(values)}")
             return value
 
+        features = choice("FEATURES", "0", "1") == "1"
         return cls(
             url=required("MCP_URL"),
             redirect_uri=required("REDIRECT_URI"),
             sessions=count("SESSIONS", 1),
             calls=count("CALLS", 0),
-            tool=required("TOOL"),
+            tool="" if features else required("TOOL"),
             arguments=json.loads(os.environ.get("ARGUMENTS", "{}")),
             era=choice("ERA", "legacy", "auto"),
             hold=choice("HOLD", "0", "1") == "1",
+            features=features,
         )
 
 
@@ -211,6 +216,10 @@ class Session:
     number: int
     client: Client
     settings: Settings
+    equipment: Equipment
+
+    async def take_tour(self) -> None:
+        await tour(self.client, self.equipment.heard, emit)
 
     async def list_tools(self) -> None:
         count, cursor = 0, None
@@ -241,14 +250,17 @@ class Session:
 
 
 @asynccontextmanager
-async def connect(settings: Settings, sign_in: SignIn) -> AsyncIterator[Client]:
+async def connect(settings: Settings, sign_in: SignIn, equipment: Equipment) -> AsyncIterator[Client]:
     """A connected client; leaving the context ends the MCP session."""
     # The limits that the SDK's own client would have; it has no place for a sign-in. A proxy that the environment
     # names has no part in a test on loopback.
     timeout = httpx2.Timeout(30.0, read=300.0)
     async with httpx2.AsyncClient(auth=sign_in.provider(), timeout=timeout, trust_env=False) as http:
         transport = streamable_http_client(settings.url, http_client=http)
-        async with Client(transport, mode=settings.era, read_timeout_seconds=REQUEST_TIMEOUT_SECONDS) as client:
+        options = equipment.options() if settings.features else {}
+        async with Client(
+            transport, mode=settings.era, read_timeout_seconds=REQUEST_TIMEOUT_SECONDS, **options
+        ) as client:
             yield client
 
 
@@ -261,10 +273,11 @@ async def keep_open(
     task_status: anyio.abc.TaskStatus[Session],
 ) -> None:
     """Holds a session open until ``closing``. The SDK's contexts must be left by the task that entered them."""
-    async with connect(settings, sign_in) as client:
+    equipment = Equipment()
+    async with connect(settings, sign_in, equipment) as client:
         server = client.server_info
         emit("session", session=number, protocol=client.protocol_version, server=server.name if server else None)
-        task_status.started(Session(number, client, settings))
+        task_status.started(Session(number, client, settings, equipment))
         await closing.wait()
 
 
@@ -311,7 +324,7 @@ async def drive(settings: Settings, orders: Orders) -> None:
                 openers.start_soon(another, number)
 
         await for_each(sessions, Session.list_tools)
-        await for_each(sessions, Session.call_all)
+        await for_each(sessions, Session.take_tour if settings.features else Session.call_all)
         if settings.hold:
             await obey(sessions, orders)
         closing.set()

@@ -3,8 +3,19 @@
 import { UnauthorizedError } from "@modelcontextprotocol/sdk/client/auth.js";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import * as types from "@modelcontextprotocol/sdk/types.js";
 
 import { drive } from "./shared/drive.mjs";
+
+// This generation finds the method in a schema.
+const SCHEMAS = {
+  "elicitation/create": types.ElicitRequestSchema,
+  "notifications/message": types.LoggingMessageNotificationSchema,
+  "notifications/resources/updated": types.ResourceUpdatedNotificationSchema,
+  "notifications/tools/list_changed": types.ToolListChangedNotificationSchema,
+  "roots/list": types.ListRootsRequestSchema,
+  "sampling/createMessage": types.CreateMessageRequestSchema,
+};
 
 await drive({
   name: "interop-typescript-v1",
@@ -13,6 +24,9 @@ await drive({
   Transport: StreamableHTTPClientTransport,
   UnauthorizedError,
   clientOptions: () => ({}),
+  callTool: (client, params, options) => client.callTool(params, undefined, options),
+  onRequest: (client, method, handler) => client.setRequestHandler(SCHEMAS[method], handler),
+  onNotification: (client, method, handler) => client.setNotificationHandler(SCHEMAS[method], handler),
   finishAuth: (transport, parameters) => transport.finishAuth(parameters.get("code")),
   protocolVersion: (_client, transport) => transport.protocolVersion,
 });

@@ -11,6 +11,9 @@ await drive({
   Transport: StreamableHTTPClientTransport,
   UnauthorizedError,
   clientOptions: (era) => ({ versionNegotiation: { mode: era } }),
+  callTool: (client, params, options) => client.callTool(params, options),
+  onRequest: (client, method, handler) => client.setRequestHandler(method, handler),
+  onNotification: (client, method, handler) => client.setNotificationHandler(method, handler),
   // All parameters, and not the code alone: this generation checks `iss` (RFC 9207) from them.
   finishAuth: (transport, parameters) => transport.finishAuth(parameters),
   protocolVersion: (client) => client.getNegotiatedProtocolVersion(),

@@ -81,6 +81,16 @@ impl ChildCommand {
         }
     }
 
+    /// A server that needs no arguments and no environment.
+    #[must_use]
+    pub fn plain(program: &Path) -> Self {
+        Self {
+            command: program.to_owned(),
+            args: vec![],
+            env: vec![],
+        }
+    }
+
     /// The same with the tools that are there for tests only ([`TEST_TOOLS`](crate::child::TEST_TOOLS)).
     #[must_use]
     pub fn with_test_tools(mut self) -> Self {

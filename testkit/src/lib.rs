@@ -7,8 +7,10 @@ pub mod broker;
 pub mod browser;
 pub mod child;
 pub mod client;
+pub mod conformance;
 pub mod forgejo;
+pub mod forwarder;
 pub mod plain;
 mod serve;
 
-pub use self::{browser::Browser, client::Client, forgejo::FakeForgejo};
+pub use self::{browser::Browser, client::Client, forgejo::FakeForgejo, forwarder::Forwarder};

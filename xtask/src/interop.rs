@@ -1,12 +1,15 @@
 //! Installs the official SDK clients and the foreign MCP server of `interop/`, in the versions that are pinned there,
 //! and runs the tests that need them. Those are marked `#[ignore]` in `bin/tests/it/interop.rs`, so that a plain
-//! `cargo test` needs neither Node nor Python.
+//! `cargo test` needs neither Node nor Python nor another build.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, anyhow};
 
 use crate::shell::{self, Tally};
+
+/// The manifest of the Rust client, which is a workspace of its own.
+pub(crate) const RUST: &str = "interop/rust/Cargo.toml";
 
 pub(crate) fn run() -> Result<()> {
     let (tally, outcome) = run_tests();
@@ -40,17 +43,13 @@ pub(crate) fn run_tests() -> (Tally, Result<()>) {
 }
 
 fn install() -> Result<()> {
+    node_packages("typescript")?;
+
     let root = shell::root();
-    let typescript = root.join("interop/typescript");
-    once(
-        &typescript.join("package-lock.json"),
-        &typescript.join("node_modules/.installed"),
-        || {
-            let mut npm = shell::program("npm");
-            npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"])
-                .current_dir(&typescript);
-            shell::run(&mut npm)
-        },
+    shell::run(
+        shell::cargo()
+            .args(["build", "--quiet", "--locked", "--manifest-path", RUST])
+            .args(["--target-dir", "target/interop/rust"]),
     )?;
 
     let environment = root.join("target/interop/python");
@@ -67,6 +66,21 @@ fn install() -> Result<()> {
             .arg(&requirements);
         shell::run(&mut pip)
     })
+}
+
+/// Installs the Node packages of a folder below `interop`, as its lock file has them.
+pub(crate) fn node_packages(folder: &str) -> Result<()> {
+    let folder = shell::root().join("interop").join(folder);
+    once(
+        &folder.join("package-lock.json"),
+        &folder.join("node_modules/.installed"),
+        || {
+            let mut npm = shell::program("npm");
+            npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"])
+                .current_dir(&folder);
+            shell::run(&mut npm)
+        },
+    )
 }
 
 /// Runs an installation unless the stamp says that it was made from the same lock file.

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    demo, interop,
+    conformance, demo, interop,
     shell::{self, Tally},
 };
 
@@ -12,6 +12,7 @@ const CARGO_DENY: &str = "0.20.2";
 
 pub(crate) fn run() -> Result<()> {
     shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
+    shell::run(shell::cargo().args(["fmt", "--check", "--manifest-path", interop::RUST]))?;
     shell::run(shell::cargo().args([
         "clippy",
         "--workspace",
@@ -31,6 +32,9 @@ pub(crate) fn run() -> Result<()> {
     all += tally;
     report(all, outcome)?;
     let (tally, outcome) = interop::run_tests();
+    all += tally;
+    report(all, outcome)?;
+    let (tally, outcome) = conformance::run_suite();
     all += tally;
     report(all, outcome)?;
     demo::run(true, None).context("the demo")?;

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use testkit::{
-    Browser, Client, FakeForgejo,
-    broker::{BrokerOptions, BrokerProcess, ChildCommand, free_port, programs, redirect_uri},
+    Browser, Client, FakeForgejo, Forwarder,
+    broker::{BrokerOptions, BrokerProcess, ChildCommand, free_port, programs, public_url, redirect_uri},
     forgejo::Options,
 };
 
@@ -24,7 +24,20 @@ impl Bed {
     /// A bed with another MCP server, and settings of the broker by their dotted keys.
     pub(crate) async fn with_child(child: ChildCommand, settings: &[(&str, &str)]) -> Self {
         let port = free_port();
-        let forgejo = FakeForgejo::start(Options::for_redirect(&redirect_uri(port)))
+        Self::start(port, port, child, settings).await
+    }
+
+    /// A bed whose broker is reached through a forwarder, which cuts the streams that this tool answers with.
+    pub(crate) async fn behind_forwarder(child: ChildCommand, cut: &str) -> (Self, Forwarder) {
+        let (port, front) = (free_port(), free_port());
+        let forwarder = Forwarder::start(front, port, Some(cut)).await.unwrap();
+        let bed = Self::start(port, front, child, &[("server.public_url", &public_url(front))]).await;
+        (bed, forwarder)
+    }
+
+    /// Starts a broker on `port` that the world knows at `public`.
+    async fn start(port: u16, public: u16, child: ChildCommand, settings: &[(&str, &str)]) -> Self {
+        let forgejo = FakeForgejo::start(Options::for_redirect(&redirect_uri(public)))
             .await
             .unwrap();
         let settings = settings

@@ -1,6 +1,7 @@
 //! Official SDK clients, signed in by their own OAuth code, against the broker: two users at once, several sessions each,
 //! and never an answer of the other user. In front of the double of `forgejo-mcp`, and of a server that is not ours.
 
+mod features;
 mod sdk;
 
 use testkit::broker::ChildCommand;

@@ -14,3 +14,5 @@ mod interop;
 mod isolation;
 #[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod streams;

@@ -26,6 +26,7 @@ use crate::{
     faults::{Fault, Faults},
     legacy::{self, Legacy, Snapshot},
     shared::{Outlet, Shared},
+    streams::{Form, Reader},
 };
 
 /// One JSON-RPC byte stream, served to many HTTP exchanges.
@@ -44,15 +45,15 @@ pub struct Bridge {
 impl Bridge {
     /// Connects to a server over its output and input, such as a child's stdout and stdin.
     ///
-    /// With a snapshot the recorded handshake is replayed first, and the bridge that is returned stands in for the one
-    /// that the snapshot is of. Without one it is returned at once. Must be called within a tokio runtime. Dropping the future
+    /// With a snapshot the recorded handshake is replayed first, then the log level and the subscriptions, and the bridge that is
+    /// returned stands in for the one that the snapshot is of. A level or subscription that the server refuses is counted and left out. Without one it is returned at once. Must be called within a tokio runtime. Dropping the future
     /// closes the stream.
     ///
     /// # Errors
     ///
     /// Only with a snapshot, after the io has been dropped: [`ConnectError::Ended`] and [`ConnectError::TimedOut`], after which another
-    /// server may do; [`ConnectError::Refused`], [`ConnectError::Unusable`] and [`ConnectError::VersionChanged`], after which
-    /// a server of the same sort will not.
+    /// server may do; [`ConnectError::Refused`], [`ConnectError::Unusable`], [`ConnectError::VersionChanged`] and
+    /// [`ConnectError::CapabilityMissing`], after which a server of the same sort will not.
     pub async fn connect<I>(io: I, config: Config, resume: Option<&Snapshot>) -> Result<Self, ConnectError>
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -72,7 +73,8 @@ impl Bridge {
     /// A POST is answered with JSON or with an event stream, a GET with an event stream, anything else with 405. Once the server is
     /// gone a request is answered with a JSON-RPC error that carries its id, and the response is marked with
     /// [`ServerEnded`](crate::ServerEnded). The answer to `initialize` is waited for and never becomes a stream by silence. Dropping the future, or the body,
-    /// hangs up: the server's answer is dropped when it comes, and nothing is cancelled.
+    /// hangs up, and nothing is cancelled: if the client has been given an event id it may come back for the answer with `Last-Event-ID`, else
+    /// the answer is dropped when it comes.
     pub async fn serve(&self, request: Request<Bytes>) -> Response<Body> {
         exchange::serve(&self.shared, &self.config, request).await
     }
@@ -132,24 +134,44 @@ impl Bridge {
     }
 
     async fn replay(&self, snapshot: &Snapshot) -> Result<(), ConnectError> {
-        let stream = self
+        let replayed = timeout(self.config.handshake_timeout, self.replay_in_full(snapshot));
+        replayed.await.map_err(|_| ConnectError::TimedOut)?
+    }
+
+    async fn replay_in_full(&self, snapshot: &Snapshot) -> Result<(), ConnectError> {
+        let reader = self
             .shared
             .step(|machine| machine.replay(Instant::now(), snapshot))
             .ok_or(ConnectError::Unusable)?;
-        let outlet = Outlet::new(&self.shared, stream);
-        let answer = timeout(self.config.handshake_timeout, outlet.next())
-            .await
-            .map_err(|_| ConnectError::TimedOut)?;
+        check_replay(&self.answer_to(reader).await?, snapshot)?;
+        if !snapshot.is_initialized() {
+            return Ok(());
+        }
+        let readers = self.shared.step(|machine| {
+            machine.confirm();
+            machine.replay_wishes(Instant::now(), snapshot)
+        });
+        for reader in readers {
+            if let Kind::Response { error: true, .. } = self.answer_to(reader).await?.kind() {
+                self.faults.count(Fault::ReplayRefused);
+            }
+        }
+        Ok(())
+    }
+
+    /// The server's answer to a request of the bridge's own.
+    async fn answer_to(&self, reader: Reader) -> Result<Envelope, ConnectError> {
+        let form = Outlet::new(&self.shared, reader).form().await;
         if self.shared.step(|machine| machine.has_ended()) {
             return Err(ConnectError::Ended);
         }
-        let answer = answer.ok_or(ConnectError::Ended)?;
-        let answer = Envelope::parse(&answer.line).map_err(|_| ConnectError::Unusable)?;
-        check_replay(&answer, snapshot)?;
-        if snapshot.is_initialized() {
-            self.shared.step(Legacy::confirm);
+        match form {
+            Form::Whole(lines) => {
+                let line = lines.first().ok_or(ConnectError::Ended)?;
+                Envelope::parse(line).map_err(|_| ConnectError::Unusable)
+            }
+            Form::Events => Err(ConnectError::Unusable),
         }
-        Ok(())
     }
 }
 
@@ -167,11 +189,14 @@ fn check_replay(answer: &Envelope, snapshot: &Snapshot) -> Result<(), ConnectErr
         return Err(ConnectError::Refused { code });
     }
     let negotiated = legacy::result_version(answer.outcome()).ok_or(ConnectError::Unusable)?;
-    if negotiated == snapshot.version() {
-        return Ok(());
+    if negotiated != snapshot.version() {
+        return Err(ConnectError::VersionChanged {
+            held: snapshot.version().to_owned(),
+            negotiated,
+        });
     }
-    Err(ConnectError::VersionChanged {
-        held: snapshot.version().to_owned(),
-        negotiated,
-    })
+    match snapshot.missing_in(answer.outcome()) {
+        Some(capability) => Err(ConnectError::CapabilityMissing { capability }),
+        None => Ok(()),
+    }
 }

@@ -14,6 +14,10 @@ pub struct Config {
     pub json_patience: Duration,
     /// How long an event stream may be silent before a comment is sent on it.
     pub keep_alive: Duration,
+    /// How long a client should wait before it comes back to a stream that was cut, as it is told at the beginning of each.
+    pub retry: Duration,
+    /// How long a stream without a reader is kept, once it waits for nothing but a client that comes back.
+    pub replay_time: Duration,
     /// How long one side may take to answer a request of the other that has reached it.
     pub request_timeout: Duration,
     /// How long the answer to a request that its client has cancelled is still waited for.
@@ -31,8 +35,16 @@ pub struct Config {
     /// What may wait for the server to read; a request that does not fit gets an error.
     pub outgoing: Limits,
     /// What may wait for clients to read: messages of one stream, bytes of all streams together. Beyond it a stream loses
-    /// its oldest notifications. Answers are exempt: `max_in_flight` bounds their number.
+    /// its oldest notifications. Answers have room of their own.
     pub backlog: Limits,
+    /// How many bytes of all messages may wait for clients to read, or be on their way to them, when one more answer comes. An answer
+    /// beyond it is replaced by an error. If there are none an answer may have any size.
+    pub max_unread: usize,
+    /// What is kept of all streams together for clients that come back, answers that nobody has read yet included. Beyond it
+    /// the oldest is forgotten, and who comes back for an answer that is forgotten gets an error in its place.
+    pub replay: Limits,
+    /// How many resource subscriptions are recorded; one more is not renewed on the next server.
+    pub max_subscriptions: usize,
 }
 
 /// How much a queue holds. A queue with nothing in it takes one message of any size.
@@ -51,6 +63,8 @@ impl Config {
         let times = [
             &mut self.json_patience,
             &mut self.keep_alive,
+            &mut self.retry,
+            &mut self.replay_time,
             &mut self.request_timeout,
             &mut self.cancel_grace,
             &mut self.listener_timeout,
@@ -70,6 +84,8 @@ impl Default for Config {
             max_line: 16 * MIB,
             json_patience: Duration::from_secs(1),
             keep_alive: Duration::from_secs(15),
+            retry: Duration::from_secs(1),
+            replay_time: Duration::from_secs(300),
             request_timeout: Duration::from_secs(600),
             cancel_grace: Duration::from_secs(5),
             listener_timeout: Duration::from_secs(30),
@@ -85,6 +101,12 @@ impl Default for Config {
                 messages: 256,
                 bytes: 16 * MIB,
             },
+            replay: Limits {
+                messages: 2048,
+                bytes: 4 * MIB,
+            },
+            max_unread: 32 * MIB,
+            max_subscriptions: 1024,
         }
     }
 }

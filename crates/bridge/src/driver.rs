@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     envelope::{Envelope, Malformed},
     faults::{Fault, Faults},
-    framing::{Frame, Framer},
+    framing::{Excerpt, Frame, Framer},
+    legacy::{self, Legacy},
+    overlong,
     shared::Shared,
 };
 
@@ -60,7 +62,7 @@ impl Driver {
             Err(error) = self.write(to_server) => error,
             never = self.keep_time() => match never {},
         };
-        self.shared.step(crate::legacy::Legacy::deafen);
+        self.shared.step(Legacy::deafen);
         // Whatever the reading comes to, the refusal is the reason.
         let _ = timeout(LAST_WORDS, reading).await;
         Err(refusal)
@@ -73,7 +75,7 @@ impl Driver {
             while let Some(frame) = framer.next() {
                 match frame {
                     Frame::Line(line) => self.take(&line),
-                    Frame::TooLong => self.faults.count(Fault::LineTooLong),
+                    Frame::TooLong(excerpt) => self.overlong(&excerpt),
                 }
             }
             if matches!(read, Ok(0) | Err(_)) {
@@ -92,9 +94,22 @@ impl Driver {
         match Envelope::parse(line) {
             Ok(message) => self.shared.step(|machine| machine.take(Instant::now(), message)),
             Err(Malformed::NotUtf8 | Malformed::NotJson) => self.faults.count(Fault::NotJson),
-            Err(Malformed::Batch | Malformed::NotJsonRpc(_)) => {
-                self.faults.count(Fault::NotJsonRpc);
+            Err(Malformed::NotJsonRpc(_)) => self.faults.count(Fault::NotJsonRpc),
+            Err(Malformed::Batch) => {
+                let taken = legacy::split(line)
+                    .is_ok_and(|messages| self.shared.step(|machine| machine.take_batch(Instant::now(), messages)));
+                if !taken {
+                    self.faults.count(Fault::NotJsonRpc);
+                }
             }
+        }
+    }
+
+    /// What is too long is not passed on; the client of an answer learns of it.
+    fn overlong(&self, excerpt: &Excerpt) {
+        self.faults.count(Fault::LineTooLong);
+        if let Some(number) = overlong::answered(excerpt) {
+            self.shared.step(|machine| machine.overlong(Instant::now(), number));
         }
     }
 
@@ -130,7 +145,7 @@ impl Driver {
 
 impl Drop for Finish {
     fn drop(&mut self) {
-        self.0.step(crate::legacy::Legacy::end);
+        self.0.step(|machine| machine.end(Instant::now()));
         self.1.cancel();
     }
 }

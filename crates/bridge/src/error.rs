@@ -28,6 +28,12 @@ pub enum ConnectError {
         /// The version that the server now answers.
         negotiated: String,
     },
+    /// The server lacks something that the client was told it has. Trying again does not help.
+    #[error("the server does not have the capability {capability} any more")]
+    CapabilityMissing {
+        /// The capability, with dots between its levels.
+        capability: String,
+    },
 }
 
 /// Why bytes are not a snapshot.

@@ -1,4 +1,4 @@
-//! One HTTP exchange: a POST that brings a message, or a GET that listens (MCP 2025-11-25, "Streamable HTTP").
+//! One HTTP exchange: a POST that brings a message, or a GET that listens or comes back (MCP 2025-11-25, "Streamable HTTP").
 //!
 //! Origin, authentication, session, media types and the size of the body have been dealt with before. Ending the
 //! session is not a matter of the bridge, so DELETE is refused.
@@ -13,12 +13,14 @@ use crate::{
     Body,
     config::Config,
     envelope::{Envelope, Kind, Malformed},
+    event_id::EventId,
     id::Id,
     legacy,
     refusal::Refusal,
     respond,
     shared::{Outlet, Shared},
     sse::EventStream,
+    streams::Form,
 };
 
 /// Marks, in the extensions of a response to a request, that the server had ended by then. The body says so to the client;
@@ -26,12 +28,20 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerEnded;
 
+/// How many answers an exchange was asked for.
+#[derive(Clone, Copy)]
+enum Count {
+    One,
+    Batch,
+}
+
 /// Serves one exchange. Dropping the future hangs up on the exchange and nothing else.
 pub(crate) async fn serve(shared: &Arc<Shared>, config: &Config, request: Request<Bytes>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     if parts.method == Method::POST {
         match Envelope::parse(&body) {
             Ok(message) => post(shared, config, &parts.headers, message).await,
+            Err(Malformed::Batch) => batch(shared, config, &parts.headers, &body).await,
             Err(why) => {
                 let id = if let Malformed::NotJsonRpc(id) = &why {
                     id.clone()
@@ -52,7 +62,7 @@ async fn post(shared: &Arc<Shared>, config: &Config, headers: &HeaderMap, messag
     match message.kind().clone() {
         Kind::Request { id, method } => match ask(shared, headers, message, &id, &method) {
             Ok(outlet) => {
-                let response = answer(config, patience(config, &method), outlet, &id).await;
+                let response = answer(config, patience(config, &method), outlet, Count::One).await;
                 mark_ended(shared, response)
             }
             Err(refusal) => respond::refused(&refusal, Some(&id)),
@@ -67,6 +77,25 @@ async fn post(shared: &Arc<Shared>, config: &Config, headers: &HeaderMap, messag
                 .and_then(|()| shared.step(|machine| machine.respond(&message, id.as_ref())));
             taken.map_or_else(|refusal| respond::refused(&refusal, None), |()| respond::accepted())
         }
+    }
+}
+
+/// A batch is taken where the revision has batches.
+async fn batch(shared: &Arc<Shared>, config: &Config, headers: &HeaderMap, body: &[u8]) -> Response<Body> {
+    let taken = check_version(shared, headers).and_then(|()| {
+        if !shared.step(|machine| machine.has_batches()) {
+            return Err(Refusal::Malformed(Malformed::Batch));
+        }
+        let messages = legacy::split(body).map_err(Refusal::Malformed)?;
+        shared.step(|machine| machine.batch(Instant::now(), messages))
+    });
+    match taken {
+        Ok(Some(reader)) => {
+            let response = answer(config, config.json_patience, Outlet::new(shared, reader), Count::Batch).await;
+            mark_ended(shared, response)
+        }
+        Ok(None) => respond::accepted(),
+        Err(refusal) => respond::refused(&refusal, None),
     }
 }
 
@@ -98,21 +127,32 @@ fn mark_ended(shared: &Shared, mut response: Response<Body>) -> Response<Body> {
 }
 
 /// An answer that comes first is JSON; anything before it, or a while of silence, makes a stream.
-async fn answer(config: &Config, patience: Duration, outlet: Outlet, id: &Id) -> Response<Body> {
-    let first = match timeout(patience, outlet.next()).await {
-        Ok(Some(event)) if event.last => return respond::message(StatusCode::OK, event.line),
-        Ok(Some(event)) => Some(event),
-        // A stream of a request ends with its answer, so this is only for the sake of saying something.
-        Ok(None) => return respond::refused(&Refusal::Ended, Some(id)),
-        Err(_) => None,
-    };
-    respond::events(EventStream::new(outlet, first.as_ref(), config.keep_alive))
+async fn answer(config: &Config, patience: Duration, outlet: Outlet, count: Count) -> Response<Body> {
+    match (timeout(patience, outlet.form()).await, count) {
+        (Ok(Form::Whole(mut lines)), Count::One) => match lines.pop() {
+            Some(line) => respond::message(StatusCode::OK, outlet.lent().lend(line)),
+            // Nobody else can have read the stream of a request before it has become one; this is only for the sake of saying something.
+            None => respond::refused(&Refusal::Ended, None),
+        },
+        (Ok(Form::Whole(lines)), Count::Batch) => {
+            respond::message(StatusCode::OK, outlet.lent().lend(respond::array(&lines)))
+        }
+        (Ok(Form::Events) | Err(_), _) => respond::events(EventStream::new(outlet, config)),
+    }
 }
 
+/// A GET that names an event goes on behind it; any other listens from now on. A name that no bridge has given is no name.
 fn listen(shared: &Arc<Shared>, config: &Config, headers: &HeaderMap) -> Response<Body> {
-    let stream = check_version(shared, headers).and_then(|()| shared.step(|machine| machine.listen(Instant::now())));
-    match stream {
-        Ok(stream) => respond::events(EventStream::new(Outlet::new(shared, stream), None, config.keep_alive)),
+    let from = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let from = from.and_then(EventId::parse);
+    let reader = check_version(shared, headers).and_then(|()| {
+        shared.step(|machine| match &from {
+            Some(from) => machine.resume(Instant::now(), from),
+            None => machine.listen(Instant::now()),
+        })
+    });
+    match reader {
+        Ok(reader) => respond::events(EventStream::new(Outlet::new(shared, reader), config)),
         Err(refusal) => respond::refused(&refusal, None),
     }
 }

@@ -19,7 +19,7 @@ pub enum Fault {
     LineCutOff,
     /// The server answered a request that is not in flight: never made, or answered already.
     UnknownAnswer,
-    /// The server's answer found its client gone.
+    /// The server's answer found its client gone, without a way to come back for it.
     AnswerAbandoned,
     /// The server made a request under an id that an open request of its own has.
     AskRepeated,
@@ -31,6 +31,14 @@ pub enum Fault {
     UnknownCancel,
     /// The client answered a request that the server has not made, or that was answered already.
     UnknownResponse,
+    /// An answer was replaced by an error, because too much waits for the client to read.
+    AnswerRefused,
+    /// A client came back for an answer that is not kept any more.
+    AnswerLost,
+    /// A subscription was not recorded, because there were too many or its URI was too long.
+    RecordFull,
+    /// A fresh server did not accept a log level or a subscription of the one before it.
+    ReplayRefused,
     /// A message of the bridge's own found no room: the server does not read.
     OutputDropped,
 }

@@ -7,42 +7,56 @@
 //! What holds at all times:
 //! - A request that was taken gets exactly one answer on its own stream: the server's, or one error of the bridge.
 //! - A message of the server that is no answer is put on one stream at most.
-//! - Every request in flight, in either direction, has exactly one entry in `due`.
+//! - Every request in flight, in either direction, and every stream that only waits for a client to come back, has exactly one
+//!   entry in `due`.
 //!
-//! This file has what clients send; `server` has what the server writes, `time` what is given up and the end.
+//! This file has what clients send; `batch` the same in arrays; `readers` has how clients come and go; `server` has what the
+//! server writes; `time` what is given up and the end.
 //!
-//! Left out: event ids and replay of streams; requests with the 2026-07-28 `_meta`, which belong to another era.
+//! Left out: requests with the 2026-07-28 `_meta`, which belong to another era.
 
 mod asks;
+mod batch;
 mod handshake;
+mod readers;
 mod server;
+mod snapshot;
 mod table;
 #[cfg(test)]
 mod tests;
 mod time;
+mod wishes;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+};
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
-pub use self::handshake::Snapshot;
-pub(crate) use self::handshake::{SUPPORTED, error_code, result_version};
+pub use self::snapshot::Snapshot;
 use self::{
     asks::Asks,
     handshake::{Begin, Handshake},
     table::{Entry, Table},
+    wishes::Wish,
+};
+pub(crate) use self::{
+    batch::split,
+    handshake::{SUPPORTED, error_code, result_version},
 };
 use crate::{
     config::Config,
     envelope::{Envelope, Kind},
+    event_id::Asked,
     faults::{Fault, Faults},
     id::{Id, Key},
     json,
     outbox::Outbox,
     refusal::Refusal,
     rpc,
-    streams::{Item, StreamId, Streams},
+    streams::{Reader, StreamId, Streams},
 };
 
 const ENDED: &str = "the MCP server of this session has ended";
@@ -56,6 +70,8 @@ pub(crate) struct Legacy {
     asks: Asks,
     handshake: Handshake,
     due: BTreeSet<(Instant, Due)>,
+    /// The streams that only wait for a client to come back, and until when.
+    idle: BTreeMap<StreamId, Instant>,
     faults: Arc<Faults>,
     /// The streams toward clients, to be polled by their readers.
     pub(crate) streams: Streams,
@@ -80,6 +96,8 @@ enum Due {
     Request(u64),
     /// A request of the server is given up.
     Ask(Key),
+    /// A stream is forgotten.
+    Stream(StreamId),
 }
 
 impl Legacy {
@@ -91,8 +109,10 @@ impl Legacy {
             asks: Asks::default(),
             handshake: Handshake::default(),
             due: BTreeSet::new(),
+            idle: BTreeMap::new(),
             faults,
-            streams: Streams::new(config.backlog, config.max_listeners),
+            // Tells this bridge from the ones before and after it; nobody has to be unable to guess it.
+            streams: Streams::new(RandomState::new().hash_one("epoch"), &config),
             outbox: Outbox::new(config.outgoing),
             config,
         }
@@ -109,53 +129,52 @@ impl Legacy {
         mut message: Envelope,
         id: Id,
         method: &str,
-    ) -> Result<StreamId, Refusal> {
+    ) -> Result<Reader, Refusal> {
         if self.table.contains(id.key()) {
             return Err(Refusal::IdInFlight);
         }
-        self.check_room()?;
-        if self.life != Life::Open {
-            return Ok(self.answer_at_once(rpc::error(id.raw(), rpc::UNAVAILABLE, ENDED)));
-        }
-        let initialize = method == "initialize";
+        self.check_room(1)?;
+        let initialize = method == "initialize" && self.life == Life::Open;
         if initialize {
             match self.handshake.begin() {
                 Begin::Forward => handshake::lower(&mut message),
                 Begin::Recorded(result) => {
-                    return Ok(self.answer_at_once(rpc::result(id.raw(), &result)));
+                    let reader = self.streams.open_private(Asked::new([&id]), 1);
+                    self.streams.answer(reader.stream, rpc::result(id.raw(), &result));
+                    return Ok(reader);
                 }
                 Begin::Busy => return Err(Refusal::Initializing),
             }
         }
-        let number = self.table.next_number();
-        if !self.outbox.offer(message.with_id(&number.to_string())) {
-            let why = "the MCP server of this session does not read its input";
-            return Ok(self.answer_at_once(rpc::error(id.raw(), rpc::UNAVAILABLE, why)));
-        }
-        if initialize {
-            self.handshake.asked(number, &message);
-        }
-        let (stream, adopted) = self.streams.open_exchange();
-        self.begin(now, id, stream, progress_token(&message));
+        let asked = Asked::new([&id]);
+        // Before the handshake is made there is no session whose messages could be on a stream.
+        let (reader, adopted) = if initialize {
+            (self.streams.open_private(asked, 1), Vec::new())
+        } else {
+            self.streams.open_exchange(asked, 1)
+        };
+        self.forward(now, &message, id, method, reader.stream);
         self.adopted(now, &adopted);
-        Ok(stream)
+        Ok(reader)
     }
 
     /// Repeats a recorded handshake toward a fresh server. The answer will be on the stream and nothing else.
     /// `None` if the snapshot is unusable.
-    pub(crate) fn replay(&mut self, now: Instant, snapshot: &Snapshot) -> Option<StreamId> {
-        let number = self.table.next_number();
-        let message = snapshot.initialize(&number.to_string())?;
-        let Kind::Request { id, .. } = message.kind().clone() else {
-            return None;
-        };
-        if !self.outbox.offer(message.with_id(id.raw())) {
-            return None;
+    pub(crate) fn replay(&mut self, now: Instant, snapshot: &Snapshot) -> Option<Reader> {
+        let message = snapshot.initialize(&self.table.next_number().to_string())?;
+        self.request_of_own(now, &message)
+    }
+
+    /// Repeats toward a fresh server what the client had asked for. The answers will be on the streams, one on each.
+    pub(crate) fn replay_wishes(&mut self, now: Instant, snapshot: &Snapshot) -> Vec<Reader> {
+        let wishes = snapshot.wishes();
+        let mut readers = Vec::new();
+        for wish in wishes.iter() {
+            let text = wish.request(&self.table.next_number().to_string());
+            let message = Envelope::parse(text.as_bytes()).ok();
+            readers.extend(message.and_then(|message| self.request_of_own(now, &message)));
         }
-        self.handshake.asked(number, &message);
-        let stream = self.streams.open_private();
-        self.begin(now, id, stream, None);
-        Some(stream)
+        readers
     }
 
     /// Confirms a replayed handshake as its client once did.
@@ -212,42 +231,6 @@ impl Legacy {
         Ok(())
     }
 
-    /// Opens a stream for what belongs to no request. On a server that has ended the stream ends at once.
-    ///
-    /// # Errors
-    ///
-    /// [`Refusal::Busy`].
-    pub(crate) fn listen(&mut self, now: Instant) -> Result<StreamId, Refusal> {
-        self.check_room()?;
-        let (stream, adopted) = self.streams.open_listener();
-        if self.life == Life::Ended {
-            self.streams.end_listeners();
-        }
-        self.adopted(now, &adopted);
-        Ok(stream)
-    }
-
-    /// The reader of a stream is gone.
-    pub(crate) fn hang_up(&mut self, now: Instant, stream: StreamId) {
-        self.table.detach(stream);
-        for item in self.streams.close(stream) {
-            match item {
-                Item::Answer(_) => self.faults.count(Fault::AnswerAbandoned),
-                Item::Notification { bound: true, .. } => {}
-                Item::Notification { .. } | Item::Ask { .. } if self.life == Life::Ended => {}
-                item @ Item::Notification { .. } => {
-                    self.streams.route(item);
-                }
-                Item::Ask { ref key, .. } => {
-                    let key = key.clone();
-                    let routed = self.streams.route(item);
-                    self.asked(now, &key, &routed);
-                }
-            }
-        }
-        self.count_dropped();
-    }
-
     /// The protocol version of the session, once negotiated.
     pub(crate) fn version(&self) -> Option<&str> {
         self.handshake.version()
@@ -277,33 +260,53 @@ impl Legacy {
         self.tell_server(message.into_line());
     }
 
-    fn begin(&mut self, now: Instant, id: Id, stream: StreamId, token: Option<Key>) {
+    /// Sends a request to the server, or puts on its stream why not.
+    fn forward(&mut self, now: Instant, message: &Envelope, id: Id, method: &str, stream: StreamId) {
+        if self.life != Life::Open {
+            self.streams
+                .answer(stream, rpc::error(id.raw(), rpc::UNAVAILABLE, ENDED));
+            return;
+        }
+        let number = self.table.next_number();
+        if !self.outbox.offer(message.with_id(&number.to_string())) {
+            let why = "the MCP server of this session does not read its input";
+            self.streams.answer(stream, rpc::error(id.raw(), rpc::UNAVAILABLE, why));
+            return;
+        }
+        if method == "initialize" {
+            self.handshake.asked(number, message);
+        }
         let deadline = now + self.config.request_timeout;
         let number = self.table.insert(Entry {
             id,
-            stream: Some(stream),
-            token,
+            stream,
+            token: progress_token(message),
             deadline,
             cancelled: false,
+            wish: Wish::of(method, message),
         });
         self.due.insert((deadline, Due::Request(number)));
     }
 
-    fn check_room(&self) -> Result<(), Refusal> {
+    fn request_of_own(&mut self, now: Instant, message: &Envelope) -> Option<Reader> {
+        let Kind::Request { id, method } = message.kind().clone() else {
+            return None;
+        };
+        let reader = self.streams.open_private(Asked::default(), 1);
+        self.forward(now, message, id, &method, reader.stream);
+        Some(reader)
+    }
+
+    /// Whether there is room for so many requests more.
+    fn check_room(&self, requests: usize) -> Result<(), Refusal> {
         let Config {
             max_in_flight,
             max_listeners,
             ..
         } = self.config;
-        let full =
-            self.table.len() >= max_in_flight || self.streams.len() >= max_in_flight.saturating_add(max_listeners);
+        let full = self.table.len().saturating_add(requests) > max_in_flight
+            || self.streams.count_attached() >= max_in_flight.saturating_add(max_listeners);
         if full { Err(Refusal::Busy) } else { Ok(()) }
-    }
-
-    fn answer_at_once(&mut self, line: Bytes) -> StreamId {
-        let stream = self.streams.open_private();
-        self.streams.answer(stream, line);
-        stream
     }
 }
 

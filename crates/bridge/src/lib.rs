@@ -10,27 +10,36 @@
 //!   reaches another request.
 //! - Nothing that a server writes is fatal but the end of its stream, and nothing that a client sends reaches another session.
 //! - Messages pass byte for byte but for ids, line breaks between tokens, and a protocol version that is too new.
+//! - A client that loses its connection may come back to any stream with `Last-Event-ID`, and gets what it has not seen, or an error for
+//!   each request whose answer is not kept any more.
 //! - Every queue, table and buffer has a limit in [`Config`], with a stated answer where it is reached.
 //!
 //! What it leaves out: processes, sessions, authentication, Origin, media types and body limits are other
-//! parts' business. Event streams cannot be resumed, and batches are refused.
+//! parts' business. What is kept for clients that come back is kept in memory, and goes with the bridge.
 //!
-//! The modules in reading order: `json`, `id`, `envelope` (one message), `framing` and `outbox` (the server's side), `streams`
+//! The modules in reading order: `json`, `id`, `envelope` (one message), `event_id` (a place on a stream), `framing`, `overlong` and
+//! `outbox` (the server's side), `streams`
 //! (the clients' side), `legacy` (the state machine between them), `shared` and `driver` (its lock and its task), `sse`, `respond`
 //! and `exchange` (HTTP), `bridge` (all together). There is no `ports`: all that a bridge needs is a byte stream.
 
 mod bridge;
 mod config;
+#[cfg(test)]
+mod dice;
 mod driver;
 mod envelope;
 mod error;
+mod event_id;
 mod exchange;
 mod faults;
 mod framing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod id;
 mod json;
 mod legacy;
 mod outbox;
+mod overlong;
 mod refusal;
 mod respond;
 mod rpc;

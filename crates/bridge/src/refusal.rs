@@ -16,6 +16,8 @@ pub(crate) enum Refusal {
     Version(String),
     /// A request with this id is in flight.
     IdInFlight,
+    /// An `initialize` is in a batch.
+    InitializeInBatch,
     /// Another `initialize` is under way.
     Initializing,
     /// Too many exchanges are open.

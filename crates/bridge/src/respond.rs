@@ -39,6 +39,11 @@ pub(crate) fn message(status: StatusCode, line: Bytes) -> Response<Body> {
     response
 }
 
+/// The answers to a batch as one JSON text.
+pub(crate) fn array(lines: &[Bytes]) -> Bytes {
+    [&b"["[..], &lines.join(&b","[..]), b"]"].concat().into()
+}
+
 /// A stream of events.
 pub(crate) fn events(stream: EventStream) -> Response<Body> {
     let mut response = Response::new(Body::new(stream));
@@ -62,7 +67,7 @@ pub(crate) fn refused(refusal: &Refusal, id: Option<&Id>) -> Response<Body> {
         Refusal::Malformed(Malformed::Batch) => (
             StatusCode::BAD_REQUEST,
             INVALID_REQUEST,
-            "batches are not supported: send one message at a time",
+            "batches are not supported in this protocol version: send one message at a time",
         ),
         Refusal::Malformed(Malformed::NotJsonRpc(_)) => (
             StatusCode::BAD_REQUEST,
@@ -74,6 +79,11 @@ pub(crate) fn refused(refusal: &Refusal, id: Option<&Id>) -> Response<Body> {
             StatusCode::CONFLICT,
             INVALID_REQUEST,
             "a request with this id is in flight",
+        ),
+        Refusal::InitializeInBatch => (
+            StatusCode::BAD_REQUEST,
+            INVALID_REQUEST,
+            "initialize cannot be part of a batch",
         ),
         Refusal::Initializing => (
             StatusCode::CONFLICT,
@@ -105,7 +115,7 @@ pub(crate) fn refused(refusal: &Refusal, id: Option<&Id>) -> Response<Body> {
     } else {
         None
     };
-    let line = rpc::error_with(id.map_or("null", Id::raw), code, text, data.as_deref());
+    let line = rpc::error_with(id.map(Id::raw), code, text, data.as_deref());
     let mut response = message(status, line);
     if status == StatusCode::METHOD_NOT_ALLOWED {
         response

@@ -18,16 +18,18 @@ pub(crate) const UNAVAILABLE: i32 = -32000;
 /// The other side did not answer in time.
 pub(crate) const TIMED_OUT: i32 = -32001;
 
-/// An error for the request with the id `id` (JSON text), or for none with `null`.
+/// An error for the request with the id `id` (JSON text).
 pub(crate) fn error(id: &str, code: i32, message: &str) -> Bytes {
-    error_with(id, code, message, None)
+    error_with(Some(id), code, message, None)
 }
 
-/// An error with `data` (JSON text).
-pub(crate) fn error_with(id: &str, code: i32, message: &str, data: Option<&str>) -> Bytes {
+/// An error with `data` (JSON text). Where no id is known it has none (MCP 2025-11-25, `JSONRPCErrorResponse`): with `null` for an
+/// id some clients wait for ever.
+pub(crate) fn error_with(id: Option<&str>, code: i32, message: &str, data: Option<&str>) -> Bytes {
     let message = json::quote(message);
     let data = data.map(|data| format!(r#","data":{data}"#)).unwrap_or_default();
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":{message}{data}}}}}"#).into()
+    let id = id.map(|id| format!(r#""id":{id},"#)).unwrap_or_default();
+    format!(r#"{{"jsonrpc":"2.0",{id}"error":{{"code":{code},"message":{message}{data}}}}}"#).into()
 }
 
 /// A result (JSON text) for the request with the id `id` (JSON text).
@@ -55,13 +57,15 @@ mod tests {
     #[test]
     fn what_a_bridge_writes_is_json_rpc() {
         for line in [
-            error("null", PARSE_ERROR, "a \"quoted\" text"),
-            error_with("\"x\"", INVALID_REQUEST, "text", Some("{\"a\":[1]}")),
+            error("7", PARSE_ERROR, "a \"quoted\" text"),
+            error_with(Some("\"x\""), INVALID_REQUEST, "text", Some("{\"a\":[1]}")),
             result("0", "{}"),
         ] {
             let message = Envelope::parse(&line).expect("a message");
             assert!(matches!(message.kind(), Kind::Response { .. }));
         }
+        let nobodys = error_with(None, PARSE_ERROR, "text", None);
+        assert_eq!(nobodys, r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"text"}}"#);
         let cancel = Envelope::parse(&cancelled(7, "because")).expect("a message");
         assert_eq!(cancel.param("requestId"), Some("7"));
         assert_eq!(

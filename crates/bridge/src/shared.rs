@@ -12,8 +12,9 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
+    event_id::EventId,
     legacy::Legacy,
-    streams::{Event, StreamId},
+    streams::{Event, Form, Lent, Reader},
 };
 
 /// The machine and its signals.
@@ -31,7 +32,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Outlet {
     shared: Arc<Shared>,
-    stream: StreamId,
+    reader: Reader,
 }
 
 impl Shared {
@@ -80,27 +81,41 @@ impl Shared {
 }
 
 impl Outlet {
-    /// The reading end of `stream`. There must be no other.
-    pub(crate) fn new(shared: &Arc<Shared>, stream: StreamId) -> Self {
+    /// The reading end for `reader`. There must be no other.
+    pub(crate) fn new(shared: &Arc<Shared>, reader: Reader) -> Self {
         Self {
             shared: Arc::clone(shared),
-            stream,
+            reader,
         }
+    }
+
+    /// What the exchange turns out to be. Cancel safe.
+    pub(crate) async fn form(&self) -> Form {
+        poll_fn(|context| {
+            self.shared
+                .step(|machine| machine.streams.poll_form(self.reader, context))
+        })
+        .await
+    }
+
+    /// From now on the client has an event id, namely this one. `None` if another reader has taken the stream over.
+    pub(crate) fn prime(&self) -> Option<EventId> {
+        self.shared.step(|machine| machine.streams.prime(self.reader))
+    }
+
+    /// The account of what is on its way to clients.
+    pub(crate) fn lent(&self) -> Lent {
+        self.shared.step(|machine| machine.streams.lent().clone())
     }
 
     /// The next event; `None` once the stream has ended.
     pub(crate) fn poll_next(&self, context: &Context<'_>) -> Poll<Option<Event>> {
-        self.shared.step(|machine| machine.streams.poll(self.stream, context))
-    }
-
-    /// The next event; `None` once the stream has ended. Cancel safe.
-    pub(crate) async fn next(&self) -> Option<Event> {
-        poll_fn(|context| self.poll_next(context)).await
+        self.shared.step(|machine| machine.poll(self.reader, context))
     }
 }
 
 impl Drop for Outlet {
     fn drop(&mut self) {
-        self.shared.step(|machine| machine.hang_up(Instant::now(), self.stream));
+        self.shared.step(|machine| machine.hang_up(Instant::now(), self.reader));
     }
 }

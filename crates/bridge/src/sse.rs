@@ -1,7 +1,9 @@
 //! Server-sent events (WHATWG HTML, "Server-sent events"): the body of an answer that is a stream.
 //!
-//! One message is one event with one `data` line, which is why no message holds a line break. A stream that is silent
-//! gets a comment from time to time, so that proxies do not cut it. There are no event ids: a stream cannot be resumed.
+//! A stream begins at once with an event that has an id and empty data, so that its client can come back before any message has come
+//! (MCP 2025-11-25, "Sending Messages to the Server", point 6), and with the time after which it should. One message is one event
+//! with one `data` line, which is why no message holds a line break. A stream that is silent gets a comment from time to time, so
+//! that proxies do not cut it.
 
 use std::{
     future::Future,
@@ -14,7 +16,13 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::{BoxError, shared::Outlet, streams::Event};
+use crate::{
+    BoxError,
+    config::Config,
+    event_id::EventId,
+    shared::Outlet,
+    streams::{Event, Lent},
+};
 
 /// A comment: something to send that says nothing.
 const COMMENT: &[u8] = b":\n\n";
@@ -26,19 +34,21 @@ pub(crate) struct EventStream {
     outlet: Option<Outlet>,
     /// What is sent before anything is read from the stream: the first byte comes at once.
     first: Option<Bytes>,
+    lent: Lent,
     keep_alive: Duration,
     silence: Pin<Box<Sleep>>,
 }
 
 impl EventStream {
-    /// The rest of a stream, of which `first` has been read already.
-    pub(crate) fn new(outlet: Outlet, first: Option<&Event>, keep_alive: Duration) -> Self {
-        let first = first.map_or(Bytes::from_static(COMMENT), |event| encode(&event.line));
+    /// The rest of a stream.
+    pub(crate) fn new(outlet: Outlet, config: &Config) -> Self {
+        let place = outlet.prime();
         Self {
-            outlet: Some(outlet),
-            first: Some(first),
-            keep_alive,
-            silence: Box::pin(sleep(keep_alive)),
+            first: place.as_ref().map(|place| prime(place, config.retry)),
+            lent: outlet.lent(),
+            outlet: place.map(|_| outlet),
+            keep_alive: config.keep_alive,
+            silence: Box::pin(sleep(config.keep_alive)),
         }
     }
 
@@ -53,7 +63,7 @@ impl EventStream {
             if event.as_ref().is_none_or(|event| event.last) {
                 self.outlet = None;
             }
-            return Poll::Ready(event.map(|event| encode(&event.line)));
+            return Poll::Ready(event.map(|event| self.lent.lend(encode(&event))));
         }
         ready!(self.silence.as_mut().poll(context));
         Poll::Ready(Some(Bytes::from_static(COMMENT)))
@@ -76,7 +86,14 @@ impl Body for EventStream {
     }
 }
 
+/// The event that a stream begins with.
+fn prime(place: &EventId, retry: Duration) -> Bytes {
+    let retry = retry.as_millis();
+    format!("id: {place}\nretry: {retry}\ndata: \n\n").into()
+}
+
 /// One event with a message that has no line break in it.
-fn encode(line: &[u8]) -> Bytes {
-    [b"event: message\ndata: ", line, b"\n\n"].concat().into()
+fn encode(event: &Event) -> Bytes {
+    let head = format!("id: {}\nevent: message\ndata: ", event.id);
+    [head.as_bytes(), &event.line, b"\n\n"].concat().into()
 }

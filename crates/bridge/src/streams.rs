@@ -1,14 +1,26 @@
-//! The open streams toward clients: what waits on each, and on which a message goes.
+//! The streams toward clients: what waits on each, what is kept of each, and on which a message goes.
 //!
 //! A stream belongs to one POST (an exchange) or one GET (a listener). Every message is put on exactly one stream (MCP 2025-11-25,
 //! "Multiple Connections"). A message that belongs to no request goes to the newest listener, else to the newest exchange that
-//! is still unanswered, else it waits for the next stream of either sort. What a stream that closes has not handed out finds
-//! its way anew, but for what belonged to its own request.
+//! is still unanswered, else it waits for the next stream of either sort. What a reader that leaves has not been given finds
+//! its way anew, but for what belongs to the request of its stream.
 //!
-//! Limits: so many messages a stream, so many bytes over all. Notifications give way, oldest first; a request of the
-//! server is handed back; an answer always fits, as the number of exchanges is bounded elsewhere.
+//! A stream has one reader at a time. Once it has been primed (its client has an event id) it outlives its reader: what it has handed
+//! out is kept for replay, and what belongs to its request goes on to gather. A later reader goes on from the place that it names
+//! and takes the stream over from one that may still seem to be there.
+//!
+//! Limits: so many waiting messages a stream, so many waiting bytes over all; so many messages and bytes over all that
+//! are kept for replay. Waiting notifications give way, oldest first; a request of the server is handed back; for answers it can be
+//! asked beforehand whether they fit. Of what is kept the oldest goes first, and with an answer goes its stream.
 //!
 //! No io and no time: a stream is polled with a context, and wakers that are due are collected for the caller to wake.
+//! `log` is the queue of one stream, `lent` counts what is on its way to clients, `keep` is what becomes of a stream whose reader is gone.
+
+mod keep;
+mod lent;
+mod log;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -17,21 +29,36 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{config::Limits, id::Key};
+pub(crate) use self::lent::Lent;
+use self::{keep::Kept, log::Log};
+use crate::{
+    config::{Config, Limits},
+    event_id::{Asked, EventId},
+    id::Key,
+};
 
 /// Names a stream of one bridge. Younger streams have greater names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct StreamId(u64);
 
+/// One reader of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reader {
+    /// What it reads.
+    pub(crate) stream: StreamId,
+    /// The how-many-eth it is.
+    turn: u64,
+}
+
 /// A message on its way to a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Item {
-    /// A notification; `bound` if it belongs to the request of its stream.
+    /// A notification.
     Notification {
         /// The message.
         line: Bytes,
-        /// Whether it means nothing on another stream.
-        bound: bool,
+        /// What it is about.
+        about: About,
     },
     /// A request of the server.
     Ask {
@@ -40,17 +67,39 @@ pub(crate) enum Item {
         /// The message.
         line: Bytes,
     },
-    /// The answer to the request of the stream, which is the last message on it.
+    /// An answer to a request of the stream.
     Answer(Bytes),
+}
+
+/// What a notification is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    /// The request of its stream: it means nothing on another.
+    Request,
+    /// The progress of something that is not known here. Of two that wait for somebody to read them the newer says it all.
+    Progress(Key),
+    /// Anything else.
+    Other,
 }
 
 /// What comes off a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Event {
+    /// Its place.
+    pub(crate) id: EventId,
     /// The message, on one line.
     pub(crate) line: Bytes,
     /// Whether it is the last one.
     pub(crate) last: bool,
+}
+
+/// What an exchange turns out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Its answers, before which there was nothing. They have been taken off the stream, which is over.
+    Whole(Vec<Bytes>),
+    /// A stream.
+    Events,
 }
 
 /// Where a message went.
@@ -67,27 +116,53 @@ pub(crate) enum Routed {
 /// All streams of a bridge.
 #[derive(Debug)]
 pub(crate) struct Streams {
-    limits: Limits,
+    /// Tells the event ids of this bridge from those of another.
+    epoch: u64,
+    backlog: Limits,
+    max_unread: usize,
     max_listeners: usize,
     next: u64,
-    open: BTreeMap<StreamId, Stream>,
-    /// Those of `open` that were made by GET and have not been ended.
+    all: BTreeMap<StreamId, Stream>,
+    /// How many of `all` have a reader.
+    attached: usize,
+    /// Those of `all` that were made by GET, have a reader and have not been ended.
     listeners: BTreeSet<StreamId>,
-    /// Those of `open` that wait for an answer and may carry other messages meanwhile.
+    /// Those of `all` that wait for an answer, have a reader and may carry other messages meanwhile.
     exchanges: BTreeSet<StreamId>,
     waiting: VecDeque<Item>,
-    /// The bytes of all items in `open` and `waiting`.
+    /// The bytes of all items in `all` without a stamp and of those in `waiting`.
     bytes: usize,
+    /// The bytes that readers have taken off and that are not written yet.
+    lent: Lent,
+    kept: Kept,
     dropped: usize,
     due: Vec<Waker>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Stream {
-    queue: VecDeque<Item>,
-    /// Nothing is added any more; the stream ends when its queue is empty.
+    log: Log,
+    asked: Asked,
+    kind: Kind,
+    /// Nothing is added any more; the stream ends when nothing waits.
     ended: bool,
+    /// Its client has an event id of it, so it may come back.
+    primed: bool,
+    /// The reader, if there is one now, has this turn.
+    turn: u64,
+    attached: bool,
     waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Listener,
+    Exchange {
+        /// How many answers are to come.
+        pending: usize,
+        /// Whether it carries its answers and nothing else.
+        private: bool,
+    },
 }
 
 impl Item {
@@ -100,118 +175,135 @@ impl Item {
     fn is_ask(&self, wanted: &Key) -> bool {
         matches!(self, Self::Ask { key, .. } if key == wanted)
     }
+
+    /// Whether it means nothing on another stream.
+    fn is_bound(&self) -> bool {
+        matches!(
+            self,
+            Self::Answer(_)
+                | Self::Notification {
+                    about: About::Request,
+                    ..
+                }
+        )
+    }
+
+    fn is_progress(&self, wanted: &Key) -> bool {
+        matches!(self, Self::Notification { about: About::Progress(key), .. } if key == wanted)
+    }
 }
 
 impl Streams {
     /// No streams.
-    pub(crate) fn new(limits: Limits, max_listeners: usize) -> Self {
+    pub(crate) fn new(epoch: u64, config: &Config) -> Self {
         Self {
-            limits,
-            max_listeners: max_listeners.max(1),
+            epoch,
+            backlog: config.backlog,
+            max_unread: config.max_unread,
+            max_listeners: config.max_listeners.max(1),
             next: 0,
-            open: BTreeMap::new(),
+            all: BTreeMap::new(),
+            attached: 0,
             listeners: BTreeSet::new(),
             exchanges: BTreeSet::new(),
             waiting: VecDeque::new(),
             bytes: 0,
+            lent: Lent::default(),
+            kept: Kept::new(config.replay),
             dropped: 0,
             due: Vec::new(),
         }
     }
 
-    /// Opens the stream of a request. Gives back the requests of the server that had been waiting and are on it now.
-    pub(crate) fn open_exchange(&mut self) -> (StreamId, Vec<Key>) {
-        let id = self.open();
-        self.exchanges.insert(id);
-        (id, self.adopt(id))
+    /// Opens the stream of `pending` requests. Gives back the requests of the server that had been waiting and are on it now.
+    pub(crate) fn open_exchange(&mut self, asked: Asked, pending: usize) -> (Reader, Vec<Key>) {
+        let private = false;
+        let reader = self.open(asked, Kind::Exchange { pending, private });
+        self.exchanges.insert(reader.stream);
+        (reader, self.adopt(reader.stream))
     }
 
-    /// Opens a stream that carries the answer to its request and nothing else.
-    pub(crate) fn open_private(&mut self) -> StreamId {
-        self.open()
+    /// Opens a stream that carries the answers to its requests and nothing else.
+    pub(crate) fn open_private(&mut self, asked: Asked, pending: usize) -> Reader {
+        let private = true;
+        self.open(asked, Kind::Exchange { pending, private })
     }
 
     /// Opens the stream of a GET, as [`open_exchange`](Self::open_exchange). If there are too many, the oldest ends.
-    pub(crate) fn open_listener(&mut self) -> (StreamId, Vec<Key>) {
-        if self.listeners.len() >= self.max_listeners
-            && let Some(oldest) = self.listeners.pop_first()
-        {
-            self.end(oldest);
-        }
-        let id = self.open();
-        self.listeners.insert(id);
-        (id, self.adopt(id))
+    pub(crate) fn open_listener(&mut self) -> (Reader, Vec<Key>) {
+        self.make_room();
+        let reader = self.open(Asked::default(), Kind::Listener);
+        self.listeners.insert(reader.stream);
+        (reader, self.adopt(reader.stream))
     }
 
-    /// How many streams are open.
-    pub(crate) fn len(&self) -> usize {
-        self.open.len()
+    /// How many streams have a reader.
+    pub(crate) fn count_attached(&self) -> usize {
+        self.attached
     }
 
-    /// Puts the answer on a stream, which ends with it. `false` if the stream is gone.
+    /// Whether an answer of this size fits on a stream. On one without a reader it is kept, for which there are other limits.
+    pub(crate) fn has_room(&self, id: StreamId, size: usize) -> bool {
+        let unread = self.bytes.saturating_add(self.lent.bytes());
+        unread == 0
+            || unread.saturating_add(size) <= self.max_unread
+            || self.all.get(&id).is_none_or(|stream| !stream.attached)
+    }
+
+    /// The account of what is on its way to clients.
+    pub(crate) fn lent(&self) -> &Lent {
+        &self.lent
+    }
+
+    /// Puts an answer on a stream, which ends with the last one. `false` if the stream is gone.
     pub(crate) fn answer(&mut self, id: StreamId, line: Bytes) -> bool {
-        let Some(stream) = self.open.get_mut(&id) else {
+        let Some(stream) = self.all.get_mut(&id).filter(|stream| !stream.ended) else {
             return false;
         };
-        self.bytes += line.len();
-        stream.queue.push_back(Item::Answer(line));
-        self.end(id);
+        if let Kind::Exchange { pending, .. } = &mut stream.kind {
+            *pending = pending.saturating_sub(1);
+            if *pending == 0 {
+                self.end(id);
+            }
+        }
+        self.append(id, Item::Answer(line));
         true
     }
 
-    /// Puts a notification on the stream of the request that it belongs to, if that stream is still open.
-    pub(crate) fn notify(&mut self, id: StreamId, line: Bytes) {
-        if let Some(stream) = self.open.get_mut(&id).filter(|stream| !stream.ended) {
-            let item = Item::Notification { line, bound: true };
-            if admit(&mut stream.queue, &mut self.bytes, &mut self.dropped, self.limits, item) {
-                self.due.extend(stream.waker.take());
+    /// Puts a notification on the stream of the request that it belongs to. `false` if that stream is gone.
+    pub(crate) fn notify(&mut self, id: StreamId, line: Bytes) -> bool {
+        let about = About::Request;
+        match self.all.get(&id) {
+            Some(stream) if !stream.ended => {
+                self.admit(id, Item::Notification { line, about });
+                true
             }
+            Some(_) | None => false,
         }
     }
 
     /// Puts a message that belongs to no request where it is read soonest.
     pub(crate) fn route(&mut self, item: Item) -> Routed {
         let target = self.listeners.last().or(self.exchanges.last()).copied();
-        let stream = target.and_then(|id| self.open.get_mut(&id));
-        let (queue, placed) = match stream {
-            Some(stream) => {
-                self.due.extend(stream.waker.take());
-                (&mut stream.queue, Routed::Placed)
-            }
-            None => (&mut self.waiting, Routed::Waiting),
+        let (admitted, placed) = match target {
+            Some(id) => (self.admit(id, item), Routed::Placed),
+            None => (self.wait(item), Routed::Waiting),
         };
-        if admit(queue, &mut self.bytes, &mut self.dropped, self.limits, item) {
-            placed
-        } else {
-            Routed::Refused
-        }
+        if admitted { placed } else { Routed::Refused }
     }
 
     /// Takes back a request of the server that no client has read yet; `false` if there is none.
     pub(crate) fn withdraw(&mut self, key: &Key) -> bool {
-        let queues = self
-            .open
-            .values_mut()
-            .map(|stream| &mut stream.queue)
-            .chain([&mut self.waiting]);
-        for queue in queues {
-            if let Some(at) = queue.iter().position(|item| item.is_ask(key)) {
-                self.bytes -= queue.remove(at).map_or(0, |item| item.line().len());
-                return true;
-            }
+        if let Some(at) = self.waiting.iter().position(|item| item.is_ask(key)) {
+            self.bytes -= self.waiting.remove(at).map_or(0, |item| item.line().len());
+            return true;
         }
-        false
-    }
-
-    /// Closes a stream whose reader is gone. Gives back what it has not handed out.
-    pub(crate) fn close(&mut self, id: StreamId) -> Vec<Item> {
-        self.listeners.remove(&id);
-        self.exchanges.remove(&id);
-        let Some(stream) = self.open.remove(&id) else {
-            return Vec::new();
+        let mut streams = self.all.values_mut();
+        let Some(slot) = streams.find_map(|stream| stream.log.remove(|item| item.is_ask(key))) else {
+            return false;
         };
-        self.bytes -= stream.queue.iter().map(|item| item.line().len()).sum::<usize>();
-        stream.queue.into()
+        self.release(&slot);
+        true
     }
 
     /// Ends all listeners cleanly and drops what waits. Exchanges end with their answers.
@@ -222,30 +314,55 @@ impl Streams {
         self.bytes -= self.waiting.drain(..).map(|item| item.line().len()).sum::<usize>();
     }
 
-    /// The next event of a stream; `None` once it has ended.
-    pub(crate) fn poll(&mut self, id: StreamId, context: &Context<'_>) -> Poll<Option<Event>> {
-        let Some(stream) = self.open.get_mut(&id) else {
+    /// What an exchange turns out to be, once that is certain: its answers are all there, or something else came before.
+    pub(crate) fn poll_form(&mut self, reader: Reader, context: &Context<'_>) -> Poll<Form> {
+        let Some(stream) = self.reading(reader) else {
+            return Poll::Ready(Form::Whole(Vec::new()));
+        };
+        if stream.log.waiting().any(|item| !matches!(item, Item::Answer(_))) {
+            return Poll::Ready(Form::Events);
+        }
+        if !stream.ended {
+            stream.wait(context);
+            return Poll::Pending;
+        }
+        let slots = stream.log.take();
+        slots.iter().for_each(|slot| self.release(slot));
+        let lines = slots.into_iter().map(|slot| slot.item.line().clone());
+        Poll::Ready(Form::Whole(lines.collect()))
+    }
+
+    /// From now on the client of this reader has an event id, so the stream may be resumed. Gives its place.
+    pub(crate) fn prime(&mut self, reader: Reader) -> Option<EventId> {
+        let epoch = self.epoch;
+        let stream = self.reading(reader)?;
+        stream.primed = true;
+        Some(stream.event_id(epoch, reader.stream))
+    }
+
+    /// The next event of a stream; `None` once it has ended, or has been taken over by another reader.
+    pub(crate) fn poll(&mut self, reader: Reader, context: &Context<'_>) -> Poll<Option<Event>> {
+        let epoch = self.epoch;
+        let Some(stream) = self.reading(reader) else {
             return Poll::Ready(None);
         };
-        if let Some(item) = stream.queue.pop_front() {
-            self.bytes -= item.line().len();
-            let last = matches!(item, Item::Answer(_));
-            return Poll::Ready(Some(Event {
-                line: item.line().clone(),
-                last,
-            }));
+        if stream.log.count_waiting() == 0 {
+            if stream.ended {
+                return Poll::Ready(None);
+            }
+            stream.wait(context);
+            return Poll::Pending;
         }
-        if stream.ended {
+        let Some(line) = self.hand_out(reader.stream) else {
             return Poll::Ready(None);
-        }
-        if !stream
-            .waker
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(context.waker()))
-        {
-            stream.waker = Some(context.waker().clone());
-        }
-        Poll::Pending
+        };
+        let event = self.reading(reader).map(|stream| Event {
+            id: stream.event_id(epoch, reader.stream),
+            line,
+            last: stream.ended && stream.log.count_waiting() == 0,
+        });
+        self.kept_shrinks();
+        Poll::Ready(event)
     }
 
     /// The readers that have something to read, to be woken once the lock around this is free.
@@ -258,22 +375,52 @@ impl Streams {
         std::mem::take(&mut self.dropped)
     }
 
-    fn open(&mut self) -> StreamId {
-        let id = StreamId(self.next);
+    fn open(&mut self, asked: Asked, kind: Kind) -> Reader {
+        let stream = StreamId(self.next);
         self.next += 1;
-        self.open.insert(id, Stream::default());
-        id
+        self.attached += 1;
+        self.all.insert(
+            stream,
+            Stream {
+                log: Log::default(),
+                asked,
+                kind,
+                ended: false,
+                primed: false,
+                turn: 0,
+                attached: true,
+                waker: None,
+            },
+        );
+        Reader { stream, turn: 0 }
+    }
+
+    fn make_room(&mut self) {
+        if self.listeners.len() >= self.max_listeners
+            && let Some(oldest) = self.listeners.pop_first()
+        {
+            self.end(oldest);
+        }
+    }
+
+    /// The stream of a reader that has not been replaced.
+    fn reading(&mut self, reader: Reader) -> Option<&mut Stream> {
+        self.all
+            .get_mut(&reader.stream)
+            .filter(|stream| stream.attached && stream.turn == reader.turn)
     }
 
     fn adopt(&mut self, id: StreamId) -> Vec<Key> {
         let waiting = std::mem::take(&mut self.waiting);
-        let asks = waiting.iter().filter_map(|item| match item {
-            Item::Ask { key, .. } => Some(key.clone()),
-            Item::Notification { .. } | Item::Answer(_) => None,
-        });
-        let asks = asks.collect();
-        if let Some(stream) = self.open.get_mut(&id) {
-            stream.queue = waiting;
+        let mut asks = Vec::new();
+        if let Some(stream) = self.all.get_mut(&id) {
+            for item in waiting {
+                if let Item::Ask { key, .. } = &item {
+                    asks.push(key.clone());
+                }
+                // It counts as waiting here as it did there.
+                stream.log.push(item, None);
+            }
         }
         asks
     }
@@ -281,168 +428,84 @@ impl Streams {
     fn end(&mut self, id: StreamId) {
         self.listeners.remove(&id);
         self.exchanges.remove(&id);
-        if let Some(stream) = self.open.get_mut(&id) {
+        if let Some(stream) = self.all.get_mut(&id) {
             stream.ended = true;
             self.due.extend(stream.waker.take());
         }
     }
-}
 
-/// Adds to a queue, making room by dropping the oldest notifications. `false` if there is no room; a notification that
-/// finds none counts as dropped.
-fn admit(queue: &mut VecDeque<Item>, bytes: &mut usize, dropped: &mut usize, limits: Limits, item: Item) -> bool {
-    let size = item.line().len();
-    while queue.len() >= limits.messages || (*bytes > 0 && bytes.saturating_add(size) > limits.bytes) {
-        let oldest = queue.iter().position(|item| matches!(item, Item::Notification { .. }));
-        let Some(removed) = oldest.and_then(|at| queue.remove(at)) else {
-            if matches!(item, Item::Notification { .. }) {
-                *dropped += 1;
-            }
-            return false;
-        };
-        *bytes -= removed.line().len();
-        *dropped += 1;
-    }
-    *bytes += size;
-    queue.push_back(item);
-    true
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::Id;
-
-    fn streams(messages: usize, bytes: usize) -> Streams {
-        Streams::new(Limits { messages, bytes }, 2)
-    }
-
-    fn told(line: &'static str) -> Item {
-        Item::Notification {
-            line: line.into(),
-            bound: false,
-        }
-    }
-
-    fn key(raw: &str) -> Key {
-        Id::parse(raw).expect("an id").key().clone()
-    }
-
-    fn ask(raw: &'static str) -> Item {
-        Item::Ask {
-            key: key(raw),
-            line: raw.into(),
-        }
-    }
-
-    /// All that a stream holds, and whether it has ended.
-    fn read(streams: &mut Streams, id: StreamId) -> (Vec<String>, bool) {
-        let mut lines = Vec::new();
+    /// Adds to a stream, making room by dropping its oldest notifications. `false` if there is no room; a notification that
+    /// finds none counts as dropped.
+    fn admit(&mut self, id: StreamId, item: Item) -> bool {
+        let size = item.line().len();
         loop {
-            match streams.poll(id, &Context::from_waker(Waker::noop())) {
-                Poll::Ready(Some(event)) => {
-                    let text = String::from_utf8(event.line.into());
-                    lines.push(text.expect("text"));
-                }
-                Poll::Ready(None) => return (lines, true),
-                Poll::Pending => return (lines, false),
+            let Some(stream) = self.all.get_mut(&id) else {
+                return false;
+            };
+            // On a stream without a reader bytes are bounded by what may be kept.
+            let full = stream.log.count_waiting() >= self.backlog.messages
+                || (stream.attached && self.bytes > 0 && self.bytes.saturating_add(size) > self.backlog.bytes);
+            if !full {
+                break;
             }
+            let oldest = stream.log.remove(|item| matches!(item, Item::Notification { .. }));
+            let Some(removed) = oldest else {
+                self.dropped += usize::from(matches!(item, Item::Notification { .. }));
+                return false;
+            };
+            self.release(&removed);
+            self.dropped += 1;
+        }
+        self.append(id, item);
+        true
+    }
+
+    /// Adds to those that wait for a stream, as [`admit`](Self::admit).
+    fn wait(&mut self, item: Item) -> bool {
+        let size = item.line().len();
+        if let Item::Notification {
+            about: About::Progress(token),
+            ..
+        } = &item
+            && let Some(older) = self.waiting.iter().position(|item| item.is_progress(token))
+        {
+            self.bytes -= self.waiting.remove(older).map_or(0, |item| item.line().len());
+        }
+        while self.waiting.len() >= self.backlog.messages
+            || (self.bytes > 0 && self.bytes.saturating_add(size) > self.backlog.bytes)
+        {
+            let mut waiting = self.waiting.iter();
+            let oldest = waiting.position(|item| matches!(item, Item::Notification { .. }));
+            let Some(removed) = oldest.and_then(|at| self.waiting.remove(at)) else {
+                self.dropped += usize::from(matches!(item, Item::Notification { .. }));
+                return false;
+            };
+            self.bytes -= removed.line().len();
+            self.dropped += 1;
+        }
+        self.bytes += size;
+        self.waiting.push_back(item);
+        true
+    }
+}
+
+impl Stream {
+    fn event_id(&self, epoch: u64, id: StreamId) -> EventId {
+        EventId {
+            epoch,
+            stream: id.0,
+            place: self.log.place(),
+            asked: self.asked.clone(),
         }
     }
 
-    #[test]
-    fn the_newest_listener_comes_before_the_newest_exchange() {
-        let mut streams = streams(9, 99);
-        let (first, _) = streams.open_exchange();
-        let (second, _) = streams.open_exchange();
-        assert_eq!(streams.route(told("a")), Routed::Placed);
-        let (listener, _) = streams.open_listener();
-        let (newer, _) = streams.open_listener();
-        streams.route(told("b"));
-        streams.close(newer);
-        streams.route(told("c"));
-        assert_eq!(read(&mut streams, first), (vec![], false));
-        assert_eq!(read(&mut streams, second), (vec!["a".into()], false));
-        assert_eq!(read(&mut streams, listener), (vec!["c".into()], false));
-    }
-
-    #[test]
-    fn what_finds_no_stream_waits_for_the_next_and_goes_there_once() {
-        let mut streams = streams(9, 99);
-        assert_eq!(streams.route(told("a")), Routed::Waiting);
-        assert_eq!(streams.route(ask("1")), Routed::Waiting);
-        let private = streams.open_private();
-        let (exchange, asks) = streams.open_exchange();
-        assert_eq!(asks, [key("1")]);
-        assert_eq!(streams.open_listener().1, []);
-        assert_eq!(read(&mut streams, private), (vec![], false));
-        assert_eq!(read(&mut streams, exchange), (vec!["a".into(), "1".into()], false));
-    }
-
-    #[test]
-    fn an_answer_ends_its_stream() {
-        let mut streams = streams(9, 99);
-        let (id, _) = streams.open_exchange();
-        streams.notify(id, "p".into());
-        assert!(streams.answer(id, "r".into()));
-        streams.notify(id, "late".into());
-        assert_eq!(streams.route(told("x")), Routed::Waiting);
-        assert_eq!(read(&mut streams, id), (vec!["p".into(), "r".into()], true));
-        streams.close(id);
-        assert!(!streams.answer(id, "r".into()));
-    }
-
-    #[test]
-    fn a_slow_reader_loses_its_oldest_notifications_and_nothing_else() {
-        let mut streams = streams(3, 99);
-        let (id, _) = streams.open_exchange();
-        for item in [told("a"), ask("1"), told("b"), told("c"), told("d")] {
-            assert_eq!(streams.route(item), Routed::Placed);
+    fn wait(&mut self, context: &Context<'_>) {
+        let same = self
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(context.waker()));
+        if !same {
+            self.waker = Some(context.waker().clone());
         }
-        assert!(streams.answer(id, "r".into()));
-        assert_eq!(
-            read(&mut streams, id),
-            (vec!["1".into(), "c".into(), "d".into(), "r".into()], true)
-        );
-        assert_eq!(streams.take_dropped(), 2);
-        assert_eq!(streams.bytes, 0);
-    }
-
-    #[test]
-    fn a_queue_full_of_requests_hands_the_next_back() {
-        let mut streams = streams(2, 99);
-        let (id, _) = streams.open_listener();
-        assert_eq!(streams.route(ask("1")), Routed::Placed);
-        assert_eq!(streams.route(ask("2")), Routed::Placed);
-        assert_eq!(streams.route(ask("3")), Routed::Refused);
-        assert_eq!(streams.route(told("a")), Routed::Refused);
-        assert_eq!(streams.take_dropped(), 1);
-        assert!(streams.withdraw(&key("1")) && !streams.withdraw(&key("3")));
-        assert_eq!(read(&mut streams, id), (vec!["2".into()], false));
-    }
-
-    #[test]
-    fn bytes_are_limited_over_all_streams() {
-        let mut streams = streams(99, 10);
-        let (one, _) = streams.open_exchange();
-        let (two, _) = streams.open_exchange();
-        streams.notify(one, "123456".into());
-        streams.notify(two, "789".into());
-        streams.notify(two, "xyz".into());
-        assert_eq!(streams.take_dropped(), 1);
-        assert_eq!(read(&mut streams, one).0, ["123456"]);
-        assert_eq!(read(&mut streams, two).0, ["xyz"]);
-        streams.notify(two, "one message of any size".into());
-        assert_eq!(streams.close(two).len(), 1);
-        assert_eq!(streams.bytes, 0);
-    }
-
-    #[test]
-    fn one_listener_too_many_ends_the_oldest() {
-        let mut streams = streams(9, 99);
-        let ids = [(); 3].map(|()| streams.open_listener().0);
-        assert_eq!(ids.map(|id| read(&mut streams, id).1), [true, false, false]);
-        streams.end_listeners();
-        assert_eq!(ids.map(|id| read(&mut streams, id).1), [true, true, true]);
     }
 }

@@ -4,6 +4,8 @@
 //   eras              the values of ERA that this generation can serve
 //   Client, Transport, UnauthorizedError   the SDK's classes
 //   clientOptions     (era) => second argument of `new Client`
+//   callTool          (client, params, options) => promise of the result
+//   onRequest, onNotification   (client, method, handler), which install a handler
 //   finishAuth        (transport, redirect parameters) => promise
 //   protocolVersion   (client, transport) => the negotiated version
 //
@@ -11,6 +13,7 @@
 // `error` event and status 1. The one exception: while HOLD is on, a failed call or close is reported with its session
 // and the run goes on, since there the failure may be what the test wants to see.
 
+import { CAPABILITIES, equip, tour } from "./features.mjs";
 import { Orders, describe, emit } from "./protocol.mjs";
 import { MemoryProvider } from "./provider.mjs";
 import { fillIn, readSettings } from "./settings.mjs";
@@ -38,7 +41,8 @@ async function run(sdk) {
   const sessions = [first, ...(await Promise.all(others.map((number) => open(sdk, settings, provider, number))))];
 
   await Promise.all(sessions.map(listTools));
-  await Promise.all(sessions.map((session) => callAll(session, settings)));
+  if (settings.features) await Promise.all(sessions.map((session) => tour(sdk, session)));
+  else await Promise.all(sessions.map((session) => callAll(session, settings)));
   if (settings.hold) await obey(sessions, settings, orders);
   await Promise.all(sessions.map((session) => close(session, settings)));
 }
@@ -68,12 +72,15 @@ async function open(sdk, settings, provider, number) {
 }
 
 function prepare(sdk, settings, provider) {
-  const client = new sdk.Client({ name: sdk.name, version: "0.0.0" }, sdk.clientOptions(settings.era));
+  const options = sdk.clientOptions(settings.era);
+  if (settings.features) options.capabilities = CAPABILITIES;
+  const client = new sdk.Client({ name: sdk.name, version: "0.0.0" }, options);
+  const heard = settings.features ? equip(sdk, client) : undefined;
   const transport = new sdk.Transport(settings.url, { authProvider: provider });
-  return { client, transport };
+  return { client, transport, heard };
 }
 
-function announce(sdk, { client, transport }, number) {
+function announce(sdk, { client, transport, heard }, number) {
   // Failures of the stream for server messages end up here and nowhere else.
   client.onerror = (error) => console.error(`${sdk.name}, session ${number}: ${describe(error)}`);
   emit("session", {
@@ -81,7 +88,7 @@ function announce(sdk, { client, transport }, number) {
     protocol: sdk.protocolVersion(client, transport),
     server: client.getServerVersion()?.name ?? null,
   });
-  return { number, client, transport };
+  return { number, client, transport, heard };
 }
 
 async function listTools({ number, client }) {

@@ -21,14 +21,16 @@ export function readSettings(environment = process.env) {
     if (!values.includes(value)) throw new Error(`${name} must be one of ${values.join(", ")}`);
     return value;
   };
+  const features = choice("FEATURES", ["0", "1"]) === "1";
   return {
     url: new URL(required("MCP_URL")),
     redirectUri: new URL(required("REDIRECT_URI")),
     sessions: count("SESSIONS", 1),
     calls: count("CALLS", 0),
-    tool: required("TOOL"),
+    tool: features ? undefined : required("TOOL"),
     arguments: JSON.parse(environment.ARGUMENTS ?? "{}"),
     era: choice("ERA", ["legacy", "auto"]),
+    features,
     hold: choice("HOLD", ["0", "1"]) === "1",
   };
 }

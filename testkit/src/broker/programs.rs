@@ -15,6 +15,8 @@ pub struct Programs {
     pub broker: PathBuf,
     /// The double of `forgejo-mcp`.
     pub fake_forgejo_mcp: PathBuf,
+    /// The MCP server for the conformance suite.
+    pub conformance_mcp: PathBuf,
 }
 
 /// The programs of the workspace, built once in the life of this process.
@@ -61,5 +63,6 @@ fn build() -> Result<Programs> {
     Ok(Programs {
         broker: find("forgejo-mcp-broker")?,
         fake_forgejo_mcp: find("fake-forgejo-mcp")?,
+        conformance_mcp: find("conformance-mcp")?,
     })
 }

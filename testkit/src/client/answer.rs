@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
 use serde_json::Value;
 
-use super::{ClientError, sse::Parser};
+use super::{ClientError, Event, sse::Parser};
 
 /// One answer, read to its end.
 #[derive(Debug, Clone)]
@@ -53,6 +53,15 @@ impl Answer {
         self.is("text/event-stream")
     }
 
+    /// The events of a stream, those without data too.
+    pub fn events(&self) -> Vec<Event> {
+        if self.is_stream() {
+            Parser::default().push(&self.body)
+        } else {
+            Vec::new()
+        }
+    }
+
     /// The JSON-RPC response to the request with this id.
     pub fn response_to(&self, id: &Value) -> Option<&Value> {
         let answers = |message: &&Value| message.get("method").is_none() && message.get("id") == Some(id);
@@ -78,8 +87,7 @@ impl Answer {
 
     fn parse(&self) -> Result<Vec<Value>, ClientError> {
         let texts = if self.is_stream() {
-            let events = Parser::default().push(&self.body);
-            events
+            self.events()
                 .into_iter()
                 .map(|event| event.data)
                 .filter(|data| !data.is_empty())

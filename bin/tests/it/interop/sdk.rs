@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::{
     Browser,
     broker::{ChildCommand, free_port},
@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::bed::{Bed, password};
 
-/// The clients, in the order in which tests take them.
+/// The clients that call tools, in the order in which tests take them.
 pub(super) const SDKS: [Sdk; 3] = [Sdk::TypescriptV1, Sdk::TypescriptV2, Sdk::Python];
 
 /// Longer than any run takes: a run that hangs fails its test.
@@ -31,6 +31,8 @@ pub(super) enum Sdk {
     TypescriptV1,
     TypescriptV2,
     Python,
+    /// It takes the tour and nothing else.
+    Rust,
 }
 
 /// A client that was told what to do and has not begun.
@@ -47,6 +49,8 @@ pub(super) struct Outcome {
     pub(super) sessions: usize,
     pub(super) tools: Vec<u64>,
     pub(super) results: Vec<CallResult>,
+    /// What came of each stop of the tour.
+    pub(super) features: Vec<(String, Value)>,
 }
 
 #[derive(Debug)]
@@ -75,6 +79,10 @@ enum Event {
         #[serde(rename = "isError")]
         is_error: bool,
     },
+    Feature {
+        name: String,
+        result: Value,
+    },
     Error {
         message: String,
     },
@@ -99,15 +107,16 @@ fn root() -> PathBuf {
 impl Sdk {
     fn command(self) -> Command {
         let (program, script) = match self {
-            Self::TypescriptV1 => ("node".into(), "interop/typescript/client-v1.mjs"),
-            Self::TypescriptV2 => ("node".into(), "interop/typescript/client-v2.mjs"),
+            Self::TypescriptV1 => ("node".into(), Some("interop/typescript/client-v1.mjs")),
+            Self::TypescriptV2 => ("node".into(), Some("interop/typescript/client-v2.mjs")),
             Self::Python => (
                 root().join("target/interop/python/bin/python"),
-                "interop/python/client.py",
+                Some("interop/python/client.py"),
             ),
+            Self::Rust => (root().join("target/interop/rust/debug/interop-rust"), None),
         };
         let mut command = Command::new(program);
-        command.arg(root().join(script));
+        command.args(script.map(|script| root().join(script)));
         command
     }
 }
@@ -115,15 +124,28 @@ impl Sdk {
 impl Run {
     /// Prepares a run: `size` is how many sessions, and how many calls each of them makes.
     pub(super) fn start(sdk: Sdk, bed: &Bed, login: &str, tool: &str, arguments: &str, size: [usize; 2]) -> Self {
-        let redirect_uri = format!("http://127.0.0.1:{}/callback", free_port());
-        let mut command = sdk.command();
-        command
-            .env("MCP_URL", bed.broker.mcp_url())
-            .env("REDIRECT_URI", &redirect_uri)
+        let mut run = Self::prepare(sdk, &bed.broker.mcp_url(), login);
+        run.command
             .env("TOOL", tool)
             .env("ARGUMENTS", arguments)
             .env("SESSIONS", size[0].to_string())
-            .env("CALLS", size[1].to_string())
+            .env("CALLS", size[1].to_string());
+        run
+    }
+
+    /// Prepares a tour of all features with the server for the conformance suite.
+    pub(super) fn tour(sdk: Sdk, mcp_url: &str, login: &str) -> Self {
+        let mut run = Self::prepare(sdk, mcp_url, login);
+        run.command.env("FEATURES", "1");
+        run
+    }
+
+    fn prepare(sdk: Sdk, mcp_url: &str, login: &str) -> Self {
+        let redirect_uri = format!("http://127.0.0.1:{}/callback", free_port());
+        let mut command = sdk.command();
+        command
+            .env("MCP_URL", mcp_url)
+            .env("REDIRECT_URI", &redirect_uri)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
@@ -172,6 +194,7 @@ impl Run {
                     assert!(!is_error, "{text}");
                     outcome.results.push(CallResult { session, call, text });
                 }
+                Event::Feature { name, result } => outcome.features.push((name, result)),
                 Event::Error { message } => panic!("the client failed: {message}"),
                 Event::Done => break,
             }

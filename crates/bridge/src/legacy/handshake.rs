@@ -2,29 +2,18 @@
 //!
 //! A bridge never negotiates above [`LATEST`]: an `initialize` that asks for more is lowered before the server sees it,
 //! and a server that answers more all the same has not agreed to anything (MCP 2025-11-25, "Version Negotiation").
-//! Logging level and subscriptions are not part of the record.
+//! What the client has asked for since is recorded with it.
 
-use std::fmt;
-
-use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-use crate::{envelope::Envelope, error::SnapshotError, json};
+use super::{
+    snapshot::Snapshot,
+    wishes::{Wish, Wishes},
+};
+use crate::{envelope::Envelope, json};
 
 /// The newest protocol version with a handshake.
 pub(crate) const LATEST: &str = "2025-11-25";
 /// The protocol versions that Streamable HTTP knows.
 pub(crate) const SUPPORTED: [&str; 3] = ["2025-03-26", "2025-06-18", LATEST];
-
-/// The form of snapshots that this version writes and reads.
-const FORM: u32 = 1;
-
-/// What a fresh server must be told to stand in for the one before it.
-///
-/// Its bytes are JSON, but only a bridge reads them. `Debug` shows no content.
-#[derive(Clone)]
-pub struct Snapshot(Record);
 
 /// The state of the handshake.
 #[derive(Debug, Default)]
@@ -32,6 +21,7 @@ pub(crate) struct Handshake {
     state: State,
     /// Whether the client has confirmed with `notifications/initialized`.
     initialized: bool,
+    wishes: Wishes,
 }
 
 /// What is to be done with an `initialize` of the client.
@@ -67,72 +57,6 @@ enum State {
         result: Box<str>,
         version: Box<str>,
     },
-}
-
-#[derive(Clone, Deserialize)]
-struct Record {
-    form: u32,
-    /// The `params` of `initialize`, as the client wrote them but for the version.
-    params: Box<RawValue>,
-    /// The version that the client was told.
-    version: String,
-    initialized: bool,
-}
-
-impl Snapshot {
-    /// The snapshot as bytes, to be kept and given to [`from_bytes`](Self::from_bytes).
-    #[must_use]
-    pub fn to_bytes(&self) -> Bytes {
-        let Record {
-            form,
-            params,
-            version,
-            initialized,
-        } = &self.0;
-        let version = json::quote(version);
-        format!(r#"{{"form":{form},"params":{params},"version":{version},"initialized":{initialized}}}"#).into()
-    }
-
-    /// Reads what [`to_bytes`](Self::to_bytes) made.
-    ///
-    /// # Errors
-    ///
-    /// [`SnapshotError::Malformed`] and [`SnapshotError::UnknownForm`].
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, SnapshotError> {
-        let record: Record = serde_json::from_slice(bytes).map_err(SnapshotError::Malformed)?;
-        if record.form == FORM {
-            Ok(Self(record))
-        } else {
-            Err(SnapshotError::UnknownForm(record.form))
-        }
-    }
-
-    /// The version that the client holds.
-    pub(crate) fn version(&self) -> &str {
-        &self.0.version
-    }
-
-    /// Whether the client has confirmed the handshake.
-    pub(crate) fn is_initialized(&self) -> bool {
-        self.0.initialized
-    }
-
-    /// The `initialize` to replay. It asks for the version that the client holds, not for the one it once asked for.
-    pub(crate) fn initialize(&self, id: &str) -> Option<Envelope> {
-        let params = self.0.params.get();
-        let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"initialize","params":{params}}}"#);
-        let mut message = Envelope::parse(text.as_bytes()).ok()?;
-        message.set_param("protocolVersion", &json::quote(&self.0.version));
-        Some(message)
-    }
-}
-
-impl fmt::Debug for Snapshot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Snapshot")
-            .field("version", &self.0.version)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Handshake {
@@ -200,18 +124,22 @@ impl Handshake {
         }
     }
 
+    /// The server has granted a wish. `false` if there is no room to record it.
+    pub(crate) fn grant(&mut self, wish: Wish, max_subscriptions: usize) -> bool {
+        self.wishes.grant(wish, max_subscriptions)
+    }
+
     /// The record, once there is a result.
     pub(crate) fn snapshot(&self) -> Option<Snapshot> {
-        let State::Done { params, version, .. } = &self.state else {
+        let State::Done {
+            params,
+            result,
+            version,
+        } = &self.state
+        else {
             return None;
         };
-        let params = RawValue::from_string(params.to_string()).ok()?;
-        Some(Snapshot(Record {
-            form: FORM,
-            params,
-            version: version.to_string(),
-            initialized: self.initialized,
-        }))
+        Snapshot::new(params, result, version, self.initialized, &self.wishes)
     }
 }
 
@@ -243,16 +171,6 @@ mod tests {
             r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"{version}","x":1.0}}}}"#
         );
         Envelope::parse(text.as_bytes()).expect("a message")
-    }
-
-    fn done() -> Handshake {
-        let mut handshake = Handshake::default();
-        handshake.asked(1, &initialize("2025-11-25"));
-        assert_eq!(
-            handshake.answered(false, r#"{"protocolVersion":"2025-06-18"}"#),
-            Outcome::Pass
-        );
-        handshake
     }
 
     #[test]
@@ -320,25 +238,5 @@ mod tests {
             Outcome::TooNew("2026-07-28".into())
         );
         assert!(handshake.snapshot().is_none());
-    }
-
-    #[test]
-    fn a_snapshot_survives_its_bytes_and_replays_what_the_client_holds() {
-        let snapshot = done().snapshot().expect("done");
-        let snapshot = Snapshot::from_bytes(&snapshot.to_bytes()).expect("a snapshot");
-        assert_eq!(snapshot.version(), "2025-06-18");
-        let replay = snapshot.initialize("9").expect("a message");
-        assert_eq!(replay.params(), Some(r#"{"protocolVersion":"2025-06-18","x":1.0}"#));
-        assert_eq!(format!("{snapshot:?}"), r#"Snapshot { version: "2025-06-18", .. }"#);
-    }
-
-    #[test]
-    fn foreign_bytes_are_no_snapshot() {
-        assert!(matches!(Snapshot::from_bytes(b"{}"), Err(SnapshotError::Malformed(_))));
-        let newer = br#"{"form":2,"params":{},"version":"2025-11-25","initialized":true}"#;
-        assert!(matches!(
-            Snapshot::from_bytes(newer),
-            Err(SnapshotError::UnknownForm(2))
-        ));
     }
 }

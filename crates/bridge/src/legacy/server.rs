@@ -12,8 +12,11 @@ use crate::{
     faults::Fault,
     id::{Id, Key},
     json, rpc,
-    streams::{Item, Routed},
+    streams::{About, Item, Routed},
 };
+
+/// How long an answer is that always fits: its error would take as much.
+const SMALL: usize = 1024;
 
 impl Legacy {
     /// Takes a message of the server.
@@ -22,14 +25,14 @@ impl Legacy {
             return;
         }
         match message.kind().clone() {
-            Kind::Response { id, error } => self.answered(&message, id.as_ref(), error),
+            Kind::Response { id, error } => self.answered(now, &message, id.as_ref(), error),
             Kind::Request { id, .. } => self.ask(now, id, message),
             Kind::Notification { method } => self.notified(message, &method),
         }
-        self.count_dropped();
+        self.take_note();
     }
 
-    fn answered(&mut self, message: &Envelope, id: Option<&Id>, error: bool) {
+    fn answered(&mut self, now: Instant, message: &Envelope, id: Option<&Id>, error: bool) {
         let Some(number) = id.and_then(Id::number).filter(|number| self.table.has(*number)) else {
             self.faults.count(Fault::UnknownAnswer);
             return;
@@ -39,13 +42,30 @@ impl Legacy {
         } else {
             Outcome::Pass
         };
-        let delivered = self.settle(number, |id| match &outcome {
+        if !error
+            && let Some(wish) = self.table.take_wish(number)
+            && !self.handshake.grant(wish, self.config.max_subscriptions)
+        {
+            self.faults.count(Fault::RecordFull);
+        }
+        let delivered = self.settle(now, number, |id| match &outcome {
             Outcome::Pass => message.with_id(id),
             Outcome::TooNew(version) => too_new(id, version),
         });
         if !delivered {
             self.faults.count(Fault::AnswerAbandoned);
         }
+    }
+
+    /// The server has answered a request with more than can be passed on.
+    pub(crate) fn overlong(&mut self, now: Instant, number: u64) {
+        if self.handshake.is_asked(number) {
+            self.handshake.given_up();
+        }
+        self.settle(now, number, |id| {
+            rpc::error(id, rpc::UNAVAILABLE, "the answer of the MCP server is too long")
+        });
+        self.take_note();
     }
 
     fn ask(&mut self, now: Instant, id: Id, message: Envelope) {
@@ -69,10 +89,16 @@ impl Legacy {
     }
 
     fn notified(&mut self, message: Envelope, method: &str) {
-        let stream = match method {
+        let mut about = About::Other;
+        match method {
             "notifications/progress" => {
-                let token = message.param("progressToken").and_then(Id::parse);
-                token.and_then(|token| self.table.stream_of_token(token.key()))
+                if let Some(token) = message.param("progressToken").and_then(Id::parse) {
+                    let stream = self.table.stream_of_token(token.key());
+                    if stream.is_some_and(|stream| self.streams.notify(stream, message.clone().into_line())) {
+                        return;
+                    }
+                    about = About::Progress(token.key().clone());
+                }
             }
             "notifications/cancelled" => {
                 let id = message.param("requestId").and_then(Id::parse);
@@ -80,17 +106,11 @@ impl Legacy {
                 if withdrawn.is_some_and(|ask| self.streams.withdraw(ask.id.key())) {
                     return;
                 }
-                None
             }
-            _other => None,
-        };
-        let line = message.into_line();
-        match stream {
-            Some(stream) => self.streams.notify(stream, line),
-            None => {
-                self.streams.route(Item::Notification { line, bound: false });
-            }
+            _other => {}
         }
+        let line = message.into_line();
+        self.streams.route(Item::Notification { line, about });
     }
 
     /// A request of the server went somewhere: it gets the time that it has there, or its error.
@@ -139,23 +159,33 @@ impl Legacy {
 
     /// Takes a request out of flight with its answer, which is made for the id that the client knows.
     /// `false` if the client is gone.
-    pub(super) fn settle(&mut self, number: u64, answer: impl FnOnce(&str) -> Bytes) -> bool {
+    pub(super) fn settle(&mut self, now: Instant, number: u64, answer: impl FnOnce(&str) -> Bytes) -> bool {
         let Some(entry) = self.table.take(number) else {
             return false;
         };
         self.due.remove(&(entry.deadline, Due::Request(number)));
-        self.deliver(&entry, answer)
+        self.deliver(now, &entry, answer)
     }
 
-    pub(super) fn deliver(&mut self, entry: &Entry, answer: impl FnOnce(&str) -> Bytes) -> bool {
-        entry
-            .stream
-            .is_some_and(|stream| self.streams.answer(stream, answer(entry.id.raw())))
+    pub(super) fn deliver(&mut self, now: Instant, entry: &Entry, answer: impl FnOnce(&str) -> Bytes) -> bool {
+        let id = entry.id.raw();
+        let mut line = answer(id);
+        if line.len() > SMALL && !self.streams.has_room(entry.stream, line.len()) {
+            self.faults.count(Fault::AnswerRefused);
+            line = rpc::error(id, rpc::UNAVAILABLE, "the client has too much to read");
+        }
+        let delivered = self.streams.answer(entry.stream, line);
+        self.not_needed(now, entry.stream);
+        delivered
     }
 
-    pub(super) fn count_dropped(&mut self) {
+    /// Takes note of what the streams had to give up.
+    pub(super) fn take_note(&mut self) {
         for _ in 0..self.streams.take_dropped() {
             self.faults.count(Fault::NotificationDropped);
+        }
+        for stream in self.streams.take_gone() {
+            self.needed(stream);
         }
     }
 }
@@ -167,7 +197,7 @@ fn too_new(id: &str, version: &str) -> Bytes {
         json::quote(version)
     );
     rpc::error_with(
-        id,
+        Some(id),
         rpc::INVALID_PARAMS,
         "the server insists on an unsupported protocol version",
         Some(&data),

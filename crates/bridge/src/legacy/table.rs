@@ -2,14 +2,16 @@
 //!
 //! Toward the server every request has a number of the bridge's own, never used twice, so that requests of two HTTP exchanges
 //! cannot be mistaken for each other whatever their clients call them. An entry lives until it is taken: by
-//! the server's answer, by its deadline, or by the end. A client that goes away leaves its entry behind, without a stream.
+//! the server's answer, by its deadline, or by the end. A client that goes away leaves its entry behind: a disconnect is no
+//! cancellation (MCP 2025-11-25, "Sending Messages to the Server", point 6).
 //!
-//! Invariant: `by_key`, `by_token` and `by_stream` point at entries that exist.
+//! Invariant: `by_key` and `by_token` point at entries that exist.
 
 use std::collections::HashMap;
 
 use tokio::time::Instant;
 
+use super::wishes::Wish;
 use crate::{
     id::{Id, Key},
     streams::StreamId,
@@ -20,14 +22,16 @@ use crate::{
 pub(crate) struct Entry {
     /// What the client calls it.
     pub(crate) id: Id,
-    /// Where its answer goes; `None` once the client is gone.
-    pub(crate) stream: Option<StreamId>,
+    /// Where its answer goes, if that is still there by then.
+    pub(crate) stream: StreamId,
     /// The progress token that came with it.
     pub(crate) token: Option<Key>,
     /// When it is given up.
     pub(crate) deadline: Instant,
     /// Whether the client has cancelled it.
     pub(crate) cancelled: bool,
+    /// What its success means for the record.
+    pub(crate) wish: Option<Wish>,
 }
 
 /// The requests in flight, by the number that the server knows them by.
@@ -36,7 +40,6 @@ pub(crate) struct Table {
     entries: HashMap<u64, Entry>,
     by_key: HashMap<Key, u64>,
     by_token: HashMap<Key, u64>,
-    by_stream: HashMap<StreamId, u64>,
     last: u64,
 }
 
@@ -61,6 +64,11 @@ impl Table {
         self.entries.get(&number).is_some_and(|entry| entry.cancelled)
     }
 
+    /// What the success of the request of this number means for the record.
+    pub(crate) fn take_wish(&mut self, number: u64) -> Option<Wish> {
+        self.entries.get_mut(&number)?.wish.take()
+    }
+
     /// The number that the next request gets.
     pub(crate) fn next_number(&self) -> u64 {
         self.last + 1
@@ -73,7 +81,6 @@ impl Table {
         self.by_key.insert(entry.id.key().clone(), number);
         // Of two requests with one token, which MCP forbids, the newer gets the progress.
         self.by_token.extend(entry.token.clone().map(|token| (token, number)));
-        self.by_stream.extend(entry.stream.map(|stream| (stream, number)));
         self.entries.insert(number, entry);
         number
     }
@@ -86,9 +93,6 @@ impl Table {
             && self.by_token.get(token) == Some(&number)
         {
             self.by_token.remove(token);
-        }
-        if let Some(stream) = entry.stream {
-            self.by_stream.remove(&stream);
         }
         Some(entry)
     }
@@ -110,28 +114,16 @@ impl Table {
         self.entries.get_mut(&number).map(|entry| (number, entry))
     }
 
-    /// The stream of the live request that came with this progress token.
+    /// The stream of the request in flight that came with this progress token.
     pub(crate) fn stream_of_token(&self, token: &Key) -> Option<StreamId> {
-        self.entries.get(self.by_token.get(token)?)?.stream
-    }
-
-    /// Forgets the stream of a request whose client is gone. The request stays in flight: a disconnect is
-    /// no cancellation (MCP 2025-11-25, "Sending Messages to the Server", point 6).
-    pub(crate) fn detach(&mut self, stream: StreamId) {
-        if let Some(entry) = self
-            .by_stream
-            .remove(&stream)
-            .and_then(|number| self.entries.get_mut(&number))
-        {
-            entry.stream = None;
-        }
+        Some(self.entries.get(self.by_token.get(token)?)?.stream)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Limits, streams::Streams};
+    use crate::{config::Config, event_id::Asked, streams::Streams};
 
     fn id(raw: &str) -> Id {
         Id::parse(raw).expect("an id")
@@ -141,16 +133,17 @@ mod tests {
         let token = token.map(|token| id(token).key().clone());
         Entry {
             id: id(raw),
-            stream: Some(stream),
+            stream,
             token,
             deadline: Instant::now(),
             cancelled: false,
+            wish: None,
         }
     }
 
     fn three_streams() -> [StreamId; 3] {
-        let mut streams = Streams::new(Limits { messages: 1, bytes: 1 }, 1);
-        [(); 3].map(|()| streams.open_private())
+        let mut streams = Streams::new(0, &Config::default());
+        [(); 3].map(|()| streams.open_private(Asked::default(), 1).stream)
     }
 
     #[test]
@@ -177,17 +170,5 @@ mod tests {
         assert_eq!(table.stream_of_token(&token), Some(two));
         table.take(second);
         assert_eq!(table.stream_of_token(&token), None);
-    }
-
-    #[test]
-    fn a_client_that_goes_away_leaves_its_request_in_flight() {
-        let [stream, ..] = three_streams();
-        let mut table = Table::default();
-        let number = table.insert(entry("\"a\"", stream, Some("0")));
-        table.detach(stream);
-        assert!(table.contains(id("\"a\"").key()));
-        assert_eq!(table.stream_of_token(id("0").key()), None);
-        assert_eq!(table.take(number).expect("in flight").stream, None);
-        assert!(!table.contains(id("\"a\"").key()));
     }
 }

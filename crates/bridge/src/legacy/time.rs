@@ -18,12 +18,14 @@ impl Legacy {
                 return;
             };
             match due {
-                Due::Request(number) => self.give_up(number),
+                Due::Request(number) => self.give_up(now, number),
                 Due::Ask(key) => {
                     self.refuse_ask(&key, rpc::TIMED_OUT, "no client has answered in time");
                 }
+                Due::Stream(stream) => self.forget(stream),
             }
         }
+        self.take_note();
     }
 
     /// The server takes no more messages.
@@ -35,13 +37,14 @@ impl Legacy {
     }
 
     /// The stream has ended: whatever waits gets its error, and every stream ends.
-    pub(crate) fn end(&mut self) {
+    pub(crate) fn end(&mut self, now: Instant) {
         self.life = Life::Ended;
         self.outbox.clear();
         self.asks.clear();
         self.due.clear();
+        self.idle.clear();
         for entry in self.table.take_all() {
-            self.deliver(&entry, |id| rpc::error(id, rpc::UNAVAILABLE, ENDED));
+            self.deliver(now, &entry, |id| rpc::error(id, rpc::UNAVAILABLE, ENDED));
         }
         self.streams.end_listeners();
     }
@@ -51,7 +54,7 @@ impl Legacy {
         self.life == Life::Ended
     }
 
-    fn give_up(&mut self, number: u64) {
+    fn give_up(&mut self, now: Instant, number: u64) {
         let cancelled = self.table.is_cancelled(number);
         if self.handshake.is_asked(number) {
             self.handshake.given_up();
@@ -59,7 +62,7 @@ impl Legacy {
             // A timeout ends with a cancellation (MCP 2025-11-25, "Timeouts").
             self.tell_server(rpc::cancelled(number, "the request has timed out"));
         }
-        self.settle(number, |id| {
+        self.settle(now, number, |id| {
             if cancelled {
                 rpc::error(id, rpc::UNAVAILABLE, "the request was cancelled")
             } else {

@@ -62,6 +62,7 @@ async fn a_message_before_the_answer_makes_a_stream_that_ends_with_the_answer() 
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("cache-control"), Some("no-cache, no-transform"));
     assert_eq!(reply.header("x-accel-buffering"), Some("no"));
+    assert_eq!(reply.next().await, Sse::Prime);
     assert_eq!(reply.next().await, Sse::Message(progress.into()));
     server.result(id, "{}").await;
     assert_eq!(
@@ -80,9 +81,9 @@ async fn silence_makes_a_stream_that_is_kept_alive() {
     let mut reply = reply.await.expect("no panic");
     assert_eq!(start.elapsed(), Duration::from_secs(1));
     // The first byte comes at once, the next ones in time for any proxy.
-    for expected in [1, 16, 31] {
-        assert_eq!(reply.next().await, Sse::Comment);
-        assert_eq!(start.elapsed().as_secs(), expected);
+    for (expected, at) in [(Sse::Prime, 1), (Sse::Comment, 16), (Sse::Comment, 31)] {
+        assert_eq!(reply.next().await, expected);
+        assert_eq!(start.elapsed().as_secs(), at);
     }
     server.result(id, "1").await;
     assert_eq!(reply.messages().await, [r#"{"jsonrpc":"2.0","id":1,"result":1}"#]);
@@ -186,6 +187,25 @@ async fn a_cancellation_names_the_request_as_the_server_knows_it() {
         messages,
         [r#"{"jsonrpc":"2.0","id":"x","error":{"code":-32000,"message":"the request was cancelled"}}"#]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_request_that_is_not_answered_is_in_flight_for_a_moment_only() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let reply = bench.post(&bridge, call(4));
+    server.request().await;
+    let mut reply = reply.await.expect("no panic");
+    let start = tokio::time::Instant::now();
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":4}}"#;
+    assert_eq!(post(&bridge, cancel).await.status, 202);
+    assert!(reply.message().await.contains("the request was cancelled"));
+    assert_eq!(start.elapsed(), Duration::from_secs(5));
+    assert_eq!(reply.next().await, Sse::End);
+    let again = bench.post(&bridge, call(4));
+    server.line().await;
+    let (number, _) = server.request().await;
+    server.result(number, "{}").await;
+    assert_eq!(again.await.expect("no panic").status, 200);
 }
 
 #[tokio::test(start_paused = true)]

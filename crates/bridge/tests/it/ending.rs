@@ -22,7 +22,7 @@ const ENDED: &str = r#""error":{"code":-32000,"message":"the MCP server of this 
 async fn when_the_server_ends_whatever_waits_has_its_error_at_once() {
     let ((bridge, mut server), bench) = (bridge().await, Bench::default());
     let mut listener = get(&bridge).await;
-    assert_eq!(listener.next().await, Sse::Comment);
+    assert_eq!(listener.next().await, Sse::Prime);
     let streaming = bench.post(&bridge, r#"{"jsonrpc":"2.0","id":"a","method":"m"}"#);
     server.request().await;
     let mut streaming = streaming.await.expect("no panic");

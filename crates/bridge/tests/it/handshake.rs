@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bridge::{Bridge, Config, ConnectError, Snapshot};
+use bridge::{Bridge, Config, ConnectError, Fault, Snapshot};
 use serde_json::Value;
 use tokio::io::DuplexStream;
 
@@ -230,4 +230,127 @@ async fn a_confirmation_that_comes_too_early_does_not_stand_for_the_real_one() {
     assert_eq!(post(&bridge, INITIALIZED).await.status, 202);
     assert_eq!(server.line().await, INITIALIZED);
     shake_hands(&bridge, &mut server, "2025-11-25").await;
+}
+
+/// A request that the server grants.
+async fn granted(bridge: &Arc<Bridge>, server: &mut Server, method: &str, params: &str) {
+    let body = format!(r#"{{"jsonrpc":"2.0","id":"w","method":"{method}","params":{params}}}"#);
+    let reply = Bench::default().post(bridge, body);
+    let (id, _) = server.request().await;
+    server.result(id, "{}").await;
+    assert_eq!(reply.await.expect("no panic").status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_level_and_the_live_subscriptions_are_renewed_on_a_fresh_server() {
+    let (bridge, mut server) = bridge().await;
+    shake_hands(&bridge, &mut server, "2025-11-25").await;
+    for (method, params) in [
+        ("logging/setLevel", r#"{"level":"info"}"#),
+        ("logging/setLevel", r#"{"level":"debug"}"#),
+        ("resources/subscribe", r#"{"uri":"f:1"}"#),
+        ("resources/subscribe", r#"{"uri":"f:2"}"#),
+        ("resources/subscribe", r#"{"uri":"f:3"}"#),
+        ("resources/unsubscribe", r#"{"uri":"f:1"}"#),
+    ] {
+        granted(&bridge, &mut server, method, params).await;
+    }
+    // What the server has not granted is not renewed.
+    let reply = Bench::default().post(
+        &bridge,
+        r#"{"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"f:4"}}"#,
+    );
+    let (id, _) = server.request().await;
+    server
+        .write(&format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32002,"message":"no"}}}}"#
+        ))
+        .await;
+    reply.await.expect("no panic");
+
+    let snapshot = bridge.snapshot().expect("a handshake");
+    let snapshot = Snapshot::from_bytes(&snapshot.to_bytes()).expect("a snapshot");
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let mut server = Server::new(far);
+    let (bridge, ()) = tokio::join!(Bridge::connect(near, Config::default(), Some(&snapshot)), async {
+        let (id, _) = server.request().await;
+        server.result(id, r#"{"protocolVersion":"2025-11-25"}"#).await;
+        assert_eq!(server.line().await, INITIALIZED);
+        let mut asked = Vec::new();
+        for _ in 0..3 {
+            let (id, line) = server.request().await;
+            let message: Value = serde_json::from_str(&line).expect("JSON");
+            asked.push((id, format!("{} {}", message["method"], message["params"])));
+        }
+        let texts: Vec<_> = asked.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(
+            texts,
+            [
+                r#""logging/setLevel" {"level":"debug"}"#,
+                r#""resources/subscribe" {"uri":"f:2"}"#,
+                r#""resources/subscribe" {"uri":"f:3"}"#,
+            ]
+        );
+        // One of them is not there any more; the session goes on without it.
+        server.result(asked[2].0, "{}").await;
+        server
+            .write(&format!(
+                r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":-32002,"message":"gone"}}}}"#,
+                asked[1].0
+            ))
+            .await;
+        server.result(asked[0].0, "{}").await;
+    });
+    let bridge = bridge.expect("a good replay");
+    assert_eq!(bridge.faults(Fault::ReplayRefused), 1);
+    let bytes = bridge.snapshot().expect("a handshake").to_bytes();
+    let renewed: Value = serde_json::from_slice(&bytes).expect("JSON");
+    assert_eq!(
+        (&renewed["level"], &renewed["subscriptions"]),
+        (&"debug".into(), &serde_json::json!(["f:3"]))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_server_that_lacks_a_capability_does_not_stand_in() {
+    let (bridge, mut server) = bridge().await;
+    let reply = Bench::default().post(&bridge, initialize("2025-11-25"));
+    let (id, _) = server.request().await;
+    let capabilities = r#"{"tools":{},"resources":{"subscribe":true}}"#;
+    server
+        .result(
+            id,
+            &format!(r#"{{"protocolVersion":"2025-11-25","capabilities":{capabilities}}}"#),
+        )
+        .await;
+    reply.await.expect("no panic");
+    let snapshot = bridge.snapshot().expect("a handshake");
+    let lacking = resume(&snapshot, |mut server| async move {
+        let (id, _) = server.request().await;
+        let capabilities = r#"{"tools":{"listChanged":true},"resources":{}}"#;
+        server
+            .result(
+                id,
+                &format!(r#"{{"protocolVersion":"2025-11-25","capabilities":{capabilities}}}"#),
+            )
+            .await;
+        server.gone().await;
+    });
+    let Err(ConnectError::CapabilityMissing { capability }) = lacking.await else {
+        panic!("a capability is missing")
+    };
+    assert_eq!(capability, "resources.subscribe");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_before_the_answer_to_initialize_does_not_make_it_a_stream() {
+    let (bridge, mut server) = bridge().await;
+    let reply = Bench::default().post(&bridge, initialize("2025-11-25"));
+    let (id, _) = server.request().await;
+    let told = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#;
+    server.write(told).await;
+    assert!(server.hears_nothing(Duration::from_secs(5)).await);
+    server.result(id, r#"{"protocolVersion":"2025-11-25"}"#).await;
+    assert!(reply.await.expect("no panic").json().await.contains("2025-11-25"));
+    assert_eq!(crate::harness::get(&bridge).await.message().await, told);
 }

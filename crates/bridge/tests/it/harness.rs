@@ -29,11 +29,15 @@ pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     response: Response<Body>,
     buffered: String,
+    /// The id of the event that came last.
+    pub(crate) last_id: Option<String>,
 }
 
 /// What an event stream brings.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Sse {
+    /// The event that a stream begins with.
+    Prime,
     Message(String),
     Comment,
     End,
@@ -128,12 +132,25 @@ pub(crate) async fn get(bridge: &Bridge) -> Reply {
     send(bridge, Request::get("/mcp").body(Bytes::new()).expect("a request")).await
 }
 
+/// Comes back behind the last event of a stream that is cut by this.
+pub(crate) async fn come_back(bridge: &Bridge, cut: Reply) -> Reply {
+    let id = cut.last_id.clone().expect("an event");
+    drop(cut);
+    get_from(bridge, &id).await
+}
+
+pub(crate) async fn get_from(bridge: &Bridge, id: &str) -> Reply {
+    let request = Request::get("/mcp").header("Last-Event-ID", id);
+    send(bridge, request.body(Bytes::new()).expect("a request")).await
+}
+
 pub(crate) async fn send(bridge: &Bridge, request: Request<Bytes>) -> Reply {
     let response = timeout(PATIENCE, bridge.serve(request)).await.expect("a response");
     Reply {
         status: response.status(),
         response,
         buffered: String::new(),
+        last_id: None,
     }
 }
 
@@ -167,8 +184,11 @@ impl Reply {
         assert_eq!(self.header("content-type"), Some("text/event-stream"));
         loop {
             if let Some((block, rest)) = self.buffered.split_once("\n\n") {
-                let item = parse(block);
+                let (item, id) = parse(block);
                 self.buffered = rest.to_owned();
+                if id.is_some() {
+                    self.last_id = id;
+                }
                 return item;
             }
             if !self.frame().await {
@@ -183,7 +203,7 @@ impl Reply {
         loop {
             match self.next().await {
                 Sse::Message(line) => return line,
-                Sse::Comment => {}
+                Sse::Prime | Sse::Comment => {}
                 Sse::End => panic!("the stream has ended"),
             }
         }
@@ -195,7 +215,7 @@ impl Reply {
         loop {
             match self.next().await {
                 Sse::Message(line) => lines.push(line),
-                Sse::Comment => {}
+                Sse::Prime | Sse::Comment => {}
                 Sse::End => return lines,
             }
         }
@@ -213,15 +233,20 @@ impl Reply {
 }
 
 /// One block of an event stream, as strict as clients are.
-fn parse(block: &str) -> Sse {
+fn parse(block: &str) -> (Sse, Option<String>) {
     if block.starts_with(':') {
-        return Sse::Comment;
+        return (Sse::Comment, None);
     }
-    let line = block
+    let (id, rest) = block.split_once('\n').expect("an id and more");
+    let id = id.strip_prefix("id: ").expect("an id").to_owned();
+    if rest == "retry: 1000\ndata: " {
+        return (Sse::Prime, Some(id));
+    }
+    let line = rest
         .strip_prefix("event: message\ndata: ")
         .expect("an event of one data line");
     assert!(!line.contains(['\n', '\r']), "{line:?} is more than one line");
-    Sse::Message(line.to_owned())
+    (Sse::Message(line.to_owned()), Some(id))
 }
 
 /// Waits for something that the tasks under test bring about without any time passing.

@@ -110,3 +110,68 @@ async fn open_listeners_leave_room_for_requests() {
     server.result(id, "{}").await;
     assert_eq!(reply.await.expect("no panic").status, 200);
 }
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_nobody_reads_are_bounded() {
+    let config = Config {
+        max_unread: 5000,
+        ..Config::default()
+    };
+    let ((bridge, mut server), bench) = (bridge_with(config, 1 << 16).await, Bench::default());
+    let large = format!("\"{}\"", "x".repeat(3000));
+    let first = bench.post(&bridge, call(1));
+    let (id, _) = server.request().await;
+    server.result(id, &large).await;
+    // Its head has come, and nobody reads its body.
+    let first = first.await.expect("no panic");
+    let second = bench.post(&bridge, call(2));
+    let (id, _) = server.request().await;
+    server.result(id, &large).await;
+    let error = second.await.expect("no panic").error().await;
+    assert_eq!((&error["id"], &error["error"]["code"]), (&2.into(), &(-32000).into()));
+    assert_eq!(bridge.faults(Fault::AnswerRefused), 1);
+    assert!(first.text().await.contains("xxx"));
+    let third = bench.post(&bridge, call(3));
+    let (id, _) = server.request().await;
+    server.result(id, &large).await;
+    assert!(third.await.expect("no panic").text().await.contains("xxx"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_too_long_is_an_error_at_once() {
+    let config = Config {
+        max_line: 1000,
+        ..Config::default()
+    };
+    let ((bridge, mut server), bench) = (bridge_with(config, 1 << 16).await, Bench::default());
+    let start = tokio::time::Instant::now();
+    let replies = [1, 2].map(|id| bench.post(&bridge, call(id)));
+    let (first, _) = server.request().await;
+    let (second, _) = server.request().await;
+    let long = "x".repeat(5000);
+    // Not an answer, though its id is that of a request in flight.
+    let params = format!(r#"{{"x":"{long}"}}"#);
+    server
+        .write(&format!(
+            r#"{{"jsonrpc":"2.0","id":{first},"method":"ping","params":{params}}}"#
+        ))
+        .await;
+    server
+        .write(&format!(r#"{{"jsonrpc":"2.0","id":{second},"result":"{long}"}}"#))
+        .await;
+    server
+        .write(&format!(
+            r#"{{"result":{{"id":{second},"x":"{long}"}},"jsonrpc":"2.0","id":{first}}}"#
+        ))
+        .await;
+    for (n, reply) in replies.into_iter().enumerate() {
+        let error = reply.await.expect("no panic").error().await;
+        assert_eq!(
+            (&error["id"], &error["error"]["code"]),
+            (&(n + 1).into(), &(-32000).into())
+        );
+        assert!(error["error"]["message"].as_str().expect("text").contains("too long"));
+    }
+    assert_eq!(start.elapsed().as_secs(), 0);
+    assert_eq!(bridge.faults(Fault::LineTooLong), 3);
+}

@@ -25,22 +25,22 @@ async fn with_version(bridge: &Bridge, method: Method, version: &str, body: &str
 async fn a_body_that_is_no_message_is_refused_with_what_is_wrong() {
     let (bridge, mut server) = bridge().await;
     for (body, code, id) in [
-        (&b""[..], -32700, "null"),
-        (b"{", -32700, "null"),
-        (b"\xff", -32700, "null"),
-        (b"hello", -32700, "null"),
-        (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"a\nb\"}", -32700, "null"),
-        (b"3", -32600, "null"),
-        (b"{}", -32600, "null"),
-        (b"[{\"jsonrpc\":\"2.0\",\"method\":\"n\"}]", -32600, "null"),
+        (&b""[..], -32700, "none"),
+        (b"{", -32700, "none"),
+        (b"\xff", -32700, "none"),
+        (b"hello", -32700, "none"),
+        (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"a\nb\"}", -32700, "none"),
+        (b"3", -32600, "none"),
+        (b"{}", -32600, "none"),
+        (b"[{\"jsonrpc\":\"2.0\",\"method\":\"n\"}]", -32600, "none"),
         (b"{\"id\":7,\"method\":\"m\"}", -32600, "7"),
         (b"{\"jsonrpc\":\"1.0\",\"id\":\"s\",\"method\":\"m\"}", -32600, "\"s\""),
-        (b"{\"jsonrpc\":\"2.0\",\"id\":null,\"method\":\"m\"}", -32600, "null"),
-        (b"{\"jsonrpc\":\"2.0\",\"id\":[1],\"method\":\"m\"}", -32600, "null"),
+        (b"{\"jsonrpc\":\"2.0\",\"id\":null,\"method\":\"m\"}", -32600, "none"),
+        (b"{\"jsonrpc\":\"2.0\",\"id\":[1],\"method\":\"m\"}", -32600, "none"),
         (
             b"{\"jsonrpc\":\"2.0\",\"id\":1,\"Id\":2,\"method\":\"m\"}",
             -32600,
-            "null",
+            "none",
         ),
         (b"{\"jsonrpc\":\"2.0\",\"id\":8}", -32600, "8"),
     ] {
@@ -48,7 +48,12 @@ async fn a_body_that_is_no_message_is_refused_with_what_is_wrong() {
         assert_eq!(reply.status, 400);
         let error = reply.error().await;
         assert_eq!(error["error"]["code"], code, "{}", String::from_utf8_lossy(body));
-        assert_eq!(error["id"].to_string(), id, "{}", String::from_utf8_lossy(body));
+        assert_eq!(
+            error.get("id").map_or("none".to_owned(), ToString::to_string),
+            id,
+            "{}",
+            String::from_utf8_lossy(body)
+        );
     }
     let batch = post(&bridge, "[]").await.error().await;
     assert!(

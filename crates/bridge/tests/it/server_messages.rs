@@ -24,7 +24,7 @@ async fn a_get_stream_starts_at_once_and_is_kept_alive() {
     let start = tokio::time::Instant::now();
     let mut listener = get(&bridge).await;
     assert_eq!(listener.status, 200);
-    assert_eq!(listener.next().await, Sse::Comment);
+    assert_eq!(listener.next().await, Sse::Prime);
     assert_eq!(start.elapsed().as_secs(), 0);
     assert_eq!(listener.next().await, Sse::Comment);
     assert_eq!(start.elapsed().as_secs(), 15);

@@ -1,0 +1,122 @@
+//! Batches, which MCP 2025-03-26 has and no other revision.
+
+use std::sync::Arc;
+
+use bridge::{Bridge, Fault};
+
+use crate::harness::{Bench, Server, bridge, call, initialize, post};
+
+/// A session of this revision.
+async fn session(version: &str) -> (Arc<Bridge>, Server) {
+    let (bridge, mut server) = bridge().await;
+    let reply = Bench::default().post(&bridge, initialize(version));
+    let (id, _) = server.request().await;
+    server
+        .result(id, &format!(r#"{{"protocolVersion":"{version}"}}"#))
+        .await;
+    assert_eq!(reply.await.expect("no panic").status, 200);
+    (bridge, server)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_reaches_the_server_one_by_one_and_is_answered_as_one() {
+    let (bridge, mut server) = session("2025-03-26").await;
+    let notification = r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
+    let body = format!(
+        "[{},\n {notification}, {}]",
+        call(1),
+        call(2).replace(":2,", ":\"two\",")
+    );
+    let reply = Bench::default().post(&bridge, body);
+    let (first, _) = server.request().await;
+    assert_eq!(server.line().await, notification);
+    let (second, _) = server.request().await;
+    server.result(second, "2").await;
+    server.result(first, "1").await;
+    assert_eq!(
+        reply.await.expect("no panic").json().await,
+        r#"[{"jsonrpc":"2.0","id":"two","result":2},{"jsonrpc":"2.0","id":1,"result":1}]"#
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_becomes_a_stream_that_ends_with_its_last_answer() {
+    let (bridge, mut server) = session("2025-03-26").await;
+    let reply = Bench::default().post(&bridge, format!("[{},{}]", call(1), call(2)));
+    let (first, _) = server.request().await;
+    let (second, _) = server.request().await;
+    server.result(first, "1").await;
+    let mut reply = reply.await.expect("no panic");
+    assert_eq!(reply.message().await, r#"{"jsonrpc":"2.0","id":1,"result":1}"#);
+    server.result(second, "2").await;
+    assert_eq!(reply.messages().await, [r#"{"jsonrpc":"2.0","id":2,"result":2}"#]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_without_requests_is_accepted() {
+    let (bridge, mut server) = session("2025-03-26").await;
+    let ask = r#"{"jsonrpc":"2.0","id":9,"method":"ping"}"#;
+    server.write(ask).await;
+    let answer = r#"{"jsonrpc":"2.0","id":9,"result":{}}"#;
+    let notification = r#"{"jsonrpc":"2.0","method":"n"}"#;
+    let mut listener = crate::harness::get(&bridge).await;
+    assert_eq!(listener.message().await, ask);
+    let reply = post(&bridge, format!("[{answer},{notification}]")).await;
+    assert_eq!((reply.status.as_u16(), reply.text().await.as_str()), (202, ""));
+    assert_eq!(server.line().await, answer);
+    assert_eq!(server.line().await, notification);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_refused_as_a_whole() {
+    let (bridge, mut server) = session("2025-03-26").await;
+    let _flying = Bench::default().post(&bridge, call(7));
+    server.request().await;
+    for (body, status) in [
+        ("[]".to_owned(), 400),
+        ("[1]".to_owned(), 400),
+        (format!("[{},{{}}]", call(1)), 400),
+        (format!("[{}", call(1)), 400),
+        (format!("[{},{}]", call(1), initialize("2025-03-26")), 400),
+        (format!("[{},{}]", call(1), call(1)), 409),
+        (format!("[{},{}]", call(1), call(7)), 409),
+        (
+            format!("[{}]", (100..1200).map(call).collect::<Vec<_>>().join(",")),
+            429,
+        ),
+    ] {
+        assert_eq!(post(&bridge, body.clone()).await.status, status, "{body}");
+    }
+    assert!(server.hears_nothing(std::time::Duration::from_secs(60)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_revisions_have_no_batches_in_either_direction() {
+    for version in ["2025-06-18", "2025-11-25"] {
+        let (bridge, mut server) = session(version).await;
+        let refused = post(&bridge, format!("[{}]", call(1))).await;
+        assert_eq!(refused.status, 400);
+        assert_eq!(refused.error().await["error"]["code"], -32600);
+        let reply = Bench::default().post(&bridge, call(1));
+        let (id, _) = server.request().await;
+        server
+            .write(&format!(r#"[{{"jsonrpc":"2.0","id":{id},"result":"batch"}}]"#))
+            .await;
+        server.result(id, "\"single\"").await;
+        assert!(reply.await.expect("no panic").json().await.contains("single"));
+        assert_eq!(bridge.faults(Fault::NotJsonRpc), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_the_server_is_taken_apart() {
+    let (bridge, mut server) = session("2025-03-26").await;
+    let replies = [1, 2].map(|id| Bench::default().post(&bridge, call(id)));
+    let (first, _) = server.request().await;
+    let (second, _) = server.request().await;
+    let answer = |id: u64| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
+    server.write(&format!("[{},{}]", answer(second), answer(first))).await;
+    for (n, reply) in replies.into_iter().enumerate() {
+        assert_eq!(reply.await.expect("no panic").json().await, answer(n as u64 + 1));
+    }
+}
