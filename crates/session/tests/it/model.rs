@@ -348,6 +348,7 @@ impl Run {
             stats,
             Stats {
                 live,
+                dormant: 0,
                 starting,
                 stopping
             }
