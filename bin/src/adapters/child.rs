@@ -4,7 +4,7 @@
 //! output: the bridge answers whatever waits. So either end takes the other with it, and the backend is done when the
 //! child is gone.
 
-use std::{ffi::OsString, sync::Arc};
+use std::{ffi::OsString, sync::Arc, time::SystemTime};
 
 use bridge::{Bridge, ConnectError, ServerEnded};
 use bytes::Bytes;
@@ -47,6 +47,8 @@ struct ChildBackend {
     child: Child,
     bridge: Bridge,
     tag: Arc<str>,
+    /// When the token that the child was given expires.
+    expires_at: SystemTime,
 }
 
 /// A child has its streams when it starts; whoever gets this asked twice.
@@ -84,6 +86,7 @@ impl ChildSpawner {
             child,
             bridge,
             tag: order.tag,
+            expires_at: credential.expires_at,
         });
         self.ties.spawn(tie(Arc::clone(&backend)));
         Ok(backend)
@@ -136,6 +139,15 @@ impl Backend for ChildBackend {
             // Both at once: the stop is asked for even if the bridge should take its time.
             tokio::join!(self.bridge.close(), self.child.stop());
         })
+    }
+
+    fn is_gone(&self) -> bool {
+        // The end of its output comes before the end of the child.
+        self.bridge.done().is_cancelled()
+    }
+
+    fn expires_at(&self) -> Option<SystemTime> {
+        Some(self.expires_at)
     }
 
     fn snapshot(&self) -> Option<Snapshot> {

@@ -1,7 +1,7 @@
 //! The durable records, written behind.
 //!
 //! No exchange waits for the store: a session that has changed is put on a list, once, and one task writes what is on the list
-//! every [`Config::write_behind`](crate::Config::write_behind). So a crash of the process loses at most what happened in the
+//! [`Config::write_behind`](crate::Config::write_behind) after the first entry. So a crash of the process loses at most what happened in the
 //! time of that and one write; an orderly stop loses nothing. A batch that the store refused is kept, a later change of
 //! the same session taking the place of an earlier one, and tried again.
 
@@ -11,7 +11,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 
 use crate::{
     id::Key,
@@ -33,6 +36,8 @@ const LAST_ATTEMPTS: usize = 3;
 pub(crate) struct Journal {
     records: Option<Arc<dyn Records>>,
     pending: Mutex<Pending>,
+    /// Told when something is pending.
+    filled: Notify,
 }
 
 /// The sessions that have changed and those that have ended since the last batch.
@@ -53,6 +58,7 @@ impl Journal {
         Self {
             records,
             pending: Mutex::default(),
+            filled: Notify::new(),
         }
     }
 
@@ -60,6 +66,7 @@ impl Journal {
     pub(crate) fn remove(&self, key: Key) {
         if self.records.is_some() {
             self.pending().ended.push(key);
+            self.filled.notify_one();
         }
     }
 
@@ -85,12 +92,13 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut batch = Batch::default();
     let every = shared.config.write_behind.max(Duration::from_millis(1));
     while !shared.closing.is_cancelled() {
-        tokio::select! {
-            biased;
-            () = shared.closing.cancelled() => {}
-            () = sleep(every) => {}
-        }
-        if !shared.closing.is_cancelled() {
+        let due = async {
+            if batch.0.is_empty() {
+                shared.journal.filled.notified().await;
+            }
+            sleep(every).await;
+        };
+        if shared.closing.run_until_cancelled(due).await.is_some() {
             batch.extend(shared.gather(false));
             batch.write(records.as_ref()).await;
         }
@@ -116,6 +124,7 @@ impl Shared {
             && !session.dirty.swap(true, Ordering::AcqRel)
         {
             self.journal.pending().dirty.push(session.key);
+            self.journal.filled.notify_one();
         }
     }
 

@@ -5,4 +5,7 @@ mod endings;
 mod fakes;
 mod model;
 mod opening;
+mod revival;
+mod rotation;
 mod routing;
+mod world;
