@@ -23,6 +23,16 @@ impl Bed {
 
     /// A bed with another MCP server, and settings of the broker by their dotted keys.
     pub(crate) async fn with_child(child: ChildCommand, settings: &[(&str, &str)]) -> Self {
+        Self::start(child, settings, false).await
+    }
+
+    /// A bed whose broker can be restarted without a connection being refused.
+    pub(crate) async fn with_kept_socket(settings: &[(&str, &str)]) -> Self {
+        let child = ChildCommand::fake_forgejo_mcp(&programs().fake_forgejo_mcp).with_test_tools();
+        Self::start(child, settings, true).await
+    }
+
+    async fn start(child: ChildCommand, settings: &[(&str, &str)], keep_socket: bool) -> Self {
         let port = free_port();
         let forgejo = FakeForgejo::start(Options::for_redirect(&redirect_uri(port)))
             .await
@@ -31,7 +41,12 @@ impl Bed {
             .iter()
             .map(|&(key, value)| (key.to_owned(), value.to_owned()))
             .collect();
-        let options = BrokerOptions { port, child, settings };
+        let options = BrokerOptions {
+            port,
+            child,
+            settings,
+            keep_socket,
+        };
         let broker = BrokerProcess::start(&programs().broker, &forgejo, options)
             .await
             .unwrap();

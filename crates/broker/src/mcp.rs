@@ -22,9 +22,6 @@ use crate::{
 pub(crate) async fn serve(face: &Face, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
     let (mut parts, incoming) = request.into_parts();
     face.admission.check_origin(&parts.headers)?;
-    if face.draining.is_cancelled() {
-        return Err(Refusal::Draining);
-    }
     if let Err(challenge) = face.authority.authenticate(&mut parts).await {
         return Ok(challenge);
     }

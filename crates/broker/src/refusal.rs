@@ -34,8 +34,6 @@ pub(crate) enum Refusal {
     BrokenBody,
     /// There is nothing here.
     NotFound,
-    /// The broker shuts down.
-    Draining,
     /// The exchange panicked.
     Panicked,
 }
@@ -73,7 +71,6 @@ impl Refusal {
         let extra = match self {
             Self::McpMethod => Some((header::ALLOW, "GET, POST, DELETE")),
             Self::PageMethod => Some((header::ALLOW, "GET, HEAD")),
-            Self::Draining => Some((header::RETRY_AFTER, "5")),
             // What is left of the body would be taken for the next request.
             Self::TooLarge | Self::TooSlow | Self::BrokenBody => Some((header::CONNECTION, "close")),
             Self::BadHost
@@ -110,7 +107,6 @@ impl Refusal {
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "The body took too long"),
             Self::BrokenBody => (StatusCode::BAD_REQUEST, "The body broke off"),
             Self::NotFound => (StatusCode::NOT_FOUND, "Not found"),
-            Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "The service stops: try again later"),
             Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
         }
     }
@@ -128,7 +124,6 @@ impl Refusal {
             Self::TooSlow => "body over its time",
             Self::BrokenBody => "body broke off",
             Self::NotFound => "no such path",
-            Self::Draining => "draining",
             Self::Panicked => "the exchange panicked",
         }
     }
