@@ -7,6 +7,8 @@ mod answers;
 #[cfg(test)]
 mod bed;
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod interop;

@@ -144,7 +144,12 @@ impl Shared {
             (std::mem::take(&mut pending.dirty), std::mem::take(&mut pending.ended))
         };
         let mut changes: Vec<Change> = Vec::with_capacity(dirty.len() + ended.len());
-        for session in dirty.iter().filter_map(|key| self.table.get(key)) {
+        let sessions = if closing {
+            self.table.select(|_| true)
+        } else {
+            dirty.iter().filter_map(|key| self.table.get(key)).collect()
+        };
+        for session in sessions {
             session.dirty.store(false, Ordering::Release);
             changes.extend(self.change(&session, closing));
         }

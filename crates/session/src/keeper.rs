@@ -109,7 +109,12 @@ pub(crate) fn sit_down(
     }
     session.woken.notify_waiters();
     shared.plan_rotation(session, &seat);
-    shared.plan_look(session, Instant::now() + shared.config.idle_timeout);
+    // Counted from the last exchange: to be moved to a fresh backend is no activity.
+    let last_activity = session.inner().life.last_activity();
+    shared.plan_look(
+        session,
+        last_activity.unwrap_or_else(Instant::now) + shared.config.idle_timeout,
+    );
     Some(seat)
 }
 

@@ -257,7 +257,8 @@ impl Shared {
     /// A session has gone to sleep: nothing of it is to be rotated, and one day it ends.
     pub(crate) fn plan_sleep(&self, session: &Session) {
         self.rotations().cancel(&session.key);
-        self.plan_look(session, Instant::now() + self.config.retain);
+        let last_activity = session.inner().life.last_activity();
+        self.plan_look(session, last_activity.unwrap_or_else(Instant::now) + self.config.retain);
     }
 
     /// Ends what is wanted, and tells what that was.

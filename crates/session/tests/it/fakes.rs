@@ -119,12 +119,11 @@ impl ScriptedSpawner {
         Arc::clone(&lock(&self.orders).last().expect("an order").tag)
     }
 
-    /// Which spawn waits first.
-    pub(crate) fn first_waiting(&self) -> Option<Arc<str>> {
-        lock(&self.waiting)
-            .iter()
-            .find(|w| !w.decide.is_closed())
-            .map(|w| Arc::clone(&w.tag))
+    /// The sessions that a spawn waits for, once for each spawn.
+    pub(crate) fn waiting(&self) -> Vec<Arc<str>> {
+        let mut waiting = lock(&self.waiting);
+        waiting.retain(|w| !w.decide.is_closed());
+        waiting.iter().map(|w| Arc::clone(&w.tag)).collect()
     }
 
     pub(crate) fn backend(&self, tag: &str) -> Arc<RecordingBackend> {

@@ -1,6 +1,7 @@
 //! The registry as an embedder sees it, on paused time and with backends that script and record.
 
 mod caps;
+mod durable_model;
 mod endings;
 mod fakes;
 mod model;

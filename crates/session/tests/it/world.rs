@@ -152,8 +152,15 @@ impl World {
         );
     }
 
-    pub(crate) fn backends(&self) -> Vec<Arc<RecordingBackend>> {
-        lock(&self.spawner.backends).clone()
+    /// The backends of a session that run and have not been told to stop.
+    pub(crate) fn serving(&self, tag: &str) -> Vec<Arc<RecordingBackend>> {
+        let backends = lock(&self.spawner.backends);
+        let of = backends
+            .iter()
+            .filter(|backend| &*backend.tag == tag && !backend.is_gone());
+        of.filter(|backend| backend.stops.load(Ordering::SeqCst) == 0)
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
@@ -183,6 +190,10 @@ pub(crate) fn user(name: &str) -> UserId {
 }
 
 impl Wallet {
+    pub(crate) fn expires_at(&self) -> SystemTime {
+        *lock(&self.expires_at)
+    }
+
     /// A sign-in has put a new credential here.
     pub(crate) fn replace(&self) {
         *lock(&self.expires_at) = self.clock.now() + LIFETIME;
