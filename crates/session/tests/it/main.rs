@@ -3,10 +3,13 @@
 mod caps;
 mod durable_model;
 mod endings;
+mod examples;
 mod fakes;
 mod model;
 mod opening;
+mod points;
 mod revival;
 mod rotation;
 mod routing;
+mod sqlite;
 mod world;
