@@ -34,6 +34,11 @@ enum Task {
         #[arg(long)]
         port: Option<u16>,
     },
+    /// What a part costs, in numbers: `session`
+    Bench {
+        /// The crate
+        part: String,
+    },
     /// The rules of the repository that no compiler checks
     Tidy,
     /// Print generated documents anew
@@ -45,6 +50,7 @@ fn main() -> ExitCode {
         Task::Test => test::run(),
         Task::Interop => interop::run().map(|_| ()),
         Task::Demo { once, port } => demo::run(once, port),
+        Task::Bench { part } => shell::run(shell::cargo().args(["bench", "--locked", "-p", &part])),
         Task::Tidy => tidy::run(),
         Task::Docs => docs::run(),
     };

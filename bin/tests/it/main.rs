@@ -16,3 +16,5 @@ mod interop;
 mod isolation;
 #[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod sessions;

@@ -30,6 +30,9 @@ use crate::{
 /// How often a fresh backend is made again because the handshake went on in the old one meanwhile.
 const ATTEMPTS: usize = 3;
 
+/// A session and the backend that it is to be moved from.
+type Seated = (Arc<Session>, Arc<Seat>);
+
 /// Lets another rotation of the session begin, also when this one's task panics.
 struct Turn<'a>(&'a Session);
 
@@ -52,7 +55,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 fn sweep(shared: &Arc<Shared>, now: Instant) {
     let due = shared.rotations().due(now);
-    let mut by_user: HashMap<UserId, Vec<(Arc<Session>, Arc<Seat>)>> = HashMap::new();
+    let mut by_user: HashMap<UserId, Vec<Seated>> = HashMap::new();
     for session in due.iter().filter_map(|key| shared.table.get(key)) {
         if let Some(seat) = session.seat() {
             by_user.entry(session.user.clone()).or_default().push((session, seat));
@@ -70,7 +73,7 @@ fn sweep(shared: &Arc<Shared>, now: Instant) {
 }
 
 /// Moves the sessions of one user.
-async fn rotate(shared: &Arc<Shared>, user: &UserId, sessions: Vec<(Arc<Session>, Arc<Seat>)>) {
+async fn rotate(shared: &Arc<Shared>, user: &UserId, sessions: Vec<Seated>) {
     let held: Vec<_> = sessions
         .iter()
         .filter_map(|(_, seat)| seat.expires)

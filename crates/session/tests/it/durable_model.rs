@@ -69,9 +69,12 @@ async fn random_schedules_lose_no_session_odd_seeds() {
     play_all(1).await;
 }
 
+#[expect(
+    clippy::print_stdout,
+    reason = "shown when the test fails: the seed names the schedule"
+)]
 async fn play_all(first: u64) {
     for seed in (first..SCHEDULES).step_by(2) {
-        // Shown when the test fails.
         println!("seed {seed}");
         Run::new(seed).await.play().await;
     }
@@ -223,7 +226,7 @@ impl Run {
         let Some(index) = self.choose(|row| row.id.is_some()) else {
             return;
         };
-        let ask = self.send(self.rows[index].who, self.rows[index].id.clone(), "ping");
+        let ask = self.send(self.rows[index].who, self.rows[index].id.as_deref(), "ping");
         self.rows[index].asks.push(ask);
     }
 
@@ -380,7 +383,7 @@ impl Run {
     }
 
     fn ask_last(&mut self, index: usize) {
-        let ask = self.send(self.rows[index].who, self.rows[index].id.clone(), "ping");
+        let ask = self.send(self.rows[index].who, self.rows[index].id.as_deref(), "ping");
         self.rows[index].asks.push(ask);
     }
 
@@ -447,8 +450,8 @@ impl Run {
         self.rows[index].state = State::Ended;
     }
 
-    fn send(&self, who: &'static str, id: Option<String>, method: &'static str) -> Answer {
-        let request = self.world.request(Method::POST, who, id.as_deref(), &rpc("7", method));
+    fn send(&self, who: &'static str, id: Option<&str>, method: &'static str) -> Answer {
+        let request = self.world.request(Method::POST, who, id, &rpc("7", method));
         let reg = Arc::clone(&self.world.reg);
         self.tasks.spawn(async move {
             let response = reg.serve(request).await;
