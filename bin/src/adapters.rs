@@ -4,4 +4,5 @@ pub mod authority;
 pub mod child;
 pub mod credentials;
 pub mod mcp;
+pub mod records;
 pub mod store;

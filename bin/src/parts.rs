@@ -84,6 +84,9 @@ pub(crate) fn session(config: &Config) -> session::Config {
         max_sessions_per_user: session.max_sessions_per_user,
         idle_timeout: session.idle_timeout,
         reap_interval: session.reap_interval,
+        retain: session.retain,
+        rotate_interval: session.rotate_interval,
+        refresh_lead: session.refresh_lead,
         start_timeout: config.child.start_timeout,
         stop_deadline: config.child.stop_grace + AFTER_GRACE,
         unknown_status: if session.unknown_status == 404 {

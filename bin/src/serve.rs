@@ -1,5 +1,6 @@
 //! Builds the parts, wires them, serves, and takes everything down in order.
 
+mod listener;
 mod signals;
 mod upkeep;
 
@@ -8,16 +9,17 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, Result};
 use broker::Broker;
 use oauth::{AuthorizationServer, forgejo::Forgejo, ports::SystemClock, seal::KeyFile, sqlite::SqliteStore};
-use session::Registry;
+use session::{Registry, sqlite::SqliteRecords};
 use supervisor::Supervisor;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::{
     adapters::{
         authority::OAuthAuthority,
         child::ChildSpawner,
-        mcp::{EndSessions, RegistryService},
+        mcp::{RegistryService, SessionEvents},
+        records::SessionSeal,
         store::StoreProbe,
     },
     build,
@@ -52,14 +54,14 @@ async fn serve(config: Config) -> Result<()> {
     let sealer = sealer.with_context(|| format!("the key {} cannot be used", config.store.key_file.display()))?;
     let forgejo = Forgejo::new(parts::forgejo(&config)?)?;
 
-    let endings = EndSessions::default();
+    let events = SessionEvents::default();
     let server = AuthorizationServer::with_events(
         parts::oauth(&config),
         Arc::new(store.clone()),
-        sealer,
+        sealer.clone(),
         Arc::new(forgejo),
         Arc::new(SystemClock),
-        Arc::new(endings.clone()),
+        Arc::new(events.clone()),
     )?;
     let supervisor = Arc::new(Supervisor::new(parts::supervisor(&config))?);
     let spawner = Arc::new(ChildSpawner::new(
@@ -67,11 +69,14 @@ async fn serve(config: Config) -> Result<()> {
         parts::program(&config),
         parts::bridge(&config),
     ));
-    let registry = Arc::new(Registry::new(
-        parts::session(&config),
-        Arc::<ChildSpawner>::clone(&spawner),
-    ));
-    endings.of(Arc::clone(&registry));
+    let records = SqliteRecords::from_pool(store.pool().clone(), Arc::new(SessionSeal(sealer))).await?;
+    let session = session::Parts {
+        records: Some(Arc::new(records)),
+        ..session::Parts::new(Arc::<ChildSpawner>::clone(&spawner))
+    };
+    let registry = Registry::open(parts::session(&config), session).await;
+    let registry = Arc::new(registry.context("the sessions of before cannot be loaded")?);
+    events.of(Arc::clone(&registry));
     let broker = Broker::new(
         parts::broker(&config)?,
         Arc::new(OAuthAuthority(server.clone())),
@@ -79,8 +84,7 @@ async fn serve(config: Config) -> Result<()> {
         vec![Arc::new(StoreProbe(server.clone()))],
     );
 
-    let listener = TcpListener::bind(config.server.listen).await;
-    let listener = listener.with_context(|| format!("{} cannot be listened on", config.server.listen))?;
+    let listener = listener::listener(config.server.listen).await?;
     tasks.spawn(shutdown.clone().run_until_cancelled_owned(upkeep::run(server.clone())));
     tracing::info!(
         url = %config.server.public_url,

@@ -10,6 +10,8 @@ mod programs;
 
 use std::{
     fmt::Write as _,
+    net::TcpListener,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -33,6 +35,8 @@ use crate::forgejo::FakeForgejo;
 
 /// Longer than any stop that the defaults allow.
 const LONGEST_STOP: Duration = Duration::from_secs(60);
+/// Passes the socket on standard input as systemd does (`sd_listen_fds`): as descriptor 3, with the process told by its id.
+const PASS_SOCKET: &str = r#"exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@""#;
 
 /// The event in the broker's log after which connections are accepted.
 const SERVING: &str = "serving";
@@ -46,6 +50,9 @@ pub struct BrokerOptions {
     pub child: ChildCommand,
     /// Further settings as environment overrides: dotted key and value.
     pub settings: Vec<(String, String)>,
+    /// Whether the listening socket is kept by the test and passed on at each start, as a service manager does, so that no
+    /// connection is refused while the broker restarts.
+    pub keep_socket: bool,
 }
 
 /// The MCP server behind each session.
@@ -65,6 +72,7 @@ pub struct BrokerProcess {
     program: PathBuf,
     options: BrokerOptions,
     directory: TempDir,
+    socket: Option<TcpListener>,
     process: Option<Child>,
     log: Log,
 }
@@ -109,10 +117,14 @@ impl BrokerProcess {
         let directory = TempDir::with_prefix("forgejo-mcp-broker-")?;
         std::fs::write(directory.path().join("broker.toml"), configuration(forgejo, &options)?)?;
         let log = Log::default();
+        let socket = options
+            .keep_socket
+            .then(|| TcpListener::bind(("127.0.0.1", options.port)));
         let mut broker = Self {
             program: program.to_owned(),
             options,
             directory,
+            socket: socket.transpose()?,
             process: None,
             log,
         };
@@ -136,11 +148,19 @@ impl BrokerProcess {
                 value.clone(),
             )
         });
-        let mut process = Command::new(&self.program)
+        let (mut command, stdin) = match &self.socket {
+            Some(socket) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", PASS_SOCKET]).arg(&self.program);
+                (shell, Stdio::from(OwnedFd::from(socket.try_clone()?)))
+            }
+            None => (Command::new(&self.program), Stdio::null()),
+        };
+        let mut process = command
             .args(["serve", "--config", "broker.toml"])
             .current_dir(self.directory.path())
             .envs(overrides)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()

@@ -135,6 +135,14 @@ impl Client {
         }
     }
 
+    /// The same, connecting anew for each request. A request on a connection that the server is just closing is lost by the
+    /// rules of HTTP (RFC 9112 section 9.3.1); on a new connection it is not.
+    #[must_use]
+    pub fn with_fresh_connections(mut self) -> Self {
+        self.http = plain::fresh_connections(TIMEOUT);
+        self
+    }
+
     /// The steps taken so far, in the order in which they ended.
     pub fn steps(&self) -> Vec<Step> {
         self.steps.all()

@@ -14,6 +14,19 @@ use rustls::{ClientConfig, RootCertStore, crypto::ring};
 ///
 /// Never: a TLS configuration of fixed parts always builds.
 pub fn client(timeout: Duration) -> reqwest::Client {
+    build(builder(timeout))
+}
+
+/// The same, but it keeps no connection for the next request.
+///
+/// # Panics
+///
+/// Never, as [`client`].
+pub fn fresh_connections(timeout: Duration) -> reqwest::Client {
+    build(builder(timeout).pool_max_idle_per_host(0))
+}
+
+fn builder(timeout: Duration) -> ClientBuilder {
     let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring serves the default protocol versions")
@@ -24,6 +37,10 @@ pub fn client(timeout: Duration) -> reqwest::Client {
         .redirect(Policy::none())
         .no_proxy()
         .timeout(timeout)
+}
+
+fn build(builder: ClientBuilder) -> reqwest::Client {
+    builder
         .build()
         .expect("a client with a ready TLS configuration has nothing left to fail on")
 }

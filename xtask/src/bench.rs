@@ -1,13 +1,32 @@
-//! Measures what a part costs. The report is printed, and kept under `target/bench`.
+//! Measures what a part costs. Each report is Markdown and is printed; that of the bridge is kept under `target/bench` too.
 
 use std::fs;
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 
 use crate::shell;
 
-/// The bridge, next to the bare pipe and a bare HTTP server.
-pub(crate) fn bridge() -> Result<()> {
+/// What can be measured.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Part {
+    /// Round trips through the bridge, next to the bare pipe and a bare HTTP server
+    Bridge,
+    /// Dispatch, memory, revival and rotation in the registry
+    Session,
+    /// The start of a child, next to a bare one
+    Supervisor,
+}
+
+pub(crate) fn run(part: Part) -> Result<()> {
+    match part {
+        Part::Bridge => bridge(),
+        Part::Session => shell::run(shell::cargo().args(["bench", "--locked", "--package", "session"])),
+        Part::Supervisor => shell::run(shell::cargo().args(["bench", "--locked", "--package", "supervisor"])),
+    }
+}
+
+fn bridge() -> Result<()> {
     let mut build = shell::cargo();
     build.args([
         "build",

@@ -48,7 +48,17 @@ async fn start(port: u16) -> Result<(FakeForgejo, BrokerProcess)> {
     let forgejo = FakeForgejo::start(Options::for_redirect(&redirect_uri(port))).await?;
     let child = ChildCommand::fake_forgejo_mcp(&programs.fake_forgejo_mcp);
     let settings = vec![("log.filter".to_owned(), "info".to_owned())];
-    let broker = BrokerProcess::start(&programs.broker, &forgejo, BrokerOptions { port, child, settings }).await?;
+    let broker = BrokerProcess::start(
+        &programs.broker,
+        &forgejo,
+        BrokerOptions {
+            port,
+            child,
+            settings,
+            keep_socket: false,
+        },
+    )
+    .await?;
     Ok((forgejo, broker))
 }
 

@@ -12,7 +12,7 @@ mod tidy;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "Development tasks of forgejo-mcp-broker")]
@@ -43,17 +43,12 @@ enum Task {
     Bench {
         /// The part
         #[arg(value_enum)]
-        part: Part,
+        part: bench::Part,
     },
     /// The rules of the repository that no compiler checks
     Tidy,
     /// Print generated documents anew
     Docs,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Part {
-    Bridge,
 }
 
 fn main() -> ExitCode {
@@ -62,7 +57,7 @@ fn main() -> ExitCode {
         Task::Interop => interop::run().map(|_| ()),
         Task::Conformance => conformance::run(),
         Task::Demo { once, port } => demo::run(once, port),
-        Task::Bench { part: Part::Bridge } => bench::bridge(),
+        Task::Bench { part } => bench::run(part),
         Task::Tidy => tidy::run(),
         Task::Docs => docs::run(),
     };

@@ -4,9 +4,9 @@
 //! output: the bridge answers whatever waits. So either end takes the other with it, and the backend is done when the
 //! child is gone.
 
-use std::{ffi::OsString, sync::Arc};
+use std::{ffi::OsString, sync::Arc, time::SystemTime};
 
-use bridge::{Bridge, ConnectError, ServerEnded};
+use bridge::{Bridge, ServerEnded};
 use bytes::Bytes;
 use http::{Request, Response};
 use secrecy::SecretString;
@@ -47,6 +47,8 @@ struct ChildBackend {
     child: Child,
     bridge: Bridge,
     tag: Arc<str>,
+    /// When the token that the child was given expires.
+    expires_at: SystemTime,
 }
 
 /// A child has its streams when it starts; whoever gets this asked twice.
@@ -82,14 +84,15 @@ impl ChildSpawner {
             .spawn(self.program.order(&credential.access_token, &order.tag));
         let child = child.await.map_err(not_started)?;
         let io = child.take_io().ok_or_else(|| SpawnError::Failed(NoStreams.into()))?;
-        let bridge = Bridge::connect(io, self.bridge.clone(), snapshot.as_ref())
-            .await
-            .map_err(not_connected)?;
+        // Without a snapshot there is nothing to wait for: the client's own `initialize` is the handshake.
+        let bridge = child.ready(Bridge::connect(io, self.bridge.clone(), snapshot.as_ref()));
+        let bridge = bridge.await.map_err(|error| SpawnError::Failed(error.into()))?;
 
         let backend = Arc::new(ChildBackend {
             child,
             bridge,
             tag: order.tag,
+            expires_at: credential.expires_at,
         });
         self.ties.spawn(tie(Arc::clone(&backend)));
         Ok(backend)
@@ -144,6 +147,15 @@ impl Backend for ChildBackend {
         })
     }
 
+    fn is_gone(&self) -> bool {
+        // The end of its output comes before the end of the child.
+        self.bridge.done().is_cancelled()
+    }
+
+    fn expires_at(&self) -> Option<SystemTime> {
+        Some(self.expires_at)
+    }
+
     fn snapshot(&self) -> Option<Snapshot> {
         self.bridge.snapshot().map(|snapshot| Snapshot(snapshot.to_bytes()))
     }
@@ -177,7 +189,7 @@ fn no_credential(error: CredentialError) -> SpawnError {
 fn not_started(error: supervisor::SpawnError) -> SpawnError {
     let passing = matches!(
         error,
-        supervisor::SpawnError::Exhausted(_) | supervisor::SpawnError::Stopping
+        supervisor::SpawnError::Exhausted(_) | supervisor::SpawnError::TooSlow(_) | supervisor::SpawnError::Stopping
     );
     let error: BoxError = error.into();
     if passing {
@@ -185,8 +197,4 @@ fn not_started(error: supervisor::SpawnError) -> SpawnError {
     } else {
         SpawnError::Failed(error)
     }
-}
-
-fn not_connected(error: ConnectError) -> SpawnError {
-    SpawnError::Failed(error.into())
 }

@@ -17,11 +17,11 @@ pub struct RegistryService {
     server: AuthorizationServer,
 }
 
-/// Ends the sessions of a grant as soon as the grant has ended.
+/// Ends the sessions of a grant as soon as the grant has ended, and moves those of a user who has signed in anew.
 ///
 /// The authorization server is built before the registry, whose callers come from it: so the registry comes later.
 #[derive(Clone, Debug, Default)]
-pub struct EndSessions {
+pub struct SessionEvents {
     /// Set once, while the parts are wired and before anything is served.
     registry: Arc<OnceLock<Arc<Registry>>>,
 }
@@ -47,16 +47,12 @@ impl McpService for RegistryService {
         })
     }
 
-    fn close(&self) {
-        self.registry.close();
-    }
-
     fn drain(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.registry.stop())
     }
 }
 
-impl EndSessions {
+impl SessionEvents {
     /// Names the registry. Only the first call counts.
     pub fn of(&self, registry: Arc<Registry>) {
         if self.registry.set(registry).is_err() {
@@ -65,7 +61,7 @@ impl EndSessions {
     }
 }
 
-impl GrantEvents for EndSessions {
+impl GrantEvents for SessionEvents {
     fn grant_ended(&self, grant: &str) {
         if let Some(registry) = self.registry.get() {
             // The call ends the sessions; the future would only wait for their children.
@@ -76,6 +72,12 @@ impl GrantEvents for EndSessions {
     fn user_ended(&self, user: i64) {
         if let Some(registry) = self.registry.get() {
             drop(registry.end_user(&user_id(user)));
+        }
+    }
+
+    fn user_signed_in(&self, user: i64) {
+        if let Some(registry) = self.registry.get() {
+            registry.rotate_user(&user_id(user));
         }
     }
 }

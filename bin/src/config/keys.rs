@@ -274,19 +274,20 @@ pub const KEYS: &[Key] = &[
         "session.max_sessions",
         Form::Count,
         "256",
-        "How many sessions there may be in all (then 503).",
+        "How many sessions there may be in all, sleeping ones included. A new one takes the place of the one that has slept for \
+         longest; if none sleeps: 503.",
     ),
     key(
         "session.max_sessions_per_user",
         Form::Count,
         "16",
-        "How many of them one user may have (then 429).",
+        "How many of them one user may have; then 429, in the same way.",
     ),
     key(
         "session.idle_timeout",
         Form::Duration,
         "\"15m\"",
-        "How long a session may be idle before its child is stopped.",
+        "How long a session may be idle before its child is stopped; the session itself is kept for `retain`.",
     ),
     key(
         "session.reap_interval",
@@ -298,20 +299,21 @@ pub const KEYS: &[Key] = &[
         "session.rotate_interval",
         Form::Duration,
         "\"1m\"",
-        "How often tokens that are about to expire are looked for. Read and checked; it takes effect once live sessions are rotated.",
+        "How often tokens that are about to expire are looked for.",
     ),
     key(
         "session.refresh_lead",
         Form::Duration,
         "\"5m\"",
-        "A Forgejo token that has less than this left is renewed before a child is given it.",
+        "A Forgejo token that has less than this left is renewed, and the sessions that use it move to fresh children with the \
+         new one; at half its life, if it lives for less than twice this.",
     ),
     key(
         "session.retain",
         Form::Duration,
         "\"24h\"",
-        "How long a session outlives its child. Read and checked; it takes effect once sessions are durable. Until then a \
-         session ends with its child.",
+        "How long a session outlives its last use. Without a child, because it was idle, has crashed, or the broker was restarted, \
+         the session sleeps, and the next request brings it a fresh one. `\"0s\"`: a session ends with its child.",
     ),
     key(
         "session.unknown_status",

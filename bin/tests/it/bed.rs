@@ -24,27 +24,33 @@ impl Bed {
     /// A bed with another MCP server, and settings of the broker by their dotted keys.
     pub(crate) async fn with_child(child: ChildCommand, settings: &[(&str, &str)]) -> Self {
         let port = free_port();
-        Self::start(port, port, child, settings).await
+        Self::start(port, options(port, child, settings)).await
+    }
+
+    /// A bed whose broker can be restarted without a connection being refused.
+    pub(crate) async fn with_kept_socket(settings: &[(&str, &str)]) -> Self {
+        let child = ChildCommand::fake_forgejo_mcp(&programs().fake_forgejo_mcp).with_test_tools();
+        let port = free_port();
+        let options = BrokerOptions {
+            keep_socket: true,
+            ..options(port, child, settings)
+        };
+        Self::start(port, options).await
     }
 
     /// A bed whose broker is reached through a forwarder, which cuts the streams that this tool answers with.
     pub(crate) async fn behind_forwarder(child: ChildCommand, cut: &str) -> (Self, Forwarder) {
         let (port, front) = (free_port(), free_port());
         let forwarder = Forwarder::start(front, port, Some(cut)).await.unwrap();
-        let bed = Self::start(port, front, child, &[("server.public_url", &public_url(front))]).await;
-        (bed, forwarder)
+        let options = options(port, child, &[("server.public_url", &public_url(front))]);
+        (Self::start(front, options).await, forwarder)
     }
 
-    /// Starts a broker on `port` that the world knows at `public`.
-    async fn start(port: u16, public: u16, child: ChildCommand, settings: &[(&str, &str)]) -> Self {
+    /// Starts a broker that the world knows at the port `public`.
+    async fn start(public: u16, options: BrokerOptions) -> Self {
         let forgejo = FakeForgejo::start(Options::for_redirect(&redirect_uri(public)))
             .await
             .unwrap();
-        let settings = settings
-            .iter()
-            .map(|&(key, value)| (key.to_owned(), value.to_owned()))
-            .collect();
-        let options = BrokerOptions { port, child, settings };
         let broker = BrokerProcess::start(&programs().broker, &forgejo, options)
             .await
             .unwrap();
@@ -71,6 +77,16 @@ impl Bed {
         let client = self.signed_in(login).await;
         open(&client).await;
         client
+    }
+}
+
+fn options(port: u16, child: ChildCommand, settings: &[(&str, &str)]) -> BrokerOptions {
+    let settings = settings.iter().map(|&(key, value)| (key.to_owned(), value.to_owned()));
+    BrokerOptions {
+        port,
+        child,
+        settings: settings.collect(),
+        keep_socket: false,
     }
 }
 

@@ -7,7 +7,7 @@ mod sdk;
 use testkit::broker::ChildCommand;
 use tokio::task::JoinSet;
 
-use self::sdk::{Run, SDKS, Sdk, everything};
+use self::sdk::{Run, SDKS, Sdk, everything, modules};
 use crate::bed::{Bed, login_in};
 
 const SESSIONS: usize = 3;
@@ -54,7 +54,7 @@ async fn all_sdks_and_both_users_at_once() {
 #[tokio::test]
 #[ignore = "needs Node and Python: cargo xtask interop"]
 async fn all_sdks_reach_a_server_that_is_not_ours() {
-    let bed = Bed::with_child(everything(), &[]).await;
+    let bed = of_modules(everything()).await;
     let mut runs = JoinSet::new();
     for sdk in SDKS {
         for login in ["alice", "bob"] {
@@ -78,7 +78,7 @@ async fn a_server_that_is_not_ours_gets_the_token_of_its_user_and_no_more() {
         env: vec![("A_TOKEN".into(), "{access_token}".into())],
         ..everything()
     };
-    let bed = Bed::with_child(child, &[]).await;
+    let bed = of_modules(child).await;
     let mut tokens = Vec::new();
     for login in ["alice", "bob"] {
         let outcome = Run::start(Sdk::TypescriptV2, &bed, login, "get-env", "{}", [2, 1])
@@ -105,6 +105,12 @@ async fn a_server_that_is_not_ours_gets_the_token_of_its_user_and_no_more() {
     };
     assert_eq!(of("alice").len(), 2);
     assert!(of("alice").iter().all(|token| !of("bob").contains(token)));
+}
+
+/// A bed with a server that is made of modules.
+async fn of_modules(child: ChildCommand) -> Bed {
+    let (key, modules) = modules();
+    Bed::with_child(child, &[(key, &modules)]).await
 }
 
 async fn acts_as_its_own_user(sdk: Sdk) {

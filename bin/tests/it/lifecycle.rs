@@ -103,8 +103,18 @@ async fn kill_9_of_a_child_answers_what_waits_and_disturbs_nobody() {
     assert!(response["error"]["message"].is_string(), "{response}");
 
     assert_eq!(login_of(&bob).await, "bob");
-    // Its session has ended with it: issued, and gone.
+    // The session goes on with the next child.
     assert_eq!(alice.session_id().unwrap(), session);
+    assert_eq!(login_of(&alice).await, "alice");
+    assert_eq!(bed.broker.children().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn with_nothing_retained_a_session_ends_with_its_child() {
+    let bed = Bed::new(&[("session.retain", "0s")]).await;
+    let alice = bed.in_session("alice").await;
+    bed.broker.children().unwrap()[0].kill().unwrap();
+    bed.broker.log().contains("session ended").await;
     let (answer, id) = alice.request("tools/list", json!({})).await.unwrap();
     assert_eq!(answer.status, 404);
     assert_eq!(answer.json()["id"], id);
@@ -112,7 +122,7 @@ async fn kill_9_of_a_child_answers_what_waits_and_disturbs_nobody() {
 }
 
 #[tokio::test]
-async fn tokens_outlive_a_restart_of_the_broker() {
+async fn tokens_and_sessions_outlive_a_restart_of_the_broker() {
     let mut bed = Bed::new(&[]).await;
     let client = bed.in_session("alice").await;
     bed.broker.terminate().await.unwrap();
@@ -122,10 +132,8 @@ async fn tokens_outlive_a_restart_of_the_broker() {
     let again = client.another_session();
     open(&again).await;
     assert_eq!(login_of(&again).await, "alice");
-    // Sessions are not kept: the broker does not know the id any more.
-    let (answer, id) = client.request("tools/list", json!({})).await.unwrap();
-    assert_eq!(answer.status, 410);
-    assert_eq!(answer.json()["id"], id);
+    // And so is the session: its client notices nothing.
+    assert_eq!(login_of(&client).await, "alice");
 
     client.refresh().await.unwrap();
     let renewed = client.another_session();
@@ -144,13 +152,13 @@ async fn tokens_outlive_a_broker_that_was_killed() {
 }
 
 #[tokio::test]
-async fn an_idle_session_ends_with_its_child() {
+async fn an_idle_session_sleeps_and_wakes() {
     let bed = Bed::new(&[("session.idle_timeout", "2s"), ("session.reap_interval", "100ms")]).await;
     let session = bed.in_session("alice").await;
     let children = bed.broker.children().unwrap();
     children[0].gone().await.unwrap();
-    let (answer, _) = session.request("tools/list", json!({})).await.unwrap();
-    assert_eq!(answer.status, 404);
+    assert_eq!(login_of(&session).await, "alice");
+    assert_eq!(bed.broker.children().unwrap().len(), 1);
 }
 
 type Call = (testkit::client::Answer, serde_json::Value, Client);

@@ -7,6 +7,8 @@ mod answers;
 #[cfg(test)]
 mod bed;
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod interop;
@@ -14,5 +16,6 @@ mod interop;
 mod isolation;
 #[cfg(test)]
 mod lifecycle;
+mod sessions;
 #[cfg(test)]
 mod streams;

@@ -17,12 +17,19 @@ use crate::{
 
 /// How long a peer may take to agree that an idle connection ends.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How long a connection that was accepted just before a drain has to begin its first request. Whoever connected then has been
+/// let in: to close on them would lose the request that is on its way.
+const FIRST: Duration = Duration::from_secs(1);
 /// How often a silent HTTP/2 peer is asked whether it is there, and how long it may take to say so.
 const PING: Duration = Duration::from_secs(20);
 
 /// How many exchanges a connection has, its own view of being busy.
 #[derive(Clone, Debug)]
-struct Activity(watch::Sender<usize>);
+struct Activity {
+    now: watch::Sender<usize>,
+    /// Cancelled when the first one begins.
+    begun: CancellationToken,
+}
 
 /// One exchange of a connection, until it is dropped.
 struct Busy(watch::Sender<usize>);
@@ -36,11 +43,13 @@ pub(crate) async fn run(stream: TcpStream, face: Arc<Face>, cut: CancellationTok
     let limits = face.config.limits.clone();
     let draining = face.draining.clone();
     let builder = builder(&limits, face.tasks.clone());
-    let activity = Activity(watch::Sender::new(0));
+    let activity = Activity::new();
     let begun = activity.clone();
+    // A drain waits for the first request, and that has a token of its own by the time this one goes.
+    let first = face.unfinished.token();
     let service = service_fn(move |request| {
-        let (face, busy) = (Arc::clone(&face), begun.begin());
-        async move { Ok::<_, Infallible>(exchange::handle(face, request, busy).await) }
+        let (face, busy, unfinished) = (Arc::clone(&face), begun.begin(), face.unfinished.token());
+        async move { Ok::<_, Infallible>(exchange::handle(face, request, busy, unfinished).await) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
 
@@ -49,6 +58,14 @@ pub(crate) async fn run(stream: TcpStream, face: Arc<Face>, cut: CancellationTok
         () = draining.cancelled() => false,
         () = activity.idle_for(limits.idle_timeout) => true,
     };
+    if !idle {
+        tokio::select! {
+            outcome = connection.as_mut() => return log(outcome),
+            () = activity.first() => {}
+            () = sleep(FIRST) => {}
+        }
+    }
+    drop(first);
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         outcome = connection => log(outcome),
@@ -83,14 +100,27 @@ fn log(outcome: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
 }
 
 impl Activity {
+    fn new() -> Self {
+        Self {
+            now: watch::Sender::new(0),
+            begun: CancellationToken::new(),
+        }
+    }
+
     fn begin(&self) -> Busy {
-        self.0.send_modify(|exchanges| *exchanges += 1);
-        Busy(self.0.clone())
+        self.now.send_modify(|exchanges| *exchanges += 1);
+        self.begun.cancel();
+        Busy(self.now.clone())
+    }
+
+    /// Returns once there has been an exchange.
+    async fn first(&self) {
+        self.begun.cancelled().await;
     }
 
     /// Returns once there has been no exchange for `time`.
     async fn idle_for(&self, time: Duration) {
-        let mut exchanges = self.0.subscribe();
+        let mut exchanges = self.now.subscribe();
         // The sender is `self`, so neither wait can fail.
         while exchanges.wait_for(|count| *count == 0).await.is_ok() {
             tokio::select! {
@@ -126,7 +156,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_idle_only_after_its_last_exchange() {
-        let activity = Activity(watch::Sender::new(0));
+        let activity = Activity::new();
         let limit = Duration::from_secs(60);
         let began = Instant::now();
         let (first, second) = (activity.begin(), activity.begin());

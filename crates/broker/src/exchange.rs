@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 use tokio_util::{
     sync::CancellationToken,
-    task::{AbortOnDropHandle, TaskTracker},
+    task::{AbortOnDropHandle, TaskTracker, task_tracker::TaskTrackerToken},
 };
 
 use crate::{
@@ -40,15 +40,21 @@ pub(crate) struct Face {
     pub(crate) tasks: TaskTracker,
 }
 
-/// Serves a request, whatever it is. `busy` is held until the body of the answer has been sent.
-pub(crate) async fn handle<G: Send + 'static>(face: Arc<Face>, request: Request<Incoming>, busy: G) -> Response<Body> {
+/// Serves a request, whatever it is. `busy` is held until the body of the answer has been sent, and so is the token that has
+/// a drain wait, unless the answer is a stream that only listens.
+pub(crate) async fn handle<G: Send + 'static>(
+    face: Arc<Face>,
+    request: Request<Incoming>,
+    busy: G,
+    unfinished: TaskTrackerToken,
+) -> Response<Body> {
     let began = Instant::now();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let (route, inner) = Route::of(&path, face.config.public_url.prefix());
     let target = route::with_path(request.uri(), inner);
     let listens = route == Route::Mcp && method == Method::GET;
-    let unfinished = (!listens).then(|| face.unfinished.token());
+    let unfinished = (!listens).then_some(unfinished);
 
     let exchange = answer(Arc::clone(&face), route, target, request);
     // Dropping the handle ends the task, so that it does not outlive the connection.

@@ -39,11 +39,7 @@ pub trait McpService: fmt::Debug + Send + Sync + 'static {
     /// Serves one exchange. The caller is in the extensions of the request, put there by the [`Authority`].
     fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>>;
 
-    /// Begins no exchange from now on: each that comes is answered with 503, `Retry-After` and the id of its request, which only
-    /// the service can read. What is under way goes on. Returns at once; idempotent.
-    fn close(&self);
-
-    /// Ends all sessions: no exchange is begun after the call, and open streams end. Returns when no backend is left.
+    /// Stops all sessions: no exchange is begun after the call, and open streams end. Returns when no backend is left.
     /// Idempotent.
     fn drain(&self) -> BoxFuture<'_, ()>;
 }

@@ -49,8 +49,8 @@ impl Broker {
 
     /// Serves `listener` until `shutdown` is cancelled, drains, and returns when no connection is left.
     ///
-    /// The drain, in order: nothing is accepted any more, `/readyz` says 503 and `/mcp` takes nothing new; exchanges in
-    /// flight finish, for at most [`Config::drain_deadline`]; [`McpService::drain`] ends the sessions, and with them the streams
+    /// The drain, in order: nothing is accepted any more and `/readyz` says 503; exchanges in flight finish, and so do the first
+    /// ones of connections that were accepted just before, for at most [`Config::drain_deadline`]; [`McpService::drain`] ends the sessions, and with them the streams
     /// that only listen; connections close. What is left [`Config::stop_deadline`] later is cut.
     ///
     /// Dropping the future cuts all connections.
@@ -84,7 +84,6 @@ impl Broker {
 
 async fn drain(face: &Face, cut: &CancellationToken) {
     let config = &face.config;
-    face.mcp.close();
     face.unfinished.close();
     if timeout(config.drain_deadline, face.unfinished.wait()).await.is_err() {
         tracing::warn!(

@@ -28,6 +28,9 @@ pub trait GrantEvents: fmt::Debug + Send + Sync + 'static {
 
     /// All grants of a user have ended: refused by Forgejo or by the allow-list.
     fn user_ended(&self, user: i64);
+
+    /// A user has signed in: whatever runs on the credential of before may move to the new one.
+    fn user_signed_in(&self, _user: i64) {}
 }
 
 /// The clock of the machine.

@@ -1,8 +1,8 @@
-//! Sealing of upstream tokens at rest, and keyed hashes.
+//! Sealing of upstream tokens and other records at rest, and keyed hashes.
 //!
 //! Threat model: someone has the database file (a backup, a stolen disk) but not the key. They must learn no upstream
 //! token, and must not be able to make the broker use a sealed token for another user: the associated data binds each
-//! sealed token to its user and its kind. Someone who can write both files is out of scope.
+//! sealed token to its user and its kind, and other records to their own kind and key. Someone who can write both files is out of scope.
 //!
 //! A sealed token is a format byte, the number of the key, a random nonce of 192 bits, and the XChaCha20-Poly1305
 //! ciphertext with its tag. Keys are numbered, so that a new key can be put in use while what the old one sealed can
@@ -10,7 +10,7 @@
 
 mod key_file;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use chacha20poly1305::{
     KeyInit as _, XChaCha20Poly1305, XNonce,
@@ -23,10 +23,11 @@ pub use key_file::{KeyFile, KeyFileError};
 
 use crate::secret;
 
-/// Seals and opens upstream tokens, and makes keyed hashes.
+/// Seals and opens upstream tokens and other records, and makes keyed hashes. Clones share their keys.
+#[derive(Clone)]
 pub struct Sealer {
     /// Never empty. The last one seals and hashes, all of them open.
-    keys: Vec<(u32, SecretBox<[u8; 32]>)>,
+    keys: Arc<[(u32, SecretBox<[u8; 32]>)]>,
 }
 
 /// Why something sealed could not be opened.
@@ -57,21 +58,41 @@ impl Sealer {
     /// A sealer with one key, number 1.
     pub fn with_key(key: [u8; 32]) -> Self {
         Self {
-            keys: vec![(1, SecretBox::new(Box::new(key)))],
+            keys: [(1, SecretBox::new(Box::new(key)))].into(),
         }
+    }
+
+    /// Seals a record that is not an account. It opens only for the same kind and key; the kind must be a constant of
+    /// whoever owns such records.
+    #[must_use]
+    pub fn seal_record(&self, kind: &'static str, key: &[u8], plain: &[u8]) -> Vec<u8> {
+        self.seal_bytes(plain, &record_data(kind, key))
+    }
+
+    /// Opens what [`Sealer::seal_record`] made.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; a later try fares no better.
+    pub fn open_record(&self, kind: &'static str, key: &[u8], sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+        self.open_bytes(sealed, &record_data(kind, key))
     }
 
     /// Seals a token for a record.
     pub(crate) fn seal(&self, token: &SecretString, binding: Binding) -> Vec<u8> {
+        self.seal_bytes(token.expose_secret().as_bytes(), &binding.associated_data())
+    }
+
+    fn seal_bytes(&self, plain: &[u8], associated_data: &[u8]) -> Vec<u8> {
         let (number, key) = self.current();
         let nonce: [u8; NONCE] = secret::random();
         let payload = Payload {
-            msg: token.expose_secret().as_bytes(),
-            aad: &binding.associated_data(),
+            msg: plain,
+            aad: associated_data,
         };
         let ciphertext = cipher(key)
             .encrypt(&XNonce::from(nonce), payload)
-            .expect("a token is far shorter than the 256 GiB that the cipher takes");
+            .expect("a record is far shorter than the 256 GiB that the cipher takes");
         let mut sealed = Vec::with_capacity(HEADER + ciphertext.len());
         sealed.push(FORMAT);
         sealed.extend_from_slice(&number.to_be_bytes());
@@ -86,6 +107,13 @@ impl Sealer {
     ///
     /// [`OpenError`]; a later try fares no better.
     pub(crate) fn open(&self, sealed: &[u8], binding: Binding) -> Result<SecretString, OpenError> {
+        let opened = self.open_bytes(sealed, &binding.associated_data())?;
+        String::from_utf8(opened)
+            .map(SecretString::from)
+            .map_err(|_| OpenError::Forged)
+    }
+
+    fn open_bytes(&self, sealed: &[u8], associated_data: &[u8]) -> Result<Vec<u8>, OpenError> {
         let (header, ciphertext) = sealed.split_at_checked(HEADER).ok_or(OpenError::Forged)?;
         let (format, rest) = header.split_first().ok_or(OpenError::Forged)?;
         let (number, nonce) = rest.split_first_chunk::<4>().ok_or(OpenError::Forged)?;
@@ -101,13 +129,10 @@ impl Sealer {
             .ok_or(OpenError::UnknownKey(number))?;
         let payload = Payload {
             msg: ciphertext,
-            aad: &binding.associated_data(),
+            aad: associated_data,
         };
-        let opened = cipher(key)
+        cipher(key)
             .decrypt(&XNonce::from(nonce), payload)
-            .map_err(|_| OpenError::Forged)?;
-        String::from_utf8(opened)
-            .map(SecretString::from)
             .map_err(|_| OpenError::Forged)
     }
 
@@ -145,6 +170,13 @@ impl Binding {
         };
         format!("forgejo-mcp-broker account {kind} {user}").into_bytes()
     }
+}
+
+/// What binds a record that is not an account. Its first word is that of no account.
+fn record_data(kind: &str, key: &[u8]) -> Vec<u8> {
+    let mut data = format!("forgejo-mcp-broker record {kind} ").into_bytes();
+    data.extend_from_slice(key);
+    data
 }
 
 fn cipher(key: &SecretBox<[u8; 32]>) -> XChaCha20Poly1305 {
@@ -189,10 +221,11 @@ mod tests {
         let old = Sealer::with_key([7; 32]);
         let sealed = old.seal(&token(), Binding::Refresh(1));
         let both = Sealer {
-            keys: vec![
+            keys: [
                 (1, SecretBox::new(Box::new([7; 32]))),
                 (2, SecretBox::new(Box::new([9; 32]))),
-            ],
+            ]
+            .into(),
         };
         assert_eq!(
             both.open(&sealed, Binding::Refresh(1)).unwrap().expose_secret(),
@@ -203,6 +236,17 @@ mod tests {
             old.open(&resealed, Binding::Refresh(1)).unwrap_err(),
             OpenError::UnknownKey(2)
         );
+    }
+
+    #[test]
+    fn a_record_opens_for_its_kind_and_key_only() {
+        let sealer = Sealer::with_key([7; 32]);
+        let sealed = sealer.seal_record("session", b"a", b"\xff plain");
+        assert_eq!(sealer.open_record("session", b"a", &sealed).unwrap(), b"\xff plain");
+        for (kind, key) in [("session", b"b"), ("other", b"a")] {
+            assert_eq!(sealer.open_record(kind, key, &sealed).unwrap_err(), OpenError::Forged);
+        }
+        assert_eq!(sealer.open(&sealed, Binding::Access(1)).unwrap_err(), OpenError::Forged);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use tokio_util::sync::DropGuard;
+
 use crate::ports::UserId;
 
 /// Counts the slots that are taken.
@@ -24,6 +26,15 @@ pub(crate) struct Caps {
 pub(crate) struct Slot {
     caps: Arc<Caps>,
     user: UserId,
+}
+
+/// What a session holds until it has ended and nothing is left of its backends: its slot, and the word that all is
+/// gone. The session and each of its keepers share it; the last one to let go gives the slot back, and then the word.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    // In this order: the word that all is gone comes when the slot is free.
+    _slot: Slot,
+    _gone: DropGuard,
 }
 
 /// Which cap is reached.
@@ -89,6 +100,15 @@ impl Drop for Slot {
                 counts.by_user.remove(&self.user);
             }
         }
+    }
+}
+
+impl Hold {
+    pub(crate) fn new(slot: Slot, gone: DropGuard) -> Arc<Self> {
+        Arc::new(Self {
+            _slot: slot,
+            _gone: gone,
+        })
     }
 }
 

@@ -6,16 +6,20 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::{
+    ending::Shut,
     id::Key,
+    listen,
     open::{self, MCP_SESSION_ID},
-    ports::{Body, Caller},
+    ports::{BackendGone, Body, Caller, Ending},
     refusal::{Refusal, whole},
     registry::Shared,
-    seat::{Pin, Session},
+    seat::Session,
     shallow::{self, Message},
-    table::{Found, Reason},
+    table::Found,
+    wake,
 };
 
 /// More than one session id was sent.
@@ -49,7 +53,7 @@ pub(crate) fn outward(mut request: Request<Bytes>) -> Request<Bytes> {
 }
 
 /// Holds `pin` for as long as the body is there: servers drop a body when it has ended or the client is gone.
-pub(crate) fn pinned(response: Response<Body>, pin: Pin) -> Response<Body> {
+pub(crate) fn pinned<P: Send + 'static>(response: Response<Body>, pin: P) -> Response<Body> {
     response.map(|body| {
         body.map_frame(move |frame| {
             let _held = &pin;
@@ -76,7 +80,8 @@ async fn route(shared: &Arc<Shared>, request: Request<Bytes>) -> Result<Response
         None => Err(Refusal::NoSessionId),
         Some(value) => {
             let session = find(shared, &caller, value)?;
-            within(shared, &session, request).await
+            let span = session.span.clone();
+            within(shared, &session, caller, request).instrument(span).await
         }
     }
 }
@@ -109,37 +114,52 @@ async fn without_session(
     open::open(shared, caller, request).await
 }
 
-async fn within(shared: &Shared, session: &Arc<Session>, request: Request<Bytes>) -> Result<Response<Body>, Refusal> {
+async fn within(
+    shared: &Arc<Shared>,
+    session: &Arc<Session>,
+    caller: Caller,
+    request: Request<Bytes>,
+) -> Result<Response<Body>, Refusal> {
+    session.credentials.get_or_init(|| caller.credentials);
     if request.method() == Method::DELETE {
-        shared.table.end(session, Reason::Deleted);
+        shared.end(session, Ending::Deleted, Shut::Whatever);
         let mut response = Response::new(whole(Bytes::new()));
         *response.status_mut() = StatusCode::NO_CONTENT;
         return Ok(response);
     }
     // A stream that only listens shows that the client is there, not that it will come back: it does not pin.
-    let pin = if request.method() == Method::GET {
-        if !session.life().touch(Instant::now()) {
+    if request.method() == Method::GET {
+        if !session.inner().life.touch(Instant::now()) {
             return Err(Refusal::Ended);
         }
-        None
-    } else {
-        Some(session.pin().ok_or(Refusal::Ended)?)
-    };
-    let seat = session.seat.load_full().ok_or(Refusal::Ended)?;
-    let mut response = seat.backend.serve(outward(request)).await;
-    // The id is on the answer to `initialize` alone: a later one that differs would be adopted by some clients.
+        shared.mark_dirty(session);
+        let Some(seat) = session.seat().filter(|seat| !seat.backend.is_gone()) else {
+            return listen::parked(shared, session);
+        };
+        let response = seat.backend.serve(outward(request)).await;
+        return Ok(listen::until_retired(without_id(response), &seat));
+    }
+    let pin = session.pin().ok_or(Refusal::Ended)?;
+    shared.mark_dirty(session);
+    let entered = wake::enter(shared, session).await?;
+    let response = without_id(entered.0.backend.serve(outward(request)).await);
+    if response.extensions().get::<BackendGone>().is_none() && entered.0.mark_answered() {
+        session.inner().streak.cleared();
+    }
+    Ok(pinned(response, (pin, entered)))
+}
+
+/// The id is on the answer to `initialize` alone: a later one that differs would be adopted by some clients.
+fn without_id(mut response: Response<Body>) -> Response<Body> {
     response.headers_mut().remove(MCP_SESSION_ID);
-    Ok(match pin {
-        Some(pin) => pinned(response, pin),
-        None => response,
-    })
+    response
 }
 
 fn find(shared: &Shared, caller: &Caller, value: &HeaderValue) -> Result<Arc<Session>, Refusal> {
     let unknown = Refusal::Unknown(shared.config.unknown_status);
     let key = Key::of_header(value).ok_or(unknown)?;
     match shared.table.find(&key) {
-        Found::Session(session) if session.caller.grant == caller.grant => Ok(session),
+        Found::Session(session) if session.grant == caller.grant => Ok(session),
         Found::Session(session) => {
             tracing::warn!(session = %session.tag, "a session was asked for with another grant");
             Err(Refusal::OtherGrant)

@@ -9,6 +9,8 @@ use std::{fmt, sync::Arc};
 use http::HeaderValue;
 use sha2::{Digest, Sha256};
 
+use crate::ports::RecordKey;
+
 /// The random bytes of an id: 192 bits.
 const ID_BYTES: usize = 24;
 /// How many characters an id has on the wire.
@@ -20,7 +22,7 @@ const TAG_BYTES: usize = 4;
 pub(crate) struct SessionId(String);
 
 /// What stands for a session id inside the registry.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key([u8; 32]);
 
 /// The operating system gave no random bytes.
@@ -58,6 +60,22 @@ impl Key {
     /// A short name for logs and for the user who is told which sessions fill a cap.
     pub(crate) fn tag(&self) -> Arc<str> {
         hex::encode(&self.0[..TAG_BYTES]).into()
+    }
+
+    /// The key as records have it.
+    pub(crate) fn record(&self) -> RecordKey {
+        RecordKey(self.0)
+    }
+
+    /// The key of a record.
+    pub(crate) fn of_record(key: RecordKey) -> Self {
+        Self(key.0)
+    }
+
+    /// One of `buckets` buckets. Hashes are spread evenly.
+    pub(crate) fn bucket(&self, buckets: usize) -> usize {
+        let [high, low, ..] = self.0;
+        usize::from(u16::from_be_bytes([high, low])) % buckets
     }
 
     fn of(id: &[u8]) -> Self {

@@ -1,19 +1,19 @@
-//! The keeper of a session: the one task that owns its slot and its backend's end.
+//! Keepers: one task for each backend that has a seat or had one, and owns the backend's end.
 //!
-//! A session's keeper starts the backend, watches it, and stops it once the session has ended, whoever ended it. Nobody
-//! else waits for the stop, so no client pays for it, and the slot is free only when nothing is left of the backend.
-//! A backend that dies by itself ends the session, but only if it is still the one in the seat.
+//! A keeper watches its backend and stops it once it has been replaced, put to sleep, or its session has ended. Nobody else
+//! waits for the stop, so no client pays for it; the session's slot is shared with its keepers, so it is free only when
+//! nothing is left of its backends. A backend that dies by itself changes the session only if it is still in the seat.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
-use tokio::{sync::oneshot, time::timeout};
+use tokio::time::{Instant, timeout};
+use tracing::Instrument;
 
 use crate::{
-    caps::Slot,
-    ports::{SpawnError, SpawnOrder},
+    ending::Shut,
+    ports::{Backend, Ending, Event, Snapshot, SpawnError, SpawnOrder},
     registry::Shared,
-    seat::{Seat, Session},
-    table::Reason,
+    seat::{Expiry, Seat, Session},
 };
 
 /// Why a session has no backend.
@@ -30,68 +30,155 @@ pub(crate) enum StartError {
     Ended,
 }
 
-/// Keeps a session from its first breath to the end of its backend.
-///
-/// The outcome of the start goes to `started`. If nobody waits for it any more, then whoever opened the session has
-/// ended it on leaving, and the keeper sees that.
-pub(crate) async fn keep(
-    shared: Arc<Shared>,
-    session: Arc<Session>,
-    slot: Slot,
-    started: oneshot::Sender<Result<Arc<Seat>, StartError>>,
-) {
-    // Locals go in reverse order: first the slot, then the word that all is gone, on a panic too.
-    let _gone = session.gone.clone().drop_guard();
-    let slot = slot;
-    match start(&shared, &session).await {
-        Ok(seat) => {
-            session.seat.store(Some(Arc::clone(&seat)));
-            let _ = started.send(Ok(seat));
-            watch(&shared, &session).await;
-            if let Some(seat) = session.seat.swap(None) {
-                seat.backend.stop().await;
-            }
-            tracing::debug!(session = %session.tag, "backend gone");
-        }
-        Err(error) => {
-            shared.table.end(&session, Reason::NotOpened);
-            // Before the answer: a client that is told of the failure may try again at once.
-            drop(slot);
-            let _ = started.send(Err(error));
-        }
-    }
+/// Where a fresh backend may sit down.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place<'a> {
+    /// On a session that has no backend.
+    Empty,
+    /// In the place of this one.
+    Of(&'a Arc<Seat>),
 }
 
-/// Starts the backend. What a spawner had begun when the session ended or the time was up is its own to clean up.
-async fn start(shared: &Shared, session: &Session) -> Result<Arc<Seat>, StartError> {
+/// Starts a backend. What a spawner had begun when the session ended or the time was up is its own to clean up.
+pub(crate) async fn start(
+    shared: &Shared,
+    session: &Session,
+    snapshot: Option<Snapshot>,
+) -> Result<Arc<dyn Backend>, StartError> {
+    let Some(caller) = session.caller() else {
+        return Err(StartError::Ended);
+    };
     let order = SpawnOrder {
-        caller: session.caller.clone(),
-        snapshot: None,
+        caller,
+        snapshot,
         tag: Arc::clone(&session.tag),
     };
-    tokio::select! {
+    let outcome = tokio::select! {
         biased;
-        () = session.ended.cancelled() => Err(StartError::Ended),
-        outcome = timeout(shared.config.start_timeout, shared.spawner.spawn(order)) => match outcome {
-            Ok(spawned) => Ok(Seat::new(spawned?)),
-            Err(_elapsed) => Err(StartError::TimedOut),
-        },
-    }
+        () = session.ended.cancelled() => return Err(StartError::Ended),
+        outcome = timeout(shared.config.start_timeout, shared.spawner.spawn(order)) => outcome,
+    };
+    let outcome = match outcome {
+        Ok(spawned) => spawned.map_err(StartError::Spawn),
+        Err(_elapsed) => Err(StartError::TimedOut),
+    };
+    let event = if outcome.is_ok() {
+        Event::Spawned
+    } else {
+        Event::SpawnFailed
+    };
+    shared.watcher.on(event);
+    outcome
 }
 
-/// Returns once the session has ended.
-async fn watch(shared: &Shared, session: &Session) {
-    while let Some(seat) = session.seat.load_full() {
-        tokio::select! {
-            biased;
-            () = session.ended.cancelled() => return,
-            () = seat.done.cancelled() => {
-                // A backend that was replaced may go without taking the session along.
-                if session.is_seated(&seat) {
-                    shared.table.end(session, Reason::BackendDied);
-                    return;
+/// Gives a backend its seat and its keeper; `None` if the session has ended or the place is taken. Then the backend is
+/// stopped by a keeper all the same.
+pub(crate) fn sit_down(
+    shared: &Arc<Shared>,
+    session: &Arc<Session>,
+    backend: Arc<dyn Backend>,
+    place: Place<'_>,
+) -> Option<Arc<Seat>> {
+    let expires = backend.expires_at().map(|wall| shared.expiry(wall));
+    let seat = Seat::new(backend, expires);
+    let (hold, taken) = {
+        let mut inner = session.inner();
+        let free = match (place, session.seat()) {
+            (Place::Empty, None) => true,
+            (Place::Of(expected), Some(seated)) => Arc::ptr_eq(expected, &seated),
+            (Place::Empty, Some(_)) | (Place::Of(_), None) => false,
+        };
+        let taken = free && inner.hold.is_some();
+        if taken {
+            session.put_seat(&mut inner, Some(Arc::clone(&seat)));
+        }
+        (inner.hold.clone(), taken)
+    };
+    if !taken {
+        seat.retired.cancel();
+    }
+    let (keeper, of) = (Arc::clone(shared), Arc::clone(session));
+    let kept = Arc::clone(&seat);
+    let keep = async move {
+        keep(&keeper, &of, &kept).await;
+        drop(hold);
+    };
+    shared.tasks.spawn(keep.instrument(session.span.clone()));
+    if !taken {
+        return None;
+    }
+    session.woken.notify_waiters();
+    shared.plan_rotation(session, &seat);
+    // Counted from the last exchange: to be moved to a fresh backend is no activity.
+    let last_activity = session.inner().life.last_activity();
+    shared.plan_look(
+        session,
+        last_activity.unwrap_or_else(Instant::now) + shared.config.idle_timeout,
+    );
+    Some(seat)
+}
+
+/// The backend in the seat is of no use any more: the session sleeps, or ends if nothing of it is retained. Nothing happens
+/// if another backend has the seat.
+pub(crate) fn lost(shared: &Shared, session: &Arc<Session>, seat: &Arc<Seat>) {
+    let snapshot = seat.backend.snapshot();
+    let answered = seat.answered.load(std::sync::atomic::Ordering::Relaxed);
+    let config = &shared.config;
+    {
+        let mut inner = session.inner();
+        if !session.is_seated(seat) {
+            return;
+        }
+        if !answered {
+            inner.streak.failed(Instant::now(), config.backoff, config.max_backoff);
+        }
+        if inner.life.is_live() && !config.retain.is_zero() && snapshot.is_some() {
+            inner.snapshot = snapshot;
+            session.put_seat(&mut inner, None);
+            drop(inner);
+            shared.watcher.on(Event::BackendDied);
+            tracing::info!(session = %session.tag, "the backend is gone, the session sleeps");
+            shared.mark_dirty(session);
+            shared.plan_sleep(session);
+            return;
+        }
+    }
+    shared.watcher.on(Event::BackendDied);
+    shared.end(session, Ending::BackendDied, Shut::Whatever);
+}
+
+/// Watches a backend and sees to its end.
+async fn keep(shared: &Arc<Shared>, session: &Arc<Session>, seat: &Arc<Seat>) {
+    tokio::select! {
+        biased;
+        () = session.ended.cancelled() => {}
+        () = seat.retired.cancelled() => {
+            // What is in flight on it may finish; what only listens has been sent away.
+            let grace = timeout(shared.config.rotate_grace, seat.empty());
+            tokio::select! {
+                biased;
+                () = session.ended.cancelled() => {}
+                () = seat.done.cancelled() => {}
+                over = grace => if over.is_err() {
+                    tracing::warn!(session = %session.tag, "exchanges are cut off: their backend was replaced long ago");
                 }
             }
+        }
+        () = seat.done.cancelled() => lost(shared, session, seat),
+    }
+    seat.backend.stop().await;
+    tracing::debug!(session = %session.tag, "backend gone");
+}
+
+impl Shared {
+    /// The end of a credential on the monotonic clock.
+    fn expiry(&self, wall: SystemTime) -> Expiry {
+        let left = wall.duration_since(self.clock.now()).unwrap_or_default();
+        // A time so far off that it cannot be added is no time at all.
+        const FAR: std::time::Duration = std::time::Duration::from_secs(10 * 365 * 24 * 3600);
+        Expiry {
+            at: Instant::now() + left.min(FAR),
+            wall,
         }
     }
 }

@@ -11,29 +11,47 @@
 //!
 //! What holds at any time:
 //!
-//! - A session has exactly one keeper task, which owns the session's slot and outlives its backend; however a session
-//!   ends, the backend is stopped by its keeper, and only then is the slot free again. So the caps bound the
-//!   backends that exist, not only those that are reachable.
+//! - A session outlives its backends. It sleeps when its backend is idle, has died or was left behind by a restart, and the
+//!   next request wakes it; a client notices nothing. With [`Config::retain`] zero it ends with its backend instead.
+//! - Each backend has exactly one keeper task, which owns its end; a session's slot is shared with its keepers. So the caps
+//!   bound the sessions that leave anything behind, not only those that are reachable.
+//! - A backend is replaced, put to sleep or given up under the lock of its session, and only if it is the one in the seat: whoever
+//!   watches an old one can do no harm. Exchanges that have entered a backend finish on it, up to a grace.
 //! - A session ends once. Whoever ends it takes it out of the table in the same call; from then on its id is ended.
-//! - A session id is never kept and never logged: the table is keyed by its SHA-256, and logs show a short tag of that.
+//! - A session id is never kept and never logged: table and records are keyed by its SHA-256, and logs show a short tag of that.
 //!
-//! Left out so far: rotation, revival of a session whose backend is gone, and requests without a handshake.
+//! The modules in reading order: `id`, `life`, `streak`, `agenda`, `caps`, `tombstones` (small machines and tables), `seat`, `table`
+//! (what there is), `registry`, `exchange`, `open`, `listen` (what clients do), `keeper`, `wake`, `ending`, `reaper`, `rotator` (how backends
+//! come and go), `journal`, `restore` (durable records), `sqlite` (the usual store of them, a feature).
+//!
+//! Left out: requests without a handshake (the era from 2026-07-28).
 
+mod agenda;
 mod caps;
 mod config;
+mod ending;
 mod exchange;
 mod id;
+mod journal;
 mod keeper;
 mod life;
+mod listen;
 mod open;
 pub mod ports;
 mod reaper;
 mod refusal;
 mod registry;
+mod restore;
+mod rotator;
 mod seat;
 mod shallow;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+mod streak;
 mod table;
+mod tombstones;
+mod wake;
 
 pub use config::{Config, UnknownStatus};
 pub use refusal::NeedsSignIn;
-pub use registry::{Registry, Stats};
+pub use registry::{Parts, Registry, Stats};

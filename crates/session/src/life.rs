@@ -1,12 +1,13 @@
 //! The life of a session, as a small state machine that takes the time as an argument.
 //!
 //! ```text
-//! Opening --go_live--> Live --end / end_if_idle--> Ended
-//!    `------------------end--------------------------^
+//! Opening --go_live--> Live --end--> Ended
+//!    `------------end-----------------^
 //! ```
 //!
 //! Whether a session may take an exchange and whether it is idle is decided in the same place, so that an exchange never
-//! begins on a session that the reaper has just taken: under one lock one of the two comes first.
+//! begins on a session that the reaper has just ended or put to sleep: under one lock one of the two comes first. Whether a
+//! live session has a backend is not its life's concern.
 
 use std::time::Duration;
 
@@ -102,12 +103,6 @@ impl Life {
         Some(was)
     }
 
-    /// Ends the session if nothing has happened on it for `timeout` and nothing is in flight.
-    pub(crate) fn end_if_idle(&mut self, now: Instant, timeout: Duration) -> Option<Was> {
-        let idle = self.idle(now)?;
-        (idle >= timeout).then(|| self.end()).flatten()
-    }
-
     /// For how long nothing has happened; `None` while an exchange is in flight, and while there is no client.
     pub(crate) fn idle(&self, now: Instant) -> Option<Duration> {
         match self {
@@ -119,6 +114,18 @@ impl Life {
         }
     }
 
+    /// When the last exchange began or ended; `None` while there is no client.
+    pub(crate) fn last_activity(&self) -> Option<Instant> {
+        match self {
+            Self::Live { last_activity, .. } => Some(*last_activity),
+            Self::Opening | Self::Ended => None,
+        }
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self, Self::Live { .. })
+    }
+
     pub(crate) fn is_opening(&self) -> bool {
         matches!(self, Self::Opening)
     }
@@ -128,7 +135,7 @@ impl Life {
 mod tests {
     use super::*;
 
-    const TIMEOUT: Duration = Duration::from_secs(10);
+    const TIME: Duration = Duration::from_secs(10);
 
     fn live(now: Instant) -> Life {
         let mut life = Life::Opening;
@@ -140,29 +147,21 @@ mod tests {
     fn an_exchange_pins_until_it_is_over() {
         let start = Instant::now();
         let mut life = live(start);
-        assert!(life.pin(start));
-        assert!(life.pin(start));
-        life.unpin(start + TIMEOUT);
-        assert_eq!(life.end_if_idle(start + TIMEOUT * 100, TIMEOUT), None);
-        life.unpin(start + TIMEOUT * 100);
-        assert_eq!(
-            life.end_if_idle(start + TIMEOUT * 101 - Duration::from_millis(1), TIMEOUT),
-            None
-        );
-        assert_eq!(life.end_if_idle(start + TIMEOUT * 101, TIMEOUT), Some(Was::Live));
-        assert!(
-            !life.pin(start + TIMEOUT * 101),
-            "what has been reaped takes no exchange"
-        );
+        assert!(life.pin(start) && life.pin(start));
+        assert_eq!(life.idle(start + TIME), None);
+        life.unpin(start + TIME);
+        assert_eq!(life.idle(start + TIME), None, "one is still there");
+        life.unpin(start + TIME);
+        assert_eq!(life.idle(start + TIME * 2), Some(TIME));
     }
 
     #[test]
-    fn activity_puts_the_reaper_off_without_pinning() {
+    fn activity_counts_without_pinning() {
         let start = Instant::now();
         let mut life = live(start);
-        assert!(life.touch(start + TIMEOUT / 2));
-        assert_eq!(life.end_if_idle(start + TIMEOUT, TIMEOUT), None);
-        assert_eq!(life.end_if_idle(start + TIMEOUT * 3 / 2, TIMEOUT), Some(Was::Live));
+        assert!(life.touch(start + TIME));
+        assert_eq!(life.idle(start + TIME * 3), Some(TIME * 2));
+        assert_eq!(life.last_activity(), Some(start + TIME));
     }
 
     #[test]
@@ -174,7 +173,7 @@ mod tests {
         life.unpin(now);
         assert_eq!(life.end(), None);
         assert!(!life.go_live(now) && !life.touch(now) && !life.pin(now));
-        assert_eq!(life.end_if_idle(now + TIMEOUT, TIMEOUT), None);
+        assert_eq!(life.idle(now + TIME), None);
     }
 
     #[test]
@@ -182,7 +181,7 @@ mod tests {
         let now = Instant::now();
         let mut life = Life::Opening;
         assert!(!life.pin(now) && !life.touch(now));
-        assert_eq!(life.end_if_idle(now + TIMEOUT * 100, TIMEOUT), None);
+        assert_eq!(life.idle(now + TIME), None);
         assert_eq!(life.end(), Some(Was::Opening));
     }
 }

@@ -8,22 +8,22 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
 
 use crate::{
-    caps::{Full, Slot},
+    caps::{Full, Hold, Slot},
+    ending::Shut,
     exchange,
     id::SessionId,
-    keeper::{self, StartError},
-    ports::{BackendGone, Body, Caller, SpawnError, UserId},
+    keeper::{self, Place, StartError},
+    life::Life,
+    ports::{BackendGone, Body, Caller, Ending, Event, SpawnError, UserId},
     refusal::{Holder, Refusal, whole},
     registry::Shared,
-    seat::{Pin, Session},
+    seat::{Pin, Seat, Session},
     shallow,
-    table::Reason,
+    wake::describe,
 };
 
 /// The header that names a session (MCP 2025-11-25, transports, "Session Management").
@@ -54,38 +54,26 @@ pub(crate) async fn open(
         tracing::error!(%error, "no session can be opened");
         Refusal::Internal
     })?;
-    let session = Arc::new(Session::new(id.key(), caller, Instant::now()));
+    let session = Arc::new(Session::new(id.key(), caller.grant, caller.user, Life::Opening, begun));
+    let known = session.credentials.set(caller.credentials);
+    debug_assert!(known.is_ok(), "a fresh session has no credentials");
+    session.inner().hold = Some(Hold::new(slot, session.gone.clone().drop_guard()));
     shared
         .table
         .insert(Arc::clone(&session))
         .map_err(|_closed| Refusal::Stopping)?;
+    let span = session.span.clone();
     let opening = Opening { shared, session };
-
-    let seat = {
-        let (started, outcome) = oneshot::channel();
-        let keeper = keeper::keep(Arc::clone(shared), Arc::clone(&opening.session), slot, started);
-        shared.tasks.spawn(keeper);
-        // A keeper that panicked has dropped its end; the session ends with `opening`.
-        let outcome = outcome.await.unwrap_or(Err(StartError::Ended));
-        outcome.map_err(|error| opening.refusal(&error))?
-    };
-
-    // Spawn and handshake share one limit: a server that never talks has not started.
-    let answer = timeout_at(
-        begun + shared.config.start_timeout,
-        seat.backend.serve(exchange::outward(request)),
-    );
-    let Ok(response) = answer.await else {
-        return Err(opening.refusal(&StartError::TimedOut));
-    };
-    match judge(response).await {
-        Judged::Open(mut response) => {
-            let pin = opening.go_live()?;
+    let handshake = opening.shake_hands(shared, request, begun);
+    match handshake.instrument(span).await? {
+        (Judged::Open(mut response), seat) => {
+            let pin = opening.go_live(&seat)?;
             response.headers_mut().insert(MCP_SESSION_ID, id.into_header());
+            shared.watcher.on(Event::Opened);
             Ok(exchange::pinned(response, pin))
         }
-        Judged::Refused(response) => Ok(response),
-        Judged::Broken => Err(opening.refusal(&StartError::Ended)),
+        (Judged::Refused(response), _) => Ok(response),
+        (Judged::Broken, _) => Err(opening.refusal(&StartError::Ended)),
     }
 }
 
@@ -141,12 +129,19 @@ fn is_stream(response: &Response<Body>) -> bool {
 
 fn take_slot(shared: &Shared, user: &UserId) -> Result<Slot, Refusal> {
     let config = &shared.config;
-    shared.caps.take(user).map_err(|full| match full {
+    let full = loop {
+        match shared.caps.take(user) {
+            Ok(slot) => return Ok(slot),
+            Err(full) if displace(shared, full, user) => {}
+            Err(full) => break full,
+        }
+    };
+    Err(match full {
         Full::User => {
             let now = Instant::now();
-            let mut held = shared.table.select(|session| session.caller.user == *user);
+            let mut held = shared.table.select(|session| session.user == *user);
             held.sort_by_key(|session| session.opened);
-            let idle: Vec<_> = held.iter().map(|session| session.life().idle(now)).collect();
+            let idle: Vec<_> = held.iter().map(|session| session.inner().life.idle(now)).collect();
             // The idlest one is reaped first; if all are in use, nobody knows.
             let first = idle.iter().flatten().max();
             let wait = first.map_or(config.reap_interval, |idle| config.idle_timeout.saturating_sub(*idle));
@@ -171,6 +166,24 @@ fn take_slot(shared: &Shared, user: &UserId) -> Result<Slot, Refusal> {
     })
 }
 
+/// Ends the dormant session that has been idle for longest, so that its place is free; false if there is none.
+fn displace(shared: &Shared, full: Full, user: &UserId) -> bool {
+    let of_user = |session: &Session| full == Full::Total || session.user == *user;
+    let mut asleep: Vec<_> = shared
+        .table
+        .select(|session| of_user(session) && session.seat().is_none())
+        .into_iter()
+        .filter_map(|session| {
+            let last_activity = session.inner().life.last_activity()?;
+            Some((last_activity, session))
+        })
+        .collect();
+    asleep.sort_by_key(|(last_activity, _)| *last_activity);
+    asleep
+        .iter()
+        .any(|(_, session)| shared.end(session, Ending::Displaced, Shut::Dormant))
+}
+
 fn holder(session: &Session, idle: Option<Duration>, now: Instant) -> Holder {
     Holder {
         tag: session.tag.to_string(),
@@ -180,11 +193,35 @@ fn holder(session: &Session, idle: Option<Duration>, now: Instant) -> Holder {
 }
 
 impl Opening<'_> {
+    /// Starts the backend and has it answer the client's `initialize`. Both share one limit: a server that never talks has not
+    /// started.
+    async fn shake_hands(
+        &self,
+        shared: &Arc<Shared>,
+        request: Request<Bytes>,
+        begun: Instant,
+    ) -> Result<(Judged, Arc<Seat>), Refusal> {
+        let session = &self.session;
+        let started = keeper::start(shared, session, None).await;
+        let backend = started.map_err(|error| self.refusal(&error))?;
+        let seat = keeper::sit_down(shared, session, backend, Place::Empty);
+        let seat = seat.ok_or_else(|| self.refusal(&StartError::Ended))?;
+        let _entered = Arc::clone(&seat).enter();
+        let deadline = begun + shared.config.start_timeout;
+        match timeout_at(deadline, seat.backend.serve(exchange::outward(request))).await {
+            Ok(response) => Ok((judge(response).await, seat)),
+            Err(_elapsed) => Err(self.refusal(&StartError::TimedOut)),
+        }
+    }
+
     /// The session is the client's from now on, pinned by the answer that carries its id.
-    fn go_live(&self) -> Result<Pin, Refusal> {
-        self.session.life().go_live(Instant::now());
+    fn go_live(&self, seat: &Seat) -> Result<Pin, Refusal> {
+        seat.mark_answered();
+        self.session.inner().life.go_live(Instant::now());
         // Not if it was ended meanwhile: its backend died, its grant was ended, or the registry stops.
-        self.session.pin().ok_or_else(|| self.refusal(&StartError::Ended))
+        let pin = self.session.pin().ok_or_else(|| self.refusal(&StartError::Ended))?;
+        self.shared.mark_dirty(&self.session);
+        Ok(pin)
     }
 
     fn refusal(&self, error: &StartError) -> Refusal {
@@ -210,20 +247,8 @@ impl Opening<'_> {
 
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
-        if self.session.life().is_opening() {
-            self.shared.table.end(&self.session, Reason::NotOpened);
+        if self.session.inner().life.is_opening() {
+            self.shared.end(&self.session, Ending::NotOpened, Shut::Whatever);
         }
     }
-}
-
-/// An error with its causes, for the log.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -1,8 +1,11 @@
 //! What the registry needs from the outside, as traits that it owns.
 //!
 //! A [`Spawner`] makes a [`Backend`] for a session; [`Credentials`] say whose upstream token the backend
-//! holds and for how long. Nothing here knows of processes, JSON-RPC framing or OAuth: an embedder brings its own
+//! holds and for how long; [`Records`] keep what is left of a session without its backend. Nothing here knows of processes, JSON-RPC framing or OAuth: an embedder brings its own
 //! implementations. All traits are object-safe and are held as `Arc<dyn _>`.
+
+mod records;
+mod watcher;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::SystemTime};
 
@@ -11,6 +14,11 @@ use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    records::{Change, Record, RecordKey, Records, RecordsError, Seal},
+    watcher::{Clock, Ending, Event, NoWatcher, SystemClock, Watcher},
+};
 
 /// An owned future that can move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -41,8 +49,21 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Dropping the future does not take the order to stop back.
     fn stop(&self) -> BoxFuture<'_, ()>;
 
-    /// What a fresh backend must replay to stand in for this one; `None` before the handshake is complete.
+    /// Whether the server is of no use any more, though [`Backend::done`] may not have been told yet. The registry
+    /// gives no exchange to such a backend.
+    fn is_gone(&self) -> bool {
+        self.done().is_cancelled()
+    }
+
+    /// What a fresh backend must replay to stand in for this one; `None` before the handshake is complete. It can still be
+    /// asked for when the server is gone.
     fn snapshot(&self) -> Option<Snapshot>;
+
+    /// When the credential that the backend holds stops being good; `None` if it does not hold one, or one that lasts.
+    /// Asked once, when the backend takes its seat: the registry replaces it in time.
+    fn expires_at(&self) -> Option<SystemTime> {
+        None
+    }
 }
 
 /// Marks, in the extensions of a response, that the server was gone when it was made. So a backend that died at its

@@ -69,6 +69,10 @@ pub(crate) enum Refusal {
     SignIn,
     /// The backend did not start, or was gone before the session was open.
     NotStarted,
+    /// The session's backends keep ending, and the next one is not started yet.
+    KeepsEnding { retry_after: Duration },
+    /// Too many streams listen on a session that sleeps.
+    TooManyListeners,
     /// The registry itself is at fault.
     Internal,
 }
@@ -201,13 +205,25 @@ impl Refusal {
             ),
             Self::SignIn => (StatusCode::UNAUTHORIZED, SERVER_ERROR, "Sign in again"),
             Self::NotStarted => (StatusCode::BAD_GATEWAY, INTERNAL_ERROR, "The server did not start"),
+            Self::KeepsEnding { .. } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                INTERNAL_ERROR,
+                "The server of this session keeps ending: it is not started again for a while",
+            ),
+            Self::TooManyListeners => (
+                StatusCode::TOO_MANY_REQUESTS,
+                SERVER_ERROR,
+                "Too many streams listen on this session",
+            ),
         }
     }
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::UserCap { retry_after, .. } | Self::TotalCap { retry_after } => Some(*retry_after),
-            Self::Stopping | Self::Unavailable => Some(SOON),
+            Self::UserCap { retry_after, .. } | Self::TotalCap { retry_after } | Self::KeepsEnding { retry_after } => {
+                Some(*retry_after)
+            }
+            Self::Stopping | Self::Unavailable | Self::TooManyListeners => Some(SOON),
             Self::NoCaller
             | Self::NotJson
             | Self::Malformed

@@ -1,35 +1,59 @@
 //! The registry itself: what an embedder holds.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, Once, PoisonError},
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use tokio::time::timeout;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    agenda::Agenda,
     caps::Caps,
     config::Config,
+    ending::Shut,
     exchange,
-    ports::{Body, GrantId, Spawner, UserId},
-    reaper,
+    journal::{self, Journal},
+    ports::{Body, Clock, Ending, GrantId, NoWatcher, Records, RecordsError, Spawner, SystemClock, UserId, Watcher},
+    reaper, restore, rotator,
     seat::Session,
-    table::{Reason, Table},
+    table::Table,
 };
 
 /// The sessions of an MCP endpoint.
 ///
-/// Dropping it ends all sessions without waiting for their backends; [`Registry::stop`] waits.
+/// Dropping it ends all backends without waiting for them; [`Registry::stop`] waits.
 #[derive(Debug)]
 pub struct Registry {
     shared: Arc<Shared>,
 }
 
+/// What a registry is made of.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Makes backends.
+    pub spawner: Arc<dyn Spawner>,
+    /// Keeps sessions over restarts; without it they last as long as the registry.
+    pub records: Option<Arc<dyn Records>>,
+    /// Counts what happens.
+    pub watcher: Arc<dyn Watcher>,
+    /// Tells the time of records and credentials.
+    pub clock: Arc<dyn Clock>,
+}
+
 /// What the registry holds at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Sessions that a client can use.
+    /// Sessions that a client can use and that have a backend.
     pub live: usize,
+    /// Sessions that a client can use and that have no backend now.
+    pub dormant: usize,
     /// Sessions whose backend starts or has not yet answered the handshake.
     pub starting: usize,
     /// Sessions that have ended and whose backend is still being stopped. They count towards the caps.
@@ -41,32 +65,67 @@ pub struct Stats {
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) spawner: Arc<dyn Spawner>,
+    pub(crate) watcher: Arc<dyn Watcher>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) journal: Journal,
     pub(crate) table: Table,
     pub(crate) caps: Arc<Caps>,
-    /// The keepers and the reaper.
+    /// When the reaper looks at which session. Locked alone, and never for longer than a call of it.
+    looks: Mutex<Agenda>,
+    /// When the rotator does.
+    rotations: Mutex<Agenda>,
+    /// Tells the rotator not to wait for its next round.
+    pub(crate) rotate_now: Notify,
+    /// The keepers, revivals, rotations, and what comes round by itself.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when no new session is taken any more.
     pub(crate) closing: CancellationToken,
+    /// Cancelled when, on closing, all that is to be written has been gathered.
+    pub(crate) gathered: CancellationToken,
+    /// Passed by whoever closes first, while the others wait.
+    closed: Once,
+}
+
+impl Parts {
+    /// The least: a spawner, no durable records, the clock of the machine, and nobody who counts.
+    #[must_use]
+    pub fn new(spawner: Arc<dyn Spawner>) -> Self {
+        Self {
+            spawner,
+            records: None,
+            watcher: Arc::new(NoWatcher),
+            clock: Arc::new(SystemClock),
+        }
+    }
 }
 
 impl Registry {
-    /// Makes a registry and starts its reaper on the current runtime.
+    /// Makes a registry without durable records and starts its tasks on the current runtime.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
     #[must_use]
     pub fn new(config: Config, spawner: Arc<dyn Spawner>) -> Self {
-        let shared = Arc::new(Shared {
-            table: Table::new(config.tombstones),
-            caps: Caps::new(config.max_sessions, config.max_sessions_per_user),
-            tasks: TaskTracker::new(),
-            closing: CancellationToken::new(),
-            spawner,
-            config,
-        });
-        shared.tasks.spawn(reaper::run(Arc::clone(&shared)));
-        Self { shared }
+        let registry = Self::idle(config, Parts::new(spawner));
+        registry.begin();
+        registry
+    }
+
+    /// Makes a registry, with the sessions that its records hold, and starts its tasks on the current runtime. Those
+    /// sessions are dormant: the first request of each brings its backend back.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordsError`] if the records cannot be loaded.
+    pub async fn open(config: Config, parts: Parts) -> Result<Self, RecordsError> {
+        let records = parts.records.clone();
+        let registry = Self::idle(config, parts);
+        if let Some(records) = records {
+            restore::load(&registry.shared, records.as_ref()).await?;
+        }
+        registry.begin();
+        Ok(registry)
     }
 
     /// Serves one exchange at the MCP endpoint. A [`Caller`](crate::ports::Caller) has to be in the extensions of the
@@ -85,27 +144,30 @@ impl Registry {
     pub fn end_grant(&self, grant: &GrantId) -> impl Future<Output = ()> + Send + use<> {
         all_gone(
             self.shared
-                .end_where(Reason::Revoked, |session| session.caller.grant == *grant),
+                .end_where(Ending::Revoked, |session| session.grant == *grant),
         )
     }
 
     /// Ends the sessions of all of a user's grants, as [`Registry::end_grant`] does for one.
     pub fn end_user(&self, user: &UserId) -> impl Future<Output = ()> + Send + use<> {
-        all_gone(
-            self.shared
-                .end_where(Reason::Revoked, |session| session.caller.user == *user),
-        )
+        all_gone(self.shared.end_user(user))
     }
 
-    /// Refuses new exchanges from now on, each with 503 and the id of its request. What is under way goes on until
-    /// [`Registry::stop`]. Idempotent.
-    pub fn close(&self) {
-        self.shared.table.close();
+    /// Moves the sessions of a user that have a backend to fresh ones with the credential as it stands: for a user who has
+    /// signed in anew. Returns at once; backends whose credential never expires are left alone.
+    pub fn rotate_user(&self, user: &UserId) {
+        let now = Instant::now();
+        for session in self.shared.table.select(|session| session.user == *user) {
+            if session.seat().is_some_and(|seat| seat.expires.is_some()) {
+                self.shared.rotations().set(session.key, now);
+            }
+        }
+        self.shared.rotate_now.notify_one();
     }
 
-    /// Ends everything: new exchanges are refused (503), all backends are stopped in parallel. Returns when they are gone, or
-    /// after [`Config::stop_deadline`]. Idempotent, and safe from any number of callers; dropping the future does not take the
-    /// order back.
+    /// Stops everything: new exchanges are refused (503), all backends are stopped in parallel, and what the records do not
+    /// show yet is written. Returns when that is done, or after [`Config::stop_deadline`]. Idempotent, and safe from any number of
+    /// callers; dropping the future does not take the order back.
     pub async fn stop(&self) {
         self.shared.close();
         let deadline = self.shared.config.stop_deadline;
@@ -121,12 +183,49 @@ impl Registry {
         // The slots first: a session that ends in between is then counted as stopping, not lost.
         let taken = self.shared.caps.taken();
         let sessions = self.shared.table.select(|_| true);
-        let starting = sessions.iter().filter(|session| session.life().is_opening()).count();
-        Stats {
-            live: sessions.len() - starting,
-            starting,
+        let mut stats = Stats {
             stopping: taken.saturating_sub(sessions.len()),
+            ..Stats::default()
+        };
+        for session in &sessions {
+            if session.inner().life.is_opening() {
+                stats.starting += 1;
+            } else if session.seat().is_some() {
+                stats.live += 1;
+            } else {
+                stats.dormant += 1;
+            }
         }
+        stats
+    }
+
+    fn idle(config: Config, parts: Parts) -> Self {
+        let shared = Shared {
+            table: Table::new(config.tombstones),
+            caps: Caps::new(config.max_sessions, config.max_sessions_per_user),
+            journal: Journal::new(parts.records),
+            spawner: parts.spawner,
+            watcher: parts.watcher,
+            clock: parts.clock,
+            looks: Mutex::default(),
+            rotations: Mutex::default(),
+            rotate_now: Notify::new(),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            gathered: CancellationToken::new(),
+            closed: Once::new(),
+            config,
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    fn begin(&self) {
+        let shared = &self.shared;
+        shared.tasks.spawn(reaper::run(Arc::clone(shared)));
+        shared.tasks.spawn(rotator::run(Arc::clone(shared)));
+        shared.tasks.spawn(journal::run(Arc::clone(shared)));
     }
 }
 
@@ -137,20 +236,48 @@ impl Drop for Registry {
 }
 
 impl Shared {
+    /// Ends the sessions of all grants of a user.
+    pub(crate) fn end_user(&self, user: &UserId) -> Vec<Arc<Session>> {
+        self.end_where(Ending::Revoked, |session| session.user == *user)
+    }
+
+    pub(crate) fn looks(&self) -> MutexGuard<'_, Agenda> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn rotations(&self) -> MutexGuard<'_, Agenda> {
+        self.rotations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the reaper look at a session.
+    pub(crate) fn plan_look(&self, session: &Session, at: Instant) {
+        self.looks().set(session.key, at);
+    }
+
+    /// A session has gone to sleep: nothing of it is to be rotated, and one day it ends.
+    pub(crate) fn plan_sleep(&self, session: &Session) {
+        self.rotations().cancel(&session.key);
+        let last_activity = session.inner().life.last_activity();
+        self.plan_look(session, last_activity.unwrap_or_else(Instant::now) + self.config.retain);
+    }
+
     /// Ends what is wanted, and tells what that was.
-    fn end_where(&self, reason: Reason, wanted: impl Fn(&Session) -> bool) -> Vec<Arc<Session>> {
+    fn end_where(&self, why: Ending, wanted: impl Fn(&Session) -> bool) -> Vec<Arc<Session>> {
         let sessions = self.table.select(wanted);
         for session in &sessions {
-            self.table.end(session, reason);
+            self.end(session, why, Shut::Whatever);
         }
         sessions
     }
 
     /// Closes the intake first, so that nothing comes in behind the sessions that are ended.
     fn close(&self) {
-        self.table.close();
-        self.closing.cancel();
-        self.end_where(Reason::Stopping, |_| true);
+        self.closed.call_once(|| {
+            self.table.close();
+            self.closing.cancel();
+            self.gather_last();
+            self.end_where(Ending::Stopping, |_| true);
+        });
         self.tasks.close();
     }
 }

@@ -1,19 +1,29 @@
 //! One session as the registry keeps it, and the seat that its backend takes.
 //!
-//! The backend sits in a cell that readers load once per exchange, so that it can be replaced under them: whoever
-//! loaded the old one finishes on it. A [`Seat`] gives each backend an identity of its own, by which the one that
+//! The backend sits in a cell that readers load once per exchange, so that it can be replaced under them: whoever has
+//! entered the old one finishes on it. A [`Seat`] gives each backend an identity of its own, by which the one that
 //! watches a backend tells whether it is still the session's.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use arc_swap::ArcSwapOption;
-use tokio::time::Instant;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::{
+    caps::Hold,
     id::Key,
     life::Life,
-    ports::{Backend, Caller},
+    ports::{Backend, Caller, Credentials, GrantId, Snapshot, UserId},
+    streak::Streak,
+    wake::Flight,
 };
 
 /// A session: the record, and the cell for the backend that serves it now.
@@ -22,16 +32,50 @@ pub(crate) struct Session {
     pub(crate) key: Key,
     /// Names the session in logs.
     pub(crate) tag: Arc<str>,
-    pub(crate) caller: Caller,
+    pub(crate) grant: GrantId,
+    pub(crate) user: UserId,
+    /// Known once a request has come since the registry started.
+    pub(crate) credentials: OnceLock<Arc<dyn Credentials>>,
     pub(crate) opened: Instant,
-    /// Cancelled when the session ends; its keeper then stops the backend.
+    pub(crate) span: Span,
+    /// Cancelled when the session ends; its keepers then stop their backends.
     pub(crate) ended: CancellationToken,
-    /// Cancelled when the session has ended and nothing is left of its backend.
+    /// Cancelled when the session has ended and nothing is left of its backends.
     pub(crate) gone: CancellationToken,
-    /// Empty until the backend has started.
-    pub(crate) seat: ArcSwapOption<Seat>,
+    /// Told when a backend takes its seat on a session that slept.
+    pub(crate) woken: Notify,
+    /// Streams that listen while the session sleeps.
+    pub(crate) listeners: AtomicUsize,
+    /// Whether the session is on the list of those to be written.
+    pub(crate) dirty: AtomicBool,
+    /// Whether a fresh backend is being made to replace the one in the seat.
+    pub(crate) rotating: AtomicBool,
+    /// Empty until the backend has started, and while the session sleeps. Changed only under the lock of `inner`.
+    seat: ArcSwapOption<Seat>,
+    inner: Mutex<Inner>,
+}
+
+/// What changes together, under one lock.
+#[derive(Debug)]
+pub(crate) struct Inner {
     // Changes to `Ended` only together with the removal from the table, by `Table::end` and its kin.
-    life: Mutex<Life>,
+    pub(crate) life: Life,
+    /// There until the session ends.
+    pub(crate) hold: Option<Arc<Hold>>,
+    /// What the next backend has to replay; the latest that is known.
+    pub(crate) snapshot: Option<Snapshot>,
+    pub(crate) streak: Streak,
+    /// The revival under way.
+    pub(crate) flight: Option<watch::Receiver<Flight>>,
+    /// What the durable record says of the last activity; `None` before the first write.
+    pub(crate) written: Option<Written>,
+}
+
+/// What the durable record holds.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) snapshot: Option<Snapshot>,
+    pub(crate) last_activity: Instant,
 }
 
 /// A backend in its place. Two seats are the same only if they are the same allocation.
@@ -39,30 +83,76 @@ pub(crate) struct Session {
 pub(crate) struct Seat {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) done: CancellationToken,
+    /// Cancelled when the backend is no longer the session's.
+    pub(crate) retired: CancellationToken,
+    /// When its credential runs out.
+    pub(crate) expires: Option<Expiry>,
+    pub(crate) answered: AtomicBool,
+    /// No exchange enters once `open` is false.
+    use_: Mutex<Use>,
+    emptied: Notify,
 }
 
-/// Keeps a session from being reaped while an exchange is in flight.
+/// The end of a credential, on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expiry {
+    pub(crate) at: Instant,
+    pub(crate) wall: std::time::SystemTime,
+}
+
+#[derive(Debug)]
+struct Use {
+    open: bool,
+    exchanges: usize,
+}
+
+/// Keeps a session from being put to sleep while an exchange is in flight.
 #[derive(Debug)]
 pub(crate) struct Pin(Arc<Session>);
 
+/// An exchange on a backend: it is not stopped under the exchange, up to a grace.
+#[derive(Debug)]
+pub(crate) struct Entered(pub(crate) Arc<Seat>);
+
 impl Session {
-    pub(crate) fn new(key: Key, caller: Caller, now: Instant) -> Self {
+    pub(crate) fn new(key: Key, grant: GrantId, user: UserId, life: Life, now: Instant) -> Self {
+        let tag = key.tag();
+        let span = tracing::info_span!("session", session = %tag, user = %user.0, grant = %grant.0);
         Self {
             key,
-            tag: key.tag(),
-            caller,
+            tag,
+            grant,
+            user,
+            credentials: OnceLock::new(),
             opened: now,
+            span,
             ended: CancellationToken::new(),
             gone: CancellationToken::new(),
+            woken: Notify::new(),
+            listeners: AtomicUsize::new(0),
+            dirty: AtomicBool::new(false),
+            rotating: AtomicBool::new(false),
             seat: ArcSwapOption::empty(),
-            life: Mutex::new(Life::Opening),
+            inner: Mutex::new(Inner {
+                life,
+                hold: None,
+                snapshot: None,
+                streak: Streak::default(),
+                flight: None,
+                written: None,
+            }),
         }
     }
 
-    /// The life of the session, under its lock. Nothing else is locked while it is held.
-    pub(crate) fn life(&self) -> MutexGuard<'_, Life> {
-        // The state machine does not panic halfway through a change.
-        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What changes together, under its lock. While it is held nothing but the use of a seat is locked.
+    pub(crate) fn inner(&self) -> MutexGuard<'_, Inner> {
+        // No code of others runs while the lock is held.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The backend that serves the session now.
+    pub(crate) fn seat(&self) -> Option<Arc<Seat>> {
+        self.seat.load_full()
     }
 
     /// Whether `seat` is the one that serves the session now.
@@ -73,21 +163,96 @@ impl Session {
             .is_some_and(|current| Arc::ptr_eq(current, seat))
     }
 
+    /// Changes the seat and retires the one before. The lock is passed as proof that it is held.
+    pub(crate) fn put_seat(&self, _locked: &mut Inner, seat: Option<Arc<Seat>>) {
+        // In this order: who finds the old one closed finds the new one in the cell.
+        if let Some(before) = self.seat.swap(seat) {
+            before.retire();
+        }
+    }
+
+    /// Who the session belongs to, if a request has said so since the registry started.
+    pub(crate) fn caller(&self) -> Option<Caller> {
+        Some(Caller {
+            grant: self.grant.clone(),
+            user: self.user.clone(),
+            credentials: Arc::clone(self.credentials.get()?),
+        })
+    }
+
     /// Pins the session; `None` if it takes no exchanges.
     pub(crate) fn pin(self: &Arc<Self>) -> Option<Pin> {
-        self.life().pin(Instant::now()).then(|| Pin(Arc::clone(self)))
+        self.inner().life.pin(Instant::now()).then(|| Pin(Arc::clone(self)))
     }
 }
 
 impl Seat {
-    pub(crate) fn new(backend: Arc<dyn Backend>) -> Arc<Self> {
+    pub(crate) fn new(backend: Arc<dyn Backend>, expires: Option<Expiry>) -> Arc<Self> {
         let done = backend.done();
-        Arc::new(Self { backend, done })
+        Arc::new(Self {
+            backend,
+            done,
+            retired: CancellationToken::new(),
+            expires,
+            answered: AtomicBool::new(false),
+            use_: Mutex::new(Use {
+                open: true,
+                exchanges: 0,
+            }),
+            emptied: Notify::new(),
+        })
+    }
+
+    /// Begins an exchange; `None` if the backend is no longer the session's.
+    pub(crate) fn enter(self: Arc<Self>) -> Option<Entered> {
+        {
+            let mut used = self.used();
+            if !used.open {
+                return None;
+            }
+            used.exchanges += 1;
+        }
+        Some(Entered(self))
+    }
+
+    /// Returns when no exchange is left. To be called when no more can enter.
+    pub(crate) async fn empty(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.used().exchanges == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// An exchange has been answered by the backend. True for the first one.
+    pub(crate) fn mark_answered(&self) -> bool {
+        !self.answered.load(Ordering::Relaxed) && !self.answered.swap(true, Ordering::Relaxed)
+    }
+
+    fn retire(&self) {
+        self.used().open = false;
+        self.retired.cancel();
+    }
+
+    fn used(&self) -> MutexGuard<'_, Use> {
+        self.use_.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut used = self.0.used();
+        used.exchanges = used.exchanges.saturating_sub(1);
+        if used.exchanges == 0 {
+            self.0.emptied.notify_waiters();
+        }
     }
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.0.life().unpin(Instant::now());
+        self.0.inner().life.unpin(Instant::now());
     }
 }

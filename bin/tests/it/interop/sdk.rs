@@ -89,6 +89,14 @@ enum Event {
     Done,
 }
 
+/// What the reference server needs beside its script: a setting of the broker.
+pub(super) fn modules() -> (&'static str, String) {
+    (
+        "child.isolation.readable",
+        root().join("interop/typescript/node_modules").display().to_string(),
+    )
+}
+
 /// The reference server of the MCP project, over standard streams.
 pub(super) fn everything() -> ChildCommand {
     let script = root().join("interop/typescript/node_modules/@modelcontextprotocol/server-everything/dist/index.js");

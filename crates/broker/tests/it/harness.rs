@@ -277,10 +277,6 @@ impl McpService for ScriptedMcp {
         })
     }
 
-    fn close(&self) {
-        self.journal.note("close".to_owned());
-    }
-
     fn drain(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             self.journal.note("drain".into());

@@ -129,7 +129,7 @@ impl KeyFile {
                 what: "holds no key",
             });
         }
-        Ok(Sealer { keys })
+        Ok(Sealer { keys: keys.into() })
     }
 
     /// Makes the file appear whole or not at all, and never over one that is there.

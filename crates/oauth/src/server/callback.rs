@@ -185,6 +185,7 @@ async fn finish(
     for grant in displaced {
         accounts.events.grant_ended(&grant);
     }
+    accounts.events.user_signed_in(signed_in.user);
     Ok(code)
 }
 

@@ -68,6 +68,7 @@ async fn a_backend_that_is_being_stopped_still_counts() {
         reg.stats(),
         Stats {
             live: 0,
+            dormant: 0,
             starting: 0,
             stopping: 1
         }

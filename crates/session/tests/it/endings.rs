@@ -58,6 +58,7 @@ async fn a_dead_backend_takes_its_entry_along_and_answers_what_waits() {
         reg.stats(),
         Stats {
             live: 1,
+            dormant: 0,
             starting: 0,
             stopping: 0
         }

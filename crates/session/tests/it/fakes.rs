@@ -18,8 +18,8 @@ use secrecy::SecretString;
 use session::{
     Config, Registry,
     ports::{
-        Backend, Body, BoxError, BoxFuture, Caller, Credential, CredentialError, Credentials, GrantId, Snapshot,
-        SpawnError, SpawnOrder, Spawner, UserId,
+        Backend, BackendGone, Body, BoxError, BoxFuture, Caller, Credential, CredentialError, Credentials, GrantId,
+        Snapshot, SpawnError, SpawnOrder, Spawner, UserId,
     },
 };
 use tokio::sync::{oneshot, watch};
@@ -76,6 +76,9 @@ pub(crate) struct RecordingBackend {
     slow: Mutex<Vec<oneshot::Sender<()>>>,
     pub(crate) streams: Mutex<Vec<Sender<Bytes, BoxError>>>,
     running: Arc<Running>,
+    /// What it was told of the handshake, by its client or by a snapshot.
+    handshake: Mutex<String>,
+    expires_at: Option<SystemTime>,
 }
 
 impl ScriptedSpawner {
@@ -103,7 +106,7 @@ impl ScriptedSpawner {
         let mut waiting = lock(&self.waiting);
         let index = waiting
             .iter()
-            .position(|w| &*w.tag == tag)
+            .rposition(|w| &*w.tag == tag)
             .expect("a spawn of this tag");
         waiting.remove(index).decide.send(outcome).is_ok()
     }
@@ -116,16 +119,34 @@ impl ScriptedSpawner {
         Arc::clone(&lock(&self.orders).last().expect("an order").tag)
     }
 
+    /// The sessions that a spawn waits for, once for each spawn.
+    pub(crate) fn waiting(&self) -> Vec<Arc<str>> {
+        let mut waiting = lock(&self.waiting);
+        waiting.retain(|w| !w.decide.is_closed());
+        waiting.iter().map(|w| Arc::clone(&w.tag)).collect()
+    }
+
     pub(crate) fn backend(&self, tag: &str) -> Arc<RecordingBackend> {
         let backends = lock(&self.backends);
-        Arc::clone(backends.iter().find(|b| &*b.tag == tag).expect("a backend of this tag"))
+        Arc::clone(
+            backends
+                .iter()
+                .rfind(|b| &*b.tag == tag)
+                .expect("a backend of this tag"),
+        )
     }
 
     pub(crate) fn last(&self) -> Arc<RecordingBackend> {
         Arc::clone(lock(&self.backends).last().expect("a backend"))
     }
 
-    fn make(&self, tag: Arc<str>, outcome: Outcome) -> Result<Arc<dyn Backend>, SpawnError> {
+    fn make(
+        &self,
+        tag: Arc<str>,
+        outcome: Outcome,
+        snapshot: Option<Snapshot>,
+        expires_at: Option<SystemTime>,
+    ) -> Result<Arc<dyn Backend>, SpawnError> {
         let cause = || BoxError::from("SECRET-REASON");
         match outcome {
             Outcome::Credentials => return Err(SpawnError::Credentials(cause())),
@@ -144,6 +165,10 @@ impl ScriptedSpawner {
             slow: Mutex::default(),
             streams: Mutex::default(),
             running: Arc::clone(&self.running),
+            handshake: Mutex::new(snapshot.map_or_else(String::new, |snapshot| {
+                String::from_utf8(snapshot.0.into()).expect("text")
+            })),
+            expires_at,
         });
         lock(&self.backends).push(Arc::clone(&backend));
         Ok(backend)
@@ -154,6 +179,7 @@ impl Spawner for ScriptedSpawner {
     fn spawn(&self, order: SpawnOrder) -> BoxFuture<'_, Result<Arc<dyn Backend>, SpawnError>> {
         Box::pin(async move {
             let tag = Arc::clone(&order.tag);
+            let (snapshot, credentials) = (order.snapshot.clone(), Arc::clone(&order.caller.credentials));
             lock(&self.orders).push(order);
             let outcome = match self.default {
                 Some(outcome) => outcome,
@@ -166,7 +192,12 @@ impl Spawner for ScriptedSpawner {
                     decided.await.expect("the spawner outlives the spawn")
                 }
             };
-            self.make(tag, outcome)
+            let credential = credentials.current().await.map_err(|error| match error {
+                CredentialError::Terminal(error) => SpawnError::Credentials(error),
+                CredentialError::Transient(error) => SpawnError::Unavailable(error),
+            })?;
+            let expires_at = (credential.expires_at < far()).then_some(credential.expires_at);
+            self.make(tag, outcome, snapshot, expires_at)
         })
     }
 }
@@ -213,6 +244,24 @@ impl RecordingBackend {
         }
         let message: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         let (id, method) = (&message["id"], message["method"].as_str().unwrap_or_default());
+        if method == "dies" {
+            self.die();
+        }
+        if self.is_gone() {
+            let error = r#"{"code":-32000,"message":"gone"}"#;
+            let mut response = json(
+                StatusCode::OK,
+                &format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#),
+            );
+            response.extensions_mut().insert(BackendGone);
+            return response;
+        }
+        if matches!(method, "initialize" | "notifications/initialized") {
+            let mut handshake = lock(&self.handshake);
+            if !handshake.contains(method) {
+                handshake.push_str(&format!("<{method}>"));
+            }
+        }
         let good = json(
             StatusCode::OK,
             &format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#),
@@ -279,8 +328,18 @@ impl Backend for RecordingBackend {
     }
 
     fn snapshot(&self) -> Option<Snapshot> {
-        None
+        let handshake = lock(&self.handshake);
+        (!handshake.is_empty()).then(|| Snapshot(handshake.clone().into()))
     }
+
+    fn expires_at(&self) -> Option<SystemTime> {
+        self.expires_at
+    }
+}
+
+/// A credential that never expires does so then.
+fn far() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40)
 }
 
 #[derive(Debug)]
@@ -291,7 +350,7 @@ impl Credentials for NeverExpires {
         Box::pin(async {
             Ok(Credential {
                 access_token: SecretString::from("token"),
-                expires_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40),
+                expires_at: far(),
             })
         })
     }

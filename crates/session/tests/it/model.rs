@@ -56,7 +56,7 @@ struct Run {
 }
 
 /// A small generator (SplitMix64), so that a seed names a schedule for ever.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 #[tokio::test(start_paused = true)]
 async fn random_schedules_agree_with_the_model() {
@@ -348,6 +348,7 @@ impl Run {
             stats,
             Stats {
                 live,
+                dormant: 0,
                 starting,
                 stopping
             }
@@ -402,7 +403,7 @@ impl Run {
 }
 
 impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -410,7 +411,7 @@ impl Dice {
         (z ^ (z >> 31)) % bound
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u64) as usize]
     }
 }

@@ -25,6 +25,7 @@ async fn initialize_spawns_and_answers_with_a_fresh_id() {
         reg.stats(),
         Stats {
             live: 2,
+            dormant: 0,
             starting: 0,
             stopping: 0
         }

@@ -1,0 +1,21 @@
+//! What `session` writes to disk is sealed by the key that seals `oauth`'s accounts.
+
+use oauth::seal::Sealer;
+use session::ports::{BoxError, RecordKey, Seal};
+
+/// Seals what is replayed to a fresh child.
+#[derive(Clone, Debug)]
+pub struct SessionSeal(pub Sealer);
+
+/// Binds a sealed record to what it is.
+const KIND: &str = "session";
+
+impl Seal for SessionSeal {
+    fn seal(&self, key: RecordKey, plain: &[u8]) -> Vec<u8> {
+        self.0.seal_record(KIND, &key.0, plain)
+    }
+
+    fn open(&self, key: RecordKey, sealed: &[u8]) -> Result<Vec<u8>, BoxError> {
+        Ok(self.0.open_record(KIND, &key.0, sealed)?)
+    }
+}

@@ -1,0 +1,253 @@
+//! One shared HTTP upstream for all sessions: each request goes there with the token of its own user.
+//!
+//! Where a server takes its token from each request (as `forgejo-mcp --transport http` does), no process is needed for a
+//! session, and a credential is renewed without anything being started: a [`Forwarder`] asks for it each time. It says
+//! so by not telling an expiry ([`Backend::expires_at`]), and the registry leaves it where it is. Run it with
+//! `cargo run -p session --example shared_upstream`.
+#![allow(clippy::print_stdout, reason = "an example talks to whoever runs it")]
+
+use std::{
+    error::Error,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use axum::{Router, http::HeaderMap, routing::post};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use secrecy::ExposeSecret as _;
+use session::{
+    Config, Registry,
+    ports::{
+        Backend, Body, BoxError, BoxFuture, Caller, Credential, CredentialError, Credentials, GrantId, Snapshot,
+        SpawnError, SpawnOrder, Spawner, UserId,
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+/// Makes a forwarder for each session: nothing is started.
+#[derive(Debug)]
+struct SharedUpstream {
+    client: reqwest::Client,
+    url: String,
+}
+
+/// Takes the requests of one session to the upstream.
+#[derive(Debug)]
+struct Forwarder {
+    client: reqwest::Client,
+    url: String,
+    credentials: Arc<dyn Credentials>,
+    /// The upstream's own id of the session, once `initialize` was answered. It is all that has to be known to go on.
+    session: Mutex<Option<HeaderValue>>,
+    done: CancellationToken,
+}
+
+/// A credential that is a new one each time it is asked for.
+#[derive(Debug)]
+struct Fresh {
+    user: &'static str,
+    count: AtomicU64,
+}
+
+impl Spawner for SharedUpstream {
+    fn spawn(&self, order: SpawnOrder) -> BoxFuture<'_, Result<Arc<dyn Backend>, SpawnError>> {
+        Box::pin(async move {
+            let session = order
+                .snapshot
+                .map(|Snapshot(id)| HeaderValue::from_maybe_shared(id))
+                .transpose();
+            let forwarder = Forwarder {
+                client: self.client.clone(),
+                url: self.url.clone(),
+                credentials: order.caller.credentials,
+                session: Mutex::new(session.map_err(|error| SpawnError::Failed(error.into()))?),
+                done: CancellationToken::new(),
+            };
+            Ok(Arc::new(forwarder) as Arc<dyn Backend>)
+        })
+    }
+}
+
+impl Forwarder {
+    async fn forward(&self, request: Request<Bytes>) -> Result<Response<Body>, BoxError> {
+        let credential = self.credentials.current().await?;
+        let (parts, body) = request.into_parts();
+        let mut outgoing = self.client.request(parts.method, &self.url).body(body);
+        for name in [header::ACCEPT, header::CONTENT_TYPE, "mcp-protocol-version".parse()?] {
+            if let Some(value) = parts.headers.get(&name) {
+                outgoing = outgoing.header(name, value);
+            }
+        }
+        if let Some(id) = self.session() {
+            outgoing = outgoing.header("mcp-session-id", id);
+        }
+        let answer = outgoing
+            .bearer_auth(credential.access_token.expose_secret())
+            .send()
+            .await?;
+        if let Some(id) = answer.headers().get("mcp-session-id") {
+            *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(id.clone());
+        }
+        // The body streams through as it comes.
+        let answer: Response<reqwest::Body> = answer.into();
+        let (parts, body) = answer.into_parts();
+        let mut response = Response::new(body.map_err(BoxError::from).boxed_unsync());
+        *response.status_mut() = parts.status;
+        if let Some(kind) = parts.headers.get(header::CONTENT_TYPE) {
+            response.headers_mut().insert(header::CONTENT_TYPE, kind.clone());
+        }
+        Ok(response)
+    }
+
+    fn session(&self) -> Option<HeaderValue> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Backend for Forwarder {
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
+        Box::pin(async move {
+            let message = request.body().clone();
+            self.forward(request)
+                .await
+                .unwrap_or_else(|_unreachable| unavailable(&message))
+        })
+    }
+
+    fn done(&self) -> CancellationToken {
+        self.done.clone()
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async { self.done.cancel() })
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        self.session().map(|id| Snapshot(Bytes::copy_from_slice(id.as_bytes())))
+    }
+}
+
+/// An error that carries the id of the request, so that no client waits for nothing.
+fn unavailable(message: &[u8]) -> Response<Body> {
+    let message: serde_json::Value = serde_json::from_slice(message).unwrap_or_default();
+    let error = serde_json::json!({ "code": -32000, "message": "The server cannot be reached" });
+    let body = serde_json::json!({ "jsonrpc": "2.0", "id": message["id"], "error": error }).to_string();
+    let mut response = Response::new(Full::new(body.into()).map_err(|never| match never {}).boxed_unsync());
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+impl Credentials for Fresh {
+    fn current(&self) -> BoxFuture<'_, Result<Credential, CredentialError>> {
+        Box::pin(async {
+            let count = self.count.fetch_add(1, Ordering::Relaxed);
+            Ok(Credential {
+                access_token: format!("{}-{count}", self.user).into(),
+                expires_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40),
+            })
+        })
+    }
+
+    fn refresh(&self) -> BoxFuture<'_, Result<Credential, CredentialError>> {
+        self.current()
+    }
+}
+
+/// Stands for the upstream: it says whose token it was given.
+async fn upstream(headers: HeaderMap, body: Bytes) -> Response<axum::body::Body> {
+    let message: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    let token = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("nobody");
+    let session = headers
+        .get("mcp-session-id")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("a new session");
+    let answer = serde_json::json!({
+        "jsonrpc": "2.0", "id": message["id"], "result": { "token": token, "session": session },
+    });
+    let mut response = Response::new(answer.to_string().into());
+    if message["method"] == "initialize" {
+        response
+            .headers_mut()
+            .insert("mcp-session-id", HeaderValue::from_static("of-the-upstream"));
+    }
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+/// Serves, asks, and returns what was answered.
+///
+/// # Errors
+///
+/// Whatever keeps it from that.
+pub(crate) async fn demonstrate() -> Result<Vec<String>, BoxError> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/mcp", listener.local_addr()?);
+    let stop = CancellationToken::new();
+    let service = Router::new().route("/mcp", post(upstream));
+    let serving = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let asking = async {
+        let said = ask(url).await;
+        stop.cancel();
+        said
+    };
+    let (served, said) = tokio::join!(serving.into_future(), asking);
+    served?;
+    said
+}
+
+async fn ask(url: String) -> Result<Vec<String>, BoxError> {
+    let client = testkit::plain::fresh_connections(Duration::from_secs(10));
+    let registry = Registry::new(Config::default(), Arc::new(SharedUpstream { client, url }));
+    let mut said = Vec::new();
+    for user in ["ann", "bob"] {
+        let caller = Caller {
+            grant: GrantId(user.into()),
+            user: UserId(user.into()),
+            credentials: Arc::new(Fresh {
+                user,
+                count: AtomicU64::new(0),
+            }),
+        };
+        let opened = registry.serve(request(&caller, None, "initialize")).await;
+        let id = opened.headers().get("mcp-session-id").cloned().ok_or("no session")?;
+        for _ in 0..2 {
+            let answer = registry.serve(request(&caller, Some(&id), "tools/call")).await;
+            assert_eq!(answer.status(), StatusCode::OK);
+            said.push(String::from_utf8(
+                answer.into_body().collect().await?.to_bytes().into(),
+            )?);
+        }
+    }
+    registry.stop().await;
+    Ok(said)
+}
+
+fn request(caller: &Caller, session: Option<&HeaderValue>, method: &str) -> Request<Bytes> {
+    let body = serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": method }).to_string();
+    let mut request = Request::new(Bytes::from(body));
+    *request.method_mut() = Method::POST;
+    if let Some(id) = session {
+        request.headers_mut().insert("mcp-session-id", id.clone());
+    }
+    request.extensions_mut().insert(caller.clone());
+    request
+}
+
+#[tokio::main]
+#[allow(dead_code, reason = "the tests call `demonstrate`")]
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    for line in demonstrate().await? {
+        println!("{line}");
+    }
+    Ok(())
+}

@@ -1,0 +1,285 @@
+//! The durable records, written behind.
+//!
+//! No exchange waits for the store: a session that has changed is put on a list, once, and one task writes what is on the list
+//! [`Config::write_behind`](crate::Config::write_behind) after the first entry. So a crash of the process loses at most what happened in the
+//! time of that and one write; an orderly stop loses nothing. A batch that the store refused is kept, a later change of
+//! the same session taking the place of an earlier one, and tried again.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    id::Key,
+    ports::{Change, Record, RecordKey, Records, RecordsError, Snapshot},
+    registry::Shared,
+    seat::{Session, Written},
+    wake::describe,
+};
+
+/// How far the recorded time of the last activity may lag behind while nothing else changes.
+const LAG: Duration = Duration::from_secs(60);
+/// How many changes are kept for a store that refuses them. Sessions are bounded by their cap; this bounds ended ones.
+const MOST: usize = 65_536;
+/// How often the last batch is tried.
+const LAST_ATTEMPTS: usize = 3;
+
+/// What is to be written, and where to.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    records: Option<Arc<dyn Records>>,
+    pending: Mutex<Pending>,
+    /// Told when something is pending.
+    filled: Notify,
+}
+
+/// The sessions that have changed and those that have ended since the last batch.
+#[derive(Debug, Default)]
+struct Pending {
+    dirty: Vec<Key>,
+    ended: Vec<Key>,
+    /// What had to be gathered before the sessions ended with the registry.
+    last: Vec<Change>,
+}
+
+/// Changes that the store does not have yet, by session.
+#[derive(Debug, Default)]
+struct Batch(BTreeMap<RecordKey, Change>);
+
+impl Journal {
+    pub(crate) fn new(records: Option<Arc<dyn Records>>) -> Self {
+        Self {
+            records,
+            pending: Mutex::default(),
+            filled: Notify::new(),
+        }
+    }
+
+    /// The session has ended: its record goes.
+    pub(crate) fn remove(&self, key: Key) {
+        if self.records.is_some() {
+            self.pending().ended.push(key);
+            self.filled.notify_one();
+        }
+    }
+
+    /// The snapshot in the record of a session.
+    pub(crate) async fn snapshot(&self, key: Key) -> Result<Option<Snapshot>, RecordsError> {
+        match &self.records {
+            Some(records) => records.snapshot(key.record()).await,
+            None => Ok(None),
+        }
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        // Lists are whole whatever happens.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes until the registry closes, and then what is left.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let Some(records) = shared.journal.records.clone() else {
+        return;
+    };
+    let mut batch = Batch::default();
+    let every = shared.config.write_behind.max(Duration::from_millis(1));
+    while !shared.closing.is_cancelled() {
+        let due = async {
+            if batch.0.is_empty() {
+                shared.journal.filled.notified().await;
+            }
+            sleep(every).await;
+        };
+        if shared.closing.run_until_cancelled(due).await.is_some() {
+            batch.extend(shared.gather(false));
+            batch.write(records.as_ref()).await;
+        }
+    }
+    // Told after `closing` was cancelled: the sessions are gathered by then.
+    shared.gathered.cancelled().await;
+    batch.extend(std::mem::take(&mut shared.journal.pending().last));
+    for attempt in 1..=LAST_ATTEMPTS {
+        if batch.write(records.as_ref()).await {
+            return;
+        }
+        sleep(every * u32::try_from(attempt).unwrap_or(1)).await;
+    }
+    tracing::error!(changes = batch.0.len(), "the last changes of the sessions are lost");
+}
+
+impl Shared {
+    /// Something of a session has changed that its record may have to show.
+    pub(crate) fn mark_dirty(&self, session: &Session) {
+        // Only the first one since the last batch goes further: the hot path shares nothing.
+        if self.journal.records.is_some()
+            && !session.dirty.load(Ordering::Relaxed)
+            && !session.dirty.swap(true, Ordering::AcqRel)
+        {
+            self.journal.pending().dirty.push(session.key);
+            self.journal.filled.notify_one();
+        }
+    }
+
+    /// Gathers what is left to be written, before all sessions end with the registry.
+    pub(crate) fn gather_last(&self) {
+        if self.journal.records.is_some() {
+            let last = self.gather(true);
+            self.journal.pending().last = last;
+        }
+        self.gathered.cancel();
+    }
+
+    /// What has changed since the last time.
+    fn gather(&self, closing: bool) -> Vec<Change> {
+        let (dirty, ended) = {
+            let mut pending = self.journal.pending();
+            (std::mem::take(&mut pending.dirty), std::mem::take(&mut pending.ended))
+        };
+        let mut changes: Vec<Change> = Vec::with_capacity(dirty.len() + ended.len());
+        let sessions = if closing {
+            self.table.select(|_| true)
+        } else {
+            dirty.iter().filter_map(|key| self.table.get(key)).collect()
+        };
+        for session in sessions {
+            session.dirty.store(false, Ordering::Release);
+            changes.extend(self.change(&session, closing));
+        }
+        changes.extend(ended.into_iter().map(|key| Change::Remove(key.record())));
+        changes
+    }
+
+    /// What the record of a session has to be told.
+    fn change(&self, session: &Session, closing: bool) -> Option<Change> {
+        // Outside of the lock: the backend's code is not ours.
+        let seated = session.seat().and_then(|seat| seat.backend.snapshot());
+        let mut inner = session.inner();
+        let last_activity = inner.life.last_activity()?;
+        let snapshot = seated.or_else(|| inner.snapshot.clone());
+        let key = session.key.record();
+        let wall = self.wall(last_activity);
+        match &mut inner.written {
+            // One that was loaded and not used since has its snapshot in the record only.
+            Some(written) if snapshot.is_none() || written.snapshot == snapshot => {
+                let lag = last_activity.saturating_duration_since(written.last_activity);
+                let asleep = session.seat().is_none();
+                if lag >= LAG || ((asleep || closing) && !lag.is_zero()) {
+                    written.last_activity = last_activity;
+                    return Some(Change::Touch(key, wall));
+                }
+                None
+            }
+            written => {
+                let snapshot = snapshot?;
+                *written = Some(Written {
+                    snapshot: Some(snapshot.clone()),
+                    last_activity,
+                });
+                let record = Record {
+                    key,
+                    grant: session.grant.clone(),
+                    user: session.user.clone(),
+                    opened: self.wall(session.opened),
+                    last_activity: wall,
+                };
+                Some(Change::Save(record, snapshot))
+            }
+        }
+    }
+
+    /// A moment of the past on the wall clock.
+    fn wall(&self, moment: Instant) -> SystemTime {
+        let now = self.clock.now();
+        let ago = Instant::now().saturating_duration_since(moment);
+        now.checked_sub(ago).unwrap_or(now)
+    }
+}
+
+impl Batch {
+    fn extend(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            let key = change.key();
+            let merged = match (self.0.remove(&key), change) {
+                (Some(Change::Save(record, snapshot)), Change::Touch(_, last_activity)) => Change::Save(
+                    Record {
+                        last_activity,
+                        ..record
+                    },
+                    snapshot,
+                ),
+                // What has ended stays so.
+                (Some(ended @ Change::Remove(_)), _) => ended,
+                (_, change) => change,
+            };
+            self.0.insert(key, merged);
+        }
+        if self.0.len() > MOST {
+            tracing::error!("the store refuses changes of sessions for too long: some are forgotten");
+            self.0.clear();
+        }
+    }
+
+    /// True if nothing is left.
+    async fn write(&mut self, records: &dyn Records) -> bool {
+        if self.0.is_empty() {
+            return true;
+        }
+        match records.apply(self.0.values().cloned().collect()).await {
+            Ok(()) => {
+                self.0.clear();
+                true
+            }
+            Err(error) => {
+                tracing::warn!(reason = describe(&error), "changes of sessions cannot be written now");
+                false
+            }
+        }
+    }
+}
+
+impl Change {
+    fn key(&self) -> RecordKey {
+        match self {
+            Self::Save(record, _) => record.key,
+            Self::Touch(key, _) | Self::Remove(key) => *key,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::{GrantId, UserId};
+
+    fn record(seconds: u64) -> Record {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        Record {
+            key: RecordKey([1; 32]),
+            grant: GrantId("g".into()),
+            user: UserId("u".into()),
+            opened: SystemTime::UNIX_EPOCH,
+            last_activity: time,
+        }
+    }
+
+    #[test]
+    fn later_changes_of_a_session_take_the_place_of_earlier_ones() {
+        let snapshot = Snapshot("s".into());
+        let key = RecordKey([1; 32]);
+        let mut batch = Batch::default();
+        batch.extend(vec![Change::Save(record(1), snapshot.clone())]);
+        batch.extend(vec![Change::Touch(key, record(2).last_activity)]);
+        assert_eq!(batch.0[&key], Change::Save(record(2), snapshot.clone()));
+        batch.extend(vec![Change::Remove(key)]);
+        batch.extend(vec![Change::Save(record(3), snapshot)]);
+        assert_eq!(batch.0[&key], Change::Remove(key));
+    }
+}

@@ -1,0 +1,87 @@
+//! The registry seen from outside: what happens, as events to be counted, and the wall clock that records need.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+/// Hears what happens, to count it. Calls come from any thread and must return at once.
+pub trait Watcher: fmt::Debug + Send + Sync + 'static {
+    /// Something has happened.
+    fn on(&self, event: Event);
+}
+
+/// What can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A session was opened.
+    Opened,
+    /// A backend was started, for whatever purpose.
+    Spawned,
+    /// A backend did not start.
+    SpawnFailed,
+    /// A backend was gone by itself.
+    BackendDied,
+    /// A session was put to sleep: its backend was idle.
+    Slept,
+    /// A dormant session has a backend again; so long after the first request that waited for it.
+    Revived(Duration),
+    /// A dormant session did not get a backend.
+    RevivalFailed,
+    /// A request was put off because backends of its session keep ending.
+    PutOff,
+    /// A session has moved to a fresh backend.
+    Rotated,
+    /// A session did not move and keeps its backend for now.
+    RotationFailed,
+    /// A session has ended.
+    Ended(Ending),
+}
+
+/// Why a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The client ended it.
+    Deleted,
+    /// Its backend was gone by itself, and nothing is retained.
+    BackendDied,
+    /// Nothing happened on it for too long.
+    Idle,
+    /// Its grant or its user was ended.
+    Revoked,
+    /// It did not come to life.
+    NotOpened,
+    /// It was dormant, and a new session took its place.
+    Displaced,
+    /// Its record is of no use for a fresh backend.
+    Unrevivable,
+    /// Its backend's credential ran out and could not be renewed, and nothing is retained.
+    Expired,
+    /// The registry stops.
+    Stopping,
+}
+
+/// The wall clock: records outlive the process, and credentials expire by the calendar.
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// What time it is.
+    fn now(&self) -> SystemTime;
+}
+
+/// The clock of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+/// Counts nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoWatcher;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+impl Watcher for NoWatcher {
+    fn on(&self, _event: Event) {}
+}

@@ -1,0 +1,141 @@
+//! The usual store of session records: SQLite, in a pool that is there already.
+//!
+//! A batch of changes is one transaction. The migrations are in the binary and have a table of their own, so that the pool can
+//! be shared with others who keep their own tables in the file. What a write needs to be on disk is set by whoever made the pool.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use sqlx::{Row as _, SqlitePool, sqlite::SqliteRow};
+
+use crate::ports::{BoxFuture, Change, GrantId, Record, RecordKey, Records, RecordsError, Seal, Snapshot, UserId};
+
+/// Session records in a SQLite database.
+#[derive(Clone, Debug)]
+pub struct SqliteRecords {
+    pool: SqlitePool,
+    seal: Arc<dyn Seal>,
+}
+
+/// The tables cannot be brought up to date: the database is newer than this program, or damaged.
+#[derive(Debug, thiserror::Error)]
+#[error("the tables of the sessions cannot be brought up to date")]
+pub struct MigrationError(#[source] sqlx::migrate::MigrateError);
+
+impl SqliteRecords {
+    /// Uses a pool, and brings the tables up to date.
+    ///
+    /// # Errors
+    ///
+    /// [`MigrationError`].
+    pub async fn from_pool(pool: SqlitePool, seal: Arc<dyn Seal>) -> Result<Self, MigrationError> {
+        let mut migrations = sqlx::migrate!("./migrations");
+        migrations.dangerous_set_table_name("_session_migrations");
+        migrations.run(&pool).await.map_err(MigrationError)?;
+        Ok(Self { pool, seal })
+    }
+
+    async fn write(&self, changes: Vec<Change>) -> Result<(), sqlx::Error> {
+        // The write lock at the beginning: a transaction that has to ask for it later may be refused it.
+        let mut change = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        for each in changes {
+            match each {
+                Change::Save(record, snapshot) => {
+                    sqlx::query(
+                        "INSERT INTO session_records (key_hash, grant_id, user_id, opened_at, last_activity, snapshot)
+                         VALUES (?, ?, ?, ?, ?, ?)
+                         ON CONFLICT (key_hash) DO UPDATE SET
+                             last_activity = excluded.last_activity, snapshot = excluded.snapshot",
+                    )
+                    .bind(record.key.0.to_vec())
+                    .bind(record.grant.0.to_string())
+                    .bind(record.user.0.to_string())
+                    .bind(milliseconds(record.opened))
+                    .bind(milliseconds(record.last_activity))
+                    .bind(self.seal.seal(record.key, &snapshot.0))
+                    .execute(&mut *change)
+                    .await?;
+                }
+                Change::Touch(key, last_activity) => {
+                    sqlx::query("UPDATE session_records SET last_activity = ? WHERE key_hash = ?")
+                        .bind(milliseconds(last_activity))
+                        .bind(key.0.to_vec())
+                        .execute(&mut *change)
+                        .await?;
+                }
+                Change::Remove(key) => {
+                    sqlx::query("DELETE FROM session_records WHERE key_hash = ?")
+                        .bind(key.0.to_vec())
+                        .execute(&mut *change)
+                        .await?;
+                }
+            }
+        }
+        change.commit().await
+    }
+}
+
+impl Records for SqliteRecords {
+    fn all(&self) -> BoxFuture<'_, Result<Vec<Record>, RecordsError>> {
+        Box::pin(async {
+            let rows = sqlx::query("SELECT key_hash, grant_id, user_id, opened_at, last_activity FROM session_records")
+                .fetch_all(&self.pool)
+                .await?;
+            rows.iter().map(record).collect()
+        })
+    }
+
+    fn snapshot(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Snapshot>, RecordsError>> {
+        Box::pin(async move {
+            let sealed: Option<Vec<u8>> = sqlx::query_scalar("SELECT snapshot FROM session_records WHERE key_hash = ?")
+                .bind(key.0.to_vec())
+                .fetch_optional(&self.pool)
+                .await?;
+            let opened = sealed.map(|sealed| self.seal.open(key, &sealed)).transpose();
+            let opened = opened.map_err(RecordsError::Damaged)?;
+            Ok(opened.map(|plain| Snapshot(plain.into())))
+        })
+    }
+
+    fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), RecordsError>> {
+        Box::pin(async { Ok(self.write(changes).await?) })
+    }
+}
+
+impl From<sqlx::Error> for RecordsError {
+    fn from(error: sqlx::Error) -> Self {
+        if matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) {
+            Self::Damaged(Box::new(error))
+        } else {
+            Self::Unavailable(Box::new(error))
+        }
+    }
+}
+
+fn record(row: &SqliteRow) -> Result<Record, RecordsError> {
+    let key: Vec<u8> = row.try_get("key_hash")?;
+    let key = key
+        .try_into()
+        .map_err(|_| RecordsError::Damaged("a hash does not have 32 bytes".into()))?;
+    let (grant, user): (String, String) = (row.try_get("grant_id")?, row.try_get("user_id")?);
+    Ok(Record {
+        key: RecordKey(key),
+        grant: GrantId(grant.into()),
+        user: UserId(user.into()),
+        opened: time(row.try_get("opened_at")?),
+        last_activity: time(row.try_get("last_activity")?),
+    })
+}
+
+/// A time as it is stored. Times before 1970 are 1970: nothing is that old.
+fn milliseconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A stored time.
+fn time(milliseconds: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(milliseconds).unwrap_or_default())
+}
