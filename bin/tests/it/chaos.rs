@@ -22,8 +22,9 @@ use crate::bed::{Bed, login_in, open};
 
 const SESSIONS: usize = 32;
 const RESTARTS: u32 = 5;
-/// Half of this, and a session moves to a fresh child.
-const TOKEN: Duration = Duration::from_secs(2);
+/// How long a Forgejo token lives; at half of it a session moves to a fresh child. With 2 every session moves each second, which
+/// takes a machine that has the time: `CHAOS_TOKEN_SECONDS=2`.
+const TOKEN: u64 = 6;
 const IDLE: Duration = Duration::from_secs(2);
 
 /// What all parts of the run see.
@@ -42,8 +43,7 @@ struct Dice(u64);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_notices_rotations_crashes_idleness_and_restarts() {
-    let seconds = std::env::var("CHAOS_SECONDS").ok().and_then(|text| text.parse().ok());
-    let length = Duration::from_secs(seconds.unwrap_or(30));
+    let length = seconds("CHAOS_SECONDS", 30);
     let idle = format!("{}s", IDLE.as_secs());
     let mut bed = Bed::with_kept_socket(&[
         ("session.idle_timeout", &idle),
@@ -54,7 +54,8 @@ async fn nobody_notices_rotations_crashes_idleness_and_restarts() {
         ("log.filter", "info"),
     ])
     .await;
-    bed.forgejo.set_lifetimes(TOKEN, Duration::from_secs(3600));
+    bed.forgejo
+        .set_lifetimes(seconds("CHAOS_TOKEN_SECONDS", TOKEN), Duration::from_secs(3600));
     let mut sessions = Vec::new();
     for login in ["alice", "bob"] {
         let first = bed.signed_in(login).await;
@@ -100,6 +101,11 @@ async fn nobody_notices_rotations_crashes_idleness_and_restarts() {
     let children = bed.broker.children().unwrap();
     assert!(bed.broker.terminate().await.unwrap().success());
     assert!(children.iter().all(|child| !child.is_alive()), "no child is left");
+}
+
+fn seconds(variable: &str, otherwise: u64) -> Duration {
+    let given = std::env::var(variable).ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(given.unwrap_or(otherwise))
 }
 
 /// Kills children at random times, and restarts the broker.

@@ -146,7 +146,7 @@ async fn replace(shared: &Arc<Shared>, session: &Arc<Session>, seat: &Arc<Seat>)
 }
 
 /// The seat keeps its backend while the credential lives. Once that is over the session sleeps, and the next request asks for
-/// the credential again; it ends if nothing of it is retained.
+/// the credential again; it ends if nothing of it is retained, and so it does if a request comes first.
 fn put_off(shared: &Shared, session: &Arc<Session>, seat: &Arc<Seat>) {
     shared.watcher.on(Event::RotationFailed);
     let now = Instant::now();
@@ -160,6 +160,11 @@ fn put_off(shared: &Shared, session: &Arc<Session>, seat: &Arc<Seat>) {
         }
         return;
     }
+    expire(shared, session, seat);
+}
+
+/// The credential of a backend has run out, and the backend with it. Nothing happens if another one has the seat.
+pub(crate) fn expire(shared: &Shared, session: &Arc<Session>, seat: &Arc<Seat>) {
     let snapshot = seat.backend.snapshot();
     if shared.config.retain.is_zero() || snapshot.is_none() {
         if session.is_seated(seat) {

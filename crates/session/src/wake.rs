@@ -14,6 +14,7 @@ use crate::{
     ports::{Ending, Event, Snapshot, SpawnError},
     refusal::Refusal,
     registry::Shared,
+    rotator,
     seat::{Entered, Session},
 };
 
@@ -52,6 +53,10 @@ pub(crate) async fn enter(shared: &Arc<Shared>, session: &Arc<Session>) -> Resul
         if let Some(seat) = session.seat() {
             if seat.backend.is_gone() {
                 keeper::lost(shared, session, &seat);
+                continue;
+            }
+            if seat.expires.is_some_and(|expiry| expiry.at <= Instant::now()) {
+                rotator::expire(shared, session, &seat);
                 continue;
             }
             if let Some(entered) = seat.enter() {
