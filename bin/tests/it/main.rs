@@ -5,9 +5,13 @@
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
+mod attacks;
+#[cfg(test)]
 mod bed;
 #[cfg(test)]
 mod configuration;
+#[cfg(test)]
+mod crash;
 #[cfg(test)]
 mod interop;
 #[cfg(test)]
