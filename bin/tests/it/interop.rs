@@ -1,7 +1,10 @@
 //! Official SDK clients, signed in by their own OAuth code, against the broker: two users at once, several sessions each,
 //! and never an answer of the other user. In front of the double of `forgejo-mcp`, and of a server that is not ours.
 
+mod chromium;
+mod conformance;
 mod sdk;
+mod staying;
 
 use testkit::broker::ChildCommand;
 use tokio::task::JoinSet;
