@@ -74,4 +74,10 @@ impl GrantEvents for EndSessions {
             drop(registry.end_user(&user_id(user)));
         }
     }
+
+    fn sessions(&self, grant: &str) -> usize {
+        self.registry
+            .get()
+            .map_or(0, |registry| registry.sessions_of_grant(&grant_id(grant)))
+    }
 }

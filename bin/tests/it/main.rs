@@ -3,6 +3,8 @@
 //! Tests that need Node and Python are ignored here; `cargo xtask interop` installs what they need and runs them.
 
 #[cfg(test)]
+mod accounts;
+#[cfg(test)]
 mod answers;
 #[cfg(test)]
 mod attacks;

@@ -6,11 +6,14 @@
 //! - it runs on a task of its own, so that a caller who goes away does not lose the pair that Forgejo has just made;
 //! - the new pair is in the store before anyone gets it, and only in the place of the pair that was renewed: a sign-in
 //!   that came in between wins;
-//! - sign-ins happen one at a time, and a refusal is judged only when none is under way: a refusal for a pair that a
-//!   sign-in has just replaced says nothing about the user.
+//! - a refusal is judged only when no sign-in is under way: a refusal for a pair that a sign-in has just replaced says
+//!   nothing about the user (see `turns` for the order of sign-ins themselves);
+//! - a renewed token is used once at once, to ask whose it is: Forgejo renews tokens of users whom it has locked out.
 //!
 //! Left out: single flight across processes. Several brokers on one store are safe (the store compares versions), but
 //! may renew twice.
+
+pub(crate) mod turns;
 
 use std::{
     collections::HashMap,
@@ -29,6 +32,7 @@ use crate::{
     seal::{Binding, OpenError, Sealer},
     secret,
 };
+use turns::Turns;
 
 /// The account of one user. Clones are the same account.
 #[derive(Clone)]
@@ -66,6 +70,9 @@ pub enum Refusal {
     /// The stored tokens cannot be opened: the key file is not the one that sealed them.
     #[error("the stored tokens cannot be opened")]
     Sealed(#[source] OpenError),
+    /// The upstream has locked the user out.
+    #[error("the upstream has locked the user out")]
+    LockedOut,
     /// The upstream has refused. The text is redacted.
     #[error("the upstream refuses: {0}")]
     Upstream(String),
@@ -84,8 +91,8 @@ pub(crate) struct Accounts {
     pub(crate) lead: Duration,
     /// Owns renewals and sign-ins, which must come to their end whoever asked for them.
     pub(crate) tasks: TaskTracker,
-    /// Held from a code exchange until its pair is in the store, and while a refusal is judged.
-    pub(crate) sign_in: tokio::sync::Mutex<()>,
+    /// The sign-ins under way.
+    pub(crate) turns: Turns,
     /// The renewals under way. An entry is there exactly as long as its task.
     pub(crate) flights: Mutex<HashMap<i64, watch::Receiver<Option<Outcome>>>>,
 }
@@ -177,11 +184,9 @@ impl Accounts {
         self.lead.min(lifetime / 2)
     }
 
-    /// Ends all grants of a user, forgets the account, and tells.
+    /// Ends all grants of a user and forgets the account. The store tells.
     pub(crate) async fn end_user(&self, user: i64) -> Result<(), StoreError> {
-        self.store.end_user(user).await?;
-        self.events.user_ended(user);
-        Ok(())
+        self.store.end_user(user).await
     }
 
     /// Joins the renewal of a user, or begins one.
@@ -230,7 +235,15 @@ impl Accounts {
         match self.upstream.refresh(&refresh_token).await {
             Ok(pair) => {
                 tracing::debug!(user, "account renewed");
-                self.keep(user, record.version, &pair).await
+                let renewed = self.record(user, &pair);
+                let version = renewed.version;
+                let outcome = self.keep(renewed, record.version, &pair).await;
+                match &outcome {
+                    Ok(token) if self.is_locked_out(&token.access_token).await => {
+                        self.refuse(user, Some(version), Refusal::LockedOut).await
+                    }
+                    Ok(_) | Err(_) => outcome,
+                }
             }
             Err(UpstreamError::Refused(text)) => self.refuse(user, Some(record.version), Refusal::Upstream(text)).await,
             Err(
@@ -252,8 +265,8 @@ impl Accounts {
     }
 
     /// Puts a renewed pair into the store, in the place of the one that it renews.
-    async fn keep(&self, user: i64, version: i64, pair: &TokenPair) -> Outcome {
-        let record = self.record(user, pair);
+    async fn keep(&self, record: AccountRecord, version: i64, pair: &TokenPair) -> Outcome {
+        let user = record.user;
         let mut attempt = 1;
         // The former pair is dead at the upstream: a store that is busy is worth waiting for.
         let replaced = loop {
@@ -290,7 +303,7 @@ impl Accounts {
 
     /// Ends a user's grants because the pair named `version` is of no use, unless another pair has taken its place.
     async fn refuse(&self, user: i64, version: Option<i64>, refusal: Refusal) -> Outcome {
-        let _no_sign_in_meanwhile = self.sign_in.lock().await;
+        let _no_sign_in_meanwhile = self.turns.none().await;
         if let Some(record) = self.store.account(user).await?
             && Some(record.version) != version
         {
@@ -305,6 +318,51 @@ impl Accounts {
         );
         self.end_user(user).await?;
         Err(AccountError::Terminal(refusal))
+    }
+
+    /// Whether the upstream has locked out the user of a token that it has just made. No answer is no reason to think so.
+    async fn is_locked_out(&self, access_token: &SecretString) -> bool {
+        match self.upstream.user(access_token).await {
+            Ok(user) => !user.active,
+            Err(UpstreamError::Refused(_)) => true,
+            Err(UpstreamError::Misconfigured(_) | UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_)) => {
+                false
+            }
+        }
+    }
+
+    /// Seals anew what older keys have sealed, so that these can be taken out of the key file. Returns how many accounts
+    /// that were. What cannot be opened is left as it is.
+    pub(crate) async fn reseal(&self) -> Result<usize, StoreError> {
+        let mut count = 0;
+        for user in self.store.account_users().await? {
+            let Some(record) = self.store.account(user).await? else {
+                continue;
+            };
+            if self.sealer.is_current(&record.access) && self.sealer.is_current(&record.refresh) {
+                continue;
+            }
+            let access = self.sealer.open(&record.access, Binding::Access(user));
+            let refresh = self.sealer.open(&record.refresh, Binding::Refresh(user));
+            let (access, refresh) = match (access, refresh) {
+                (Ok(access), Ok(refresh)) => (access, refresh),
+                (Err(error), _) | (_, Err(error)) => {
+                    tracing::error!(user, %error, "an account cannot be opened: its user will have to sign in again");
+                    continue;
+                }
+            };
+            let version = record.version;
+            let resealed = AccountRecord {
+                access: self.sealer.seal(&access, Binding::Access(user)),
+                refresh: self.sealer.seal(&refresh, Binding::Refresh(user)),
+                ..record
+            };
+            // A pair that was renewed in between is sealed with the newest key.
+            if self.store.replace_account(resealed, Some(version)).await? {
+                count += 1;
+            }
+        }
+        Ok(count)
     }
 
     fn open(&self, record: &AccountRecord) -> Result<UpstreamToken, OpenError> {
