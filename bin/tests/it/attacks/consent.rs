@@ -68,9 +68,10 @@ async fn a_consent_in_one_browser_gives_no_code_to_a_callback_in_another() {
     let page = victim.get(&callback).await.unwrap();
     assert!(page.status.is_client_error(), "{}", page.status);
     assert!(page.redirect().is_none(), "no code leaves the broker");
-    // Nor is it worth anything in the attacker's browser afterwards: the state is spent.
-    let page = attacker.get(&callback).await.unwrap();
-    assert!(page.status.is_client_error() && page.redirect().is_none());
+    // And nothing on that page tells anybody else the code of hers that stands in its address.
+    assert!(!page.body.contains("<img") && !page.body.contains("http-equiv"));
+    let policy = page.headers["referrer-policy"].to_str().unwrap();
+    assert!(["no-referrer", "same-origin"].contains(&policy), "{policy}");
 }
 
 /// The same with no cookie at all, as when the link is opened in a mail program.
