@@ -108,7 +108,9 @@ async fn a_page_of_an_allowed_origin_asks_without_a_bearer_and_reads_every_answe
             .contains("mcp-session-id")
     );
     let mut unwelcome = with("origin", "https://mcp.example");
-    unwelcome.headers_mut().insert("accept", HeaderValue::from_static("application/json"));
+    unwelcome
+        .headers_mut()
+        .insert("accept", HeaderValue::from_static("application/json"));
     let said = broker.send(unwelcome).await;
     assert_eq!(
         (said.status, said.header("access-control-allow-origin")),
