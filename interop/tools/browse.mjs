@@ -229,6 +229,31 @@ const walks = {
     await readable(page);
     await shot(page, "used-before");
   },
+  async "your connections"({ context }) {
+    const page = await context.newPage();
+    await consent(page, "connected");
+    await click(page, ALLOW);
+    await throughForgejo(page);
+    await page.goto(`${BROKER}/oauth/connections`);
+    await readable(page);
+    await shot(page, "connections-sign-in");
+    await Promise.all([page.waitForNavigation(), page.click("main form button[type=submit]")]);
+    await readable(page);
+    const rows = page.locator("ul.list > li");
+    const before = await rows.count();
+    assert.ok(before > 0, `no connection: ${await page.textContent("body")}`);
+    await shot(page, "connections");
+    await page.setViewportSize(PHONE);
+    await readable(page);
+    await shot(page, "connections-phone");
+    await Promise.all([page.waitForNavigation(), rows.first().locator("button").click()]);
+    assert.equal(await rows.count(), before - 1);
+    await readable(page);
+    await shot(page, "connections-ended");
+    await Promise.all([page.waitForNavigation(), page.click("button[value=sign-out]")]);
+    await page.goto(`${BROKER}/oauth/connections`);
+    assert.equal(await rows.count(), 0, "signed out is signed out");
+  },
 };
 
 const settings = {
