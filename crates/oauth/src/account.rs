@@ -10,8 +10,8 @@
 //!   nothing about the user (see `turns` for the order of sign-ins themselves);
 //! - a renewed token is used once at once, to ask whose it is: Forgejo renews tokens of users whom it has locked out.
 //!
-//! Left out: single flight across processes. Several brokers on one store are safe (the store compares versions), but
-//! may renew twice.
+//! Left out: single flight across processes. One broker works on a store at a time: of two, one could be refused for a
+//! token that the other has just renewed and not yet stored, and would end the user's grants.
 
 mod reseal;
 pub(crate) mod turns;
