@@ -14,6 +14,7 @@ mod values;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+use oauth::seal::Sealer;
 use secrecy::SecretString;
 use supervisor::{Delivery, Isolation, Limits};
 use url::Url;
@@ -132,6 +133,14 @@ pub struct OAuth {
     pub code_ttl: Duration,
     /// Who may register a client.
     pub registration: Registration,
+    /// With the allow-list: where answers of registered clients may go.
+    pub allowed_redirect_hosts: Vec<String>,
+    /// With the allow-list: whose documents may describe clients.
+    pub allowed_client_domains: Vec<String>,
+    /// How many clients may be registered.
+    pub max_clients: u32,
+    /// How many new clients may register in a minute.
+    pub registrations_per_minute: u32,
     /// Clients that need no registration.
     pub clients: Vec<PreRegistered>,
 }
@@ -141,6 +150,8 @@ pub struct OAuth {
 pub enum Registration {
     /// Anyone.
     Open,
+    /// Those that the allow-lists name.
+    AllowList,
     /// Nobody: only the clients of the configuration sign in.
     Closed,
 }
@@ -163,8 +174,10 @@ pub struct PreRegistered {
 pub struct Store {
     /// The SQLite database.
     pub path: PathBuf,
-    /// The key that seals Forgejo's tokens.
+    /// The file with the key that seals Forgejo's tokens.
     pub key_file: PathBuf,
+    /// The key itself, in the place of the file.
+    pub key: Option<Sealer>,
 }
 
 /// What is logged, and how.

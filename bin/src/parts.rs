@@ -38,8 +38,13 @@ pub(crate) fn oauth(config: &Config) -> oauth::Config {
         refresh_lead: config.session.refresh_lead,
         registration: match oauth.registration {
             Registration::Open => oauth::config::Registration::Open,
+            Registration::AllowList => oauth::config::Registration::AllowList,
             Registration::Closed => oauth::config::Registration::Closed,
         },
+        allowed_redirect_hosts: oauth.allowed_redirect_hosts.clone(),
+        allowed_client_domains: oauth.allowed_client_domains.clone(),
+        max_clients: oauth.max_clients,
+        registrations_per_minute: oauth.registrations_per_minute,
         clients: oauth.clients.iter().map(static_client).collect(),
         allowed_users: forgejo.allowed_users.clone(),
         allowed_orgs: forgejo.allowed_orgs.clone(),

@@ -1,5 +1,7 @@
 //! Builds the parts, wires them, serves, and takes everything down in order.
 
+mod documents;
+mod key;
 mod listener;
 mod signals;
 mod upkeep;
@@ -8,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use broker::Broker;
-use oauth::{AuthorizationServer, forgejo::Forgejo, ports::SystemClock, seal::KeyFile, sqlite::SqliteStore};
+use oauth::{AuthorizationServer, forgejo::Forgejo, ports::SystemClock, sqlite::SqliteStore};
 use session::{Registry, sqlite::SqliteRecords};
 use supervisor::Supervisor;
 use tokio::time::timeout;
@@ -44,25 +46,32 @@ pub fn run(config: Config) -> Result<()> {
     outcome
 }
 
-async fn serve(config: Config) -> Result<()> {
+async fn serve(mut config: Config) -> Result<()> {
     let tasks = TaskTracker::new();
     let shutdown = signals::shutdown(&tasks).context("signals cannot be handled")?;
 
     let store = SqliteStore::open(&config.store.path).await;
     let store = store.with_context(|| format!("the store {} cannot be opened", config.store.path.display()))?;
-    let sealer = KeyFile::at(&config.store.key_file).load_or_create();
-    let sealer = sealer.with_context(|| format!("the key {} cannot be used", config.store.key_file.display()))?;
+    let sealer = key::sealer(&mut config.store, &store).await?;
     let forgejo = Forgejo::new(parts::forgejo(&config)?)?;
 
     let events = SessionEvents::default();
-    let server = AuthorizationServer::with_events(
+    let server = AuthorizationServer::new(
         parts::oauth(&config),
         Arc::new(store.clone()),
         sealer.clone(),
         Arc::new(forgejo),
         Arc::new(SystemClock),
         Arc::new(events.clone()),
+        Some(documents::fetcher()?),
     )?;
+    let resealed = server
+        .reseal_accounts()
+        .await
+        .context("the accounts cannot be sealed anew")?;
+    if resealed > 0 {
+        tracing::info!(accounts = resealed, "sealed anew with the newest key");
+    }
     let supervisor = Arc::new(Supervisor::new(parts::supervisor(&config))?);
     let spawner = Arc::new(ChildSpawner::new(
         Arc::clone(&supervisor),

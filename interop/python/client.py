@@ -170,9 +170,16 @@ class SignIn:
     storage: MemoryStorage = field(default_factory=MemoryStorage)
     lock: anyio.Lock = field(default_factory=anyio.Lock)
     """One visit at a time: an order says nothing about which ``authorize`` event it answers."""
+    providers: dict[int, OAuthClientProvider] = field(default_factory=dict)
+    """By the number of the session, which keeps its own when it is opened anew: that one knows when its tokens expire."""
 
-    def provider(self) -> OAuthClientProvider:
-        """A provider for one session."""
+    def provider(self, number: int) -> OAuthClientProvider:
+        """The provider of one session."""
+        if number not in self.providers:
+            self.providers[number] = self._new_provider()
+        return self.providers[number]
+
+    def _new_provider(self) -> OAuthClientProvider:
         address = ""
 
         async def redirect(url: str) -> None:
@@ -250,12 +257,14 @@ class Session:
 
 
 @asynccontextmanager
-async def connect(settings: Settings, sign_in: SignIn, equipment: Equipment) -> AsyncIterator[Client]:
+async def connect(
+    number: int, settings: Settings, sign_in: SignIn, equipment: Equipment
+) -> AsyncIterator[Client]:
     """A connected client; leaving the context ends the MCP session."""
     # The limits that the SDK's own client would have; it has no place for a sign-in. A proxy that the environment
     # names has no part in a test on loopback.
     timeout = httpx2.Timeout(30.0, read=300.0)
-    async with httpx2.AsyncClient(auth=sign_in.provider(), timeout=timeout, trust_env=False) as http:
+    async with httpx2.AsyncClient(auth=sign_in.provider(number), timeout=timeout, trust_env=False) as http:
         transport = streamable_http_client(settings.url, http_client=http)
         options = equipment.options() if settings.features else {}
         async with Client(
@@ -274,22 +283,24 @@ async def keep_open(
 ) -> None:
     """Holds a session open until ``closing``. The SDK's contexts must be left by the task that entered them."""
     equipment = Equipment()
-    async with connect(settings, sign_in, equipment) as client:
+    async with connect(number, settings, sign_in, equipment) as client:
         server = client.server_info
         emit("session", session=number, protocol=client.protocol_version, server=server.name if server else None)
         task_status.started(Session(number, client, settings, equipment))
         await closing.wait()
 
 
-async def obey(sessions: list[Session], orders: Orders) -> None:
-    """Repeats the calls once per order, until told to end or stdin is closed."""
+async def obey(sessions: list[Session], orders: Orders) -> bool:
+    """Repeats the calls once per order, until told to end or stdin is closed; ``True``: open all sessions anew."""
     while True:
         emit("ready")
         order = await orders.command()
         if order is None or order.get("end"):
-            return
+            return False
+        if order.get("reopen"):
+            return True
         if not order.get("call"):
-            raise ValueError("expected an order to call or to end")
+            raise ValueError("expected an order to call, to reopen or to end")
         await for_each(sessions, Session.call_all)
 
 
@@ -311,6 +322,13 @@ async def run() -> None:
 
 async def drive(settings: Settings, orders: Orders) -> None:
     sign_in = SignIn(settings, orders)
+    while await open_and_call(settings, orders, sign_in):
+        pass
+
+
+async def open_and_call(settings: Settings, orders: Orders, sign_in: SignIn) -> bool:
+    """The course of a run, once; ``True`` if it is wanted once more, with the tokens that are there."""
+    again = False
     closing = anyio.Event()
     async with anyio.create_task_group() as keepers:
         # The first session signs in, the others are opened together with its tokens.
@@ -326,8 +344,9 @@ async def drive(settings: Settings, orders: Orders) -> None:
         await for_each(sessions, Session.list_tools)
         await for_each(sessions, Session.take_tour if settings.features else Session.call_all)
         if settings.hold:
-            await obey(sessions, orders)
+            again = await obey(sessions, orders)
         closing.set()
+    return again
 
 
 def describe(error: BaseException) -> str:

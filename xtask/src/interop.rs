@@ -1,4 +1,4 @@
-//! Installs the official SDK clients and the foreign MCP server of `interop/`, in the versions that are pinned there,
+//! Installs the clients and the foreign MCP server of `interop/`, in the versions that are pinned there, and a browser,
 //! and runs the tests that need them. Those are marked `#[ignore]` in `bin/tests/it/interop.rs`, so that a plain
 //! `cargo test` needs neither Node nor Python nor another build.
 
@@ -44,14 +44,17 @@ pub(crate) fn run_tests() -> (Tally, Result<()>) {
 
 fn install() -> Result<()> {
     node_packages("typescript")?;
+    node_packages("tools")?;
+    node_packages("conformance")?;
+    chromium()?;
 
-    let root = shell::root();
     shell::run(
         shell::cargo()
             .args(["build", "--quiet", "--locked", "--manifest-path", RUST])
             .args(["--target-dir", "target/interop/rust"]),
     )?;
 
+    let root = shell::root();
     let environment = root.join("target/interop/python");
     let requirements = root.join("interop/python/requirements.txt");
     once(&requirements, &environment.join(".installed"), || {
@@ -81,6 +84,20 @@ pub(crate) fn node_packages(folder: &str) -> Result<()> {
             shell::run(&mut npm)
         },
     )
+}
+
+/// Installs Chromium, as Debian has it, unless there is one.
+fn chromium() -> Result<()> {
+    let there = shell::program("chromium").arg("--version").output();
+    if there.is_ok_and(|output| output.status.success()) {
+        return Ok(());
+    }
+    shell::run(shell::program("apt-get").args(["update", "--quiet"]))?;
+    let mut install = shell::program("apt-get");
+    install
+        .args(["install", "--quiet", "--yes", "--no-install-recommends", "chromium"])
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    shell::run(&mut install).context("Chromium is needed (Debian: chromium)")
 }
 
 /// Runs an installation unless the stamp says that it was made from the same lock file.

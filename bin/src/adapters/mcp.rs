@@ -80,4 +80,10 @@ impl GrantEvents for SessionEvents {
             registry.rotate_user(&user_id(user));
         }
     }
+
+    fn sessions(&self, grant: &str) -> usize {
+        self.registry
+            .get()
+            .map_or(0, |registry| registry.sessions_of_grant(&grant_id(grant)))
+    }
 }

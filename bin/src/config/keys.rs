@@ -341,9 +341,37 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "oauth.registration",
-        Form::OneOf(&["open", "closed"]),
+        Form::OneOf(&["open", "closed", "allow-list"]),
         "\"open\"",
-        "Whether clients may register themselves (RFC 7591). Closed: only `oauth.clients`.",
+        "Whether clients may register themselves (RFC 7591) or be described by a document at the URL that is their name \
+         (client ID metadata documents). Closed: only `oauth.clients`. Allow-list: those that the next two keys name.",
+    ),
+    key(
+        "oauth.allowed_redirect_hosts",
+        Form::List,
+        "[]",
+        "With `allow-list`: where the answers of a client that registers itself may go. `\"claude.ai\"` is that host with \
+         https, `\"*.example.org\"` the hosts below it, `\"localhost\"` the user's own machine, `\"cursor:\"` a private scheme. \
+         Empty: no client may register itself.",
+    ),
+    key(
+        "oauth.allowed_client_domains",
+        Form::List,
+        "[]",
+        "With `allow-list`: the hosts whose documents may describe a client, as `\"claude.ai\"` or `\"*.example.org\"`. \
+         Empty: no client may be described by a document.",
+    ),
+    key(
+        "oauth.max_clients",
+        Form::Count,
+        "10000",
+        "How many clients may be registered. At that number, clients that nobody has used make room for new ones.",
+    ),
+    key(
+        "oauth.registrations_per_minute",
+        Form::Count,
+        "60",
+        "How many new clients may register in a minute (then 429). A public client that is known already is not counted.",
     ),
     key(
         "oauth.clients",
@@ -357,8 +385,16 @@ pub const KEYS: &[Key] = &[
         "store.key_file",
         Form::Path,
         "\"broker.key\"",
-        "The key that seals Forgejo's tokens in the database. It is made, readable by its owner only, if it does not exist. \
-         Back it up apart from the database: without it every user has to sign in again.",
+        "The key that seals Forgejo's tokens in the database. It is made, readable by its owner only, if it does not exist \
+         and the database holds no account yet. Back it up apart from the database: without it every user has to sign in \
+         again. How to change it: [accounts](accounts.md).",
+    ),
+    key(
+        "store.key",
+        Form::Secret,
+        "\"\"",
+        "The key itself, in the place of a file, for one that comes from the environment: `NUMBER HEX`, or several with \
+         commas between them, the newest last, such as `1 ` and what `openssl rand -hex 32` prints.",
     ),
     key(
         "log.format",

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use figment::value::{Dict, Value};
-use secrecy::SecretString;
+use oauth::seal::Sealer;
+use secrecy::{ExposeSecret as _, SecretString};
 use supervisor::{Delivery, Isolation, Limits};
 
 use super::{
@@ -38,11 +39,31 @@ fn read(reader: &mut Reader) -> Config {
         child: child(reader),
         session: session(reader),
         oauth: oauth(reader),
-        store: Store {
-            path: reader.path("store.path"),
-            key_file: reader.path("store.key_file"),
-        },
+        store: store(reader),
         log: log(reader),
+    }
+}
+
+fn store(reader: &mut Reader) -> Store {
+    let text = SecretString::from(reader.text("store.key"));
+    let key = if text.expose_secret().is_empty() {
+        None
+    } else {
+        if reader.is_set("store.key_file") {
+            reader.refuse("store.key", "set together with store.key_file; set one of the two");
+        }
+        match Sealer::from_text(&text) {
+            Ok(sealer) => Some(sealer),
+            Err(error) => {
+                reader.refuse("store.key", error.to_string());
+                None
+            }
+        }
+    };
+    Store {
+        path: reader.path("store.path"),
+        key_file: reader.path("store.key_file"),
+        key,
     }
 }
 
@@ -168,8 +189,13 @@ fn oauth(reader: &mut Reader) -> OAuth {
         code_ttl: reader.duration("oauth.code_ttl"),
         registration: match reader.one_of("oauth.registration").as_str() {
             "closed" => Registration::Closed,
+            "allow-list" => Registration::AllowList,
             _ => Registration::Open,
         },
+        allowed_redirect_hosts: reader.list("oauth.allowed_redirect_hosts"),
+        allowed_client_domains: reader.list("oauth.allowed_client_domains"),
+        max_clients: small_count(reader, "oauth.max_clients"),
+        registrations_per_minute: small_count(reader, "oauth.registrations_per_minute"),
         clients: reader
             .tables("oauth.clients")
             .iter()
@@ -197,6 +223,14 @@ fn positive(reader: &mut Reader, path: &str) -> Duration {
         reader.refuse(path, "has to be longer than nothing");
     }
     duration
+}
+
+/// A count that fits into 32 bits.
+fn small_count(reader: &mut Reader, path: &str) -> u32 {
+    u32::try_from(reader.count(path)).unwrap_or_else(|_| {
+        reader.refuse(path, "is too large");
+        1
+    })
 }
 
 fn pre_registered(reader: &mut Reader, table: &Dict) -> Option<PreRegistered> {

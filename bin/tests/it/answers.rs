@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 use testkit::{
-    Client,
+    Browser, Client,
     broker::ChildCommand,
     client::Answer,
     forgejo::{Fault, Times},
@@ -13,7 +13,7 @@ use testkit::{
 
 use tokio::time::timeout;
 
-use crate::bed::{Bed, login_of, open};
+use crate::bed::{Bed, login_of, open, password};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -75,7 +75,10 @@ async fn a_session_of_another_grant_is_403() {
     let alice = bed.in_session("alice").await;
     let bob = bed.signed_in("bob").await;
     // Her second client is another grant, though the same user.
-    let hers = bed.signed_in("alice").await;
+    let hers = bed.client().with_redirect_uri("http://127.0.0.1/another-client");
+    hers.sign_in(&mut Browser::new(), "alice", &password("alice"))
+        .await
+        .unwrap();
     for intruder in [&bob, &hers] {
         intruder.set_session_id(alice.session_id().as_deref());
         is_error(&intruder.post(tools_list("x")).await.unwrap(), 403, "x");

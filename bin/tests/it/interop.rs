@@ -1,8 +1,11 @@
 //! Official SDK clients, signed in by their own OAuth code, against the broker: two users at once, several sessions each,
 //! and never an answer of the other user. In front of the double of `forgejo-mcp`, and of a server that is not ours.
 
+mod chromium;
+mod conformance;
 mod features;
 mod sdk;
+mod staying;
 
 use testkit::broker::ChildCommand;
 use tokio::task::JoinSet;

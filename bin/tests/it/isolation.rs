@@ -76,6 +76,29 @@ async fn no_secret_reaches_the_log() {
     let bed = Bed::new(&[("log.filter", "trace")]).await;
     let session = bed.in_session("alice").await;
     login_of(&session).await;
+    // Everything that has been a secret in the course of it, what was refused and what has been replaced included.
+    let mut secrets = vec![session.verifier().unwrap()];
+    let first = [session.access_token(), session.refresh_token()].map(Option::unwrap);
+    session.refresh().await.unwrap();
+    let wrong = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", "a-token-that-never-was-one"),
+        ("client_secret", "a-client-secret-that-never-was-one"),
+        ("client_id", "nobody"),
+    ];
+    assert!(session.token_request(&wrong).await.unwrap().status.is_client_error());
+    let stranger = bed.client();
+    stranger.set_access_token(Some("a-bearer-that-never-was-one"));
+    assert_eq!(stranger.request("ping", Value::Null).await.unwrap().0.status, 401);
+    secrets.extend(first);
+    secrets.extend(
+        [
+            "a-token-that-never-was-one",
+            "a-client-secret-that-never-was-one",
+            "a-bearer-that-never-was-one",
+        ]
+        .map(str::to_owned),
+    );
     // The double of forgejo-mcp repeats a refused token on its standard error, as Forgejo's message does.
     bed.forgejo.revoke("alice");
     let (refused, id) = session
@@ -102,6 +125,13 @@ async fn no_secret_reaches_the_log() {
         "alice-password",
     ] {
         assert!(!log.contains(secret), "a secret is in the log");
+    }
+    for secret in secrets {
+        assert!(!log.contains(&secret), "a secret is in the log");
+    }
+    let key = std::fs::read_to_string(bed.broker.directory().join("broker.key")).unwrap();
+    for word in key.split_whitespace().filter(|word| word.len() >= 32) {
+        assert!(!log.contains(word), "the key is in the log");
     }
     // Forgejo's own tokens are JWTs: none of that form may be there.
     assert!(!log.contains("eyJ"), "a Forgejo token is in the log");

@@ -3,13 +3,19 @@
 //! Tests that need Node and Python are ignored here; `cargo xtask interop` installs what they need and runs them.
 
 #[cfg(test)]
+mod accounts;
+#[cfg(test)]
 mod answers;
+#[cfg(test)]
+mod attacks;
 #[cfg(test)]
 mod bed;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
 mod configuration;
+#[cfg(test)]
+mod crash;
 #[cfg(test)]
 mod interop;
 #[cfg(test)]

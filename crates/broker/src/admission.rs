@@ -87,6 +87,12 @@ impl Admission {
         }
         Ok(())
     }
+
+    /// The origin of a request, if it has one and that is allowed.
+    pub(crate) fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let origin = headers.get(header::ORIGIN)?;
+        self.check_origin(headers).ok().map(|()| origin.clone())
+    }
 }
 
 impl AllowedHost {

@@ -44,6 +44,13 @@ pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body>
     whole(status, "text/plain; charset=utf-8", text)
 }
 
+/// An answer without a body.
+pub(crate) fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = whole(status, "text/plain", Bytes::new());
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    response
+}
+
 /// What HEAD is told of an answer to GET: all but the body (RFC 9110 section 9.3.2).
 pub(crate) fn head_of(response: Response<Body>) -> Response<Body> {
     let (mut parts, body) = response.into_parts();

@@ -18,7 +18,7 @@ use crate::{
     admission::Admission,
     body,
     config::Config,
-    health, mcp,
+    cors, health, mcp,
     ports::{Authority, Body, McpService, Probe},
     refusal::{Form, Refusal},
     route::{self, Route},
@@ -93,6 +93,11 @@ async fn answer(face: Arc<Face>, route: Route, target: Uri, mut request: Request
             return refuse(refusal, route);
         }
     }
+    let origin = match route {
+        Route::Mcp => face.admission.allowed_origin(request.headers()),
+        // The authority has its own rule; the pages are for whoever has the address.
+        Route::Authority | Route::Health | Route::Ready | Route::Index | Route::Unknown => None,
+    };
     *request.uri_mut() = target;
     let answered = match route {
         Route::Mcp => mcp::serve(&face, request).await,
@@ -100,7 +105,11 @@ async fn answer(face: Arc<Face>, route: Route, target: Uri, mut request: Request
         Route::Health | Route::Ready | Route::Index => page(&face, route, request.method()).await,
         Route::Unknown => Err(Refusal::NotFound),
     };
-    answered.unwrap_or_else(|refusal| refuse(refusal, route))
+    let mut response = answered.unwrap_or_else(|refusal| refuse(refusal, route));
+    if let Some(origin) = origin {
+        cors::open(&mut response, origin);
+    }
+    response
 }
 
 async fn authority(face: &Face, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {

@@ -11,13 +11,14 @@
 //! - Nothing that is published derives from a request: [`PublicUrl`] is configuration.
 //! - Each connection and each exchange is a task of one tracker, and [`Broker::serve`] returns when none is left.
 //!
-//! Left out so far: CORS, rate limits, metrics. TLS is the reverse proxy's.
+//! Left out so far: rate limits, metrics. TLS is the reverse proxy's.
 
 mod accept;
 mod admission;
 mod body;
 mod config;
 mod connection;
+mod cors;
 mod exchange;
 mod health;
 mod listener;

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 
 use crate::{
     accept::{EVENT_STREAM, JSON},
-    body,
+    body, cors,
     exchange::Face,
     ports::Body,
     refusal::Refusal,
@@ -22,6 +22,10 @@ use crate::{
 pub(crate) async fn serve(face: &Face, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
     let (mut parts, incoming) = request.into_parts();
     face.admission.check_origin(&parts.headers)?;
+    // Before the bearer, which a browser does not send with its question.
+    if let Some(answer) = cors::preflight(&parts) {
+        return Ok(answer);
+    }
     if let Err(challenge) = face.authority.authenticate(&mut parts).await {
         return Ok(challenge);
     }

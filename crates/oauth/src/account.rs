@@ -6,11 +6,15 @@
 //! - it runs on a task of its own, so that a caller who goes away does not lose the pair that Forgejo has just made;
 //! - the new pair is in the store before anyone gets it, and only in the place of the pair that was renewed: a sign-in
 //!   that came in between wins;
-//! - sign-ins happen one at a time, and a refusal is judged only when none is under way: a refusal for a pair that a
-//!   sign-in has just replaced says nothing about the user.
+//! - a refusal is judged only when no sign-in is under way: a refusal for a pair that a sign-in has just replaced says
+//!   nothing about the user (see `turns` for the order of sign-ins themselves);
+//! - a renewed token is used once at once, to ask whose it is: Forgejo renews tokens of users whom it has locked out.
 //!
-//! Left out: single flight across processes. Several brokers on one store are safe (the store compares versions), but
-//! may renew twice.
+//! Left out: single flight across processes. One broker works on a store at a time: of two, one could be refused for a
+//! token that the other has just renewed and not yet stored, and would end the user's grants.
+
+mod reseal;
+pub(crate) mod turns;
 
 use std::{
     collections::HashMap,
@@ -29,6 +33,7 @@ use crate::{
     seal::{Binding, OpenError, Sealer},
     secret,
 };
+use turns::Turns;
 
 /// The account of one user. Clones are the same account.
 #[derive(Clone)]
@@ -66,6 +71,9 @@ pub enum Refusal {
     /// The stored tokens cannot be opened: the key file is not the one that sealed them.
     #[error("the stored tokens cannot be opened")]
     Sealed(#[source] OpenError),
+    /// The upstream has locked the user out.
+    #[error("the upstream has locked the user out")]
+    LockedOut,
     /// The upstream has refused. The text is redacted.
     #[error("the upstream refuses: {0}")]
     Upstream(String),
@@ -84,8 +92,8 @@ pub(crate) struct Accounts {
     pub(crate) lead: Duration,
     /// Owns renewals and sign-ins, which must come to their end whoever asked for them.
     pub(crate) tasks: TaskTracker,
-    /// Held from a code exchange until its pair is in the store, and while a refusal is judged.
-    pub(crate) sign_in: tokio::sync::Mutex<()>,
+    /// The sign-ins under way.
+    pub(crate) turns: Turns,
     /// The renewals under way. An entry is there exactly as long as its task.
     pub(crate) flights: Mutex<HashMap<i64, watch::Receiver<Option<Outcome>>>>,
 }
@@ -177,11 +185,9 @@ impl Accounts {
         self.lead.min(lifetime / 2)
     }
 
-    /// Ends all grants of a user, forgets the account, and tells.
+    /// Ends all grants of a user and forgets the account. The store tells.
     pub(crate) async fn end_user(&self, user: i64) -> Result<(), StoreError> {
-        self.store.end_user(user).await?;
-        self.events.user_ended(user);
-        Ok(())
+        self.store.end_user(user).await
     }
 
     /// Joins the renewal of a user, or begins one.
@@ -230,7 +236,15 @@ impl Accounts {
         match self.upstream.refresh(&refresh_token).await {
             Ok(pair) => {
                 tracing::debug!(user, "account renewed");
-                self.keep(user, record.version, &pair).await
+                let renewed = self.record(user, &pair);
+                let version = renewed.version;
+                let outcome = self.keep(renewed, record.version, &pair).await;
+                match &outcome {
+                    Ok(token) if self.is_locked_out(&token.access_token).await => {
+                        self.refuse(user, Some(version), Refusal::LockedOut).await
+                    }
+                    Ok(_) | Err(_) => outcome,
+                }
             }
             Err(UpstreamError::Refused(text)) => self.refuse(user, Some(record.version), Refusal::Upstream(text)).await,
             Err(
@@ -252,8 +266,8 @@ impl Accounts {
     }
 
     /// Puts a renewed pair into the store, in the place of the one that it renews.
-    async fn keep(&self, user: i64, version: i64, pair: &TokenPair) -> Outcome {
-        let record = self.record(user, pair);
+    async fn keep(&self, record: AccountRecord, version: i64, pair: &TokenPair) -> Outcome {
+        let user = record.user;
         let mut attempt = 1;
         // The former pair is dead at the upstream: a store that is busy is worth waiting for.
         let replaced = loop {
@@ -290,7 +304,7 @@ impl Accounts {
 
     /// Ends a user's grants because the pair named `version` is of no use, unless another pair has taken its place.
     async fn refuse(&self, user: i64, version: Option<i64>, refusal: Refusal) -> Outcome {
-        let _no_sign_in_meanwhile = self.sign_in.lock().await;
+        let _no_sign_in_meanwhile = self.turns.none().await;
         if let Some(record) = self.store.account(user).await?
             && Some(record.version) != version
         {
@@ -305,6 +319,17 @@ impl Accounts {
         );
         self.end_user(user).await?;
         Err(AccountError::Terminal(refusal))
+    }
+
+    /// Whether the upstream has locked out the user of a token that it has just made. No answer is no reason to think so.
+    async fn is_locked_out(&self, access_token: &SecretString) -> bool {
+        match self.upstream.user(access_token).await {
+            Ok(user) => !user.active,
+            Err(UpstreamError::Refused(_)) => true,
+            Err(UpstreamError::Misconfigured(_) | UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_)) => {
+                false
+            }
+        }
     }
 
     fn open(&self, record: &AccountRecord) -> Result<UpstreamToken, OpenError> {

@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use crate::{
+    allow_list::AllowList,
     records::{ClientAuth, ClientRecord},
     redirect_uri, secret,
 };
@@ -27,10 +28,17 @@ pub struct Config {
     pub code_ttl: Duration,
     /// An account is renewed when its upstream token has less than this left, or less than half of a short life.
     pub refresh_lead: Duration,
-    /// Whether clients may register themselves.
+    /// Whether clients may register themselves or describe themselves by a document.
     pub registration: Registration,
-    /// How many clients may register themselves.
+    /// With [`Registration::AllowList`]: where the answers of a client that registers itself may go. `example.org`,
+    /// `*.example.org`, `localhost` for this machine, `cursor:` for a private scheme.
+    pub allowed_redirect_hosts: Vec<String>,
+    /// With [`Registration::AllowList`]: the hosts whose documents describe clients. `example.org`, `*.example.org`.
+    pub allowed_client_domains: Vec<String>,
+    /// How many clients may be registered. At that number, those that nobody uses make room for new ones.
     pub max_clients: u32,
+    /// How many new clients may register in a minute. A client that is known already is not counted.
+    pub registrations_per_minute: u32,
     /// Clients that are known without registration.
     pub clients: Vec<StaticClient>,
     /// Logins that may sign in.
@@ -39,11 +47,14 @@ pub struct Config {
     pub allowed_orgs: Vec<String>,
 }
 
-/// Whether clients may register themselves (RFC 7591).
+/// Whether clients may register themselves (RFC 7591), or describe themselves by a document at a URL that is their
+/// identifier (client ID metadata document draft).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Registration {
     /// Any client may.
     Open,
+    /// Those may that the allow-lists name.
+    AllowList,
     /// Only clients of the configuration are known.
     Closed,
 }
@@ -93,7 +104,9 @@ pub(crate) struct Settings {
     pub(crate) code_ttl: Duration,
     pub(crate) refresh_lead: Duration,
     pub(crate) registration: Registration,
+    pub(crate) allow_list: AllowList,
     pub(crate) max_clients: u32,
+    pub(crate) registrations_per_minute: u32,
     pub(crate) clients: Vec<ClientRecord>,
     pub(crate) allowed_users: Vec<String>,
     pub(crate) allowed_orgs: Vec<String>,
@@ -109,7 +122,10 @@ impl Config {
             code_ttl: Duration::from_secs(60),
             refresh_lead: Duration::from_secs(5 * 60),
             registration: Registration::Open,
+            allowed_redirect_hosts: Vec::new(),
+            allowed_client_domains: Vec::new(),
             max_clients: 10_000,
+            registrations_per_minute: 60,
             clients: Vec::new(),
             allowed_users: Vec::new(),
             allowed_orgs: Vec::new(),
@@ -163,13 +179,24 @@ impl Config {
             });
         }
         faults.extend(client_faults(&self.clients));
-        match url {
-            Some(url) if faults.is_empty() => Ok(self.settings(&url)),
+        let allow_list = AllowList::read(&self.allowed_redirect_hosts, &self.allowed_client_domains);
+        for (is_redirect, entry) in allow_list.as_ref().err().into_iter().flatten() {
+            faults.push(ConfigError {
+                key: if *is_redirect {
+                    "oauth.allowed_redirect_hosts"
+                } else {
+                    "oauth.allowed_client_domains"
+                },
+                fault: format!("{entry:?} is no entry of this list"),
+            });
+        }
+        match (url, allow_list) {
+            (Some(url), Ok(allow_list)) if faults.is_empty() => Ok(self.settings(&url, allow_list)),
             _ => Err(ConfigErrors(faults)),
         }
     }
 
-    fn settings(self, url: &Url) -> Settings {
+    fn settings(self, url: &Url, allow_list: AllowList) -> Settings {
         Settings {
             resource: format!("{}/mcp", self.public_url),
             origin: url.origin().ascii_serialization(),
@@ -181,10 +208,32 @@ impl Config {
             code_ttl: self.code_ttl,
             refresh_lead: self.refresh_lead,
             registration: self.registration,
+            allow_list,
             max_clients: self.max_clients,
+            registrations_per_minute: self.registrations_per_minute,
             clients: self.clients.into_iter().map(StaticClient::into_record).collect(),
             allowed_users: self.allowed_users,
             allowed_orgs: self.allowed_orgs,
+        }
+    }
+}
+
+impl Settings {
+    /// Whether any client may register itself.
+    pub(crate) fn registers(&self) -> bool {
+        match self.registration {
+            Registration::Open => true,
+            Registration::AllowList => self.allow_list.has_redirect_hosts(),
+            Registration::Closed => false,
+        }
+    }
+
+    /// Whether any client may be described by a document.
+    pub(crate) fn reads_documents(&self) -> bool {
+        match self.registration {
+            Registration::Open => true,
+            Registration::AllowList => self.allow_list.has_client_domains(),
+            Registration::Closed => false,
         }
     }
 }
@@ -200,6 +249,9 @@ impl StaticClient {
             redirect_uris: self.redirect_uris,
             auth,
             created_at: std::time::UNIX_EPOCH,
+            domain: None,
+            registration_token: None,
+            fingerprint: None,
         }
     }
 }

@@ -7,7 +7,8 @@
 //! where the specification has `invalid_grant`: see `answers`. Its error texts may echo a token, and are redacted
 //! before they go anywhere.
 //!
-//! Left out: introspection of the scope that a grant really has.
+//! A user's grant at Forgejo keeps the scope of its first consent, whatever is asked for later, and its tokens do not
+//! say which: so the scope is asked for by introspection.
 
 mod answers;
 mod http_client;
@@ -15,6 +16,7 @@ mod scopes;
 
 use std::{fmt, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderValue, StatusCode, header};
 use oauth2::{
     AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, EndpointNotSet, EndpointSet, PkceCodeVerifier,
@@ -25,7 +27,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use crate::ports::{BoxFuture, TokenPair, Upstream, UpstreamError, UpstreamUser};
+use crate::ports::{BoxFuture, GrantedScope, TokenPair, Upstream, UpstreamError, UpstreamUser};
 use answers::Asked;
 use http_client::HttpClient;
 
@@ -64,6 +66,8 @@ pub struct Forgejo {
     /// Ends with a slash, so that paths can be joined to it.
     base: Url,
     oauth: OAuthClient,
+    /// Who the broker is there, for HTTP Basic (RFC 6749 section 2.3.1).
+    basic: HeaderValue,
     http: HttpClient,
     scopes: Scopes,
 }
@@ -82,6 +86,13 @@ struct User {
     active: bool,
     #[serde(default)]
     prohibit_login: bool,
+}
+
+/// What `/login/oauth/introspect` answers (RFC 7662 section 2.2), as far as it matters.
+#[derive(Deserialize)]
+struct Introspection {
+    active: bool,
+    scope: Option<String>,
 }
 
 impl Forgejo {
@@ -114,6 +125,7 @@ impl Forgejo {
         base.set_path(&path);
         let endpoint = |path: &str| format!("{base}{path}");
         let bad = |error: url::ParseError| ForgejoError::Url(error.to_string());
+        let basic = basic(&config.client_id, &config.client_secret).ok_or(ForgejoError::Empty("client_secret"))?;
         let oauth = BasicClient::new(ClientId::new(config.client_id))
             .set_client_secret(ClientSecret::new(config.client_secret.expose_secret().to_owned()))
             .set_auth_type(AuthType::RequestBody)
@@ -128,6 +140,7 @@ impl Forgejo {
             name,
             base,
             oauth,
+            basic,
             http,
             scopes: config.scopes,
         })
@@ -224,6 +237,9 @@ impl Upstream for Forgejo {
     fn user<'a>(&'a self, access_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamUser, UpstreamError>> {
         Box::pin(async move {
             let response = self.get(access_token, &["user"]).await?;
+            if answers::is_locked_out(&response) {
+                return Err(UpstreamError::Refused("the user is locked out".to_owned()));
+            }
             if response.status() != StatusCode::OK {
                 return Err(answers::api_refusal(&response));
             }
@@ -235,6 +251,55 @@ impl Upstream for Forgejo {
                 active: user.active && !user.prohibit_login,
             })
         })
+    }
+
+    fn granted_scope<'a>(
+        &'a self,
+        access_token: &'a SecretString,
+    ) -> BoxFuture<'a, Result<GrantedScope, UpstreamError>> {
+        Box::pin(async move {
+            let form = url::form_urlencoded::Serializer::new(String::new())
+                .append_pair("token", access_token.expose_secret())
+                .finish();
+            let mut request = http::Request::new(form.into_bytes());
+            *request.method_mut() = http::Method::POST;
+            *request.uri_mut() = format!("{}login/oauth/introspect", self.base)
+                .parse()
+                .map_err(|_| UpstreamError::Unexpected("the address cannot be asked".to_owned()))?;
+            let headers = request.headers_mut();
+            headers.insert(header::AUTHORIZATION, self.basic.clone());
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/x-www-form-urlencoded"),
+            );
+            let response = self.http.exchange(request).await;
+            let response = response.map_err(|error| UpstreamError::Unavailable(Box::new(error)))?;
+            match response.status() {
+                StatusCode::OK => {}
+                // Something that speaks Forgejo's OAuth2 but cannot introspect.
+                StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => return Ok(GrantedScope::Unknown),
+                StatusCode::UNAUTHORIZED => {
+                    return Err(UpstreamError::Misconfigured("introspection is refused".to_owned()));
+                }
+                status => return Err(UpstreamError::Unexpected(format!("introspection: {}", status.as_u16()))),
+            }
+            let answer: Introspection = serde_json::from_slice(response.body())
+                .map_err(|_| UpstreamError::Unexpected("introspection did not answer as expected".to_owned()))?;
+            match answer.scope {
+                _ if !answer.active => Err(UpstreamError::Refused("the token is not active".to_owned())),
+                None => Ok(GrantedScope::Unknown),
+                Some(scope) if self.scopes.same_as(&scope) => Ok(GrantedScope::AsAsked),
+                Some(scope) => Ok(GrantedScope::Other(scopes::granted_in_words(&scope))),
+            }
+        })
+    }
+
+    fn settings_url(&self) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(["user", "settings", "applications"]);
+        }
+        url
     }
 
     fn is_member<'a>(
@@ -264,6 +329,15 @@ impl fmt::Debug for Forgejo {
             .field("scopes", &self.scopes)
             .finish_non_exhaustive()
     }
+}
+
+/// RFC 6749 section 2.3.1: both parts are form-encoded before they are joined. `None` if they fit into no header.
+fn basic(client_id: &str, client_secret: &SecretString) -> Option<HeaderValue> {
+    let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = format!("{}:{}", encode(client_id), encode(client_secret.expose_secret()));
+    let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair))).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 fn pair(answer: &BasicTokenResponse) -> Result<TokenPair, UpstreamError> {

@@ -13,6 +13,7 @@
 //! - [`account`]: the one upstream credential of a user, renewed in single flight;
 //! - [`seal`]: the key file and what it protects;
 //! - [`forgejo`]: sign-in at Forgejo, the usual upstream;
+//! - [`fetch`]: the one way to read a URL that a client chose;
 //! - `sqlite`: the usual store (feature `sqlite`);
 //! - `testing`: a scripted upstream and a clock set by hand (feature `testing`).
 //!
@@ -24,6 +25,7 @@
 
 pub mod account;
 pub mod config;
+pub mod fetch;
 pub mod forgejo;
 pub mod ports;
 pub mod records;
@@ -34,9 +36,17 @@ pub mod sqlite;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+mod allow_list;
+mod bearers;
+mod cimd;
+mod documents;
+mod endings;
+mod jwt;
+mod limits;
 mod pkce;
 mod redirect_uri;
 mod secret;
+mod text;
 
 pub use account::{Account, AccountError, UpstreamToken};
 pub use config::Config;

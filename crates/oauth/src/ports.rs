@@ -7,8 +7,11 @@ mod upstream;
 
 use std::{fmt, future::Future, pin::Pin, time::SystemTime};
 
-pub use store::{AccountStore, ClientStore, GrantStore, NewTokens, SignIn, Spent, Store, StoreError};
-pub use upstream::{TokenPair, Upstream, UpstreamError, UpstreamUser};
+pub use store::{
+    AccountStore, Admitted, ClientStore, GrantStore, NewTokens, PendingCaps, SignIn, SignedIn, Spent, Store,
+    StoreError, Taken,
+};
+pub use upstream::{GrantedScope, TokenPair, Upstream, UpstreamError, UpstreamUser};
 
 /// An owned future that can move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -19,9 +22,9 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     fn now(&self) -> SystemTime;
 }
 
-/// Hears that access has ended, so that whatever runs on it can be ended at once.
+/// Whatever runs on grants: it hears that access has ended, so that it can end at once, and says how much there is.
 ///
-/// Calls come after the change is in the store, may come twice for one ending, and must return at once.
+/// All calls must return at once. Endings are told after the change is in the store, and may be told twice.
 pub trait GrantEvents: fmt::Debug + Send + Sync + 'static {
     /// A grant has ended: revoked, reused, or displaced.
     fn grant_ended(&self, grant: &str);
@@ -31,25 +34,18 @@ pub trait GrantEvents: fmt::Debug + Send + Sync + 'static {
 
     /// A user has signed in: whatever runs on the credential of before may move to the new one.
     fn user_signed_in(&self, _user: i64) {}
+
+    /// How many sessions live on a grant, for the page that shows it.
+    fn sessions(&self, grant: &str) -> usize;
 }
 
 /// The clock of the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
-/// Tells nobody.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoEvents;
-
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
     fn now(&self) -> SystemTime {
         SystemTime::now()
     }
-}
-
-impl GrantEvents for NoEvents {
-    fn grant_ended(&self, _grant: &str) {}
-
-    fn user_ended(&self, _user: i64) {}
 }

@@ -22,10 +22,17 @@ pub struct ClientRecord {
     pub auth: ClientAuth,
     /// When it was registered.
     pub created_at: SystemTime,
+    /// The host that vouches for the client: the one that its metadata document was fetched from. `None` for a client
+    /// that registered itself or stands in the configuration.
+    pub domain: Option<String>,
+    /// The hash of the token that lets the client change its registration (RFC 7592), if it may.
+    pub registration_token: Option<TokenHash>,
+    /// What a public client is known by when it registers again: two with one fingerprint are one client.
+    pub fingerprint: Option<TokenHash>,
 }
 
 /// How a client authenticates (RFC 7591 section 2, `token_endpoint_auth_method`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
     /// `none`: a public client.
     None,
@@ -33,15 +40,44 @@ pub enum ClientAuth {
     Basic(TokenHash),
     /// `client_secret_post`, with the hash of the secret.
     Post(TokenHash),
+    /// `private_key_jwt`: assertions signed with one of these keys (RFC 7523).
+    PrivateKeyJwt(KeySource),
 }
 
-/// An authorization that the user has approved and for which the browser is on its way through Forgejo.
+/// Where the public keys of a client are (RFC 7591 section 2, `jwks` and `jwks_uri`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// A JWK Set, as JSON.
+    Inline(String),
+    /// The https URL of a JWK Set.
+    Uri(String),
+}
+
+/// A sign-in that has begun in this broker and for which the browser is on its way through Forgejo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingRecord {
     /// The `state` that was sent to Forgejo.
     pub state: TokenHash,
-    /// The cookie of the browser in which the user approved.
+    /// The cookie of the browser in which it began.
     pub browser: TokenHash,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// When it stops being good.
+    pub expires_at: SystemTime,
+}
+
+/// What a sign-in is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A client wants a code.
+    Client(ClientRequest),
+    /// The user wants to see their connections.
+    Connections,
+}
+
+/// A client's request for a code that the user has approved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientRequest {
     /// The client that asked.
     pub client_id: String,
     /// Where the client wants its answer, as it wrote it.
@@ -50,8 +86,10 @@ pub struct PendingRecord {
     pub client_state: Option<String>,
     /// The client's S256 challenge (RFC 7636 section 4.2).
     pub code_challenge: String,
-    /// When it stops being good.
-    pub expires_at: SystemTime,
+    /// The scope that the grant is to have.
+    pub scope: String,
+    /// Whose earlier approval this goes by. `None` if the user has just been asked.
+    pub approved_by: Option<i64>,
 }
 
 /// One user's yes to one client.
@@ -65,6 +103,28 @@ pub struct GrantRecord {
     pub login: String,
     /// The client.
     pub client_id: String,
+    /// What the tokens of the grant allow: scopes with a space between them.
+    pub scope: String,
+}
+
+/// A grant as its user sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantSummary {
+    /// The grant.
+    pub grant: GrantRecord,
+    /// When the user said yes.
+    pub created_at: SystemTime,
+    /// When tokens were last issued on it.
+    pub last_used_at: SystemTime,
+}
+
+/// An access token that is honoured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BearerRecord {
+    /// The grant that it belongs to.
+    pub grant: GrantRecord,
+    /// Until when it is honoured, if the grant does not end before.
+    pub expires_at: SystemTime,
 }
 
 /// An authorization code and what it is bound to.

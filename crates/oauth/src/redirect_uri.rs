@@ -79,6 +79,18 @@ pub(crate) fn matches(registered: &str, presented: &str) -> bool {
         && registered.query() == presented.query()
 }
 
+/// A redirect URI without what does not count when it is matched: the port of a loopback address.
+pub(crate) fn without_loopback_port(uri: &str) -> String {
+    let Ok(mut url) = Url::parse(uri) else {
+        return uri.to_owned();
+    };
+    if url.scheme() == "http" && is_loopback(&url) && url.set_port(None).is_ok() {
+        url.into()
+    } else {
+        uri.to_owned()
+    }
+}
+
 /// What the consent page shows as the place where the answer goes.
 pub(crate) fn display(uri: &str) -> String {
     match Url::parse(uri) {

@@ -19,7 +19,7 @@ use chacha20poly1305::{
 use hmac::Mac as _;
 use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 
-pub use key_file::{KeyFile, KeyFileError};
+pub use key_file::{KeyFile, KeyFileError, KeyTextError};
 
 use crate::secret;
 
@@ -139,14 +139,20 @@ impl Sealer {
     /// HMAC-SHA-256 over a purpose and some parts, each with its length before it, so that no two lists of parts are
     /// the same bytes. Nobody without the key can make it.
     pub(crate) fn keyed_hash(&self, purpose: &str, parts: &[&str]) -> [u8; 32] {
-        let (_, key) = self.current();
-        let mut mac =
-            hmac::Hmac::<sha2::Sha256>::new_from_slice(key.expose_secret()).expect("HMAC takes a key of any length");
-        for part in std::iter::once(&purpose).chain(parts) {
-            mac.update(&(part.len() as u64).to_be_bytes());
-            mac.update(part.as_bytes());
-        }
-        mac.finalize().into_bytes().into()
+        keyed_hash(self.current().1, purpose, parts)
+    }
+
+    /// Whether a keyed hash was made with any of the keys, in a time that does not depend on where it differs.
+    pub(crate) fn verifies(&self, purpose: &str, parts: &[&str], hash: &[u8]) -> bool {
+        self.keys
+            .iter()
+            .any(|(_, key)| secret::same(&keyed_hash(key, purpose, parts), hash))
+    }
+
+    /// Whether something was sealed with the key that seals now.
+    pub(crate) fn is_current(&self, sealed: &[u8]) -> bool {
+        let (number, _) = self.current();
+        sealed.get(1..5) == Some(number.to_be_bytes().as_slice())
     }
 
     fn current(&self) -> (u32, &SecretBox<[u8; 32]>) {
@@ -177,6 +183,16 @@ fn record_data(kind: &str, key: &[u8]) -> Vec<u8> {
     let mut data = format!("forgejo-mcp-broker record {kind} ").into_bytes();
     data.extend_from_slice(key);
     data
+}
+
+fn keyed_hash(key: &SecretBox<[u8; 32]>, purpose: &str, parts: &[&str]) -> [u8; 32] {
+    let mut mac =
+        hmac::Hmac::<sha2::Sha256>::new_from_slice(key.expose_secret()).expect("HMAC takes a key of any length");
+    for part in std::iter::once(&purpose).chain(parts) {
+        mac.update(&(part.len() as u64).to_be_bytes());
+        mac.update(part.as_bytes());
+    }
+    mac.finalize().into_bytes().into()
 }
 
 fn cipher(key: &SecretBox<[u8; 32]>) -> XChaCha20Poly1305 {
@@ -269,6 +285,25 @@ mod tests {
         assert_ne!(hash, sealer.keyed_hash("a", &["b", "cd"]));
         assert_ne!(hash, sealer.keyed_hash("ab", &["c", "d"]));
         assert_ne!(hash, Sealer::with_key([8; 32]).keyed_hash("a", &["bc", "d"]));
+    }
+
+    #[test]
+    fn after_a_rotation_hashes_of_the_old_key_still_verify_and_its_seals_are_told_apart() {
+        let old = Sealer::with_key([7; 32]);
+        let both = Sealer {
+            keys: [
+                (1, SecretBox::new(Box::new([7; 32]))),
+                (2, SecretBox::new(Box::new([9; 32]))),
+            ]
+            .into(),
+        };
+        let hash = old.keyed_hash("a", &["b"]);
+        assert!(both.verifies("a", &["b"], &hash));
+        assert!(both.verifies("a", &["b"], &both.keyed_hash("a", &["b"])));
+        assert!(!both.verifies("a", &["c"], &hash));
+        assert!(!old.verifies("a", &["b"], &both.keyed_hash("a", &["b"])));
+        assert!(!both.is_current(&old.seal(&token(), Binding::Access(1))));
+        assert!(both.is_current(&both.seal(&token(), Binding::Access(1))));
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub(crate) const REFRESH: &str = "fmb_rt_";
 pub(crate) const CODE: &str = "fmb_code_";
 /// The prefix of client secrets.
 pub(crate) const CLIENT_SECRET: &str = "fmb_cs_";
+/// The prefix of registration access tokens.
+pub(crate) const REGISTRATION: &str = "fmb_reg_";
 
 /// Random bytes from the kernel.
 pub(crate) fn random<const N: usize>() -> [u8; N] {

@@ -3,9 +3,13 @@
 //! [`AuthorizationServer::serve`] answers every path under `/oauth/` and `/.well-known/`; the modules below hold one
 //! endpoint each. Paths are taken with and without the prefix of `public_url`, since a proxy may strip it or not.
 
+mod approvals;
 mod authorize;
 mod callback;
+mod ceilings;
 mod client_auth;
+mod clients;
+mod connections;
 mod cookie;
 mod guard;
 mod metadata;
@@ -14,6 +18,9 @@ mod params;
 mod register;
 mod respond;
 mod revoke;
+mod same_origin;
+mod scope;
+mod sign_in;
 mod token;
 
 use std::{
@@ -27,12 +34,16 @@ use http_body_util::combinators::UnsyncBoxBody;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    account::Accounts,
+    account::{Accounts, turns::Turns},
+    cimd::ClientDocuments,
     config::{Config, ConfigError, ConfigErrors, Settings},
-    ports::{Clock, GrantEvents, NoEvents, Store, StoreError, Upstream},
-    records::ClientRecord,
+    endings::TellingStore,
+    fetch::Fetch,
+    ports::{Clock, GrantEvents, Store, StoreError, Upstream},
     seal::Sealer,
 };
+
+use ceilings::Ceilings;
 
 pub use guard::Caller;
 
@@ -53,6 +64,9 @@ pub struct AuthorizationServer {
 struct Inner {
     settings: Settings,
     accounts: Arc<Accounts>,
+    /// Where clients that are described by documents are found. `None`: there are no such clients.
+    documents: Option<ClientDocuments>,
+    ceilings: Ceilings,
 }
 
 /// What a path leads to.
@@ -61,8 +75,10 @@ enum Endpoint {
     ResourceMetadata,
     ServerMetadata,
     Register,
+    Registration,
     Authorize,
     Callback,
+    Connections,
     Token,
     Revoke,
 }
@@ -71,7 +87,8 @@ enum Endpoint {
 const MAX_BODY: usize = 64 * 1024;
 
 impl AuthorizationServer {
-    /// A server on a store and an upstream. Nothing is asked yet.
+    /// A server on a store and an upstream. Nothing is asked yet. `fetch` reads the documents of clients; without it, there
+    /// are no clients that are described by documents.
     ///
     /// # Errors
     ///
@@ -82,22 +99,8 @@ impl AuthorizationServer {
         sealer: Sealer,
         upstream: Arc<dyn Upstream>,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self, ConfigErrors> {
-        Self::with_events(config, store, sealer, upstream, clock, Arc::new(NoEvents))
-    }
-
-    /// As [`AuthorizationServer::new`], with an ear for the ends of grants.
-    ///
-    /// # Errors
-    ///
-    /// All faults of the configuration at once.
-    pub fn with_events(
-        config: Config,
-        store: Arc<dyn Store>,
-        sealer: Sealer,
-        upstream: Arc<dyn Upstream>,
-        clock: Arc<dyn Clock>,
         events: Arc<dyn GrantEvents>,
+        fetch: Option<Arc<dyn Fetch>>,
     ) -> Result<Self, ConfigErrors> {
         let settings = config.into_settings()?;
         if !settings.allowed_orgs.is_empty() && !upstream.sees_organizations() {
@@ -106,21 +109,26 @@ impl AuthorizationServer {
                 fault: "needs \"read:organization\" in forgejo.scopes to see who is a member".to_owned(),
             }]));
         }
+        let tasks = TaskTracker::new();
+        let documents = fetch.map(|fetch| ClientDocuments::new(fetch, Arc::clone(&clock)));
+        let ceilings = Ceilings::new(settings.registrations_per_minute);
         let accounts = Accounts {
-            store,
+            store: Arc::new(TellingStore::new(store, Arc::clone(&events), tasks.clone())),
             sealer,
             upstream,
             clock,
             events,
             lead: settings.refresh_lead,
-            tasks: TaskTracker::new(),
-            sign_in: tokio::sync::Mutex::new(()),
+            tasks,
+            turns: Turns::default(),
             flights: Mutex::new(HashMap::new()),
         };
         Ok(Self {
             inner: Arc::new(Inner {
                 settings,
                 accounts: Arc::new(accounts),
+                documents,
+                ceilings,
             }),
         })
     }
@@ -133,7 +141,7 @@ impl AuthorizationServer {
         let Some(endpoint) = inner.route(request.uri().path()) else {
             return respond::plain(StatusCode::NOT_FOUND, "There is nothing here.\n");
         };
-        let cross_origin = !matches!(endpoint, Endpoint::Authorize | Endpoint::Callback);
+        let cross_origin = endpoint.is_for_programs();
         let method = request.method();
         let allowed = endpoint.methods();
         let mut response = if cross_origin && method == Method::OPTIONS {
@@ -155,7 +163,7 @@ impl AuthorizationServer {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
             headers.insert(
                 header::ACCESS_CONTROL_EXPOSE_HEADERS,
-                HeaderValue::from_static("www-authenticate"),
+                HeaderValue::from_static("www-authenticate, retry-after"),
             );
         }
         response
@@ -195,6 +203,16 @@ impl AuthorizationServer {
         self.inner.store().purge(self.inner.accounts.clock.now()).await
     }
 
+    /// Seals anew the upstream tokens that older keys have sealed, and says how many accounts that were. To be called
+    /// once at start: from then on the older keys open nothing that is needed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn reseal_accounts(&self) -> Result<usize, StoreError> {
+        self.inner.accounts.reseal().await
+    }
+
     /// Waits until sign-ins and renewals under way have ended: each is at its end within the time limits of the
     /// upstream. To be called when no more requests come, before the store is closed.
     pub async fn drain(&self) {
@@ -214,8 +232,15 @@ impl Inner {
             "/oauth/register" => Some(Endpoint::Register),
             "/oauth/authorize" => Some(Endpoint::Authorize),
             "/oauth/callback" => Some(Endpoint::Callback),
+            "/oauth/connections" => Some(Endpoint::Connections),
             "/oauth/token" => Some(Endpoint::Token),
             "/oauth/revoke" => Some(Endpoint::Revoke),
+            _ if local
+                .strip_prefix("/oauth/register/")
+                .is_some_and(|id| !id.is_empty() && !id.contains('/')) =>
+            {
+                Some(Endpoint::Registration)
+            }
             _ => self.route_metadata(local.strip_prefix("/.well-known/")?),
         }
     }
@@ -238,11 +263,14 @@ impl Inner {
     async fn dispatch(self: &Arc<Self>, endpoint: Endpoint, request: &Request<Bytes>) -> Response<Body> {
         match endpoint {
             Endpoint::ResourceMetadata => metadata::resource(&self.settings),
-            Endpoint::ServerMetadata => metadata::server(&self.settings),
+            Endpoint::ServerMetadata => metadata::server(&self.settings, self.reads_documents()),
             Endpoint::Register => register::register(self, request).await,
+            Endpoint::Registration => register::manage(self, request).await,
             Endpoint::Authorize if request.method() == Method::POST => authorize::decide(self, request).await,
             Endpoint::Authorize => authorize::ask(self, request).await,
             Endpoint::Callback => callback::callback(self, request).await,
+            Endpoint::Connections if request.method() == Method::POST => connections::act(self, request).await,
+            Endpoint::Connections => connections::show(self, request).await,
             Endpoint::Token => token::token(self, request).await,
             Endpoint::Revoke => revoke::revoke(self, request).await,
         }
@@ -250,19 +278,6 @@ impl Inner {
 
     fn store(&self) -> &dyn Store {
         self.accounts.store.as_ref()
-    }
-
-    /// Finds a client: those of the configuration first.
-    async fn client(&self, client_id: &str) -> Result<Option<ClientRecord>, StoreError> {
-        match self
-            .settings
-            .clients
-            .iter()
-            .find(|client| client.client_id == client_id)
-        {
-            Some(client) => Ok(Some(client.clone())),
-            None => self.store().client(client_id).await,
-        }
     }
 
     /// Whether a user whose login was once allowed is still so, as far as the configuration alone tells.
@@ -284,6 +299,11 @@ impl Inner {
         resource.is_none_or(|resource| resource.strip_suffix('/').unwrap_or(resource) == self.settings.resource)
     }
 
+    /// Where users see their connections.
+    fn connections_uri(&self) -> String {
+        format!("{}/oauth/connections", self.settings.issuer)
+    }
+
     /// Where Forgejo sends the browser back to.
     fn callback_uri(&self) -> String {
         format!("{}/oauth/callback", self.settings.issuer)
@@ -291,12 +311,26 @@ impl Inner {
 }
 
 impl Endpoint {
+    /// Whether programs call it, from pages of other origins too, and not the user's browser by itself.
+    fn is_for_programs(self) -> bool {
+        match self {
+            Self::Authorize | Self::Callback | Self::Connections => false,
+            Self::ResourceMetadata
+            | Self::ServerMetadata
+            | Self::Register
+            | Self::Registration
+            | Self::Token
+            | Self::Revoke => true,
+        }
+    }
+
     fn methods(self) -> &'static str {
         match self {
             Self::ResourceMetadata | Self::ServerMetadata => "GET, HEAD",
             // Not HEAD: it spends the state.
             Self::Callback => "GET",
-            Self::Authorize => "GET, HEAD, POST",
+            Self::Authorize | Self::Connections => "GET, HEAD, POST",
+            Self::Registration => "GET, PUT, DELETE",
             Self::Register | Self::Token | Self::Revoke => "POST",
         }
     }

@@ -7,6 +7,7 @@
 mod accounts;
 mod clients;
 mod grants;
+mod pending;
 mod tokens;
 
 use std::{
@@ -58,6 +59,8 @@ const CONNECTIONS: u32 = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client is kept that has no grant.
 const IDLE_CLIENT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// How long a client is kept that nobody has ever signed in with: registering costs nothing.
+const UNUSED_CLIENT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a code is remembered after its expiry, so that its replay is recognised.
 const USED_CODE: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -140,6 +143,7 @@ impl Store for SqliteStore {
                 ("DELETE FROM oauth_pending WHERE expires_at <= ?", now),
                 ("DELETE FROM oauth_access_tokens WHERE expires_at <= ?", now),
                 ("DELETE FROM oauth_refresh_tokens WHERE expires_at <= ?", now),
+                ("DELETE FROM oauth_assertions WHERE expires_at <= ?", now),
                 ("DELETE FROM oauth_codes WHERE expires_at <= ?", now - USED_CODE),
             ] {
                 sqlx::query(statement)
@@ -163,9 +167,11 @@ impl Store for SqliteStore {
                 .await?;
             sqlx::query(
                 "DELETE FROM oauth_clients
-                 WHERE last_used_at <= ? AND client_id NOT IN (SELECT client_id FROM oauth_grants)",
+                 WHERE (last_used_at <= ?1 OR (last_used_at <= ?2 AND last_used_at = created_at))
+                   AND client_id NOT IN (SELECT client_id FROM oauth_grants)",
             )
             .bind(seconds(now - IDLE_CLIENT))
+            .bind(seconds(now - UNUSED_CLIENT))
             .execute(&mut *change)
             .await?;
             change.commit().await?;

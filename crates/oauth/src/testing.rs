@@ -15,7 +15,7 @@ use url::Url;
 
 use crate::{
     pkce,
-    ports::{BoxFuture, Clock, GrantEvents, TokenPair, Upstream, UpstreamError, UpstreamUser},
+    ports::{BoxFuture, Clock, GrantEvents, GrantedScope, TokenPair, Upstream, UpstreamError, UpstreamUser},
 };
 
 /// An upstream in memory.
@@ -50,9 +50,12 @@ pub struct Gate {
 #[derive(Debug)]
 pub struct ManualClock(Mutex<SystemTime>);
 
-/// Remembers what ended.
+/// Remembers what ended, and says what it was told to about sessions.
 #[derive(Debug, Default)]
-pub struct RecordedEvents(Mutex<Vec<String>>);
+pub struct RecordedEvents {
+    ended: Mutex<Vec<String>>,
+    sessions: Mutex<HashMap<String, usize>>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -63,6 +66,7 @@ struct State {
     pairs: HashMap<i64, u32>,
     trouble: Option<Trouble>,
     members_trouble: bool,
+    granted_scope: GrantedScope,
     expires_in: Duration,
 }
 
@@ -78,6 +82,7 @@ impl Default for ScriptedUpstream {
             pairs: HashMap::new(),
             trouble: None,
             members_trouble: false,
+            granted_scope: GrantedScope::AsAsked,
             expires_in: Duration::from_secs(3600),
         };
         Self {
@@ -144,6 +149,11 @@ impl ScriptedUpstream {
     /// Whether questions about memberships are to go unanswered from now on.
     pub fn set_members_trouble(&self, trouble: bool) {
         self.state().members_trouble = trouble;
+    }
+
+    /// What tokens are to allow from now on.
+    pub fn set_granted_scope(&self, scope: GrantedScope) {
+        self.state().granted_scope = scope;
     }
 
     /// How long access tokens are good from now on.
@@ -295,6 +305,17 @@ impl Upstream for ScriptedUpstream {
         })
     }
 
+    fn granted_scope<'a>(
+        &'a self,
+        _access_token: &'a SecretString,
+    ) -> BoxFuture<'a, Result<GrantedScope, UpstreamError>> {
+        Box::pin(async move { Ok(self.state().granted_scope.clone()) })
+    }
+
+    fn settings_url(&self) -> Url {
+        Url::parse("https://forgejo.example/user/settings/applications").expect("it is a URL")
+    }
+
     fn is_member<'a>(
         &'a self,
         _access_token: &'a SecretString,
@@ -335,11 +356,17 @@ impl Clock for ManualClock {
 impl RecordedEvents {
     /// Takes what has ended since the last call: `grant NAME` and `user ID`, in order.
     pub fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.ended.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says from now on that this many sessions live on a grant.
+    pub fn set_sessions(&self, grant: &str, count: usize) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.insert(grant.to_owned(), count);
     }
 
     fn push(&self, event: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }
 }
 
@@ -350,5 +377,10 @@ impl GrantEvents for RecordedEvents {
 
     fn user_ended(&self, user: i64) {
         self.push(format!("user {user}"));
+    }
+
+    fn sessions(&self, grant: &str) -> usize {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.get(grant).copied().unwrap_or_default()
     }
 }

@@ -177,6 +177,12 @@ impl Registry {
         }
     }
 
+    /// How many sessions a grant has, those that are opening included.
+    #[must_use]
+    pub fn sessions_of_grant(&self, grant: &GrantId) -> usize {
+        self.shared.table.select(|session| session.grant == *grant).len()
+    }
+
     /// Counts what there is.
     #[must_use]
     pub fn stats(&self) -> Stats {

@@ -38,12 +38,17 @@ async function run(sdk) {
 
   const others = Array.from({ length: settings.sessions - 1 }, (_, index) => index + 1);
   const first = await signIn(sdk, settings, provider, orders);
-  const sessions = [first, ...(await Promise.all(others.map((number) => open(sdk, settings, provider, number))))];
+  let sessions = [first, ...(await Promise.all(others.map((number) => open(sdk, settings, provider, number))))];
 
-  await Promise.all(sessions.map(listTools));
-  if (settings.features) await Promise.all(sessions.map((session) => tour(sdk, session)));
-  else await Promise.all(sessions.map((session) => callAll(session, settings)));
-  if (settings.hold) await obey(sessions, settings, orders);
+  for (;;) {
+    await Promise.all(sessions.map(listTools));
+    if (settings.features) await Promise.all(sessions.map((session) => tour(sdk, session)));
+    else await Promise.all(sessions.map((session) => callAll(session, settings)));
+    if (!settings.hold || !(await obey(sessions, settings, orders))) break;
+    // The server is not told: it may have forgotten these sessions, or be another process by now.
+    await Promise.all(sessions.map(({ client }) => client.close()));
+    sessions = await Promise.all(sessions.map(({ number }) => open(sdk, settings, provider, number)));
+  }
   await Promise.all(sessions.map((session) => close(session, settings)));
 }
 
@@ -119,13 +124,14 @@ async function callOne({ number, client }, settings, call) {
   emit("result", { session: number, call, text, isError: result.isError ?? false });
 }
 
-/** Repeats the calls once per order, until told to end or stdin is closed. */
+/** Repeats the calls once per order, until told to end or stdin is closed; `true`: open all sessions anew. */
 async function obey(sessions, settings, orders) {
   for (;;) {
     emit("ready");
     const order = await orders.next();
-    if (order === undefined || order.end) return;
-    if (!order.call) throw new Error("expected an order to call or to end");
+    if (order === undefined || order.end) return false;
+    if (order.reopen) return true;
+    if (!order.call) throw new Error("expected an order to call, to reopen or to end");
     await Promise.all(sessions.map((session) => callAll(session, settings)));
   }
 }

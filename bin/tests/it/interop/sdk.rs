@@ -24,7 +24,7 @@ use crate::bed::{Bed, password};
 pub(super) const SDKS: [Sdk; 3] = [Sdk::TypescriptV1, Sdk::TypescriptV2, Sdk::Python];
 
 /// Longer than any run takes: a run that hangs fails its test.
-const LIMIT: Duration = Duration::from_secs(120);
+pub(super) const LIMIT: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Sdk {
@@ -108,7 +108,8 @@ pub(super) fn everything() -> ChildCommand {
     }
 }
 
-fn root() -> PathBuf {
+/// The root of the repository.
+pub(super) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
@@ -162,6 +163,17 @@ impl Run {
             login: login.to_owned(),
             redirect_uri,
         }
+    }
+
+    /// Who signs in.
+    pub(super) fn login(&self) -> &str {
+        &self.login
+    }
+
+    /// The same for a test that gives the orders itself: the command, and where the browser comes back to.
+    pub(super) fn held(mut self) -> (Command, String) {
+        self.command.env("HOLD", "1");
+        (self.command, self.redirect_uri)
     }
 
     /// Runs the client to its end.

@@ -67,6 +67,71 @@ async fn host_and_origin_are_checked_before_anything_else() {
 }
 
 #[tokio::test]
+async fn a_page_of_an_allowed_origin_asks_without_a_bearer_and_reads_every_answer() {
+    let broker = Harness::start().await;
+    let preflight = |origin: &str| {
+        Request::options("/mcp")
+            .header("host", "mcp.example")
+            .header("origin", origin)
+            .header("access-control-request-method", "POST")
+            .header(
+                "access-control-request-headers",
+                "authorization, content-type, mcp-method",
+            )
+            .body(Full::default())
+            .expect("a request")
+    };
+    let said = broker.send(preflight("https://mcp.example")).await;
+    assert_eq!((said.status, said.body.as_str()), (204, ""));
+    assert_eq!(said.header("access-control-allow-origin"), Some("https://mcp.example"));
+    assert_eq!(said.header("access-control-allow-methods"), Some("GET, POST, DELETE"));
+    let headers = said.header("access-control-allow-headers").expect("a list");
+    for name in [
+        "authorization",
+        "mcp-session-id",
+        "mcp-protocol-version",
+        "last-event-id",
+        "mcp-method",
+    ] {
+        assert!(headers.split(", ").any(|allowed| allowed == name), "{name}: {headers}");
+    }
+    assert!(said.header("access-control-allow-credentials").is_none());
+    assert!(broker.journal.entries().is_empty(), "nobody was asked who that is");
+
+    let said = broker.send(with("origin", "https://mcp.example")).await;
+    assert_eq!(said.status, 200);
+    assert_eq!(said.header("access-control-allow-origin"), Some("https://mcp.example"));
+    assert_eq!(said.header("vary"), Some("Origin"));
+    assert!(
+        said.header("access-control-expose-headers")
+            .expect("a list")
+            .contains("mcp-session-id")
+    );
+    let mut unwelcome = with("origin", "https://mcp.example");
+    unwelcome
+        .headers_mut()
+        .insert("accept", HeaderValue::from_static("application/json"));
+    let said = broker.send(unwelcome).await;
+    assert_eq!(
+        (said.status, said.header("access-control-allow-origin")),
+        (406, Some("https://mcp.example"))
+    );
+
+    let refused = broker.send(preflight("https://evil.example")).await;
+    assert_refused(&refused, 403);
+    assert!(refused.header("access-control-allow-origin").is_none());
+    let refused = broker.send(with("origin", "https://evil.example")).await;
+    assert!(refused.header("access-control-allow-origin").is_none());
+    assert!(
+        broker
+            .send(good("{}"))
+            .await
+            .header("access-control-allow-origin")
+            .is_none()
+    );
+}
+
+#[tokio::test]
 async fn configured_hosts_and_origins_are_served() {
     let mut config = config("https://mcp.example");
     config.allowed_hosts = vec!["inner.example".into()];

@@ -56,22 +56,35 @@ pub(super) fn refusal(asked: Asked, error: RequestTokenError<HttpError, BasicErr
     }
 }
 
+/// Whether the API says that the user is locked out: disabled, prohibited from signing in, or not activated. A 403 for
+/// want of a scope is another matter.
+pub(super) fn is_locked_out(response: &http::Response<Vec<u8>>) -> bool {
+    response.status() == StatusCode::FORBIDDEN
+        && ["prohibited from signing in", "account is not activated"]
+            .iter()
+            .any(|text| message(response).contains(text))
+}
+
 /// The meaning of an answer of the API that is not the one hoped for.
 pub(super) fn api_refusal(response: &http::Response<Vec<u8>>) -> UpstreamError {
-    #[derive(serde::Deserialize)]
-    struct Refusal {
-        message: String,
-    }
     let status = response.status();
-    let message = serde_json::from_slice::<Refusal>(response.body())
-        .map(|refusal| refusal.message)
-        .unwrap_or_default();
-    let text = format!("{}: {}", status.as_u16(), redact(&message));
+    let text = format!("{}: {}", status.as_u16(), redact(&message(response)));
     match status {
         StatusCode::UNAUTHORIZED => UpstreamError::Refused(text),
         StatusCode::FORBIDDEN => UpstreamError::Misconfigured(text),
         _ => UpstreamError::Unexpected(text),
     }
+}
+
+/// What the API says in words.
+fn message(response: &http::Response<Vec<u8>>) -> String {
+    #[derive(serde::Deserialize)]
+    struct Refusal {
+        message: String,
+    }
+    serde_json::from_slice::<Refusal>(response.body())
+        .map(|refusal| refusal.message)
+        .unwrap_or_default()
 }
 
 /// Takes out of a text whatever may be a token, and what does not belong into a log line.

@@ -70,31 +70,18 @@ impl Scopes {
         Ok(scopes)
     }
 
+    /// Whether a grant with a scope as Forgejo keeps it allows the same, no less and no more.
+    pub(super) fn same_as(&self, granted: &str) -> bool {
+        reach(self.0.iter().map(String::as_str)) == reach(granted.split_ascii_whitespace())
+    }
+
     pub(super) fn read_organizations(&self) -> bool {
         self.allow_reading("organization")
     }
 
     /// What the scopes allow, one sentence part each, in the order of the list.
     pub(super) fn in_words(&self) -> Vec<String> {
-        self.0
-            .iter()
-            .filter_map(|scope| match scope.as_str() {
-                "all" => Some("do everything that you can do".to_owned()),
-                "public-only" => Some("reach public repositories and organisations only".to_owned()),
-                other => {
-                    let words = AREAS
-                        .iter()
-                        .find(|(name, _)| Some(*name) == area(other))
-                        .map(|(_, words)| *words)?;
-                    let verb = if other.starts_with("write:") {
-                        "read and change"
-                    } else {
-                        "read"
-                    };
-                    Some(format!("{verb} {words}"))
-                }
-            })
-            .collect()
+        in_words(self.0.iter().map(String::as_str))
     }
 
     fn allow_reading(&self, name: &str) -> bool {
@@ -106,6 +93,57 @@ impl fmt::Display for Scopes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join(" "))
     }
+}
+
+/// What a grant with a scope as Forgejo keeps it allows, in words.
+pub(super) fn granted_in_words(granted: &str) -> Vec<String> {
+    let list = || granted.split_ascii_whitespace();
+    if list().any(|scope| scope == "all" || area(scope).is_some()) {
+        in_words(list())
+    } else {
+        // A token whose scopes name no part of the API may do everything.
+        in_words(std::iter::once("all"))
+    }
+}
+
+fn in_words<'a>(scopes: impl Iterator<Item = &'a str>) -> Vec<String> {
+    scopes
+        .filter_map(|scope| match scope {
+            "all" => Some("do everything that you can do".to_owned()),
+            "public-only" => Some("reach public repositories and organisations only".to_owned()),
+            other => {
+                let words = AREAS
+                    .iter()
+                    .find(|(name, _)| Some(*name) == area(other))
+                    .map(|(_, words)| *words)?;
+                let verb = if other.starts_with("write:") {
+                    "read and change"
+                } else {
+                    "read"
+                };
+                Some(format!("{verb} {words}"))
+            }
+        })
+        .collect()
+}
+
+/// What a list of scopes comes to: for each part of the API 0 for nothing, 1 for reading, 2 for changing too; and
+/// whether it is for what is public only. Writing includes reading, and no part of the API at all means all of it.
+fn reach<'a>(scopes: impl Iterator<Item = &'a str>) -> ([u8; AREAS.len()], bool) {
+    let (mut levels, mut public_only) = ([0; AREAS.len()], false);
+    for scope in scopes {
+        public_only |= scope == "public-only";
+        for ((name, _), level) in AREAS.iter().zip(&mut levels) {
+            if scope == "all" || area(scope) == Some(name) {
+                let reads = scope.starts_with("read:");
+                *level = (*level).max(if reads { 1 } else { 2 });
+            }
+        }
+    }
+    if levels == [0; AREAS.len()] {
+        levels = [2; AREAS.len()];
+    }
+    (levels, public_only)
 }
 
 /// The part of the API that a scope names.
@@ -156,6 +194,33 @@ mod tests {
         for scope in ["read:user", "write:user", "all"] {
             assert!(Scopes::new([scope]).is_ok());
         }
+    }
+
+    #[test]
+    fn a_granted_scope_is_compared_by_what_it_allows() {
+        let asked = Scopes::new(["read:user", "write:issue"]).unwrap();
+        for granted in [
+            "read:user write:issue",
+            "write:issue read:user",
+            "openid read:issue write:issue read:user unheard-of",
+        ] {
+            assert!(asked.same_as(granted), "{granted}");
+        }
+        for granted in [
+            "",
+            "openid",
+            "all",
+            "read:user",
+            "read:user read:issue",
+            "write:user write:issue",
+            "read:user write:issue read:admin",
+            "read:user write:issue public-only",
+        ] {
+            assert!(!asked.same_as(granted), "{granted}");
+        }
+        assert!(Scopes::new(["all"]).unwrap().same_as("openid"));
+        assert_eq!(granted_in_words("openid"), ["do everything that you can do"]);
+        assert_eq!(granted_in_words("read:issue openid").len(), 1);
     }
 
     #[test]

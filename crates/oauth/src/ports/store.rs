@@ -10,7 +10,9 @@ use std::{fmt, time::SystemTime};
 use super::BoxFuture;
 use crate::{
     BoxError,
-    records::{AccountRecord, ClientRecord, CodeRecord, GrantRecord, PendingRecord, TokenHash},
+    records::{
+        AccountRecord, BearerRecord, ClientRecord, CodeRecord, GrantRecord, GrantSummary, PendingRecord, TokenHash,
+    },
 };
 
 /// Why the store did not answer.
@@ -44,6 +46,9 @@ pub enum Spent {
     Issued,
     /// It had been used before, so that someone else may hold it: the grant, which is named here, has been ended.
     Reused(String),
+    /// The code had been used before: the tokens that it bought have been revoked. The grant, which is named here, goes on
+    /// with those of other sign-ins.
+    Replayed(String),
     /// It is unknown or has expired.
     Gone,
 }
@@ -52,17 +57,81 @@ pub enum Spent {
 #[derive(Clone, Debug)]
 pub struct SignIn {
     /// The user's upstream tokens. They replace what is there: the code exchange has killed the former refresh token.
-    pub account: AccountRecord,
-    /// The new grant.
+    /// `None` if what is there is newer.
+    pub account: Option<AccountRecord>,
+    /// The grant. If the user has one for this client, that one goes on in its place, under its own name.
     pub grant: GrantRecord,
     /// The code that buys its first tokens.
     pub code: CodeRecord,
 }
 
+/// What a completed sign-in has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedIn {
+    /// The name of the grant: a new one, or the one that goes on.
+    pub grant: String,
+    /// The grants that have been ended because the user has too many.
+    pub displaced: Vec<String>,
+}
+
+/// What became of a pending sign-in that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// This is it. It is not in the store any more.
+    Found(Box<PendingRecord>),
+    /// It began in another browser, and stays.
+    OtherBrowser,
+    /// It is unknown or has expired.
+    Gone,
+}
+
+/// How many sign-ins may be pending.
+#[derive(Clone, Copy, Debug)]
+pub struct PendingCaps {
+    /// In all.
+    pub all: u32,
+    /// Of one client, and for the page of connections.
+    pub of_client: u32,
+}
+
+/// What became of a registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// The client is new.
+    New,
+    /// A client with the same fingerprint is there, and counts as used now.
+    Known(Box<ClientRecord>),
+    /// There are too many clients, and none that could make room.
+    Full,
+}
+
 /// Keeps registered clients.
 pub trait ClientStore: fmt::Debug + Send + Sync + 'static {
-    /// Adds a client unless `cap` clients are there already. Says whether it was added.
-    fn insert_client(&self, client: ClientRecord, cap: u32) -> BoxFuture<'_, Result<bool, StoreError>>;
+    /// Adds a client, unless one with its fingerprint is there or `cap` clients are. At the cap, the client that has been
+    /// unused longest makes room, if it has no grant and was last used before `unused_since`.
+    fn insert_client(
+        &self,
+        client: ClientRecord,
+        cap: u32,
+        unused_since: SystemTime,
+    ) -> BoxFuture<'_, Result<Admitted, StoreError>>;
+
+    /// Puts new metadata in the place of a client's. Says whether there was one.
+    fn update_client(&self, client: ClientRecord) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// Forgets a client and ends its grants, whose names are returned.
+    fn delete_client<'a>(&'a self, client_id: &'a str) -> BoxFuture<'a, Result<Vec<String>, StoreError>>;
+
+    /// Notes that a signed assertion is used now. Says whether this is the first time: `false` until it has expired.
+    fn use_assertion(
+        &self,
+        assertion: TokenHash,
+        expires_at: SystemTime,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// Finds the client of a fingerprint.
+    fn client_like(&self, fingerprint: TokenHash) -> BoxFuture<'_, Result<Option<ClientRecord>, StoreError>>;
 
     /// Finds a client.
     fn client<'a>(&'a self, client_id: &'a str) -> BoxFuture<'a, Result<Option<ClientRecord>, StoreError>>;
@@ -70,34 +139,36 @@ pub trait ClientStore: fmt::Debug + Send + Sync + 'static {
 
 /// Keeps pending authorizations, grants, codes and tokens.
 ///
-/// Each refresh token of a grant has a generation, and the grant knows the newest. A token of the newest generation,
-/// when used, makes the next one. A token of the generation before it (the predecessor) is good too, and joins its
-/// tokens to the newest generation without making another. Anything older has been used and superseded: it ends the
-/// grant.
+/// Refresh tokens come in families: the exchange of a code begins one. Each refresh token has a generation in its
+/// family. A token of the newest generation, when used, makes the next one. A token of the generation before it (the
+/// predecessor) is good too, and joins its tokens to the newest generation without making another. Anything older has
+/// been used and superseded: it ends the grant.
 pub trait GrantStore: fmt::Debug + Send + Sync + 'static {
-    /// Adds a pending authorization unless `cap` are there that are still good. Says whether it was added.
+    /// Adds a pending sign-in unless there are too many that are still good. Says whether it was added.
     fn insert_pending(
         &self,
         pending: PendingRecord,
-        cap: u32,
+        caps: PendingCaps,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<bool, StoreError>>;
 
-    /// Takes a pending authorization out: it is found once at most, and not after its expiry.
+    /// Takes a pending sign-in out: it is found once at most, not after its expiry, and by the browser it began in.
     fn take_pending(
         &self,
         state: TokenHash,
+        browser: TokenHash,
         now: SystemTime,
-    ) -> BoxFuture<'_, Result<Option<PendingRecord>, StoreError>>;
+    ) -> BoxFuture<'_, Result<Taken, StoreError>>;
 
-    /// Keeps the outcome of a sign-in. Above a limit per user the grants used least recently are ended; their names
-    /// are returned.
-    fn complete_sign_in(&self, sign_in: SignIn, now: SystemTime) -> BoxFuture<'_, Result<Vec<String>, StoreError>>;
+    /// Keeps the outcome of a sign-in. Above a limit per user the grants used least recently are ended. May be repeated
+    /// with the same sign-in after an error.
+    fn complete_sign_in(&self, sign_in: SignIn, now: SystemTime) -> BoxFuture<'_, Result<SignedIn, StoreError>>;
 
     /// Finds a code, used or not, expired or not.
     fn code(&self, code: TokenHash) -> BoxFuture<'_, Result<Option<CodeRecord>, StoreError>>;
 
-    /// Spends a code for tokens of generation one. A second use ends the grant (RFC 6749 section 4.1.2).
+    /// Spends a code for tokens of generation one. A second use revokes what the first has bought (RFC 6749 section 4.1.2),
+    /// and ends the grant if nothing else is left of it.
     fn spend_code(
         &self,
         code: TokenHash,
@@ -113,11 +184,14 @@ pub trait GrantStore: fmt::Debug + Send + Sync + 'static {
         now: SystemTime,
     ) -> BoxFuture<'_, Result<Spent, StoreError>>;
 
-    /// Finds the grant of an access token that is still honoured.
-    fn bearer(&self, access: TokenHash, now: SystemTime) -> BoxFuture<'_, Result<Option<GrantRecord>, StoreError>>;
+    /// Finds an access token that is still honoured, with its grant.
+    fn bearer(&self, access: TokenHash, now: SystemTime) -> BoxFuture<'_, Result<Option<BearerRecord>, StoreError>>;
 
     /// Finds the grant of a token of either kind, expired or not.
     fn grant_of(&self, token: TokenHash) -> BoxFuture<'_, Result<Option<GrantRecord>, StoreError>>;
+
+    /// The grants of a user, the one used last first. There is a limit to how many a user has.
+    fn grants_of(&self, user: i64) -> BoxFuture<'_, Result<Vec<GrantSummary>, StoreError>>;
 
     /// Ends a grant with its codes and tokens. Ending one that is not there is no error.
     fn end_grant<'a>(&'a self, grant: &'a str) -> BoxFuture<'a, Result<(), StoreError>>;
@@ -128,6 +202,9 @@ pub trait GrantStore: fmt::Debug + Send + Sync + 'static {
 
 /// Keeps the sealed upstream tokens, one pair per user.
 pub trait AccountStore: fmt::Debug + Send + Sync + 'static {
+    /// The users who have an account.
+    fn account_users(&self) -> BoxFuture<'_, Result<Vec<i64>, StoreError>>;
+
     /// Finds the account of a user.
     fn account(&self, user: i64) -> BoxFuture<'_, Result<Option<AccountRecord>, StoreError>>;
 

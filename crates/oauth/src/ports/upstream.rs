@@ -48,8 +48,21 @@ pub trait Upstream: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Any [`UpstreamError`].
+    /// [`UpstreamError::Refused`] when the token is no good any more or its user is locked out, else any other.
     fn user<'a>(&'a self, access_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamUser, UpstreamError>>;
+
+    /// What a token really allows, compared with what the broker asks for. May be retried.
+    ///
+    /// # Errors
+    ///
+    /// Any [`UpstreamError`].
+    fn granted_scope<'a>(
+        &'a self,
+        access_token: &'a SecretString,
+    ) -> BoxFuture<'a, Result<GrantedScope, UpstreamError>>;
+
+    /// Where a user takes back what they have granted the broker at the upstream.
+    fn settings_url(&self) -> Url;
 
     /// Whether a user is a member of an organisation. May be retried.
     ///
@@ -84,6 +97,17 @@ pub struct UpstreamUser {
     pub login: String,
     /// Whether the upstream lets the user in.
     pub active: bool,
+}
+
+/// How what a token allows compares with what the broker asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GrantedScope {
+    /// It is the same.
+    AsAsked,
+    /// It is more or less: the user granted it before the broker asked for what it asks now. In words.
+    Other(Vec<String>),
+    /// The upstream does not tell.
+    Unknown,
 }
 
 /// Why the upstream did not do as asked. No variant holds a token: what the upstream wrote has been redacted.

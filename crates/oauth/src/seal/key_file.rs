@@ -2,7 +2,10 @@
 //! skipped.
 //!
 //! It is made on first start with one random key. A file that others can read is refused rather than repaired: what was
-//! readable may have been read. To put a new key in use, add a line with a higher number.
+//! readable may have been read. To put a new key in use, add a line with a higher number; once everything has been
+//! sealed anew, the old line can go.
+//!
+//! The same text can come from elsewhere ([`Sealer::from_text`]), with commas in the place of line ends.
 
 use std::{
     fmt::Write as _,
@@ -46,15 +49,24 @@ pub enum KeyFileError {
         mode: u32,
     },
     /// It does not hold keys.
-    #[error("the key file {} {what} (line {line})", path.display())]
+    #[error("the key file {} is not one", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong with the line. It quotes nothing of it.
-        what: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: KeyTextError,
     },
+}
+
+/// Why a text holds no keys. It quotes nothing of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it {what} (line {line})")]
+pub struct KeyTextError {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong with the line.
+    pub what: &'static str,
 }
 
 impl KeyFile {
@@ -81,7 +93,14 @@ impl KeyFile {
         }
     }
 
-    fn load(&self) -> Result<Sealer, KeyFileError> {
+    /// Reads the keys.
+    ///
+    /// It blocks on the file system, for start only.
+    ///
+    /// # Errors
+    ///
+    /// Any [`KeyFileError`]; all of them are for the operator to mend.
+    pub fn load(&self) -> Result<Sealer, KeyFileError> {
         let file = fs::File::open(&self.path).map_err(|source| self.io("read", source))?;
         // The mode of the file that is open, so that nobody can put another in its place in between.
         let metadata = file.metadata().map_err(|source| self.io("read", source))?;
@@ -93,43 +112,10 @@ impl KeyFile {
             });
         }
         let text = io::read_to_string(file).map_err(|source| self.io("read", source))?;
-        self.parse(&SecretString::from(text))
-    }
-
-    fn parse(&self, text: &SecretString) -> Result<Sealer, KeyFileError> {
-        let mut keys: Vec<(u32, SecretBox<[u8; 32]>)> = Vec::new();
-        let mut last_line = 1;
-        for (index, line) in text.expose_secret().lines().enumerate() {
-            last_line = index + 1;
-            let fault = |what| KeyFileError::Format {
-                path: self.path.clone(),
-                line: index + 1,
-                what,
-            };
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let (number, key) = line
-                .split_once(' ')
-                .ok_or_else(|| fault("has a line that is not `NUMBER HEX`"))?;
-            let number: u32 = number.parse().map_err(|_| fault("has a key without a number"))?;
-            if keys.last().is_some_and(|(before, _)| *before >= number) {
-                return Err(fault("has key numbers that do not rise"));
-            }
-            let mut bytes = Box::new([0; 32]);
-            hex::decode_to_slice(key.trim(), bytes.as_mut_slice())
-                .map_err(|_| fault("has a key that is not 64 hexadecimal digits"))?;
-            keys.push((number, SecretBox::new(bytes)));
-        }
-        if keys.is_empty() {
-            return Err(KeyFileError::Format {
-                path: self.path.clone(),
-                line: last_line,
-                what: "holds no key",
-            });
-        }
-        Ok(Sealer { keys: keys.into() })
+        Sealer::from_text(&SecretString::from(text)).map_err(|source| KeyFileError::Format {
+            path: self.path.clone(),
+            source,
+        })
     }
 
     /// Makes the file appear whole or not at all, and never over one that is there.
@@ -168,6 +154,45 @@ impl KeyFile {
             what,
             source,
         }
+    }
+}
+
+impl Sealer {
+    /// A sealer with the keys of a text: `NUMBER HEX` on each line, or between commas, the newest last.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyTextError`], for the operator to mend.
+    pub fn from_text(text: &SecretString) -> Result<Self, KeyTextError> {
+        let mut keys: Vec<(u32, SecretBox<[u8; 32]>)> = Vec::new();
+        let mut last_line = 1;
+        for (index, line) in text.expose_secret().lines().enumerate() {
+            last_line = index + 1;
+            if line.trim().starts_with('#') {
+                continue;
+            }
+            for entry in line.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+                let fault = |what| KeyTextError { line: index + 1, what };
+                let (number, key) = entry
+                    .split_once(' ')
+                    .ok_or_else(|| fault("has an entry that is not `NUMBER HEX`"))?;
+                let number: u32 = number.parse().map_err(|_| fault("has a key without a number"))?;
+                if keys.last().is_some_and(|(before, _)| *before >= number) {
+                    return Err(fault("has key numbers that do not rise"));
+                }
+                let mut bytes = Box::new([0; 32]);
+                hex::decode_to_slice(key.trim(), bytes.as_mut_slice())
+                    .map_err(|_| fault("has a key that is not 64 hexadecimal digits"))?;
+                keys.push((number, SecretBox::new(bytes)));
+            }
+        }
+        if keys.is_empty() {
+            return Err(KeyTextError {
+                line: last_line,
+                what: "holds no key",
+            });
+        }
+        Ok(Self { keys: keys.into() })
     }
 }
 
@@ -234,6 +259,22 @@ mod tests {
     }
 
     #[test]
+    fn a_text_may_have_its_keys_between_commas() {
+        let text = format!("1 {},2 {}", "ab".repeat(32), "cd".repeat(32));
+        let sealer = Sealer::from_text(&text.into()).unwrap();
+        assert_eq!(format!("{sealer:?}"), "Sealer { keys: [1, 2] }");
+        assert!(Sealer::from_text(&String::new().into()).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_only_read_is_not_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = KeyFile::at(directory.path().join("broker.key"));
+        assert!(matches!(file.load(), Err(KeyFileError::Io { what: "read", .. })));
+        assert!(!file.path.exists());
+    }
+
+    #[test]
     fn a_fault_names_its_line_and_quotes_nothing() {
         let secret = "ab".repeat(31);
         for (text, line) in [
@@ -247,7 +288,7 @@ mod tests {
             let (_directory, file) = file_with(&text, 0o600);
             let error = file.load_or_create().unwrap_err();
             assert!(
-                matches!(error, KeyFileError::Format { line: l, .. } if l == line),
+                matches!(error, KeyFileError::Format { source, .. } if source.line == line),
                 "{text}: {error}"
             );
             assert!(!format!("{error}{error:?}").contains(&secret));

@@ -2,32 +2,34 @@
 //!
 //! Nothing is stored until the user has said yes: the consent page carries the request in its form, and a keyed hash
 //! over the request and the browser's cookie shows that this very page was shown to this very browser. So a page may
-//! be opened twice and in two tabs, and survives a restart.
+//! be opened twice and in two tabs, and survives a restart. Where this browser remembers an approval (see
+//! `approvals`) the question is left out, unless the client asks for it with `prompt`.
 //!
 //! Until client and redirect URI are known to belong together an error is shown here; only then is it sent to the
-//! client (RFC 6749 section 4.1.2.1).
+//! client (RFC 6749 section 4.1.2.1). Anyone can register a client: to an address that is neither of this device nor in
+//! the configuration an error leads by a link, so that this server sends nobody there by itself before the user has
+//! said anything (RFC 9700 section 4.11.2).
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use http::{Request, Response, header};
-use secrecy::{ExposeSecret as _, SecretString};
+use http::{Method, Request, Response, header};
+use url::Url;
 
 use super::{
     Body, Inner,
+    approvals::{Approvals, Subject},
+    clients::LookupError,
     cookie::BrowserId,
     pages::{self, Trouble},
     params::Params,
-    respond,
+    respond, same_origin, scope, sign_in,
 };
 use crate::{
     pkce,
-    ports::StoreError,
-    records::{ClientRecord, PendingRecord},
+    records::{ClientRecord, ClientRequest, Purpose},
     redirect_uri,
-    seal::Sealer,
-    secret,
 };
 
 /// An authorization request whose every part has been checked.
@@ -36,6 +38,7 @@ pub(super) struct AuthorizationRequest {
     pub(super) redirect_uri: String,
     pub(super) state: Option<String>,
     pub(super) code_challenge: String,
+    pub(super) scope: &'static str,
 }
 
 /// Why a request is not one.
@@ -44,6 +47,8 @@ enum Fault {
     Page(Trouble),
     /// Told to the client.
     Client {
+        /// Whether the browser may be sent there before the user has said anything.
+        at_once: bool,
         redirect_uri: String,
         state: Option<String>,
         error: &'static str,
@@ -51,10 +56,8 @@ enum Fault {
     },
 }
 
-/// How long a sign-in at Forgejo may take.
-const PENDING_TTL: Duration = Duration::from_secs(10 * 60);
-/// How many sign-ins may be under way.
-const MAX_PENDING: u32 = 10_000;
+/// The purpose of the keyed hash in the form of the consent page.
+const CONSENT: &str = "consent";
 /// The longest `state` of a client, in bytes.
 const MAX_STATE: usize = 4096;
 
@@ -68,18 +71,29 @@ pub(super) async fn ask(inner: &Inner, request: &Request<Bytes>) -> Response<Bod
         Err(fault) => return fault.into_response(inner),
     };
     let secure = inner.settings.secure;
+    let accounts = &inner.accounts;
     // The cookie is kept, so that a page in another tab stays good.
     let browser = BrowserId::of(request.headers(), secure).unwrap_or_else(BrowserId::mint);
-    let seal = consent_seal(&inner.accounts.sealer, &browser, &asked);
-    let mut response = pages::consent(inner, &asked, &seal);
-    response
-        .headers_mut()
-        .insert(header::SET_COOKIE, browser.set_cookie(secure));
+    let approver = if request.method() == Method::GET && !wants_to_be_asked(&params) {
+        Approvals::of(request.headers(), secure).approver(&accounts.sealer, asked.subject(), accounts.clock.now())
+    } else {
+        None
+    };
+    let mut response = match approver {
+        Some(user) => sign_in::begin(inner, &browser, asked.into_purpose(Some(user))).await,
+        None => pages::consent(inner, &asked, &consent_seal(inner, &browser, &asked)),
+    };
+    if let Some(cookie) = browser.set_cookie(secure) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
     response
 }
 
 /// `POST`: the user has answered.
 pub(super) async fn decide(inner: &Arc<Inner>, request: &Request<Bytes>) -> Response<Body> {
+    if !same_origin::is_own_form(inner, request.headers()) {
+        return pages::trouble(Trouble::OtherSite);
+    }
     let Ok(params) = Params::of_form(request) else {
         return pages::trouble(Trouble::BadRequest);
     };
@@ -90,24 +104,36 @@ pub(super) async fn decide(inner: &Arc<Inner>, request: &Request<Bytes>) -> Resp
     let Some(browser) = BrowserId::of(request.headers(), inner.settings.secure) else {
         return pages::trouble(Trouble::OtherBrowser);
     };
-    let expected = consent_seal(&inner.accounts.sealer, &browser, &asked);
-    if !secret::same(expected.as_bytes(), params.value("csrf").unwrap_or_default().as_bytes()) {
+    let seal = URL_SAFE_NO_PAD.decode(params.value("csrf").unwrap_or_default());
+    if !seal.is_ok_and(|seal| is_sealed(inner, &browser, &asked, &seal)) {
         return pages::trouble(Trouble::OtherBrowser);
     }
     match params.value("decision") {
-        Some("approve") => match begin(inner, &browser, asked).await {
-            Ok(response) => response,
-            Err(error) => {
-                respond::log_store(&error);
-                pages::trouble(Trouble::Store)
-            }
-        },
+        Some("approve") => sign_in::begin(inner, &browser, asked.into_purpose(None)).await,
         Some("deny") => {
             let answer = [("error", "access_denied"), ("error_description", "the user said no")];
             to_client(inner, &asked.redirect_uri, asked.state.as_deref(), &answer)
         }
         _ => pages::trouble(Trouble::BadRequest),
     }
+}
+
+/// The address of the consent page for a request whose sign-in has to begin again.
+pub(super) fn page_uri(inner: &Inner, request: &ClientRequest) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs([
+        ("response_type", "code"),
+        ("client_id", &request.client_id),
+        ("redirect_uri", &request.redirect_uri),
+        ("code_challenge", &request.code_challenge),
+        ("code_challenge_method", "S256"),
+        ("scope", &request.scope),
+        ("prompt", "consent"),
+    ]);
+    if let Some(state) = &request.client_state {
+        query.append_pair("state", state);
+    }
+    format!("{}/oauth/authorize?{}", inner.settings.issuer, query.finish())
 }
 
 /// Sends the browser back to the client, with `state` and `iss` (RFC 9207 section 2).
@@ -141,12 +167,13 @@ pub(super) fn client_location(
     format!("{redirect_uri}{separator}{}", query.finish())
 }
 
-/// The PKCE verifier for Forgejo. It is derived from the state, which only Forgejo and the browser have until the
-/// callback, so that it need not be stored.
-pub(super) fn upstream_verifier(sealer: &Sealer, state: &str) -> SecretString {
-    URL_SAFE_NO_PAD
-        .encode(sealer.keyed_hash("upstream verifier", &[state]))
-        .into()
+/// Whether the client wants the user to see the page (OpenID Connect Core section 3.1.2.1, which other clients have
+/// taken over).
+fn wants_to_be_asked(params: &Params) -> bool {
+    let prompt = params.value("prompt").unwrap_or_default();
+    prompt
+        .split(' ')
+        .any(|prompt| matches!(prompt, "consent" | "login" | "select_account"))
 }
 
 async fn check(inner: &Inner, params: &Params) -> Result<AuthorizationRequest, Fault> {
@@ -154,9 +181,13 @@ async fn check(inner: &Inner, params: &Params) -> Result<AuthorizationRequest, F
     let client = inner
         .client(client_id)
         .await
-        .map_err(|error| {
-            respond::log_store(&error);
-            Fault::Page(Trouble::Store)
+        .map_err(|error| match error {
+            LookupError::Store(error) => {
+                respond::log_store(&error);
+                Fault::Page(Trouble::Store)
+            }
+            // Client ID metadata document draft, section 4.3.
+            LookupError::Unreachable(_) => Fault::Page(Trouble::ClientAway),
         })?
         .ok_or(Fault::Page(Trouble::UnknownClient))?;
     let redirect_uri = params
@@ -175,8 +206,15 @@ async fn check(inner: &Inner, params: &Params) -> Result<AuthorizationRequest, F
         .value("state")
         .filter(|state| state.len() <= MAX_STATE)
         .map(str::to_owned);
+    let at_once = inner
+        .settings
+        .clients
+        .iter()
+        .any(|client| client.client_id == client_id)
+        || Url::parse(&redirect_uri).is_ok_and(|url| redirect_uri::is_loopback(&url));
     let fault = |error, description| {
         Err(Fault::Client {
+            at_once,
             redirect_uri: redirect_uri.clone(),
             state: state.clone(),
             error,
@@ -213,51 +251,60 @@ async fn check(inner: &Inner, params: &Params) -> Result<AuthorizationRequest, F
     if !inner.is_resource(params.value("resource")) {
         return fault("invalid_target", "the resource is not the one of this server");
     }
+    let Ok(scope) = scope::of_request(params.value("scope")) else {
+        return fault("invalid_scope", "scope is not a list of scopes");
+    };
     Ok(AuthorizationRequest {
         client,
         redirect_uri,
         code_challenge: code_challenge.to_owned(),
+        scope,
         state,
     })
 }
 
-/// Keeps the request and sends the browser to Forgejo.
-async fn begin(inner: &Inner, browser: &BrowserId, asked: AuthorizationRequest) -> Result<Response<Body>, StoreError> {
-    let accounts = &inner.accounts;
-    let now = accounts.clock.now();
-    let state = secret::mint("");
-    let state = state.expose_secret();
-    let challenge = pkce::challenge(upstream_verifier(&accounts.sealer, state).expose_secret());
-    let pending = PendingRecord {
-        state: secret::hash(state),
-        browser: secret::hash(browser.as_str()),
-        client_id: asked.client.client_id,
-        redirect_uri: asked.redirect_uri,
-        client_state: asked.state,
-        code_challenge: asked.code_challenge,
-        expires_at: now + PENDING_TTL,
-    };
-    if !inner.store().insert_pending(pending, MAX_PENDING, now).await? {
-        tracing::warn!(max = MAX_PENDING, "too many sign-ins are under way");
-        return Ok(pages::trouble(Trouble::Busy));
-    }
-    let url = accounts
-        .upstream
-        .authorize_url(state, &challenge, &inner.callback_uri());
-    Ok(respond::see_other(url.as_str()))
+/// Shows that the consent page for this request was made for this browser.
+fn consent_seal(inner: &Inner, browser: &BrowserId, asked: &AuthorizationRequest) -> [u8; 32] {
+    inner.accounts.sealer.keyed_hash(CONSENT, &asked.sealed_parts(browser))
 }
 
-/// Shows that the consent page for this request was made for this browser.
-fn consent_seal(sealer: &Sealer, browser: &BrowserId, asked: &AuthorizationRequest) -> String {
-    let state = asked.state.as_deref().unwrap_or_default();
-    let parts = [
-        browser.as_str(),
-        &asked.client.client_id,
-        &asked.redirect_uri,
-        state,
-        &asked.code_challenge,
-    ];
-    URL_SAFE_NO_PAD.encode(sealer.keyed_hash("consent", &parts))
+fn is_sealed(inner: &Inner, browser: &BrowserId, asked: &AuthorizationRequest, seal: &[u8]) -> bool {
+    inner
+        .accounts
+        .sealer
+        .verifies(CONSENT, &asked.sealed_parts(browser), seal)
+}
+
+impl AuthorizationRequest {
+    fn subject(&self) -> Subject<'_> {
+        Subject {
+            client_id: &self.client.client_id,
+            redirect_uri: &self.redirect_uri,
+            scope: self.scope,
+        }
+    }
+
+    fn sealed_parts<'a>(&'a self, browser: &'a BrowserId) -> [&'a str; 6] {
+        [
+            browser.as_str(),
+            &self.client.client_id,
+            &self.redirect_uri,
+            self.state.as_deref().unwrap_or_default(),
+            &self.code_challenge,
+            self.scope,
+        ]
+    }
+
+    fn into_purpose(self, approved_by: Option<i64>) -> Purpose {
+        Purpose::Client(ClientRequest {
+            client_id: self.client.client_id,
+            redirect_uri: self.redirect_uri,
+            client_state: self.state,
+            code_challenge: self.code_challenge,
+            scope: self.scope.to_owned(),
+            approved_by,
+        })
+    }
 }
 
 impl Fault {
@@ -265,13 +312,19 @@ impl Fault {
         match self {
             Self::Page(trouble) => pages::trouble(trouble),
             Self::Client {
+                at_once,
                 redirect_uri,
                 state,
                 error,
                 description,
             } => {
                 let answer = [("error", error), ("error_description", description)];
-                to_client(inner, &redirect_uri, state.as_deref(), &answer)
+                let location = client_location(inner, &redirect_uri, state.as_deref(), &answer);
+                if at_once {
+                    respond::see_other(&location)
+                } else {
+                    pages::fault(description, &location)
+                }
             }
         }
     }

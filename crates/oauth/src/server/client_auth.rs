@@ -1,16 +1,37 @@
-//! Who a client is at the token and revocation endpoints (RFC 6749 section 2.3).
+//! Who a client is at the token and revocation endpoints (RFC 6749 section 2.3, RFC 7521 section 4.2).
 //!
 //! A client with a secret may send it in either way, whichever it registered: clients are not careful about this, and
-//! the secret is as good in the body as in the header.
+//! the secret is as good in the body as in the header. A client with keys signs, and nothing else will do.
+//!
+//! Whatever is wrong with a client's proof, the answer is the same, and the same as for a client that there is not.
+
+mod assertion;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, header};
 
-use super::{Inner, params::Params, respond::OAuthError};
+use super::{Inner, clients::LookupError, params::Params, respond::OAuthError};
 use crate::{
     records::{ClientAuth, ClientRecord},
     secret,
 };
+
+/// What a request brings to show whose it is.
+struct Presented {
+    client_id: String,
+    secret: Option<String>,
+    assertion: Option<String>,
+    /// In an `Authorization` header.
+    basic: bool,
+}
+
+/// Why a proof is not accepted.
+enum Refused {
+    /// It proves nothing.
+    Client,
+    /// It could not be looked at.
+    Error(OAuthError),
+}
 
 /// Finds the client and checks that it is the one.
 pub(super) async fn authenticate(
@@ -18,41 +39,81 @@ pub(super) async fn authenticate(
     headers: &HeaderMap,
     params: &Params,
 ) -> Result<ClientRecord, OAuthError> {
-    let in_header = basic(headers)?;
-    let is_basic = in_header.is_some();
-    let in_body = (params.value("client_id"), params.value("client_secret"));
-    let (client_id, presented) = match (in_header, in_body) {
-        // RFC 6749 section 2.3: one way in each request.
-        (Some(_), (_, Some(_))) => {
-            return Err(OAuthError::InvalidRequest(
-                "the client authenticates in more than one way",
-            ));
+    let presented = presented(headers, params)?;
+    let refused = || OAuthError::InvalidClient { basic: presented.basic };
+    let client = match inner.client(&presented.client_id).await {
+        Ok(Some(client)) => client,
+        Ok(None) => return Err(refused()),
+        Err(LookupError::Store(error)) => return Err(error.into()),
+        Err(LookupError::Unreachable(_)) => return Err(OAuthError::Unreachable),
+    };
+    match &client.auth {
+        // A public client has nothing to prove; what it sends in the place of a proof is not looked at.
+        ClientAuth::None => return Ok(client),
+        ClientAuth::Basic(hash) | ClientAuth::Post(hash) => {
+            let secret = secret::hash(presented.secret.as_deref().unwrap_or_default());
+            if !secret::same(&secret.0, &hash.0) {
+                return Err(refused());
+            }
         }
-        (Some((id, _)), (Some(other), None)) if id != other => {
+        ClientAuth::PrivateKeyJwt(source) => {
+            let assertion = presented.assertion.as_deref().ok_or_else(refused)?;
+            match assertion::check(inner, &client, source, assertion).await {
+                Ok(()) => {}
+                Err(Refused::Client) => return Err(refused()),
+                Err(Refused::Error(error)) => return Err(error),
+            }
+        }
+    }
+    inner.ceilings.client(&client.client_id, inner.accounts.clock.now())?;
+    Ok(client)
+}
+
+/// What a request brings, in one way only (RFC 6749 section 2.3).
+fn presented(headers: &HeaderMap, params: &Params) -> Result<Presented, OAuthError> {
+    let client_id = params.value("client_id");
+    let (secret, assertion) = (params.value("client_secret"), params.value("client_assertion"));
+    let basic = basic(headers)?;
+    if [basic.is_some(), secret.is_some(), assertion.is_some()]
+        .into_iter()
+        .filter(|way| *way)
+        .count()
+        > 1
+    {
+        return Err(OAuthError::InvalidRequest(
+            "the client authenticates in more than one way",
+        ));
+    }
+    if let Some((id, secret)) = basic {
+        if client_id.is_some_and(|other| other != id) {
             return Err(OAuthError::InvalidRequest(
                 "the client_id is not the one in Authorization",
             ));
         }
-        (Some((id, secret)), _) => (id, Some(secret)),
-        (None, (Some(id), secret)) => (id.to_owned(), secret.map(str::to_owned)),
-        (None, (None, _)) => return Err(OAuthError::InvalidRequest("client_id is missing")),
-    };
-    let refused = OAuthError::InvalidClient { basic: is_basic };
-    let Some(client) = inner.client(&client_id).await? else {
-        return Err(refused);
-    };
-    match client.auth {
-        // A public client has nothing to prove; what it sends in the place of a secret is not looked at.
-        ClientAuth::None => Ok(client),
-        ClientAuth::Basic(hash) | ClientAuth::Post(hash) => {
-            let presented = secret::hash(&presented.unwrap_or_default());
-            if secret::same(&presented.0, &hash.0) {
-                Ok(client)
-            } else {
-                Err(refused)
-            }
-        }
+        return Ok(Presented {
+            client_id: id,
+            secret: Some(secret),
+            assertion: None,
+            basic: true,
+        });
     }
+    if assertion.is_some() && params.value("client_assertion_type") != Some(assertion::TYPE) {
+        return Err(OAuthError::InvalidRequest(
+            "this client_assertion_type is not supported",
+        ));
+    }
+    // RFC 7521 section 4.2: the assertion names the client, which the parameter may repeat.
+    let client_id = match (client_id, assertion) {
+        (Some(id), _) => id.to_owned(),
+        (None, Some(assertion)) => assertion::subject(assertion).ok_or(OAuthError::InvalidClient { basic: false })?,
+        (None, None) => return Err(OAuthError::InvalidRequest("client_id is missing")),
+    };
+    Ok(Presented {
+        client_id,
+        secret: secret.map(str::to_owned),
+        assertion: assertion.map(str::to_owned),
+        basic: false,
+    })
 }
 
 /// The credentials of HTTP Basic, each form-encoded (RFC 6749 section 2.3.1).

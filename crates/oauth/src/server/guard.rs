@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-use super::{Body, Inner, metadata, respond};
+use super::{Body, Inner, metadata, respond, scope};
 use crate::{account::Account, records::GrantRecord, secret};
 
 /// Who sends a request. Only the guard can make one.
@@ -22,6 +22,8 @@ enum Denied {
     Missing,
     /// It brings one that is no good.
     Invalid,
+    /// The bearer is good, and its grant lacks the scope of the resource.
+    Scope,
     /// It brings several, or something that is not a bearer.
     Malformed,
 }
@@ -62,21 +64,23 @@ impl Caller {
 pub(super) async fn authenticate(inner: &Inner, headers: &HeaderMap) -> Result<Caller, Response<Body>> {
     let bearer = bearer(headers).map_err(|denied| denied.into_response(inner))?;
     let now = inner.accounts.clock.now();
-    let grant = inner
+    let found = inner
         .store()
         .bearer(secret::hash(bearer), now)
         .await
         .map_err(|error| respond::OAuthError::Store(error).into_response())?;
-    match grant {
-        Some(grant) if inner.still_allowed(&grant.login) => {
-            let account = Account::new(Arc::clone(&inner.accounts), grant.user);
-            Ok(Caller {
-                grant: Arc::new(grant),
-                account,
-            })
-        }
-        _ => Err(Denied::Invalid.into_response(inner)),
+    let grant = found
+        .map(|bearer| bearer.grant)
+        .filter(|grant| inner.still_allowed(&grant.login))
+        .ok_or_else(|| Denied::Invalid.into_response(inner))?;
+    if !scope::allows(&grant.scope, metadata::SCOPE) {
+        return Err(Denied::Scope.into_response(inner));
     }
+    let account = Account::new(Arc::clone(&inner.accounts), grant.user);
+    Ok(Caller {
+        grant: Arc::new(grant),
+        account,
+    })
 }
 
 /// The bearer of a request (RFC 6750 section 2.1). The scheme is case-insensitive (RFC 9110 section 11.1).
@@ -106,6 +110,10 @@ impl Denied {
         match self {
             Self::Missing => (None, "sign in to use this server"),
             Self::Invalid => (Some("invalid_token"), "the access token is unknown, expired or revoked"),
+            Self::Scope => (
+                Some("insufficient_scope"),
+                "the grant does not have the scope of this resource",
+            ),
             Self::Malformed => (Some("invalid_request"), "there must be one bearer in Authorization"),
         }
     }
@@ -123,14 +131,19 @@ impl Denied {
         HeaderValue::try_from(challenge).ok()
     }
 
-    /// Always 401, for a malformed request too: clients do not act on 400.
+    /// RFC 6750 section 3.1. 401 for a malformed request too: clients do not act on 400.
     fn into_response(self, inner: &Inner) -> Response<Body> {
         let (error, description) = self.reason();
         let body = ErrorBody {
             error: error.unwrap_or("unauthorized"),
             error_description: description,
         };
-        let mut response = respond::json(StatusCode::UNAUTHORIZED, &body);
+        let status = match self {
+            Self::Missing | Self::Invalid | Self::Malformed => StatusCode::UNAUTHORIZED,
+            // The client asks its user for more (MCP authorization, "Step-Up Authorization Flow").
+            Self::Scope => StatusCode::FORBIDDEN,
+        };
+        let mut response = respond::json(status, &body);
         if let Some(challenge) = self.challenge(inner) {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }

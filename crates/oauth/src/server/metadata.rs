@@ -4,13 +4,13 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 
 use super::{Body, respond};
-use crate::config::{Registration, Settings};
+use crate::{config::Settings, jwt};
 
 /// The broker's one scope: to use the MCP endpoint. What the upstream token allows is between the user and Forgejo.
 pub(super) const SCOPE: &str = "mcp";
 
 /// How a client may authenticate.
-const AUTH_METHODS: [&str; 3] = ["none", "client_secret_basic", "client_secret_post"];
+const AUTH_METHODS: [&str; 4] = ["none", "client_secret_basic", "client_secret_post", "private_key_jwt"];
 
 /// RFC 9728 section 2.
 #[derive(Serialize)]
@@ -35,11 +35,15 @@ struct ServerMetadata<'a> {
     response_types_supported: [&'a str; 1],
     response_modes_supported: [&'a str; 1],
     grant_types_supported: [&'a str; 2],
-    token_endpoint_auth_methods_supported: [&'a str; 3],
-    revocation_endpoint_auth_methods_supported: [&'a str; 3],
+    token_endpoint_auth_methods_supported: [&'a str; 4],
+    token_endpoint_auth_signing_alg_values_supported: [&'a str; 2],
+    revocation_endpoint_auth_methods_supported: [&'a str; 4],
+    revocation_endpoint_auth_signing_alg_values_supported: [&'a str; 2],
     code_challenge_methods_supported: [&'a str; 1],
     // RFC 9207 section 3.
     authorization_response_iss_parameter_supported: bool,
+    // Client ID metadata document draft, section 5.
+    client_id_metadata_document_supported: bool,
 }
 
 pub(super) fn resource(settings: &Settings) -> Response<Body> {
@@ -53,22 +57,27 @@ pub(super) fn resource(settings: &Settings) -> Response<Body> {
     respond::json(StatusCode::OK, &document)
 }
 
-pub(super) fn server(settings: &Settings) -> Response<Body> {
+/// `documents`: whether clients may be described by documents. It is said only where both `none` and `private_key_jwt`
+/// work for them, since clients that see it do not register.
+pub(super) fn server(settings: &Settings, documents: bool) -> Response<Body> {
     let endpoint = |name: &str| format!("{}/oauth/{name}", settings.issuer);
     let document = ServerMetadata {
         issuer: &settings.issuer,
         authorization_endpoint: endpoint("authorize"),
         token_endpoint: endpoint("token"),
-        registration_endpoint: (settings.registration == Registration::Open).then(|| endpoint("register")),
+        registration_endpoint: settings.registers().then(|| endpoint("register")),
         revocation_endpoint: endpoint("revoke"),
         scopes_supported: [SCOPE],
         response_types_supported: ["code"],
         response_modes_supported: ["query"],
         grant_types_supported: ["authorization_code", "refresh_token"],
         token_endpoint_auth_methods_supported: AUTH_METHODS,
+        token_endpoint_auth_signing_alg_values_supported: jwt::ALGORITHMS,
         revocation_endpoint_auth_methods_supported: AUTH_METHODS,
+        revocation_endpoint_auth_signing_alg_values_supported: jwt::ALGORITHMS,
         code_challenge_methods_supported: ["S256"],
         authorization_response_iss_parameter_supported: true,
+        client_id_metadata_document_supported: documents,
     };
     respond::json(StatusCode::OK, &document)
 }

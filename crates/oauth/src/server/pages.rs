@@ -4,6 +4,10 @@
 //! `form-action` is not in the policy: browsers apply it to the redirects that follow a form, and those lead to
 //! Forgejo and on to any client.
 
+mod connections;
+mod consent;
+mod dates;
+
 use std::sync::LazyLock;
 
 use askama::Template;
@@ -11,8 +15,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderValue, Response, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 
-use super::{Body, Inner, authorize::AuthorizationRequest, respond};
-use crate::redirect_uri;
+use super::{Body, Inner, respond};
+
+pub(super) use connections::{Connection, connect, connections};
+pub(super) use consent::consent;
 
 /// Why a user sees a page instead of being sent on.
 #[derive(Clone, Copy, Debug)]
@@ -25,25 +31,22 @@ pub(super) enum Trouble {
     WrongRedirect,
     /// The page was made for another browser, or its cookie is gone.
     OtherBrowser,
+    /// The form was sent from a page of another site.
+    OtherSite,
+    /// The page was made before the user signed in or out.
+    OldPage,
     /// There is no such sign-in, or it took too long, or it was completed before.
     NoPending,
     /// Too many sign-ins are under way.
     Busy,
+    /// What the client publishes of itself cannot be read now.
+    ClientAway,
     /// The store cannot be used.
     Store,
-}
-
-#[derive(Template)]
-#[template(path = "consent.html")]
-struct Consent<'a> {
-    style: &'a str,
-    client_name: &'a str,
-    destination: String,
-    redirect_uri: &'a str,
-    upstream: &'a str,
-    permissions: Vec<String>,
-    action: String,
-    fields: [(&'a str, &'a str); 7],
+    /// Forgejo cannot be asked now.
+    UpstreamAway,
+    /// Forgejo refused the sign-in, or the user said no there.
+    UpstreamRefused,
 }
 
 #[derive(Template)]
@@ -52,7 +55,10 @@ struct Message<'a> {
     style: &'a str,
     title: &'a str,
     text: &'a str,
-    back: Option<&'a str>,
+    /// A list below the text.
+    points: Vec<String>,
+    /// Where to go on: address and words.
+    links: Vec<(&'a str, &'a str)>,
 }
 
 const STYLE: &str = include_str!("../../templates/style.css");
@@ -64,43 +70,56 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::try_from(policy).expect("base64 and keywords are printable ASCII")
 });
 
-/// The page that asks the user.
-pub(super) fn consent(inner: &Inner, asked: &AuthorizationRequest, seal: &str) -> Response<Body> {
-    let page = Consent {
-        style: STYLE,
-        client_name: asked.client.name.as_deref().unwrap_or("An application without a name"),
-        destination: redirect_uri::display(&asked.redirect_uri),
-        redirect_uri: &asked.redirect_uri,
-        upstream: inner.accounts.upstream.name(),
-        permissions: inner.accounts.upstream.permissions(),
-        action: format!("{}/oauth/authorize", inner.settings.issuer),
-        fields: [
-            ("response_type", "code"),
-            ("client_id", &asked.client.client_id),
-            ("redirect_uri", &asked.redirect_uri),
-            ("state", asked.state.as_deref().unwrap_or_default()),
-            ("code_challenge", &asked.code_challenge),
-            ("code_challenge_method", "S256"),
-            ("csrf", seal),
-        ],
+/// The page for a user who may not use this server: whose login is known, unless Forgejo has locked them out. `back`
+/// leads to the application that they came from.
+pub(super) fn not_allowed(inner: &Inner, login: Option<&str>, back: Option<&str>) -> Response<Body> {
+    let upstream = inner.accounts.upstream.name();
+    let text = match login {
+        Some(login) => format!(
+            "You have signed in at {upstream} as {login}, but this account may not use this server. Ask its operator for \
+             access."
+        ),
+        None => format!("{upstream} has locked this account out. Ask its administrator."),
     };
-    html(StatusCode::OK, &page)
+    message(StatusCode::FORBIDDEN, "No access", &text, Vec::new(), back_link(back))
 }
 
-/// The page for a user who may not use this server.
-pub(super) fn not_allowed(inner: &Inner, login: &str, back: &str) -> Response<Body> {
+/// The page for a user whose grant at Forgejo does not allow what this server asks for, or allows more.
+pub(super) fn other_scope(inner: &Inner, granted: Vec<String>, again: &str) -> Response<Body> {
+    let upstream = &inner.accounts.upstream;
+    let (name, settings) = (upstream.name(), upstream.settings_url());
     let text = format!(
-        "You have signed in at {} as {login}, but this account may not use this server. Ask its operator for access.",
-        inner.accounts.upstream.name()
+        "At some time you have granted this server something else at {name} than what it needs now, and {name} does not \
+         change that by itself. Open your settings there, remove this server's application from the list of authorised \
+         applications, and sign in again: {name} will then ask you anew. Until then your other connections go on as \
+         before. What you have granted:"
     );
-    html(
+    let links = vec![
+        (settings.as_str(), "Open your settings there"),
+        (again, "Sign in again, once that is done"),
+    ];
+    message(
         StatusCode::FORBIDDEN,
-        &Message {
-            style: STYLE,
-            title: "No access",
-            text: &text,
-            back: Some(back),
-        },
+        "Your permission has to be renewed",
+        &text,
+        granted,
+        links,
+    )
+}
+
+/// The page for a request that is at fault, with the answer to the client behind a link: the browser is not sent to an
+/// address that anyone may have registered before the user has had a say (RFC 9700 section 4.11.2).
+pub(super) fn fault(description: &str, back: &str) -> Response<Body> {
+    let text = format!(
+        "The application that sent you here has asked for something that this server cannot do ({description}). Go back \
+         only if you know the application."
+    );
+    message(
+        StatusCode::BAD_REQUEST,
+        "This request is not right",
+        &text,
+        Vec::new(),
+        back_link(Some(back)),
     )
 }
 
@@ -131,6 +150,16 @@ pub(super) fn trouble(trouble: Trouble) -> Response<Body> {
             "The sign-in was begun in another browser, or this one has no cookie of it. Begin again from the \
              application, in one browser that accepts cookies.",
         ),
+        Trouble::OtherSite => (
+            S::FORBIDDEN,
+            "This came from another site",
+            "Another site has tried to answer in your name. Nothing has happened. Begin again from the application.",
+        ),
+        Trouble::OldPage => (
+            S::FORBIDDEN,
+            "This page is out of date",
+            "You have signed in or out since it was made, or it belongs to another browser. Load it again.",
+        ),
         Trouble::NoPending => (
             S::BAD_REQUEST,
             "This sign-in is over",
@@ -141,27 +170,59 @@ pub(super) fn trouble(trouble: Trouble) -> Response<Body> {
             "Too many sign-ins",
             "Too many sign-ins are under way. Try again in a few minutes.",
         ),
+        Trouble::ClientAway => (
+            S::SERVICE_UNAVAILABLE,
+            "The application cannot be looked up",
+            "The application publishes a description of itself, which cannot be read now. Try again in a moment.",
+        ),
         Trouble::Store => (
             S::SERVICE_UNAVAILABLE,
             "Not available now",
             "This server is in trouble. Try again in a moment.",
         ),
+        Trouble::UpstreamAway => (
+            S::SERVICE_UNAVAILABLE,
+            "Not available now",
+            "Forgejo cannot be asked now. Try again in a moment.",
+        ),
+        Trouble::UpstreamRefused => (
+            S::FORBIDDEN,
+            "You are not signed in",
+            "Forgejo has not let you in, or you have said no there.",
+        ),
     };
-    let mut response = html(
-        status,
-        &Message {
-            style: STYLE,
-            title,
-            text,
-            back: None,
-        },
-    );
+    let mut response = message(status, title, text, Vec::new(), Vec::new());
     if status == S::SERVICE_UNAVAILABLE {
         response
             .headers_mut()
             .insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
     }
     response
+}
+
+fn back_link(back: Option<&str>) -> Vec<(&str, &str)> {
+    back.into_iter()
+        .map(|address| (address, "Return to the application"))
+        .collect()
+}
+
+fn message(
+    status: StatusCode,
+    title: &str,
+    text: &str,
+    points: Vec<String>,
+    links: Vec<(&str, &str)>,
+) -> Response<Body> {
+    html(
+        status,
+        &Message {
+            style: STYLE,
+            title,
+            text,
+            points,
+            links,
+        },
+    )
 }
 
 fn html(status: StatusCode, page: &impl Template) -> Response<Body> {

@@ -1,60 +1,44 @@
 //! Registration of clients by themselves (RFC 7591).
 //!
-//! The answer has no `null` and no empty field: several clients refuse such an answer. What this server has no use
-//! for (logos, contacts, key sets) is ignored, as RFC 7591 section 2 allows.
+//! What this server has no use for (logos, contacts) is ignored, as RFC 7591 section 2 allows.
 //!
-//! A client that does not say how it will authenticate gets a secret for `client_secret_basic`, the default of
-//! section 2, and is told so in the answer.
+//! **A public client is what it says of itself**, and registering it again gives back the same client. Without a secret,
+//! a client identifier stands for nothing but a name and a list of redirect URIs, and whoever registers the same list
+//! sends its users to the same places: there is nobody else to tell it from, no "origin" that a request could prove. So
+//! two with the same metadata are one client, and a program that registers at each start does not fill the table. What
+//! that asks for in turn:
+//!
+//! - the port of a loopback redirect URI does not count, since it does not count when it is matched either
+//!   (RFC 8252 section 7.3); anything else in the metadata does, to the byte;
+//! - a shared client cannot be changed or deleted by anyone who registered it: the first one there could turn the answers
+//!   of all the others to itself (`manage`);
+//! - nothing that anyone does in its name may lock out the others (`ceilings`);
+//! - grants stay apart: each is one user's, ended alone.
+//!
+//! A client with a secret or keys is a client of its own each time.
+
+mod answer;
+mod asked;
+mod manage;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::{Body, Inner, metadata, respond, respond::OAuthError};
+use super::{Body, Inner, respond::OAuthError};
 use crate::{
-    config::Registration,
-    records::{ClientAuth, ClientRecord},
+    ports::Admitted,
+    records::{ClientAuth, ClientRecord, KeySource, TokenHash},
     redirect_uri, secret,
 };
+use asked::{Asked, Method};
 
-/// The longest request, in bytes.
-const MAX_BODY: usize = 32 * 1024;
-/// How many redirect URIs a client may have.
-const MAX_REDIRECT_URIS: usize = 10;
-/// The longest name, in characters. Longer ones are cut.
-const MAX_NAME: usize = 100;
+pub(super) use manage::manage;
 
-/// What a client asks for; `null` is as good as nothing. Members of another type than expected are an error, unknown
-/// ones are ignored.
-#[derive(Deserialize)]
-struct Asked {
-    redirect_uris: Option<Vec<String>>,
-    client_name: Option<String>,
-    token_endpoint_auth_method: Option<String>,
-    grant_types: Option<Vec<String>>,
-    response_types: Option<Vec<String>>,
-}
-
-/// What it gets (RFC 7591 section 3.2.1).
-#[derive(Serialize)]
-struct Registered<'a> {
-    client_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_secret: Option<&'a str>,
-    client_id_issued_at: u64,
-    /// Required with a secret; zero: it does not expire.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_secret_expires_at: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_name: Option<&'a str>,
-    redirect_uris: &'a [String],
-    token_endpoint_auth_method: &'a str,
-    grant_types: [&'a str; 2],
-    response_types: [&'a str; 1],
-    scope: &'a str,
-}
+/// How long a client that nobody has used is safe from making room for others: a user needs that long to sign in.
+const SAFE: Duration = Duration::from_secs(60 * 60);
 
 pub(super) async fn register(inner: &Inner, request: &Request<Bytes>) -> Response<Body> {
     match try_register(inner, request.body()).await {
@@ -64,114 +48,146 @@ pub(super) async fn register(inner: &Inner, request: &Request<Bytes>) -> Respons
 }
 
 async fn try_register(inner: &Inner, body: &[u8]) -> Result<Response<Body>, OAuthError> {
-    if inner.settings.registration == Registration::Closed {
+    if !inner.settings.registers() {
         return Err(OAuthError::RegistrationClosed);
     }
-    if body.len() > MAX_BODY {
-        return Err(OAuthError::InvalidClientMetadata("the metadata is too long"));
-    }
-    let not_metadata = |_| OAuthError::InvalidClientMetadata("the body must be a JSON object of client metadata");
-    // By way of a map, since serde would take an array for the fields in their order.
-    let object: serde_json::Map<String, Value> = serde_json::from_slice(body).map_err(not_metadata)?;
-    let asked: Asked = serde_json::from_value(Value::Object(object)).map_err(not_metadata)?;
-    let redirect_uris = asked.redirect_uris.unwrap_or_default();
-    if redirect_uris.is_empty() {
-        return Err(OAuthError::InvalidRedirectUri("redirect_uris is missing"));
-    }
-    if redirect_uris.len() > MAX_REDIRECT_URIS {
-        return Err(OAuthError::InvalidRedirectUri(
-            "a client may have ten redirect URIs at most",
-        ));
-    }
-    for uri in &redirect_uris {
-        redirect_uri::check(uri).map_err(OAuthError::InvalidRedirectUri)?;
-    }
-    // A client that leaves the lists out, or asks for more than there is, gets what there is (section 2: the server may
-    // replace values). One that cannot do with that is told.
-    if asked
-        .grant_types
-        .is_some_and(|types| !types.is_empty() && !types.iter().any(|t| t == "authorization_code"))
+    let asked = Asked::of(asked::object(body)?, &inner.settings)?;
+    let now = inner.accounts.clock.now();
+    let within = inner.ceilings.register(now);
+    let fingerprint = fingerprint(&asked);
+    if let (Err(_), Some(fingerprint)) = (&within, fingerprint)
+        && let Some(known) = inner.store().client_like(fingerprint).await?
     {
-        return Err(OAuthError::InvalidClientMetadata(
-            "grant_types must include authorization_code",
-        ));
+        // Nothing new comes of it, so that a flood of others does not keep it out.
+        return Ok(shared(inner, &known, &asked));
     }
-    if asked
-        .response_types
-        .is_some_and(|types| !types.is_empty() && !types.iter().any(|t| t == "code"))
-    {
-        return Err(OAuthError::InvalidClientMetadata("response_types must include code"));
-    }
+    within?;
     let secret: SecretString = secret::mint(secret::CLIENT_SECRET);
     let hash = secret::hash(secret.expose_secret());
-    let method = asked
-        .token_endpoint_auth_method
-        .as_deref()
-        .unwrap_or("client_secret_basic");
-    let auth = match method {
-        "none" => ClientAuth::None,
-        "client_secret_basic" => ClientAuth::Basic(hash),
-        "client_secret_post" => ClientAuth::Post(hash),
-        _ => {
-            return Err(OAuthError::InvalidClientMetadata(
-                "this token_endpoint_auth_method is not supported",
-            ));
+    let (auth, secret) = match &asked.method {
+        Method::None => (ClientAuth::None, None),
+        Method::Basic => (ClientAuth::Basic(hash), Some(secret)),
+        Method::Post => (ClientAuth::Post(hash), Some(secret)),
+        Method::PrivateKeyJwt(source) => {
+            check_source(inner, source)?;
+            (ClientAuth::PrivateKeyJwt(source.clone()), None)
         }
     };
-    let now = inner.accounts.clock.now();
+    let client_id = secret::name("fmb_client_");
+    let token = match asked.method {
+        Method::None => manage::public_token(inner, &client_id),
+        Method::Basic | Method::Post | Method::PrivateKeyJwt(_) => secret::mint(secret::REGISTRATION),
+    };
     let client = ClientRecord {
-        client_id: secret::name("fmb_client_"),
-        name: asked.client_name.as_deref().and_then(clean_name),
-        redirect_uris,
+        client_id,
+        name: asked.name.clone(),
+        redirect_uris: asked.redirect_uris.clone(),
+        registration_token: (auth != ClientAuth::None).then(|| secret::hash(token.expose_secret())),
         auth,
         created_at: now,
+        domain: None,
+        fingerprint,
     };
-    let answer = Registered {
-        client_id: &client.client_id,
-        client_secret: (auth != ClientAuth::None).then(|| secret.expose_secret()),
-        client_id_issued_at: now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs(),
-        client_secret_expires_at: (auth != ClientAuth::None).then_some(0),
-        client_name: client.name.as_deref(),
-        redirect_uris: &client.redirect_uris,
-        token_endpoint_auth_method: method,
-        grant_types: ["authorization_code", "refresh_token"],
-        response_types: ["code"],
-        scope: metadata::SCOPE,
-    };
-    let response = respond::json(StatusCode::CREATED, &answer);
-    let client_id = client.client_id.clone();
-    if !inner.store().insert_client(client, inner.settings.max_clients).await? {
-        tracing::warn!(
-            max_clients = inner.settings.max_clients,
-            "too many clients have registered"
-        );
-        return Err(OAuthError::RegistrationFull);
+    let max_clients = inner.settings.max_clients;
+    match inner
+        .store()
+        .insert_client(client.clone(), max_clients, now - SAFE)
+        .await?
+    {
+        Admitted::New => {
+            tracing::info!(client = client.client_id, "client registered");
+            let (token, uris) = (token.expose_secret(), &client.redirect_uris);
+            Ok(answer::registered(
+                inner,
+                StatusCode::CREATED,
+                &client,
+                uris,
+                token,
+                secret.as_ref(),
+            ))
+        }
+        Admitted::Known(known) => Ok(shared(inner, &known, &asked)),
+        Admitted::Full => {
+            tracing::warn!(max_clients, "too many clients have registered");
+            Err(OAuthError::RegistrationFull)
+        }
     }
-    tracing::info!(client = client_id, "client registered");
-    Ok(response)
 }
 
-/// A name without what would let it pose as another text: control characters and marks that turn the direction of
-/// writing.
-fn clean_name(name: &str) -> Option<String> {
-    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let name: String = name
-        .chars()
-        .filter(|c| !c.is_control() && !turns(*c))
-        .take(MAX_NAME)
+/// The answer for a public client that is there already.
+fn shared(inner: &Inner, known: &ClientRecord, asked: &Asked) -> Response<Body> {
+    tracing::debug!(client = known.client_id, "client registered again");
+    let token = manage::public_token(inner, &known.client_id);
+    let uris = &asked.redirect_uris;
+    answer::registered(inner, StatusCode::CREATED, known, uris, token.expose_secret(), None)
+}
+
+/// Keys at a URL are of use only where URLs are read.
+fn check_source(inner: &Inner, source: &KeySource) -> Result<(), OAuthError> {
+    match source {
+        KeySource::Uri(_) if inner.documents.is_none() => {
+            Err(OAuthError::InvalidClientMetadata("jwks_uri is not supported, jwks is"))
+        }
+        KeySource::Uri(_) | KeySource::Inline(_) => Ok(()),
+    }
+}
+
+/// What a public client is known by. The parts are written one after the other as JSON, so that their borders count.
+fn fingerprint(asked: &Asked) -> Option<TokenHash> {
+    if asked.method != Method::None {
+        return None;
+    }
+    let mut uris: Vec<String> = asked
+        .redirect_uris
+        .iter()
+        .map(|uri| redirect_uri::without_loopback_port(uri))
         .collect();
-    let name = name.trim();
-    (!name.is_empty()).then(|| name.to_owned())
+    uris.sort_unstable();
+    uris.dedup();
+    let text = serde_json::json!([asked.name, uris]).to_string();
+    Some(secret::hash(&text))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn of(name: Option<&str>, uris: &[&str], method: Method) -> Option<TokenHash> {
+        fingerprint(&Asked {
+            name: name.map(str::to_owned),
+            redirect_uris: uris.iter().map(|&uri| uri.to_owned()).collect(),
+            method,
+        })
+    }
+
     #[test]
-    fn names_are_cut_and_cleaned() {
-        assert_eq!(clean_name("  Claude\u{202e}\n Code "), Some("Claude Code".to_owned()));
-        assert_eq!(clean_name(" \t"), None);
-        assert_eq!(clean_name(&"x".repeat(1000)).map(|name| name.len()), Some(100));
+    fn public_clients_are_one_by_name_and_redirect_uris_but_for_loopback_ports() {
+        let one = of(
+            Some("A"),
+            &["http://127.0.0.1:1/cb", "https://a.example/"],
+            Method::None,
+        );
+        let same = of(
+            Some("A"),
+            &["https://a.example/", "http://127.0.0.1:2/cb", "http://127.0.0.1:3/cb"],
+            Method::None,
+        );
+        assert!(one.is_some() && one == same);
+        for (name, uris) in [
+            (None, &["http://127.0.0.1:1/cb", "https://a.example/"][..]),
+            (Some("B"), &["http://127.0.0.1:1/cb", "https://a.example/"]),
+            (Some("A"), &["http://127.0.0.1:1/cb"]),
+            (Some("A"), &["http://localhost:1/cb", "https://a.example/"]),
+            (Some("A"), &["http://127.0.0.1:1/other", "https://a.example/"]),
+            (Some("A"), &["http://127.0.0.1:1/cb", "https://a.example:8443/"]),
+            (Some("A"), &["http://127.0.0.1:1/cb", "https://A.example/"]),
+        ] {
+            assert_ne!(of(name, uris, Method::None), one, "{name:?} {uris:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_with_a_secret_is_one_of_its_own() {
+        assert_eq!(of(Some("A"), &["https://a.example/"], Method::Basic), None);
     }
 }

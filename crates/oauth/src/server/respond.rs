@@ -1,12 +1,14 @@
 //! How answers look: bodies, caching, and the errors of RFC 6749 section 5.2.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use serde::Serialize;
 
 use super::Body;
-use crate::ports::StoreError;
+use crate::{limits::Wait, ports::StoreError};
 
 /// An error of the token, revocation or registration endpoint.
 #[derive(Debug)]
@@ -29,6 +31,18 @@ pub(super) enum OAuthError {
     RegistrationClosed,
     /// Too many clients have registered.
     RegistrationFull,
+    /// The registration access token is not that of a registered client (RFC 7592 section 2).
+    InvalidRegistrationToken,
+    /// The registration is not one that may be changed (RFC 7592 sections 2.2 and 2.3).
+    RegistrationFixed,
+    /// What the client publishes cannot be read now.
+    Unreachable,
+    /// It has been asked more often than it may be (RFC 6585 section 4).
+    SlowDown(Wait),
+    /// The scope is malformed, or more than the grant has (RFC 6749 section 6).
+    InvalidScope,
+    /// The upstream cannot be asked now.
+    Upstream(Arc<dyn std::error::Error + Send + Sync>),
     /// The store cannot be used.
     Store(StoreError),
 }
@@ -69,6 +83,42 @@ impl OAuthError {
                 "temporarily_unavailable",
                 "too many clients have registered",
             ),
+            Self::InvalidScope => (
+                S::BAD_REQUEST,
+                "invalid_scope",
+                "the scope is malformed, or more than was granted",
+            ),
+            Self::Upstream(ref error) => {
+                tracing::warn!(
+                    error = error.as_ref() as &dyn std::error::Error,
+                    "no tokens: Forgejo cannot be asked"
+                );
+                (
+                    S::SERVICE_UNAVAILABLE,
+                    "temporarily_unavailable",
+                    "Forgejo cannot be asked now; try again in a moment",
+                )
+            }
+            Self::InvalidRegistrationToken => (
+                S::UNAUTHORIZED,
+                "invalid_token",
+                "the registration access token is not that of this client",
+            ),
+            Self::RegistrationFixed => (
+                S::FORBIDDEN,
+                "access_denied",
+                "a public client is shared by all who registered it alike: register another one",
+            ),
+            Self::Unreachable => (
+                S::SERVICE_UNAVAILABLE,
+                "temporarily_unavailable",
+                "what the client publishes cannot be read now",
+            ),
+            Self::SlowDown(_) => (
+                S::TOO_MANY_REQUESTS,
+                "temporarily_unavailable",
+                "too many requests: wait before the next one",
+            ),
             Self::Store(ref error) => {
                 log_store(error);
                 (
@@ -92,6 +142,16 @@ impl OAuthError {
                 header::WWW_AUTHENTICATE,
                 HeaderValue::from_static("Basic realm=\"oauth\""),
             );
+        }
+        if let Self::InvalidRegistrationToken = self {
+            // RFC 6750 section 3: the token is a bearer, of this endpoint alone.
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer error=\"invalid_token\""),
+            );
+        }
+        if let Self::SlowDown(wait) = self {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.seconds()));
         }
         if status == S::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));

@@ -25,7 +25,6 @@ async fn try_revoke(inner: &Inner, request: &Request<Bytes>) -> Result<(), OAuth
     let grant = inner.store().grant_of(secret::hash(token)).await?;
     if let Some(grant) = grant.filter(|grant| grant.client_id == client.client_id) {
         inner.store().end_grant(&grant.grant).await?;
-        inner.accounts.events.grant_ended(&grant.grant);
         tracing::info!(
             user = grant.user,
             client = grant.client_id,

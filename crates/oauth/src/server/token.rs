@@ -5,7 +5,7 @@
 //! the *same* successor, until the successor has been used. Anything older ends the grant. Without the key nobody can
 //! tell the successor from the predecessor, and the store still holds hashes only.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -13,11 +13,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
 use super::{
-    Body, Inner, client_auth, metadata,
+    Body, Inner, client_auth,
     params::Params,
     respond::{self, OAuthError},
+    scope::{self, InvalidScope},
 };
 use crate::{
+    account::{Account, AccountError},
     pkce,
     ports::{NewTokens, Spent},
     records::ClientRecord,
@@ -54,11 +56,17 @@ async fn try_token(inner: &Inner, request: &Request<Bytes>) -> Result<Response<B
     if !inner.is_resource(params.value("resource")) {
         return Err(OAuthError::InvalidTarget);
     }
-    match grant_type {
+    let outcome = match grant_type {
         "authorization_code" => spend_code(inner, &client, &params).await,
         "refresh_token" => spend_refresh(inner, &client, &params).await,
         _ => Err(OAuthError::UnsupportedGrantType),
+    };
+    // In the name of the client only what was refused is counted.
+    if let Err(refused @ OAuthError::InvalidGrant(_)) = outcome {
+        let now = inner.accounts.clock.now();
+        return Err(inner.ceilings.guess(&client.client_id, refused, now));
     }
+    outcome
 }
 
 async fn spend_code(inner: &Inner, client: &ClientRecord, params: &Params) -> Result<Response<Body>, OAuthError> {
@@ -88,26 +96,20 @@ async fn spend_code(inner: &Inner, client: &ClientRecord, params: &Params) -> Re
         );
         return Err(OAuthError::InvalidGrant(REFUSED));
     }
+    let now = inner.accounts.clock.now();
+    inner.ceilings.grant(&record.grant, &client.client_id, now)?;
     let access = secret::mint(secret::ACCESS);
     let refresh = secret::mint(secret::REFRESH);
-    let now = inner.accounts.clock.now();
-    match inner
+    let spent = inner
         .store()
         .spend_code(code, inner.new_tokens(&access, &refresh), now)
-        .await?
-    {
-        Spent::Issued => Ok(inner.tokens(&access, &refresh)),
-        Spent::Reused(grant) => {
-            tracing::warn!(
-                client = client.client_id,
-                grant,
-                "a code was used twice: its grant has been ended"
-            );
-            inner.accounts.events.grant_ended(&grant);
-            Err(OAuthError::InvalidGrant(REFUSED))
-        }
-        Spent::Gone => Err(OAuthError::InvalidGrant(REFUSED)),
+        .await?;
+    if !is_issued(spent, client, "code") {
+        return Err(OAuthError::InvalidGrant(REFUSED));
     }
+    let grant = inner.store().grant_of(secret::hash(access.expose_secret())).await?;
+    let grant = grant.ok_or(OAuthError::InvalidGrant(REFUSED))?;
+    Ok(inner.tokens(&access, &refresh, &grant.scope))
 }
 
 async fn spend_refresh(inner: &Inner, client: &ClientRecord, params: &Params) -> Result<Response<Body>, OAuthError> {
@@ -122,29 +124,55 @@ async fn spend_refresh(inner: &Inner, client: &ClientRecord, params: &Params) ->
         .grant_of(hash)
         .await?
         .filter(|grant| grant.client_id == client.client_id);
-    if !grant.is_some_and(|grant| inner.still_allowed(&grant.login)) {
-        return Err(OAuthError::InvalidGrant(REFUSED));
+    let grant = grant
+        .filter(|grant| inner.still_allowed(&grant.login))
+        .ok_or(OAuthError::InvalidGrant(REFUSED))?;
+    let now = inner.accounts.clock.now();
+    inner.ceilings.grant(&grant.grant, &client.client_id, now)?;
+    scope::of_renewal(&grant.scope, params.value("scope")).map_err(|InvalidScope| OAuthError::InvalidScope)?;
+    // A client is not told to go on when there is nothing behind its tokens any more.
+    match Account::new(Arc::clone(&inner.accounts), grant.user).current().await {
+        Ok(_) => {}
+        Err(AccountError::Terminal(_)) => return Err(OAuthError::InvalidGrant(REFUSED)),
+        Err(AccountError::Transient(error)) => return Err(OAuthError::Upstream(error)),
     }
     let access = secret::mint(secret::ACCESS);
     let successor = inner.accounts.sealer.keyed_hash("refresh successor", &[presented]);
     let refresh = secret::with_prefix(secret::REFRESH, successor);
-    let now = inner.accounts.clock.now();
-    match inner
+    let spent = inner
         .store()
         .spend_refresh(hash, inner.new_tokens(&access, &refresh), now)
-        .await?
-    {
-        Spent::Issued => Ok(inner.tokens(&access, &refresh)),
+        .await?;
+    if is_issued(spent, client, "refresh token") {
+        Ok(inner.tokens(&access, &refresh, &grant.scope))
+    } else {
+        Err(OAuthError::InvalidGrant(REFUSED))
+    }
+}
+
+/// Whether tokens have been issued. A reuse is told to the operator: someone else may hold what was used.
+fn is_issued(spent: Spent, client: &ClientRecord, what: &'static str) -> bool {
+    match spent {
+        Spent::Issued => true,
         Spent::Reused(grant) => {
             tracing::warn!(
                 client = client.client_id,
                 grant,
-                "a superseded refresh token was used: its grant has been ended"
+                what,
+                "reuse: it was used before, and its grant has been ended"
             );
-            inner.accounts.events.grant_ended(&grant);
-            Err(OAuthError::InvalidGrant(REFUSED))
+            false
         }
-        Spent::Gone => Err(OAuthError::InvalidGrant(REFUSED)),
+        Spent::Replayed(grant) => {
+            tracing::warn!(
+                client = client.client_id,
+                grant,
+                what,
+                "reuse: it was used before, and the tokens that it bought have been revoked"
+            );
+            false
+        }
+        Spent::Gone => false,
     }
 }
 
@@ -159,13 +187,13 @@ impl Inner {
         }
     }
 
-    fn tokens(&self, access: &SecretString, refresh: &SecretString) -> Response<Body> {
+    fn tokens(&self, access: &SecretString, refresh: &SecretString, scope: &str) -> Response<Body> {
         let tokens = Tokens {
             access_token: access.expose_secret(),
             token_type: "Bearer",
             expires_in: self.settings.access_token_ttl.as_secs(),
             refresh_token: refresh.expose_secret(),
-            scope: metadata::SCOPE,
+            scope,
         };
         respond::json(StatusCode::OK, &tokens)
     }

@@ -9,6 +9,15 @@ use crate::{
 };
 
 impl AccountStore for SqliteStore {
+    fn account_users(&self) -> BoxFuture<'_, Result<Vec<i64>, StoreError>> {
+        Box::pin(async move {
+            let users = sqlx::query_scalar("SELECT user_id FROM oauth_accounts ORDER BY user_id")
+                .fetch_all(&self.pool)
+                .await?;
+            Ok(users)
+        })
+    }
+
     fn account(&self, user: i64) -> BoxFuture<'_, Result<Option<AccountRecord>, StoreError>> {
         Box::pin(async move {
             let row = sqlx::query(

@@ -1,13 +1,14 @@
-//! Pending authorizations, grants and codes. What tokens need is in `tokens`.
+//! Grants and codes. What tokens need is in `tokens`, what sign-ins under way need in `pending`.
 
 use std::time::SystemTime;
 
-use sqlx::{Row as _, sqlite::SqliteRow};
+use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 
-use super::{SqliteStore, accounts, seconds, time, token_hash, tokens};
+use super::{SqliteStore, accounts, pending, seconds, time, tokens};
 use crate::{
-    ports::{BoxFuture, GrantStore, NewTokens, SignIn, Spent, StoreError},
-    records::{CodeRecord, GrantRecord, PendingRecord, TokenHash},
+    ports::{BoxFuture, GrantStore, NewTokens, PendingCaps, SignIn, SignedIn, Spent, StoreError, Taken},
+    records::{BearerRecord, CodeRecord, GrantRecord, GrantSummary, PendingRecord, TokenHash},
+    secret,
 };
 
 /// How many grants a user may have. The ones used least recently end when there are more.
@@ -17,7 +18,7 @@ impl GrantStore for SqliteStore {
     fn insert_pending(
         &self,
         pending: PendingRecord,
-        cap: u32,
+        caps: PendingCaps,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move {
@@ -30,23 +31,11 @@ impl GrantStore for SqliteStore {
             let count: i64 = sqlx::query_scalar("SELECT count(*) FROM oauth_pending")
                 .fetch_one(&mut *change)
                 .await?;
-            if count >= i64::from(cap) {
+            let of_client = pending::count(&mut change, &pending.purpose).await?;
+            if count >= i64::from(caps.all) || of_client >= i64::from(caps.of_client) {
                 return Ok(false);
             }
-            sqlx::query(
-                "INSERT INTO oauth_pending
-                     (state_hash, browser_hash, client_id, redirect_uri, client_state, code_challenge, expires_at)
-                 VALUES (?, ?, ?, ?, ?, ?, ?)",
-            )
-            .bind(pending.state.0.to_vec())
-            .bind(pending.browser.0.to_vec())
-            .bind(pending.client_id)
-            .bind(pending.redirect_uri)
-            .bind(pending.client_state)
-            .bind(pending.code_challenge)
-            .bind(seconds(pending.expires_at))
-            .execute(&mut *change)
-            .await?;
+            pending::put(&mut change, pending).await?;
             change.commit().await?;
             Ok(true)
         })
@@ -55,74 +44,46 @@ impl GrantStore for SqliteStore {
     fn take_pending(
         &self,
         state: TokenHash,
+        browser: TokenHash,
         now: SystemTime,
-    ) -> BoxFuture<'_, Result<Option<PendingRecord>, StoreError>> {
+    ) -> BoxFuture<'_, Result<Taken, StoreError>> {
         Box::pin(async move {
             let mut change = self.begin().await?;
-            let row = sqlx::query(
-                "DELETE FROM oauth_pending WHERE state_hash = ?
-                 RETURNING browser_hash, client_id, redirect_uri, client_state, code_challenge, expires_at",
-            )
-            .bind(state.0.to_vec())
-            .fetch_optional(&mut *change)
-            .await?;
-            change.commit().await?;
-            let Some(row) = row else {
-                return Ok(None);
+            let Some(pending) = pending::take(&mut change, state).await? else {
+                return Ok(Taken::Gone);
             };
-            let expires_at = time(row.try_get("expires_at")?);
-            if expires_at <= now {
-                return Ok(None);
+            if pending.expires_at <= now {
+                return Ok(Taken::Gone);
             }
-            Ok(Some(PendingRecord {
-                state,
-                browser: hash_of(&row, "browser_hash")?,
-                client_id: row.try_get("client_id")?,
-                redirect_uri: row.try_get("redirect_uri")?,
-                client_state: row.try_get("client_state")?,
-                code_challenge: row.try_get("code_challenge")?,
-                expires_at,
-            }))
+            if !secret::same(&pending.browser.0, &browser.0) {
+                // The change is dropped with the deletion in it.
+                return Ok(Taken::OtherBrowser);
+            }
+            change.commit().await?;
+            Ok(Taken::Found(Box::new(pending)))
         })
     }
 
-    fn complete_sign_in(&self, sign_in: SignIn, now: SystemTime) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+    fn complete_sign_in(&self, sign_in: SignIn, now: SystemTime) -> BoxFuture<'_, Result<SignedIn, StoreError>> {
         Box::pin(async move {
             let SignIn { account, grant, code } = sign_in;
             let mut change = self.begin().await?;
-            accounts::put(&mut change, account).await?;
-            let displaced: Vec<String> = sqlx::query_scalar(
-                "DELETE FROM oauth_grants WHERE grant_id IN (
-                     SELECT grant_id FROM oauth_grants WHERE user_id = ?
-                     ORDER BY last_used_at DESC, created_at DESC LIMIT -1 OFFSET ?)
-                 RETURNING grant_id",
-            )
-            .bind(grant.user)
-            .bind(GRANTS_PER_USER - 1)
-            .fetch_all(&mut *change)
-            .await?;
-            sqlx::query(
-                "INSERT INTO oauth_grants (grant_id, user_id, login, client_id, created_at, last_used_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
-            )
-            .bind(grant.grant)
-            .bind(grant.user)
-            .bind(grant.login)
-            .bind(&grant.client_id)
-            .bind(seconds(now))
-            .execute(&mut *change)
-            .await?;
+            if let Some(account) = account {
+                accounts::put(&mut change, account).await?;
+            }
+            let client_id = grant.client_id.clone();
+            let signed_in = put_grant(&mut change, grant, now).await?;
             sqlx::query("UPDATE oauth_clients SET last_used_at = ? WHERE client_id = ?")
                 .bind(seconds(now))
-                .bind(grant.client_id)
+                .bind(client_id)
                 .execute(&mut *change)
                 .await?;
             sqlx::query(
                 "INSERT INTO oauth_codes (code_hash, grant_id, client_id, redirect_uri, code_challenge, expires_at)
-                 VALUES (?, ?, ?, ?, ?, ?)",
+                 VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (code_hash) DO NOTHING",
             )
             .bind(code.code.0.to_vec())
-            .bind(code.grant)
+            .bind(&signed_in.grant)
             .bind(code.client_id)
             .bind(code.redirect_uri)
             .bind(code.code_challenge)
@@ -130,7 +91,7 @@ impl GrantStore for SqliteStore {
             .execute(&mut *change)
             .await?;
             change.commit().await?;
-            Ok(displaced)
+            Ok(signed_in)
         })
     }
 
@@ -170,10 +131,10 @@ impl GrantStore for SqliteStore {
         Box::pin(tokens::spend_refresh(self, refresh, new, now))
     }
 
-    fn bearer(&self, access: TokenHash, now: SystemTime) -> BoxFuture<'_, Result<Option<GrantRecord>, StoreError>> {
+    fn bearer(&self, access: TokenHash, now: SystemTime) -> BoxFuture<'_, Result<Option<BearerRecord>, StoreError>> {
         Box::pin(async move {
             let row = sqlx::query(
-                "SELECT grant_id, user_id, login, client_id
+                "SELECT grant_id, user_id, login, client_id, scope, expires_at
                  FROM oauth_access_tokens JOIN oauth_grants USING (grant_id)
                  WHERE token_hash = ? AND expires_at > ?",
             )
@@ -181,14 +142,20 @@ impl GrantStore for SqliteStore {
             .bind(seconds(now))
             .fetch_optional(&self.pool)
             .await?;
-            row.as_ref().map(grant_of_row).transpose()
+            let Some(row) = row else {
+                return Ok(None);
+            };
+            Ok(Some(BearerRecord {
+                grant: grant_of_row(&row)?,
+                expires_at: time(row.try_get("expires_at")?),
+            }))
         })
     }
 
     fn grant_of(&self, token: TokenHash) -> BoxFuture<'_, Result<Option<GrantRecord>, StoreError>> {
         Box::pin(async move {
             let row = sqlx::query(
-                "SELECT grant_id, user_id, login, client_id FROM oauth_grants
+                "SELECT grant_id, user_id, login, client_id, scope FROM oauth_grants
                  WHERE grant_id IN (SELECT grant_id FROM oauth_access_tokens WHERE token_hash = ?1
                                     UNION SELECT grant_id FROM oauth_refresh_tokens WHERE token_hash = ?1)",
             )
@@ -196,6 +163,27 @@ impl GrantStore for SqliteStore {
             .fetch_optional(&self.pool)
             .await?;
             row.as_ref().map(grant_of_row).transpose()
+        })
+    }
+
+    fn grants_of(&self, user: i64) -> BoxFuture<'_, Result<Vec<GrantSummary>, StoreError>> {
+        Box::pin(async move {
+            let rows = sqlx::query(
+                "SELECT grant_id, user_id, login, client_id, scope, created_at, last_used_at
+                 FROM oauth_grants WHERE user_id = ? ORDER BY last_used_at DESC, created_at DESC, grant_id",
+            )
+            .bind(user)
+            .fetch_all(&self.pool)
+            .await?;
+            rows.iter()
+                .map(|row| {
+                    Ok(GrantSummary {
+                        grant: grant_of_row(row)?,
+                        created_at: time(row.try_get("created_at")?),
+                        last_used_at: time(row.try_get("last_used_at")?),
+                    })
+                })
+                .collect()
         })
     }
 
@@ -222,16 +210,65 @@ impl GrantStore for SqliteStore {
     }
 }
 
+/// Has the grant that the user has for the client go on, or adds it.
+async fn put_grant(
+    change: &mut Transaction<'static, Sqlite>,
+    grant: GrantRecord,
+    now: SystemTime,
+) -> Result<SignedIn, StoreError> {
+    let goes_on: Option<String> = sqlx::query_scalar(
+        "UPDATE oauth_grants SET login = ?, scope = ?, last_used_at = ?
+         WHERE grant_id = (SELECT grant_id FROM oauth_grants WHERE user_id = ? AND client_id = ?
+                           ORDER BY last_used_at DESC, grant_id LIMIT 1)
+         RETURNING grant_id",
+    )
+    .bind(&grant.login)
+    .bind(&grant.scope)
+    .bind(seconds(now))
+    .bind(grant.user)
+    .bind(&grant.client_id)
+    .fetch_optional(&mut **change)
+    .await?;
+    if let Some(name) = goes_on {
+        return Ok(SignedIn {
+            grant: name,
+            displaced: Vec::new(),
+        });
+    }
+    let displaced: Vec<String> = sqlx::query_scalar(
+        "DELETE FROM oauth_grants WHERE grant_id IN (
+             SELECT grant_id FROM oauth_grants WHERE user_id = ?
+             ORDER BY last_used_at DESC, created_at DESC LIMIT -1 OFFSET ?)
+         RETURNING grant_id",
+    )
+    .bind(grant.user)
+    .bind(GRANTS_PER_USER - 1)
+    .fetch_all(&mut **change)
+    .await?;
+    sqlx::query(
+        "INSERT INTO oauth_grants (grant_id, user_id, login, client_id, scope, created_at, last_used_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
+    )
+    .bind(&grant.grant)
+    .bind(grant.user)
+    .bind(grant.login)
+    .bind(grant.client_id)
+    .bind(grant.scope)
+    .bind(seconds(now))
+    .execute(&mut **change)
+    .await?;
+    Ok(SignedIn {
+        grant: grant.grant,
+        displaced,
+    })
+}
+
 fn grant_of_row(row: &SqliteRow) -> Result<GrantRecord, StoreError> {
     Ok(GrantRecord {
         grant: row.try_get("grant_id")?,
         user: row.try_get("user_id")?,
         login: row.try_get("login")?,
         client_id: row.try_get("client_id")?,
+        scope: row.try_get("scope")?,
     })
-}
-
-fn hash_of(row: &SqliteRow, column: &str) -> Result<TokenHash, StoreError> {
-    let bytes: Vec<u8> = row.try_get(column)?;
-    token_hash(&bytes)
 }

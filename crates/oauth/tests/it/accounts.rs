@@ -8,7 +8,7 @@ use secrecy::ExposeSecret as _;
 
 use crate::{
     browser::Browser,
-    world::{ALICE, ISSUER, World},
+    world::{ALICE, BOB, ISSUER, World},
 };
 
 #[tokio::test]
@@ -252,6 +252,101 @@ async fn a_sign_in_that_breaks_off_after_the_exchange_leaves_earlier_grants_aliv
         account.refresh().await.unwrap().access_token.expose_secret(),
         "access-11-3"
     );
+}
+
+#[tokio::test]
+async fn a_user_who_is_locked_out_at_forgejo_loses_access_at_the_next_renewal() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    // Forgejo goes on renewing the tokens of such a user.
+    world.upstream.deactivate(ALICE);
+    world.clock.advance(Duration::from_secs(3600 - 300));
+    let account = world.caller(&tokens.access).await.account();
+    let error = account.current().await.unwrap_err();
+    assert!(matches!(error, AccountError::Terminal(Refusal::LockedOut)), "{error:?}");
+    assert_eq!(world.events.take(), ["user 11"]);
+    assert_eq!(
+        world.refresh(&client, &tokens.refresh).await.error(),
+        (400, "invalid_grant".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn of_two_sign_ins_of_a_user_at_once_the_living_pair_is_kept() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let (mut one, mut two) = (Browser::default(), Browser::default());
+    let (to_one, to_two) = (one.approve(&world, &client).await, two.approve(&world, &client).await);
+    world.upstream.exchanges.hold();
+    let release = async {
+        world.upstream.exchanges.arrival(2).await;
+        world.upstream.exchanges.release();
+    };
+    let (a, b, ()) = tokio::join!(
+        one.return_from(&world, &to_one, ALICE),
+        two.return_from(&world, &to_two, ALICE),
+        release
+    );
+    let tokens = world.exchange(&client, &a.parameter("code").unwrap()).await.tokens();
+    world.exchange(&client, &b.parameter("code").unwrap()).await.tokens();
+    // Whichever came first: the refresh token in the store is the one that is good.
+    let account = world.caller(&tokens.access).await.account();
+    account.refresh().await.unwrap();
+    assert!(world.events.take().is_empty());
+}
+
+#[tokio::test]
+async fn a_sign_in_that_hangs_at_forgejo_keeps_no_other_user_waiting() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let mut hangs = Browser::default();
+    let to_forgejo = hangs.approve(&world, &client).await;
+    world.upstream.exchanges.hold();
+    let hanging = hangs.return_from(&world, &to_forgejo, ALICE);
+    let other = async {
+        world.upstream.exchanges.arrival(1).await;
+        let mut browser = Browser::default();
+        let to_forgejo = browser.approve(&world, &client).await;
+        let back = browser.return_from(&world, &to_forgejo, BOB);
+        let reached = async {
+            world.upstream.exchanges.arrival(2).await;
+            world.upstream.exchanges.release();
+        };
+        tokio::join!(back, reached).0
+    };
+    let (a, b) = tokio::join!(hanging, other);
+    assert!(a.parameter("code").is_some() && b.parameter("code").is_some());
+}
+
+#[tokio::test]
+async fn a_new_key_is_put_in_use_and_the_old_one_can_go() {
+    let mut world = World::new().await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    let both = [(1, [7; 32]), (2, [9; 32])];
+    world.restart_with_keys(&both).await;
+    assert_eq!(world.server.reseal_accounts().await.unwrap(), 1);
+    assert_eq!(world.server.reseal_accounts().await.unwrap(), 0, "it is done once");
+    world.restart_with_keys(&both[1..]).await;
+    let account = world.caller(&tokens.access).await.account();
+    assert_eq!(
+        account.refresh().await.unwrap().access_token.expose_secret(),
+        "access-11-2"
+    );
+    assert!(world.events.take().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_missing_key_has_sealed_is_left_for_when_it_comes_back() {
+    let mut world = World::new().await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    world.restart_with_keys(&[(2, [9; 32])]).await;
+    assert_eq!(world.server.reseal_accounts().await.unwrap(), 0);
+    world.restart([7; 32]).await;
+    let account = world.caller(&tokens.access).await.account();
+    account.refresh().await.unwrap();
 }
 
 #[tokio::test]

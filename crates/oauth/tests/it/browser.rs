@@ -1,14 +1,16 @@
-//! A browser: keeps its cookie, reads the consent page, answers it, signs in, comes back.
+//! A browser: keeps its cookies, reads the consent page, answers it, signs in, comes back.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 
 use crate::world::{Answer, CHALLENGE, REDIRECT, World, encode, form_request};
 
-/// One browser with one cookie.
-#[derive(Debug, Default)]
+/// One browser with its cookies. It forgets one only when it is told to.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Browser {
-    cookie: Option<String>,
+    cookies: BTreeMap<String, String>,
 }
 
 /// The fields of an authorization request that is right.
@@ -24,13 +26,17 @@ pub(crate) fn authorization(client: &str) -> [(&str, &str); 6] {
 }
 
 impl Browser {
-    /// A browser in which someone has put a cookie.
-    pub(crate) fn with_cookie(cookie: Option<String>) -> Self {
-        Self { cookie }
+    /// The value of a cookie.
+    pub(crate) fn cookie(&self, name: &str) -> Option<&str> {
+        self.cookies.get(name).map(String::as_str)
     }
 
-    pub(crate) fn cookie(&self) -> Option<String> {
-        self.cookie.clone()
+    /// Puts a cookie in, or takes it out.
+    pub(crate) fn plant(&mut self, name: &str, value: Option<&str>) {
+        match value {
+            Some(value) => self.cookies.insert(name.to_owned(), value.to_owned()),
+            None => self.cookies.remove(name),
+        };
     }
 
     /// Opens an address of the broker.
@@ -77,12 +83,20 @@ impl Browser {
     }
 
     pub(crate) async fn send(&mut self, world: &World, mut request: Request<Bytes>) -> Answer {
-        if let Some(cookie) = &self.cookie {
-            request.headers_mut().insert(header::COOKIE, cookie.parse().unwrap());
+        let pairs: Vec<String> = self
+            .cookies
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        if !pairs.is_empty() {
+            let cookies = pairs.join("; ").parse().unwrap();
+            request.headers_mut().insert(header::COOKIE, cookies);
         }
         let answer = world.send(request).await;
-        if let Some(set) = answer.headers.get(header::SET_COOKIE) {
-            self.cookie = Some(set.to_str().unwrap().split(';').next().unwrap().to_owned());
+        for set in answer.headers.get_all(header::SET_COOKIE) {
+            let set = set.to_str().unwrap();
+            let (name, value) = set.split(';').next().unwrap().split_once('=').unwrap();
+            self.plant(name, Some(value).filter(|_| !set.contains("Max-Age=0;")));
         }
         answer
     }

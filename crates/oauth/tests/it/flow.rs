@@ -157,7 +157,7 @@ async fn metadata_is_found_wherever_clients_look() {
         assert_eq!(json["revocation_endpoint"], "https://broker.example/oauth/revoke");
         assert_eq!(json["code_challenge_methods_supported"], serde_json::json!(["S256"]));
         assert_eq!(json["authorization_response_iss_parameter_supported"], true);
-        let methods = serde_json::json!(["none", "client_secret_basic", "client_secret_post"]);
+        let methods = serde_json::json!(["none", "client_secret_basic", "client_secret_post", "private_key_jwt"]);
         assert_eq!(json["token_endpoint_auth_methods_supported"], methods);
     }
 }

@@ -14,9 +14,10 @@ use hyper_util::rt::TokioIo;
 use oauth::{
     AuthorizationServer, Config,
     forgejo::{Forgejo, ForgejoConfig, Scopes},
-    ports::{SystemClock, Upstream as _, UpstreamError},
+    ports::{GrantedScope, SystemClock, Upstream as _, UpstreamError},
     seal::Sealer,
     sqlite::SqliteStore,
+    testing::RecordedEvents,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{net::TcpListener, task::JoinSet};
@@ -363,10 +364,73 @@ async fn a_list_of_organisations_needs_the_scope_to_see_members() {
             Sealer::with_key([7; 32]),
             Arc::new(forgejo),
             Arc::new(SystemClock),
+            Arc::new(RecordedEvents::default()),
+            None,
         );
         assert_eq!(outcome.is_ok(), fine, "{outcome:?}");
         if let Err(errors) = outcome {
             assert_eq!(errors.0[0].key, "forgejo.allowed_orgs");
         }
     }
+}
+
+#[tokio::test]
+async fn the_scope_of_a_token_is_asked_for_by_introspection() {
+    let body = r#"{"active":true,"scope":"openid read:user","username":"alice"}"#;
+    let server = Server::json(200, body).await;
+    let granted = server.forgejo.granted_scope(&secret(JWT)).await.unwrap();
+    assert_eq!(granted, GrantedScope::AsAsked);
+    let seen = server.seen();
+    assert_eq!(seen.line, "POST /git/login/oauth/introspect");
+    // 2f8f9a3c:gto_hush
+    assert_eq!(seen.authorization, "Basic MmY4ZjlhM2M6Z3RvX2h1c2g=");
+    assert_eq!(seen.body, format!("token={JWT}"));
+
+    let server = Server::json(200, r#"{"active":true,"scope":"read:user write:package"}"#).await;
+    let granted = server.forgejo.granted_scope(&secret(JWT)).await.unwrap();
+    let words = ["read your account and profile", "read and change packages"];
+    assert_eq!(granted, GrantedScope::Other(words.map(str::to_owned).to_vec()));
+    // No part of the API is all of it.
+    let server = Server::json(200, r#"{"active":true,"scope":"openid"}"#).await;
+    let granted = server.forgejo.granted_scope(&secret(JWT)).await.unwrap();
+    assert_eq!(
+        granted,
+        GrantedScope::Other(vec!["do everything that you can do".to_owned()])
+    );
+}
+
+#[tokio::test]
+async fn what_introspection_does_not_tell_is_told_apart() {
+    for (status, body) in [(404, "{}"), (405, "{}"), (200, r#"{"active":true}"#)] {
+        let server = Server::json(status, body).await;
+        let granted = server.forgejo.granted_scope(&secret(JWT)).await.unwrap();
+        assert_eq!(granted, GrantedScope::Unknown, "{status}");
+    }
+    let error = Server::json(200, r#"{"active":false}"#).await;
+    let error = error.forgejo.granted_scope(&secret(JWT)).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Refused(_)), "{error:?}");
+    let error = Server::json(401, "{}").await;
+    let error = error.forgejo.granted_scope(&secret(JWT)).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Misconfigured(_)), "{error:?}");
+    let error = Server::json(503, "{}").await;
+    let error = error.forgejo.granted_scope(&secret(JWT)).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Unavailable(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_user_who_is_locked_out_is_told_from_a_token_without_the_scope() {
+    let text = r#"{"message":"This account is prohibited from signing in, please contact your site administrator."}"#;
+    let server = Server::json(403, text).await;
+    let error = server.forgejo.user(&secret(JWT)).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Refused(_)), "{error:?}");
+    let text = r#"{"message":"token does not have at least one of required scope(s): [read:user]"}"#;
+    let server = Server::json(403, text).await;
+    let error = server.forgejo.user(&secret(JWT)).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Misconfigured(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn the_users_settings_are_below_the_root_of_forgejo() {
+    let server = Server::json(200, "{}").await;
+    assert_eq!(server.forgejo.settings_url().path(), "/git/user/settings/applications");
 }

@@ -4,9 +4,16 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod accounts;
+mod approvals;
 mod browser;
+mod connections;
+mod documents;
+mod fetcher;
 mod flow;
 mod forgejo;
+mod hot_path;
+mod https;
+mod managing;
 mod pages;
 mod registration;
 mod store;

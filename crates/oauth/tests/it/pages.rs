@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{StatusCode, header};
-use oauth::{Config, testing::Trouble};
+use oauth::{Config, ports::GrantedScope, testing::Trouble};
 
 use crate::{
     browser::{Browser, authorization, hidden_fields},
@@ -164,20 +164,17 @@ async fn a_page_may_be_open_twice_and_in_two_tabs() {
 async fn only_the_browser_that_said_yes_can_come_back() {
     let world = World::new().await;
     let client = world.client().await;
-    for victim in [Browser::default(), {
-        let mut other = Browser::default();
-        other.authorize(&world, &authorization(&client)).await;
-        Browser::with_cookie(other.cookie())
-    }] {
-        let mut victim = victim;
+    let mut busy = Browser::default();
+    busy.authorize(&world, &authorization(&client)).await;
+    for mut victim in [Browser::default(), busy] {
         let mut attacker = Browser::default();
         let to_forgejo = attacker.approve(&world, &client).await;
         let answer = victim.return_from(&world, &to_forgejo, BOB).await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{answer:?}");
         assert!(!answer.headers.contains_key(header::LOCATION));
-        // And the sign-in is over, also for the one who began it.
+        // It is still there for the one who began it: nobody else can spend it.
         let again = attacker.return_from(&world, &to_forgejo, BOB).await;
-        assert_eq!(again.status, StatusCode::BAD_REQUEST);
+        assert!(again.parameter("code").is_some());
     }
 }
 
@@ -295,4 +292,119 @@ async fn a_user_who_is_taken_off_the_list_is_out_at_the_next_start() {
         world.refresh(&client, &bob.refresh).await.error(),
         (400, "invalid_grant".to_owned())
     );
+}
+
+#[tokio::test]
+async fn a_grant_at_forgejo_with_another_scope_gets_a_page_that_says_what_to_do() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let earlier = world.tokens(&client, ALICE).await;
+    world
+        .upstream
+        .set_granted_scope(GrantedScope::Other(vec!["read packages".to_owned()]));
+    let mut browser = Browser::default();
+    let to_forgejo = browser.approve(&world, &client).await;
+    let page = browser.return_from(&world, &to_forgejo, ALICE).await;
+    assert_eq!(page.status, StatusCode::FORBIDDEN, "{page:?}");
+    for text in [
+        "read packages",
+        "href=\"https://forgejo.example/user/settings/applications\"",
+        "/oauth/authorize?",
+    ] {
+        assert!(page.body.contains(text), "{text}: {}", page.body);
+    }
+    // What was there goes on, with the pair of this sign-in.
+    let account = world.caller(&earlier.access).await.account();
+    account.refresh().await.unwrap();
+    // Once it is mended at Forgejo, the link of the page leads to the end.
+    world.upstream.set_granted_scope(GrantedScope::AsAsked);
+    let link = page.body.split("href=\"").nth(2).unwrap();
+    let link = link[..link.find('"').unwrap()].replace("&#38;", "&");
+    let again = browser.open(&world, link.strip_prefix(ISSUER).unwrap()).await;
+    assert_eq!(again.status, StatusCode::OK, "{again:?}");
+    let to_forgejo = browser.answer(&world, &again, "approve").await;
+    let back = browser.return_from(&world, &to_forgejo, ALICE).await;
+    assert!(back.parameter("code").is_some());
+    assert_eq!(back.parameter("state").as_deref(), Some("xyz"));
+}
+
+#[tokio::test]
+async fn a_forgejo_that_does_not_tell_the_scope_is_believed() {
+    let world = World::new().await;
+    let client = world.client().await;
+    world.upstream.set_granted_scope(GrantedScope::Unknown);
+    world.tokens(&client, ALICE).await;
+}
+
+#[tokio::test]
+async fn scopes_that_are_unknown_are_left_out_and_what_is_none_is_refused() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let mut browser = Browser::default();
+    for (scope, shown) in [("openid profile", true), ("mcp", true), ("a\"b", false)] {
+        let fields = authorization(&client);
+        let fields = crate::world::with(&fields, &[("scope", scope)]);
+        let answer = browser.authorize(&world, &fields).await;
+        if shown {
+            assert_eq!(answer.status, StatusCode::OK);
+            let fields = hidden_fields(&answer.body);
+            assert!(fields.contains(&("scope".to_owned(), "mcp".to_owned())), "{fields:?}");
+        } else {
+            assert_eq!(answer.parameter("error").as_deref(), Some("invalid_scope"));
+            assert_eq!(answer.parameter("iss").as_deref(), Some(ISSUER));
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_sent_to_an_address_that_anyone_may_register_before_they_have_said_anything() {
+    let world = World::new().await;
+    let client = world.client_at("Elsewhere", "https://elsewhere.example/cb").await;
+    let fields = authorization(&client);
+    let fields = crate::world::with(
+        &fields,
+        &[
+            ("redirect_uri", "https://elsewhere.example/cb"),
+            ("response_type", "token"),
+        ],
+    );
+    let page = Browser::default().authorize(&world, &fields).await;
+    assert_eq!(page.status, StatusCode::BAD_REQUEST);
+    assert!(!page.headers.contains_key(header::LOCATION));
+    for text in [
+        "https://elsewhere.example/cb?error=unsupported_response_type",
+        "state=xyz",
+        "iss=https%3A%2F%2Fbroker.example",
+    ] {
+        assert!(page.body.contains(text), "{text}: {}", page.body);
+    }
+}
+
+#[tokio::test]
+async fn the_page_warns_of_clients_of_this_device_and_not_of_others() {
+    let world = World::new().await;
+    for (uri, warned) in [
+        ("http://127.0.0.1:4711/callback", true),
+        ("cursor://anysphere.cursor-mcp/oauth/callback", true),
+        ("https://app.example/callback", false),
+    ] {
+        let client = world.client_at("Any", uri).await;
+        let fields = authorization(&client);
+        let fields = crate::world::with(&fields, &[("redirect_uri", uri)]);
+        let page = Browser::default().authorize(&world, &fields).await;
+        assert_eq!(page.status, StatusCode::OK, "{page:?}");
+        assert_eq!(page.body.contains("a program on this device"), warned, "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_whom_forgejo_locks_out_during_the_sign_in_gets_a_page() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let mut browser = Browser::default();
+    let to_forgejo = browser.approve(&world, &client).await;
+    // The scripted upstream knows no such user: it refuses the token that it has just made.
+    let back = browser.return_from(&world, &to_forgejo, 99).await;
+    assert_eq!(back.status, StatusCode::FORBIDDEN, "{back:?}");
+    assert!(back.body.contains("locked this account out") && back.body.contains("error=access_denied"));
 }

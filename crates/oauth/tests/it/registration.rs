@@ -101,18 +101,6 @@ async fn metadata_that_cannot_be_used_is_refused() {
 }
 
 #[tokio::test]
-async fn registration_ends_at_the_cap() {
-    let mut config = Config::new(ISSUER);
-    config.max_clients = 2;
-    let world = World::with(config).await;
-    world.client().await;
-    world.client().await;
-    let full = world.register(json!({"redirect_uris": [REDIRECT]})).await;
-    assert_eq!(full.error(), (503, "temporarily_unavailable".to_owned()));
-    assert!(full.headers.contains_key(header::RETRY_AFTER));
-}
-
-#[tokio::test]
 async fn closed_registration_leaves_the_clients_of_the_configuration() {
     let mut config = Config::new(ISSUER);
     config.registration = Registration::Closed;

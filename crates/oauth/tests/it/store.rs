@@ -3,11 +3,11 @@
 use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
 use http::StatusCode;
-use oauth::{ports::Store as _, sqlite::SqliteStore};
+use oauth::{Config, config::StaticClient, ports::Store as _, sqlite::SqliteStore};
 
 use crate::{
     browser::Browser,
-    world::{ALICE, BOB, World},
+    world::{ALICE, BOB, ISSUER, REDIRECT, World},
 };
 
 async fn rows(world: &World, table: &'static str) -> i64 {
@@ -100,13 +100,23 @@ async fn what_has_run_out_is_purged_and_what_has_not_stays() {
 
 #[tokio::test]
 async fn a_user_has_a_limited_number_of_grants() {
-    let world = World::new().await;
-    let client = world.client().await;
-    let first = world.tokens(&client, ALICE).await;
+    let clients: Vec<String> = (0..=100).map(|number| format!("client-{number}")).collect();
+    let mut config = Config::new(ISSUER);
+    config.clients = clients
+        .iter()
+        .map(|client_id| StaticClient {
+            client_id: client_id.clone(),
+            client_secret: None,
+            name: None,
+            redirect_uris: vec![REDIRECT.to_owned()],
+        })
+        .collect();
+    let world = World::with(config).await;
+    let first = world.tokens(&clients[0], ALICE).await;
     let grant = world.caller(&first.access).await.grant().to_owned();
-    for _ in 0..100 {
+    for client in &clients[1..] {
         world.clock.advance(Duration::from_secs(1));
-        Browser::default().sign_in(&world, &client, ALICE).await;
+        Browser::default().sign_in(&world, client, ALICE).await;
     }
     assert_eq!(rows(&world, "grants").await, 100);
     assert_eq!(world.events.take(), [format!("grant {grant}")]);

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use oauth::testing::Trouble;
+
 use crate::{
     browser::Browser,
     world::{ALICE, BOB, World, code_form, with},
@@ -16,7 +18,7 @@ fn invalid_grant() -> (u16, String) {
 #[tokio::test]
 async fn a_code_is_bound_to_client_redirect_uri_and_verifier() {
     let world = World::new().await;
-    let (client, other) = (world.client().await, world.client().await);
+    let (client, other) = (world.client().await, world.client_named("Other").await);
     let code = Browser::default().sign_in(&world, &client, ALICE).await;
     let form = code_form(&client, &code);
     for change in [
@@ -49,7 +51,8 @@ async fn a_code_runs_out() {
 async fn a_code_used_twice_ends_its_grant_and_no_other() {
     let world = World::new().await;
     let client = world.client().await;
-    let bystander = world.tokens(&client, ALICE).await;
+    let other = world.client_named("Other").await;
+    let bystanders = [world.tokens(&client, BOB).await, world.tokens(&other, ALICE).await];
     let code = Browser::default().sign_in(&world, &client, ALICE).await;
     let tokens = world.exchange(&client, &code).await.tokens();
     let grant = world.caller(&tokens.access).await.grant().to_owned();
@@ -62,7 +65,69 @@ async fn a_code_used_twice_ends_its_grant_and_no_other() {
     );
     assert_eq!(world.refresh(&client, &tokens.refresh).await.error(), invalid_grant());
     assert_eq!(world.events.take(), [format!("grant {grant}")]);
-    world.caller(&bystander.access).await;
+    for bystander in bystanders {
+        world.caller(&bystander.access).await;
+    }
+}
+
+#[tokio::test]
+async fn a_code_used_twice_leaves_the_tokens_of_other_sign_ins_alone() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let earlier = world.tokens(&client, ALICE).await;
+    let code = Browser::default().sign_in(&world, &client, ALICE).await;
+    let tokens = world.exchange(&client, &code).await.tokens();
+    world.caller(&tokens.access).await;
+    assert_eq!(world.exchange(&client, &code).await.error(), invalid_grant());
+    assert_eq!(
+        world.authenticate(&tokens.access).await.unwrap_err().status,
+        StatusCode::UNAUTHORIZED
+    );
+    assert_eq!(world.refresh(&client, &tokens.refresh).await.error(), invalid_grant());
+    world.caller(&earlier.access).await;
+    world.refresh(&client, &earlier.refresh).await.tokens();
+    assert!(world.events.take().is_empty());
+}
+
+#[tokio::test]
+async fn a_second_sign_in_of_a_client_goes_on_with_its_grant() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let first = world.tokens(&client, ALICE).await;
+    let rotated = world.refresh(&client, &first.refresh).await.tokens();
+    let second = world.tokens(&client, ALICE).await;
+    let grant = world.caller(&first.access).await.grant().to_owned();
+    assert_eq!(world.caller(&second.access).await.grant(), grant);
+    // Each sign-in has its own succession: neither takes the other for reuse.
+    let third = world.refresh(&client, &second.refresh).await.tokens();
+    let rotated = world.refresh(&client, &rotated.refresh).await.tokens();
+    world.refresh(&client, &third.refresh).await.tokens();
+    assert!(world.events.take().is_empty());
+    // Reuse in one of them ends the grant, and both.
+    world.refresh(&client, &rotated.refresh).await.tokens();
+    assert_eq!(world.refresh(&client, &first.refresh).await.error(), invalid_grant());
+    assert_eq!(world.events.take(), [format!("grant {grant}")]);
+    assert_eq!(world.refresh(&client, &third.refresh).await.error(), invalid_grant());
+    // From then on it is a new grant.
+    let anew = world.tokens(&client, ALICE).await;
+    assert_ne!(world.caller(&anew.access).await.grant(), grant);
+}
+
+#[tokio::test]
+async fn a_grant_has_a_limited_number_of_successions() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let first = world.tokens(&client, ALICE).await;
+    let mut others = Vec::new();
+    for _ in 0..16 {
+        world.clock.advance(Duration::from_secs(1));
+        others.push(world.tokens(&client, ALICE).await);
+    }
+    assert_eq!(world.refresh(&client, &first.refresh).await.error(), invalid_grant());
+    for tokens in others {
+        world.refresh(&client, &tokens.refresh).await.tokens();
+    }
+    assert!(world.events.take().is_empty());
 }
 
 #[tokio::test]
@@ -144,7 +209,7 @@ async fn a_predecessor_stays_good_when_the_key_is_changed() {
     let client = world.client().await;
     let first = world.tokens(&client, ALICE).await;
     let second = world.refresh(&client, &first.refresh).await.tokens();
-    world.restart([8; 32]).await;
+    world.restart_with_keys(&[(1, [7; 32]), (2, [8; 32])]).await;
     let again = world.refresh(&client, &first.refresh).await.tokens();
     assert_ne!(again.refresh, second.refresh);
     // Two successors of one generation: both are good.
@@ -155,7 +220,7 @@ async fn a_predecessor_stays_good_when_the_key_is_changed() {
 #[tokio::test]
 async fn a_refresh_token_is_bound_to_its_client_and_runs_out() {
     let world = World::new().await;
-    let (client, other) = (world.client().await, world.client().await);
+    let (client, other) = (world.client().await, world.client_named("Other").await);
     let tokens = world.tokens(&client, ALICE).await;
     assert_eq!(world.refresh(&other, &tokens.refresh).await.error(), invalid_grant());
     assert_eq!(world.refresh(&client, &tokens.access).await.error(), invalid_grant());
@@ -169,12 +234,81 @@ async fn a_refresh_token_is_bound_to_its_client_and_runs_out() {
 }
 
 #[tokio::test]
+async fn a_renewal_may_name_the_scope_of_the_grant_and_no_more() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    let fields = [
+        ("grant_type", "refresh_token"),
+        ("client_id", client.as_str()),
+        ("refresh_token", tokens.refresh.as_str()),
+    ];
+    for scope in ["mcp admin", "admin", "\"", " mcp"] {
+        let answer = world.form("/oauth/token", &with(&fields, &[("scope", scope)])).await;
+        assert_eq!(answer.error(), (400, "invalid_scope".to_owned()), "{scope}");
+    }
+    // The token has not been spent by that.
+    let answer = world.form("/oauth/token", &with(&fields, &[("scope", "mcp")])).await;
+    assert_eq!(answer.json()["scope"], "mcp");
+}
+
+#[tokio::test]
+async fn a_bearer_whose_grant_lacks_the_scope_is_told_to_step_up() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    sqlx::query("UPDATE oauth_grants SET scope = 'other'")
+        .execute(world.store.pool())
+        .await
+        .unwrap();
+    let denied = world.authenticate(&tokens.access).await.unwrap_err();
+    assert_eq!(denied.error(), (403, "insufficient_scope".to_owned()));
+    let challenge = denied.header(http::header::WWW_AUTHENTICATE);
+    for part in [
+        "error=\"insufficient_scope\"",
+        "scope=\"mcp\"",
+        "resource_metadata=\"https://broker.example/.well-known/oauth-protected-resource/mcp\"",
+    ] {
+        assert!(challenge.contains(part), "{challenge}");
+    }
+    // The client signs in again with the scope, and goes on with its grant.
+    let stepped_up = world.tokens(&client, ALICE).await;
+    let caller = world.caller(&stepped_up.access).await;
+    assert_eq!(world.caller(&tokens.access).await.grant(), caller.grant());
+}
+
+#[tokio::test]
+async fn a_renewal_needs_an_account_behind_it() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    world.clock.advance(Duration::from_secs(3600));
+    for trouble in [Trouble::Unavailable, Trouble::Misconfigured] {
+        world.upstream.set_trouble(Some(trouble));
+        let answer = world.refresh(&client, &tokens.refresh).await;
+        assert_eq!(
+            answer.error(),
+            (503, "temporarily_unavailable".to_owned()),
+            "{trouble:?}"
+        );
+        assert_eq!(answer.header(http::header::RETRY_AFTER), "5");
+    }
+    world.upstream.set_trouble(None);
+    // It was not spent, and nothing has ended.
+    let tokens = world.refresh(&client, &tokens.refresh).await.tokens();
+    world.clock.advance(Duration::from_secs(3600));
+    world.upstream.set_trouble(Some(Trouble::Refused));
+    assert_eq!(world.refresh(&client, &tokens.refresh).await.error(), invalid_grant());
+    assert_eq!(world.events.take(), ["user 11"]);
+}
+
+#[tokio::test]
 async fn a_grant_has_a_limited_number_of_access_tokens() {
     let world = World::new().await;
     let client = world.client().await;
     let first = world.tokens(&client, ALICE).await;
     let mut last = first.clone();
-    for _ in 0..40 {
+    for _ in 0..64 {
         world.clock.advance(Duration::from_secs(1));
         last = world.refresh(&client, &last.refresh).await.tokens();
     }
@@ -215,7 +349,7 @@ async fn revoking_either_token_ends_the_grant() {
 #[tokio::test]
 async fn revocation_touches_no_token_of_another_client_and_tells_nothing() {
     let world = World::new().await;
-    let (client, other) = (world.client().await, world.client().await);
+    let (client, other) = (world.client().await, world.client_named("Other").await);
     let tokens = world.tokens(&client, ALICE).await;
     for token in [tokens.access.as_str(), "fmb_at_nonsense"] {
         let answer = world

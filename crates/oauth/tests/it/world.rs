@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use oauth::{
     AuthorizationServer, Caller, Config,
+    fetch::Fetch,
     seal::Sealer,
     sqlite::SqliteStore,
     testing::{ManualClock, RecordedEvents, ScriptedUpstream},
@@ -31,6 +32,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) events: Arc<RecordedEvents>,
     pub(crate) config: Config,
+    fetch: Option<Arc<dyn Fetch>>,
     directory: TempDir,
 }
 
@@ -55,6 +57,11 @@ impl World {
     }
 
     pub(crate) async fn with(config: Config) -> Self {
+        Self::with_fetch(config, None).await
+    }
+
+    /// A broker that reads documents of clients.
+    pub(crate) async fn with_fetch(config: Config, fetch: Option<Arc<dyn Fetch>>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let upstream = Arc::new(ScriptedUpstream::default());
         upstream.add_user(ALICE, "alice");
@@ -62,7 +69,15 @@ impl World {
         let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         let events = Arc::new(RecordedEvents::default());
         let store = SqliteStore::open(directory.path().join("broker.db")).await.unwrap();
-        let server = server(&config, &store, [7; 32], &upstream, &clock, &events);
+        let server = server(
+            &config,
+            &store,
+            Sealer::with_key([7; 32]),
+            &upstream,
+            &clock,
+            &events,
+            fetch.clone(),
+        );
         Self {
             server,
             store,
@@ -70,6 +85,7 @@ impl World {
             clock,
             events,
             config,
+            fetch,
             directory,
         }
     }
@@ -80,15 +96,30 @@ impl World {
 
     /// The broker dies and comes back on the same file, with a key.
     pub(crate) async fn restart(&mut self, key: [u8; 32]) {
+        self.restart_with(Sealer::with_key(key)).await;
+    }
+
+    /// As [`World::restart`], with several numbered keys.
+    pub(crate) async fn restart_with_keys(&mut self, keys: &[(u32, [u8; 32])]) {
+        let lines: Vec<String> = keys
+            .iter()
+            .map(|(number, key)| format!("{number} {}", hex::encode(key)))
+            .collect();
+        self.restart_with(Sealer::from_text(&lines.join("\n").into()).unwrap())
+            .await;
+    }
+
+    async fn restart_with(&mut self, sealer: Sealer) {
         self.store.close().await;
         self.store = SqliteStore::open(self.database()).await.unwrap();
         self.server = server(
             &self.config,
             &self.store,
-            key,
+            sealer,
             &self.upstream,
             &self.clock,
             &self.events,
+            self.fetch.clone(),
         );
     }
 
@@ -114,9 +145,17 @@ impl World {
 
     /// Registers a public client.
     pub(crate) async fn client(&self) -> String {
+        self.client_named("Test client").await
+    }
+
+    pub(crate) async fn client_named(&self, name: &str) -> String {
+        self.client_at(name, REDIRECT).await
+    }
+
+    pub(crate) async fn client_at(&self, name: &str, redirect_uri: &str) -> String {
         let metadata = serde_json::json!({
-            "client_name": "Test client",
-            "redirect_uris": [REDIRECT],
+            "client_name": name,
+            "redirect_uris": [redirect_uri],
             "token_endpoint_auth_method": "none",
         });
         let answer = self.register(metadata).await;
@@ -126,6 +165,12 @@ impl World {
 
     pub(crate) async fn exchange(&self, client: &str, code: &str) -> Answer {
         self.form("/oauth/token", &code_form(client, code)).await
+    }
+
+    /// As [`World::exchange`], for a client elsewhere.
+    pub(crate) async fn exchange_at(&self, client: &str, code: &str, redirect_uri: &str) -> Answer {
+        let fields = with(&code_form(client, code), &[("redirect_uri", redirect_uri)]);
+        self.form("/oauth/token", &fields).await
     }
 
     pub(crate) async fn refresh(&self, client: &str, token: &str) -> Answer {
@@ -259,18 +304,20 @@ pub(crate) fn with<'a>(fields: &[(&'a str, &'a str)], changes: &[(&'a str, &'a s
 fn server(
     config: &Config,
     store: &SqliteStore,
-    key: [u8; 32],
+    sealer: Sealer,
     upstream: &Arc<ScriptedUpstream>,
     clock: &Arc<ManualClock>,
     events: &Arc<RecordedEvents>,
+    fetch: Option<Arc<dyn Fetch>>,
 ) -> AuthorizationServer {
-    AuthorizationServer::with_events(
+    AuthorizationServer::new(
         config.clone(),
         Arc::new(store.clone()),
-        Sealer::with_key(key),
+        sealer,
         Arc::clone(upstream) as _,
         Arc::clone(clock) as _,
         Arc::clone(events) as _,
+        fetch,
     )
     .unwrap()
 }

@@ -1,0 +1,173 @@
+//! Accounts over real HTTP: your connections, grants at Forgejo with another scope, users who are locked out, keys.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::Value;
+use testkit::{Browser, Client, browser::Page};
+use tokio::time::timeout;
+use url::Url;
+
+use crate::bed::{Bed, login_of, open, password};
+
+/// The bed's client, signed in with a browser that stays.
+async fn signed_in_with(bed: &Bed, browser: &mut Browser) -> Client {
+    let client = bed.client();
+    client.sign_in(browser, "alice", &password("alice")).await.unwrap();
+    client
+}
+
+/// The page of connections, after the sign-in for it. The browser is signed in at Forgejo.
+async fn connections(bed: &Bed, browser: &mut Browser) -> Page {
+    let url: Url = format!("{}/oauth/connections", bed.broker.url()).parse().unwrap();
+    let page = browser.open(&url).await.unwrap();
+    let to_forgejo = press(browser, &page, 0, ("action", "sign-in")).await;
+    assert_eq!(page_after(browser, &to_forgejo).await.status, StatusCode::OK);
+    browser.open(&url).await.unwrap()
+}
+
+async fn press(browser: &mut Browser, page: &Page, form: usize, button: (&str, &str)) -> Page {
+    let form = &page.forms()[form];
+    assert!(form.has_button(button.0, button.1), "{}", page.text());
+    browser.submit(page, form, &[button]).await.unwrap()
+}
+
+async fn page_after(browser: &mut Browser, redirect: &Page) -> Page {
+    browser.open(&redirect.redirect().unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_user_sees_a_live_session_and_ends_it_with_its_child_at_once() {
+    let bed = Bed::new(&[]).await;
+    let mut browser = Browser::new();
+    let client = signed_in_with(&bed, &mut browser).await;
+    open(&client).await;
+    let page = connections(&bed, &mut browser).await;
+    assert!(page.body.contains("<dt>Sessions now</dt><dd>1</dd>"), "{}", page.body);
+    assert!(page.body.contains("alice"));
+
+    let ended = press(&mut browser, &page, 0, ("action", "end")).await;
+    let after = page_after(&mut browser, &ended).await;
+    assert!(after.body.contains("No application has access"), "{}", after.text());
+    let (answer, _) = client.request("ping", Value::Null).await.unwrap();
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    let gone = async {
+        while !bed.broker.children().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(30), gone).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_signs_in_again_keeps_its_session() {
+    let bed = Bed::new(&[]).await;
+    let mut browser = Browser::new();
+    let client = signed_in_with(&bed, &mut browser).await;
+    open(&client).await;
+    let session = client.session_id();
+    client
+        .authorize(&mut browser, "alice", &password("alice"))
+        .await
+        .unwrap();
+    client.exchange().await.unwrap();
+    assert_eq!(client.session_id(), session);
+    assert_eq!(login_of(&client).await, "alice");
+}
+
+#[tokio::test]
+async fn a_grant_at_forgejo_with_another_scope_is_told_and_can_be_mended() {
+    let bed = Bed::new(&[]).await;
+    bed.forgejo.access_token("alice", "read:user");
+    let (client, mut browser) = (bed.client(), Browser::new());
+    let refused = client.sign_in(&mut browser, "alice", &password("alice")).await;
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("Your permission has to be renewed"), "{text}");
+    // She does as the page says: the application goes from her settings.
+    bed.forgejo.revoke("alice");
+    client
+        .authorize(&mut browser, "alice", &password("alice"))
+        .await
+        .unwrap();
+    client.exchange().await.unwrap();
+    open(&client).await;
+    assert_eq!(login_of(&client).await, "alice");
+}
+
+#[tokio::test]
+async fn a_user_who_is_locked_out_at_forgejo_is_out_at_the_next_renewal() {
+    let bed = Bed::new(&[]).await;
+    // Every token is renewed each time that one is asked for.
+    bed.forgejo
+        .set_lifetimes(Duration::from_secs(1), Duration::from_secs(3600));
+    let client = bed.signed_in("alice").await;
+    bed.forgejo.disable("alice");
+    let refused = async {
+        loop {
+            let refresh = client.refresh_token().unwrap();
+            let id = client.client_id().unwrap();
+            let fields = [
+                ("grant_type", "refresh_token"),
+                ("client_id", id.as_str()),
+                ("refresh_token", refresh.as_str()),
+            ];
+            let answer = client.token_request(&fields).await.unwrap();
+            if answer.status != StatusCode::OK {
+                return answer;
+            }
+            let refresh = answer.json()["refresh_token"].as_str().unwrap().to_owned();
+            client.set_refresh_token(Some(&refresh));
+        }
+    };
+    let answer = timeout(Duration::from_secs(60), refused).await.unwrap();
+    assert_eq!(
+        (answer.status, answer.json()["error"].as_str()),
+        (StatusCode::BAD_REQUEST, Some("invalid_grant"))
+    );
+    let (answer, _) = client.request("ping", Value::Null).await.unwrap();
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_key_is_rotated_in_its_file_and_a_missing_one_is_not_replaced() {
+    let mut bed = Bed::new(&[]).await;
+    let client = bed.signed_in("alice").await;
+    let path = bed.broker.directory().join("broker.key");
+    let first = std::fs::read_to_string(&path).unwrap();
+    let second = format!("2 {}\n", "5a".repeat(32));
+
+    bed.broker.terminate().await.unwrap();
+    std::fs::write(&path, format!("{first}{second}")).unwrap();
+    bed.broker.start_again().await.unwrap();
+    assert!(bed.broker.log().text().contains("sealed anew with the newest key"));
+
+    bed.broker.terminate().await.unwrap();
+    std::fs::write(&path, &second).unwrap();
+    bed.broker.start_again().await.unwrap();
+    open(&client).await;
+    assert_eq!(login_of(&client).await, "alice");
+
+    bed.broker.terminate().await.unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let refused = format!("{:#}", bed.broker.start_again().await.unwrap_err());
+    assert!(refused.contains("put it back"), "{refused}");
+    assert!(!path.exists(), "no other key takes its place");
+    std::fs::write(&path, &second).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    bed.broker.start_again().await.unwrap();
+    let again = client.another_session();
+    open(&again).await;
+    assert_eq!(login_of(&again).await, "alice");
+}
+
+#[tokio::test]
+async fn a_key_may_come_from_the_environment() {
+    let key = format!("1 {}", "3c".repeat(32));
+    let mut bed = Bed::new(&[("store.key", &key)]).await;
+    let client = bed.signed_in("alice").await;
+    assert!(!bed.broker.directory().join("broker.key").exists());
+    bed.broker.terminate().await.unwrap();
+    bed.broker.start_again().await.unwrap();
+    open(&client).await;
+    assert_eq!(login_of(&client).await, "alice");
+}

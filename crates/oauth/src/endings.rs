@@ -1,0 +1,270 @@
+//! The store as the rest of the crate sees it: what ends a grant there is known everywhere when the call returns.
+//!
+//! - Whatever can end a grant runs on a task of its own to its end: a client that hangs up during a revocation does not
+//!   leave a grant that is gone from the store and still served.
+//! - Once it is in the store, cached bearers are forgotten and [`GrantEvents`] are told, in this one place.
+//! - Lookups of bearers go through the cache ([`Bearers`]).
+//!
+//! An error may hide a success, so bearers are forgotten after an error too; they are just asked for again.
+
+use std::{future::Future, sync::Arc, time::SystemTime};
+
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    bearers::Bearers,
+    ports::{
+        AccountStore, Admitted, BoxFuture, ClientStore, GrantEvents, GrantStore, NewTokens, PendingCaps, SignIn,
+        SignedIn, Spent, Store, StoreError, Taken,
+    },
+    records::{
+        AccountRecord, BearerRecord, ClientRecord, CodeRecord, GrantRecord, GrantSummary, PendingRecord, TokenHash,
+    },
+};
+
+/// A store that tells of endings.
+#[derive(Debug)]
+pub(crate) struct TellingStore {
+    told: Arc<Told>,
+    tasks: TaskTracker,
+}
+
+/// What a change works on.
+#[derive(Debug)]
+struct Told {
+    store: Arc<dyn Store>,
+    bearers: Bearers,
+    events: Arc<dyn GrantEvents>,
+}
+
+impl TellingStore {
+    /// `tasks` owns the changes under way.
+    pub(crate) fn new(store: Arc<dyn Store>, events: Arc<dyn GrantEvents>, tasks: TaskTracker) -> Self {
+        let told = Told {
+            store,
+            bearers: Bearers::default(),
+            events,
+        };
+        Self {
+            told: Arc::new(told),
+            tasks,
+        }
+    }
+
+    /// Runs a change to its end, whoever waits for it.
+    fn change<T, F>(&self, change: impl FnOnce(Arc<Told>) -> F + Send + 'static) -> BoxFuture<'_, Result<T, StoreError>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        Box::pin(async move {
+            let task = self.tasks.spawn(change(Arc::clone(&self.told)));
+            task.await
+                .unwrap_or_else(|error| Err(StoreError::Unavailable(Box::new(error))))
+        })
+    }
+}
+
+impl Told {
+    fn grant_ended(&self, grant: &str) {
+        self.bearers.forget_grant(grant);
+        self.events.grant_ended(grant);
+    }
+
+    /// A code or a refresh token has been spent. That ends its grant if it was used before, and else perhaps the oldest
+    /// access tokens of the grant.
+    async fn spent(&self, token: TokenHash, outcome: Result<Spent, StoreError>) -> Result<Spent, StoreError> {
+        match &outcome {
+            Ok(Spent::Reused(grant)) => self.grant_ended(grant),
+            Ok(Spent::Replayed(grant)) => self.bearers.forget_grant(grant),
+            Ok(Spent::Issued) => match self.store.grant_of(token).await {
+                Ok(Some(grant)) => self.bearers.forget_grant(&grant.grant),
+                Ok(None) => {}
+                Err(_) => self.bearers.forget_all(),
+            },
+            Ok(Spent::Gone) => {}
+            Err(_) => self.bearers.forget_all(),
+        }
+        outcome
+    }
+}
+
+impl ClientStore for TellingStore {
+    fn insert_client(
+        &self,
+        client: ClientRecord,
+        cap: u32,
+        unused_since: SystemTime,
+    ) -> BoxFuture<'_, Result<Admitted, StoreError>> {
+        self.told.store.insert_client(client, cap, unused_since)
+    }
+
+    fn update_client(&self, client: ClientRecord) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.told.store.update_client(client)
+    }
+
+    fn delete_client<'a>(&'a self, client_id: &'a str) -> BoxFuture<'a, Result<Vec<String>, StoreError>> {
+        let client_id = client_id.to_owned();
+        self.change(async move |told: Arc<Told>| {
+            let outcome = told.store.delete_client(&client_id).await;
+            told.bearers.forget_client(&client_id);
+            for grant in outcome.iter().flatten() {
+                told.grant_ended(grant);
+            }
+            outcome
+        })
+    }
+
+    fn use_assertion(
+        &self,
+        assertion: TokenHash,
+        expires_at: SystemTime,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.told.store.use_assertion(assertion, expires_at, now)
+    }
+
+    fn client_like(&self, fingerprint: TokenHash) -> BoxFuture<'_, Result<Option<ClientRecord>, StoreError>> {
+        self.told.store.client_like(fingerprint)
+    }
+
+    fn client<'a>(&'a self, client_id: &'a str) -> BoxFuture<'a, Result<Option<ClientRecord>, StoreError>> {
+        self.told.store.client(client_id)
+    }
+}
+
+impl GrantStore for TellingStore {
+    fn insert_pending(
+        &self,
+        pending: PendingRecord,
+        caps: PendingCaps,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.told.store.insert_pending(pending, caps, now)
+    }
+
+    fn take_pending(
+        &self,
+        state: TokenHash,
+        browser: TokenHash,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Taken, StoreError>> {
+        self.told.store.take_pending(state, browser, now)
+    }
+
+    fn complete_sign_in(&self, sign_in: SignIn, now: SystemTime) -> BoxFuture<'_, Result<SignedIn, StoreError>> {
+        self.change(async move |told: Arc<Told>| {
+            let user = sign_in.grant.user;
+            let outcome = told.store.complete_sign_in(sign_in, now).await;
+            // A grant that goes on may have changed.
+            told.bearers.forget_user(user);
+            for grant in outcome.iter().flat_map(|signed_in| &signed_in.displaced) {
+                told.grant_ended(grant);
+            }
+            if outcome.is_ok() {
+                told.events.user_signed_in(user);
+            }
+            outcome
+        })
+    }
+
+    fn code(&self, code: TokenHash) -> BoxFuture<'_, Result<Option<CodeRecord>, StoreError>> {
+        self.told.store.code(code)
+    }
+
+    fn spend_code(
+        &self,
+        code: TokenHash,
+        tokens: NewTokens,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Spent, StoreError>> {
+        self.change(async move |told: Arc<Told>| {
+            let access = tokens.access;
+            let outcome = told.store.spend_code(code, tokens, now).await;
+            told.spent(access, outcome).await
+        })
+    }
+
+    fn spend_refresh(
+        &self,
+        refresh: TokenHash,
+        tokens: NewTokens,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Spent, StoreError>> {
+        self.change(async move |told: Arc<Told>| {
+            let outcome = told.store.spend_refresh(refresh, tokens, now).await;
+            told.spent(refresh, outcome).await
+        })
+    }
+
+    fn bearer(&self, access: TokenHash, now: SystemTime) -> BoxFuture<'_, Result<Option<BearerRecord>, StoreError>> {
+        Box::pin(async move {
+            let bearers = &self.told.bearers;
+            let asked_in = match bearers.find(access, now) {
+                Ok(record) => return Ok(Some(record)),
+                Err(epoch) => epoch,
+            };
+            let found = self.told.store.bearer(access, now).await?;
+            if let Some(record) = &found {
+                bearers.keep(asked_in, access, record.clone(), now);
+            }
+            Ok(found)
+        })
+    }
+
+    fn grant_of(&self, token: TokenHash) -> BoxFuture<'_, Result<Option<GrantRecord>, StoreError>> {
+        self.told.store.grant_of(token)
+    }
+
+    fn grants_of(&self, user: i64) -> BoxFuture<'_, Result<Vec<GrantSummary>, StoreError>> {
+        self.told.store.grants_of(user)
+    }
+
+    fn end_grant<'a>(&'a self, grant: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
+        let grant = grant.to_owned();
+        self.change(async move |told: Arc<Told>| {
+            let outcome = told.store.end_grant(&grant).await;
+            told.bearers.forget_grant(&grant);
+            if outcome.is_ok() {
+                told.events.grant_ended(&grant);
+            }
+            outcome
+        })
+    }
+
+    fn end_user(&self, user: i64) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.change(async move |told: Arc<Told>| {
+            let outcome = told.store.end_user(user).await;
+            told.bearers.forget_user(user);
+            if outcome.is_ok() {
+                told.events.user_ended(user);
+            }
+            outcome
+        })
+    }
+}
+
+impl AccountStore for TellingStore {
+    fn account_users(&self) -> BoxFuture<'_, Result<Vec<i64>, StoreError>> {
+        self.told.store.account_users()
+    }
+
+    fn account(&self, user: i64) -> BoxFuture<'_, Result<Option<AccountRecord>, StoreError>> {
+        self.told.store.account(user)
+    }
+
+    fn replace_account(&self, account: AccountRecord, version: Option<i64>) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.told.store.replace_account(account, version)
+    }
+}
+
+impl Store for TellingStore {
+    fn probe(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.told.store.probe()
+    }
+
+    fn purge(&self, now: SystemTime) -> BoxFuture<'_, Result<(), StoreError>> {
+        // It ends only grants that no token leads to any more.
+        self.told.store.purge(now)
+    }
+}

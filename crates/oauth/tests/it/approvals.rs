@@ -1,0 +1,167 @@
+//! Approvals that a browser remembers.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::{
+    browser::{Browser, authorization},
+    world::{ALICE, Answer, BOB, World, with},
+};
+
+const WEB: &str = "https://app.example/callback";
+const COOKIE: &str = "__Host-fmb-approvals";
+
+async fn web_client(world: &World) -> String {
+    world.client_at("Web client", WEB).await
+}
+
+async fn authorize(world: &World, browser: &mut Browser, client: &str, changes: &[(&str, &str)]) -> Answer {
+    let fields = authorization(client);
+    let fields = with(&fields, &[("redirect_uri", WEB)]);
+    let fields = with(&fields, changes);
+    browser.authorize(world, &fields).await
+}
+
+/// Asks, is asked, says yes, signs in.
+async fn approve(world: &World, browser: &mut Browser, client: &str, user: i64) -> Answer {
+    let page = authorize(world, browser, client, &[]).await;
+    assert_eq!(page.status, StatusCode::OK, "{page:?}");
+    let to_forgejo = browser.answer(world, &page, "approve").await;
+    let back = browser.return_from(world, &to_forgejo, user).await;
+    assert!(back.parameter("code").is_some(), "{back:?}");
+    back
+}
+
+#[tokio::test]
+async fn the_second_time_the_user_is_not_asked_but_signs_in() {
+    let world = World::new().await;
+    let client = web_client(&world).await;
+    let mut browser = Browser::default();
+    approve(&world, &mut browser, &client, ALICE).await;
+    let to_forgejo = authorize(&world, &mut browser, &client, &[("state", "second")]).await;
+    assert_eq!(to_forgejo.location().host_str(), Some("forgejo.example"));
+    let back = browser.return_from(&world, &to_forgejo, ALICE).await;
+    assert!(back.parameter("code").is_some());
+    assert_eq!(back.parameter("state").as_deref(), Some("second"));
+    // Not in another browser, not for another client, not after thirty days, and not against the client's wish.
+    assert_eq!(
+        authorize(&world, &mut Browser::default(), &client, &[]).await.status,
+        StatusCode::OK
+    );
+    let other = world.client_at("Other", WEB).await;
+    assert_eq!(
+        authorize(&world, &mut browser, &other, &[]).await.status,
+        StatusCode::OK
+    );
+    let asked = authorize(&world, &mut browser, &client, &[("prompt", "consent")]).await;
+    assert_eq!(asked.status, StatusCode::OK);
+    world.clock.advance(Duration::from_secs(30 * 24 * 60 * 60));
+    assert_eq!(
+        authorize(&world, &mut browser, &client, &[]).await.status,
+        StatusCode::OK
+    );
+}
+
+#[tokio::test]
+async fn a_no_is_not_remembered_and_does_not_undo_a_yes() {
+    let world = World::new().await;
+    let client = web_client(&world).await;
+    let mut browser = Browser::default();
+    let page = authorize(&world, &mut browser, &client, &[]).await;
+    browser.answer(&world, &page, "deny").await.location();
+    assert!(browser.cookie(COOKIE).is_none());
+    assert_eq!(
+        authorize(&world, &mut browser, &client, &[]).await.status,
+        StatusCode::OK
+    );
+}
+
+#[tokio::test]
+async fn a_yes_without_a_sign_in_is_not_remembered() {
+    let world = World::new().await;
+    let client = web_client(&world).await;
+    let mut browser = Browser::default();
+    let page = authorize(&world, &mut browser, &client, &[]).await;
+    browser.answer(&world, &page, "approve").await.location();
+    assert!(browser.cookie(COOKIE).is_none());
+}
+
+#[tokio::test]
+async fn a_client_of_this_device_is_always_asked_for() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let mut browser = Browser::default();
+    for _ in 0..2 {
+        let page = browser.authorize(&world, &authorization(&client)).await;
+        assert_eq!(page.status, StatusCode::OK);
+        assert!(page.body.contains("a program on this device"), "{}", page.body);
+        let to_forgejo = browser.answer(&world, &page, "approve").await;
+        browser.return_from(&world, &to_forgejo, ALICE).await.location();
+        assert!(browser.cookie(COOKIE).is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_planted_approval_of_someone_else_approves_nothing() {
+    let world = World::new().await;
+    let client = web_client(&world).await;
+    let mut attacker = Browser::default();
+    approve(&world, &mut attacker, &client, BOB).await;
+    let mut victim = Browser::default();
+    victim.plant(COOKIE, attacker.cookie(COOKIE));
+    let to_forgejo = authorize(&world, &mut victim, &client, &[]).await;
+    // Alice signs in (or is signed in already) at Forgejo: she is asked, and the client has got nothing.
+    let back = victim.return_from(&world, &to_forgejo, ALICE).await;
+    assert_eq!(back.location().path(), "/oauth/authorize");
+    assert!(back.parameter("code").is_none());
+    let page = victim
+        .open(
+            &world,
+            &format!("/oauth/authorize?{}", back.location().query().unwrap()),
+        )
+        .await;
+    assert_eq!(page.status, StatusCode::OK, "{page:?}");
+    let denied = victim.answer(&world, &page, "deny").await;
+    assert_eq!(denied.parameter("error").as_deref(), Some("access_denied"));
+    assert_eq!(denied.parameter("state").as_deref(), Some("xyz"));
+}
+
+#[tokio::test]
+async fn ending_the_grant_ends_the_approval_in_all_browsers() {
+    let world = World::new().await;
+    let client = web_client(&world).await;
+    let mut browser = Browser::default();
+    let code = approve(&world, &mut browser, &client, ALICE)
+        .await
+        .parameter("code")
+        .unwrap();
+    let tokens = world.exchange_at(&client, &code, WEB).await.tokens();
+    let revoked = world
+        .form("/oauth/revoke", &[("client_id", &client), ("token", &tokens.refresh)])
+        .await;
+    assert_eq!(revoked.status, StatusCode::OK);
+    let to_forgejo = authorize(&world, &mut browser, &client, &[]).await;
+    let back = browser.return_from(&world, &to_forgejo, ALICE).await;
+    assert_eq!(back.location().path(), "/oauth/authorize");
+    assert_eq!(back.parameter("prompt").as_deref(), Some("consent"));
+}
+
+#[tokio::test]
+async fn an_approval_survives_a_restart_and_a_change_of_the_key() {
+    let mut world = World::new().await;
+    let client = web_client(&world).await;
+    let mut browser = Browser::default();
+    approve(&world, &mut browser, &client, ALICE).await;
+    world.restart([7; 32]).await;
+    let to_forgejo = authorize(&world, &mut browser, &client, &[]).await;
+    assert_eq!(to_forgejo.location().host_str(), Some("forgejo.example"));
+    world.restart_with_keys(&[(1, [7; 32]), (2, [9; 32])]).await;
+    let to_forgejo = authorize(&world, &mut browser, &client, &[]).await;
+    assert_eq!(to_forgejo.location().host_str(), Some("forgejo.example"));
+    world.restart([9; 32]).await;
+    assert_eq!(
+        authorize(&world, &mut browser, &client, &[]).await.status,
+        StatusCode::OK
+    );
+}
