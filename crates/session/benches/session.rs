@@ -107,7 +107,7 @@ async fn dispatch() {
 async fn live_memory() {
     let live = registry(config(), None);
     let before = resident();
-    let sessions = open(&live, COUNT).await;
+    open(&live, COUNT).await;
     let each = resident().saturating_sub(before) / COUNT;
     println!("memory of a session with a backend: {each} bytes (aim: at most 24576)");
     live.stop().await;
@@ -137,7 +137,7 @@ async fn dormant_memory() {
 }
 
 async fn revival() {
-    const COUNT: usize = 2_000;
+    const SLEEPERS: usize = 2_000;
     let registry = registry(
         Config {
             idle_timeout: Duration::from_millis(1),
@@ -146,8 +146,8 @@ async fn revival() {
         },
         None,
     );
-    let sessions = open(&registry, COUNT).await;
-    while registry.stats().dormant < COUNT {
+    let sessions = open(&registry, SLEEPERS).await;
+    while registry.stats().dormant < SLEEPERS {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let mut times = Times(Vec::new());
@@ -164,7 +164,7 @@ async fn revival() {
 }
 
 async fn rotation() {
-    const COUNT: usize = 200;
+    const MOVING: usize = 200;
     let lifetime = Duration::from_secs(1);
     let fakes = Arc::new(Fakes {
         spawned: AtomicUsize::new(0),
@@ -175,7 +175,7 @@ async fn rotation() {
         ..config()
     };
     let registry = Arc::new(Registry::new(config, Arc::clone(&fakes) as _));
-    let sessions = open(&registry, COUNT).await;
+    let sessions = open(&registry, MOVING).await;
     let over = Arc::new(AtomicBool::new(false));
     let mut load = JoinSet::new();
     for (caller, id) in sessions {
@@ -194,7 +194,7 @@ async fn rotation() {
     tokio::time::sleep(lifetime * 4).await;
     over.store(true, Ordering::Relaxed);
     let requests: usize = load.join_all().await.iter().sum();
-    let moves = fakes.spawned.load(Ordering::Relaxed) - COUNT;
+    let moves = fakes.spawned.load(Ordering::Relaxed) - MOVING;
     println!("rotation under load: {requests} requests over {moves} moves, 0 errors");
     registry.stop().await;
 }
