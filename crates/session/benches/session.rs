@@ -50,6 +50,11 @@ struct Renewed {
 /// The times that something took, or the sizes that something had.
 struct Times(Vec<Duration>);
 
+/// How many sessions the memory of one is measured by.
+const COUNT: usize = 50_000;
+/// The arguments by which this program measures memory.
+const LIVE: &str = "live-memory";
+const DORMANT: &str = "dormant-memory";
 /// As long as that of a client that names itself and its capabilities.
 const SNAPSHOT: &[u8] = &[b'x'; 400];
 
@@ -59,8 +64,18 @@ fn main() {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
+        match std::env::args().nth(1).as_deref() {
+            Some(LIVE) => return live_memory().await,
+            Some(DORMANT) => return dormant_memory().await,
+            _ => {}
+        }
         dispatch().await;
-        memory().await;
+        // Each in a process of its own: what others have left free would be taken first, and not be seen.
+        for part in [LIVE, DORMANT] {
+            let program = std::env::current_exe().expect("this program");
+            let status = std::process::Command::new(program).arg(part).status();
+            assert!(status.expect("this program starts").success());
+        }
         revival().await;
         rotation().await;
     });
@@ -89,17 +104,16 @@ async fn dispatch() {
     );
 }
 
-async fn memory() {
-    const COUNT: usize = 50_000;
+async fn live_memory() {
     let live = registry(config(), None);
     let before = resident();
-    let sessions = open(&live, COUNT).await;
+    open(&live, COUNT).await;
     let each = resident().saturating_sub(before) / COUNT;
     println!("memory of a session with a backend: {each} bytes (aim: at most 24576)");
     live.stop().await;
-    drop(sessions);
-    drop(live);
+}
 
+async fn dormant_memory() {
     let dormant = registry(
         Config {
             idle_timeout: Duration::from_millis(1),
@@ -123,7 +137,7 @@ async fn memory() {
 }
 
 async fn revival() {
-    const COUNT: usize = 2_000;
+    const SLEEPERS: usize = 2_000;
     let registry = registry(
         Config {
             idle_timeout: Duration::from_millis(1),
@@ -132,8 +146,8 @@ async fn revival() {
         },
         None,
     );
-    let sessions = open(&registry, COUNT).await;
-    while registry.stats().dormant < COUNT {
+    let sessions = open(&registry, SLEEPERS).await;
+    while registry.stats().dormant < SLEEPERS {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let mut times = Times(Vec::new());
@@ -150,7 +164,7 @@ async fn revival() {
 }
 
 async fn rotation() {
-    const COUNT: usize = 200;
+    const MOVING: usize = 200;
     let lifetime = Duration::from_secs(1);
     let fakes = Arc::new(Fakes {
         spawned: AtomicUsize::new(0),
@@ -161,7 +175,7 @@ async fn rotation() {
         ..config()
     };
     let registry = Arc::new(Registry::new(config, Arc::clone(&fakes) as _));
-    let sessions = open(&registry, COUNT).await;
+    let sessions = open(&registry, MOVING).await;
     let over = Arc::new(AtomicBool::new(false));
     let mut load = JoinSet::new();
     for (caller, id) in sessions {
@@ -180,7 +194,7 @@ async fn rotation() {
     tokio::time::sleep(lifetime * 4).await;
     over.store(true, Ordering::Relaxed);
     let requests: usize = load.join_all().await.iter().sum();
-    let moves = fakes.spawned.load(Ordering::Relaxed) - COUNT;
+    let moves = fakes.spawned.load(Ordering::Relaxed) - MOVING;
     println!("rotation under load: {requests} requests over {moves} moves, 0 errors");
     registry.stop().await;
 }
