@@ -227,9 +227,10 @@ impl Reader {
             return;
         };
         for (section, value) in &root {
-            match value {
-                Value::Dict(_, entries) => self.refuse_unknown_in(section, entries),
-                _ => self.refuse(section, "not a section"),
+            if let Value::Dict(_, entries) = value {
+                self.refuse_unknown_in(section, entries);
+            } else {
+                self.refuse(section, "not a section");
             }
         }
     }
@@ -237,10 +238,15 @@ impl Reader {
     fn refuse_unknown_in(&mut self, section: &str, entries: &Dict) {
         for (name, value) in entries {
             let path = format!("{section}.{name}");
-            match value {
-                _ if is_known(&path) => {}
-                Value::Dict(_, entries) if !names_in(&path).is_empty() => self.refuse_unknown_in(&path, entries),
-                _ => self.refuse(&path, unknown(section)),
+            if is_known(&path) {
+                continue;
+            }
+            if let Value::Dict(_, entries) = value
+                && !names_in(&path).is_empty()
+            {
+                self.refuse_unknown_in(&path, entries);
+            } else {
+                self.refuse(&path, unknown(section));
             }
         }
     }

@@ -22,6 +22,7 @@ mod interop;
 mod isolation;
 #[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod streams;
