@@ -8,6 +8,7 @@ use testkit::{Browser, Client, browser::Page};
 use tokio::time::timeout;
 use url::Url;
 
+use crate::answers::initialize_until;
 use crate::bed::{Bed, login_of, open, password};
 
 /// The bed's client, signed in with a browser that stays.
@@ -102,24 +103,14 @@ async fn a_user_who_is_locked_out_at_forgejo_is_out_at_the_next_renewal() {
         .set_lifetimes(Duration::from_secs(1), Duration::from_secs(3600));
     let client = bed.signed_in("alice").await;
     bed.forgejo.disable("alice");
-    let refused = async {
-        loop {
-            let refresh = client.refresh_token().unwrap();
-            let id = client.client_id().unwrap();
-            let fields = [
-                ("grant_type", "refresh_token"),
-                ("client_id", id.as_str()),
-                ("refresh_token", refresh.as_str()),
-            ];
-            let answer = client.token_request(&fields).await.unwrap();
-            if answer.status != StatusCode::OK {
-                return answer;
-            }
-            let refresh = answer.json()["refresh_token"].as_str().unwrap().to_owned();
-            client.set_refresh_token(Some(&refresh));
-        }
-    };
-    let answer = timeout(Duration::from_secs(60), refused).await.unwrap();
+    initialize_until(&client, StatusCode::UNAUTHORIZED).await;
+    let (id, refresh) = (client.client_id().unwrap(), client.refresh_token().unwrap());
+    let fields = [
+        ("grant_type", "refresh_token"),
+        ("client_id", id.as_str()),
+        ("refresh_token", refresh.as_str()),
+    ];
+    let answer = client.token_request(&fields).await.unwrap();
     assert_eq!(
         (answer.status, answer.json()["error"].as_str()),
         (StatusCode::BAD_REQUEST, Some("invalid_grant"))
