@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use figment::value::{Dict, Value};
-use oauth::seal::Sealer;
+use oauth::{forgejo::Scopes, seal::Sealer};
 use secrecy::{ExposeSecret as _, SecretString};
 use supervisor::{Delivery, Isolation, Limits};
 
@@ -87,10 +87,12 @@ fn forgejo(reader: &mut Reader) -> Forgejo {
         allowed_orgs: reader.list("forgejo.allowed_orgs"),
     };
     if reader.is_set("forgejo.scopes") {
-        if let Err(error) = oauth::forgejo::Scopes::new(forgejo.scopes.clone()) {
-            reader.refuse("forgejo.scopes", error.to_string());
-        } else if !forgejo.allowed_orgs.is_empty() && !may_read_organisations(&forgejo.scopes) {
-            reader.refuse("forgejo.allowed_orgs", "needs read:organization among forgejo.scopes");
+        match Scopes::new(forgejo.scopes.clone()) {
+            Err(error) => reader.refuse("forgejo.scopes", error.to_string()),
+            Ok(scopes) if !forgejo.allowed_orgs.is_empty() && !scopes.read_organizations() => {
+                reader.refuse("forgejo.allowed_orgs", "needs read:organization among forgejo.scopes");
+            }
+            Ok(_) => {}
         }
     }
     forgejo
@@ -109,7 +111,7 @@ fn child(reader: &mut Reader) -> Child {
         stop_grace: reader.duration("child.stop_grace"),
         inherit_env: reader.list("child.inherit_env"),
         delivery: delivery(reader),
-        stderr_lines_per_second: u32::try_from(reader.count("child.stderr_lines_per_second")).unwrap_or(u32::MAX),
+        stderr_lines_per_second: small_count(reader, "child.stderr_lines_per_second"),
         limits: limits(reader),
         isolation: isolation(reader),
     };
@@ -271,10 +273,4 @@ fn client(table: &Dict) -> Result<PreRegistered, String> {
         client_name: required("client_name")?,
         redirect_uris: values::list(uris).map_err(|reason| named("redirect_uris", reason))?,
     })
-}
-
-fn may_read_organisations(scopes: &[String]) -> bool {
-    scopes
-        .iter()
-        .any(|scope| matches!(scope.as_str(), "read:organization" | "write:organization" | "all"))
 }

@@ -75,7 +75,9 @@ impl Scopes {
         reach(self.0.iter().map(String::as_str)) == reach(granted.split_ascii_whitespace())
     }
 
-    pub(super) fn read_organizations(&self) -> bool {
+    /// Whether they allow to ask who is a member of an organisation.
+    #[must_use]
+    pub fn read_organizations(&self) -> bool {
         self.allow_reading("organization")
     }
 
