@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -50,6 +50,7 @@ pub(crate) async fn handle<G: Send + 'static>(
 ) -> Response<Body> {
     let began = Instant::now();
     let method = request.method().clone();
+    let version = request.version();
     let path = request.uri().path().to_owned();
     let (route, inner) = Route::of(&path, face.config.public_url.prefix());
     let target = route::with_path(request.uri(), inner);
@@ -70,6 +71,12 @@ pub(crate) async fn handle<G: Send + 'static>(
         .headers_mut()
         .entry(header::X_CONTENT_TYPE_OPTIONS)
         .or_insert(nosniff);
+    // RFC 9112 section 9.6: whoever will close says so, so that the next request takes another connection. (HTTP/2 has
+    // GOAWAY, and forbids the field.)
+    if version < Version::HTTP_2 && face.draining.is_cancelled() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
     log(route, &method, &path, &response, began);
     if method == Method::HEAD {
         response = body::head_of(response);

@@ -27,12 +27,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, getsid, kill_process, set_child_subreaper, waitid, waitpid,
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process, set_child_subreaper, waitid, waitpid,
 };
 
 /// The numbers of all children that were started and not yet reaped. Only held by threads that may wait: a fork
 /// goes on under it. A set is whole after every single operation, so a panic of a holder leaves it usable.
 static LEADERS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// Where `/proc/PID/stat` has the parent and the session, counted from behind the name.
+const PARENT: usize = 1;
+const SESSION: usize = 3;
 
 /// Makes this process the one that orphans come to.
 ///
@@ -100,8 +104,15 @@ fn leaders() -> MutexGuard<'static, BTreeSet<i32>> {
 }
 
 fn descends_from_a_child(pid: Pid, marked: bool) -> bool {
-    let elsewhere = matches!((getsid(Some(pid)), getsid(None)), (Ok(theirs), Ok(ours)) if theirs != ours);
+    let elsewhere = matches!((session(pid), session(getpid())), (Some(theirs), Some(ours)) if theirs != ours);
     elsewhere && (!marked || has_mark(pid))
+}
+
+/// The session of a process: 0 if it began outside of our PID namespace, as that of a program which a container
+/// runtime puts into a container may. That is ours then; a child's is never 0, since it begins its own. (getsid(2)
+/// would tell the same, but safe wrappers of it take 0 for impossible.)
+fn session(pid: Pid) -> Option<i32> {
+    field(&stat(pid.as_raw_nonzero().get())?, SESSION)
 }
 
 /// Whether `no_new_privs` is set (proc_pid_status(5)). Zombies have it still.
@@ -144,15 +155,19 @@ fn children_by_search() -> Vec<i32> {
     processes
         .filter_map(Result::ok)
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| parent(&stat) == Some(own)))
+        .filter(|pid| stat(*pid).and_then(|stat| field(&stat, PARENT)) == Some(own))
         .collect()
 }
 
-/// Reads one line of `/proc/PID/stat` (proc_pid_stat(5)): `pid (name) state ppid ..`. The name may contain
-/// anything, parentheses included, so the fields are counted from its last one.
-fn parent(stat: &str) -> Option<i32> {
+fn stat(pid: i32) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/stat")).ok()
+}
+
+/// Reads a field of the line in `/proc/PID/stat` (proc_pid_stat(5)): `pid (name) state ppid pgrp session ..`. The
+/// name may contain anything, parentheses included, so the fields are counted from its last one.
+fn field(stat: &str, index: usize) -> Option<i32> {
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_ascii_whitespace().nth(1)?.parse().ok()
+    fields.split_ascii_whitespace().nth(index)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -160,10 +175,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parent_is_found_behind_any_name() {
-        assert_eq!(parent("7 (sh) S 5 7 7 0 -1"), Some(5));
-        assert_eq!(parent("7 (a) Z 1 (b) S 5 7 7"), Some(5));
-        assert_eq!(parent("no process"), None);
+    fn fields_are_found_behind_any_name() {
+        assert_eq!(field("7 (sh) S 5 6 9 0 -1", PARENT), Some(5));
+        assert_eq!(field("7 (a) Z 1 (b) S 5 6 9", PARENT), Some(5));
+        assert_eq!(field("7 (a) Z 1 (b) S 5 6 9", SESSION), Some(9));
+        assert_eq!(field("no process", PARENT), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::support::{Eye, Talk, done, order, script, soon, supervisor};
+use crate::support::{Eye, Talk, done, is_root, order, script, soon, supervisor};
 
 /// Leaves the group and the session, ignores SIGTERM, holds the pipes, and says its number.
 const STRAY: &str = "setsid sh -c 'trap \"\" TERM; echo $$; exec sleep 1000'";
@@ -105,4 +105,19 @@ async fn a_child_of_another_supervisor_is_left_alone() {
     let mut talk = Talk::with(&living);
     talk.say("alive").await.unwrap();
     assert_eq!(talk.hear().await.as_deref(), Some("alive"));
+}
+
+/// A program that is put into a container from outside has a session there that has no number inside.
+#[test]
+fn in_a_pid_namespace_whose_session_began_outside_strays_end_with_the_child_too() {
+    if !is_root() {
+        return;
+    }
+    let mut inside = Command::new("unshare");
+    inside.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    inside.arg(std::env::current_exe().unwrap());
+    inside.args(["--exact", "orphans::a_whole_tree_of_strays_ends_with_the_child"]);
+    let output = inside.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
 }
