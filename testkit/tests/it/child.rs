@@ -20,7 +20,9 @@ struct Double {
 
 impl Double {
     fn start(forgejo: &FakeForgejo, token: &str) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_fake-forgejo-mcp"))
+        // Signals that this process was started to ignore, as nohup(1) does it, would be ignored by the double too.
+        let mut process = Command::new("/usr/bin/env")
+            .args(["--default-signal", env!("CARGO_BIN_EXE_fake-forgejo-mcp")])
             .args(["--transport", "stdio", "--url", forgejo.url()])
             .env_clear()
             .env("FORGEJO_ACCESS_TOKEN", token)
