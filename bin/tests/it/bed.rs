@@ -84,7 +84,7 @@ fn options(port: u16, child: ChildCommand, settings: &[(&str, &str)]) -> BrokerO
     let settings = settings.iter().map(|&(key, value)| (key.to_owned(), value.to_owned()));
     BrokerOptions {
         port,
-        child,
+        child: Some(child),
         settings: settings.collect(),
         keep_socket: false,
     }
