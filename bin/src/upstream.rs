@@ -34,6 +34,6 @@ mod trouble;
 pub use self::{
     carrier::carry,
     endpoint::{Endpoint, EndpointConfig},
-    link::Link,
+    link::{Link, PIPE},
     probe::ProbeError,
 };

@@ -18,10 +18,7 @@ use tokio_util::{
 use tracing::Instrument as _;
 
 use super::child::no_credential;
-use crate::upstream::{Endpoint, Link, carry};
-
-/// What fits into the byte stream between a bridge and its link.
-const PIPE: usize = 64 * 1024;
+use crate::upstream::{Endpoint, Link, PIPE, carry};
 
 /// Makes a link to the shared server for each session.
 #[derive(Debug)]

@@ -4,7 +4,6 @@
 //! Redelivery"), since a server may close a connection whenever it likes. One without ids has broken off.
 
 use bytes::Bytes;
-use http::HeaderValue;
 use tokio::{sync::mpsc, time::sleep};
 
 use super::{
@@ -39,18 +38,25 @@ impl Link {
     /// Any [`Trouble`]; then the answer has not been written.
     pub(super) async fn ask(&self, request: &Request, lines: &mpsc::Sender<Bytes>) -> Result<(), Trouble> {
         let call = Call::Post(request.message.clone());
-        let response = if request.handshake {
-            self.send_as(&call, &Standing::default()).await?
+        let (response, mut standing) = if request.handshake {
+            let standing = Standing::default();
+            (self.send_as(&call, &standing).await?, standing)
         } else {
             self.send(&call).await?
         };
         let status = response.status();
-        let session = response.headers().get(SESSION_ID).cloned();
-        if session.as_ref().is_some_and(|id| id.len() > LONGEST_SESSION_ID) {
-            return Err(Trouble::NotMcp);
+        if request.handshake {
+            standing.session = response.headers().get(SESSION_ID).cloned();
+            if standing
+                .session
+                .as_ref()
+                .is_some_and(|id| id.len() > LONGEST_SESSION_ID)
+            {
+                return Err(Trouble::NotMcp);
+            }
         }
         if status.is_success() && is_of_type(&response, "text/event-stream") {
-            return self.follow(request, response, session, lines).await;
+            return self.follow(request, response, &standing, lines).await;
         }
         if !is_of_type(&response, "application/json") {
             return Err(if status.is_success() {
@@ -61,7 +67,7 @@ impl Link {
         }
         let answer = self.endpoint.whole(response).await?;
         if message::answers(&answer, &request.id) {
-            self.pass(request, answer, session, lines).await;
+            self.pass(request, answer, &standing, lines).await;
             Ok(())
         } else if status.is_success() {
             Err(Trouble::NotMcp)
@@ -76,7 +82,8 @@ impl Link {
     ///
     /// Any [`Trouble`] but those of a body.
     pub(super) async fn tell(&self, message: Bytes) -> Result<(), Trouble> {
-        let status = self.send(&Call::Post(message)).await?.status();
+        let (response, _) = self.send(&Call::Post(message)).await?;
+        let status = response.status();
         if status.is_success() {
             Ok(())
         } else {
@@ -84,21 +91,16 @@ impl Link {
         }
     }
 
+    /// Writes what a stream brings. The rest of one that ends early is asked for where it began: at the session as it stood then,
+    /// should there be another meanwhile.
     async fn follow(
         &self,
         request: &Request,
         response: reqwest::Response,
-        session: Option<HeaderValue>,
+        standing: &Standing,
         lines: &mpsc::Sender<Bytes>,
     ) -> Result<(), Trouble> {
         let limit = self.endpoint.config.max_message;
-        // The events of a stream are asked for where they are: at the session of before, should there be another meanwhile.
-        let standing = if request.handshake {
-            let session = session.clone();
-            Standing { session, version: None }
-        } else {
-            self.standing().clone()
-        };
         let mut events = EventStream::new(response, limit, Place::default());
         let mut tries = 0;
         loop {
@@ -106,7 +108,7 @@ impl Link {
                 Ok(Some(data)) => {
                     tries = 0;
                     let answered = message::answers(&data, &request.id);
-                    self.pass(request, data, session.clone(), lines).await;
+                    self.pass(request, data, standing, lines).await;
                     if answered {
                         return Ok(());
                     }
@@ -119,7 +121,7 @@ impl Link {
                     }
                     sleep(place.retry).await;
                     let call = Call::Listen(place.last_id.clone());
-                    let response = self.send_as(&call, &standing).await?;
+                    let response = self.send_as(&call, standing).await?;
                     if !response.status().is_success() || !is_of_type(&response, "text/event-stream") {
                         return Err(Trouble::BrokenOff);
                     }
@@ -132,18 +134,12 @@ impl Link {
 
     /// Passes on a message. What the answer to a handshake says is known before the bridge hears of it, since its next message may
     /// follow at once.
-    async fn pass(
-        &self,
-        request: &Request,
-        message: Vec<u8>,
-        session: Option<HeaderValue>,
-        lines: &mpsc::Sender<Bytes>,
-    ) {
+    async fn pass(&self, request: &Request, message: Vec<u8>, standing: &Standing, lines: &mpsc::Sender<Bytes>) {
         if request.handshake
             && message::answers(&message, &request.id)
             && let Some(version) = message::negotiated(&message)
         {
-            self.adopt(session, &version);
+            self.adopt(standing.session.clone(), &version);
         }
         // Fails only when the bridge has hung up, and then nobody waits.
         let _ = lines.send(message::line(message)).await;

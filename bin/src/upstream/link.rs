@@ -28,8 +28,8 @@ use super::{
     trouble::Trouble,
 };
 
-/// What fits into a byte stream between a bridge and a link.
-pub(crate) const PIPE: usize = 64 * 1024;
+/// What fits into the byte stream between a bridge and its link.
+pub const PIPE: usize = 64 * 1024;
 
 /// How long after a renewal a refusal is not met with another one.
 const BETWEEN_RENEWALS: Duration = Duration::from_secs(60);
@@ -82,19 +82,19 @@ impl Link {
         let _ = self.bridge.set(Arc::downgrade(bridge));
     }
 
-    /// Sends a message of a session that is open, or a wish to listen.
+    /// Sends a message of a session that is open, or a wish to listen. The answer comes with how the session stood for it.
     ///
     /// # Errors
     ///
     /// Any [`Trouble`] but those of an answer's body. The answer may have any status.
-    pub(super) async fn send(&self, call: &Call) -> Result<reqwest::Response, Trouble> {
+    pub(super) async fn send(&self, call: &Call) -> Result<(reqwest::Response, Standing), Trouble> {
         let mut reopened = false;
         loop {
             let standing = self.standing().clone();
             let response = self.send_as(call, &standing).await?;
             let forgotten = response.status() == StatusCode::NOT_FOUND && standing.session.is_some();
             if !forgotten || std::mem::replace(&mut reopened, true) {
-                return Ok(response);
+                return Ok((response, standing));
             }
             self.reopen(&standing).await?;
         }

@@ -67,7 +67,7 @@ impl Link {
     }
 
     async fn hear(&self, place: &mut Place, lines: &mpsc::Sender<Bytes>) -> Result<Heard, Trouble> {
-        let response = self.send(&Call::Listen(place.last_id.clone())).await?;
+        let (response, _) = self.send(&Call::Listen(place.last_id.clone())).await?;
         let status = response.status();
         // MCP 2025-11-25, transports, "Listening for Messages from the Server": without a stream there, 405.
         if status == StatusCode::METHOD_NOT_ALLOWED

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Endpoint, EndpointConfig, Link, carry};
+use super::{Endpoint, EndpointConfig, Link, PIPE, carry};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const MAX_MESSAGE: usize = 4096;
@@ -159,7 +159,7 @@ impl Rig {
         let of_link: Arc<dyn Credentials> = Arc::<Tokens>::clone(&credentials);
         let config = bridge::Config::default();
         let link = Link::new(Arc::new(endpoint.unwrap()), of_link, config, "tag".into());
-        let (near, far) = duplex(super::link::PIPE);
+        let (near, far) = duplex(PIPE);
         let (listeners, listening) = watch::channel(0);
         let closing = CancellationToken::new();
         let mut carrying = JoinSet::new();
