@@ -6,3 +6,4 @@ pub mod credentials;
 pub mod mcp;
 pub mod records;
 pub mod store;
+pub mod upstream;

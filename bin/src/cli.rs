@@ -5,13 +5,16 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    build,
+    build, check,
     config::{self, Config, Faults, Sources},
     logging, serve,
 };
 
 /// The exit status for a bad command line or configuration (`EX_USAGE` of sysexits).
 const EX_USAGE: u8 = 64;
+
+/// The exit status for a server that is needed and not there (`EX_UNAVAILABLE` of sysexits).
+const EX_UNAVAILABLE: u8 = 69;
 
 /// Gives every user of a Forgejo instance their own authenticated MCP server at one URL.
 #[derive(Debug, Parser)]
@@ -27,7 +30,7 @@ struct Cli {
 enum Command {
     /// Serve until SIGTERM or SIGINT (also without a command)
     Serve(Source),
-    /// Read the configuration, tell everything that is wrong with it, and exit
+    /// Read the configuration, tell everything that is wrong with it, try the shared MCP server if there is one, and exit
     Check(Source),
 }
 
@@ -74,9 +77,19 @@ fn start(config: Config) -> ExitCode {
 
 #[expect(
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "the answer to `check` is for whoever asked, not for the log"
 )]
 fn approve(config: &Config) -> ExitCode {
+    if let Some(upstream) = &config.child.upstream
+        && let Err(error) = check::upstream(config, upstream)
+    {
+        eprintln!(
+            "The configuration is sound, but there is no MCP server at {}: {error:#}.",
+            upstream.url
+        );
+        return ExitCode::from(EX_UNAVAILABLE);
+    }
     println!(
         "The configuration is sound: {} will serve {}.",
         config.server.public_url, config.forgejo.url

@@ -10,6 +10,7 @@ mod load;
 mod read;
 pub mod reference;
 mod sources;
+mod upstream;
 mod values;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
@@ -99,6 +100,19 @@ pub struct Child {
     pub limits: Limits,
     /// What keeps it apart.
     pub isolation: Isolation,
+    /// The server that all sessions share. With it nothing is started, and of the rest only the two times count.
+    pub upstream: Option<Upstream>,
+}
+
+/// An MCP server that takes its token from each request.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Its MCP endpoint.
+    pub url: Url,
+    /// How long a connection to it may take to come about.
+    pub connect_timeout: Duration,
+    /// The longest message that is taken from it, in bytes.
+    pub max_message: usize,
 }
 
 /// How many sessions live, and for how long.

@@ -14,11 +14,16 @@ use url::Url;
 use crate::{
     adapters::child::Program,
     build,
-    config::{Config, PreRegistered, Registration},
+    config::{Config, PreRegistered, Registration, Upstream},
+    upstream::EndpointConfig,
 };
 
 /// What children may take to be gone once their own grace is over: the kernel needs a moment to end them.
 const AFTER_GRACE: Duration = Duration::from_secs(5);
+
+/// How many requests of a session there may be at the shared server at once: each has a connection there, and may bring a message
+/// of the largest size.
+const IN_FLIGHT: usize = 64;
 
 pub(crate) fn forgejo(config: &Config) -> Result<ForgejoConfig> {
     Ok(ForgejoConfig {
@@ -79,6 +84,25 @@ pub(crate) fn bridge(config: &Config) -> bridge::Config {
     bridge::Config {
         handshake_timeout: config.child.start_timeout,
         ..bridge::Config::default()
+    }
+}
+
+/// What is said of a shared server.
+pub(crate) fn endpoint(config: &Config, upstream: &Upstream) -> EndpointConfig {
+    EndpointConfig {
+        url: upstream.url.clone(),
+        connect_timeout: upstream.connect_timeout,
+        max_message: upstream.max_message,
+        stop_grace: config.child.stop_grace,
+    }
+}
+
+/// The bridge over a link to a shared server.
+pub(crate) fn bridge_upstream(config: &Config, upstream: &Upstream) -> bridge::Config {
+    bridge::Config {
+        max_line: upstream.max_message,
+        max_in_flight: IN_FLIGHT,
+        ..bridge(config)
     }
 }
 

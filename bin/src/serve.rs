@@ -1,5 +1,6 @@
 //! Builds the parts, wires them, serves, and takes everything down in order.
 
+mod backends;
 mod documents;
 mod key;
 mod listener;
@@ -12,14 +13,13 @@ use anyhow::{Context as _, Result};
 use broker::Broker;
 use oauth::{AuthorizationServer, forgejo::Forgejo, ports::SystemClock, sqlite::SqliteStore};
 use session::{Registry, sqlite::SqliteRecords};
-use supervisor::Supervisor;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use self::backends::Backends;
 use crate::{
     adapters::{
         authority::OAuthAuthority,
-        child::ChildSpawner,
         mcp::{RegistryService, SessionEvents},
         records::SessionSeal,
         store::StoreProbe,
@@ -72,16 +72,11 @@ async fn serve(mut config: Config) -> Result<()> {
     if resealed > 0 {
         tracing::info!(accounts = resealed, "sealed anew with the newest key");
     }
-    let supervisor = Arc::new(Supervisor::new(parts::supervisor(&config))?);
-    let spawner = Arc::new(ChildSpawner::new(
-        Arc::clone(&supervisor),
-        parts::program(&config),
-        parts::bridge(&config),
-    ));
+    let backends = Backends::new(&config)?;
     let records = SqliteRecords::from_pool(store.pool().clone(), Arc::new(SessionSeal(sealer))).await?;
     let session = session::Parts {
         records: Some(Arc::new(records)),
-        ..session::Parts::new(Arc::<ChildSpawner>::clone(&spawner))
+        ..session::Parts::new(backends.spawner())
     };
     let registry = Registry::open(parts::session(&config), session).await;
     let registry = Arc::new(registry.context("the sessions of before cannot be loaded")?);
@@ -107,8 +102,7 @@ async fn serve(mut config: Config) -> Result<()> {
     shutdown.cancel();
     tasks.close();
     let rest = async {
-        supervisor.stop_all().await;
-        spawner.settled().await;
+        backends.settled().await;
         server.drain().await;
         store.close().await;
         tasks.wait().await;

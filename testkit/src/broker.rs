@@ -7,6 +7,7 @@ mod log;
 mod ports;
 mod processes;
 mod programs;
+mod upstream;
 
 use std::{
     fmt::Write as _,
@@ -30,6 +31,7 @@ pub use self::{
     ports::free_port,
     processes::{Process, children_of},
     programs::{Programs, programs},
+    upstream::SharedMcp,
 };
 use crate::forgejo::FakeForgejo;
 
@@ -46,8 +48,8 @@ const SERVING: &str = "serving";
 pub struct BrokerOptions {
     /// The port on 127.0.0.1; [`free_port`] finds one.
     pub port: u16,
-    /// The MCP server that it starts for each session.
-    pub child: ChildCommand,
+    /// The MCP server that it starts for each session; `None` if `settings` say where one is that all sessions share.
+    pub child: Option<ChildCommand>,
     /// Further settings as environment overrides: dotted key and value.
     pub settings: Vec<(String, String)>,
     /// Whether the listening socket is kept by the test and passed on at each start, as a service manager does, so that no
@@ -71,6 +73,8 @@ pub struct ChildCommand {
 pub struct BrokerProcess {
     program: PathBuf,
     options: BrokerOptions,
+    /// What its file says but for the MCP server.
+    configuration: String,
     directory: TempDir,
     socket: Option<TcpListener>,
     process: Option<Child>,
@@ -105,6 +109,20 @@ impl ChildCommand {
         self.env.push((crate::child::TEST_TOOLS.to_owned(), "1".to_owned()));
         self
     }
+
+    /// The section of the configuration that names it.
+    fn configuration(&self) -> Result<String> {
+        // JSON's texts and arrays are TOML's too.
+        let quoted = |value: &str| serde_json::to_string(value);
+        let variable = |(name, value): &(String, String)| Ok(format!("{name} = {}", quoted(value)?));
+        let env: Result<Vec<String>> = self.env.iter().map(variable).collect();
+        Ok(format!(
+            "[child]\ncommand = {}\nargs = {}\nenv = {{ {} }}\n",
+            quoted(&self.command.to_string_lossy())?,
+            serde_json::to_string(&self.args)?,
+            env?.join(", ")
+        ))
+    }
 }
 
 impl BrokerProcess {
@@ -115,7 +133,7 @@ impl BrokerProcess {
     /// If it cannot be started or ends before it serves; the error holds its log.
     pub async fn start(program: &Path, forgejo: &FakeForgejo, options: BrokerOptions) -> Result<Self> {
         let directory = TempDir::with_prefix("forgejo-mcp-broker-")?;
-        std::fs::write(directory.path().join("broker.toml"), configuration(forgejo, &options)?)?;
+        let configuration = configuration(forgejo, options.port)?;
         let log = Log::default();
         let socket = options
             .keep_socket
@@ -123,6 +141,7 @@ impl BrokerProcess {
         let mut broker = Self {
             program: program.to_owned(),
             options,
+            configuration,
             directory,
             socket: socket.transpose()?,
             process: None,
@@ -141,6 +160,14 @@ impl BrokerProcess {
         if self.process.is_some() {
             bail!("the broker is still running");
         }
+        let child = self
+            .options
+            .child
+            .as_ref()
+            .map(ChildCommand::configuration)
+            .transpose()?;
+        let file = self.configuration.clone() + &child.unwrap_or_default();
+        std::fs::write(self.directory.path().join("broker.toml"), file)?;
         let overrides = self.options.settings.iter();
         let overrides = overrides.map(|(key, value)| {
             (
@@ -173,6 +200,20 @@ impl BrokerProcess {
             bail!("the broker ended before it served ({status}):\n{}", self.log.text());
         }
         Ok(())
+    }
+
+    /// Sets further settings, or others, for the next start, and which MCP server is started for each session.
+    pub fn configure(&mut self, settings: &[(&str, &str)], child: Option<ChildCommand>) {
+        for (key, value) in settings {
+            self.options.settings.retain(|(set, _)| set != key);
+            self.options.settings.push(((*key).to_owned(), (*value).to_owned()));
+        }
+        self.options.child = child;
+    }
+
+    /// Takes settings back, from the next start on.
+    pub fn unset(&mut self, keys: &[&str]) {
+        self.options.settings.retain(|(set, _)| !keys.contains(&set.as_str()));
     }
 
     /// The root URL, which is also the issuer.
@@ -265,11 +306,10 @@ pub fn redirect_uri(port: u16) -> String {
     format!("{}/oauth/callback", public_url(port))
 }
 
-fn configuration(forgejo: &FakeForgejo, options: &BrokerOptions) -> Result<String> {
+fn configuration(forgejo: &FakeForgejo, port: u16) -> Result<String> {
     // JSON's texts and arrays are TOML's too.
     let quoted = |value: &str| serde_json::to_string(value);
     let mut file = String::new();
-    let port = options.port;
     writeln!(
         file,
         "[server]\nlisten = \"127.0.0.1:{port}\"\npublic_url = {}",
@@ -286,19 +326,6 @@ fn configuration(forgejo: &FakeForgejo, options: &BrokerOptions) -> Result<Strin
         file,
         "scopes = [\"read:user\", \"read:organization\", \"write:repository\"]"
     )?;
-    writeln!(
-        file,
-        "[child]\ncommand = {}",
-        quoted(&options.child.command.to_string_lossy())?
-    )?;
-    writeln!(file, "args = {}", serde_json::to_string(&options.child.args)?)?;
-    let env: Result<Vec<String>, serde_json::Error> = options
-        .child
-        .env
-        .iter()
-        .map(|(name, value)| Ok(format!("{name} = {}", quoted(value)?)))
-        .collect();
-    writeln!(file, "env = {{ {} }}", env?.join(", "))?;
     writeln!(file, "[log]\nformat = \"json\"\nfilter = \"debug\"")?;
     Ok(file)
 }

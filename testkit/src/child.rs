@@ -7,12 +7,19 @@
 //! under way are done. Three tools do real work, with the token that the process was started with, so that a test can
 //! see *whose* token a session holds.
 //!
-//! With [`TEST_TOOLS`] set to `1` it also has tools by which a test makes it misbehave. Left out: the work of
-//! the other 138 tools, which are there to be listed, and every transport but stdio.
+//! With `--transport http --http-port N` it serves all users at `/mcp`, each request with the token that it carries, and
+//! checks nothing: a request without a token gets that of the process, any session id of the right form is as good as
+//! another. It binds the loopback interface only, where `forgejo-mcp` binds all of them: a double that opens a port to the
+//! network of whoever runs the tests would be a bad joke.
+//!
+//! With [`TEST_TOOLS`] set to `1` it also has tools by which a test makes it misbehave, and with [`STRICT`] set to `1` it is
+//! another server over HTTP: one that checks tokens and knows only the sessions that it has opened. Left out: the work of
+//! the other 138 tools, which are there to be listed, and the transport of 2024 (`sse`).
 
 mod arguments;
 mod catalogue;
 mod forgejo;
+mod http;
 mod log;
 mod protocol;
 mod server;
@@ -36,6 +43,10 @@ pub const VERSION: &str = "2.34.1";
 /// The variable that, set to `1`, adds the tools whose names begin with `test_`.
 pub const TEST_TOOLS: &str = "FAKE_FORGEJO_MCP_TEST_TOOLS";
 
+/// The variable that, set to `1`, makes the double over HTTP refuse tokens that Forgejo refuses (401) and sessions that it
+/// has not opened itself (404), as other servers do.
+pub const STRICT: &str = "FAKE_FORGEJO_MCP_STRICT";
+
 /// How the double was started.
 #[derive(Clone)]
 pub struct Options {
@@ -47,6 +58,10 @@ pub struct Options {
     pub test_tools: bool,
     /// The names of the variables in its environment, for the tool that tells them.
     pub environment: Vec<String>,
+    /// The port that it serves over HTTP; `None` for the standard streams.
+    pub http_port: Option<u16>,
+    /// Whether it checks tokens and sessions.
+    pub strict: bool,
 }
 
 /// The whole program: flags, environment, signals, and the standard streams.
@@ -87,8 +102,22 @@ pub fn main() -> ExitCode {
             // Further signals change nothing: the handlers stay and nobody listens.
             std::future::pending::<()>().await;
         };
+        let serving = async {
+            if let Some(port) = options.http_port {
+                run_http(options, port, Box::new(stderr), terminate.clone()).await
+            } else {
+                run(
+                    options,
+                    tokio::io::stdin(),
+                    tokio::io::stdout(),
+                    Box::new(stderr),
+                    terminate.clone(),
+                )
+                .await
+            }
+        };
         tokio::select! {
-            code = run(options, tokio::io::stdin(), tokio::io::stdout(), Box::new(stderr), terminate.clone()) => code,
+            code = serving => code,
             () = signals => 1,
         }
     });
@@ -107,22 +136,35 @@ pub async fn run(
     terminate: CancellationToken,
 ) -> u8 {
     let log = Log::new(stderr);
-    let api = match Api::new(&options.url, options.token.clone()) {
-        Ok(api) => api,
-        Err(fault) => {
-            log.error("cannot create the client", &fault);
-            return 1;
-        }
+    let Some(api) = greet(&options, &log).await else {
+        return 1;
     };
-    // Once to learn the version, once to check the token.
-    for _ in 0..2 {
-        if let Err(fault) = api.version().await {
-            log.error("cannot reach Forgejo", &fault);
-            return 1;
-        }
-    }
     log.info("serving on stdio", &format!("url={}", options.url));
     server::serve(Arc::new(options), Arc::new(api), log, stdin, stdout, &terminate).await
+}
+
+/// Serves over HTTP on a port of the loopback interface until `terminate` fires. Gives the exit code.
+pub async fn run_http(options: Options, port: u16, stderr: Box<dyn Write + Send>, terminate: CancellationToken) -> u8 {
+    let log = Log::new(stderr);
+    let Some(api) = greet(&options, &log).await else {
+        return 1;
+    };
+    http::serve(options, api, log, port, &terminate).await
+}
+
+/// Asks Forgejo twice for its version: once to learn it, once to check the token.
+async fn greet(options: &Options, log: &Log) -> Option<Api> {
+    let api = Api::new(&options.url, options.token.clone());
+    let api = api
+        .map_err(|fault| log.error("cannot create the client", &fault))
+        .ok()?;
+    for _ in 0..2 {
+        let reached = api.version().await;
+        reached
+            .map_err(|fault| log.error("cannot reach Forgejo", &fault))
+            .ok()?;
+    }
+    Some(api)
 }
 
 /// Without the token.

@@ -92,7 +92,7 @@ async fn against_a_broker(results: &Path) -> Result<ExitStatus> {
     ];
     let options = BrokerOptions {
         port,
-        child: ChildCommand::plain(&programs.conformance_mcp),
+        child: Some(ChildCommand::plain(&programs.conformance_mcp)),
         settings: settings.map(|(key, value)| (key.to_owned(), value)).to_vec(),
         keep_socket: false,
     };

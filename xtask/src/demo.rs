@@ -53,7 +53,7 @@ async fn start(port: u16) -> Result<(FakeForgejo, BrokerProcess)> {
         &forgejo,
         BrokerOptions {
             port,
-            child,
+            child: Some(child),
             settings,
             keep_socket: false,
         },

@@ -176,7 +176,7 @@ async fn tie(backend: Arc<ChildBackend>) {
     }
 }
 
-fn no_credential(error: CredentialError) -> SpawnError {
+pub(super) fn no_credential(error: CredentialError) -> SpawnError {
     let terminal = matches!(error, CredentialError::Terminal(_));
     let error: BoxError = error.into();
     if terminal {

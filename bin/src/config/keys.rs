@@ -129,6 +129,14 @@ pub const KEYS: &[Key] = &[
          `allowed_users` lets in.",
     ),
     key(
+        "child.mode",
+        Form::OneOf(&["process", "http"]),
+        "\"process\"",
+        "`process`: each session has a child of its own. `http`: all sessions share one MCP server that the operator runs, and each \
+         request carries its user's token; nothing is started, and of this section only `upstream`, `start_timeout` and \
+         `stop_grace` may be set. Which to take: [upstream](upstream.md).",
+    ),
+    key(
         "child.command",
         Form::Text,
         "\"forgejo-mcp\"",
@@ -152,13 +160,14 @@ pub const KEYS: &[Key] = &[
         "child.start_timeout",
         Form::Duration,
         "\"30s\"",
-        "How long it may take to start.",
+        "How long it may take to start. With `mode = \"http\"`: how long the handshake may take.",
     ),
     key(
         "child.stop_grace",
         Form::Duration,
         "\"5s\"",
-        "How long it may take to stop after SIGTERM before it is killed.",
+        "How long it may take to stop after SIGTERM before it is killed. With `mode = \"http\"`: how long the server may take to be \
+         told that a session has ended.",
     ),
     key(
         "child.inherit_env",
@@ -269,6 +278,30 @@ pub const KEYS: &[Key] = &[
         Form::Path,
         "A directory of the control group file system (version 2) that was given to the broker, and that has no processes \
          itself: each child gets a group in it.",
+    ),
+    optional(
+        "child.upstream.url",
+        Form::Url,
+        "With `mode = \"http\"`: the URL of the server's MCP endpoint, such as `\"http://127.0.0.1:8081/mcp\"`. `https`, unless the \
+         host is a loopback address: every request carries a user's token.",
+    ),
+    key(
+        "child.upstream.allow_http",
+        Form::Flag,
+        "false",
+        "Whether `upstream.url` may be plain `http` on a host that is not this one: on a network where nobody else can listen.",
+    ),
+    key(
+        "child.upstream.connect_timeout",
+        Form::Duration,
+        "\"5s\"",
+        "How long a connection to it may take to come about.",
+    ),
+    key(
+        "child.upstream.max_message",
+        Form::Bytes,
+        "\"16MiB\"",
+        "The longest message that is taken from it; in the place of a longer answer its request gets an error.",
     ),
     key(
         "session.max_sessions",

@@ -9,7 +9,7 @@ use supervisor::{Delivery, Isolation, Limits};
 
 use super::{
     Child, Config, Faults, Forgejo, Log, LogFormat, OAuth, PreRegistered, Registration, Server, Session, Sources,
-    Store, keys::CLIENT_KEYS, read::Reader, values,
+    Store, keys::CLIENT_KEYS, read::Reader, upstream, values,
 };
 use crate::{parts, template};
 
@@ -114,6 +114,7 @@ fn child(reader: &mut Reader) -> Child {
         stderr_lines_per_second: small_count(reader, "child.stderr_lines_per_second"),
         limits: limits(reader),
         isolation: isolation(reader),
+        upstream: upstream::read(reader),
     };
     for argument in &child.args {
         if let Err(reason) = template::check_argument(argument) {

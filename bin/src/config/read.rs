@@ -117,6 +117,10 @@ impl Reader {
         self.take(path, values::count)
     }
 
+    pub(super) fn bytes(&mut self, path: &str) -> u64 {
+        self.take(path, values::bytes)
+    }
+
     pub(super) fn flag(&mut self, path: &str) -> bool {
         self.take(path, values::flag)
     }

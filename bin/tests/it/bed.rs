@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use testkit::{
     Browser, Client, FakeForgejo, Forwarder,
-    broker::{BrokerOptions, BrokerProcess, ChildCommand, free_port, programs, public_url, redirect_uri},
+    broker::{BrokerOptions, BrokerProcess, ChildCommand, SharedMcp, free_port, programs, public_url, redirect_uri},
     forgejo::Options,
 };
 
@@ -25,6 +25,27 @@ impl Bed {
     pub(crate) async fn with_child(child: ChildCommand, settings: &[(&str, &str)]) -> Self {
         let port = free_port();
         Self::start(port, options(port, child, settings)).await
+    }
+
+    /// A bed whose sessions share one MCP server. A strict one checks tokens and knows only sessions of its own.
+    pub(crate) async fn with_shared_mcp(strict: bool, settings: &[(&str, &str)]) -> (Self, SharedMcp) {
+        let port = free_port();
+        let forgejo = FakeForgejo::start(Options::for_redirect(&redirect_uri(port)))
+            .await
+            .unwrap();
+        let program = programs().fake_forgejo_mcp.clone();
+        let shared = SharedMcp::start(program, &forgejo, free_port(), strict).await.unwrap();
+        let url = shared.url();
+        let mut all = vec![("child.mode", "http"), ("child.upstream.url", &url)];
+        all.extend_from_slice(settings);
+        let options = BrokerOptions {
+            child: None,
+            ..options(port, ChildCommand::plain(&programs().fake_forgejo_mcp), &all)
+        };
+        let broker = BrokerProcess::start(&programs().broker, &forgejo, options)
+            .await
+            .unwrap();
+        (Self { forgejo, broker }, shared)
     }
 
     /// A bed whose broker can be restarted without a connection being refused.
@@ -84,7 +105,7 @@ fn options(port: u16, child: ChildCommand, settings: &[(&str, &str)]) -> BrokerO
     let settings = settings.iter().map(|&(key, value)| (key.to_owned(), value.to_owned()));
     BrokerOptions {
         port,
-        child,
+        child: Some(child),
         settings: settings.collect(),
         keep_socket: false,
     }

@@ -3,6 +3,7 @@
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
+use testkit::broker::{SharedMcp, free_port, programs};
 
 const SOUND: &str = r#"
 [forgejo]
@@ -93,6 +94,90 @@ fn the_environment_overrides_the_file_and_may_be_all_digits() {
         check(&without, &[("BROKER_FORGEJO__CLIENT_SECRET", "0123456789")]).0,
         Some(0)
     );
+}
+
+/// A sound configuration with a shared server, and what else is said of it.
+fn with_shared(url: &str, more: &str) -> String {
+    format!("{SOUND}[child]\nmode = \"http\"\n[child.upstream]\nurl = \"{url}\"\n{more}")
+}
+
+#[test]
+fn the_two_modes_of_a_child_do_not_mix() {
+    let faulty =
+        format!("{SOUND}[child]\nmode = \"http\"\ncommand = \"forgejo-mcp\"\n[child.isolation]\nlandlock = true\n");
+    let (code, said) = check(&faulty, &[("BROKER_CHILD__UPSTREAM__CONNECT_TIMEOUT", "soon")]);
+    assert_eq!(code, Some(64));
+    for expected in [
+        "child.upstream.url: required",
+        "child.command: means nothing",
+        "child.isolation.landlock: means nothing",
+        "child.upstream.connect_timeout",
+    ] {
+        assert!(said.contains(expected), "{expected} is missing in:\n{said}");
+    }
+    let faulty = format!("{SOUND}[child.upstream]\nurl = \"http://127.0.0.1:1/mcp\"\nmax_message = 3\n");
+    let (code, said) = check(&faulty, &[]);
+    assert_eq!(code, Some(64));
+    for expected in [
+        "child.upstream.url: means nothing",
+        "child.upstream.max_message: has to be 1KiB",
+    ] {
+        assert!(said.contains(expected), "{expected} is missing in:\n{said}");
+    }
+    let (code, said) = check(SOUND, &[("BROKER_CHILD__MODE", "both")]);
+    assert_eq!(code, Some(64));
+    assert!(said.contains("child.mode"), "{said}");
+}
+
+#[test]
+fn tokens_do_not_cross_a_network_in_the_clear_unless_the_operator_says_so() {
+    // A port on which nobody can listen: whoever gets so far has no fault.
+    let unreachable = Some(69);
+    for (url, more, expected) in [
+        ("http://mcp.example.org/mcp", "", Some(64)),
+        ("http://192.0.2.1/mcp", "", Some(64)),
+        ("http://127.0.0.1.example.org/mcp", "", Some(64)),
+        ("http://127.0.0.1:0/mcp", "", unreachable),
+        ("http://[::1]:0/mcp", "", unreachable),
+        ("http://localhost:0/mcp", "", unreachable),
+        ("https://127.0.0.1:0/mcp", "", unreachable),
+        ("http://0.0.0.0:0/mcp", "allow_http = true\n", unreachable),
+        ("https://user:secret@mcp.example.org/mcp", "", Some(64)),
+    ] {
+        let (code, said) = check(&with_shared(url, more), &[]);
+        assert_eq!(code, expected, "{url}: {said}");
+        assert!(!said.contains("secret@"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_check_finds_out_whether_the_shared_server_is_there() {
+    let forgejo = testkit::FakeForgejo::start(testkit::forgejo::Options::default())
+        .await
+        .unwrap();
+    let programs = tokio::task::spawn_blocking(programs).await.unwrap();
+    for strict in [false, true] {
+        let program = programs.fake_forgejo_mcp.clone();
+        let mut server = SharedMcp::start(program, &forgejo, free_port(), strict).await.unwrap();
+        let there = with_shared(&server.url(), "");
+        let elsewhere = with_shared(&server.url().replace("/mcp", "/elsewhere"), "");
+        let checked = |configuration: String| tokio::task::spawn_blocking(move || check(&configuration, &[]));
+        assert_eq!(
+            checked(there.clone()).await.unwrap(),
+            (Some(0), String::new()),
+            "strict: {strict}"
+        );
+        // Nothing is left behind: what was opened was ended.
+        assert_eq!(
+            server.log().count("session opened"),
+            server.log().count("session ended")
+        );
+        let (code, said) = checked(elsewhere).await.unwrap();
+        assert!(code == Some(69) && said.contains("404"), "{said}");
+        server.kill().await.unwrap();
+        let (code, said) = checked(there).await.unwrap();
+        assert!(code == Some(69) && said.contains("cannot be reached"), "{said}");
+    }
 }
 
 #[test]

@@ -26,3 +26,5 @@ mod lifecycle;
 mod sessions;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod upstream;

@@ -48,12 +48,20 @@ impl Log {
     ///
     /// Cancel safe.
     pub async fn contains(&self, text: &str) {
+        self.contains_times(text, 1).await;
+    }
+
+    /// Waits until so many lines, old or new, contain a text.
+    ///
+    /// Cancel safe.
+    pub async fn contains_times(&self, text: &str, times: usize) {
         let mut count = self.shared.count.subscribe();
-        let mut seen = 0;
+        let (mut seen, mut found) = (0, 0);
         loop {
             {
                 let lines = self.lines();
-                if lines.iter().skip(seen).any(|line| line.contains(text)) {
+                found += lines.iter().skip(seen).filter(|line| line.contains(text)).count();
+                if found >= times {
                     return;
                 }
                 seen = lines.len();
@@ -62,6 +70,12 @@ impl Log {
                 return;
             }
         }
+    }
+
+    /// How many lines contain a text so far.
+    #[must_use]
+    pub fn count(&self, text: &str) -> usize {
+        self.lines().iter().filter(|line| line.contains(text)).count()
     }
 
     /// Reads a stream until it ends. The receiver gets its message with the first line whose message is `event`, and

@@ -3,7 +3,10 @@
 
 use std::ffi::OsString;
 
-use super::{Options, TEST_TOOLS};
+use super::{Options, STRICT, TEST_TOOLS};
+
+/// The port of the HTTP transport unless another is given.
+const HTTP_PORT: u16 = 8080;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -29,6 +32,7 @@ pub(super) fn parse(
         found.map(|(_, value)| value.clone())
     };
     let (mut url, mut token) = (variable("FORGEJO_URL"), variable("FORGEJO_ACCESS_TOKEN"));
+    let (mut http, mut port) = (false, HTTP_PORT);
     while let Some(argument) = arguments.next() {
         let Some(flag) = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')) else {
             return Err(format!("unexpected argument {argument:?}"));
@@ -50,11 +54,16 @@ pub(super) fn parse(
             "url" => url = Some(value()?),
             "token" => token = Some(value()?),
             "user-agent" => drop(value()?),
-            "transport" => {
-                let transport = value()?;
-                if transport != "stdio" {
-                    return Err(format!("this double speaks stdio only, not {transport:?}"));
-                }
+            "transport" => match value()?.as_str() {
+                "stdio" => http = false,
+                "http" => http = true,
+                other => return Err(format!("this double speaks stdio and http only, not {other:?}")),
+            },
+            "http-port" => {
+                let given = value()?;
+                port = given
+                    .parse()
+                    .map_err(|_| format!("invalid value {given:?} for flag -http-port"))?;
             }
             _ => return Err(format!("flag provided but not defined: -{flag}")),
         }
@@ -66,6 +75,8 @@ pub(super) fn parse(
         token,
         test_tools: variable(TEST_TOOLS).as_deref() == Some("1"),
         environment: names,
+        http_port: http.then_some(port),
+        strict: variable(STRICT).as_deref() == Some("1"),
     }))
 }
 
@@ -114,6 +125,15 @@ mod tests {
     }
 
     #[test]
+    fn http_has_a_port() {
+        let port = |arguments: &[&str]| options(arguments, &ENVIRONMENT).http_port;
+        assert_eq!(port(&["--transport", "http"]), Some(8080));
+        assert_eq!(port(&["--http-port=9090", "--transport", "http"]), Some(9090));
+        assert_eq!(port(&["--http-port", "9090"]), None);
+        assert!(options(&[], &[("FORGEJO_URL", "http://env"), (STRICT, "1")]).strict);
+    }
+
+    #[test]
     fn version_wins_over_everything() {
         assert!(matches!(
             parsed(&["--version", "--nonsense"], &[]),
@@ -127,7 +147,8 @@ mod tests {
             &["--nonsense"][..],
             &["serve"],
             &["--url"],
-            &["--transport", "http"],
+            &["--transport", "sse"],
+            &["--transport", "http", "--http-port", "many"],
             &[],
         ] {
             assert!(parsed(arguments, &[]).is_err(), "{arguments:?}");

@@ -31,6 +31,15 @@ impl Api {
         })
     }
 
+    /// The same instance with the token of a request, if it has one.
+    pub(super) fn with_token(&self, token: Option<String>) -> Self {
+        Self {
+            http: self.http.clone(),
+            base: self.base.clone(),
+            token: token.or_else(|| self.token.clone()),
+        }
+    }
+
     /// The instance's version.
     pub(super) async fn version(&self) -> Result<Value, String> {
         self.fetch("/api/v1/version").await

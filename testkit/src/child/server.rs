@@ -24,24 +24,27 @@ use super::{
 };
 
 /// Calls that run at the same time.
-const WORKERS: usize = 5;
+pub(super) const WORKERS: usize = 5;
 /// Calls that wait for a worker.
 const QUEUE: usize = 100;
 /// The longest line that is read, in bytes; a longer one ends the process.
 const LINE_LIMIT: u64 = 64 * 1024 * 1024;
 /// Lines that wait to be written.
-const LINES: usize = 64;
+pub(super) const LINES: usize = 64;
 
 /// What a call needs.
 #[derive(Clone)]
-struct Bench {
-    options: Arc<Options>,
-    api: Arc<Api>,
-    log: Log,
+pub(super) struct Bench {
+    pub(super) options: Arc<Options>,
+    pub(super) api: Arc<Api>,
+    pub(super) log: Log,
     /// One permit a worker. Closed to drop the calls that wait.
-    workers: Arc<Semaphore>,
-    lines: mpsc::Sender<String>,
-    exit: mpsc::Sender<u8>,
+    pub(super) workers: Arc<Semaphore>,
+    /// Where answers go, and what belongs to a request.
+    pub(super) lines: mpsc::Sender<String>,
+    /// Where messages go that belong to no request.
+    pub(super) own: mpsc::Sender<String>,
+    pub(super) exit: mpsc::Sender<u8>,
 }
 
 /// Serves until the end; gives the exit code.
@@ -63,6 +66,7 @@ pub(super) async fn serve(
         api,
         log,
         workers: Arc::clone(&workers),
+        own: lines.clone(),
         lines,
         exit,
     };
@@ -169,6 +173,16 @@ impl Bench {
         }
     }
 
+    /// Answers a request, when a worker is free if it is a call.
+    pub(super) async fn request(&self, id: &Value, method: &str, params: &Value) {
+        if method != "tools/call" {
+            return self.answer(id, self.in_line(method, params)).await;
+        }
+        if let Ok(_worker) = self.workers.acquire().await {
+            self.call(id, params).await;
+        }
+    }
+
     /// Runs a tool and answers.
     async fn call(&self, id: &Value, params: &Value) {
         let Some(name) = params["name"].as_str() else {
@@ -182,6 +196,7 @@ impl Bench {
             options: &self.options,
             log: &self.log,
             lines: &self.lines,
+            own: &self.own,
             exit: &self.exit,
         };
         let special = if self.options.test_tools {

@@ -7,6 +7,7 @@
 //! | `test_exit {code}` | ends the process at once, without an answer |
 //! | `test_stderr {text}` | writes the text and a line feed to standard error |
 //! | `test_echo {..}` | answers with its arguments |
+//! | `test_announce` | says on its own account that its list of tools has changed, then answers |
 //! | `test_environment` | answers with the names of its environment variables |
 
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub(super) struct World<'a> {
     pub(super) log: &'a Log,
     /// Where lines go.
     pub(super) lines: &'a tokio::sync::mpsc::Sender<String>,
+    /// Where messages go that belong to no request.
+    pub(super) own: &'a tokio::sync::mpsc::Sender<String>,
     /// Where the code goes that ends the process.
     pub(super) exit: &'a tokio::sync::mpsc::Sender<u8>,
 }
@@ -53,6 +56,12 @@ pub(super) fn listed() -> Vec<Value> {
             &["text"],
         ),
         catalogue::tool("test_echo", "Answers with its arguments", &json!({}), &[]),
+        catalogue::tool(
+            "test_announce",
+            "Says that the list of tools has changed",
+            &json!({}),
+            &[],
+        ),
         catalogue::tool(
             "test_environment",
             "Names of the environment variables",
@@ -95,6 +104,11 @@ pub(super) async fn call(world: &World<'_>, name: &str, params: &Value) -> Optio
                 .log
                 .raw(&format!("{}\n", arguments["text"].as_str().unwrap_or("")));
             protocol::text("written")
+        }
+        "test_announce" => {
+            let changed = protocol::notification("notifications/tools/list_changed", &json!({}));
+            let _ = world.own.send(changed).await;
+            protocol::text("announced")
         }
         "test_echo" => protocol::text(arguments.to_string()),
         "test_environment" => protocol::text(json!(world.options.environment).to_string()),

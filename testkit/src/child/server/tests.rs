@@ -73,6 +73,8 @@ impl Rig {
             token: Some(start.token.unwrap_or(&token).to_owned()),
             test_tools: start.test_tools,
             environment: vec!["HOME".to_owned(), "PATH".to_owned()],
+            http_port: None,
+            strict: false,
         };
         let (stdin, child_stdin) = tokio::io::duplex(1 << 20);
         let (child_stdout, stdout) = tokio::io::duplex(1 << 20);

@@ -1,0 +1,53 @@
+//! What serves the sessions: children, or the links to one shared server.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use session::ports::Spawner;
+use supervisor::Supervisor;
+
+use crate::{
+    adapters::{child::ChildSpawner, upstream::UpstreamSpawner},
+    config::Config,
+    parts,
+    upstream::Endpoint,
+};
+
+/// The spawner of the configured mode.
+#[derive(Debug)]
+pub(super) enum Backends {
+    Children(Arc<Supervisor>, Arc<ChildSpawner>),
+    Upstream(Arc<UpstreamSpawner>),
+}
+
+impl Backends {
+    pub(super) fn new(config: &Config) -> Result<Self> {
+        if let Some(upstream) = &config.child.upstream {
+            let endpoint = Endpoint::new(parts::endpoint(config, upstream)).context("no HTTP client can be made")?;
+            tracing::info!(url = %upstream.url, "all sessions share one MCP server");
+            let spawner = UpstreamSpawner::new(endpoint, parts::bridge_upstream(config, upstream));
+            return Ok(Self::Upstream(Arc::new(spawner)));
+        }
+        let supervisor = Arc::new(Supervisor::new(parts::supervisor(config))?);
+        let spawner = ChildSpawner::new(Arc::clone(&supervisor), parts::program(config), parts::bridge(config));
+        Ok(Self::Children(supervisor, Arc::new(spawner)))
+    }
+
+    pub(super) fn spawner(&self) -> Arc<dyn Spawner> {
+        match self {
+            Self::Children(_, spawner) => Arc::<ChildSpawner>::clone(spawner),
+            Self::Upstream(spawner) => Arc::<UpstreamSpawner>::clone(spawner),
+        }
+    }
+
+    /// Waits until nothing is left of any backend. To be called once nothing is spawned any more.
+    pub(super) async fn settled(&self) {
+        match self {
+            Self::Children(supervisor, spawner) => {
+                supervisor.stop_all().await;
+                spawner.settled().await;
+            }
+            Self::Upstream(spawner) => spawner.settled().await,
+        }
+    }
+}
