@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::child::{Child, Life};
 use crate::config::{Config, Delivery};
@@ -78,7 +79,8 @@ impl Supervisor {
         self.launcher.plan.report()
     }
 
-    /// Starts a child. It is watched by a task on the current runtime, whose end also ends the child.
+    /// Starts a child. It is watched by a task on the current runtime, whose end also ends the child. What is logged of it,
+    /// its standard error included, is logged in the current span.
     ///
     /// Cancel safe: if the future is dropped, the child is not started or it is stopped.
     ///
@@ -117,7 +119,7 @@ impl Supervisor {
         if self.stop.is_cancelled() {
             return Err(SpawnError::Stopping);
         }
-        self.watches.spawn(watch.run(order, answer));
+        self.watches.spawn(watch.run(order, answer).in_current_span());
         drop(counted);
         match timeout_at(too_late, child).await {
             Ok(answer) => answer.unwrap_or(Err(SpawnError::Stopping)),
