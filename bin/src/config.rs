@@ -40,6 +40,8 @@ pub struct Config {
     pub oauth: OAuth,
     /// `[store]`
     pub store: Store,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[log]`
     pub log: Log,
 }
@@ -178,6 +180,15 @@ pub struct Store {
     pub key_file: PathBuf,
     /// The key itself, in the place of the file.
     pub key: Option<Sealer>,
+}
+
+/// Whether the broker tells what it has counted, and whom.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Whether there is `/metrics`.
+    pub enabled: bool,
+    /// What has to be brought as a bearer; `None` lets everyone read.
+    pub token: Option<SecretString>,
 }
 
 /// What is logged, and how.

@@ -8,8 +8,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use supervisor::{Delivery, Isolation, Limits};
 
 use super::{
-    Child, Config, Faults, Forgejo, Log, LogFormat, OAuth, PreRegistered, Registration, Server, Session, Sources,
-    Store, keys::CLIENT_KEYS, read::Reader, values,
+    Child, Config, Faults, Forgejo, Log, LogFormat, Metrics, OAuth, PreRegistered, Registration, Server, Session,
+    Sources, Store, keys::CLIENT_KEYS, read::Reader, values,
 };
 use crate::{parts, template};
 
@@ -40,6 +40,10 @@ fn read(reader: &mut Reader) -> Config {
         session: session(reader),
         oauth: oauth(reader),
         store: store(reader),
+        metrics: Metrics {
+            enabled: reader.flag("metrics.enabled"),
+            token: reader.optional_secret("metrics.token"),
+        },
         log: log(reader),
     }
 }

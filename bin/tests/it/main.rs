@@ -23,6 +23,8 @@ mod isolation;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod seen;
+#[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod streams;

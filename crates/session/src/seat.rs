@@ -39,7 +39,7 @@ pub(crate) struct Session {
     /// Set before the credentials are.
     client: OnceLock<ClientId>,
     pub(crate) opened: Instant,
-    /// Whatever is logged of the session is logged in it.
+    /// Whatever is logged of the session is logged in it. The client is among its fields once it is known.
     pub(crate) span: Span,
     /// Cancelled when the session ends; its keepers then stop their backends.
     pub(crate) ended: CancellationToken,
