@@ -28,3 +28,5 @@ mod seen;
 mod sessions;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod twelve;
