@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+use supervisor::Missing;
 
 use crate::{
     build,
@@ -27,7 +28,7 @@ struct Cli {
 enum Command {
     /// Serve until SIGTERM or SIGINT (also without a command)
     Serve(Source),
-    /// Read the configuration, tell everything that is wrong with it, and exit
+    /// Read the configuration, tell everything that is wrong with it and what this machine lacks, and exit
     Check(Source),
 }
 
@@ -50,8 +51,8 @@ pub fn run() -> ExitCode {
             Ok(config) => start(config),
             Err(faults) => refuse(&faults),
         },
-        Command::Check(source) => match load(source) {
-            Ok(config) => approve(&config),
+        Command::Check(source) => match config::check(&Sources::process(source.config)) {
+            Ok((config, missing)) => approve(&config, &missing),
             Err(faults) => refuse(&faults),
         },
     }
@@ -76,7 +77,10 @@ fn start(config: Config) -> ExitCode {
     clippy::print_stdout,
     reason = "the answer to `check` is for whoever asked, not for the log"
 )]
-fn approve(config: &Config) -> ExitCode {
+fn approve(config: &Config, missing: &[Missing]) -> ExitCode {
+    for missing in missing {
+        println!("Children will do without what this machine does not have: {missing}.");
+    }
     println!(
         "The configuration is sound: {} will serve {}.",
         config.server.public_url, config.forgejo.url

@@ -21,7 +21,7 @@ use url::Url;
 
 pub use self::{
     fault::{Fault, Faults},
-    load::load,
+    load::{check, load},
     sources::Sources,
 };
 

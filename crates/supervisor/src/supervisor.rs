@@ -11,7 +11,7 @@ use tracing::Instrument;
 
 use crate::child::{Child, Life};
 use crate::config::{Config, Delivery};
-use crate::error::{SpawnError, StartError};
+use crate::error::{ConfigFault, ConfigFaults, SpawnError, StartError};
 use crate::forker::Forker;
 use crate::isolation::{Plan, Report};
 use crate::launch::Launcher;
@@ -52,7 +52,9 @@ impl Supervisor {
             return Err(StartError::Isolation(report.missing.clone()));
         }
         if config.delivery.values().any(|delivery| *delivery == Delivery::File) && !plan.has_directories() {
-            return Err(StartError::Config("delivery by file needs a directory for each child"));
+            let reason = "needs a directory for each child where it is by file";
+            let field = "delivery";
+            return Err(ConfigFaults(vec![ConfigFault { field, reason }]).into());
         }
         orphans::adopt().map_err(StartError::Probe)?;
         let launcher = Arc::new(Launcher {
