@@ -4,6 +4,7 @@ pub mod authority;
 pub mod child;
 pub mod credentials;
 pub mod mcp;
+pub mod metrics;
 pub mod records;
 pub mod store;
 pub mod upstream;

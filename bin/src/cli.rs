@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+use supervisor::Missing;
 
 use crate::{
     build, check,
@@ -30,7 +31,8 @@ struct Cli {
 enum Command {
     /// Serve until SIGTERM or SIGINT (also without a command)
     Serve(Source),
-    /// Read the configuration, tell everything that is wrong with it, try the shared MCP server if there is one, and exit
+    /// Read the configuration, tell everything that is wrong with it and what this machine lacks, try the shared MCP server if there is
+    /// one, and exit
     Check(Source),
 }
 
@@ -53,8 +55,8 @@ pub fn run() -> ExitCode {
             Ok(config) => start(config),
             Err(faults) => refuse(&faults),
         },
-        Command::Check(source) => match load(source) {
-            Ok(config) => approve(&config),
+        Command::Check(source) => match config::check(&Sources::process(source.config)) {
+            Ok((config, missing)) => approve(&config, &missing),
             Err(faults) => refuse(&faults),
         },
     }
@@ -80,7 +82,7 @@ fn start(config: Config) -> ExitCode {
     clippy::print_stderr,
     reason = "the answer to `check` is for whoever asked, not for the log"
 )]
-fn approve(config: &Config) -> ExitCode {
+fn approve(config: &Config, missing: &[Missing]) -> ExitCode {
     if let Some(upstream) = &config.child.upstream
         && let Err(error) = check::upstream(config, upstream)
     {
@@ -89,6 +91,9 @@ fn approve(config: &Config) -> ExitCode {
             upstream.url
         );
         return ExitCode::from(EX_UNAVAILABLE);
+    }
+    for missing in missing {
+        println!("Children will do without what this machine does not have: {missing}.");
     }
     println!(
         "The configuration is sound: {} will serve {}.",

@@ -22,7 +22,7 @@ use url::Url;
 
 pub use self::{
     fault::{Fault, Faults},
-    load::load,
+    load::{check, load},
     sources::Sources,
 };
 
@@ -41,6 +41,8 @@ pub struct Config {
     pub oauth: OAuth,
     /// `[store]`
     pub store: Store,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[log]`
     pub log: Log,
 }
@@ -192,6 +194,15 @@ pub struct Store {
     pub key_file: PathBuf,
     /// The key itself, in the place of the file.
     pub key: Option<Sealer>,
+}
+
+/// Whether the broker tells what it has counted, and whom.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Whether there is `/metrics`.
+    pub enabled: bool,
+    /// What has to be brought as a bearer; `None` lets everyone read.
+    pub token: Option<SecretString>,
 }
 
 /// What is logged, and how.

@@ -21,6 +21,7 @@ use crate::{
     adapters::{
         authority::OAuthAuthority,
         mcp::{RegistryService, SessionEvents},
+        metrics::{Counts, MetricsPage},
         records::SessionSeal,
         store::StoreProbe,
     },
@@ -74,19 +75,25 @@ async fn serve(mut config: Config) -> Result<()> {
     }
     let backends = Backends::new(&config)?;
     let records = SqliteRecords::from_pool(store.pool().clone(), Arc::new(SessionSeal(sealer))).await?;
+    let counts = Arc::new(Counts::default());
     let session = session::Parts {
         records: Some(Arc::new(records)),
+        watcher: Arc::<Counts>::clone(&counts),
         ..session::Parts::new(backends.spawner())
     };
     let registry = Registry::open(parts::session(&config), session).await;
     let registry = Arc::new(registry.context("the sessions of before cannot be loaded")?);
     events.of(Arc::clone(&registry));
-    let broker = Broker::new(
+    let metrics = MetricsPage::new(counts, Arc::clone(&registry), backends.supervisor());
+    let mut broker = Broker::new(
         parts::broker(&config)?,
         Arc::new(OAuthAuthority(server.clone())),
         Arc::new(RegistryService::new(registry, server.clone())),
         vec![Arc::new(StoreProbe(server.clone()))],
     );
+    if config.metrics.enabled {
+        broker = broker.with_metrics(Arc::new(metrics), config.metrics.token.take());
+    }
 
     let listener = listener::listener(config.server.listen).await?;
     tasks.spawn(shutdown.clone().run_until_cancelled_owned(upkeep::run(server.clone())));

@@ -5,9 +5,19 @@ use anyhow::{Context, Result};
 use crate::shell;
 
 pub(crate) fn run() -> Result<()> {
-    let path = shell::root().join("docs/configuration.md");
-    std::fs::write(&path, forgejo_mcp_broker::config::reference::markdown())
-        .with_context(|| format!("{} cannot be written", path.display()))?;
-    println!("xtask: {} is new", path.display());
+    for (page, text) in [
+        (
+            "docs/configuration.md",
+            forgejo_mcp_broker::config::reference::markdown(),
+        ),
+        (
+            "docs/metrics.md",
+            forgejo_mcp_broker::adapters::metrics::reference::markdown(),
+        ),
+    ] {
+        let path = shell::root().join(page);
+        std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+        println!("xtask: {} is new", path.display());
+    }
     Ok(())
 }

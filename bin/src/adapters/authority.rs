@@ -6,7 +6,7 @@ use broker::ports::{Authority, Body, BoxFuture};
 use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use oauth::AuthorizationServer;
-use session::ports::{Caller, GrantId, UserId};
+use session::ports::{Caller, ClientId, GrantId, UserId};
 
 use super::credentials::AccountCredentials;
 
@@ -42,6 +42,7 @@ fn session_caller(caller: &oauth::Caller) -> Caller {
     Caller {
         grant: grant_id(caller.grant()),
         user: user_id(caller.user()),
+        client: ClientId(Arc::from(caller.client())),
         credentials: Arc::new(AccountCredentials(caller.account())),
     }
 }

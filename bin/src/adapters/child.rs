@@ -15,6 +15,7 @@ use session::ports::{
 };
 use supervisor::{Child, Order, Supervisor};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 use crate::template;
 
@@ -94,7 +95,8 @@ impl ChildSpawner {
             tag: order.tag,
             expires_at: credential.expires_at,
         });
-        self.ties.spawn(tie(Arc::clone(&backend)));
+        // What is told of the child's end belongs to the session.
+        self.ties.spawn(tie(Arc::clone(&backend)).in_current_span());
         Ok(backend)
     }
 }

@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use broker::ports::{Body, BoxFuture, McpService};
+use broker::ports::{Body, BoxFuture, LogSpan, McpService};
 use bytes::Bytes;
 use http::{Request, Response, header::WWW_AUTHENTICATE};
 use oauth::{AuthorizationServer, ports::GrantEvents};
-use session::{NeedsSignIn, Registry};
+use session::{NeedsSignIn, Registry, ports::SessionSpan};
 
 use super::authority::{grant_id, user_id};
 
@@ -38,6 +38,9 @@ impl McpService for RegistryService {
     fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
         Box::pin(async move {
             let mut response = self.registry.serve(request).await;
+            if let Some(SessionSpan(span)) = response.extensions_mut().remove() {
+                response.extensions_mut().insert(LogSpan(span));
+            }
             if response.extensions().get::<NeedsSignIn>().is_some()
                 && let Some(challenge) = self.server.challenge()
             {

@@ -430,6 +430,17 @@ pub const KEYS: &[Key] = &[
          commas between them, the newest last, such as `1 ` and what `openssl rand -hex 32` prints.",
     ),
     key(
+        "metrics.enabled",
+        Form::Flag,
+        "false",
+        "Whether `/metrics` is served: [what there is](metrics.md).",
+    ),
+    optional(
+        "metrics.token",
+        Form::Secret,
+        "What a request for them has to bring as a bearer. Unset: everyone who reaches the broker can read them.",
+    ),
+    key(
         "log.format",
         Form::OneOf(&["pretty", "json"]),
         "\"pretty\"",

@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use figment::value::{Dict, Value};
 use oauth::{forgejo::Scopes, seal::Sealer};
 use secrecy::{ExposeSecret as _, SecretString};
-use supervisor::{Delivery, Isolation, Limits};
+use supervisor::{Delivery, Isolation, Limits, Missing};
 
 use super::{
-    Child, Config, Faults, Forgejo, Log, LogFormat, OAuth, PreRegistered, Registration, Server, Session, Sources,
-    Store, keys::CLIENT_KEYS, read::Reader, upstream, values,
+    Child, Config, Faults, Forgejo, Log, LogFormat, Metrics, OAuth, PreRegistered, Registration, Server, Session,
+    Sources, Store, keys::CLIENT_KEYS, read::Reader, upstream, values,
 };
 use crate::{parts, template};
 
@@ -19,17 +19,71 @@ use crate::{parts, template};
 ///
 /// Every fault that there is, not only the first.
 pub fn load(sources: &Sources) -> Result<Config, Faults> {
-    let mut reader = Reader::new(sources.merge().map_err(|fault| Faults(vec![fault]))?);
+    let mut reader = reader(sources)?;
     let config = read(&mut reader);
+    refuse_for_others(&mut reader, &config);
+    reader.finish(config)
+}
+
+/// As [`load`], and tries what only this machine can tell. Gives also what was asked for to keep children apart, is not to be had
+/// and is not required.
+///
+/// # Errors
+///
+/// Every fault that there is, not only the first.
+pub fn check(sources: &Sources) -> Result<(Config, Vec<Missing>), Faults> {
+    let mut reader = reader(sources)?;
+    let config = read(&mut reader);
+    refuse_for_others(&mut reader, &config);
+    if config.child.upstream.is_some() {
+        // Nothing is started, so nothing is kept apart.
+        return Ok((reader.finish(config)?, vec![]));
+    }
+    let missing = match parts::supervisor(&config).try_isolation() {
+        Ok(report) => report.missing,
+        Err(error) => {
+            reader.refuse("child.require_isolation", format!("cannot be tried: {error}"));
+            vec![]
+        }
+    };
+    if !config.child.isolation.required {
+        return Ok((reader.finish(config)?, missing));
+    }
+    for missing in missing {
+        let key = format!("child.{}", missing.layer.field());
+        if !reader.has_fault(&key) {
+            reader.refuse(&key, format!("required, and not to be had here: {missing}"));
+        }
+    }
+    Ok((reader.finish(config)?, vec![]))
+}
+
+fn reader(sources: &Sources) -> Result<Reader, Faults> {
+    Ok(Reader::new(sources.merge().map_err(|fault| Faults(vec![fault]))?))
+}
+
+/// What the crates say of their parts.
+fn refuse_for_others(reader: &mut Reader, config: &Config) {
     // What the authorization server says of its part, but for keys that have stand-ins.
-    if let Err(errors) = parts::oauth(&config).validate() {
+    if let Err(errors) = parts::oauth(config).validate() {
         for error in errors.0 {
             if !reader.has_fault(error.key) {
                 reader.refuse(error.key, error.fault);
             }
         }
     }
-    reader.finish(config)
+    if let Err(faults) = parts::supervisor(config).check() {
+        for fault in faults.0 {
+            let key = match fault.field {
+                "delivery" if reader.is_set("child.secret_files") => "child.secret_files".to_owned(),
+                "delivery" => "child.secret_descriptors".to_owned(),
+                field => format!("child.{field}"),
+            };
+            if !reader.has_fault(&key) {
+                reader.refuse(&key, fault.reason);
+            }
+        }
+    }
 }
 
 fn read(reader: &mut Reader) -> Config {
@@ -40,6 +94,10 @@ fn read(reader: &mut Reader) -> Config {
         session: session(reader),
         oauth: oauth(reader),
         store: store(reader),
+        metrics: Metrics {
+            enabled: reader.flag("metrics.enabled"),
+            token: reader.optional_secret("metrics.token"),
+        },
         log: log(reader),
     }
 }

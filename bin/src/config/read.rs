@@ -182,6 +182,12 @@ impl Reader {
         }
     }
 
+    /// A secret that may be unset, file and all.
+    pub(super) fn optional_secret(&mut self, path: &str) -> Option<SecretString> {
+        let set = self.is_set(path) || self.is_set(&format!("{path}_file"));
+        set.then(|| self.secret(path))
+    }
+
     fn take<T: std::default::Default>(&mut self, path: &str, convert: impl FnOnce(&Value) -> Result<T, String>) -> T {
         self.take_or_else(path, convert, T::default)
     }

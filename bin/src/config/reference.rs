@@ -32,7 +32,7 @@ the path in capitals, `__` for the dot (`BROKER_SERVER__LISTEN`); arrays there a
 stand in a file of its own, which the key with `_file` at its end names (`forgejo.client_secret_file`).
 
 `forgejo-mcp-broker check --config FILE` tells everything that is wrong, each with its key and where it was set, and exits
-with 64 if there is anything. Unknown keys are refused. Durations are texts such as `\"15m\"` or `\"1h 30m\"`, numbers of bytes such as `\"512MiB\"`.
+with 64 if there is anything; it also tries what this machine has to keep children apart. Unknown keys are refused. Durations are texts such as `\"15m\"` or `\"1h 30m\"`, numbers of bytes such as `\"512MiB\"`.
 ";
 
 fn row(name: &str, key: &Key) -> String {

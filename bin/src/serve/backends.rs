@@ -40,6 +40,14 @@ impl Backends {
         }
     }
 
+    /// What knows the children, if there are any.
+    pub(super) fn supervisor(&self) -> Option<Arc<Supervisor>> {
+        match self {
+            Self::Children(supervisor, _) => Some(Arc::clone(supervisor)),
+            Self::Upstream(_) => None,
+        }
+    }
+
     /// Waits until nothing is left of any backend. To be called once nothing is spawned any more.
     pub(super) async fn settled(&self) {
         match self {

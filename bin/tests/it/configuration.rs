@@ -75,6 +75,48 @@ reap_interval = "300000000000y"
 }
 
 #[test]
+fn what_only_the_machine_can_tell_is_told_with_the_rest() {
+    let child = r#"
+[child]
+require_isolation = true
+secret_files = ["../TOKEN"]
+[child.limits]
+open_files = 3
+[child.isolation]
+users = [0, 10]
+cgroup = "/nowhere/at-all"
+"#;
+    let faulty = format!("{SOUND}{child}[session]\nmax_sessions = 0\n");
+    let (code, said) = check(&faulty, &[]);
+    assert_eq!(code, Some(64));
+    for expected in [
+        "child.secret_files",
+        "child.limits.open_files",
+        "child.isolation.users",
+        "child.isolation.cgroup",
+        "session.max_sessions",
+    ] {
+        assert!(said.contains(expected), "{expected} is missing in:\n{said}");
+    }
+
+    // What is not required is told, and no fault.
+    let without = format!("{SOUND}[child.isolation]\ncgroup = \"/nowhere/at-all\"\n");
+    let output = broker(&["check", "--config", "broker.toml"], &without, &[]);
+    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("own control group"), "{said}");
+}
+
+#[test]
+fn a_directory_of_children_is_tried_and_left_as_it_was() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().display();
+    let sound = format!("{SOUND}[child.isolation]\ndirectory = \"{path}\"\n");
+    assert_eq!(check(&sound, &[]), (Some(0), String::new()));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn serve_refuses_scopes_that_forgejo_would_take_for_full_access_and_says_why() {
     let faulty = SOUND.replace("\"read:user\"", "\"openid\", \"profile\"");
     let output = broker(&["serve", "--config", "broker.toml"], &faulty, &[]);

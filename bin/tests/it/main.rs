@@ -23,8 +23,12 @@ mod isolation;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod seen;
+#[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod twelve;
 #[cfg(test)]
 mod upstream;

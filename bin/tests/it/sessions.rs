@@ -1,97 +1,44 @@
-//! Sessions that go on, over real HTTP with real children: rotation, refusal, a new sign-in, a broker that was killed.
-//!
-//! The other things that a registry of sessions has to keep are where their statuses and processes are: `answers` (ids, grants,
-//! unknown and ended ones, caps), `lifecycle` (idleness, crashes, restarts, shutdown), and all at once in `chaos`.
+//! Sessions that go on beyond the twelve points of `twelve`: a new sign-in, a broker that was killed.
 
 use std::time::Duration;
 
 use serde_json::json;
-use testkit::{
-    Client,
-    broker::Process,
-    forgejo::{Fault, Times},
-};
+use testkit::{Client, broker::Process};
 use tokio::time::timeout;
 
 use crate::bed::{Bed, login_of, open, password};
 
 /// How long a Forgejo token lives here. Half of it, and sessions move.
-const TOKEN: Duration = Duration::from_secs(4);
+pub(crate) const TOKEN: Duration = Duration::from_secs(4);
 const ROTATING: &[(&str, &str)] = &[
     ("session.rotate_interval", "100ms"),
     ("log.filter", "info,session=debug"),
 ];
 const LIMIT: Duration = Duration::from_secs(60);
 
-async fn short_lived() -> Bed {
+pub(crate) async fn short_lived() -> Bed {
     let bed = Bed::new(ROTATING).await;
     bed.forgejo.set_lifetimes(TOKEN, Duration::from_secs(3600));
     bed
 }
 
-fn only_child(bed: &Bed) -> Process {
+pub(crate) fn only_child(bed: &Bed) -> Process {
     let children = bed.broker.children().unwrap();
     assert_eq!(children.len(), 1);
     children[0]
 }
 
-async fn logged(bed: &Bed, text: &str) {
+pub(crate) async fn logged(bed: &Bed, text: &str) {
     let wait = timeout(LIMIT, async { bed.broker.log().contains(text).await });
     wait.await.unwrap_or_else(|_| panic!("{text:?} was never logged"));
 }
 
-async fn status_of(client: &Client) -> u16 {
+pub(crate) async fn status_of(client: &Client) -> u16 {
     let (answer, id) = client.request("tools/list", json!({})).await.unwrap();
     if answer.status != 401 {
         assert_eq!(answer.json()["id"], id);
     }
     answer.status.as_u16()
-}
-
-#[tokio::test]
-async fn a_session_moves_to_a_fresh_child_before_its_token_runs_out() {
-    let bed = short_lived().await;
-    let alice = bed.in_session("alice").await;
-    let (session, first) = (alice.session_id(), only_child(&bed));
-    // A call that began on the old child ends there, whatever is moved meanwhile.
-    let params = json!({ "name": "test_sleep", "arguments": { "ms": TOKEN.as_millis() as u64 } });
-    let (slow, ()) = tokio::join!(
-        alice.request("tools/call", params),
-        logged(&bed, "session moved to a fresh backend")
-    );
-    let (slow, id) = slow.unwrap();
-    assert!(slow.response_to(&id).unwrap()["result"].is_object());
-    first.gone().await.unwrap();
-    assert_eq!(login_of(&alice).await, "alice");
-    assert_eq!(alice.session_id(), session);
-}
-
-#[tokio::test]
-async fn a_user_who_revoked_loses_the_sessions_and_signs_in_anew() {
-    let bed = short_lived().await;
-    let alice = bed.in_session("alice").await;
-    let bob = bed.in_session("bob").await;
-    bed.forgejo.revoke("alice");
-    logged(&bed, "session ended").await;
-    assert_eq!(status_of(&alice).await, 401);
-    assert_eq!(login_of(&bob).await, "bob");
-    let again = bed.in_session("alice").await;
-    assert_eq!(login_of(&again).await, "alice");
-}
-
-#[tokio::test]
-async fn a_forgejo_that_is_out_of_reach_costs_no_session() {
-    let bed = short_lived().await;
-    let alice = bed.in_session("alice").await;
-    let broken = Fault::Status(http::StatusCode::BAD_GATEWAY);
-    bed.forgejo
-        .inject("/login/oauth/access_token", broken, Times::UntilCleared);
-    // Served on while the token lives, and then put off.
-    assert_eq!(status_of(&alice).await, 200);
-    logged(&bed, "the credential has run out, the session sleeps").await;
-    assert_eq!(status_of(&alice).await, 503);
-    bed.forgejo.clear_faults();
-    assert_eq!(login_of(&alice).await, "alice");
 }
 
 #[tokio::test]

@@ -61,7 +61,8 @@ pub(crate) fn head_of(response: Response<Body>) -> Response<Body> {
     Response::from_parts(parts, nothing)
 }
 
-fn whole(status: StatusCode, kind: &'static str, bytes: impl Into<Bytes>) -> Response<Body> {
+/// An answer of this media type.
+pub(crate) fn whole(status: StatusCode, kind: &'static str, bytes: impl Into<Bytes>) -> Response<Body> {
     let body = Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = status;

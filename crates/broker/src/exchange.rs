@@ -3,9 +3,9 @@
 //! Each runs as a task of its own, so that a panic ends it with 500 and nothing else. Its task ends with the client's
 //! interest: hyper drops the exchange when the connection is gone.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -13,13 +13,15 @@ use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker, task_tracker::TaskTrackerToken},
 };
+use tracing::Span;
 
 use crate::{
     admission::Admission,
     body,
     config::Config,
     cors, health, mcp,
-    ports::{Authority, Body, McpService, Probe},
+    metrics::{self, Counted},
+    ports::{Answered, Authority, Body, LogSpan, McpService, Probe},
     refusal::{Form, Refusal},
     route::{self, Route},
 };
@@ -32,6 +34,8 @@ pub(crate) struct Face {
     pub(crate) authority: Arc<dyn Authority>,
     pub(crate) mcp: Arc<dyn McpService>,
     pub(crate) probes: Vec<Arc<dyn Probe>>,
+    /// What `/metrics` shows, if it is served.
+    pub(crate) counted: Option<Counted>,
     /// Cancelled when nothing new is begun any more.
     pub(crate) draining: CancellationToken,
     /// The exchanges that a shutdown lets finish: all but streams that only listen.
@@ -77,7 +81,17 @@ pub(crate) async fn handle<G: Send + 'static>(
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
     }
-    log(route, &method, &path, &response, began);
+    let took = began.elapsed();
+    if let Some(counted) = &face.counted {
+        counted.metrics.answered(Answered {
+            route: route.name(),
+            status: response.status(),
+            took,
+        });
+    }
+    let span = response.extensions_mut().remove();
+    let span = span.map_or_else(Span::none, |LogSpan(span)| span);
+    span.in_scope(|| log(route, &method, &path, response.status(), took));
     if method == Method::HEAD {
         response = body::head_of(response);
     }
@@ -94,7 +108,7 @@ pub(crate) async fn handle<G: Send + 'static>(
 
 async fn answer(face: Arc<Face>, route: Route, target: Uri, mut request: Request<Incoming>) -> Response<Body> {
     // Whoever watches asks by address.
-    if !matches!(route, Route::Health | Route::Ready) {
+    if !matches!(route, Route::Health | Route::Ready | Route::Metrics) {
         let checked = face.admission.check_host(request.uri(), request.headers());
         if let Err(refusal) = checked {
             return refuse(refusal, route);
@@ -103,13 +117,14 @@ async fn answer(face: Arc<Face>, route: Route, target: Uri, mut request: Request
     let origin = match route {
         Route::Mcp => face.admission.allowed_origin(request.headers()),
         // The authority has its own rule; the pages are for whoever has the address.
-        Route::Authority | Route::Health | Route::Ready | Route::Index | Route::Unknown => None,
+        Route::Authority | Route::Health | Route::Ready | Route::Metrics | Route::Index | Route::Unknown => None,
     };
     *request.uri_mut() = target;
     let answered = match route {
         Route::Mcp => mcp::serve(&face, request).await,
         Route::Authority => authority(&face, request).await,
         Route::Health | Route::Ready | Route::Index => page(&face, route, request.method()).await,
+        Route::Metrics => counted(&face, &request),
         Route::Unknown => Err(Refusal::NotFound),
     };
     let mut response = answered.unwrap_or_else(|refusal| refuse(refusal, route));
@@ -135,8 +150,15 @@ async fn page(face: &Face, route: Route, method: &Method) -> Result<Response<Bod
         Route::Health => Ok(health::health(face).await),
         Route::Ready => Ok(health::readiness(face)),
         Route::Index => Ok(health::index(face)),
-        Route::Mcp | Route::Authority | Route::Unknown => Err(Refusal::NotFound),
+        Route::Mcp | Route::Authority | Route::Metrics | Route::Unknown => Err(Refusal::NotFound),
     }
+}
+
+fn counted(face: &Face, request: &Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    if face.counted.is_some() && ![Method::GET, Method::HEAD].contains(request.method()) {
+        return Err(Refusal::PageMethod);
+    }
+    metrics::exposition(face.counted.as_ref(), request.headers())
 }
 
 fn refuse(refusal: Refusal, route: Route) -> Response<Body> {
@@ -145,12 +167,13 @@ fn refuse(refusal: Refusal, route: Route) -> Response<Body> {
 }
 
 /// One line for each exchange. No header, no query, no id: they may hold what must not be in a log.
-fn log(route: Route, method: &Method, path: &str, response: &Response<Body>, began: Instant) {
-    let status = response.status().as_u16();
-    let milliseconds = began.elapsed().as_millis();
+fn log(route: Route, method: &Method, path: &str, status: StatusCode, took: Duration) {
+    let (status, milliseconds) = (status.as_u16(), took.as_millis());
     match route {
         // Asked every few seconds by whoever watches.
-        Route::Health | Route::Ready => tracing::debug!(%method, path, status, milliseconds, "answered"),
+        Route::Health | Route::Ready | Route::Metrics => {
+            tracing::debug!(%method, path, status, milliseconds, "answered");
+        }
         Route::Mcp | Route::Authority | Route::Index | Route::Unknown => {
             tracing::info!(%method, path, status, milliseconds, "answered");
         }

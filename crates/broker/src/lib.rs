@@ -11,7 +11,7 @@
 //! - Nothing that is published derives from a request: [`PublicUrl`] is configuration.
 //! - Each connection and each exchange is a task of one tracker, and [`Broker::serve`] returns when none is left.
 //!
-//! Left out so far: rate limits, metrics. TLS is the reverse proxy's.
+//! Left out so far: rate limits. TLS is the reverse proxy's.
 
 mod accept;
 mod admission;
@@ -23,6 +23,7 @@ mod exchange;
 mod health;
 mod listener;
 mod mcp;
+mod metrics;
 pub mod ports;
 mod refusal;
 mod route;

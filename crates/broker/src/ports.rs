@@ -1,12 +1,13 @@
 //! What the HTTP face needs from the outside, as traits that it owns.
 //!
 //! The face knows paths, limits and lifetimes. Who a request comes from is the [`Authority`]'s business, what an MCP
-//! exchange means is the [`McpService`]'s, and whether the broker is fit to serve is told by [`Probe`]s.
+//! exchange means is the [`McpService`]'s, whether the broker is fit to serve is told by [`Probe`]s, and what has been counted
+//! by [`Metrics`].
 
-use std::{fmt, future::Future, pin::Pin};
+use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, request};
+use http::{Request, Response, StatusCode, request};
 use http_body_util::combinators::UnsyncBoxBody;
 
 /// An owned future that can move between threads.
@@ -34,6 +35,11 @@ pub trait Authority: fmt::Debug + Send + Sync + 'static {
     fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>>;
 }
 
+/// The span in which the face logs an exchange, in the extensions of its response: so the line about the answer carries the
+/// fields of whatever the exchange belongs to.
+#[derive(Clone, Debug)]
+pub struct LogSpan(pub tracing::Span);
+
 /// Serves authenticated MCP exchanges.
 pub trait McpService: fmt::Debug + Send + Sync + 'static {
     /// Serves one exchange. The caller is in the extensions of the request, put there by the [`Authority`].
@@ -55,4 +61,29 @@ pub trait Probe: fmt::Debug + Send + Sync + 'static {
     ///
     /// The reason, for the operator's log; `/healthz` shows only that the probe failed.
     fn check(&self) -> BoxFuture<'_, Result<(), BoxError>>;
+}
+
+/// What is counted, for `/metrics`.
+pub trait Metrics: fmt::Debug + Send + Sync + 'static {
+    /// All that has been counted, in the text format of OpenMetrics 1.0. Asked on the task of the exchange: it must return at
+    /// once.
+    ///
+    /// # Errors
+    ///
+    /// The reason, for the operator's log.
+    fn text(&self) -> Result<String, BoxError>;
+
+    /// Counts an exchange of the face itself. Calls come from any thread and must return at once.
+    fn answered(&self, answered: Answered);
+}
+
+/// An exchange whose answer has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Where it led: one of a handful of names, none of them chosen by a client.
+    pub route: &'static str,
+    /// The status of the answer.
+    pub status: StatusCode,
+    /// The time from the head of the request to the head of the answer.
+    pub took: Duration,
 }

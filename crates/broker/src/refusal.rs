@@ -32,6 +32,10 @@ pub(crate) enum Refusal {
     TooSlow,
     /// The body broke off.
     BrokenBody,
+    /// The metrics are for whoever has the token.
+    MetricsToken,
+    /// The metrics cannot be written down.
+    MetricsFailed,
     /// There is nothing here.
     NotFound,
     /// The exchange panicked.
@@ -71,6 +75,8 @@ impl Refusal {
         let extra = match self {
             Self::McpMethod => Some((header::ALLOW, "GET, POST, DELETE")),
             Self::PageMethod => Some((header::ALLOW, "GET, HEAD")),
+            // RFC 6750 section 3.
+            Self::MetricsToken => Some((header::WWW_AUTHENTICATE, "Bearer")),
             // What is left of the body would be taken for the next request.
             Self::TooLarge | Self::TooSlow | Self::BrokenBody => Some((header::CONNECTION, "close")),
             Self::BadHost
@@ -79,6 +85,7 @@ impl Refusal {
             | Self::PostNotAcceptable
             | Self::GetNotAcceptable
             | Self::UnsupportedMediaType
+            | Self::MetricsFailed
             | Self::NotFound
             | Self::Panicked => None,
         };
@@ -106,8 +113,9 @@ impl Refusal {
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "The body took too long"),
             Self::BrokenBody => (StatusCode::BAD_REQUEST, "The body broke off"),
+            Self::MetricsToken => (StatusCode::UNAUTHORIZED, "Unauthorized"),
             Self::NotFound => (StatusCode::NOT_FOUND, "Not found"),
-            Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
+            Self::MetricsFailed | Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
         }
     }
 
@@ -123,6 +131,8 @@ impl Refusal {
             Self::TooLarge => "body over the limit",
             Self::TooSlow => "body over its time",
             Self::BrokenBody => "body broke off",
+            Self::MetricsToken => "no token for the metrics, or a wrong one",
+            Self::MetricsFailed => "the metrics cannot be written down",
             Self::NotFound => "no such path",
             Self::Panicked => "the exchange panicked",
         }

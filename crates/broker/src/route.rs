@@ -17,6 +17,8 @@ pub(crate) enum Route {
     Health,
     /// Whether it takes requests.
     Ready,
+    /// What has been counted.
+    Metrics,
     /// The page that says what this is.
     Index,
     /// Nowhere.
@@ -35,11 +37,25 @@ impl Route {
             "/mcp" => Self::Mcp,
             "/healthz" => Self::Health,
             "/readyz" => Self::Ready,
+            "/metrics" => Self::Metrics,
             "/" => Self::Index,
             _ if inner.starts_with("/oauth/") || inner.starts_with("/.well-known/") => Self::Authority,
             _ => Self::Unknown,
         };
         (route, inner)
+    }
+
+    /// Its name where exchanges are counted.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Mcp => "mcp",
+            Self::Authority => "oauth",
+            Self::Health => "healthz",
+            Self::Ready => "readyz",
+            Self::Metrics => "metrics",
+            Self::Index => "index",
+            Self::Unknown => "unknown",
+        }
     }
 }
 
@@ -69,7 +85,8 @@ mod tests {
             ("/mcp/", Route::Unknown),
             ("/MCP", Route::Unknown),
             ("//mcp", Route::Unknown),
-            ("/metrics", Route::Unknown),
+            ("/metrics", Route::Metrics),
+            ("/metrics/", Route::Unknown),
             ("/oauth", Route::Unknown),
         ] {
             assert_eq!(Route::of(path, ""), (route, path));

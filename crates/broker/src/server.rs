@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc};
 
+use secrecy::SecretString;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -10,7 +11,8 @@ use crate::{
     config::Config,
     exchange::Face,
     listener,
-    ports::{Authority, McpService, Probe},
+    metrics::Counted,
+    ports::{Authority, McpService, Metrics, Probe},
 };
 
 /// The HTTP face, ready to serve.
@@ -20,6 +22,7 @@ pub struct Broker {
     authority: Arc<dyn Authority>,
     mcp: Arc<dyn McpService>,
     probes: Vec<Arc<dyn Probe>>,
+    counted: Option<Counted>,
 }
 
 /// Why serving ended before it was asked to.
@@ -44,7 +47,15 @@ impl Broker {
             authority,
             mcp,
             probes,
+            counted: None,
         }
+    }
+
+    /// Serves `/metrics`, and counts its own exchanges: for everyone who reaches it, or for whoever has the token.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<dyn Metrics>, token: Option<SecretString>) -> Self {
+        self.counted = Some(Counted { metrics, token });
+        self
     }
 
     /// Serves `listener` until `shutdown` is cancelled, drains, and returns when no connection is left.
@@ -65,6 +76,7 @@ impl Broker {
             authority: self.authority,
             mcp: self.mcp,
             probes: self.probes,
+            counted: self.counted,
             draining: shutdown.child_token(),
             unfinished: TaskTracker::new(),
             tasks: TaskTracker::new(),

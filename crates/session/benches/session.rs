@@ -20,8 +20,8 @@ use http_body_util::{BodyExt, Full};
 use session::{
     Config, Registry,
     ports::{
-        Backend, Body, BoxFuture, Caller, Credential, CredentialError, Credentials, GrantId, Snapshot, SpawnError,
-        SpawnOrder, Spawner, UserId,
+        Backend, Body, BoxFuture, Caller, ClientId, Credential, CredentialError, Credentials, GrantId, Snapshot,
+        SpawnError, SpawnOrder, Spawner, UserId,
     },
 };
 use tokio::{task::JoinSet, time::Instant};
@@ -224,6 +224,7 @@ async fn open(registry: &Registry, count: usize) -> Vec<(Caller, HeaderValue)> {
         let caller = Caller {
             grant: GrantId(format!("grant-{user}").into()),
             user: UserId(format!("user-{user}").into()),
+            client: ClientId("bench".into()),
             credentials: Arc::new(Renewed {
                 lifetime: Duration::from_secs(1),
                 until: AtomicU64::new(0),

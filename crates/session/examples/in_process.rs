@@ -22,8 +22,8 @@ use http_body_util::{BodyExt, Full};
 use session::{
     Config, Registry,
     ports::{
-        Backend, Body, BoxFuture, Caller, Credential, CredentialError, Credentials, GrantId, Snapshot, SpawnError,
-        SpawnOrder, Spawner, UserId,
+        Backend, Body, BoxFuture, Caller, ClientId, Credential, CredentialError, Credentials, GrantId, Snapshot,
+        SpawnError, SpawnOrder, Spawner, UserId,
     },
 };
 use tokio_util::sync::CancellationToken;
@@ -154,6 +154,7 @@ fn authenticate(request: &axum::extract::Request) -> Option<Caller> {
     Some(Caller {
         grant: GrantId(format!("{user}/{application}").into()),
         user: UserId(user.into()),
+        client: ClientId(application.into()),
         credentials: Arc::new(NoCredential),
     })
 }

@@ -23,8 +23,8 @@ use secrecy::ExposeSecret as _;
 use session::{
     Config, Registry,
     ports::{
-        Backend, Body, BoxError, BoxFuture, Caller, Credential, CredentialError, Credentials, GrantId, Snapshot,
-        SpawnError, SpawnOrder, Spawner, UserId,
+        Backend, Body, BoxError, BoxFuture, Caller, ClientId, Credential, CredentialError, Credentials, GrantId,
+        Snapshot, SpawnError, SpawnOrder, Spawner, UserId,
     },
 };
 use tokio_util::sync::CancellationToken;
@@ -213,6 +213,7 @@ async fn ask(url: String) -> Result<Vec<String>, BoxError> {
         let caller = Caller {
             grant: GrantId(user.into()),
             user: UserId(user.into()),
+            client: ClientId("example".into()),
             credentials: Arc::new(Fresh {
                 user,
                 count: AtomicU64::new(0),

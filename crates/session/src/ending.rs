@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     life::Was,
-    ports::{Ending, Event},
+    ports::{Ending, Event, Sleep},
     registry::Shared,
     seat::{Inner, Session},
 };
@@ -59,7 +59,9 @@ impl Shared {
         session.ended.cancel();
         session.woken.notify_waiters();
         self.watcher.on(Event::Ended(why));
-        tracing::info!(session = %session.tag, reason = ?why, "session ended");
+        session
+            .span
+            .in_scope(|| tracing::info!(session = %session.tag, reason = ?why, "session ended"));
         drop(hold);
         true
     }
@@ -84,8 +86,10 @@ impl Shared {
             inner.snapshot = snapshot;
             session.put_seat(&mut inner, None);
         }
-        tracing::info!(session = %session.tag, "the session sleeps");
-        self.watcher.on(Event::Slept);
+        session
+            .span
+            .in_scope(|| tracing::info!(session = %session.tag, "the session sleeps"));
+        self.watcher.on(Event::Slept(Sleep::Idle));
         self.mark_dirty(session);
         self.plan_sleep(session);
     }

@@ -6,14 +6,14 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::{
     ending::Shut,
     id::Key,
     listen,
     open::{self, MCP_SESSION_ID},
-    ports::{BackendGone, Body, Caller, Ending},
+    ports::{BackendGone, Body, Caller, Ending, SessionSpan},
     refusal::{Refusal, whole},
     registry::Shared,
     seat::Session,
@@ -30,11 +30,16 @@ pub(crate) async fn serve(shared: &Arc<Shared>, request: Request<Bytes>) -> Resp
     // A cheap handle: an error has to echo the id even when the request is already with the backend.
     let body = request.body().clone();
     let is_post = request.method() == Method::POST;
-    match route(shared, request).await {
+    let mut of = None;
+    let mut response = match route(shared, request, &mut of).await {
         Ok(response) => response,
         Err(refusal) if is_post => refusal.answer(Message::parse(&body).id()),
         Err(refusal) => refusal.answer(None),
+    };
+    if let Some(span) = of {
+        response.extensions_mut().insert(SessionSpan(span));
     }
+    response
 }
 
 /// Takes from a request what is between the client and the registry. A backend has its own credential, and must never
@@ -63,7 +68,12 @@ pub(crate) fn pinned<P: Send + 'static>(response: Response<Body>, pin: P) -> Res
     })
 }
 
-async fn route(shared: &Arc<Shared>, request: Request<Bytes>) -> Result<Response<Body>, Refusal> {
+/// Fills `of` with the span of the session that the exchange belongs to, as soon as there is one.
+async fn route(
+    shared: &Arc<Shared>,
+    request: Request<Bytes>,
+    of: &mut Option<Span>,
+) -> Result<Response<Body>, Refusal> {
     let Some(caller) = request.extensions().get::<Caller>().cloned() else {
         tracing::error!("a request has no caller: whoever embeds the registry has to authenticate it");
         return Err(Refusal::NoCaller);
@@ -76,12 +86,12 @@ async fn route(shared: &Arc<Shared>, request: Request<Bytes>) -> Result<Response
     }
     let unknown = Refusal::Unknown(shared.config.unknown_status);
     match session_id(&request).map_err(|AmbiguousId| unknown)? {
-        None if request.method() == Method::POST => without_session(shared, caller, request).await,
+        None if request.method() == Method::POST => without_session(shared, caller, request, of).await,
         None => Err(Refusal::NoSessionId),
         Some(value) => {
             let session = find(shared, &caller, value)?;
-            let span = session.span.clone();
-            within(shared, &session, caller, request).instrument(span).await
+            let span = of.insert(session.span.clone()).clone();
+            within(shared, &session, &caller, request).instrument(span).await
         }
     }
 }
@@ -91,6 +101,7 @@ async fn without_session(
     shared: &Arc<Shared>,
     caller: Caller,
     request: Request<Bytes>,
+    of: &mut Option<Span>,
 ) -> Result<Response<Body>, Refusal> {
     match Message::parse(request.body()) {
         Message::Request {
@@ -111,16 +122,16 @@ async fn without_session(
         Message::Malformed { .. } => return Err(Refusal::Malformed),
         Message::NotJson => return Err(Refusal::NotJson),
     }
-    open::open(shared, caller, request).await
+    open::open(shared, &caller, request, of).await
 }
 
 async fn within(
     shared: &Arc<Shared>,
     session: &Arc<Session>,
-    caller: Caller,
+    caller: &Caller,
     request: Request<Bytes>,
 ) -> Result<Response<Body>, Refusal> {
-    session.credentials.get_or_init(|| caller.credentials);
+    session.meet(caller);
     if request.method() == Method::DELETE {
         shared.end(session, Ending::Deleted, Shut::Whatever);
         let mut response = Response::new(whole(Bytes::new()));

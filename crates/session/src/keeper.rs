@@ -11,7 +11,7 @@ use tracing::Instrument;
 
 use crate::{
     ending::Shut,
-    ports::{Backend, Ending, Event, Snapshot, SpawnError, SpawnOrder},
+    ports::{Backend, Ending, Event, Failure, Purpose, Sleep, Snapshot, SpawnError, SpawnOrder},
     registry::Shared,
     seat::{Expiry, Seat, Session},
 };
@@ -44,7 +44,9 @@ pub(crate) async fn start(
     shared: &Shared,
     session: &Session,
     snapshot: Option<Snapshot>,
+    purpose: Purpose,
 ) -> Result<Arc<dyn Backend>, StartError> {
+    let begun = Instant::now();
     let Some(caller) = session.caller() else {
         return Err(StartError::Ended);
     };
@@ -62,10 +64,9 @@ pub(crate) async fn start(
         Ok(spawned) => spawned.map_err(StartError::Spawn),
         Err(_elapsed) => Err(StartError::TimedOut),
     };
-    let event = if outcome.is_ok() {
-        Event::Spawned
-    } else {
-        Event::SpawnFailed
+    let event = match &outcome {
+        Ok(_) => Event::Spawned(purpose, Instant::now().saturating_duration_since(begun)),
+        Err(error) => Event::SpawnFailed(purpose, error.failure()),
     };
     shared.watcher.on(event);
     outcome
@@ -137,6 +138,7 @@ pub(crate) fn lost(shared: &Shared, session: &Arc<Session>, seat: &Arc<Seat>) {
             session.put_seat(&mut inner, None);
             drop(inner);
             shared.watcher.on(Event::BackendDied);
+            shared.watcher.on(Event::Slept(Sleep::BackendDied));
             tracing::info!(session = %session.tag, "the backend is gone, the session sleeps");
             shared.mark_dirty(session);
             shared.plan_sleep(session);
@@ -168,6 +170,18 @@ async fn keep(shared: &Arc<Shared>, session: &Arc<Session>, seat: &Arc<Seat>) {
     }
     seat.backend.stop().await;
     tracing::debug!(session = %session.tag, "backend gone");
+}
+
+impl StartError {
+    /// What it is counted as.
+    fn failure(&self) -> Failure {
+        match self {
+            Self::Spawn(SpawnError::Credentials(_)) => Failure::Credentials,
+            Self::Spawn(SpawnError::Unavailable(_)) => Failure::Unavailable,
+            Self::Spawn(SpawnError::Failed(_)) | Self::Ended => Failure::Failed,
+            Self::TimedOut => Failure::TimedOut,
+        }
+    }
 }
 
 impl Shared {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::{Instant, timeout_at};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::{
     caps::{Full, Hold, Slot},
@@ -18,7 +18,7 @@ use crate::{
     id::SessionId,
     keeper::{self, Place, StartError},
     life::Life,
-    ports::{BackendGone, Body, Caller, Ending, Event, SpawnError, UserId},
+    ports::{BackendGone, Body, Caller, Cap, Ending, Event, Purpose, SpawnError, UserId},
     refusal::{Holder, Refusal, whole},
     registry::Shared,
     seat::{Pin, Seat, Session},
@@ -38,15 +38,16 @@ struct Opening<'a> {
     session: Arc<Session>,
 }
 
-/// Opens a session with the client's `initialize`.
+/// Opens a session with the client's `initialize`, and fills `of` with its span.
 ///
 /// # Errors
 ///
 /// What the client is told instead. Nothing is left of the session then.
 pub(crate) async fn open(
     shared: &Arc<Shared>,
-    caller: Caller,
+    caller: &Caller,
     request: Request<Bytes>,
+    of: &mut Option<Span>,
 ) -> Result<Response<Body>, Refusal> {
     let begun = Instant::now();
     let slot = take_slot(shared, &caller.user)?;
@@ -54,15 +55,15 @@ pub(crate) async fn open(
         tracing::error!(%error, "no session can be opened");
         Refusal::Internal
     })?;
-    let session = Arc::new(Session::new(id.key(), caller.grant, caller.user, Life::Opening, begun));
-    let known = session.credentials.set(caller.credentials);
-    debug_assert!(known.is_ok(), "a fresh session has no credentials");
+    let (grant, user) = (caller.grant.clone(), caller.user.clone());
+    let session = Arc::new(Session::new(id.key(), grant, user, Life::Opening, begun));
+    session.meet(caller);
+    let span = of.insert(session.span.clone()).clone();
     session.inner().hold = Some(Hold::new(slot, session.gone.clone().drop_guard()));
     shared
         .table
         .insert(Arc::clone(&session))
         .map_err(|_closed| Refusal::Stopping)?;
-    let span = session.span.clone();
     let opening = Opening { shared, session };
     let handshake = opening.shake_hands(shared, request, begun);
     match handshake.instrument(span).await? {
@@ -136,6 +137,10 @@ fn take_slot(shared: &Shared, user: &UserId) -> Result<Slot, Refusal> {
             Err(full) => break full,
         }
     };
+    shared.watcher.on(Event::Refused(match full {
+        Full::User => Cap::User,
+        Full::Total => Cap::Total,
+    }));
     Err(match full {
         Full::User => {
             let now = Instant::now();
@@ -202,7 +207,7 @@ impl Opening<'_> {
         begun: Instant,
     ) -> Result<(Judged, Arc<Seat>), Refusal> {
         let session = &self.session;
-        let started = keeper::start(shared, session, None).await;
+        let started = keeper::start(shared, session, None, Purpose::Opening).await;
         let backend = started.map_err(|error| self.refusal(&error))?;
         let seat = keeper::sit_down(shared, session, backend, Place::Empty);
         let seat = seat.ok_or_else(|| self.refusal(&StartError::Ended))?;
@@ -225,6 +230,7 @@ impl Opening<'_> {
     }
 
     fn refusal(&self, error: &StartError) -> Refusal {
+        let _within = self.session.span.enter();
         let tag = &self.session.tag;
         let reason = describe(error);
         match error {

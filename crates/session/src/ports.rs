@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     records::{Change, Record, RecordKey, Records, RecordsError, Seal},
-    watcher::{Clock, Ending, Event, NoWatcher, SystemClock, Watcher},
+    watcher::{Cap, Clock, Ending, Event, Failure, NoWatcher, Purpose, Sleep, SystemClock, Watcher},
 };
 
 /// An owned future that can move between threads.
@@ -70,6 +70,11 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 /// `initialize` is told from a server that refused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackendGone;
+
+/// The span of the session that an exchange belongs to, in the extensions of the response: whoever logs the exchange can
+/// do so under the session's fields.
+#[derive(Clone, Debug)]
+pub struct SessionSpan(pub tracing::Span);
 
 /// Makes backends: the extension point of the registry (a process, a container, a remote server).
 pub trait Spawner: fmt::Debug + Send + Sync + 'static {
@@ -155,6 +160,8 @@ pub struct Caller {
     pub grant: GrantId,
     /// The user, for caps and for ending all sessions of a user.
     pub user: UserId,
+    /// The client of the grant, for the log.
+    pub client: ClientId,
     /// The user's upstream credential.
     pub credentials: Arc<dyn Credentials>,
 }
@@ -162,6 +169,10 @@ pub struct Caller {
 /// Names a grant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GrantId(pub Arc<str>);
+
+/// Names a client, as whoever registered it knows it: not by the name that it gives itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClientId(pub Arc<str>);
 
 /// Names a user.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

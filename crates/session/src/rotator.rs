@@ -21,7 +21,7 @@ use tracing::Instrument;
 use crate::{
     ending::Shut,
     keeper::{self, Place, StartError},
-    ports::{CredentialError, Ending, Event, SpawnError, UserId},
+    ports::{CredentialError, Ending, Event, Purpose, Sleep, SpawnError, UserId},
     registry::Shared,
     seat::{Seat, Session},
     wake::describe,
@@ -119,7 +119,7 @@ async fn replace(shared: &Arc<Shared>, session: &Arc<Session>, seat: &Arc<Seat>)
     let turn = Turn(session);
     for _ in 0..ATTEMPTS {
         let Some(snapshot) = seat.backend.snapshot() else { break };
-        match keeper::start(shared, session, Some(snapshot.clone())).await {
+        match keeper::start(shared, session, Some(snapshot.clone()), Purpose::Rotation).await {
             Ok(backend) if seat.backend.snapshot().as_ref() == Some(&snapshot) => {
                 if keeper::sit_down(shared, session, backend, Place::Of(seat)).is_some() {
                     tracing::info!(session = %session.tag, "session moved to a fresh backend");
@@ -180,7 +180,9 @@ pub(crate) fn expire(shared: &Shared, session: &Arc<Session>, seat: &Arc<Seat>) 
         inner.snapshot = snapshot;
         session.put_seat(&mut inner, None);
     }
-    tracing::warn!(session = %session.tag, "the credential has run out, the session sleeps");
+    shared.watcher.on(Event::Slept(Sleep::Expired));
+    let told = || tracing::warn!(session = %session.tag, "the credential has run out, the session sleeps");
+    session.span.in_scope(told);
     shared.mark_dirty(session);
     shared.plan_sleep(session);
 }

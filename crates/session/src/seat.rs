@@ -21,7 +21,7 @@ use crate::{
     caps::Hold,
     id::Key,
     life::Life,
-    ports::{Backend, Caller, Credentials, GrantId, Snapshot, UserId},
+    ports::{Backend, Caller, ClientId, Credentials, GrantId, Snapshot, UserId},
     streak::Streak,
     wake::Flight,
 };
@@ -36,7 +36,10 @@ pub(crate) struct Session {
     pub(crate) user: UserId,
     /// Known once a request has come since the registry started.
     pub(crate) credentials: OnceLock<Arc<dyn Credentials>>,
+    /// Set before the credentials are.
+    client: OnceLock<ClientId>,
     pub(crate) opened: Instant,
+    /// Whatever is logged of the session is logged in it. The client is among its fields once it is known.
     pub(crate) span: Span,
     /// Cancelled when the session ends; its keepers then stop their backends.
     pub(crate) ended: CancellationToken,
@@ -117,13 +120,23 @@ pub(crate) struct Entered(pub(crate) Arc<Seat>);
 impl Session {
     pub(crate) fn new(key: Key, grant: GrantId, user: UserId, life: Life, now: Instant) -> Self {
         let tag = key.tag();
-        let span = tracing::info_span!("session", session = %tag, user = %user.0, grant = %grant.0);
+        // A root, of the highest level: a warning has the fields too where the filter lets nothing else through, and no
+        // session's lines those of another one that happened to cause them.
+        let span = tracing::error_span!(
+            parent: None,
+            "session",
+            session = %tag,
+            user = %user.0,
+            grant = %grant.0,
+            client = tracing::field::Empty,
+        );
         Self {
             key,
             tag,
             grant,
             user,
             credentials: OnceLock::new(),
+            client: OnceLock::new(),
             opened: now,
             span,
             ended: CancellationToken::new(),
@@ -171,12 +184,22 @@ impl Session {
         }
     }
 
+    /// Learns from a request who speaks on the session. What was learnt before stays.
+    pub(crate) fn meet(&self, caller: &Caller) {
+        self.client.get_or_init(|| {
+            self.span.record("client", &*caller.client.0);
+            caller.client.clone()
+        });
+        self.credentials.get_or_init(|| Arc::clone(&caller.credentials));
+    }
+
     /// Who the session belongs to, if a request has said so since the registry started.
     pub(crate) fn caller(&self) -> Option<Caller> {
         Some(Caller {
             grant: self.grant.clone(),
             user: self.user.clone(),
             credentials: Arc::clone(self.credentials.get()?),
+            client: self.client.get()?.clone(),
         })
     }
 

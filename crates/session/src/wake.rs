@@ -11,7 +11,7 @@ use tracing::Instrument;
 use crate::{
     ending::Shut,
     keeper::{self, Place, StartError},
-    ports::{Ending, Event, Snapshot, SpawnError},
+    ports::{Ending, Event, Purpose, Snapshot, SpawnError},
     refusal::Refusal,
     registry::Shared,
     rotator,
@@ -61,7 +61,9 @@ pub(crate) async fn enter(shared: &Arc<Shared>, session: &Arc<Session>) -> Resul
             }
             if let Some(entered) = seat.enter() {
                 if let Some(since) = waited {
-                    tracing::debug!(session = %session.tag, waited = ?Instant::now().saturating_duration_since(since), "a request has waited for its backend");
+                    let waited = Instant::now().saturating_duration_since(since);
+                    shared.watcher.on(Event::Waited(waited));
+                    tracing::debug!(session = %session.tag, ?waited, "a request has waited for its backend");
                 }
                 return Ok(entered);
             }
@@ -78,7 +80,11 @@ pub(crate) async fn enter(shared: &Arc<Shared>, session: &Arc<Session>) -> Resul
         };
         match outcome {
             Flight::Over(Ok(())) => {}
-            Flight::Over(Err(why)) => return Err(refusal(shared, why)),
+            Flight::Over(Err(why)) => {
+                let waited = Instant::now().saturating_duration_since(since);
+                shared.watcher.on(Event::Waited(waited));
+                return Err(refusal(shared, why));
+            }
             Flight::Under => return Err(Refusal::Internal),
         }
     }
@@ -145,7 +151,7 @@ async fn revive(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<(), Unre
         shared.end(session, Ending::Unrevivable, Shut::Whatever);
         return Err(Unrevived::Ended);
     };
-    match keeper::start(shared, session, Some(snapshot)).await {
+    match keeper::start(shared, session, Some(snapshot), Purpose::Revival).await {
         Ok(backend) => {
             // Only a revival gives a sleeping session a backend; the seat is taken only if it has ended.
             match keeper::sit_down(shared, session, backend, Place::Empty) {

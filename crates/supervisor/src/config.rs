@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
-use crate::error::StartError;
-use crate::isolation::{Isolation, Limits};
+use crate::error::{ConfigFault, ConfigFaults};
+use crate::isolation::{Isolation, Limits, Plan, Report};
 
 /// The variables that children inherit unless the configuration says otherwise.
 ///
@@ -101,24 +102,60 @@ impl Config {
         found.map(|(_, value)| value.as_os_str())
     }
 
-    pub(crate) fn check(&self) -> Result<(), StartError> {
-        if self.stderr_line_limit < 80 {
-            return Err(StartError::Config("stderr_line_limit must be at least 80 bytes"));
-        }
-        if self.stderr_lines_per_second == 0 {
-            return Err(StartError::Config("stderr_lines_per_second must be at least 1"));
-        }
+    /// Whether it makes sense, without a look at the machine: for that there is [`Config::try_isolation`].
+    ///
+    /// # Errors
+    ///
+    /// All faults at once.
+    pub fn check(&self) -> Result<(), ConfigFaults> {
+        let mut faults = Vec::new();
+        let mut refuse = |bad: bool, field, reason| {
+            if bad {
+                faults.push(ConfigFault { field, reason });
+            }
+        };
+        refuse(
+            self.stderr_line_limit < 80,
+            "stderr_line_limit",
+            "must be at least 80 bytes",
+        );
+        refuse(
+            self.stderr_lines_per_second == 0,
+            "stderr_lines_per_second",
+            "must be at least 1",
+        );
         // They become names of files.
         let proper =
             |name: &String| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if !self.delivery.keys().all(proper) {
-            return Err(StartError::Config(
-                "delivery names variables by letters, digits and underscores",
-            ));
+        refuse(
+            !self.delivery.keys().all(proper),
+            "delivery",
+            "must name variables by letters, digits and underscores",
+        );
+        let by_file = self.delivery.values().any(|delivery| *delivery == Delivery::File);
+        refuse(
+            by_file && !self.isolation.own_directory,
+            "delivery",
+            "needs a directory for each child where it is by file",
+        );
+        self.limits.check(&mut refuse);
+        self.isolation.check(&mut refuse);
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigFaults(faults))
         }
-        self.limits.check().map_err(StartError::Config)?;
-        self.isolation.check().map_err(StartError::Config)?;
-        Ok(())
+    }
+
+    /// Tries what of the isolation is to be had on this machine, as [`Supervisor::new`](crate::Supervisor::new) does, and
+    /// leaves nothing behind. The configuration has to make sense.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses a thread or to be asked.
+    pub fn try_isolation(&self) -> io::Result<Report> {
+        let plan = Plan::new(&self.isolation, &self.limits, self.temporary())?;
+        Ok(plan.report().clone())
     }
 }
 
@@ -165,17 +202,26 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        let bad: [fn(&mut Config); 4] = [
-            |config| config.stderr_line_limit = 0,
-            |config| config.stderr_lines_per_second = 0,
-            |config| config.limits.open_files = Some(0),
-            |config| config.delivery = [("../TOKEN".to_owned(), Delivery::File)].into(),
+        type Change = fn(&mut Config);
+        let bad: [(Change, &str); 5] = [
+            (|config| config.stderr_line_limit = 0, "stderr_line_limit"),
+            (|config| config.stderr_lines_per_second = 0, "stderr_lines_per_second"),
+            (|config| config.limits.open_files = Some(0), "limits.open_files"),
+            (|config| config.isolation.users = Some(0..=10), "isolation.users"),
+            (
+                |config| config.delivery = [("../TOKEN".to_owned(), Delivery::File)].into(),
+                "delivery",
+            ),
         ];
-        for change in bad {
+        let mut all = Config::new([]);
+        assert_eq!(all.check(), Ok(()));
+        for (change, field) in bad {
             let mut config = Config::new([]);
-            assert!(config.check().is_ok());
             change(&mut config);
-            assert!(matches!(config.check(), Err(StartError::Config(_))), "{config:?}");
+            change(&mut all);
+            let faults = config.check().unwrap_err().0;
+            assert_eq!(faults.iter().map(|fault| fault.field).collect::<Vec<_>>(), [field]);
         }
+        assert_eq!(all.check().unwrap_err().0.len(), bad.len(), "all at once");
     }
 }

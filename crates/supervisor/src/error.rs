@@ -4,6 +4,7 @@
 //! standard error is in some, without the secrets of the order: for the operator's log, not for clients.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::raw::Failure;
 pub enum StartError {
     /// The configuration makes no sense.
     #[error("supervisor configuration: {0}")]
-    Config(&'static str),
+    Config(#[from] ConfigFaults),
     /// Layers of the isolation are missing, and the configuration requires them.
     #[error("children cannot be isolated as required: {}", list(.0))]
     Isolation(Vec<Missing>),
@@ -29,6 +30,19 @@ pub enum StartError {
     /// The thread that forks could not be started.
     #[error("the thread that starts children could not be started")]
     Thread(#[source] io::Error),
+}
+
+/// What makes no sense in a [`Config`](crate::Config); never empty.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigFaults(pub Vec<ConfigFault>);
+
+/// One thing that makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigFault {
+    /// The field, as in `isolation.users`.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub reason: &'static str,
 }
 
 /// Why a child could not be started.
@@ -75,6 +89,16 @@ pub enum SpawnError {
     /// The supervisor is stopping and starts nothing any more.
     #[error("the supervisor is stopping")]
     Stopping,
+}
+
+impl fmt::Display for ConfigFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, ConfigFault { field, reason }) in self.0.iter().enumerate() {
+            let between = if position == 0 { "" } else { "; " };
+            write!(f, "{between}{field} {reason}")?;
+        }
+        Ok(())
+    }
 }
 
 impl SpawnError {

@@ -108,39 +108,52 @@ impl Default for Limits {
 }
 
 impl Isolation {
-    pub(crate) fn check(&self) -> Result<(), &'static str> {
-        if self.landlock && !self.no_new_privileges {
-            return Err("isolation.landlock needs isolation.no_new_privileges");
+    /// Calls `refuse` for each field: whether it is bad, which it is, and why it would be.
+    pub(crate) fn check(&self, mut refuse: impl FnMut(bool, &'static str, &'static str)) {
+        refuse(
+            self.landlock && !self.no_new_privileges,
+            "isolation.landlock",
+            "needs isolation.no_new_privileges",
+        );
+        let users = self.users.as_ref();
+        refuse(
+            users.is_some_and(|users| users.is_empty() || *users.start() == 0 || *users.end() == u32::MAX),
+            "isolation.users",
+            "must be a range of user numbers above 0",
+        );
+        for (field, paths) in [
+            ("isolation.readable", &self.readable),
+            ("isolation.writable", &self.writable),
+        ] {
+            refuse(
+                paths.iter().any(|path| !path.is_absolute()),
+                field,
+                "must hold whole paths",
+            );
         }
-        if let Some(users) = &self.users
-            && (users.is_empty() || *users.start() == 0 || *users.end() == u32::MAX)
-        {
-            return Err("isolation.users must be a range of user numbers above 0");
-        }
-        if self
-            .readable
-            .iter()
-            .chain(&self.writable)
-            .any(|path| !path.is_absolute())
-        {
-            return Err("isolation.readable and isolation.writable take whole paths");
-        }
-        Ok(())
     }
 }
 
 impl Limits {
-    pub(crate) fn check(&self) -> Result<(), &'static str> {
-        if self.open_files.is_some_and(|files| files < 16) {
-            return Err("limits.open_files must be at least 16");
+    /// As [`Isolation::check`].
+    pub(crate) fn check(&self, mut refuse: impl FnMut(bool, &'static str, &'static str)) {
+        refuse(
+            self.open_files.is_some_and(|files| files < 16),
+            "limits.open_files",
+            "must be at least 16",
+        );
+        refuse(
+            self.cpu_time.is_some_and(|time| time < Duration::from_secs(1)),
+            "limits.cpu_time",
+            "must be at least a second",
+        );
+        for (field, limit) in [
+            ("limits.address_space", self.address_space),
+            ("limits.processes", self.processes),
+            ("limits.memory", self.memory),
+        ] {
+            refuse(limit == Some(0), field, "must not be 0: no child would live");
         }
-        if self.cpu_time.is_some_and(|time| time < Duration::from_secs(1)) {
-            return Err("limits.cpu_time must be at least a second");
-        }
-        if [self.address_space, self.processes, self.memory].contains(&Some(0)) {
-            return Err("a limit of 0 lets no child live");
-        }
-        Ok(())
     }
 }
 
@@ -150,8 +163,8 @@ mod tests {
 
     #[test]
     fn the_defaults_are_valid() {
-        assert_eq!(Isolation::default().check(), Ok(()));
-        assert_eq!(Limits::default().check(), Ok(()));
+        Isolation::default().check(|bad, field, _| assert!(!bad, "{field}"));
+        Limits::default().check(|bad, field, _| assert!(!bad, "{field}"));
     }
 
     #[test]
@@ -167,7 +180,9 @@ mod tests {
         for change in bad {
             let mut isolation = Isolation::default();
             change(&mut isolation);
-            assert!(isolation.check().is_err(), "{isolation:?}");
+            let mut refused = 0;
+            isolation.check(|bad, _, _| refused += usize::from(bad));
+            assert_eq!(refused, 1, "{isolation:?}");
         }
         let bad: [fn(&mut Limits); 3] = [
             |limits| limits.open_files = Some(3),
@@ -177,7 +192,9 @@ mod tests {
         for change in bad {
             let mut limits = Limits::default();
             change(&mut limits);
-            assert!(limits.check().is_err(), "{limits:?}");
+            let mut refused = 0;
+            limits.check(|bad, _, _| refused += usize::from(bad));
+            assert_eq!(refused, 1, "{limits:?}");
         }
     }
 }

@@ -46,7 +46,7 @@ mod watch;
 
 pub use child::{Child, Exit};
 pub use config::{Config, DEFAULT_INHERITED, Delivery};
-pub use error::{NotReady, SpawnError, StartError};
+pub use error::{ConfigFault, ConfigFaults, NotReady, SpawnError, StartError};
 pub use io::ChildIo;
 pub use isolation::{DEFAULT_READABLE, Isolation, Layer, Limits, Missing, Report};
 pub use order::Order;

@@ -7,10 +7,11 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::child::{Child, Life};
 use crate::config::{Config, Delivery};
-use crate::error::{SpawnError, StartError};
+use crate::error::{ConfigFault, ConfigFaults, SpawnError, StartError};
 use crate::forker::Forker;
 use crate::isolation::{Plan, Report};
 use crate::launch::Launcher;
@@ -51,7 +52,9 @@ impl Supervisor {
             return Err(StartError::Isolation(report.missing.clone()));
         }
         if config.delivery.values().any(|delivery| *delivery == Delivery::File) && !plan.has_directories() {
-            return Err(StartError::Config("delivery by file needs a directory for each child"));
+            let reason = "needs a directory for each child where it is by file";
+            let field = "delivery";
+            return Err(ConfigFaults(vec![ConfigFault { field, reason }]).into());
         }
         orphans::adopt().map_err(StartError::Probe)?;
         let launcher = Arc::new(Launcher {
@@ -78,7 +81,8 @@ impl Supervisor {
         self.launcher.plan.report()
     }
 
-    /// Starts a child. It is watched by a task on the current runtime, whose end also ends the child.
+    /// Starts a child. It is watched by a task on the current runtime, whose end also ends the child. What is logged of it,
+    /// its standard error included, is logged in the current span.
     ///
     /// Cancel safe: if the future is dropped, the child is not started or it is stopped.
     ///
@@ -117,7 +121,7 @@ impl Supervisor {
         if self.stop.is_cancelled() {
             return Err(SpawnError::Stopping);
         }
-        self.watches.spawn(watch.run(order, answer));
+        self.watches.spawn(watch.run(order, answer).in_current_span());
         drop(counted);
         match timeout_at(too_late, child).await {
             Ok(answer) => answer.unwrap_or(Err(SpawnError::Stopping)),

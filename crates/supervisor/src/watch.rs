@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::child::{Child, Exit, Life};
 use crate::error::SpawnError;
@@ -121,7 +122,8 @@ impl Watch {
         let ((exit, room), ()) = tokio::join!(life, pump);
         if let Some(room) = room.filter(|room| !room.is_left_empty()) {
             // Removing what a child left may take any time.
-            let _ = spawn_blocking(move || drop(room)).await;
+            let span = Span::current();
+            let _ = spawn_blocking(move || span.in_scope(|| drop(room))).await;
         }
         tracing::debug!(
             tag = &*self.tag,

@@ -83,6 +83,11 @@ impl Harness {
     }
 
     pub(crate) async fn with(config: Config) -> Self {
+        Self::changed(config, |broker| broker).await
+    }
+
+    /// With a broker that was changed before it serves.
+    pub(crate) async fn changed(config: Config, change: impl FnOnce(Broker) -> Broker) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address");
         let journal = Arc::new(Journal::default());
@@ -95,7 +100,7 @@ impl Harness {
         let store = Arc::new(Switch(watch::Sender::new(true)));
         let authority = Arc::new(OneBearer(Arc::clone(&journal)));
         let probes: Vec<Arc<dyn Probe>> = vec![Arc::clone(&store) as _];
-        let broker = Broker::new(config, authority, Arc::clone(&mcp) as _, probes);
+        let broker = change(Broker::new(config, authority, Arc::clone(&mcp) as _, probes));
         let shutdown = CancellationToken::new();
         let mut server = JoinSet::new();
         let asked = shutdown.clone();

@@ -4,4 +4,5 @@ mod drain;
 mod harness;
 mod limits;
 mod mcp;
+mod metrics;
 mod pages;

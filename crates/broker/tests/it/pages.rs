@@ -73,6 +73,7 @@ async fn the_host_is_checked_everywhere_but_for_health() {
         ("/nowhere", 403),
         ("/healthz", 200),
         ("/readyz", 200),
+        ("/metrics", 404),
     ] {
         let mut request = get(path);
         request

@@ -16,26 +16,74 @@ pub trait Watcher: fmt::Debug + Send + Sync + 'static {
 pub enum Event {
     /// A session was opened.
     Opened,
-    /// A backend was started, for whatever purpose.
-    Spawned,
+    /// A backend was started, in so long.
+    Spawned(Purpose, Duration),
     /// A backend did not start.
-    SpawnFailed,
+    SpawnFailed(Purpose, Failure),
     /// A backend was gone by itself.
     BackendDied,
-    /// A session was put to sleep: its backend was idle.
-    Slept,
+    /// A session was put to sleep.
+    Slept(Sleep),
     /// A dormant session has a backend again; so long after the first request that waited for it.
     Revived(Duration),
     /// A dormant session did not get a backend.
     RevivalFailed,
+    /// A request has waited so long for a backend of its dormant session, whether there was one in the end or not.
+    Waited(Duration),
     /// A request was put off because backends of its session keep ending.
     PutOff,
     /// A session has moved to a fresh backend.
     Rotated,
     /// A session did not move and keeps its backend for now.
     RotationFailed,
+    /// A session was not opened because a cap is reached.
+    Refused(Cap),
     /// A session has ended.
     Ended(Ending),
+}
+
+/// What a backend is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A new session.
+    Opening,
+    /// A session that sleeps.
+    Revival,
+    /// A session whose backend is to be replaced.
+    Rotation,
+}
+
+/// Why a backend did not start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The user has to sign in again ([`SpawnError::Credentials`](super::SpawnError::Credentials)).
+    Credentials,
+    /// None can be made now ([`SpawnError::Unavailable`](super::SpawnError::Unavailable)).
+    Unavailable,
+    /// It did not become ready ([`SpawnError::Failed`](super::SpawnError::Failed)).
+    Failed,
+    /// It took too long.
+    TimedOut,
+}
+
+/// Why a session is put to sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sleep {
+    /// Nothing happened on it for long enough.
+    Idle,
+    /// Its backend was gone by itself.
+    BackendDied,
+    /// Its backend's credential ran out and could not be renewed in time.
+    Expired,
+}
+
+/// Which cap is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cap {
+    /// The one of a user.
+    User,
+    /// The one of the registry.
+    Total,
 }
 
 /// Why a session ends.

@@ -18,8 +18,8 @@ use secrecy::SecretString;
 use session::{
     Config, Registry,
     ports::{
-        Backend, BackendGone, Body, BoxError, BoxFuture, Caller, Credential, CredentialError, Credentials, GrantId,
-        Snapshot, SpawnError, SpawnOrder, Spawner, UserId,
+        Backend, BackendGone, Body, BoxError, BoxFuture, Caller, ClientId, Credential, CredentialError, Credentials,
+        GrantId, Snapshot, SpawnError, SpawnOrder, Spawner, UserId,
     },
 };
 use tokio::sync::{oneshot, watch};
@@ -366,6 +366,7 @@ pub(crate) fn caller(name: &str) -> Caller {
     Caller {
         grant: grant(name),
         user: UserId(user.into()),
+        client: ClientId("a-client".into()),
         credentials: Arc::new(NeverExpires),
     }
 }

@@ -12,4 +12,5 @@ mod revival;
 mod rotation;
 mod routing;
 mod sqlite;
+mod watched;
 mod world;

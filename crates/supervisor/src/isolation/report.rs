@@ -44,6 +44,21 @@ pub struct Report {
     pub missing: Vec<Missing>,
 }
 
+impl Layer {
+    /// The field of [`Config`](crate::Config) that asks for it.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::NoNewPrivileges => "isolation.no_new_privileges",
+            Self::Capabilities => "isolation.drop_capabilities",
+            Self::Files | Self::Scopes => "isolation.landlock",
+            Self::Directory => "isolation.directory",
+            Self::User => "isolation.users",
+            Self::Cgroup => "isolation.cgroup",
+            Self::Memory => "limits.memory",
+        }
+    }
+}
+
 impl Report {
     pub(super) fn has(&self, layer: Layer) -> bool {
         self.active.contains(&layer)

@@ -1,0 +1,115 @@
+//! The list of all metrics in Markdown, read from what `/metrics` itself says of them.
+
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
+
+use broker::ports::Answered;
+use http::StatusCode;
+
+use super::counts::{Counts, PREFIX};
+
+/// The whole of `docs/metrics.md`.
+///
+/// # Panics
+///
+/// Never: a string takes any text.
+#[must_use]
+pub fn markdown() -> String {
+    let counts = Counts::default();
+    // The only ones that are not there from the start: one of them shows their labels.
+    counts.answered(Answered {
+        route: "mcp",
+        status: StatusCode::OK,
+        took: Duration::ZERO,
+    });
+    let text = counts.text().expect("a string takes any text");
+    let mut page = String::from(HEAD);
+    for metric in read(&text) {
+        let labels: Vec<String> = metric.labels.iter().map(|(name, values)| label(name, values)).collect();
+        let labels = labels.join("; ");
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {labels} | {} |",
+            metric.name, metric.kind, metric.help
+        );
+    }
+    page
+}
+
+const HEAD: &str = "\
+# Metrics
+
+<!-- Printed from bin/src/adapters/metrics/counts.rs by `cargo xtask docs`; a test compares the two. -->
+
+With `metrics.enabled` the broker serves `/metrics` in the text format of [OpenMetrics](https://prometheus.io/docs/specs/om/open_metrics_spec/) 1.0,
+which Prometheus reads. With `metrics.token` only who brings it as a bearer is answered:
+
+```yaml
+scrape_configs:
+  - job_name: forgejo-mcp-broker
+    authorization: { credentials_file: /etc/prometheus/broker-token }
+    static_configs: [{ targets: [\"127.0.0.1:8080\"] }]
+```
+
+Without a token everyone who reaches the broker can read them: then let the proxy in front keep `/metrics` to itself. As with `/healthz`, the
+`Host` of the request is not looked at. No label holds a user, a session, a client, or anything else that a client chose.
+Counters begin at zero with the process. In histograms, `_count` and `_sum` are what is behind an average.
+
+| metric | kind | labels | meaning |
+|---|---|---|---|
+";
+
+#[derive(Default)]
+struct Metric<'a> {
+    name: String,
+    kind: &'a str,
+    help: &'a str,
+    labels: BTreeMap<&'a str, Vec<&'a str>>,
+}
+
+/// Takes the text format apart, as far as our own metrics use it: no value of a label holds a quote or a comma.
+fn read(text: &str) -> Vec<Metric<'_>> {
+    let mut metrics: Vec<Metric<'_>> = Vec::new();
+    for line in text.lines() {
+        if let Some(said) = line.strip_prefix("# HELP ") {
+            let (name, help) = said.split_once(' ').unwrap_or((said, ""));
+            metrics.push(Metric {
+                name: name.to_owned(),
+                help: help.trim_end_matches('.'),
+                ..Metric::default()
+            });
+            continue;
+        }
+        let Some(metric) = metrics.last_mut() else { continue };
+        if let Some(said) = line.strip_prefix("# TYPE ") {
+            metric.kind = said.rsplit(' ').next().unwrap_or_default();
+            match metric.kind {
+                "counter" => metric.name.push_str("_total"),
+                "info" => metric.name.push_str("_info"),
+                _ => {}
+            }
+        } else if line.starts_with(PREFIX) {
+            let labels = line.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+            let pairs = labels.into_iter().flat_map(|(labels, _)| labels.split(','));
+            for (name, value) in pairs.filter_map(|pair| pair.split_once('=')) {
+                let values = metric.labels.entry(name).or_default();
+                let value = value.trim_matches('"');
+                if name != "le" && !values.contains(&value) {
+                    values.push(value);
+                }
+            }
+            metric.labels.remove("le");
+        }
+    }
+    metrics
+}
+
+/// A label, with its values where they are a list and not an example.
+fn label(name: &str, values: &[&str]) -> String {
+    let mut values: Vec<&str> = values.to_vec();
+    values.sort_unstable();
+    match values.len() {
+        0 | 1 => format!("`{name}`"),
+        _ => format!("`{name}`: {}", values.join(", ")),
+    }
+}

@@ -1,0 +1,222 @@
+//! The broker as its operator sees it from outside: what it counts, and what its log says of each session.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, HeaderValue, Method, header};
+use serde_json::Value;
+use testkit::{Browser, Client, client::Answer};
+
+use crate::bed::{Bed, login_of, password};
+
+const TOKEN: &str = "a-token-of-whoever-watches";
+
+async fn metrics(bed: &Bed, token: Option<&str>) -> Answer {
+    let client = Client::new(format!("{}/metrics", bed.broker.url()).parse().unwrap());
+    let mut headers = HeaderMap::new();
+    if let Some(token) = token {
+        let value = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
+        headers.insert(header::AUTHORIZATION, value);
+    }
+    client.raw(Method::GET, headers, "").await.unwrap()
+}
+
+#[tokio::test]
+async fn metrics_are_off_unless_they_are_asked_for() {
+    let bed = Bed::new(&[]).await;
+    assert_eq!(metrics(&bed, None).await.status, 404);
+    assert_eq!(metrics(&bed, Some(TOKEN)).await.status, 404);
+}
+
+#[tokio::test]
+async fn metrics_tell_what_happened_to_sessions_and_nothing_of_whose_they_are() {
+    let bed = Bed::new(&[
+        ("metrics.enabled", "true"),
+        ("metrics.token", TOKEN),
+        ("session.max_sessions_per_user", "1"),
+        ("session.idle_timeout", "1s"),
+        ("session.reap_interval", "100ms"),
+        ("log.filter", "trace"),
+    ])
+    .await;
+    for wrong in [None, Some("another-token")] {
+        let answer = metrics(&bed, wrong).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("www-authenticate")),
+            (401, Some("Bearer"))
+        );
+    }
+
+    let alice = bed.in_session("alice").await;
+    let session = alice.session_id().unwrap();
+    // Asleep, and awake again.
+    bed.broker.children().unwrap()[0].gone().await.unwrap();
+    bed.broker.log().contains("the session sleeps").await;
+    assert_eq!(login_of(&alice).await, "alice");
+    // A child that dies.
+    bed.broker.children().unwrap()[0].kill().unwrap();
+    bed.broker.log().contains("the child ended by itself").await;
+    assert_eq!(login_of(&alice).await, "alice");
+    alice.delete().await.unwrap();
+
+    let answer = metrics(&bed, Some(TOKEN)).await;
+    assert_eq!(answer.status, 200);
+    let kind = answer.header("content-type").unwrap();
+    assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let text = answer.text();
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    for line in [
+        "sessions{state=\"live\"} 0",
+        "sessions_opened_total 1",
+        "sessions_slept_total{reason=\"child_died\"} 1",
+        "children_died_total 1",
+        "sessions_ended_total{reason=\"deleted\"} 1",
+        "spawns_total{purpose=\"opening\",outcome=\"started\"} 1",
+        "spawn_duration_seconds_count{purpose=\"opening\"} 1",
+        "http_exchanges_total{route=\"metrics\",status=\"401\"} 2",
+        "http_exchanges_total{route=\"mcp\",status=\"204\"} 1",
+    ] {
+        let line = format!("forgejo_mcp_broker_{line}");
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    // On a slow machine the session may have slept once more.
+    for series in [
+        "sessions_slept_total{reason=\"idle\"}",
+        "spawns_total{purpose=\"revival\",outcome=\"started\"}",
+        "revivals_total{outcome=\"revived\"}",
+        "request_wait_seconds_count",
+    ] {
+        let series = format!("forgejo_mcp_broker_{series} ");
+        let count = text.lines().find_map(|line| line.strip_prefix(&series)).unwrap();
+        assert!(count.parse::<u32>().unwrap() > 0, "{series}{count}");
+    }
+    for private in [
+        "alice",
+        &session,
+        &alice.client_id().unwrap(),
+        &alice.access_token().unwrap(),
+    ] {
+        assert!(!text.contains(private), "{private} is in\n{text}");
+    }
+    assert!(!bed.broker.log().text().contains(TOKEN), "the token is in the log");
+}
+
+#[tokio::test]
+async fn every_metric_is_in_the_documents() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).unwrap();
+    let printed = forgejo_mcp_broker::adapters::metrics::reference::markdown();
+    assert!(page == printed, "docs/metrics.md is not what `cargo xtask docs` prints");
+    let bed = Bed::new(&[("metrics.enabled", "true")]).await;
+    // The first exchange is counted once it has been answered.
+    metrics(&bed, None).await;
+    let answer = metrics(&bed, None).await;
+    let text = answer.text();
+    let names: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    assert!(names.len() > 15, "{names:?}");
+    for name in names {
+        assert!(page.contains(&format!("| `{name}")), "{name} is not in docs/metrics.md");
+    }
+}
+
+/// What a line says of the session that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Owner {
+    user: String,
+    client: String,
+    grant: String,
+}
+
+#[tokio::test]
+async fn every_line_of_a_session_carries_its_user_and_client_and_never_its_id() {
+    let mut bed = Bed::new(&[("log.filter", "info,session=debug,supervisor=debug,bridge=debug")]).await;
+    let (alice, bob) = (bed.in_session("alice").await, bed.in_session("bob").await);
+    for (client, login) in [(&alice, "alice"), (&bob, "bob")] {
+        assert_eq!(login_of(client).await, login);
+    }
+    // Everyone moves: a new sign-in has made the tokens of before useless.
+    for login in ["alice", "bob"] {
+        let moved = bed.client();
+        moved
+            .sign_in(&mut Browser::new(), login, &password(login))
+            .await
+            .unwrap();
+    }
+    bed.broker.log().contains("session moved to a fresh backend").await;
+    for child in bed.broker.children().unwrap() {
+        child.kill().unwrap();
+        child.gone().await.unwrap();
+    }
+    for (client, login) in [(&alice, "alice"), (&bob, "bob")] {
+        assert_eq!(login_of(client).await, login);
+    }
+    // The records know no client: the first request after a restart says it.
+    bed.broker.terminate().await.unwrap();
+    bed.broker.start_again().await.unwrap();
+    for (client, login) in [(&alice, "alice"), (&bob, "bob")] {
+        assert_eq!(login_of(client).await, login);
+    }
+    let id = alice.session_id().unwrap();
+    alice.delete().await.unwrap();
+    bed.broker.terminate().await.unwrap();
+
+    let log = bed.broker.log().text();
+    let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let mut owners: BTreeMap<String, Owner> = BTreeMap::new();
+    let mut said: BTreeMap<String, usize> = BTreeMap::new();
+    for line in &lines {
+        let Some(span) = line["spans"].as_array().and_then(|spans| spans.first()) else {
+            continue;
+        };
+        let field = |name: &str| {
+            span[name]
+                .as_str()
+                .unwrap_or_else(|| panic!("no {name} in {line}"))
+                .to_owned()
+        };
+        let owner = Owner {
+            user: field("user"),
+            client: field("client"),
+            grant: field("grant"),
+        };
+        let known = owners.entry(field("session")).or_insert_with(|| owner.clone());
+        assert_eq!(*known, owner, "{line}");
+        let event = if line["target"] == "child" {
+            "child"
+        } else {
+            line["message"].as_str().unwrap()
+        };
+        *said.entry(event.to_owned()).or_default() += 1;
+    }
+    for event in [
+        "child",
+        "answered",
+        "child started",
+        "child ended",
+        "the child ended by itself",
+        "the backend is gone, the session sleeps",
+        "session moved to a fresh backend",
+        "session revived",
+        "session ended",
+        "backend gone",
+    ] {
+        assert!(said.contains_key(event), "no {event:?} in a session: {said:?}");
+    }
+
+    // Nothing of a session is anywhere else: neither what names it nor what only sessions do.
+    for line in &lines {
+        let of = line["spans"][0]["session"].as_str();
+        for name in ["session", "tag"] {
+            assert!(line[name].is_null() || line[name].as_str() == of, "{line}");
+        }
+        let of_child = line["target"] == "child" || line["path"] == "/mcp" && line["status"] == 200;
+        assert!(!of_child || of.is_some(), "{line}");
+    }
+    let clients: Vec<&str> = owners.values().map(|owner| owner.client.as_str()).collect();
+    assert_eq!(owners.len(), 2, "{owners:?}");
+    for client in [&alice, &bob] {
+        assert!(clients.contains(&client.client_id().unwrap().as_str()), "{owners:?}");
+    }
+    assert!(!log.contains(&id) && !log.contains(&bob.session_id().unwrap()));
+}
