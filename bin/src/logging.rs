@@ -13,7 +13,8 @@ pub fn start(log: &Log) {
     let lines = fmt().with_env_filter(filter).with_writer(io::stderr);
     let set = match log.format {
         LogFormat::Pretty => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        // The list of spans holds the innermost one too: once is enough.
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
     };
     if set.is_err() {
         tracing::debug!("the log was set up before");
