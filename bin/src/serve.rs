@@ -1,6 +1,7 @@
 //! Builds the parts, wires them, serves, and takes everything down in order.
 
 mod documents;
+mod expiry;
 mod key;
 mod listener;
 mod signals;
@@ -57,7 +58,7 @@ async fn serve(mut config: Config) -> Result<()> {
 
     let events = SessionEvents::default();
     let server = AuthorizationServer::new(
-        parts::oauth(&config),
+        expiry::exact_in_tests(parts::oauth(&config))?,
         Arc::new(store.clone()),
         sealer.clone(),
         Arc::new(forgejo),

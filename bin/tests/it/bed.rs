@@ -38,6 +38,17 @@ impl Bed {
         Self::start(port, options).await
     }
 
+    /// A bed whose broker has switches of tests in its environment.
+    pub(crate) async fn with_switches(switches: Vec<(String, String)>, settings: &[(&str, &str)]) -> Self {
+        let child = ChildCommand::fake_forgejo_mcp(&programs().fake_forgejo_mcp).with_test_tools();
+        let port = free_port();
+        let options = BrokerOptions {
+            environment: switches,
+            ..options(port, child, settings)
+        };
+        Self::start(port, options).await
+    }
+
     /// A bed whose broker is reached through a forwarder, which cuts the streams that this tool answers with.
     pub(crate) async fn behind_forwarder(child: ChildCommand, cut: &str) -> (Self, Forwarder) {
         let (port, front) = (free_port(), free_port());
@@ -86,6 +97,7 @@ fn options(port: u16, child: ChildCommand, settings: &[(&str, &str)]) -> BrokerO
         port,
         child,
         settings: settings.collect(),
+        environment: vec![],
         keep_socket: false,
     }
 }
