@@ -6,6 +6,7 @@ mod clients;
 mod conformance;
 mod described;
 mod features;
+mod released;
 mod sdk;
 mod staying;
 
