@@ -89,7 +89,7 @@ fn released() -> Result<()> {
         "--bins",
         "--locked",
         "--quiet",
-        "--message-format=json",
+        "--message-format=json-render-diagnostics",
     ]);
     let output = build
         .stderr(Stdio::inherit())

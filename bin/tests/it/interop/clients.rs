@@ -64,7 +64,7 @@ pub(super) struct Client {
 
 #[derive(Debug)]
 enum Inner {
-    Sdk(Held),
+    Sdk(Box<Held>),
     McpRemote(Box<McpRemote>),
     Inspector(Inspector),
 }
@@ -129,7 +129,7 @@ impl Client {
                 let document = known_by.describe(run.redirect_uri());
                 let key = matches!(known_by, KnownBy::Key(_)).then(|| key().to_string());
                 let run = run.described(document.as_deref(), key.as_deref());
-                (Inner::Sdk(Held::start(run)), document)
+                (Inner::Sdk(Box::new(Held::start(run))), document)
             }
             Kind::McpRemote => {
                 let document = known_by.describe(&format!("http://127.0.0.1:{port}/oauth/callback"));
