@@ -2,8 +2,8 @@
 //! person is asked for once, and a client that keeps running goes on with the session that it has, since sessions outlive
 //! their children and the broker too.
 //!
-//! All clients wait side by side. Of the minute for which access tokens are honoured beyond what clients are told, a second
-//! is left here, by a switch that only a broker built for tests has. So tokens end in seconds, and a client that has not
+//! All clients wait side by side. Of the minute for which access tokens are honoured beyond what clients are told, two seconds
+//! are left here, by a switch that only a broker built for tests has. So tokens end in seconds, and a client that has not
 //! renewed its own by then meets a 401.
 
 use std::time::Duration;
@@ -20,9 +20,9 @@ use super::{
 use crate::bed::{Bed, password};
 
 /// How long an access token lives here, as its client is told. Between two requests of one call it must not end.
-const ACCESS: Duration = Duration::from_secs(9);
+const ACCESS: Duration = Duration::from_secs(10);
 /// How long it is honoured beyond that.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(2);
 /// How long a token of Forgejo lives here. It is renewed at half of that.
 const FORGEJO: Duration = Duration::from_secs(10);
 /// How often everything ends.
