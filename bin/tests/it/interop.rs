@@ -6,9 +6,11 @@ mod clients;
 mod conformance;
 mod described;
 mod features;
+mod held;
 mod released;
 mod sdk;
 mod staying;
+mod tools;
 
 use testkit::broker::ChildCommand;
 use tokio::task::JoinSet;

@@ -14,7 +14,8 @@ use testkit::{Host, host::network};
 use tokio::{task::JoinSet, time::sleep};
 
 use super::{
-    clients::{CLIENTS, Client, Held, Kind, KnownBy},
+    clients::{CLIENTS, Client, Kind, KnownBy},
+    held::Held,
     sdk::{Run, Sdk},
 };
 use crate::bed::{Bed, password};
