@@ -2,6 +2,7 @@
 
 mod backends;
 mod documents;
+mod expiry;
 mod key;
 mod listener;
 mod signals;
@@ -58,7 +59,7 @@ async fn serve(mut config: Config) -> Result<()> {
 
     let events = SessionEvents::default();
     let server = AuthorizationServer::new(
-        parts::oauth(&config),
+        expiry::exact_in_tests(parts::oauth(&config))?,
         Arc::new(store.clone()),
         sealer.clone(),
         Arc::new(forgejo),

@@ -88,6 +88,7 @@ class Settings:
 
     url: str
     redirect_uri: str
+    client_metadata_url: str | None
     sessions: int
     calls: int
     tool: str
@@ -120,6 +121,7 @@ class Settings:
         return cls(
             url=required("MCP_URL"),
             redirect_uri=required("REDIRECT_URI"),
+            client_metadata_url=os.environ.get("CLIENT_METADATA_URL") or None,
             sessions=count("SESSIONS", 1),
             calls=count("CALLS", 0),
             tool="" if features else required("TOOL"),
@@ -195,6 +197,7 @@ class SignIn:
             storage=self.storage,
             redirect_handler=redirect,
             callback_handler=callback,
+            client_metadata_url=self.settings.client_metadata_url,
         )
 
     async def _visit(self, address: str) -> AuthorizationCodeResult:

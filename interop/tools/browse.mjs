@@ -1,7 +1,7 @@
 // A person at a real browser: headless Chromium on the broker's pages, by clicks alone. Takes a screenshot of each page.
 //
-// Settings, from the environment: BROKER (root URL), MCP_URL, CLIENT_ID, PORT (where the client listens for the answer),
-// LOGIN, PASSWORD, SCREENSHOTS (a folder), CHROMIUM (the program). Prints one line for each walk; a walk that fails ends the
+// Settings, from the environment: BROKER (root URL), MCP_URL, CLIENT_ID, DESCRIBED (the URL of a document that describes
+// a client), PORT (where the client listens for the answer), LOGIN, PASSWORD, SCREENSHOTS (a folder), CHROMIUM (the program). Prints one line for each walk; a walk that fails ends the
 // process with status 1 and says why on stderr.
 
 import assert from "node:assert/strict";
@@ -10,7 +10,7 @@ import { join } from "node:path";
 
 import { chromium } from "playwright-core";
 
-const { BROKER, MCP_URL, CLIENT_ID, PORT, LOGIN, PASSWORD, SCREENSHOTS } = process.env;
+const { BROKER, MCP_URL, CLIENT_ID, DESCRIBED, PORT, LOGIN, PASSWORD, SCREENSHOTS } = process.env;
 const CALLBACK = `http://127.0.0.1:${PORT}/callback`;
 const ALLOW = "button[name=decision][value=approve]";
 const DENY = "button[name=decision][value=deny]";
@@ -201,6 +201,15 @@ const walks = {
     assert.ok(light(colours.color) > 150, `dark text in the dark: ${JSON.stringify(colours)}`);
     await shot(page, "consent-dark");
   },
+  async "an application that a domain describes"({ context }) {
+    const page = await context.newPage();
+    await page.goto(authorizeUrl("described", { client_id: DESCRIBED }));
+    await readable(page);
+    assert.match(await page.textContent("main"), /belongs to client\.example/);
+    await shot(page, "consent-domain");
+    await click(page, ALLOW);
+    assert.ok((await throughForgejo(page)).get("code"));
+  },
   async "an unknown client"({ context }) {
     const page = await context.newPage();
     const response = await page.goto(authorizeUrl("unknown", { client_id: "nobody" }));
@@ -250,6 +259,11 @@ const walks = {
     assert.equal(await rows.count(), before - 1);
     await readable(page);
     await shot(page, "connections-ended");
+    for (let left = before - 1; left > 0; left -= 1) {
+      await Promise.all([page.waitForNavigation(), rows.first().locator("button").click()]);
+    }
+    assert.match(await page.textContent("main"), /No application has access/);
+    await shot(page, "connections-none");
     await Promise.all([page.waitForNavigation(), page.click("button[value=sign-out]")]);
     await page.goto(`${BROKER}/oauth/connections`);
     assert.equal(await rows.count(), 0, "signed out is signed out");

@@ -1,5 +1,6 @@
 // The official TypeScript SDK, first generation (`@modelcontextprotocol/sdk`).
 
+import { createPrivateKeyJwtAuth } from "@modelcontextprotocol/sdk/client/auth-extensions.js";
 import { UnauthorizedError } from "@modelcontextprotocol/sdk/client/auth.js";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
@@ -23,6 +24,7 @@ await drive({
   Client,
   Transport: StreamableHTTPClientTransport,
   UnauthorizedError,
+  signer: createPrivateKeyJwtAuth,
   clientOptions: () => ({}),
   callTool: (client, params, options) => client.callTool(params, undefined, options),
   onRequest: (client, method, handler) => client.setRequestHandler(SCHEMAS[method], handler),

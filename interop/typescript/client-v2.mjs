@@ -1,6 +1,6 @@
 // The official TypeScript SDK, second generation (`@modelcontextprotocol/client`).
 
-import { Client, StreamableHTTPClientTransport, UnauthorizedError } from "@modelcontextprotocol/client";
+import { Client, StreamableHTTPClientTransport, UnauthorizedError, createPrivateKeyJwtAuth } from "@modelcontextprotocol/client";
 
 import { drive } from "./shared/drive.mjs";
 
@@ -10,6 +10,7 @@ await drive({
   Client,
   Transport: StreamableHTTPClientTransport,
   UnauthorizedError,
+  signer: createPrivateKeyJwtAuth,
   clientOptions: (era) => ({ versionNegotiation: { mode: era } }),
   callTool: (client, params, options) => client.callTool(params, options),
   onRequest: (client, method, handler) => client.setRequestHandler(method, handler),

@@ -52,6 +52,8 @@ pub struct BrokerOptions {
     pub child: Option<ChildCommand>,
     /// Further settings as environment overrides: dotted key and value.
     pub settings: Vec<(String, String)>,
+    /// Further variables of its environment: switches that only a program built for tests knows.
+    pub environment: Vec<(String, String)>,
     /// Whether the listening socket is kept by the test and passed on at each start, as a service manager does, so that no
     /// connection is refused while the broker restarts.
     pub keep_socket: bool,
@@ -187,6 +189,7 @@ impl BrokerProcess {
             .args(["serve", "--config", "broker.toml"])
             .current_dir(self.directory.path())
             .envs(overrides)
+            .envs(self.options.environment.iter().map(|(name, value)| (name, value)))
             .stdin(stdin)
             .stderr(Stdio::piped())
             .kill_on_drop(true)

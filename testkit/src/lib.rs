@@ -10,7 +10,8 @@ pub mod client;
 pub mod conformance;
 pub mod forgejo;
 pub mod forwarder;
+pub mod host;
 pub mod plain;
 mod serve;
 
-pub use self::{browser::Browser, client::Client, forgejo::FakeForgejo, forwarder::Forwarder};
+pub use self::{browser::Browser, client::Client, forgejo::FakeForgejo, forwarder::Forwarder, host::Host};

@@ -94,6 +94,7 @@ async fn against_a_broker(results: &Path) -> Result<ExitStatus> {
         port,
         child: Some(ChildCommand::plain(&programs.conformance_mcp)),
         settings: settings.map(|(key, value)| (key.to_owned(), value)).to_vec(),
+        environment: vec![],
         keep_socket: false,
     };
     let forwarder = Forwarder::start(front, port, Some(RECONNECTION)).await?;

@@ -55,6 +55,7 @@ async fn start(port: u16) -> Result<(FakeForgejo, BrokerProcess)> {
             port,
             child: Some(child),
             settings,
+            environment: vec![],
             keep_socket: false,
         },
     )

@@ -1,15 +1,23 @@
 //! Installs the clients and the foreign MCP server of `interop/`, in the versions that are pinned there, and a browser,
-//! and runs the tests that need them. Those are marked `#[ignore]` in `bin/tests/it/interop.rs`, so that a plain
+//! builds the broker as it is released, and runs the tests that need them. Those are marked `#[ignore]` in `bin/tests/it/interop.rs`, so that a plain
 //! `cargo test` needs neither Node nor Python nor another build.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::Value;
 
 use crate::shell::{self, Tally};
 
 /// The manifest of the Rust client, which is a workspace of its own.
 pub(crate) const RUST: &str = "interop/rust/Cargo.toml";
+
+/// The name of the broker's program.
+const BROKER: &str = "forgejo-mcp-broker";
 
 pub(crate) fn run() -> Result<()> {
     let (tally, outcome) = run_tests();
@@ -19,7 +27,7 @@ pub(crate) fn run() -> Result<()> {
 
 /// Installs what is missing and runs the tests.
 pub(crate) fn run_tests() -> (Tally, Result<()>) {
-    if let Err(error) = install() {
+    if let Err(error) = install().and_then(|()| released()) {
         return (Tally::default(), Err(error));
     }
     let mut tests = shell::cargo();
@@ -69,6 +77,37 @@ fn install() -> Result<()> {
             .arg(&requirements);
         shell::run(&mut pip)
     })
+}
+
+/// Builds the broker without the features of tests, and puts it where the tests look for it. They build the one with
+/// them in its place.
+fn released() -> Result<()> {
+    let mut build = shell::cargo();
+    build.args([
+        "build",
+        "--workspace",
+        "--bins",
+        "--locked",
+        "--quiet",
+        "--message-format=json-render-diagnostics",
+    ]);
+    let output = build
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cargo could not be started")?;
+    ensure!(output.status.success(), "cargo build failed ({})", output.status);
+    let messages = String::from_utf8(output.stdout)?;
+    let mut executables = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)));
+    let broker = executables
+        .find(|path| path.ends_with(BROKER))
+        .context("cargo built no broker")?;
+    let folder = shell::root().join("target/interop/released");
+    fs::create_dir_all(&folder)?;
+    fs::copy(broker, folder.join(BROKER))?;
+    Ok(())
 }
 
 /// Installs the Node packages of a folder below `interop`, as its lock file has them.

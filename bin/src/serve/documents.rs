@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result};
 use oauth::fetch::{Fetch, HardenedFetcher};
 
 /// The variable that describes a network of test hosts: the path of the authority's certificate as PEM, then, each after
-/// a `;`, hosts as `NAME=ADDRESS:PORT`.
+/// a `;`, hosts as `NAME=ADDRESS:PORT`, and names that resolve to addresses (without a port, several with commas) which are
+/// judged as in the public network.
 #[cfg(feature = "testing")]
 const TEST_NETWORK: &str = "FORGEJO_MCP_BROKER_TEST_NETWORK";
 
@@ -38,8 +39,13 @@ fn test_network() -> Result<Option<oauth::fetch::TestNetwork>> {
         ..Default::default()
     };
     for host in parts {
-        let (name, address) = host.split_once('=').context("a test host is NAME=ADDRESS:PORT")?;
-        network.hosts.insert(name.to_owned(), address.parse()?);
+        let (name, address) = host.split_once('=').context("a test host is NAME=ADDRESS")?;
+        if let Ok(listener) = address.parse() {
+            network.hosts.insert(name.to_owned(), listener);
+        } else {
+            let addresses: Result<Vec<_>, _> = address.split(',').map(str::parse).collect();
+            network.answers.insert(name.to_owned(), addresses?);
+        }
     }
     Ok(Some(network))
 }

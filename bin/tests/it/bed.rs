@@ -1,5 +1,7 @@
 //! What every end-to-end test stands on: a fake Forgejo, and a broker in front of it.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use testkit::{
     Browser, Client, FakeForgejo, Forwarder,
@@ -59,6 +61,22 @@ impl Bed {
         Self::start(port, options).await
     }
 
+    /// A bed whose broker has switches of tests in its environment.
+    pub(crate) async fn with_switches(switches: Vec<(String, String)>, settings: &[(&str, &str)]) -> Self {
+        Self::of_program(&programs().broker, switches, settings).await
+    }
+
+    /// The same with another program in the place of the broker.
+    pub(crate) async fn of_program(program: &Path, switches: Vec<(String, String)>, settings: &[(&str, &str)]) -> Self {
+        let child = ChildCommand::fake_forgejo_mcp(&programs().fake_forgejo_mcp).with_test_tools();
+        let port = free_port();
+        let options = BrokerOptions {
+            environment: switches,
+            ..options(port, child, settings)
+        };
+        Self::start_program(program, port, options).await
+    }
+
     /// A bed whose broker is reached through a forwarder, which cuts the streams that this tool answers with.
     pub(crate) async fn behind_forwarder(child: ChildCommand, cut: &str) -> (Self, Forwarder) {
         let (port, front) = (free_port(), free_port());
@@ -69,12 +87,14 @@ impl Bed {
 
     /// Starts a broker that the world knows at the port `public`.
     async fn start(public: u16, options: BrokerOptions) -> Self {
+        Self::start_program(&programs().broker, public, options).await
+    }
+
+    async fn start_program(program: &Path, public: u16, options: BrokerOptions) -> Self {
         let forgejo = FakeForgejo::start(Options::for_redirect(&redirect_uri(public)))
             .await
             .unwrap();
-        let broker = BrokerProcess::start(&programs().broker, &forgejo, options)
-            .await
-            .unwrap();
+        let broker = BrokerProcess::start(program, &forgejo, options).await.unwrap();
         Self { forgejo, broker }
     }
 
@@ -107,6 +127,7 @@ fn options(port: u16, child: ChildCommand, settings: &[(&str, &str)]) -> BrokerO
         port,
         child: Some(child),
         settings: settings.collect(),
+        environment: vec![],
         keep_socket: false,
     }
 }

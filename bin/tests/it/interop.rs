@@ -2,10 +2,15 @@
 //! and never an answer of the other user. In front of the double of `forgejo-mcp`, and of a server that is not ours.
 
 mod chromium;
+mod clients;
 mod conformance;
+mod described;
 mod features;
+mod held;
+mod released;
 mod sdk;
 mod staying;
+mod tools;
 
 use testkit::broker::ChildCommand;
 use tokio::task::JoinSet;
@@ -32,6 +37,12 @@ async fn typescript_v2_acts_as_its_own_user() {
 #[ignore = "needs Python: cargo xtask interop"]
 async fn python_acts_as_its_own_user() {
     acts_as_its_own_user(Sdk::Python).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a program of its own: cargo xtask interop"]
+async fn rust_acts_as_its_own_user() {
+    acts_as_its_own_user(Sdk::Rust).await;
 }
 
 #[tokio::test]

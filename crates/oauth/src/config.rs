@@ -22,6 +22,10 @@ pub struct Config {
     pub public_url: String,
     /// How long an access token is good, as told to the client. It is honoured a minute longer.
     pub access_token_ttl: Duration,
+    /// How much longer an access token is honoured: less than a minute for tests that wait for its end. It is not there
+    /// without the feature `testing`.
+    #[cfg(feature = "testing")]
+    pub access_token_grace: Duration,
     /// How long a refresh token is good, counted from its issue.
     pub refresh_token_ttl: Duration,
     /// How long an authorization code is good.
@@ -86,6 +90,10 @@ pub struct ConfigError {
     pub fault: String,
 }
 
+/// For how long an access token is honoured beyond what the client is told. Clients begin a whole new sign-in on a 401
+/// that comes while they still think the token good.
+const GRACE: Duration = Duration::from_secs(60);
+
 /// A configuration without a fault.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -100,6 +108,8 @@ pub(crate) struct Settings {
     /// Whether cookies can be `Secure`.
     pub(crate) secure: bool,
     pub(crate) access_token_ttl: Duration,
+    /// For how long it is honoured beyond that.
+    pub(crate) access_token_grace: Duration,
     pub(crate) refresh_token_ttl: Duration,
     pub(crate) code_ttl: Duration,
     pub(crate) refresh_lead: Duration,
@@ -118,6 +128,8 @@ impl Config {
         Self {
             public_url: public_url.into(),
             access_token_ttl: Duration::from_secs(60 * 60),
+            #[cfg(feature = "testing")]
+            access_token_grace: GRACE,
             refresh_token_ttl: Duration::from_secs(30 * 24 * 60 * 60),
             code_ttl: Duration::from_secs(60),
             refresh_lead: Duration::from_secs(5 * 60),
@@ -204,6 +216,10 @@ impl Config {
             secure: url.scheme() == "https",
             issuer: self.public_url,
             access_token_ttl: self.access_token_ttl,
+            #[cfg(feature = "testing")]
+            access_token_grace: self.access_token_grace,
+            #[cfg(not(feature = "testing"))]
+            access_token_grace: GRACE,
             refresh_token_ttl: self.refresh_token_ttl,
             code_ttl: self.code_ttl,
             refresh_lead: self.refresh_lead,

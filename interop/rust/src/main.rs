@@ -1,26 +1,22 @@
 //! The official Rust SDK as a client that another program drives, one JSON object a line.
 //!
-//! It does one thing: it signs in by the SDK's own OAuth code, opens a session and takes the tour of all features. The settings
-//! (`MCP_URL`, `REDIRECT_URI`) and the events are those of the other clients; `../README.md` has them.
+//! The course of a run, the settings and the events are those of the other clients; `../README.md` has them. Discovery,
+//! registration, PKCE, code exchange and refresh are the SDK's own. All sessions share one sign-in.
 #![expect(deprecated, reason = "the next revision of MCP drops much of what this one has")]
 
 mod host;
+mod session;
+mod settings;
 mod tour;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use host::Host;
-use rmcp::{
-    ServiceExt,
-    transport::{
-        StreamableHttpClientTransport,
-        auth::{AuthClient, AuthorizationRequest, OAuthState},
-        streamable_http_client::StreamableHttpClientTransportConfig,
-    },
-};
+use anyhow::{Context, Result, bail};
+use futures::future::try_join_all;
+use rmcp::transport::auth::{AuthClient, AuthorizationRequest, OAuthState};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use session::Session;
+use settings::{Orders, Settings};
 
 const NAME: &str = "interop-rust";
 
@@ -44,42 +40,57 @@ fn emit(event: &Value) {
 }
 
 async fn run() -> Result<()> {
-    let url = setting("MCP_URL")?;
-    let http = sign_in(&url, &setting("REDIRECT_URI")?).await?;
-    let config = StreamableHttpClientTransportConfig::with_uri(url);
-    let host = Host::default();
-    let heard = host.heard.clone();
-    let client = host
-        .serve(StreamableHttpClientTransport::with_client(http, config))
-        .await?;
-    let server = client.peer_info().context("an open session has a server")?;
-    let name = server.server_info.as_ref().map(|server| server.name.clone());
-    emit(&json!({ "event": "session", "session": 0, "protocol": server.protocol_version, "server": name }));
-
-    let tools = client.list_all_tools().await?;
-    emit(&json!({ "event": "tools", "session": 0, "count": tools.len() }));
-    tour::take(&client, &heard).await?;
-    client.cancel().await?;
-    Ok(())
+    let settings = Settings::read()?;
+    let mut orders = Orders::new();
+    let http = sign_in(&settings, &mut orders).await?;
+    loop {
+        let open = |number| Session::open(number, http.clone(), &settings.url);
+        // The first alone, so that the order of events is that of the other clients.
+        let mut sessions = vec![open(0).await?];
+        sessions.extend(try_join_all((1..settings.sessions).map(open)).await?);
+        try_join_all(sessions.iter().map(Session::list_tools)).await?;
+        if settings.features {
+            try_join_all(sessions.iter().map(Session::take_tour)).await?;
+        } else {
+            try_join_all(sessions.iter().map(|session| session.call_all(&settings))).await?;
+        }
+        let again = settings.hold && obey(&sessions, &settings, &mut orders).await?;
+        try_join_all(sessions.into_iter().map(Session::close)).await?;
+        if !again {
+            return Ok(());
+        }
+    }
 }
 
-fn setting(name: &str) -> Result<String> {
-    std::env::var(name).with_context(|| format!("{name} is not set"))
+/// Repeats the calls once per order, until told to end or standard input is closed; `true`: open all sessions anew.
+async fn obey(sessions: &[Session], settings: &Settings, orders: &mut Orders) -> Result<bool> {
+    loop {
+        emit(&json!({ "event": "ready" }));
+        let Some(order) = orders.next().await? else {
+            return Ok(false);
+        };
+        let ordered = |what: &str| order[what] == true;
+        if ordered("end") || ordered("reopen") {
+            return Ok(ordered("reopen"));
+        }
+        if !ordered("call") {
+            bail!("expected an order to call, to reopen or to end");
+        }
+        try_join_all(sessions.iter().map(|session| session.call_all(settings))).await?;
+    }
 }
 
-/// Discovery, registration, PKCE and the code exchange are the SDK's; the browser is whoever reads the `authorize` event.
-async fn sign_in(url: &str, redirect_uri: &str) -> Result<AuthClient<reqwest::Client>> {
-    let mut oauth = OAuthState::new(url, None).await?;
-    oauth
-        .start_authorization(AuthorizationRequest::new(redirect_uri).with_client_name(NAME))
-        .await?;
+/// The SDK signs in; the browser is whoever reads the `authorize` event.
+async fn sign_in(settings: &Settings, orders: &mut Orders) -> Result<AuthClient<reqwest::Client>> {
+    let mut oauth = OAuthState::new(settings.url.as_str(), None).await?;
+    let mut request = AuthorizationRequest::new(settings.redirect_uri.as_str()).with_client_name(NAME);
+    if let Some(url) = &settings.client_metadata_url {
+        request = request.with_client_metadata_url(url);
+    }
+    oauth.start_authorization(request).await?;
     emit(&json!({ "event": "authorize", "url": oauth.get_authorization_url().await? }));
-    let mut orders = BufReader::new(tokio::io::stdin()).lines();
-    let order = orders
-        .next_line()
-        .await?
-        .context("stdin was closed while a sign-in was under way")?;
-    let order: Value = serde_json::from_str(&order)?;
+    let order = orders.next().await?;
+    let order = order.context("stdin was closed while a sign-in was under way")?;
     let redirect = order["redirect"]
         .as_str()
         .context("an authorize event is answered by a line with a redirect")?;

@@ -3,6 +3,7 @@
 //   name              what the client calls itself
 //   eras              the values of ERA that this generation can serve
 //   Client, Transport, UnauthorizedError   the SDK's classes
+//   signer            the SDK's function that makes a signature of a client with a key
 //   clientOptions     (era) => second argument of `new Client`
 //   callTool          (client, params, options) => promise of the result
 //   onRequest, onNotification   (client, method, handler), which install a handler
@@ -34,7 +35,7 @@ async function run(sdk) {
   const settings = readSettings();
   if (!sdk.eras.includes(settings.era)) throw new Error(`${sdk.name} cannot negotiate ERA=${settings.era}`);
   const orders = new Orders();
-  const provider = new MemoryProvider(settings.redirectUri, sdk.name);
+  const provider = new MemoryProvider(settings.redirectUri, sdk.name, settings.clientMetadataUrl, signature(sdk, settings));
 
   const others = Array.from({ length: settings.sessions - 1 }, (_, index) => index + 1);
   const first = await signIn(sdk, settings, provider, orders);
@@ -50,6 +51,12 @@ async function run(sdk) {
     sessions = await Promise.all(sessions.map(({ number }) => open(sdk, settings, provider, number)));
   }
   await Promise.all(sessions.map((session) => close(session, settings)));
+}
+
+/** How a client with a key shows who it is (`private_key_jwt`). */
+function signature(sdk, { clientMetadataUrl, privateKey }) {
+  if (privateKey === undefined) return undefined;
+  return sdk.signer({ issuer: clientMetadataUrl, subject: clientMetadataUrl, privateKey, alg: "ES256" });
 }
 
 /** Opens session 0; if the server wants a sign-in, has it done and tries once more. */

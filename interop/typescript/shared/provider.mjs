@@ -10,6 +10,10 @@ import { randomBytes } from "node:crypto";
  * it keeps the address, for whoever drives the sign-in to hand on.
  */
 export class MemoryProvider {
+  /** Where the document is that describes this client; `undefined`: it registers itself. */
+  clientMetadataUrl;
+  /** With a key: adds the signature that shows whose request it is. The SDK adds what is usual if there is none. */
+  addClientAuthentication;
   #redirectUrl;
   #clientName;
   #client;
@@ -19,9 +23,11 @@ export class MemoryProvider {
   #state;
   #authorizationUrl;
 
-  constructor(redirectUrl, clientName) {
+  constructor(redirectUrl, clientName, clientMetadataUrl, addClientAuthentication) {
     this.#redirectUrl = String(redirectUrl);
     this.#clientName = clientName;
+    this.clientMetadataUrl = clientMetadataUrl;
+    this.addClientAuthentication = addClientAuthentication;
   }
 
   get redirectUrl() {

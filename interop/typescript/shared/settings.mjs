@@ -25,6 +25,8 @@ export function readSettings(environment = process.env) {
   return {
     url: new URL(required("MCP_URL")),
     redirectUri: new URL(required("REDIRECT_URI")),
+    clientMetadataUrl: environment.CLIENT_METADATA_URL || undefined,
+    privateKey: environment.PRIVATE_KEY ? JSON.parse(environment.PRIVATE_KEY) : undefined,
     sessions: count("SESSIONS", 1),
     calls: count("CALLS", 0),
     tool: features ? undefined : required("TOOL"),

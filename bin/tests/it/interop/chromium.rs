@@ -5,23 +5,30 @@
 
 use std::{fs, process::Stdio};
 
-use testkit::{Browser, broker::free_port};
+use serde_json::json;
+use testkit::{Browser, Host, broker::free_port, host::network};
 use tokio::{process::Command, time::timeout};
 
 use super::sdk::{LIMIT, root};
 use crate::bed::{Bed, password};
 
+/// The client that a domain describes.
+const DESCRIBED: &str = "https://client.example/client.json";
+
 /// How many walks the script knows.
-const WALKS: usize = 12;
+const WALKS: usize = 13;
 
 #[tokio::test]
 #[ignore = "needs Node and Chromium: cargo xtask interop"]
 async fn people_get_through_the_pages_by_clicks() {
-    let bed = Bed::new(&[]).await;
+    let host = Host::start().await.unwrap();
+    let bed = Bed::with_switches(vec![network(&[("client.example", &host)], &[])], &[]).await;
     let port = free_port();
-    let client = bed
-        .client()
-        .with_redirect_uri(&format!("http://127.0.0.1:{port}/callback"));
+    let redirect_uri = format!("http://127.0.0.1:{port}/callback");
+    let document =
+        json!({ "client_id": DESCRIBED, "client_name": "A described client", "redirect_uris": [redirect_uri] });
+    host.json("/client.json", &document);
+    let client = bed.client().with_redirect_uri(&redirect_uri);
     client
         .sign_in(&mut Browser::new(), "bob", &password("bob"))
         .await
@@ -33,6 +40,7 @@ async fn people_get_through_the_pages_by_clicks() {
         .env("BROKER", bed.broker.url())
         .env("MCP_URL", bed.broker.mcp_url())
         .env("CLIENT_ID", client.client_id().unwrap())
+        .env("DESCRIBED", DESCRIBED)
         .env("PORT", port.to_string())
         .env("LOGIN", "alice")
         .env("PASSWORD", password("alice"))

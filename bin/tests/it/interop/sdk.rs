@@ -20,8 +20,8 @@ use tokio::{
 
 use crate::bed::{Bed, password};
 
-/// The clients that call tools, in the order in which tests take them.
-pub(super) const SDKS: [Sdk; 3] = [Sdk::TypescriptV1, Sdk::TypescriptV2, Sdk::Python];
+/// The clients of `interop/`, in the order in which tests take them.
+pub(super) const SDKS: [Sdk; 4] = [Sdk::TypescriptV1, Sdk::TypescriptV2, Sdk::Python, Sdk::Rust];
 
 /// Longer than any run takes: a run that hangs fails its test.
 pub(super) const LIMIT: Duration = Duration::from_secs(120);
@@ -31,7 +31,6 @@ pub(super) enum Sdk {
     TypescriptV1,
     TypescriptV2,
     Python,
-    /// It takes the tour and nothing else.
     Rust,
 }
 
@@ -168,6 +167,20 @@ impl Run {
     /// Who signs in.
     pub(super) fn login(&self) -> &str {
         &self.login
+    }
+
+    /// The same for a client that is described by a document, and perhaps signs with a key (a JWK).
+    pub(super) fn described(mut self, document: Option<&str>, key: Option<&str>) -> Self {
+        let variables = [("CLIENT_METADATA_URL", document), ("PRIVATE_KEY", key)];
+        for (name, value) in variables {
+            self.command.envs(value.map(|value| (name, value)));
+        }
+        self
+    }
+
+    /// Where the browser comes back to.
+    pub(super) fn redirect_uri(&self) -> &str {
+        &self.redirect_uri
     }
 
     /// The same for a test that gives the orders itself: the command, and where the browser comes back to.

@@ -43,7 +43,7 @@ pub struct TestNetwork {
     pub authority_pem: Vec<u8>,
     /// Names, and where they are to be found. All others are resolved as ever.
     pub hosts: std::collections::HashMap<String, SocketAddr>,
-    /// What names resolve to, for the check of addresses. They are never connected to.
+    /// What names resolve to, for the check of addresses: as ever, they are connected to only if all of them are public.
     pub answers: std::collections::HashMap<String, Vec<std::net::IpAddr>>,
 }
 

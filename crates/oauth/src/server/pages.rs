@@ -140,9 +140,9 @@ pub(super) fn trouble(trouble: Trouble) -> Response<Body> {
         ),
         Trouble::WrongRedirect => (
             S::BAD_REQUEST,
-            "Wrong address to return to",
-            "The application wants the answer at an address that it has not registered. For your safety you are not \
-             sent there.",
+            "Unknown return address",
+            "The application wants you sent back to an address that it has not registered. For your safety you are not \
+             sent there. If you know the application, remove the connection in it and add it again.",
         ),
         Trouble::OtherBrowser => (
             S::FORBIDDEN,

@@ -5,7 +5,7 @@
 //! the *same* successor, until the successor has been used. Anything older ends the grant. Without the key nobody can
 //! tell the successor from the predecessor, and the store still holds hashes only.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -25,10 +25,6 @@ use crate::{
     records::ClientRecord,
     secret,
 };
-
-/// For how long an access token is honoured beyond what the client is told. Clients begin a whole new sign-in on a 401
-/// that comes while they still think the token good.
-const GRACE: Duration = Duration::from_secs(60);
 
 /// RFC 6749 section 5.1.
 #[derive(Serialize)]
@@ -181,7 +177,7 @@ impl Inner {
         let now = self.accounts.clock.now();
         NewTokens {
             access: secret::hash(access.expose_secret()),
-            access_expires_at: now + self.settings.access_token_ttl + GRACE,
+            access_expires_at: now + self.settings.access_token_ttl + self.settings.access_token_grace,
             refresh: secret::hash(refresh.expose_secret()),
             refresh_expires_at: now + self.settings.refresh_token_ttl,
         }

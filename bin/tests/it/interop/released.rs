@@ -1,0 +1,54 @@
+//! The program as it is released, without the Cargo feature `testing`: it does not know the switches of tests.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use testkit::{Browser, Host, host::network};
+use tokio::time::sleep;
+
+use super::sdk::root;
+use crate::bed::{Bed, open};
+
+/// Where `cargo xtask interop` puts it.
+const PROGRAM: &str = "target/interop/released/forgejo-mcp-broker";
+
+#[tokio::test]
+#[ignore = "needs a program of its own: cargo xtask interop"]
+async fn a_released_program_ignores_the_switches_of_tests() {
+    let host = Host::start().await.unwrap();
+    let client_id = "https://client.example/client.json";
+    let document = json!({
+        "client_id": client_id, "client_name": "Not to be read", "redirect_uris": ["http://127.0.0.1/callback"],
+    });
+    host.json("/client.json", &document);
+    let switches = vec![
+        network(&[("client.example", &host)], &[]),
+        ("FORGEJO_MCP_BROKER_TEST_GRACE".to_owned(), "0".to_owned()),
+    ];
+    let settings = [("oauth.access_token_ttl", "1s")];
+    let bed = Bed::of_program(&root().join(PROGRAM), switches, &settings).await;
+
+    let alice = bed.signed_in("alice").await;
+    open(&alice).await;
+    let mut url = alice.authorize_url().unwrap();
+    let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    url.query_pairs_mut()
+        .clear()
+        .extend_pairs(pairs.iter().map(|(name, value)| {
+            let value = if name == "client_id" { client_id } else { value };
+            (name, value)
+        }));
+    // Of the public network nobody has this name (RFC 2606 section 3).
+    let page = Browser::new().get(&url).await.unwrap();
+    assert!(
+        page.status.is_client_error() || page.status.is_server_error(),
+        "{}",
+        page.text()
+    );
+    assert_eq!(host.connections(), 0);
+
+    sleep(Duration::from_secs(2)).await;
+    let (answer, _) = alice.request("ping", Value::Null).await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK, "the minute is a minute");
+}
