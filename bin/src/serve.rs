@@ -78,7 +78,8 @@ async fn serve(mut config: Config) -> Result<()> {
         parts::program(&config),
         parts::bridge(&config),
     ));
-    let records = SqliteRecords::from_pool(store.pool().clone(), Arc::new(SessionSeal(sealer))).await?;
+    let (writer, readers) = (store.writer().clone(), store.readers().clone());
+    let records = SqliteRecords::from_pools(writer, readers, Arc::new(SessionSeal(sealer))).await?;
     let session = session::Parts {
         records: Some(Arc::new(records)),
         ..session::Parts::new(Arc::<ChildSpawner>::clone(&spawner))

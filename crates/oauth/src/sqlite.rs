@@ -1,8 +1,17 @@
 //! The usual store: SQLite, embedded, in one file.
 //!
+//! **One connection writes, the others read.** SQLite has one writer at a time anyway: here they stand in line for the one
+//! connection, first come, first served, and never meet as `SQLITE_BUSY`, and a reader never waits for any of them, since
+//! in a write-ahead log it sees what was there when it began. Connections that read refuse to write.
+//!
 //! Every change is one transaction that takes the write lock at its beginning, so that what it has read is still true
-//! when it writes, and that is on disk (WAL, `synchronous = FULL`) when it returns. The migrations are in the binary
-//! and have a table of their own, so that the pool can be shared with others who keep their own tables in the file.
+//! when it writes. It is **on disk when it returns**: `synchronous = FULL` flushes the log at each commit. With `NORMAL` a
+//! commit would outlive the process, but not a loss of power, and what is lost then is worth more than the millisecond: a
+//! pair of upstream tokens whose predecessors are dead, a refresh token that its client has already put in the place of
+//! the one before, a revocation.
+//!
+//! The migrations are in the binary and have a table of their own, so that the connections can be shared with others who
+//! keep their own tables in the file.
 
 mod accounts;
 mod clients;
@@ -30,7 +39,9 @@ use crate::{
 /// A store in a SQLite database.
 #[derive(Clone, Debug)]
 pub struct SqliteStore {
-    pool: SqlitePool,
+    /// Has one connection: whoever has it is the only writer of this process.
+    writer: SqlitePool,
+    readers: SqlitePool,
 }
 
 /// Why a database cannot be opened.
@@ -53,10 +64,12 @@ pub enum OpenStoreError {
     Migration(#[source] sqlx::migrate::MigrateError),
 }
 
-/// How many connections the pool has. SQLite writes one at a time; the others read.
-const CONNECTIONS: u32 = 4;
-/// How long a writer waits for another one, in this process or outside.
+/// How many connections read.
+const READERS: u32 = 4;
+/// How long a writer waits for one in another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long anyone waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client is kept that has no grant.
 const IDLE_CLIENT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// How long a client is kept that nobody has ever signed in with: registering costs nothing.
@@ -84,45 +97,51 @@ impl SqliteStore {
             })?;
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(BUSY_TIMEOUT * 2)
-            .connect_with(options)
-            .await
-            .map_err(OpenStoreError::Database)?;
-        Self::from_pool(pool).await
+        let writing = options
+            .clone()
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full);
+        // First, since it makes the file one with a write-ahead log.
+        let writer = pool(1, writing).await?;
+        let readers = pool(READERS, options.pragma("query_only", "ON")).await?;
+        Self::from_pools(writer, readers).await
     }
 
-    /// Uses a pool that is there already, and brings the tables up to date. Its connections must have foreign keys
-    /// switched on, which is sqlx's default.
+    /// Uses pools that are there already, on one database, and brings the tables up to date. `writer` must have one
+    /// connection at most, or its users get in each other's way, with foreign keys switched on, which is sqlx's default.
     ///
     /// # Errors
     ///
     /// [`OpenStoreError::Migration`].
-    pub async fn from_pool(pool: SqlitePool) -> Result<Self, OpenStoreError> {
+    pub async fn from_pools(writer: SqlitePool, readers: SqlitePool) -> Result<Self, OpenStoreError> {
         let mut migrations = sqlx::migrate!("./migrations");
         migrations.dangerous_set_table_name("_oauth_migrations");
-        migrations.run(&pool).await.map_err(OpenStoreError::Migration)?;
-        Ok(Self { pool })
+        migrations.run(&writer).await.map_err(OpenStoreError::Migration)?;
+        Ok(Self { writer, readers })
     }
 
-    /// The pool, for others who keep their own tables in the same file.
-    pub fn pool(&self) -> &SqlitePool {
-        &self.pool
+    /// The connection that writes, for others who keep their own tables in the same file.
+    pub fn writer(&self) -> &SqlitePool {
+        &self.writer
+    }
+
+    /// The connections that read.
+    pub fn readers(&self) -> &SqlitePool {
+        &self.readers
     }
 
     /// Closes the database once all that is under way has ended.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.readers.close().await;
+        // Last: it puts what is in the log into the file.
+        self.writer.close().await;
     }
 
     /// Begins a change. Dropping the transaction undoes it.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
 }
 
@@ -130,7 +149,7 @@ impl Store for SqliteStore {
     fn probe(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             sqlx::query("SELECT 1 FROM oauth_grants LIMIT 1")
-                .fetch_optional(&self.pool)
+                .fetch_optional(&self.readers)
                 .await?;
             Ok(())
         })
@@ -188,6 +207,15 @@ impl From<sqlx::Error> for StoreError {
             Self::Unavailable(Box::new(error))
         }
     }
+}
+
+async fn pool(connections: u32, options: SqliteConnectOptions) -> Result<SqlitePool, OpenStoreError> {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_with(options)
+        .await
+        .map_err(OpenStoreError::Database)
 }
 
 /// A time as it is stored. Times before 1970 are 1970: nothing is that old.

@@ -12,7 +12,7 @@ impl AccountStore for SqliteStore {
     fn account_users(&self) -> BoxFuture<'_, Result<Vec<i64>, StoreError>> {
         Box::pin(async move {
             let users = sqlx::query_scalar("SELECT user_id FROM oauth_accounts ORDER BY user_id")
-                .fetch_all(&self.pool)
+                .fetch_all(&self.readers)
                 .await?;
             Ok(users)
         })
@@ -25,7 +25,7 @@ impl AccountStore for SqliteStore {
                  FROM oauth_accounts WHERE user_id = ?",
             )
             .bind(user)
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.readers)
             .await?;
             let Some(row) = row else {
                 return Ok(None);

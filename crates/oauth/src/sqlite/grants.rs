@@ -102,7 +102,7 @@ impl GrantStore for SqliteStore {
                  FROM oauth_codes WHERE code_hash = ?",
             )
             .bind(code.0.to_vec())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.readers)
             .await?;
             let Some(row) = row else {
                 return Ok(None);
@@ -140,7 +140,7 @@ impl GrantStore for SqliteStore {
             )
             .bind(access.0.to_vec())
             .bind(seconds(now))
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.readers)
             .await?;
             let Some(row) = row else {
                 return Ok(None);
@@ -160,7 +160,7 @@ impl GrantStore for SqliteStore {
                                     UNION SELECT grant_id FROM oauth_refresh_tokens WHERE token_hash = ?1)",
             )
             .bind(token.0.to_vec())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.readers)
             .await?;
             row.as_ref().map(grant_of_row).transpose()
         })
@@ -173,7 +173,7 @@ impl GrantStore for SqliteStore {
                  FROM oauth_grants WHERE user_id = ? ORDER BY last_used_at DESC, created_at DESC, grant_id",
             )
             .bind(user)
-            .fetch_all(&self.pool)
+            .fetch_all(&self.readers)
             .await?;
             rows.iter()
                 .map(|row| {

@@ -258,7 +258,7 @@ async fn a_bearer_whose_grant_lacks_the_scope_is_told_to_step_up() {
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
     sqlx::query("UPDATE oauth_grants SET scope = 'other'")
-        .execute(world.store.pool())
+        .execute(world.store.writer())
         .await
         .unwrap();
     let denied = world.authenticate(&tokens.access).await.unwrap_err();
