@@ -14,8 +14,8 @@ use tokio_util::task::TaskTracker;
 use crate::{
     bearers::Bearers,
     ports::{
-        AccountStore, Admitted, BoxFuture, ClientStore, GrantEvents, GrantStore, NewTokens, PendingCaps, SignIn,
-        SignedIn, Spent, Store, StoreError, Taken,
+        AccountStore, Admitted, BoxFuture, ClientStore, Endings, Exchange, GrantEvents, GrantStore, Judged, Lease,
+        NewTokens, PendingCaps, Placed, ProcessStore, SignIn, SignedIn, SignedInPair, Spent, Store, StoreError, Taken,
     },
     records::{
         AccountRecord, BearerRecord, ClientRecord, CodeRecord, GrantRecord, GrantSummary, PendingRecord, TokenHash,
@@ -73,15 +73,11 @@ impl Told {
 
     /// A code or a refresh token has been spent. That ends its grant if it was used before, and else perhaps the oldest
     /// access tokens of the grant.
-    async fn spent(&self, token: TokenHash, outcome: Result<Spent, StoreError>) -> Result<Spent, StoreError> {
+    fn spent(&self, outcome: Result<Spent, StoreError>) -> Result<Spent, StoreError> {
         match &outcome {
             Ok(Spent::Reused(grant)) => self.grant_ended(grant),
             Ok(Spent::Replayed(grant)) => self.bearers.forget_grant(grant),
-            Ok(Spent::Issued) => match self.store.grant_of(token).await {
-                Ok(Some(grant)) => self.bearers.forget_grant(&grant.grant),
-                Ok(None) => {}
-                Err(_) => self.bearers.forget_all(),
-            },
+            Ok(Spent::Issued(grant)) => self.bearers.forget_grant(&grant.grant),
             Ok(Spent::Gone) => {}
             Err(_) => self.bearers.forget_all(),
         }
@@ -152,16 +148,20 @@ impl GrantStore for TellingStore {
         self.told.store.take_pending(state, browser, now)
     }
 
-    fn complete_sign_in(&self, sign_in: SignIn, now: SystemTime) -> BoxFuture<'_, Result<SignedIn, StoreError>> {
+    fn complete_sign_in(
+        &self,
+        sign_in: SignIn,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Option<SignedIn>, StoreError>> {
         self.change(async move |told: Arc<Told>| {
             let user = sign_in.grant.user;
             let outcome = told.store.complete_sign_in(sign_in, now).await;
             // A grant that goes on may have changed.
             told.bearers.forget_user(user);
-            for grant in outcome.iter().flat_map(|signed_in| &signed_in.displaced) {
+            for grant in outcome.iter().flatten().flat_map(|signed_in| &signed_in.displaced) {
                 told.grant_ended(grant);
             }
-            if outcome.is_ok() {
+            if matches!(outcome, Ok(Some(_))) {
                 told.events.user_signed_in(user);
             }
             outcome
@@ -179,9 +179,8 @@ impl GrantStore for TellingStore {
         now: SystemTime,
     ) -> BoxFuture<'_, Result<Spent, StoreError>> {
         self.change(async move |told: Arc<Told>| {
-            let access = tokens.access;
             let outcome = told.store.spend_code(code, tokens, now).await;
-            told.spent(access, outcome).await
+            told.spent(outcome)
         })
     }
 
@@ -193,7 +192,7 @@ impl GrantStore for TellingStore {
     ) -> BoxFuture<'_, Result<Spent, StoreError>> {
         self.change(async move |told: Arc<Told>| {
             let outcome = told.store.spend_refresh(refresh, tokens, now).await;
-            told.spent(refresh, outcome).await
+            told.spent(outcome)
         })
     }
 
@@ -253,8 +252,65 @@ impl AccountStore for TellingStore {
         self.told.store.account(user)
     }
 
-    fn replace_account(&self, account: AccountRecord, version: Option<i64>) -> BoxFuture<'_, Result<bool, StoreError>> {
+    fn replace_account(&self, account: AccountRecord, version: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
         self.told.store.replace_account(account, version)
+    }
+
+    fn place_account(&self, pair: SignedInPair) -> BoxFuture<'_, Result<Placed, StoreError>> {
+        self.told.store.place_account(pair)
+    }
+}
+
+impl ProcessStore for TellingStore {
+    fn lease(
+        &self,
+        user: i64,
+        owner: i64,
+        until: SystemTime,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Lease, StoreError>> {
+        self.told.store.lease(user, owner, until, now)
+    }
+
+    fn release(&self, user: i64, owner: i64) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.told.store.release(user, owner)
+    }
+
+    fn begin_exchange(&self, until: SystemTime) -> BoxFuture<'_, Result<Exchange, StoreError>> {
+        self.told.store.begin_exchange(until)
+    }
+
+    fn extend_exchange(&self, exchange: Exchange, until: SystemTime) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.told.store.extend_exchange(exchange, until)
+    }
+
+    fn end_exchange(&self, exchange: Exchange) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.told.store.end_exchange(exchange)
+    }
+
+    fn end_refused(
+        &self,
+        user: i64,
+        version: Option<i64>,
+        known: Option<Exchange>,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Judged, StoreError>> {
+        self.change(async move |told: Arc<Told>| {
+            let outcome = told.store.end_refused(user, version, known, now).await;
+            match outcome {
+                Ok(Judged::Ended) => {
+                    told.bearers.forget_user(user);
+                    told.events.user_ended(user);
+                }
+                Ok(Judged::Replaced(_) | Judged::Exchanging(_)) => {}
+                Err(_) => told.bearers.forget_user(user),
+            }
+            outcome
+        })
+    }
+
+    fn endings(&self, after: Option<i64>) -> BoxFuture<'_, Result<Endings, StoreError>> {
+        self.told.store.endings(after)
     }
 }
 

@@ -41,6 +41,7 @@ use crate::{
     fetch::Fetch,
     ports::{Clock, GrantEvents, Store, StoreError, Upstream},
     seal::Sealer,
+    secret,
 };
 
 use ceilings::Ceilings;
@@ -121,6 +122,7 @@ impl AuthorizationServer {
             lead: settings.refresh_lead,
             tasks,
             turns: Turns::default(),
+            process: i64::from_be_bytes(secret::random()),
             flights: Mutex::new(HashMap::new()),
         };
         Ok(Self {

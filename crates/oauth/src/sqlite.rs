@@ -15,14 +15,17 @@
 
 mod accounts;
 mod clients;
+mod company;
 mod grants;
 mod pending;
+mod processes;
 mod tokens;
 
 use std::{
     fs, io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -35,6 +38,7 @@ use crate::{
     ports::{BoxFuture, Store, StoreError},
     records::TokenHash,
 };
+use company::Company;
 
 /// A store in a SQLite database.
 #[derive(Clone, Debug)]
@@ -42,6 +46,8 @@ pub struct SqliteStore {
     /// Has one connection: whoever has it is the only writer of this process.
     writer: SqlitePool,
     readers: SqlitePool,
+    /// `None` in a store on somebody else's pools.
+    company: Option<Arc<Company>>,
 }
 
 /// Why a database cannot be opened.
@@ -78,7 +84,8 @@ const UNUSED_CLIENT: Duration = Duration::from_secs(24 * 60 * 60);
 const USED_CODE: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl SqliteStore {
-    /// Opens a database, makes it if it is not there (for its owner alone), and brings its tables up to date.
+    /// Opens a database, makes it if it is not there (for its owner alone), and brings its tables up to date. Several
+    /// processes may have it open; where this is the only one, what others have left behind when they died is cleared away.
     ///
     /// # Errors
     ///
@@ -95,6 +102,10 @@ impl SqliteStore {
                 path: path.to_owned(),
                 source,
             })?;
+        let (company, alone) = Company::enter(path).map_err(|source| OpenStoreError::File {
+            path: path.to_owned(),
+            source,
+        })?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .foreign_keys(true)
@@ -106,7 +117,13 @@ impl SqliteStore {
         // First, since it makes the file one with a write-ahead log.
         let writer = pool(1, writing).await?;
         let readers = pool(READERS, options.pragma("query_only", "ON")).await?;
-        Self::from_pools(writer, readers).await
+        let mut store = Self::from_pools(writer, readers).await?;
+        if alone {
+            store.clear_away().await.map_err(OpenStoreError::Database)?;
+        }
+        let settled = tokio::task::spawn_blocking(|| company.settle()).await;
+        store.company = settled.ok().map(Arc::new);
+        Ok(store)
     }
 
     /// Uses pools that are there already, on one database, and brings the tables up to date. `writer` must have one
@@ -119,7 +136,11 @@ impl SqliteStore {
         let mut migrations = sqlx::migrate!("./migrations");
         migrations.dangerous_set_table_name("_oauth_migrations");
         migrations.run(&writer).await.map_err(OpenStoreError::Migration)?;
-        Ok(Self { writer, readers })
+        Ok(Self {
+            writer,
+            readers,
+            company: None,
+        })
     }
 
     /// The connection that writes, for others who keep their own tables in the same file.
@@ -137,6 +158,18 @@ impl SqliteStore {
         self.readers.close().await;
         // Last: it puts what is in the log into the file.
         self.writer.close().await;
+        if let Some(company) = &self.company {
+            company.leave();
+        }
+    }
+
+    /// Forgets what processes that are dead have left behind: all that there are.
+    async fn clear_away(&self) -> Result<(), sqlx::Error> {
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        for statement in ["DELETE FROM oauth_leases", "DELETE FROM oauth_exchanges"] {
+            sqlx::query(statement).execute(&mut *change).await?;
+        }
+        change.commit().await
     }
 
     /// Begins a change. Dropping the transaction undoes it.
@@ -163,6 +196,8 @@ impl Store for SqliteStore {
                 ("DELETE FROM oauth_access_tokens WHERE expires_at <= ?", now),
                 ("DELETE FROM oauth_refresh_tokens WHERE expires_at <= ?", now),
                 ("DELETE FROM oauth_assertions WHERE expires_at <= ?", now),
+                ("DELETE FROM oauth_exchanges WHERE expires_at <= ?", now),
+                ("DELETE FROM oauth_leases WHERE expires_at <= ?", now),
                 ("DELETE FROM oauth_codes WHERE expires_at <= ?", now - USED_CODE),
             ] {
                 sqlx::query(statement)
@@ -191,6 +226,13 @@ impl Store for SqliteStore {
             )
             .bind(seconds(now - IDLE_CLIENT))
             .bind(seconds(now - UNUSED_CLIENT))
+            .execute(&mut *change)
+            .await?;
+            sqlx::query(
+                "DELETE FROM oauth_endings
+                 WHERE number <= (SELECT seq FROM sqlite_sequence WHERE name = 'oauth_endings') - ?",
+            )
+            .bind(processes::ENDINGS)
             .execute(&mut *change)
             .await?;
             change.commit().await?;

@@ -64,12 +64,18 @@ impl GrantStore for SqliteStore {
         })
     }
 
-    fn complete_sign_in(&self, sign_in: SignIn, now: SystemTime) -> BoxFuture<'_, Result<SignedIn, StoreError>> {
+    fn complete_sign_in(
+        &self,
+        sign_in: SignIn,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Option<SignedIn>, StoreError>> {
         Box::pin(async move {
-            let SignIn { account, grant, code } = sign_in;
+            let SignIn { pair, grant, code } = sign_in;
             let mut change = self.begin().await?;
-            if let Some(account) = account {
-                accounts::put(&mut change, account).await?;
+            if let Some(pair) = pair
+                && !accounts::put(&mut change, pair).await?
+            {
+                return Ok(None);
             }
             let client_id = grant.client_id.clone();
             let signed_in = put_grant(&mut change, grant, now).await?;
@@ -91,7 +97,7 @@ impl GrantStore for SqliteStore {
             .execute(&mut *change)
             .await?;
             change.commit().await?;
-            Ok(signed_in)
+            Ok(Some(signed_in))
         })
     }
 
@@ -199,11 +205,7 @@ impl GrantStore for SqliteStore {
     fn end_user(&self, user: i64) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let mut change = self.begin().await?;
-            // Grants, codes and tokens go with the account.
-            sqlx::query("DELETE FROM oauth_accounts WHERE user_id = ?")
-                .bind(user)
-                .execute(&mut *change)
-                .await?;
+            accounts::end(&mut change, user).await?;
             change.commit().await?;
             Ok(())
         })
@@ -261,6 +263,15 @@ async fn put_grant(
         grant: grant.grant,
         displaced,
     })
+}
+
+/// Finds a grant that is known to be there.
+pub(super) async fn find(change: &mut Transaction<'static, Sqlite>, grant: &str) -> Result<GrantRecord, StoreError> {
+    let row = sqlx::query("SELECT grant_id, user_id, login, client_id, scope FROM oauth_grants WHERE grant_id = ?")
+        .bind(grant)
+        .fetch_one(&mut **change)
+        .await?;
+    grant_of_row(&row)
 }
 
 fn grant_of_row(row: &SqliteRow) -> Result<GrantRecord, StoreError> {
