@@ -144,6 +144,10 @@ pub struct OAuth {
     pub max_clients: u32,
     /// How many new clients may register in a minute.
     pub registrations_per_minute: u32,
+    /// How many sign-ins may begin in a minute.
+    pub sign_ins_per_minute: u32,
+    /// How many times in a minute tokens may be issued.
+    pub tokens_per_minute: u32,
     /// Clients that need no registration.
     pub clients: Vec<StaticClient>,
 }

@@ -34,6 +34,8 @@ pub(crate) fn oauth(config: &Config) -> oauth::Config {
         allowed_client_domains: oauth.allowed_client_domains.clone(),
         max_clients: oauth.max_clients,
         registrations_per_minute: oauth.registrations_per_minute,
+        sign_ins_per_minute: oauth.sign_ins_per_minute,
+        tokens_per_minute: oauth.tokens_per_minute,
         clients: oauth.clients.clone(),
         allowed_users: forgejo.allowed_users.clone(),
         allowed_orgs: forgejo.allowed_orgs.clone(),

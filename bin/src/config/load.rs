@@ -202,6 +202,8 @@ fn oauth(reader: &mut Reader) -> OAuth {
         allowed_client_domains: reader.list("oauth.allowed_client_domains"),
         max_clients: small_count(reader, "oauth.max_clients"),
         registrations_per_minute: small_count(reader, "oauth.registrations_per_minute"),
+        sign_ins_per_minute: small_count(reader, "oauth.sign_ins_per_minute"),
+        tokens_per_minute: small_count(reader, "oauth.tokens_per_minute"),
         clients: reader
             .tables("oauth.clients")
             .iter()

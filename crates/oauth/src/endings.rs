@@ -15,7 +15,7 @@ use crate::{
     bearers::Bearers,
     ports::{
         AccountStore, Admitted, BoxFuture, ClientStore, Endings, Exchange, GrantEvents, GrantStore, Judged, Lease,
-        NewTokens, PendingCaps, Placed, ProcessStore, SignIn, SignedIn, SignedInPair, Spent, Store, StoreError, Taken,
+        NewTokens, Placed, ProcessStore, SignIn, SignedIn, SignedInPair, Spent, Store, StoreError, Taken,
     },
     records::{
         AccountRecord, BearerRecord, ClientRecord, CodeRecord, GrantRecord, GrantSummary, PendingRecord, TokenHash,
@@ -133,10 +133,10 @@ impl GrantStore for TellingStore {
     fn insert_pending(
         &self,
         pending: PendingRecord,
-        caps: PendingCaps,
+        cap: u32,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<bool, StoreError>> {
-        self.told.store.insert_pending(pending, caps, now)
+        self.told.store.insert_pending(pending, cap, now)
     }
 
     fn take_pending(

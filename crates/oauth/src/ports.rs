@@ -10,8 +10,8 @@ use std::{fmt, future::Future, pin::Pin, time::SystemTime};
 
 pub use processes::{EndedGrant, Endings, Exchange, Judged, Lease, ProcessStore};
 pub use store::{
-    AccountStore, Admitted, ClientStore, GrantStore, NewTokens, PendingCaps, Placed, SignIn, SignedIn, SignedInPair,
-    Spent, Store, StoreError, Taken,
+    AccountStore, Admitted, ClientStore, GrantStore, NewTokens, Placed, SignIn, SignedIn, SignedInPair, Spent, Store,
+    StoreError, Taken,
 };
 pub use upstream::{GrantedScope, TokenPair, Upstream, UpstreamError, UpstreamUser};
 

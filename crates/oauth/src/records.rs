@@ -134,6 +134,8 @@ pub struct CodeRecord {
     pub code: TokenHash,
     /// The grant whose tokens it buys.
     pub grant: String,
+    /// The user of the grant.
+    pub user: i64,
     /// The client it was issued to.
     pub client_id: String,
     /// The redirect URI it was delivered to.

@@ -112,7 +112,7 @@ impl AuthorizationServer {
         }
         let tasks = TaskTracker::new();
         let documents = fetch.map(|fetch| ClientDocuments::new(fetch, Arc::clone(&clock)));
-        let ceilings = Ceilings::new(settings.registrations_per_minute);
+        let ceilings = Ceilings::new(&settings);
         let accounts = Accounts {
             store: Arc::new(TellingStore::new(store, Arc::clone(&events), tasks.clone())),
             sealer,

@@ -105,15 +105,6 @@ pub enum Taken {
     Gone,
 }
 
-/// How many sign-ins may be pending.
-#[derive(Clone, Copy, Debug)]
-pub struct PendingCaps {
-    /// In all.
-    pub all: u32,
-    /// Of one client, and for the page of connections.
-    pub of_client: u32,
-}
-
 /// What became of a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admitted {
@@ -164,11 +155,11 @@ pub trait ClientStore: fmt::Debug + Send + Sync + 'static {
 /// predecessor) is good too, and joins its tokens to the newest generation without making another. Anything older has
 /// been used and superseded: it ends the grant.
 pub trait GrantStore: fmt::Debug + Send + Sync + 'static {
-    /// Adds a pending sign-in unless there are too many that are still good. Says whether it was added.
+    /// Adds a pending sign-in unless there are `cap` that are still good. Says whether it was added.
     fn insert_pending(
         &self,
         pending: PendingRecord,
-        caps: PendingCaps,
+        cap: u32,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<bool, StoreError>>;
 

@@ -97,7 +97,9 @@ async fn spend_code(inner: &Inner, client: &ClientRecord, params: &Params) -> Re
         return Err(OAuthError::InvalidGrant(REFUSED));
     }
     let now = inner.accounts.clock.now();
-    inner.ceilings.grant(&record.grant, &client.client_id, now)?;
+    inner
+        .ceilings
+        .tokens(&record.grant, record.user, &client.client_id, now)?;
     let access = secret::mint(secret::ACCESS);
     let refresh = secret::mint(secret::REFRESH);
     let spent = inner
@@ -124,7 +126,9 @@ async fn spend_refresh(inner: &Inner, client: &ClientRecord, params: &Params) ->
         .filter(|grant| inner.still_allowed(&grant.login))
         .ok_or(OAuthError::InvalidGrant(REFUSED))?;
     let now = inner.accounts.clock.now();
-    inner.ceilings.grant(&grant.grant, &client.client_id, now)?;
+    inner
+        .ceilings
+        .tokens(&grant.grant, grant.user, &client.client_id, now)?;
     scope::of_renewal(&grant.scope, params.value("scope")).map_err(|InvalidScope| OAuthError::InvalidScope)?;
     // A client is not told to go on when there is nothing behind its tokens any more.
     match Account::new(Arc::clone(&inner.accounts), grant.user).current().await {

@@ -6,7 +6,7 @@ use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 
 use super::{SqliteStore, accounts, pending, seconds, time, tokens};
 use crate::{
-    ports::{BoxFuture, GrantStore, NewTokens, PendingCaps, SignIn, SignedIn, Spent, StoreError, Taken},
+    ports::{BoxFuture, GrantStore, NewTokens, SignIn, SignedIn, Spent, StoreError, Taken},
     records::{BearerRecord, CodeRecord, GrantRecord, GrantSummary, PendingRecord, TokenHash},
     secret,
 };
@@ -18,7 +18,7 @@ impl GrantStore for SqliteStore {
     fn insert_pending(
         &self,
         pending: PendingRecord,
-        caps: PendingCaps,
+        cap: u32,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move {
@@ -31,8 +31,7 @@ impl GrantStore for SqliteStore {
             let count: i64 = sqlx::query_scalar("SELECT count(*) FROM oauth_pending")
                 .fetch_one(&mut *change)
                 .await?;
-            let of_client = pending::count(&mut change, &pending.purpose).await?;
-            if count >= i64::from(caps.all) || of_client >= i64::from(caps.of_client) {
+            if count >= i64::from(cap) {
                 return Ok(false);
             }
             pending::put(&mut change, pending).await?;
@@ -48,6 +47,14 @@ impl GrantStore for SqliteStore {
         now: SystemTime,
     ) -> BoxFuture<'_, Result<Taken, StoreError>> {
         Box::pin(async move {
+            // What anybody may make up takes no turn of a writer.
+            let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM oauth_pending WHERE state_hash = ?)")
+                .bind(state.0.to_vec())
+                .fetch_one(&self.readers)
+                .await?;
+            if !known {
+                return Ok(Taken::Gone);
+            }
             let mut change = self.begin().await?;
             let Some(pending) = pending::take(&mut change, state).await? else {
                 return Ok(Taken::Gone);
@@ -104,8 +111,8 @@ impl GrantStore for SqliteStore {
     fn code(&self, code: TokenHash) -> BoxFuture<'_, Result<Option<CodeRecord>, StoreError>> {
         Box::pin(async move {
             let row = sqlx::query(
-                "SELECT grant_id, client_id, redirect_uri, code_challenge, expires_at
-                 FROM oauth_codes WHERE code_hash = ?",
+                "SELECT grant_id, user_id, c.client_id, redirect_uri, code_challenge, expires_at
+                 FROM oauth_codes AS c JOIN oauth_grants USING (grant_id) WHERE code_hash = ?",
             )
             .bind(code.0.to_vec())
             .fetch_optional(&self.readers)
@@ -116,6 +123,7 @@ impl GrantStore for SqliteStore {
             Ok(Some(CodeRecord {
                 code,
                 grant: row.try_get("grant_id")?,
+                user: row.try_get("user_id")?,
                 client_id: row.try_get("client_id")?,
                 redirect_uri: row.try_get("redirect_uri")?,
                 code_challenge: row.try_get("code_challenge")?,

@@ -204,6 +204,7 @@ fn new_grant(
     let code = CodeRecord {
         code: secret::hash(code.expose_secret()),
         grant: grant.grant.clone(),
+        user: user.id,
         client_id: request.client_id.clone(),
         redirect_uri: request.redirect_uri.clone(),
         code_challenge: request.code_challenge.clone(),
