@@ -111,6 +111,9 @@ async fn serve(mut config: Config) -> Result<()> {
         supervisor.stop_all().await;
         spawner.settled().await;
         server.drain().await;
+        if let Err(error) = server.record_uses().await {
+            tracing::warn!(%error, "when grants were last used is not written down");
+        }
         store.close().await;
         tasks.wait().await;
     };

@@ -5,9 +5,21 @@
 //! - Once it is in the store, cached bearers are forgotten and [`GrantEvents`] are told, in this one place.
 //! - Lookups of bearers go through the cache ([`Bearers`]).
 //!
+//! - **What other processes have ended** is heard from the store ([`TellingStore::hear`]), by whoever comes with a bearer and
+//!   has not heard for a second, and by whoever calls in between: then it is forgotten and told in the same way. So a
+//!   bearer whose grant has ended in another process is honoured for a second more at most, and in this one not at all.
+//!   What this process has ended itself is heard too, and told twice.
+//! - That a bearer was used is noted when the store is asked for it, which is once a minute while it is in use, and written
+//!   behind ([`TellingStore::record_uses`]).
+//!
 //! An error may hide a success, so bearers are forgotten after an error too; they are just asked for again.
 
-use std::{future::Future, sync::Arc, time::SystemTime};
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
 
 use tokio_util::task::TaskTracker;
 
@@ -35,7 +47,23 @@ struct Told {
     store: Arc<dyn Store>,
     bearers: Bearers,
     events: Arc<dyn GrantEvents>,
+    heard: Mutex<Heard>,
+    /// When grants were used last, since it was written down. Bounded by [`USES`].
+    uses: Mutex<HashMap<String, SystemTime>>,
 }
+
+/// What has been heard of endings.
+#[derive(Debug, Default)]
+struct Heard {
+    /// Up to which of them. `None`: it has not begun.
+    upto: Option<i64>,
+    asked_at: Option<SystemTime>,
+}
+
+/// For how long what was heard is good enough for a bearer.
+const HEARD: Duration = Duration::from_secs(1);
+/// How many uses are kept to be written down. Of further grants the next use is noted.
+const USES: usize = 16_384;
 
 impl TellingStore {
     /// `tasks` owns the changes under way.
@@ -44,11 +72,28 @@ impl TellingStore {
             store,
             bearers: Bearers::default(),
             events,
+            heard: Mutex::default(),
+            uses: Mutex::default(),
         };
         Self {
             told: Arc::new(told),
             tasks,
         }
+    }
+
+    /// Hears what has ended in the store since the last time.
+    pub(crate) async fn hear(&self) -> Result<(), StoreError> {
+        self.told.hear().await
+    }
+
+    /// Writes down which grants have been used since the last time.
+    pub(crate) async fn record_uses(&self) -> Result<(), StoreError> {
+        let uses = std::mem::take(&mut *lock(&self.told.uses));
+        if uses.is_empty() {
+            return Ok(());
+        }
+        // What cannot be written is lost: the time of the next use is as good.
+        self.told.store.record_uses(uses.into_iter().collect()).await
     }
 
     /// Runs a change to its end, whoever waits for it.
@@ -66,6 +111,52 @@ impl TellingStore {
 }
 
 impl Told {
+    async fn hear(&self) -> Result<(), StoreError> {
+        loop {
+            let after = lock(&self.heard).upto;
+            let endings = self.store.endings(after).await?;
+            if endings.missed {
+                self.bearers.forget_all();
+            }
+            for ended in &endings.grants {
+                if ended.whole {
+                    self.grant_ended(&ended.grant);
+                } else {
+                    self.bearers.forget_grant(&ended.grant);
+                }
+            }
+            let mut heard = lock(&self.heard);
+            // Another one may have heard more meanwhile.
+            heard.upto = heard.upto.max(Some(endings.upto));
+            if endings.grants.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Hears what has ended, if it is time. One asks, and nobody waits for another who does. Without an answer of the store
+    /// what is remembered stands until it is asked for again.
+    async fn hear_in_time(&self, now: SystemTime) {
+        {
+            let mut heard = lock(&self.heard);
+            let age = heard.asked_at.map(|asked_at| now.duration_since(asked_at));
+            if matches!(age, Some(Ok(age)) if age < HEARD) {
+                return;
+            }
+            heard.asked_at = Some(now);
+        }
+        if let Err(error) = self.hear().await {
+            tracing::warn!(%error, "what has ended in other processes cannot be heard");
+        }
+    }
+
+    fn used(&self, grant: &str, now: SystemTime) {
+        let mut uses = lock(&self.uses);
+        if uses.len() < USES || uses.contains_key(grant) {
+            uses.insert(grant.to_owned(), now);
+        }
+    }
+
     fn grant_ended(&self, grant: &str) {
         self.bearers.forget_grant(grant);
         self.events.grant_ended(grant);
@@ -198,6 +289,7 @@ impl GrantStore for TellingStore {
 
     fn bearer(&self, access: TokenHash, now: SystemTime) -> BoxFuture<'_, Result<Option<BearerRecord>, StoreError>> {
         Box::pin(async move {
+            self.told.hear_in_time(now).await;
             let bearers = &self.told.bearers;
             let asked_in = match bearers.find(access, now) {
                 Ok(record) => return Ok(Some(record)),
@@ -205,10 +297,15 @@ impl GrantStore for TellingStore {
             };
             let found = self.told.store.bearer(access, now).await?;
             if let Some(record) = &found {
+                self.told.used(&record.grant.grant, now);
                 bearers.keep(asked_in, access, record.clone(), now);
             }
             Ok(found)
         })
+    }
+
+    fn record_uses(&self, uses: Vec<(String, SystemTime)>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.told.store.record_uses(uses)
     }
 
     fn grant_of(&self, token: TokenHash) -> BoxFuture<'_, Result<Option<GrantRecord>, StoreError>> {
@@ -323,4 +420,8 @@ impl Store for TellingStore {
         // It ends only grants that no token leads to any more.
         self.told.store.purge(now)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -114,7 +114,7 @@ pub struct GrantSummary {
     pub grant: GrantRecord,
     /// When the user said yes.
     pub created_at: SystemTime,
-    /// When tokens were last issued on it.
+    /// When it was last used: a bearer shown, or tokens issued. It may lag by two minutes.
     pub last_used_at: SystemTime,
 }
 

@@ -200,6 +200,9 @@ pub trait GrantStore: fmt::Debug + Send + Sync + 'static {
     /// Finds an access token that is still honoured, with its grant.
     fn bearer(&self, access: TokenHash, now: SystemTime) -> BoxFuture<'_, Result<Option<BearerRecord>, StoreError>>;
 
+    /// Notes when grants were used, and with them their clients. Those that are gone are left out.
+    fn record_uses(&self, uses: Vec<(String, SystemTime)>) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// Finds the grant of a token of either kind, expired or not.
     fn grant_of(&self, token: TokenHash) -> BoxFuture<'_, Result<Option<GrantRecord>, StoreError>>;
 

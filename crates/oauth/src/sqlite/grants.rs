@@ -166,6 +166,27 @@ impl GrantStore for SqliteStore {
         })
     }
 
+    fn record_uses(&self, uses: Vec<(String, SystemTime)>) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let mut change = self.begin().await?;
+            for (grant, at) in uses {
+                for statement in [
+                    "UPDATE oauth_grants SET last_used_at = max(last_used_at, ?1) WHERE grant_id = ?2",
+                    "UPDATE oauth_clients SET last_used_at = max(last_used_at, ?1)
+                     WHERE client_id = (SELECT client_id FROM oauth_grants WHERE grant_id = ?2)",
+                ] {
+                    sqlx::query(statement)
+                        .bind(seconds(at))
+                        .bind(&grant)
+                        .execute(&mut *change)
+                        .await?;
+                }
+            }
+            change.commit().await?;
+            Ok(())
+        })
+    }
+
     fn grant_of(&self, token: TokenHash) -> BoxFuture<'_, Result<Option<GrantRecord>, StoreError>> {
         Box::pin(async move {
             let row = sqlx::query(

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use http::{StatusCode, header};
-use oauth::Config;
+use oauth::{Config, ports::GrantStore as _};
 
 use crate::{
     browser::Browser,
@@ -22,6 +22,34 @@ async fn a_bearer_that_has_been_seen_needs_no_store() {
     world.clock.advance(Duration::from_secs(60));
     let asked_again = world.authenticate(&tokens.access).await.unwrap_err();
     assert_eq!(asked_again.status.as_u16(), 503, "it is asked for again after a minute");
+}
+
+#[tokio::test]
+async fn the_use_of_a_bearer_is_written_down_behind_it() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    let used = async || world.store.grants_of(ALICE).await.unwrap()[0].last_used_at;
+    let issued = used().await;
+    world.server.record_uses().await.unwrap();
+    assert_eq!(used().await, issued);
+    world.clock.advance(Duration::from_secs(1000));
+    world.caller(&tokens.access).await;
+    assert_eq!(used().await, issued, "nothing is written while it is used");
+    world.server.record_uses().await.unwrap();
+    assert_eq!(used().await, issued + Duration::from_secs(1000));
+    // Within a minute of the last note it is not noted again.
+    world.clock.advance(Duration::from_secs(59));
+    world.caller(&tokens.access).await;
+    world.server.record_uses().await.unwrap();
+    assert_eq!(used().await, issued + Duration::from_secs(1000));
+    let query = "SELECT max(last_used_at) FROM oauth_clients";
+    let of_client: i64 = sqlx::query_scalar(query)
+        .fetch_one(world.store.readers())
+        .await
+        .unwrap();
+    let since = used().await.duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert_eq!(u64::try_from(of_client).unwrap(), since.as_secs(), "and its client");
 }
 
 #[tokio::test]

@@ -7,10 +7,11 @@ use std::{
     time::Duration,
 };
 
+use http::StatusCode;
 use oauth::{
     ports::{
-        AccountStore as _, BoxFuture, GrantedScope, Judged, ProcessStore as _, TokenPair, Upstream, UpstreamError,
-        UpstreamUser,
+        AccountStore as _, BoxFuture, GrantStore as _, GrantedScope, Judged, ProcessStore as _, TokenPair, Upstream,
+        UpstreamError, UpstreamUser,
     },
     testing::{Gate, ScriptedUpstream},
 };
@@ -20,7 +21,7 @@ use url::Url;
 
 use crate::{
     browser::Browser,
-    world::{ALICE, Tokens, World},
+    world::{ALICE, BOB, Tokens, World},
 };
 
 /// How one process reaches the upstream that all share: its answers can be kept on their way, or take their time.
@@ -393,6 +394,87 @@ async fn of_two_sign_ins_in_two_processes_the_living_pair_is_kept() {
     let account = two.caller(&first.access).await.account();
     account.refresh().await.unwrap();
     assert!(one.events.take().is_empty() && two.events.take().is_empty());
+}
+
+#[tokio::test]
+async fn what_one_process_ends_the_other_hears_within_a_second() {
+    let one = World::new().await;
+    let two = one.another(Line::to(&one)).await;
+    let client = one.client().await;
+    let (alice, bob) = (one.tokens(&client, ALICE).await, one.tokens(&client, BOB).await);
+    for process in [&one, &two] {
+        process.caller(&alice.access).await;
+        process.caller(&bob.access).await;
+    }
+    let grant = two.caller(&alice.access).await.grant().to_owned();
+    let fields = [("client_id", client.as_str()), ("token", &alice.refresh)];
+    assert_eq!(one.form("/oauth/revoke", &fields).await.status, StatusCode::OK);
+    assert_eq!(one.events.take(), [format!("grant {grant}")]);
+    one.authenticate(&alice.access).await.unwrap_err();
+
+    one.clock.advance(Duration::from_secs(1));
+    two.authenticate(&alice.access).await.unwrap_err();
+    two.caller(&bob.access).await;
+    assert_eq!(
+        two.events.take(),
+        [format!("grant {grant}")],
+        "its sessions end there too"
+    );
+
+    // And without anyone who asks: a user whom the upstream has refused.
+    let grant = two.caller(&bob.access).await.grant().to_owned();
+    one.upstream.deactivate(BOB);
+    one.caller(&bob.access).await.account().refresh().await.unwrap_err();
+    two.server.hear_endings().await.unwrap();
+    assert_eq!(two.events.take(), [format!("grant {grant}")]);
+    two.authenticate(&bob.access).await.unwrap_err();
+    two.server.hear_endings().await.unwrap();
+    assert!(two.events.take().is_empty(), "it is told once");
+}
+
+#[tokio::test]
+async fn tokens_that_one_process_revokes_without_their_grant_are_refused_by_the_other() {
+    let one = World::new().await;
+    let two = one.another(Line::to(&one)).await;
+    let client = one.client().await;
+    let other = one.tokens(&client, ALICE).await;
+    let code = Browser::default().sign_in(&one, &client, ALICE).await;
+    let tokens = one.exchange(&client, &code).await.tokens();
+    two.caller(&tokens.access).await;
+    two.caller(&other.access).await;
+    assert_eq!(one.exchange(&client, &code).await.status, StatusCode::BAD_REQUEST);
+    one.clock.advance(Duration::from_secs(1));
+    two.authenticate(&tokens.access).await.unwrap_err();
+    two.caller(&other.access).await;
+    assert!(two.events.take().is_empty(), "the grant goes on");
+}
+
+#[tokio::test]
+async fn who_has_not_listened_for_too_long_forgets_all_bearers() {
+    const MANY: usize = 12_000;
+    let one = World::new().await;
+    let two = one.another(Line::to(&one)).await;
+    let client = one.client().await;
+    let tokens = one.tokens(&client, ALICE).await;
+    two.caller(&tokens.access).await;
+    let grant = one.caller(&tokens.access).await.grant().to_owned();
+    one.store.end_grant(&grant).await.unwrap();
+    let mut change = one.store.writer().begin().await.unwrap();
+    for _ in 0..MANY {
+        sqlx::query("INSERT INTO oauth_endings (grant_id, ended) VALUES ('another', 1)")
+            .execute(&mut *change)
+            .await
+            .unwrap();
+    }
+    change.commit().await.unwrap();
+    one.server.purge_expired().await.unwrap();
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM oauth_endings")
+        .fetch_one(one.store.readers())
+        .await
+        .unwrap();
+    assert_eq!(kept, 10_000);
+    one.clock.advance(Duration::from_secs(1));
+    two.authenticate(&tokens.access).await.unwrap_err();
 }
 
 /// Renewals, refreshes and sign-ins in two processes, in an order that the dice say: nobody loses a grant. More schedules

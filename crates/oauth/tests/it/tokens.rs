@@ -59,12 +59,12 @@ async fn a_code_used_twice_ends_its_grant_and_no_other() {
     // However late.
     world.clock.advance(Duration::from_secs(600));
     assert_eq!(world.exchange(&client, &code).await.error(), invalid_grant());
+    assert_eq!(world.events.take(), [format!("grant {grant}")]);
     assert_eq!(
         world.authenticate(&tokens.access).await.unwrap_err().status,
         StatusCode::UNAUTHORIZED
     );
     assert_eq!(world.refresh(&client, &tokens.refresh).await.error(), invalid_grant());
-    assert_eq!(world.events.take(), [format!("grant {grant}")]);
     for bystander in bystanders {
         world.caller(&bystander.access).await;
     }
