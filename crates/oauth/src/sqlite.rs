@@ -102,10 +102,15 @@ impl SqliteStore {
                 path: path.to_owned(),
                 source,
             })?;
-        let (company, alone) = Company::enter(path).map_err(|source| OpenStoreError::File {
-            path: path.to_owned(),
-            source,
-        })?;
+        let beside = path.to_owned();
+        let entered = tokio::task::spawn_blocking(move || Company::enter(&beside)).await;
+        let (company, alone) =
+            entered
+                .unwrap_or_else(|error| Err(error.into()))
+                .map_err(|source| OpenStoreError::File {
+                    path: path.to_owned(),
+                    source,
+                })?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .foreign_keys(true)

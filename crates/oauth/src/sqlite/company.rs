@@ -18,7 +18,8 @@ use std::{
 pub(super) struct Company(File);
 
 impl Company {
-    /// Enters, and says whether nobody else is there. Until [`Company::settle`] nobody comes who was not there then.
+    /// Enters, and says whether nobody else is there: then nobody else comes until [`Company::settle`]. It waits for one that is
+    /// alone, for as long as that one needs to bring the tables up to date.
     pub(super) fn enter(database: &Path) -> io::Result<(Self, bool)> {
         let mut path = database.as_os_str().to_owned();
         path.push("-lock");
@@ -29,7 +30,10 @@ impl Company {
             .open(PathBuf::from(path))?;
         match file.try_lock() {
             Ok(()) => Ok((Self(file), true)),
-            Err(TryLockError::WouldBlock) => Ok((Self(file), false)),
+            Err(TryLockError::WouldBlock) => {
+                file.lock_shared()?;
+                Ok((Self(file), false))
+            }
             Err(TryLockError::Error(error)) => {
                 tracing::warn!(%error, "it cannot be told whether other processes have the database open");
                 Ok((Self(file), false))
@@ -37,7 +41,7 @@ impl Company {
         }
     }
 
-    /// Lets others come. It may wait for one that has just entered, for as long as that one needs to open the database.
+    /// Lets others come.
     pub(super) fn settle(self) -> Self {
         if let Err(error) = self.0.lock_shared() {
             tracing::debug!(%error, "there is no lock to be seen by others");
