@@ -4,7 +4,6 @@
 //!   leave a grant that is gone from the store and still served.
 //! - Once it is in the store, cached bearers are forgotten and [`GrantEvents`] are told, in this one place.
 //! - Lookups of bearers go through the cache ([`Bearers`]).
-//!
 //! - **What other processes have ended** is heard from the store ([`TellingStore::hear`]), by whoever comes with a bearer and
 //!   has not heard for a second, and by whoever calls in between: then it is forgotten and told in the same way. So a
 //!   bearer whose grant has ended in another process is honoured for a second more at most, and in this one not at all.
@@ -14,11 +13,13 @@
 //!
 //! An error may hide a success, so bearers are forgotten after an error too; they are just asked for again.
 
+mod processes;
+
 use std::{
     collections::HashMap,
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use tokio_util::task::TaskTracker;
@@ -26,13 +27,15 @@ use tokio_util::task::TaskTracker;
 use crate::{
     bearers::Bearers,
     ports::{
-        AccountStore, Admitted, BoxFuture, ClientStore, Endings, Exchange, GrantEvents, GrantStore, Judged, Lease,
-        NewTokens, Placed, ProcessStore, SignIn, SignedIn, SignedInPair, Spent, Store, StoreError, Taken,
+        AccountStore, Admitted, BoxFuture, ClientStore, GrantEvents, GrantStore, NewTokens, Placed, SignIn, SignedIn,
+        SignedInPair, Spent, Store, StoreError, Taken,
     },
     records::{
         AccountRecord, BearerRecord, ClientRecord, CodeRecord, GrantRecord, GrantSummary, PendingRecord, TokenHash,
     },
 };
+
+use processes::Heard;
 
 /// A store that tells of endings.
 #[derive(Debug)]
@@ -52,16 +55,6 @@ struct Told {
     uses: Mutex<HashMap<String, SystemTime>>,
 }
 
-/// What has been heard of endings.
-#[derive(Debug, Default)]
-struct Heard {
-    /// Up to which of them. `None`: it has not begun.
-    upto: Option<i64>,
-    asked_at: Option<SystemTime>,
-}
-
-/// For how long what was heard is good enough for a bearer.
-const HEARD: Duration = Duration::from_secs(1);
 /// How many uses are kept to be written down. Of further grants the next use is noted.
 const USES: usize = 16_384;
 
@@ -79,11 +72,6 @@ impl TellingStore {
             told: Arc::new(told),
             tasks,
         }
-    }
-
-    /// Hears what has ended in the store since the last time.
-    pub(crate) async fn hear(&self) -> Result<(), StoreError> {
-        self.told.hear().await
     }
 
     /// Writes down which grants have been used since the last time.
@@ -111,45 +99,6 @@ impl TellingStore {
 }
 
 impl Told {
-    async fn hear(&self) -> Result<(), StoreError> {
-        loop {
-            let after = lock(&self.heard).upto;
-            let endings = self.store.endings(after).await?;
-            if endings.missed {
-                self.bearers.forget_all();
-            }
-            for ended in &endings.grants {
-                if ended.whole {
-                    self.grant_ended(&ended.grant);
-                } else {
-                    self.bearers.forget_grant(&ended.grant);
-                }
-            }
-            let mut heard = lock(&self.heard);
-            // Another one may have heard more meanwhile.
-            heard.upto = heard.upto.max(Some(endings.upto));
-            if endings.grants.is_empty() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Hears what has ended, if it is time. One asks, and nobody waits for another who does. Without an answer of the store
-    /// what is remembered stands until it is asked for again.
-    async fn hear_in_time(&self, now: SystemTime) {
-        {
-            let mut heard = lock(&self.heard);
-            let age = heard.asked_at.map(|asked_at| now.duration_since(asked_at));
-            if matches!(age, Some(Ok(age)) if age < HEARD) {
-                return;
-            }
-            heard.asked_at = Some(now);
-        }
-        if let Err(error) = self.hear().await {
-            tracing::warn!(%error, "what has ended in other processes cannot be heard");
-        }
-    }
-
     fn used(&self, grant: &str, now: SystemTime) {
         let mut uses = lock(&self.uses);
         if uses.len() < USES || uses.contains_key(grant) {
@@ -355,59 +304,6 @@ impl AccountStore for TellingStore {
 
     fn place_account(&self, pair: SignedInPair) -> BoxFuture<'_, Result<Placed, StoreError>> {
         self.told.store.place_account(pair)
-    }
-}
-
-impl ProcessStore for TellingStore {
-    fn lease(
-        &self,
-        user: i64,
-        owner: i64,
-        until: SystemTime,
-        now: SystemTime,
-    ) -> BoxFuture<'_, Result<Lease, StoreError>> {
-        self.told.store.lease(user, owner, until, now)
-    }
-
-    fn release(&self, user: i64, owner: i64) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.told.store.release(user, owner)
-    }
-
-    fn begin_exchange(&self, until: SystemTime) -> BoxFuture<'_, Result<Exchange, StoreError>> {
-        self.told.store.begin_exchange(until)
-    }
-
-    fn extend_exchange(&self, exchange: Exchange, until: SystemTime) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.told.store.extend_exchange(exchange, until)
-    }
-
-    fn end_exchange(&self, exchange: Exchange) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.told.store.end_exchange(exchange)
-    }
-
-    fn end_refused(
-        &self,
-        user: i64,
-        version: Option<i64>,
-        known: Option<Exchange>,
-        now: SystemTime,
-    ) -> BoxFuture<'_, Result<Judged, StoreError>> {
-        self.change(async move |told: Arc<Told>| {
-            let outcome = told.store.end_refused(user, version, known, now).await;
-            match outcome {
-                Ok(Judged::Ended) => {
-                    told.bearers.forget_user(user);
-                    told.events.user_ended(user);
-                }
-                Ok(Judged::Replaced(_) | Judged::Exchanging(_)) => {}
-                Err(_) => told.bearers.forget_user(user),
-            }
-            outcome
-        })
-    }
-
-    fn endings(&self, after: Option<i64>) -> BoxFuture<'_, Result<Endings, StoreError>> {
-        self.told.store.endings(after)
     }
 }
 
