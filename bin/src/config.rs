@@ -15,7 +15,10 @@ mod values;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use oauth::seal::Sealer;
+use oauth::{
+    config::{Registration, StaticClient},
+    seal::Sealer,
+};
 use secrecy::SecretString;
 use supervisor::{Delivery, Isolation, Limits};
 use url::Url;
@@ -157,32 +160,12 @@ pub struct OAuth {
     pub max_clients: u32,
     /// How many new clients may register in a minute.
     pub registrations_per_minute: u32,
+    /// How many sign-ins may begin in a minute.
+    pub sign_ins_per_minute: u32,
+    /// How many times in a minute tokens may be issued.
+    pub tokens_per_minute: u32,
     /// Clients that need no registration.
-    pub clients: Vec<PreRegistered>,
-}
-
-/// Who may register a client at `/oauth/register`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Registration {
-    /// Anyone.
-    Open,
-    /// Those that the allow-lists name.
-    AllowList,
-    /// Nobody: only the clients of the configuration sign in.
-    Closed,
-}
-
-/// A client of the configuration.
-#[derive(Clone, Debug)]
-pub struct PreRegistered {
-    /// Its client id.
-    pub client_id: String,
-    /// Its secret; `None` for a public client.
-    pub client_secret: Option<SecretString>,
-    /// The name that the consent page shows.
-    pub client_name: String,
-    /// Where it may be sent back to.
-    pub redirect_uris: Vec<String>,
+    pub clients: Vec<StaticClient>,
 }
 
 /// Where things are kept.

@@ -4,17 +4,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use broker::{BuildInfo, PublicUrl};
-use oauth::{
-    config::StaticClient,
-    forgejo::{ForgejoConfig, Scopes},
-};
+use oauth::forgejo::{ForgejoConfig, Scopes};
 use session::UnknownStatus;
 use url::Url;
 
 use crate::{
     adapters::child::Program,
     build,
-    config::{Config, PreRegistered, Registration, Upstream},
+    config::{Config, Upstream},
     upstream::EndpointConfig,
 };
 
@@ -41,16 +38,14 @@ pub(crate) fn oauth(config: &Config) -> oauth::Config {
         refresh_token_ttl: oauth.refresh_token_ttl,
         code_ttl: oauth.code_ttl,
         refresh_lead: config.session.refresh_lead,
-        registration: match oauth.registration {
-            Registration::Open => oauth::config::Registration::Open,
-            Registration::AllowList => oauth::config::Registration::AllowList,
-            Registration::Closed => oauth::config::Registration::Closed,
-        },
+        registration: oauth.registration,
         allowed_redirect_hosts: oauth.allowed_redirect_hosts.clone(),
         allowed_client_domains: oauth.allowed_client_domains.clone(),
         max_clients: oauth.max_clients,
         registrations_per_minute: oauth.registrations_per_minute,
-        clients: oauth.clients.iter().map(static_client).collect(),
+        sign_ins_per_minute: oauth.sign_ins_per_minute,
+        tokens_per_minute: oauth.tokens_per_minute,
+        clients: oauth.clients.clone(),
         allowed_users: forgejo.allowed_users.clone(),
         allowed_orgs: forgejo.allowed_orgs.clone(),
         ..oauth::Config::new(root(&config.server.public_url))
@@ -124,15 +119,6 @@ pub(crate) fn session(config: &Config) -> session::Config {
             UnknownStatus::Gone
         },
         ..session::Config::default()
-    }
-}
-
-fn static_client(client: &PreRegistered) -> StaticClient {
-    StaticClient {
-        client_id: client.client_id.clone(),
-        client_secret: client.client_secret.clone(),
-        name: Some(client.client_name.clone()),
-        redirect_uris: client.redirect_uris.clone(),
     }
 }
 

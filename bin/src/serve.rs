@@ -75,7 +75,8 @@ async fn serve(mut config: Config) -> Result<()> {
         tracing::info!(accounts = resealed, "sealed anew with the newest key");
     }
     let backends = Backends::new(&config)?;
-    let records = SqliteRecords::from_pool(store.pool().clone(), Arc::new(SessionSeal(sealer))).await?;
+    let (writer, readers) = (store.writer().clone(), store.readers().clone());
+    let records = SqliteRecords::from_pools(writer, readers, Arc::new(SessionSeal(sealer))).await?;
     let counts = Arc::new(Counts::default());
     let session = session::Parts {
         records: Some(Arc::new(records)),
@@ -112,6 +113,9 @@ async fn serve(mut config: Config) -> Result<()> {
     let rest = async {
         backends.settled().await;
         server.drain().await;
+        if let Err(error) = server.record_uses().await {
+            tracing::warn!(%error, "when grants were last used is not written down");
+        }
         store.close().await;
         tasks.wait().await;
     };

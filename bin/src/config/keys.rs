@@ -407,6 +407,19 @@ pub const KEYS: &[Key] = &[
         "How many new clients may register in a minute (then 429). A public client that is known already is not counted.",
     ),
     key(
+        "oauth.sign_ins_per_minute",
+        Form::Count,
+        "3000",
+        "How many sign-ins may begin in a minute (then a page with 503); for one client, a fifth of them. Users who are signed \
+         in do not notice.",
+    ),
+    key(
+        "oauth.tokens_per_minute",
+        Form::Count,
+        "12000",
+        "How many times in a minute tokens may be issued (then 503); to one user, a fiftieth of them (then 429).",
+    ),
+    key(
         "oauth.clients",
         Form::Tables,
         "[]",

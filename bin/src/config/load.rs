@@ -3,13 +3,17 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use figment::value::{Dict, Value};
-use oauth::{forgejo::Scopes, seal::Sealer};
+use oauth::{
+    config::{Registration, StaticClient},
+    forgejo::Scopes,
+    seal::Sealer,
+};
 use secrecy::{ExposeSecret as _, SecretString};
 use supervisor::{Delivery, Isolation, Limits, Missing};
 
 use super::{
-    Child, Config, Faults, Forgejo, Log, LogFormat, Metrics, OAuth, PreRegistered, Registration, Server, Session,
-    Sources, Store, keys::CLIENT_KEYS, read::Reader, upstream, values,
+    Child, Config, Faults, Forgejo, Log, LogFormat, Metrics, OAuth, Server, Session, Sources, Store, keys::CLIENT_KEYS,
+    read::Reader, upstream, values,
 };
 use crate::{parts, template};
 
@@ -257,10 +261,12 @@ fn oauth(reader: &mut Reader) -> OAuth {
         allowed_client_domains: reader.list("oauth.allowed_client_domains"),
         max_clients: small_count(reader, "oauth.max_clients"),
         registrations_per_minute: small_count(reader, "oauth.registrations_per_minute"),
+        sign_ins_per_minute: small_count(reader, "oauth.sign_ins_per_minute"),
+        tokens_per_minute: small_count(reader, "oauth.tokens_per_minute"),
         clients: reader
             .tables("oauth.clients")
             .iter()
-            .filter_map(|table| pre_registered(reader, table))
+            .filter_map(|table| static_client(reader, table))
             .collect(),
     }
 }
@@ -294,13 +300,13 @@ fn small_count(reader: &mut Reader, path: &str) -> u32 {
     })
 }
 
-fn pre_registered(reader: &mut Reader, table: &Dict) -> Option<PreRegistered> {
+fn static_client(reader: &mut Reader, table: &Dict) -> Option<StaticClient> {
     client(table)
         .map_err(|reason| reader.refuse("oauth.clients", reason))
         .ok()
 }
 
-fn client(table: &Dict) -> Result<PreRegistered, String> {
+fn client(table: &Dict) -> Result<StaticClient, String> {
     if let Some(name) = table.keys().find(|name| !CLIENT_KEYS.contains(&name.as_str())) {
         return Err(format!("unknown key {name}; a client has {}", CLIENT_KEYS.join(", ")));
     }
@@ -326,10 +332,10 @@ fn client(table: &Dict) -> Result<PreRegistered, String> {
         return Err("client_secret is empty".to_owned());
     }
     let uris = table.get("redirect_uris").ok_or("redirect_uris is required")?;
-    Ok(PreRegistered {
+    Ok(StaticClient {
         client_id: required("client_id")?,
         client_secret: secret.map(SecretString::from),
-        client_name: required("client_name")?,
+        name: Some(required("client_name")?),
         redirect_uris: values::list(uris).map_err(|reason| named("redirect_uris", reason))?,
     })
 }

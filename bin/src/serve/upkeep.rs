@@ -1,21 +1,38 @@
-//! Work that comes round by itself: the store forgets what has expired.
+//! Work that comes round by itself: hearing what other brokers on the store have ended, writing down what was used, and
+//! forgetting what has expired.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use oauth::AuthorizationServer;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
-/// How often. Nothing depends on it but the size of the database: what has expired is refused anyway.
-const EVERY: Duration = Duration::from_secs(10 * 60);
+/// How often endings are heard. Sessions of a grant that another broker has ended live that much longer.
+const HEAR: Duration = Duration::from_secs(1);
+/// How often it is written down which grants have been used.
+const RECORD: Duration = Duration::from_secs(60);
+/// How often what has expired is forgotten. Nothing depends on it but the size of the database: it is refused anyway.
+const PURGE: Duration = Duration::from_secs(10 * 60);
 
-/// Runs until it is dropped. Cancel safe: a purge is one transaction or several, each whole.
+/// Runs until it is dropped. Cancel safe: each of its works is one transaction or several, each whole.
 pub(super) async fn run(server: AuthorizationServer) {
-    let mut ticks = interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut hear, mut record, mut purge) = (every(HEAR), every(RECORD), every(PURGE));
     loop {
-        ticks.tick().await;
-        if let Err(error) = server.purge_expired().await {
-            tracing::warn!(%error, "the store could not forget what has expired");
+        tokio::select! {
+            _ = hear.tick() => told(server.hear_endings().await, "what other brokers have ended is not known"),
+            _ = record.tick() => told(server.record_uses().await, "the store could not note what was used"),
+            _ = purge.tick() => told(server.purge_expired().await, "the store could not forget what has expired"),
         }
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn told(outcome: Result<(), impl Display>, what: &'static str) {
+    if let Err(error) = outcome {
+        tracing::warn!(%error, "{what}");
     }
 }

@@ -9,8 +9,9 @@
 //! | DNS rebinding, a poisoned `Host`, oversized requests | [`requests`] |
 //! | guessed and stolen sessions (CVE-2025-6515) | [`requests`]; answers to the wrong client: `isolation` |
 //! | the confused deputy, consent in one browser and callback in another (CVE-2026-27124), mix-up, a forged consent | [`consent`] |
-//! | redirect URIs that are not checked (CVE-2025-4143), markup in what a client says of itself, floods | [`registration`] |
+//! | redirect URIs that are not checked (CVE-2025-4143), markup in what a client says of itself | [`registration`] |
 //! | request forgery through metadata: by addresses (CVE-2026-26118) | [`registration`]; by names, redirects and documents: [`documents`] |
+//! | floods of registrations; of sign-ins and of requests for tokens | [`registration`]; [`floods`] |
 //! | PKCE downgrade (CVE-2025-4144), replayed codes, stolen refresh tokens, revocation of the wrong token | [`tokens`] |
 //!
 //! That secrets are compared in constant time is by construction (they are looked up by their hash, and compared by one
@@ -19,6 +20,7 @@
 mod child;
 mod consent;
 mod documents;
+mod floods;
 mod registration;
 mod requests;
 mod tokens;

@@ -13,6 +13,8 @@ mod bed;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod company;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod crash;

@@ -2,17 +2,17 @@
 //!
 //! Forgejo's refresh tokens are good once, and each code exchange kills those before it. Hence:
 //!
-//! - a renewal is in single flight per user: who comes while one is under way gets its outcome;
+//! - a renewal is in single flight per user, in this process and across those that work on the store (`lease`): who comes
+//!   while one is under way gets its outcome;
 //! - it runs on a task of its own, so that a caller who goes away does not lose the pair that Forgejo has just made;
 //! - the new pair is in the store before anyone gets it, and only in the place of the pair that was renewed: a sign-in
 //!   that came in between wins;
-//! - a refusal is judged only when no sign-in is under way: a refusal for a pair that a sign-in has just replaced says
-//!   nothing about the user (see `turns` for the order of sign-ins themselves);
+//! - a refusal ends something only if, in one transaction, the pair in the store is still the one that was refused and no
+//!   sign-in is under way in any process: a refusal for a pair that has just been replaced says nothing about the user
+//!   (see `turns` for the order of sign-ins themselves);
 //! - a renewed token is used once at once, to ask whose it is: Forgejo renews tokens of users whom it has locked out.
-//!
-//! Left out: single flight across processes. One broker works on a store at a time: of two, one could be refused for a
-//! token that the other has just renewed and not yet stored, and would end the user's grants.
 
+mod lease;
 mod reseal;
 pub(crate) mod turns;
 
@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    ports::{Clock, GrantEvents, Store, StoreError, TokenPair, Upstream, UpstreamError},
+    ports::{Clock, GrantEvents, Judged, Store, StoreError, TokenPair, Upstream, UpstreamError},
     records::AccountRecord,
     seal::{Binding, OpenError, Sealer},
     secret,
@@ -94,6 +94,8 @@ pub(crate) struct Accounts {
     pub(crate) tasks: TaskTracker,
     /// The sign-ins under way.
     pub(crate) turns: Turns,
+    /// What this process is called where it holds leases: a random number.
+    pub(crate) process: i64,
     /// The renewals under way. An entry is there exactly as long as its task.
     pub(crate) flights: Mutex<HashMap<i64, watch::Receiver<Option<Outcome>>>>,
 }
@@ -123,17 +125,18 @@ impl Account {
     pub async fn current(&self) -> Result<UpstreamToken, AccountError> {
         let record = match self.accounts.store.account(self.user).await? {
             Some(record) => record,
-            None => return self.accounts.clone().join(self.user).await,
+            None => return self.accounts.clone().join(self.user, None).await,
         };
+        let seen = Some(record.version);
         let now = self.accounts.clock.now();
         let opened = self.accounts.open(&record);
         match opened {
             Ok(token) if token.expires_at > now + self.accounts.lead_for(&record) => Ok(token),
-            Ok(token) => match self.accounts.clone().join(self.user).await {
+            Ok(token) => match self.accounts.clone().join(self.user, seen).await {
                 Err(AccountError::Transient(_)) if token.expires_at > now => Ok(token),
                 outcome => outcome,
             },
-            Err(_) => self.accounts.clone().join(self.user).await,
+            Err(_) => self.accounts.clone().join(self.user, seen).await,
         }
     }
 
@@ -146,7 +149,7 @@ impl Account {
     ///
     /// As for [`Account::current`].
     pub async fn refresh(&self) -> Result<UpstreamToken, AccountError> {
-        self.accounts.clone().join(self.user).await
+        self.accounts.clone().join(self.user, None).await
     }
 }
 
@@ -190,8 +193,8 @@ impl Accounts {
         self.store.end_user(user).await
     }
 
-    /// Joins the renewal of a user, or begins one.
-    async fn join(self: Arc<Self>, user: i64) -> Outcome {
+    /// Joins the renewal of a user, or begins one. What is named `seen` is to be renewed, or whatever is there.
+    async fn join(self: Arc<Self>, user: i64, seen: Option<i64>) -> Outcome {
         let mut flight = {
             let mut flights = self.flights();
             match flights.get(&user) {
@@ -205,7 +208,7 @@ impl Accounts {
                             accounts: &accounts,
                             user,
                         };
-                        let outcome = accounts.renew(user).await;
+                        let outcome = accounts.renew(user, seen).await;
                         // First out of the table, then told: who comes after the outcome is known begins anew.
                         drop(landing);
                         tell.send_replace(Some(outcome));
@@ -223,8 +226,21 @@ impl Accounts {
         }
     }
 
-    async fn renew(&self, user: i64) -> Outcome {
-        let Some(record) = self.store.account(user).await? else {
+    async fn renew(&self, user: i64, seen: Option<i64>) -> Outcome {
+        let leased = self.lease(user, seen).await?;
+        let outcome = match leased.account {
+            Some(record) if leased.renewed => self.give(&record),
+            account => tokio::select! {
+                outcome = self.renew_leased(user, account) => outcome,
+                () = self.extend_lease(user) => unreachable!("it has no end"),
+            },
+        };
+        self.release_lease(user).await;
+        outcome
+    }
+
+    async fn renew_leased(&self, user: i64, account: Option<AccountRecord>) -> Outcome {
+        let Some(record) = account else {
             return self.refuse(user, None, Refusal::Missing).await;
         };
         let refresh_token = match self.sealer.open(&record.refresh, Binding::Refresh(user)) {
@@ -271,7 +287,7 @@ impl Accounts {
         let mut attempt = 1;
         // The former pair is dead at the upstream: a store that is busy is worth waiting for.
         let replaced = loop {
-            match self.store.replace_account(record.clone(), Some(version)).await {
+            match self.store.replace_account(record.clone(), version).await {
                 Ok(replaced) => break replaced,
                 Err(error) if attempt == STORE_ATTEMPTS => {
                     tracing::error!(
@@ -295,30 +311,37 @@ impl Accounts {
         }
         // Signed in anew or ended in between: what is there now counts.
         match self.store.account(user).await? {
-            Some(newer) => self
-                .open(&newer)
-                .map_err(|error| AccountError::Terminal(Refusal::Sealed(error))),
+            Some(newer) => self.give(&newer),
             None => Err(AccountError::Terminal(Refusal::Missing)),
         }
     }
 
     /// Ends a user's grants because the pair named `version` is of no use, unless another pair has taken its place.
     async fn refuse(&self, user: i64, version: Option<i64>, refusal: Refusal) -> Outcome {
-        let _no_sign_in_meanwhile = self.turns.none().await;
-        if let Some(record) = self.store.account(user).await?
-            && Some(record.version) != version
-        {
-            return self
-                .open(&record)
-                .map_err(|error| AccountError::Terminal(Refusal::Sealed(error)));
+        // The sign-ins that are under way now. Later ones have not killed the pair.
+        let mut known = None;
+        loop {
+            match self.store.end_refused(user, version, known, self.clock.now()).await? {
+                Judged::Ended => break,
+                Judged::Replaced(record) => return self.give(&record),
+                Judged::Exchanging(newest) => {
+                    known = Some(newest);
+                    tokio::time::sleep(lease::LOOK).await;
+                }
+            }
         }
         tracing::warn!(
             user,
             error = &refusal as &dyn std::error::Error,
             "the user has to sign in again"
         );
-        self.end_user(user).await?;
         Err(AccountError::Terminal(refusal))
+    }
+
+    /// What is there now, as the outcome of a renewal that another one has come before.
+    fn give(&self, record: &AccountRecord) -> Outcome {
+        self.open(record)
+            .map_err(|error| AccountError::Terminal(Refusal::Sealed(error)))
     }
 
     /// Whether the upstream has locked out the user of a token that it has just made. No answer is no reason to think so.

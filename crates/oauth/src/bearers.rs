@@ -5,8 +5,9 @@
 //! have read the grant before its end and must not put it back: each forgetting begins a new epoch, and an answer is
 //! kept only in the epoch in which it was asked for.
 //!
-//! Expiry is checked at each use. An entry is asked for again after [`MAX_AGE`], for the sake of a store that someone else
-//! changes behind this process. What is unknown is not remembered: there is no end of such tokens.
+//! Exact it is for what this process ends; what another one ends is heard within a second (`endings`). Expiry is checked at
+//! each use. An entry is asked for again after [`MAX_AGE`]: so a new login of the user that another process has learnt is
+//! known within that time, and the store hears that the bearer is in use. What is unknown is not remembered: there is no end of such tokens.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -43,6 +43,10 @@ pub struct Config {
     pub max_clients: u32,
     /// How many new clients may register in a minute. A client that is known already is not counted.
     pub registrations_per_minute: u32,
+    /// How many sign-ins may begin in a minute; for one client, a fifth of them.
+    pub sign_ins_per_minute: u32,
+    /// How many times in a minute tokens may be issued; to one user, a fiftieth of them.
+    pub tokens_per_minute: u32,
     /// Clients that are known without registration.
     pub clients: Vec<StaticClient>,
     /// Logins that may sign in.
@@ -117,6 +121,8 @@ pub(crate) struct Settings {
     pub(crate) allow_list: AllowList,
     pub(crate) max_clients: u32,
     pub(crate) registrations_per_minute: u32,
+    pub(crate) sign_ins_per_minute: u32,
+    pub(crate) tokens_per_minute: u32,
     pub(crate) clients: Vec<ClientRecord>,
     pub(crate) allowed_users: Vec<String>,
     pub(crate) allowed_orgs: Vec<String>,
@@ -138,6 +144,8 @@ impl Config {
             allowed_client_domains: Vec::new(),
             max_clients: 10_000,
             registrations_per_minute: 60,
+            sign_ins_per_minute: 3_000,
+            tokens_per_minute: 12_000,
             clients: Vec::new(),
             allowed_users: Vec::new(),
             allowed_orgs: Vec::new(),
@@ -227,6 +235,8 @@ impl Config {
             allow_list,
             max_clients: self.max_clients,
             registrations_per_minute: self.registrations_per_minute,
+            sign_ins_per_minute: self.sign_ins_per_minute,
+            tokens_per_minute: self.tokens_per_minute,
             clients: self.clients.into_iter().map(StaticClient::into_record).collect(),
             allowed_users: self.allowed_users,
             allowed_orgs: self.allowed_orgs,

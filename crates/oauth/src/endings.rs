@@ -4,23 +4,38 @@
 //!   leave a grant that is gone from the store and still served.
 //! - Once it is in the store, cached bearers are forgotten and [`GrantEvents`] are told, in this one place.
 //! - Lookups of bearers go through the cache ([`Bearers`]).
+//! - **What other processes have ended** is heard from the store ([`TellingStore::hear`]), by whoever comes with a bearer and
+//!   has not heard for a second, and by whoever calls in between: then it is forgotten and told in the same way. So a
+//!   bearer whose grant has ended in another process is honoured for a second more at most, and in this one not at all.
+//!   What this process has ended itself is heard too, and told twice.
+//! - That a bearer was used is noted when the store is asked for it, which is once a minute while it is in use, and written
+//!   behind ([`TellingStore::record_uses`]).
 //!
 //! An error may hide a success, so bearers are forgotten after an error too; they are just asked for again.
 
-use std::{future::Future, sync::Arc, time::SystemTime};
+mod processes;
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
 
 use tokio_util::task::TaskTracker;
 
 use crate::{
     bearers::Bearers,
     ports::{
-        AccountStore, Admitted, BoxFuture, ClientStore, GrantEvents, GrantStore, NewTokens, PendingCaps, SignIn,
-        SignedIn, Spent, Store, StoreError, Taken,
+        AccountStore, Admitted, BoxFuture, ClientStore, GrantEvents, GrantStore, NewTokens, Placed, SignIn, SignedIn,
+        SignedInPair, Spent, Store, StoreError, Taken,
     },
     records::{
         AccountRecord, BearerRecord, ClientRecord, CodeRecord, GrantRecord, GrantSummary, PendingRecord, TokenHash,
     },
 };
+
+use processes::Heard;
 
 /// A store that tells of endings.
 #[derive(Debug)]
@@ -35,7 +50,13 @@ struct Told {
     store: Arc<dyn Store>,
     bearers: Bearers,
     events: Arc<dyn GrantEvents>,
+    heard: Mutex<Heard>,
+    /// When grants were used last, since it was written down. Bounded by [`USES`].
+    uses: Mutex<HashMap<String, SystemTime>>,
 }
+
+/// How many uses are kept to be written down. Of further grants the next use is noted.
+const USES: usize = 16_384;
 
 impl TellingStore {
     /// `tasks` owns the changes under way.
@@ -44,11 +65,23 @@ impl TellingStore {
             store,
             bearers: Bearers::default(),
             events,
+            heard: Mutex::default(),
+            uses: Mutex::default(),
         };
         Self {
             told: Arc::new(told),
             tasks,
         }
+    }
+
+    /// Writes down which grants have been used since the last time.
+    pub(crate) async fn record_uses(&self) -> Result<(), StoreError> {
+        let uses = std::mem::take(&mut *lock(&self.told.uses));
+        if uses.is_empty() {
+            return Ok(());
+        }
+        // What cannot be written is lost: the time of the next use is as good.
+        self.told.store.record_uses(uses.into_iter().collect()).await
     }
 
     /// Runs a change to its end, whoever waits for it.
@@ -66,6 +99,13 @@ impl TellingStore {
 }
 
 impl Told {
+    fn used(&self, grant: &str, now: SystemTime) {
+        let mut uses = lock(&self.uses);
+        if uses.len() < USES || uses.contains_key(grant) {
+            uses.insert(grant.to_owned(), now);
+        }
+    }
+
     fn grant_ended(&self, grant: &str) {
         self.bearers.forget_grant(grant);
         self.events.grant_ended(grant);
@@ -73,15 +113,11 @@ impl Told {
 
     /// A code or a refresh token has been spent. That ends its grant if it was used before, and else perhaps the oldest
     /// access tokens of the grant.
-    async fn spent(&self, token: TokenHash, outcome: Result<Spent, StoreError>) -> Result<Spent, StoreError> {
+    fn spent(&self, outcome: Result<Spent, StoreError>) -> Result<Spent, StoreError> {
         match &outcome {
             Ok(Spent::Reused(grant)) => self.grant_ended(grant),
             Ok(Spent::Replayed(grant)) => self.bearers.forget_grant(grant),
-            Ok(Spent::Issued) => match self.store.grant_of(token).await {
-                Ok(Some(grant)) => self.bearers.forget_grant(&grant.grant),
-                Ok(None) => {}
-                Err(_) => self.bearers.forget_all(),
-            },
+            Ok(Spent::Issued(grant)) => self.bearers.forget_grant(&grant.grant),
             Ok(Spent::Gone) => {}
             Err(_) => self.bearers.forget_all(),
         }
@@ -137,10 +173,10 @@ impl GrantStore for TellingStore {
     fn insert_pending(
         &self,
         pending: PendingRecord,
-        caps: PendingCaps,
+        cap: u32,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<bool, StoreError>> {
-        self.told.store.insert_pending(pending, caps, now)
+        self.told.store.insert_pending(pending, cap, now)
     }
 
     fn take_pending(
@@ -152,16 +188,20 @@ impl GrantStore for TellingStore {
         self.told.store.take_pending(state, browser, now)
     }
 
-    fn complete_sign_in(&self, sign_in: SignIn, now: SystemTime) -> BoxFuture<'_, Result<SignedIn, StoreError>> {
+    fn complete_sign_in(
+        &self,
+        sign_in: SignIn,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Option<SignedIn>, StoreError>> {
         self.change(async move |told: Arc<Told>| {
             let user = sign_in.grant.user;
             let outcome = told.store.complete_sign_in(sign_in, now).await;
             // A grant that goes on may have changed.
             told.bearers.forget_user(user);
-            for grant in outcome.iter().flat_map(|signed_in| &signed_in.displaced) {
+            for grant in outcome.iter().flatten().flat_map(|signed_in| &signed_in.displaced) {
                 told.grant_ended(grant);
             }
-            if outcome.is_ok() {
+            if matches!(outcome, Ok(Some(_))) {
                 told.events.user_signed_in(user);
             }
             outcome
@@ -179,9 +219,8 @@ impl GrantStore for TellingStore {
         now: SystemTime,
     ) -> BoxFuture<'_, Result<Spent, StoreError>> {
         self.change(async move |told: Arc<Told>| {
-            let access = tokens.access;
             let outcome = told.store.spend_code(code, tokens, now).await;
-            told.spent(access, outcome).await
+            told.spent(outcome)
         })
     }
 
@@ -193,12 +232,13 @@ impl GrantStore for TellingStore {
     ) -> BoxFuture<'_, Result<Spent, StoreError>> {
         self.change(async move |told: Arc<Told>| {
             let outcome = told.store.spend_refresh(refresh, tokens, now).await;
-            told.spent(refresh, outcome).await
+            told.spent(outcome)
         })
     }
 
     fn bearer(&self, access: TokenHash, now: SystemTime) -> BoxFuture<'_, Result<Option<BearerRecord>, StoreError>> {
         Box::pin(async move {
+            self.told.hear_in_time(now).await;
             let bearers = &self.told.bearers;
             let asked_in = match bearers.find(access, now) {
                 Ok(record) => return Ok(Some(record)),
@@ -206,10 +246,15 @@ impl GrantStore for TellingStore {
             };
             let found = self.told.store.bearer(access, now).await?;
             if let Some(record) = &found {
+                self.told.used(&record.grant.grant, now);
                 bearers.keep(asked_in, access, record.clone(), now);
             }
             Ok(found)
         })
+    }
+
+    fn record_uses(&self, uses: Vec<(String, SystemTime)>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.told.store.record_uses(uses)
     }
 
     fn grant_of(&self, token: TokenHash) -> BoxFuture<'_, Result<Option<GrantRecord>, StoreError>> {
@@ -253,8 +298,12 @@ impl AccountStore for TellingStore {
         self.told.store.account(user)
     }
 
-    fn replace_account(&self, account: AccountRecord, version: Option<i64>) -> BoxFuture<'_, Result<bool, StoreError>> {
+    fn replace_account(&self, account: AccountRecord, version: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
         self.told.store.replace_account(account, version)
+    }
+
+    fn place_account(&self, pair: SignedInPair) -> BoxFuture<'_, Result<Placed, StoreError>> {
+        self.told.store.place_account(pair)
     }
 }
 
@@ -267,4 +316,8 @@ impl Store for TellingStore {
         // It ends only grants that no token leads to any more.
         self.told.store.purge(now)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

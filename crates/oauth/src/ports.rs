@@ -2,13 +2,15 @@
 //!
 //! All traits are object-safe and held as `Arc<dyn _>`. Times are arguments or come from the [`Clock`].
 
+mod processes;
 mod store;
 mod upstream;
 
 use std::{fmt, future::Future, pin::Pin, time::SystemTime};
 
+pub use processes::{EndedGrant, Endings, Exchange, Judged, Lease, ProcessStore};
 pub use store::{
-    AccountStore, Admitted, ClientStore, GrantStore, NewTokens, PendingCaps, SignIn, SignedIn, Spent, Store,
+    AccountStore, Admitted, ClientStore, GrantStore, NewTokens, Placed, SignIn, SignedIn, SignedInPair, Spent, Store,
     StoreError, Taken,
 };
 pub use upstream::{GrantedScope, TokenPair, Upstream, UpstreamError, UpstreamUser};

@@ -114,7 +114,7 @@ pub struct GrantSummary {
     pub grant: GrantRecord,
     /// When the user said yes.
     pub created_at: SystemTime,
-    /// When tokens were last issued on it.
+    /// When it was last used: a bearer shown, or tokens issued. It may lag by two minutes.
     pub last_used_at: SystemTime,
 }
 
@@ -134,6 +134,8 @@ pub struct CodeRecord {
     pub code: TokenHash,
     /// The grant whose tokens it buys.
     pub grant: String,
+    /// The user of the grant.
+    pub user: i64,
     /// The client it was issued to.
     pub client_id: String,
     /// The redirect URI it was delivered to.

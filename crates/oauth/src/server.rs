@@ -41,6 +41,7 @@ use crate::{
     fetch::Fetch,
     ports::{Clock, GrantEvents, Store, StoreError, Upstream},
     seal::Sealer,
+    secret,
 };
 
 use ceilings::Ceilings;
@@ -64,6 +65,8 @@ pub struct AuthorizationServer {
 struct Inner {
     settings: Settings,
     accounts: Arc<Accounts>,
+    /// The store of `accounts`.
+    telling: Arc<TellingStore>,
     /// Where clients that are described by documents are found. `None`: there are no such clients.
     documents: Option<ClientDocuments>,
     ceilings: Ceilings,
@@ -111,9 +114,10 @@ impl AuthorizationServer {
         }
         let tasks = TaskTracker::new();
         let documents = fetch.map(|fetch| ClientDocuments::new(fetch, Arc::clone(&clock)));
-        let ceilings = Ceilings::new(settings.registrations_per_minute);
+        let ceilings = Ceilings::new(&settings);
+        let telling = Arc::new(TellingStore::new(store, Arc::clone(&events), tasks.clone()));
         let accounts = Accounts {
-            store: Arc::new(TellingStore::new(store, Arc::clone(&events), tasks.clone())),
+            store: Arc::<TellingStore>::clone(&telling),
             sealer,
             upstream,
             clock,
@@ -121,12 +125,14 @@ impl AuthorizationServer {
             lead: settings.refresh_lead,
             tasks,
             turns: Turns::default(),
+            process: i64::from_be_bytes(secret::random()),
             flights: Mutex::new(HashMap::new()),
         };
         Ok(Self {
             inner: Arc::new(Inner {
                 settings,
                 accounts: Arc::new(accounts),
+                telling,
                 documents,
                 ceilings,
             }),
@@ -201,6 +207,25 @@ impl AuthorizationServer {
     /// [`StoreError`].
     pub async fn purge_expired(&self) -> Result<(), StoreError> {
         self.inner.store().purge(self.inner.accounts.clock.now()).await
+    }
+
+    /// Hears which grants other processes on the store have ended since the last call, and tells the
+    /// [`GrantEvents`] of them. To be called every second or so: what runs on such a grant ends that much later.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn hear_endings(&self) -> Result<(), StoreError> {
+        self.inner.telling.hear().await
+    }
+
+    /// Writes down when grants were last used. To be called every minute or so, and before the end.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn record_uses(&self) -> Result<(), StoreError> {
+        self.inner.telling.record_uses().await
     }
 
     /// Seals anew the upstream tokens that older keys have sealed, and says how many accounts that were. To be called

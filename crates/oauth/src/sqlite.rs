@@ -1,19 +1,31 @@
 //! The usual store: SQLite, embedded, in one file.
 //!
+//! **One connection writes, the others read.** SQLite has one writer at a time anyway: here they stand in line for the one
+//! connection, first come, first served, and never meet as `SQLITE_BUSY`, and a reader never waits for any of them, since
+//! in a write-ahead log it sees what was there when it began. Connections that read refuse to write.
+//!
 //! Every change is one transaction that takes the write lock at its beginning, so that what it has read is still true
-//! when it writes, and that is on disk (WAL, `synchronous = FULL`) when it returns. The migrations are in the binary
-//! and have a table of their own, so that the pool can be shared with others who keep their own tables in the file.
+//! when it writes. It is **on disk when it returns**: `synchronous = FULL` flushes the log at each commit. With `NORMAL` a
+//! commit would outlive the process, but not a loss of power, and what is lost then is worth more than the millisecond: a
+//! pair of upstream tokens whose predecessors are dead, a refresh token that its client has already put in the place of
+//! the one before, a revocation.
+//!
+//! The migrations are in the binary and have a table of their own, so that the connections can be shared with others who
+//! keep their own tables in the file.
 
 mod accounts;
 mod clients;
+mod company;
 mod grants;
 mod pending;
+mod processes;
 mod tokens;
 
 use std::{
     fs, io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -26,11 +38,16 @@ use crate::{
     ports::{BoxFuture, Store, StoreError},
     records::TokenHash,
 };
+use company::Company;
 
 /// A store in a SQLite database.
 #[derive(Clone, Debug)]
 pub struct SqliteStore {
-    pool: SqlitePool,
+    /// Has one connection: whoever has it is the only writer of this process.
+    writer: SqlitePool,
+    readers: SqlitePool,
+    /// `None` in a store on somebody else's pools.
+    company: Option<Arc<Company>>,
 }
 
 /// Why a database cannot be opened.
@@ -53,10 +70,12 @@ pub enum OpenStoreError {
     Migration(#[source] sqlx::migrate::MigrateError),
 }
 
-/// How many connections the pool has. SQLite writes one at a time; the others read.
-const CONNECTIONS: u32 = 4;
-/// How long a writer waits for another one, in this process or outside.
+/// How many connections read.
+const READERS: u32 = 4;
+/// How long a writer waits for one in another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long anyone waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client is kept that has no grant.
 const IDLE_CLIENT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// How long a client is kept that nobody has ever signed in with: registering costs nothing.
@@ -65,7 +84,8 @@ const UNUSED_CLIENT: Duration = Duration::from_secs(24 * 60 * 60);
 const USED_CODE: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl SqliteStore {
-    /// Opens a database, makes it if it is not there (for its owner alone), and brings its tables up to date.
+    /// Opens a database, makes it if it is not there (for its owner alone), and brings its tables up to date. Several
+    /// processes may have it open; where this is the only one, what others have left behind when they died is cleared away.
     ///
     /// # Errors
     ///
@@ -82,47 +102,84 @@ impl SqliteStore {
                 path: path.to_owned(),
                 source,
             })?;
+        let beside = path.to_owned();
+        let entered = tokio::task::spawn_blocking(move || Company::enter(&beside)).await;
+        let (company, alone) =
+            entered
+                .unwrap_or_else(|error| Err(error.into()))
+                .map_err(|source| OpenStoreError::File {
+                    path: path.to_owned(),
+                    source,
+                })?;
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(BUSY_TIMEOUT * 2)
-            .connect_with(options)
-            .await
-            .map_err(OpenStoreError::Database)?;
-        Self::from_pool(pool).await
+        let writing = options
+            .clone()
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full);
+        // First, since it makes the file one with a write-ahead log.
+        let writer = pool(1, writing).await?;
+        let readers = pool(READERS, options.pragma("query_only", "ON")).await?;
+        let mut store = Self::from_pools(writer, readers).await?;
+        if alone {
+            store.clear_away().await.map_err(OpenStoreError::Database)?;
+        }
+        let settled = tokio::task::spawn_blocking(|| company.settle()).await;
+        store.company = settled.ok().map(Arc::new);
+        Ok(store)
     }
 
-    /// Uses a pool that is there already, and brings the tables up to date. Its connections must have foreign keys
-    /// switched on, which is sqlx's default.
+    /// Uses pools that are there already, on one database, and brings the tables up to date. `writer` must have one
+    /// connection at most, or its users get in each other's way, with foreign keys switched on, which is sqlx's default.
     ///
     /// # Errors
     ///
     /// [`OpenStoreError::Migration`].
-    pub async fn from_pool(pool: SqlitePool) -> Result<Self, OpenStoreError> {
+    pub async fn from_pools(writer: SqlitePool, readers: SqlitePool) -> Result<Self, OpenStoreError> {
         let mut migrations = sqlx::migrate!("./migrations");
         migrations.dangerous_set_table_name("_oauth_migrations");
-        migrations.run(&pool).await.map_err(OpenStoreError::Migration)?;
-        Ok(Self { pool })
+        migrations.run(&writer).await.map_err(OpenStoreError::Migration)?;
+        Ok(Self {
+            writer,
+            readers,
+            company: None,
+        })
     }
 
-    /// The pool, for others who keep their own tables in the same file.
-    pub fn pool(&self) -> &SqlitePool {
-        &self.pool
+    /// The connection that writes, for others who keep their own tables in the same file.
+    pub fn writer(&self) -> &SqlitePool {
+        &self.writer
+    }
+
+    /// The connections that read.
+    pub fn readers(&self) -> &SqlitePool {
+        &self.readers
     }
 
     /// Closes the database once all that is under way has ended.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.readers.close().await;
+        // Last: it puts what is in the log into the file.
+        self.writer.close().await;
+        if let Some(company) = &self.company {
+            company.leave();
+        }
+    }
+
+    /// Forgets what processes that are dead have left behind: all that there are.
+    async fn clear_away(&self) -> Result<(), sqlx::Error> {
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        for statement in ["DELETE FROM oauth_leases", "DELETE FROM oauth_exchanges"] {
+            sqlx::query(statement).execute(&mut *change).await?;
+        }
+        change.commit().await
     }
 
     /// Begins a change. Dropping the transaction undoes it.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
 }
 
@@ -130,7 +187,7 @@ impl Store for SqliteStore {
     fn probe(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             sqlx::query("SELECT 1 FROM oauth_grants LIMIT 1")
-                .fetch_optional(&self.pool)
+                .fetch_optional(&self.readers)
                 .await?;
             Ok(())
         })
@@ -144,6 +201,8 @@ impl Store for SqliteStore {
                 ("DELETE FROM oauth_access_tokens WHERE expires_at <= ?", now),
                 ("DELETE FROM oauth_refresh_tokens WHERE expires_at <= ?", now),
                 ("DELETE FROM oauth_assertions WHERE expires_at <= ?", now),
+                ("DELETE FROM oauth_exchanges WHERE expires_at <= ?", now),
+                ("DELETE FROM oauth_leases WHERE expires_at <= ?", now),
                 ("DELETE FROM oauth_codes WHERE expires_at <= ?", now - USED_CODE),
             ] {
                 sqlx::query(statement)
@@ -174,6 +233,13 @@ impl Store for SqliteStore {
             .bind(seconds(now - UNUSED_CLIENT))
             .execute(&mut *change)
             .await?;
+            sqlx::query(
+                "DELETE FROM oauth_endings
+                 WHERE number <= (SELECT seq FROM sqlite_sequence WHERE name = 'oauth_endings') - ?",
+            )
+            .bind(processes::ENDINGS)
+            .execute(&mut *change)
+            .await?;
             change.commit().await?;
             Ok(())
         })
@@ -188,6 +254,15 @@ impl From<sqlx::Error> for StoreError {
             Self::Unavailable(Box::new(error))
         }
     }
+}
+
+async fn pool(connections: u32, options: SqliteConnectOptions) -> Result<SqlitePool, OpenStoreError> {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_with(options)
+        .await
+        .map_err(OpenStoreError::Database)
 }
 
 /// A time as it is stored. Times before 1970 are 1970: nothing is that old.

@@ -62,6 +62,7 @@ struct State {
     users: HashMap<i64, UpstreamUser>,
     members: Vec<(String, String)>,
     codes: HashMap<String, (i64, String, String)>,
+    sign_ins: u32,
     /// By user: how many pairs there have been. The last one's refresh token is the one that is good.
     pairs: HashMap<i64, u32>,
     trouble: Option<Trouble>,
@@ -79,6 +80,7 @@ impl Default for ScriptedUpstream {
             users: HashMap::new(),
             members: Vec::new(),
             codes: HashMap::new(),
+            sign_ins: 0,
             pairs: HashMap::new(),
             trouble: None,
             members_trouble: false,
@@ -133,7 +135,8 @@ impl ScriptedUpstream {
                 .into_owned()
         };
         let mut state = self.state();
-        let code = format!("code-{}-{id}", state.codes.len());
+        state.sign_ins += 1;
+        let code = format!("code-{}-{id}", state.sign_ins);
         state.codes.insert(
             code.clone(),
             (id, parameter("code_challenge"), parameter("redirect_uri")),
@@ -202,7 +205,12 @@ impl Gate {
         reached.expect("the sender lives as long as the gate");
     }
 
-    async fn pass(&self) -> Result<(), UpstreamError> {
+    /// Comes, and waits if it has to.
+    ///
+    /// # Errors
+    ///
+    /// Never: the gate is not closed while someone is at it.
+    pub async fn pass(&self) -> Result<(), UpstreamError> {
         self.arrivals.send_modify(|count| *count += 1);
         let permit = self.permits.acquire().await;
         permit

@@ -1,4 +1,4 @@
-//! The usual store of session records: SQLite, in a pool that is there already.
+//! The usual store of session records: SQLite, in pools that are there already: one writes, one reads (they may be the same).
 //!
 //! A batch of changes is one transaction. The migrations are in the binary and have a table of their own, so that the pool can
 //! be shared with others who keep their own tables in the file. What a write needs to be on disk is set by whoever made the pool.
@@ -15,7 +15,8 @@ use crate::ports::{BoxFuture, Change, GrantId, Record, RecordKey, Records, Recor
 /// Session records in a SQLite database.
 #[derive(Clone, Debug)]
 pub struct SqliteRecords {
-    pool: SqlitePool,
+    writer: SqlitePool,
+    readers: SqlitePool,
     seal: Arc<dyn Seal>,
 }
 
@@ -25,21 +26,34 @@ pub struct SqliteRecords {
 pub struct MigrationError(#[source] sqlx::migrate::MigrateError);
 
 impl SqliteRecords {
-    /// Uses a pool, and brings the tables up to date.
+    /// Uses a pool for everything, and brings the tables up to date.
     ///
     /// # Errors
     ///
     /// [`MigrationError`].
     pub async fn from_pool(pool: SqlitePool, seal: Arc<dyn Seal>) -> Result<Self, MigrationError> {
+        Self::from_pools(pool.clone(), pool, seal).await
+    }
+
+    /// Uses one pool to write and another to read, and brings the tables up to date.
+    ///
+    /// # Errors
+    ///
+    /// [`MigrationError`].
+    pub async fn from_pools(
+        writer: SqlitePool,
+        readers: SqlitePool,
+        seal: Arc<dyn Seal>,
+    ) -> Result<Self, MigrationError> {
         let mut migrations = sqlx::migrate!("./migrations");
         migrations.dangerous_set_table_name("_session_migrations");
-        migrations.run(&pool).await.map_err(MigrationError)?;
-        Ok(Self { pool, seal })
+        migrations.run(&writer).await.map_err(MigrationError)?;
+        Ok(Self { writer, readers, seal })
     }
 
     async fn write(&self, changes: Vec<Change>) -> Result<(), sqlx::Error> {
         // The write lock at the beginning: a transaction that has to ask for it later may be refused it.
-        let mut change = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         for each in changes {
             match each {
                 Change::Save(record, snapshot) => {
@@ -81,7 +95,7 @@ impl Records for SqliteRecords {
     fn all(&self) -> BoxFuture<'_, Result<Vec<Record>, RecordsError>> {
         Box::pin(async {
             let rows = sqlx::query("SELECT key_hash, grant_id, user_id, opened_at, last_activity FROM session_records")
-                .fetch_all(&self.pool)
+                .fetch_all(&self.readers)
                 .await?;
             rows.iter().map(record).collect()
         })
@@ -91,7 +105,7 @@ impl Records for SqliteRecords {
         Box::pin(async move {
             let sealed: Option<Vec<u8>> = sqlx::query_scalar("SELECT snapshot FROM session_records WHERE key_hash = ?")
                 .bind(key.0.to_vec())
-                .fetch_optional(&self.pool)
+                .fetch_optional(&self.readers)
                 .await?;
             let opened = sealed.map(|sealed| self.seal.open(key, &sealed)).transpose();
             let opened = opened.map_err(RecordsError::Damaged)?;

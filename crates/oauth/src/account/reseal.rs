@@ -31,7 +31,7 @@ impl Accounts {
                 ..record
             };
             // A pair that was renewed in between is sealed with the newest key.
-            if self.store.replace_account(resealed, Some(version)).await? {
+            if self.store.replace_account(resealed, version).await? {
                 count += 1;
             }
         }

@@ -7,7 +7,7 @@
 
 use std::{fmt, time::SystemTime};
 
-use super::BoxFuture;
+use super::{BoxFuture, Exchange, ProcessStore};
 use crate::{
     BoxError,
     records::{
@@ -42,8 +42,8 @@ pub struct NewTokens {
 /// What became of a code or refresh token that was presented.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spent {
-    /// The new tokens are in the store.
-    Issued,
+    /// The new tokens are in the store. This is their grant.
+    Issued(GrantRecord),
     /// It had been used before, so that someone else may hold it: the grant, which is named here, has been ended.
     Reused(String),
     /// The code had been used before: the tokens that it bought have been revoked. The grant, which is named here, goes on
@@ -58,11 +58,31 @@ pub enum Spent {
 pub struct SignIn {
     /// The user's upstream tokens. They replace what is there: the code exchange has killed the former refresh token.
     /// `None` if what is there is newer.
-    pub account: Option<AccountRecord>,
+    pub pair: Option<SignedInPair>,
     /// The grant. If the user has one for this client, that one goes on in its place, under its own name.
     pub grant: GrantRecord,
     /// The code that buys its first tokens.
     pub code: CodeRecord,
+}
+
+/// The upstream tokens of a sign-in.
+#[derive(Clone, Debug)]
+pub struct SignedInPair {
+    /// The tokens.
+    pub account: AccountRecord,
+    /// The exchange that yielded them. `None` for tokens that are to replace whatever is there.
+    pub exchange: Option<Exchange>,
+}
+
+/// What became of the tokens of a sign-in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// They are in the place of what was there.
+    Kept,
+    /// Another sign-in has put its tokens there since the exchange began: whose are good is for the upstream to say.
+    Unclear,
+    /// The user has no account.
+    NoAccount,
 }
 
 /// What a completed sign-in has come to.
@@ -83,15 +103,6 @@ pub enum Taken {
     OtherBrowser,
     /// It is unknown or has expired.
     Gone,
-}
-
-/// How many sign-ins may be pending.
-#[derive(Clone, Copy, Debug)]
-pub struct PendingCaps {
-    /// In all.
-    pub all: u32,
-    /// Of one client, and for the page of connections.
-    pub of_client: u32,
 }
 
 /// What became of a registration.
@@ -144,11 +155,11 @@ pub trait ClientStore: fmt::Debug + Send + Sync + 'static {
 /// predecessor) is good too, and joins its tokens to the newest generation without making another. Anything older has
 /// been used and superseded: it ends the grant.
 pub trait GrantStore: fmt::Debug + Send + Sync + 'static {
-    /// Adds a pending sign-in unless there are too many that are still good. Says whether it was added.
+    /// Adds a pending sign-in unless there are `cap` that are still good. Says whether it was added.
     fn insert_pending(
         &self,
         pending: PendingRecord,
-        caps: PendingCaps,
+        cap: u32,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<bool, StoreError>>;
 
@@ -161,8 +172,10 @@ pub trait GrantStore: fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Taken, StoreError>>;
 
     /// Keeps the outcome of a sign-in. Above a limit per user the grants used least recently are ended. May be repeated
-    /// with the same sign-in after an error.
-    fn complete_sign_in(&self, sign_in: SignIn, now: SystemTime) -> BoxFuture<'_, Result<SignedIn, StoreError>>;
+    /// with the same sign-in after an error. `None`, and nothing is kept, where the place of its tokens is
+    /// [`Placed::Unclear`].
+    fn complete_sign_in(&self, sign_in: SignIn, now: SystemTime)
+    -> BoxFuture<'_, Result<Option<SignedIn>, StoreError>>;
 
     /// Finds a code, used or not, expired or not.
     fn code(&self, code: TokenHash) -> BoxFuture<'_, Result<Option<CodeRecord>, StoreError>>;
@@ -187,6 +200,9 @@ pub trait GrantStore: fmt::Debug + Send + Sync + 'static {
     /// Finds an access token that is still honoured, with its grant.
     fn bearer(&self, access: TokenHash, now: SystemTime) -> BoxFuture<'_, Result<Option<BearerRecord>, StoreError>>;
 
+    /// Notes when grants were used, and with them their clients. Those that are gone are left out.
+    fn record_uses(&self, uses: Vec<(String, SystemTime)>) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// Finds the grant of a token of either kind, expired or not.
     fn grant_of(&self, token: TokenHash) -> BoxFuture<'_, Result<Option<GrantRecord>, StoreError>>;
 
@@ -208,13 +224,15 @@ pub trait AccountStore: fmt::Debug + Send + Sync + 'static {
     /// Finds the account of a user.
     fn account(&self, user: i64) -> BoxFuture<'_, Result<Option<AccountRecord>, StoreError>>;
 
-    /// Puts a new pair where the pair named `version` is, or where any pair of the user is if `version` is `None`.
-    /// Says whether there was one.
-    fn replace_account(&self, account: AccountRecord, version: Option<i64>) -> BoxFuture<'_, Result<bool, StoreError>>;
+    /// Puts a new pair where the pair named `version` is. Says whether there was one.
+    fn replace_account(&self, account: AccountRecord, version: i64) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// Puts the tokens of a sign-in where the user's are. May be repeated with the same tokens after an error.
+    fn place_account(&self, pair: SignedInPair) -> BoxFuture<'_, Result<Placed, StoreError>>;
 }
 
 /// The whole store.
-pub trait Store: ClientStore + GrantStore + AccountStore {
+pub trait Store: ClientStore + GrantStore + AccountStore + ProcessStore {
     /// Whether the store answers now.
     fn probe(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 

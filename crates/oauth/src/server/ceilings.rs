@@ -1,40 +1,91 @@
-//! How often a client and a grant may ask. Each number leaves room for whoever behaves, so that only floods meet it.
+//! How often a client, a grant and a user may ask, and all of them together.
 //!
 //! A public client's name is no secret and is shared by all its users, so nothing that anyone can do in its name may use
-//! up what its users need: their good tokens are counted by grant, and what is counted by the client's name is only what
-//! was refused anyway.
+//! up what its users need: their good tokens are counted by grant and by user, and what is counted by the client's name at
+//! the token endpoint is only what was refused anyway.
+//!
+//! **Whatever anyone can make the store write has a global ceiling**, so that a flood ends in refusals and not in a store that
+//! nobody gets a turn of. What is written for strangers (registrations, changes of them, sign-ins that begin, assertions) and
+//! what is written for users who have signed in (tokens) do not share one, and no one user or client can use up what is
+//! everybody's. Each number leaves room for whoever behaves. What is unknown or no good costs a look into the store and
+//! takes nothing from a global ceiling.
+//!
+//! | what is written | one | all | the answer |
+//! |---|---|---|---|
+//! | a registration | | `registrations_per_minute` | 429 |
+//! | a change of one | client: 20, then one each 3 s | 600, then 10 a second | 429, all: 503 |
+//! | a sign-in that begins | client: a fifth of all | `sign_ins_per_minute` | a page, 503 |
+//! | a signed assertion | client: 600, then 10 a second | 6,000, then 100 a second | 429, all: 503 |
+//! | tokens | grant: 60, then one a second; user: a fiftieth of all | `tokens_per_minute` | 429, all: 503 |
+//!
+//! All answers carry `Retry-After`. Of the sign-ins it is the beginning that is counted: what follows, up to the code, is at
+//! most one of each. Left out: limits by address (see [`limits`](crate::limits)), and so a stranger who goes to some trouble can
+//! have sign-ins refused while a flood of them lasts; whoever is signed in stays so.
 
 use std::time::{Duration, SystemTime};
 
 use super::respond::OAuthError;
-use crate::limits::{Limiter, Rate, Wait};
+use crate::{
+    config::Settings,
+    limits::{Limiter, Rate, Wait},
+};
 
 /// The ceilings of one server.
 #[derive(Debug)]
 pub(super) struct Ceilings {
     registrations: Limiter<()>,
     management: Limiter<String>,
+    all_management: Limiter<()>,
+    /// The empty text stands for the page of connections.
+    sign_ins: Limiter<String>,
+    all_sign_ins: Limiter<()>,
     client_requests: Limiter<String>,
+    all_assertions: Limiter<()>,
     grant_requests: Limiter<String>,
+    user_tokens: Limiter<i64>,
+    all_tokens: Limiter<()>,
     guesses: Limiter<String>,
 }
 
+/// How long to wait before a sign-in may begin.
+#[derive(Debug)]
+pub(super) struct TooManySignIns;
+
 /// A client that changes its registration.
 const MANAGEMENT: Rate = Rate::new(20, Duration::from_secs(3));
+/// All of these clients.
+const ALL_MANAGEMENT: Rate = Rate::new(600, Duration::from_millis(100));
 /// A client that has proved who it is, at the token endpoint.
 const CLIENT_REQUESTS: Rate = Rate::new(600, Duration::from_millis(100));
+/// All signed assertions.
+const ALL_ASSERTIONS: Rate = Rate::new(6000, Duration::from_millis(10));
 /// A grant whose code or refresh token has been shown.
 const GRANT_REQUESTS: Rate = Rate::new(60, Duration::from_secs(1));
 /// Codes and tokens that are no good, in the name of one client.
 const GUESSES: Rate = Rate::new(100, Duration::from_secs(1));
 
+/// How many clients it takes at least to use up what all sign-ins may.
+const CLIENTS_SHARE: u32 = 5;
+/// How many users it takes at least to use up what all tokens may.
+const USERS_SHARE: u32 = 50;
+/// What a share comes to at least: a user signs in and refreshes several clients at once.
+const SMALLEST_SHARE: u32 = 10;
+
 impl Ceilings {
-    pub(super) fn new(registrations_per_minute: u32) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let share = |of: u32, among: u32| Rate::per_minute((of / among).max(SMALLEST_SHARE));
+        let (sign_ins, tokens) = (settings.sign_ins_per_minute, settings.tokens_per_minute);
         Self {
-            registrations: Limiter::new(Rate::per_minute(registrations_per_minute)),
+            registrations: Limiter::new(Rate::per_minute(settings.registrations_per_minute)),
             management: Limiter::new(MANAGEMENT),
+            all_management: Limiter::new(ALL_MANAGEMENT),
+            sign_ins: Limiter::new(share(sign_ins, CLIENTS_SHARE)),
+            all_sign_ins: Limiter::new(Rate::per_minute(sign_ins)),
             client_requests: Limiter::new(CLIENT_REQUESTS),
+            all_assertions: Limiter::new(ALL_ASSERTIONS),
             grant_requests: Limiter::new(GRANT_REQUESTS),
+            user_tokens: Limiter::new(share(tokens, USERS_SHARE)),
+            all_tokens: Limiter::new(Rate::per_minute(tokens)),
             guesses: Limiter::new(GUESSES),
         }
     }
@@ -54,6 +105,31 @@ impl Ceilings {
             .map_err(|wait| slow_down(client_id, wait))
     }
 
+    /// One change of a registration, of anyone.
+    pub(super) fn change(&self, now: SystemTime) -> Result<(), OAuthError> {
+        self.all_management.take(&(), now).map_err(|wait| busy("changes", wait))
+    }
+
+    /// One sign-in that begins, for a client or for the page of connections.
+    pub(super) fn sign_in(&self, client_id: Option<&str>, now: SystemTime) -> Result<(), TooManySignIns> {
+        let client_id = client_id.unwrap_or_default();
+        self.sign_ins.take(client_id, now).map_err(|_| {
+            tracing::warn!(client = client_id, "more sign-ins begin for a client than may");
+            TooManySignIns
+        })?;
+        self.all_sign_ins.take(&(), now).map_err(|_| {
+            tracing::warn!("more sign-ins begin than may");
+            TooManySignIns
+        })
+    }
+
+    /// One assertion that a client has signed.
+    pub(super) fn assertion(&self, now: SystemTime) -> Result<(), OAuthError> {
+        self.all_assertions
+            .take(&(), now)
+            .map_err(|wait| busy("assertions", wait))
+    }
+
     /// One request of a client that has proved who it is.
     pub(super) fn client(&self, client_id: &str, now: SystemTime) -> Result<(), OAuthError> {
         self.client_requests
@@ -61,11 +137,12 @@ impl Ceilings {
             .map_err(|wait| slow_down(client_id, wait))
     }
 
-    /// One use of a code or a refresh token of a grant.
-    pub(super) fn grant(&self, grant: &str, client_id: &str, now: SystemTime) -> Result<(), OAuthError> {
-        self.grant_requests
-            .take(grant, now)
-            .map_err(|wait| slow_down(client_id, wait))
+    /// One use of a code or a refresh token of a user's grant, which is good as far as can be told without a change.
+    pub(super) fn tokens(&self, grant: &str, user: i64, client_id: &str, now: SystemTime) -> Result<(), OAuthError> {
+        let own = |wait| slow_down(client_id, wait);
+        self.grant_requests.take(grant, now).map_err(own)?;
+        self.user_tokens.take(&user, now).map_err(own)?;
+        self.all_tokens.take(&(), now).map_err(|wait| busy("tokens", wait))
     }
 
     /// A code or token that is no good: what to answer instead of `refused` when there have been too many.
@@ -80,4 +157,9 @@ impl Ceilings {
 fn slow_down(client_id: &str, wait: Wait) -> OAuthError {
     tracing::warn!(client = client_id, "a client asks more often than it may");
     OAuthError::SlowDown(wait)
+}
+
+fn busy(what: &'static str, wait: Wait) -> OAuthError {
+    tracing::warn!(what, "more is asked for than may be, by all together");
+    OAuthError::Busy(wait)
 }

@@ -55,6 +55,7 @@ pub(super) async fn authenticate(
             if !secret::same(&secret.0, &hash.0) {
                 return Err(refused());
             }
+            inner.ceilings.client(&client.client_id, inner.accounts.clock.now())?;
         }
         ClientAuth::PrivateKeyJwt(source) => {
             let assertion = presented.assertion.as_deref().ok_or_else(refused)?;
@@ -65,7 +66,6 @@ pub(super) async fn authenticate(
             }
         }
     }
-    inner.ceilings.client(&client.client_id, inner.accounts.clock.now())?;
     Ok(client)
 }
 

@@ -39,6 +39,8 @@ pub(super) enum OAuthError {
     Unreachable,
     /// It has been asked more often than it may be (RFC 6585 section 4).
     SlowDown(Wait),
+    /// All together have asked more often than they may. Nothing that this one could have done better.
+    Busy(Wait),
     /// The scope is malformed, or more than the grant has (RFC 6749 section 6).
     InvalidScope,
     /// The upstream cannot be asked now.
@@ -119,6 +121,11 @@ impl OAuthError {
                 "temporarily_unavailable",
                 "too many requests: wait before the next one",
             ),
+            Self::Busy(_) => (
+                S::SERVICE_UNAVAILABLE,
+                "temporarily_unavailable",
+                "too many requests of all: try again in a moment",
+            ),
             Self::Store(ref error) => {
                 log_store(error);
                 (
@@ -150,11 +157,11 @@ impl OAuthError {
                 HeaderValue::from_static("Bearer error=\"invalid_token\""),
             );
         }
-        if let Self::SlowDown(wait) = self {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.seconds()));
-        }
         if status == S::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        if let Self::SlowDown(wait) | Self::Busy(wait) = self {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.seconds()));
         }
         response
     }

@@ -8,13 +8,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
     Body, Inner,
+    ceilings::TooManySignIns,
     cookie::BrowserId,
     pages::{self, Trouble},
     respond,
 };
 use crate::{
     pkce,
-    ports::PendingCaps,
     records::{PendingRecord, Purpose},
     seal::Sealer,
     secret,
@@ -22,16 +22,22 @@ use crate::{
 
 /// How long a sign-in at Forgejo may take.
 const PENDING_TTL: Duration = Duration::from_secs(10 * 60);
-/// How many sign-ins may be under way.
-const CAPS: PendingCaps = PendingCaps {
-    all: 10_000,
-    of_client: 1_000,
-};
-
+/// How many minutes' worth of sign-ins may be under way: all that may begin within that time, and those that may begin at
+/// once. A table that is full would keep everyone out until they have run out; so what a flood meets is the ceiling of
+/// those that begin, which lets one in again after a moment.
+const MINUTES: u32 = 10 + 1;
 /// Keeps the sign-in and sends the browser to Forgejo.
 pub(super) async fn begin(inner: &Inner, browser: &BrowserId, purpose: Purpose) -> Response<Body> {
     let accounts = &inner.accounts;
     let now = accounts.clock.now();
+    let client = match &purpose {
+        Purpose::Client(request) => Some(request.client_id.as_str()),
+        Purpose::Connections => None,
+    };
+    if let Err(TooManySignIns) = inner.ceilings.sign_in(client, now) {
+        return pages::trouble(Trouble::Busy);
+    }
+    let cap = inner.settings.sign_ins_per_minute.saturating_mul(MINUTES);
     let state = secret::mint("");
     let state = state.expose_secret();
     let challenge = pkce::challenge(verifier(&accounts.sealer, state).expose_secret());
@@ -41,7 +47,7 @@ pub(super) async fn begin(inner: &Inner, browser: &BrowserId, purpose: Purpose) 
         purpose,
         expires_at: now + PENDING_TTL,
     };
-    match inner.store().insert_pending(pending, CAPS, now).await {
+    match inner.store().insert_pending(pending, cap, now).await {
         Ok(true) => {
             let url = accounts
                 .upstream
@@ -49,7 +55,7 @@ pub(super) async fn begin(inner: &Inner, browser: &BrowserId, purpose: Purpose) 
             respond::see_other(url.as_str())
         }
         Ok(false) => {
-            tracing::warn!(caps = ?CAPS, "too many sign-ins are under way");
+            tracing::warn!(cap, "too many sign-ins are under way");
             pages::trouble(Trouble::Busy)
         }
         Err(error) => {

@@ -22,7 +22,7 @@ use crate::{
     account::{Account, AccountError},
     pkce,
     ports::{NewTokens, Spent},
-    records::ClientRecord,
+    records::{ClientRecord, GrantRecord},
     secret,
 };
 
@@ -93,18 +93,16 @@ async fn spend_code(inner: &Inner, client: &ClientRecord, params: &Params) -> Re
         return Err(OAuthError::InvalidGrant(REFUSED));
     }
     let now = inner.accounts.clock.now();
-    inner.ceilings.grant(&record.grant, &client.client_id, now)?;
+    inner
+        .ceilings
+        .tokens(&record.grant, record.user, &client.client_id, now)?;
     let access = secret::mint(secret::ACCESS);
     let refresh = secret::mint(secret::REFRESH);
     let spent = inner
         .store()
         .spend_code(code, inner.new_tokens(&access, &refresh), now)
         .await?;
-    if !is_issued(spent, client, "code") {
-        return Err(OAuthError::InvalidGrant(REFUSED));
-    }
-    let grant = inner.store().grant_of(secret::hash(access.expose_secret())).await?;
-    let grant = grant.ok_or(OAuthError::InvalidGrant(REFUSED))?;
+    let grant = issued(spent, client, "code").ok_or(OAuthError::InvalidGrant(REFUSED))?;
     Ok(inner.tokens(&access, &refresh, &grant.scope))
 }
 
@@ -124,7 +122,9 @@ async fn spend_refresh(inner: &Inner, client: &ClientRecord, params: &Params) ->
         .filter(|grant| inner.still_allowed(&grant.login))
         .ok_or(OAuthError::InvalidGrant(REFUSED))?;
     let now = inner.accounts.clock.now();
-    inner.ceilings.grant(&grant.grant, &client.client_id, now)?;
+    inner
+        .ceilings
+        .tokens(&grant.grant, grant.user, &client.client_id, now)?;
     scope::of_renewal(&grant.scope, params.value("scope")).map_err(|InvalidScope| OAuthError::InvalidScope)?;
     // A client is not told to go on when there is nothing behind its tokens any more.
     match Account::new(Arc::clone(&inner.accounts), grant.user).current().await {
@@ -139,17 +139,14 @@ async fn spend_refresh(inner: &Inner, client: &ClientRecord, params: &Params) ->
         .store()
         .spend_refresh(hash, inner.new_tokens(&access, &refresh), now)
         .await?;
-    if is_issued(spent, client, "refresh token") {
-        Ok(inner.tokens(&access, &refresh, &grant.scope))
-    } else {
-        Err(OAuthError::InvalidGrant(REFUSED))
-    }
+    let grant = issued(spent, client, "refresh token").ok_or(OAuthError::InvalidGrant(REFUSED))?;
+    Ok(inner.tokens(&access, &refresh, &grant.scope))
 }
 
-/// Whether tokens have been issued. A reuse is told to the operator: someone else may hold what was used.
-fn is_issued(spent: Spent, client: &ClientRecord, what: &'static str) -> bool {
+/// The grant on which tokens have been issued, if they have. A reuse is told to the operator: someone else may hold what was used.
+fn issued(spent: Spent, client: &ClientRecord, what: &'static str) -> Option<GrantRecord> {
     match spent {
-        Spent::Issued => true,
+        Spent::Issued(grant) => Some(grant),
         Spent::Reused(grant) => {
             tracing::warn!(
                 client = client.client_id,
@@ -157,7 +154,7 @@ fn is_issued(spent: Spent, client: &ClientRecord, what: &'static str) -> bool {
                 what,
                 "reuse: it was used before, and its grant has been ended"
             );
-            false
+            None
         }
         Spent::Replayed(grant) => {
             tracing::warn!(
@@ -166,9 +163,9 @@ fn is_issued(spent: Spent, client: &ClientRecord, what: &'static str) -> bool {
                 what,
                 "reuse: it was used before, and the tokens that it bought have been revoked"
             );
-            false
+            None
         }
-        Spent::Gone => false,
+        Spent::Gone => None,
     }
 }
 

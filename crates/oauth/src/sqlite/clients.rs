@@ -10,6 +10,8 @@ use crate::{
     records::{ClientAuth, ClientRecord, KeySource, TokenHash},
 };
 
+type Query = sqlx::query::Query<'static, Sqlite, <Sqlite as sqlx::Database>::Arguments>;
+
 /// How a client authenticates, as it stands in its row.
 struct AuthColumns {
     method: &'static str,
@@ -18,7 +20,8 @@ struct AuthColumns {
     jwks_uri: Option<String>,
 }
 
-const COLUMNS: &str = "client_id, name, redirect_uris, auth_method, secret_hash, jwks, jwks_uri, registration_hash, fingerprint, created_at";
+/// What a client may change of itself, in the order in which [`bind`] has it.
+const METADATA: &str = "name, redirect_uris, auth_method, secret_hash, jwks, jwks_uri, registration_hash, fingerprint";
 
 impl ClientStore for SqliteStore {
     fn insert_client(
@@ -54,24 +57,13 @@ impl ClientStore for SqliteStore {
 
     fn update_client(&self, client: ClientRecord) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move {
-            let redirect_uris = json(&client.redirect_uris)?;
-            let auth = AuthColumns::of(client.auth);
+            let sql = format!("UPDATE oauth_clients SET ({METADATA}) = (?, ?, ?, ?, ?, ?, ?, ?) WHERE client_id = ?");
             let mut change = self.begin().await?;
-            let updated = sqlx::query(
-                "UPDATE oauth_clients SET name = ?, redirect_uris = ?, auth_method = ?, secret_hash = ?, jwks = ?,
-                     jwks_uri = ?, registration_hash = ?, fingerprint = ? WHERE client_id = ?",
-            )
-            .bind(client.name)
-            .bind(redirect_uris)
-            .bind(auth.method)
-            .bind(auth.secret)
-            .bind(auth.jwks)
-            .bind(auth.jwks_uri)
-            .bind(client.registration_token.map(|hash| hash.0.to_vec()))
-            .bind(client.fingerprint.map(|hash| hash.0.to_vec()))
-            .bind(client.client_id)
-            .execute(&mut *change)
-            .await?;
+            let client_id = client.client_id.clone();
+            let updated = bind(sqlx::query(sqlx::AssertSqlSafe(sql)), client)?
+                .bind(client_id)
+                .execute(&mut *change)
+                .await?;
             change.commit().await?;
             Ok(updated.rows_affected() > 0)
         })
@@ -123,24 +115,20 @@ impl ClientStore for SqliteStore {
 
     fn client_like(&self, fingerprint: TokenHash) -> BoxFuture<'_, Result<Option<ClientRecord>, StoreError>> {
         Box::pin(async move {
-            let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-                "SELECT {COLUMNS} FROM oauth_clients WHERE fingerprint = ?"
-            )))
-            .bind(fingerprint.0.to_vec())
-            .fetch_optional(&self.pool)
-            .await?;
+            let row = select("fingerprint")
+                .bind(fingerprint.0.to_vec())
+                .fetch_optional(&self.readers)
+                .await?;
             row.as_ref().map(client_of_row).transpose()
         })
     }
 
     fn client<'a>(&'a self, client_id: &'a str) -> BoxFuture<'a, Result<Option<ClientRecord>, StoreError>> {
         Box::pin(async move {
-            let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-                "SELECT {COLUMNS} FROM oauth_clients WHERE client_id = ?"
-            )))
-            .bind(client_id)
-            .fetch_optional(&self.pool)
-            .await?;
+            let row = select("client_id")
+                .bind(client_id)
+                .fetch_optional(&self.readers)
+                .await?;
             row.as_ref().map(client_of_row).transpose()
         })
     }
@@ -150,12 +138,10 @@ async fn known(
     change: &mut Transaction<'static, Sqlite>,
     fingerprint: TokenHash,
 ) -> Result<Option<ClientRecord>, StoreError> {
-    let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "SELECT {COLUMNS} FROM oauth_clients WHERE fingerprint = ?"
-    )))
-    .bind(fingerprint.0.to_vec())
-    .fetch_optional(&mut **change)
-    .await?;
+    let row = select("fingerprint")
+        .bind(fingerprint.0.to_vec())
+        .fetch_optional(&mut **change)
+        .await?;
     row.as_ref().map(client_of_row).transpose()
 }
 
@@ -175,27 +161,36 @@ async fn make_room(change: &mut Transaction<'static, Sqlite>, unused_since: Syst
 }
 
 async fn insert(change: &mut Transaction<'static, Sqlite>, client: ClientRecord) -> Result<(), StoreError> {
-    let redirect_uris = json(&client.redirect_uris)?;
-    let auth = AuthColumns::of(client.auth);
-    sqlx::query(
-        "INSERT INTO oauth_clients
-             (client_id, name, redirect_uris, auth_method, secret_hash, jwks, jwks_uri, registration_hash, fingerprint,
-              created_at, last_used_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10)",
-    )
-    .bind(client.client_id)
-    .bind(client.name)
-    .bind(redirect_uris)
-    .bind(auth.method)
-    .bind(auth.secret)
-    .bind(auth.jwks)
-    .bind(auth.jwks_uri)
-    .bind(client.registration_token.map(|hash| hash.0.to_vec()))
-    .bind(client.fingerprint.map(|hash| hash.0.to_vec()))
-    .bind(seconds(client.created_at))
-    .execute(&mut **change)
-    .await?;
+    let sql = format!(
+        "INSERT INTO oauth_clients (client_id, created_at, last_used_at, {METADATA})
+         VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+    );
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(client.client_id.clone())
+        .bind(seconds(client.created_at));
+    bind(query, client)?.execute(&mut **change).await?;
     Ok(())
+}
+
+/// Looks for the client that has a value in a column.
+fn select(column: &'static str) -> Query {
+    sqlx::query(sqlx::AssertSqlSafe(format!(
+        "SELECT client_id, created_at, {METADATA} FROM oauth_clients WHERE {column} = ?"
+    )))
+}
+
+/// Binds [`METADATA`].
+fn bind(query: Query, client: ClientRecord) -> Result<Query, StoreError> {
+    let auth = AuthColumns::of(client.auth);
+    Ok(query
+        .bind(client.name)
+        .bind(json(&client.redirect_uris)?)
+        .bind(auth.method)
+        .bind(auth.secret)
+        .bind(auth.jwks)
+        .bind(auth.jwks_uri)
+        .bind(client.registration_token.map(|hash| hash.0.to_vec()))
+        .bind(client.fingerprint.map(|hash| hash.0.to_vec())))
 }
 
 fn json(redirect_uris: &[String]) -> Result<String, StoreError> {

@@ -6,7 +6,7 @@ use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 
 use super::{SqliteStore, accounts, pending, seconds, time, tokens};
 use crate::{
-    ports::{BoxFuture, GrantStore, NewTokens, PendingCaps, SignIn, SignedIn, Spent, StoreError, Taken},
+    ports::{BoxFuture, GrantStore, NewTokens, SignIn, SignedIn, Spent, StoreError, Taken},
     records::{BearerRecord, CodeRecord, GrantRecord, GrantSummary, PendingRecord, TokenHash},
     secret,
 };
@@ -18,7 +18,7 @@ impl GrantStore for SqliteStore {
     fn insert_pending(
         &self,
         pending: PendingRecord,
-        caps: PendingCaps,
+        cap: u32,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move {
@@ -31,8 +31,7 @@ impl GrantStore for SqliteStore {
             let count: i64 = sqlx::query_scalar("SELECT count(*) FROM oauth_pending")
                 .fetch_one(&mut *change)
                 .await?;
-            let of_client = pending::count(&mut change, &pending.purpose).await?;
-            if count >= i64::from(caps.all) || of_client >= i64::from(caps.of_client) {
+            if count >= i64::from(cap) {
                 return Ok(false);
             }
             pending::put(&mut change, pending).await?;
@@ -48,6 +47,14 @@ impl GrantStore for SqliteStore {
         now: SystemTime,
     ) -> BoxFuture<'_, Result<Taken, StoreError>> {
         Box::pin(async move {
+            // What anybody may make up takes no turn of a writer.
+            let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM oauth_pending WHERE state_hash = ?)")
+                .bind(state.0.to_vec())
+                .fetch_one(&self.readers)
+                .await?;
+            if !known {
+                return Ok(Taken::Gone);
+            }
             let mut change = self.begin().await?;
             let Some(pending) = pending::take(&mut change, state).await? else {
                 return Ok(Taken::Gone);
@@ -64,12 +71,18 @@ impl GrantStore for SqliteStore {
         })
     }
 
-    fn complete_sign_in(&self, sign_in: SignIn, now: SystemTime) -> BoxFuture<'_, Result<SignedIn, StoreError>> {
+    fn complete_sign_in(
+        &self,
+        sign_in: SignIn,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Option<SignedIn>, StoreError>> {
         Box::pin(async move {
-            let SignIn { account, grant, code } = sign_in;
+            let SignIn { pair, grant, code } = sign_in;
             let mut change = self.begin().await?;
-            if let Some(account) = account {
-                accounts::put(&mut change, account).await?;
+            if let Some(pair) = pair
+                && !accounts::put(&mut change, pair).await?
+            {
+                return Ok(None);
             }
             let client_id = grant.client_id.clone();
             let signed_in = put_grant(&mut change, grant, now).await?;
@@ -91,18 +104,18 @@ impl GrantStore for SqliteStore {
             .execute(&mut *change)
             .await?;
             change.commit().await?;
-            Ok(signed_in)
+            Ok(Some(signed_in))
         })
     }
 
     fn code(&self, code: TokenHash) -> BoxFuture<'_, Result<Option<CodeRecord>, StoreError>> {
         Box::pin(async move {
             let row = sqlx::query(
-                "SELECT grant_id, client_id, redirect_uri, code_challenge, expires_at
-                 FROM oauth_codes WHERE code_hash = ?",
+                "SELECT grant_id, user_id, c.client_id, redirect_uri, code_challenge, expires_at
+                 FROM oauth_codes AS c JOIN oauth_grants USING (grant_id) WHERE code_hash = ?",
             )
             .bind(code.0.to_vec())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.readers)
             .await?;
             let Some(row) = row else {
                 return Ok(None);
@@ -110,6 +123,7 @@ impl GrantStore for SqliteStore {
             Ok(Some(CodeRecord {
                 code,
                 grant: row.try_get("grant_id")?,
+                user: row.try_get("user_id")?,
                 client_id: row.try_get("client_id")?,
                 redirect_uri: row.try_get("redirect_uri")?,
                 code_challenge: row.try_get("code_challenge")?,
@@ -140,7 +154,7 @@ impl GrantStore for SqliteStore {
             )
             .bind(access.0.to_vec())
             .bind(seconds(now))
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.readers)
             .await?;
             let Some(row) = row else {
                 return Ok(None);
@@ -152,6 +166,27 @@ impl GrantStore for SqliteStore {
         })
     }
 
+    fn record_uses(&self, uses: Vec<(String, SystemTime)>) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let mut change = self.begin().await?;
+            for (grant, at) in uses {
+                for statement in [
+                    "UPDATE oauth_grants SET last_used_at = max(last_used_at, ?1) WHERE grant_id = ?2",
+                    "UPDATE oauth_clients SET last_used_at = max(last_used_at, ?1)
+                     WHERE client_id = (SELECT client_id FROM oauth_grants WHERE grant_id = ?2)",
+                ] {
+                    sqlx::query(statement)
+                        .bind(seconds(at))
+                        .bind(&grant)
+                        .execute(&mut *change)
+                        .await?;
+                }
+            }
+            change.commit().await?;
+            Ok(())
+        })
+    }
+
     fn grant_of(&self, token: TokenHash) -> BoxFuture<'_, Result<Option<GrantRecord>, StoreError>> {
         Box::pin(async move {
             let row = sqlx::query(
@@ -160,7 +195,7 @@ impl GrantStore for SqliteStore {
                                     UNION SELECT grant_id FROM oauth_refresh_tokens WHERE token_hash = ?1)",
             )
             .bind(token.0.to_vec())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.readers)
             .await?;
             row.as_ref().map(grant_of_row).transpose()
         })
@@ -173,7 +208,7 @@ impl GrantStore for SqliteStore {
                  FROM oauth_grants WHERE user_id = ? ORDER BY last_used_at DESC, created_at DESC, grant_id",
             )
             .bind(user)
-            .fetch_all(&self.pool)
+            .fetch_all(&self.readers)
             .await?;
             rows.iter()
                 .map(|row| {
@@ -199,11 +234,7 @@ impl GrantStore for SqliteStore {
     fn end_user(&self, user: i64) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let mut change = self.begin().await?;
-            // Grants, codes and tokens go with the account.
-            sqlx::query("DELETE FROM oauth_accounts WHERE user_id = ?")
-                .bind(user)
-                .execute(&mut *change)
-                .await?;
+            accounts::end(&mut change, user).await?;
             change.commit().await?;
             Ok(())
         })
@@ -261,6 +292,15 @@ async fn put_grant(
         grant: grant.grant,
         displaced,
     })
+}
+
+/// Finds a grant that is known to be there.
+pub(super) async fn find(change: &mut Transaction<'static, Sqlite>, grant: &str) -> Result<GrantRecord, StoreError> {
+    let row = sqlx::query("SELECT grant_id, user_id, login, client_id, scope FROM oauth_grants WHERE grant_id = ?")
+        .bind(grant)
+        .fetch_one(&mut **change)
+        .await?;
+    grant_of_row(&row)
 }
 
 fn grant_of_row(row: &SqliteRow) -> Result<GrantRecord, StoreError> {

@@ -43,19 +43,6 @@ pub(super) async fn put(change: &mut Transaction<'static, Sqlite>, pending: Pend
     Ok(())
 }
 
-/// How many there are of the same client, or for the page of connections.
-pub(super) async fn count(change: &mut Transaction<'static, Sqlite>, purpose: &Purpose) -> Result<i64, StoreError> {
-    let client_id = match purpose {
-        Purpose::Client(request) => Some(&request.client_id),
-        Purpose::Connections => None,
-    };
-    let count = sqlx::query_scalar("SELECT count(*) FROM oauth_pending WHERE client_id IS ?")
-        .bind(client_id)
-        .fetch_one(&mut **change)
-        .await?;
-    Ok(count)
-}
-
 /// Takes a sign-in out, whether it is still good or not.
 pub(super) async fn take(
     change: &mut Transaction<'static, Sqlite>,

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use sqlx::{Row as _, Sqlite, Transaction};
 
-use super::{SqliteStore, seconds};
+use super::{SqliteStore, grants, seconds};
 use crate::{
     ports::{NewTokens, Spent, StoreError},
     records::TokenHash,
@@ -68,8 +68,9 @@ pub(super) async fn spend_code(
     .bind(FAMILIES_PER_GRANT)
     .execute(&mut *change)
     .await?;
+    let grant = grants::find(&mut change, &grant).await?;
     change.commit().await?;
-    Ok(Spent::Issued)
+    Ok(Spent::Issued(grant))
 }
 
 pub(super) async fn spend_refresh(
@@ -107,8 +108,9 @@ pub(super) async fn spend_refresh(
         name: &family,
     };
     issue(&mut change, family, own + 1, &new, now).await?;
+    let grant = grants::find(&mut change, &grant).await?;
     change.commit().await?;
-    Ok(Spent::Issued)
+    Ok(Spent::Issued(grant))
 }
 
 /// Revokes what a code has bought, and ends the grant if no other sign-in has left tokens or an unused code.
@@ -136,6 +138,11 @@ async fn revoke_family(
     .fetch_one(&mut **change)
     .await?;
     if goes_on {
+        // Other processes may remember the bearers.
+        sqlx::query("INSERT INTO oauth_endings (grant_id, ended) VALUES (?, 0)")
+            .bind(&grant)
+            .execute(&mut **change)
+            .await?;
         return Ok(Spent::Replayed(grant));
     }
     end_grant(change, &grant).await?;

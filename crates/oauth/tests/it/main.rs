@@ -15,6 +15,7 @@ mod hot_path;
 mod https;
 mod managing;
 mod pages;
+mod processes;
 mod registration;
 mod store;
 mod tokens;

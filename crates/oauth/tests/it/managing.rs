@@ -180,7 +180,7 @@ async fn unused_clients_are_forgotten_and_those_with_a_grant_are_not() {
     world.clock.advance(day + Duration::from_secs(1));
     world.server.purge_expired().await.unwrap();
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM oauth_clients")
-        .fetch_one(world.store.pool())
+        .fetch_one(world.store.writer())
         .await
         .unwrap();
     assert_eq!(left, 1);

@@ -1,9 +1,21 @@
 //! The SQLite store by itself: opening, sharing, purging.
 
-use std::{os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{
+    future::poll_fn,
+    os::unix::fs::PermissionsExt as _,
+    task::Poll,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use http::StatusCode;
-use oauth::{Config, config::StaticClient, ports::Store as _, sqlite::SqliteStore};
+use oauth::{
+    Config,
+    config::StaticClient,
+    ports::{Admitted, ClientStore as _, Store as _},
+    records::{ClientAuth, ClientRecord},
+    sqlite::SqliteStore,
+};
+use tokio::task::JoinSet;
 
 use crate::{
     browser::Browser,
@@ -21,7 +33,7 @@ async fn rows(world: &World, table: &'static str) -> i64 {
         "refresh" => "SELECT count(*) FROM oauth_refresh_tokens",
         other => panic!("{other}"),
     };
-    sqlx::query_scalar(query).fetch_one(world.store.pool()).await.unwrap()
+    sqlx::query_scalar(query).fetch_one(world.store.writer()).await.unwrap()
 }
 
 #[tokio::test]
@@ -43,12 +55,76 @@ async fn the_database_is_for_its_owner_alone() {
 async fn the_pool_can_be_shared_with_other_tables_and_migrations() {
     let world = World::new().await;
     sqlx::query("CREATE TABLE _sqlx_migrations (other INTEGER)")
-        .execute(world.store.pool())
+        .execute(world.store.writer())
         .await
         .unwrap();
-    let second = SqliteStore::from_pool(world.store.pool().clone()).await.unwrap();
+    let second = SqliteStore::from_pools(world.store.writer().clone(), world.store.readers().clone());
+    let second = second.await.unwrap();
     second.probe().await.unwrap();
     world.client().await;
+}
+
+#[tokio::test]
+async fn readers_wait_for_no_writer_and_writers_stand_in_line() {
+    const WRITERS: usize = 64;
+    let world = World::new().await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    let mut long = world.store.writer().begin_with("BEGIN IMMEDIATE").await.unwrap();
+    sqlx::query("UPDATE oauth_clients SET name = 'not yet'")
+        .execute(&mut *long)
+        .await
+        .unwrap();
+    let mut writers: Vec<_> = (0..WRITERS)
+        .map(|number| world.store.insert_client(registered(number), 1000, UNIX_EPOCH))
+        .collect();
+    // All of them come to the store, and there they wait.
+    for writer in &mut writers {
+        let polled = poll_fn(|context| Poll::Ready(writer.as_mut().poll(context))).await;
+        assert!(polled.is_pending(), "nobody writes while another one does");
+    }
+    // What was there before the long change began is there to be read, by as many as there may be.
+    for _ in 0..20 {
+        let record = world.store.client(&client).await.unwrap().unwrap();
+        assert_eq!(record.name.as_deref(), Some("Test client"));
+        world.authenticate(&tokens.access).await.unwrap();
+    }
+    drop(long);
+    let mut tasks = JoinSet::new();
+    let store = world.store.clone();
+    for number in WRITERS..2 * WRITERS {
+        let store = store.clone();
+        tasks.spawn(async move { store.insert_client(registered(number), 1000, UNIX_EPOCH).await });
+    }
+    for writer in writers {
+        assert_eq!(writer.await.unwrap(), Admitted::New);
+    }
+    for outcome in tasks.join_all().await {
+        assert_eq!(outcome.unwrap(), Admitted::New);
+    }
+    assert_eq!(rows(&world, "clients").await, 1 + 2 * i64::try_from(WRITERS).unwrap());
+}
+
+fn registered(number: usize) -> ClientRecord {
+    ClientRecord {
+        client_id: format!("client-{number}"),
+        name: None,
+        redirect_uris: vec![REDIRECT.to_owned()],
+        auth: ClientAuth::None,
+        created_at: UNIX_EPOCH,
+        domain: None,
+        registration_token: None,
+        fingerprint: None,
+    }
+}
+
+#[tokio::test]
+async fn a_connection_for_reading_does_not_write() {
+    let world = World::new().await;
+    let written = sqlx::query("DELETE FROM oauth_clients")
+        .execute(world.store.readers())
+        .await;
+    assert!(written.unwrap_err().to_string().contains("readonly"));
 }
 
 #[tokio::test]

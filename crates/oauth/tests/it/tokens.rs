@@ -59,12 +59,12 @@ async fn a_code_used_twice_ends_its_grant_and_no_other() {
     // However late.
     world.clock.advance(Duration::from_secs(600));
     assert_eq!(world.exchange(&client, &code).await.error(), invalid_grant());
+    assert_eq!(world.events.take(), [format!("grant {grant}")]);
     assert_eq!(
         world.authenticate(&tokens.access).await.unwrap_err().status,
         StatusCode::UNAUTHORIZED
     );
     assert_eq!(world.refresh(&client, &tokens.refresh).await.error(), invalid_grant());
-    assert_eq!(world.events.take(), [format!("grant {grant}")]);
     for bystander in bystanders {
         world.caller(&bystander.access).await;
     }
@@ -258,7 +258,7 @@ async fn a_bearer_whose_grant_lacks_the_scope_is_told_to_step_up() {
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
     sqlx::query("UPDATE oauth_grants SET scope = 'other'")
-        .execute(world.store.pool())
+        .execute(world.store.writer())
         .await
         .unwrap();
     let denied = world.authenticate(&tokens.access).await.unwrap_err();

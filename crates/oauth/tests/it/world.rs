@@ -12,6 +12,7 @@ use http_body_util::BodyExt as _;
 use oauth::{
     AuthorizationServer, Caller, Config,
     fetch::Fetch,
+    ports::Upstream,
     seal::Sealer,
     sqlite::SqliteStore,
     testing::{ManualClock, RecordedEvents, ScriptedUpstream},
@@ -33,7 +34,7 @@ pub(crate) struct World {
     pub(crate) events: Arc<RecordedEvents>,
     pub(crate) config: Config,
     fetch: Option<Arc<dyn Fetch>>,
-    directory: TempDir,
+    directory: Arc<TempDir>,
 }
 
 /// A response with its body read.
@@ -62,7 +63,7 @@ impl World {
 
     /// A broker that reads documents of clients.
     pub(crate) async fn with_fetch(config: Config, fetch: Option<Arc<dyn Fetch>>) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Arc::new(tempfile::tempdir().unwrap());
         let upstream = Arc::new(ScriptedUpstream::default());
         upstream.add_user(ALICE, "alice");
         upstream.add_user(BOB, "bob");
@@ -73,7 +74,7 @@ impl World {
             &config,
             &store,
             Sealer::with_key([7; 32]),
-            &upstream,
+            Arc::clone(&upstream) as _,
             &clock,
             &events,
             fetch.clone(),
@@ -87,6 +88,24 @@ impl World {
             config,
             fetch,
             directory,
+        }
+    }
+
+    /// Another process on the same store, which reaches the upstream in its own way.
+    pub(crate) async fn another(&self, upstream: Arc<dyn Upstream>) -> Self {
+        let store = SqliteStore::open(self.database()).await.unwrap();
+        let events = Arc::new(RecordedEvents::default());
+        let sealer = Sealer::with_key([7; 32]);
+        let server = server(&self.config, &store, sealer, upstream, &self.clock, &events, None);
+        Self {
+            server,
+            store,
+            upstream: Arc::clone(&self.upstream),
+            clock: Arc::clone(&self.clock),
+            events,
+            config: self.config.clone(),
+            fetch: None,
+            directory: Arc::clone(&self.directory),
         }
     }
 
@@ -116,7 +135,7 @@ impl World {
             &self.config,
             &self.store,
             sealer,
-            &self.upstream,
+            Arc::clone(&self.upstream) as _,
             &self.clock,
             &self.events,
             self.fetch.clone(),
@@ -305,7 +324,7 @@ fn server(
     config: &Config,
     store: &SqliteStore,
     sealer: Sealer,
-    upstream: &Arc<ScriptedUpstream>,
+    upstream: Arc<dyn Upstream>,
     clock: &Arc<ManualClock>,
     events: &Arc<RecordedEvents>,
     fetch: Option<Arc<dyn Fetch>>,
@@ -314,7 +333,7 @@ fn server(
         config.clone(),
         Arc::new(store.clone()),
         sealer,
-        Arc::clone(upstream) as _,
+        upstream,
         Arc::clone(clock) as _,
         Arc::clone(events) as _,
         fetch,

@@ -9,8 +9,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::super::Inner;
 use crate::{
-    account::turns::{Place, Slot, Turn},
-    ports::{GrantedScope, SignIn, StoreError, TokenPair, UpstreamError, UpstreamUser},
+    account::turns::Slot,
+    ports::{Exchange, GrantedScope, Placed, SignIn, SignedInPair, StoreError, TokenPair, UpstreamError, UpstreamUser},
     records::{ClientRequest, CodeRecord, GrantRecord, Purpose},
     secret,
 };
@@ -45,26 +45,41 @@ pub(super) enum Failure {
     Store(StoreError),
 }
 
+/// A pair, and the exchange or renewal that it came of.
+struct Yielded {
+    pair: TokenPair,
+    by: Exchange,
+}
+
 /// How often what an exchange has yielded is offered to the store.
 const STORE_ATTEMPTS: u32 = 3;
 /// How often a pair is renewed to find out whether it is the newest.
 const SETTLING_RENEWALS: u32 = 3;
 
-/// Finishes a sign-in.
+/// Finishes a sign-in. The slot is held until it is done.
 pub(super) async fn finish(
     inner: Arc<Inner>,
-    slot: Slot,
+    _slot: Slot,
+    purpose: Purpose,
+    code: SecretString,
+    verifier: SecretString,
+) -> Result<Done, Failure> {
+    let finished = async |exchange| finish_exchange(&inner, exchange, purpose, code, verifier).await;
+    inner.accounts.exchange(finished).await
+}
+
+async fn finish_exchange(
+    inner: &Inner,
+    exchange: Exchange,
     purpose: Purpose,
     code: SecretString,
     verifier: SecretString,
 ) -> Result<Done, Failure> {
     let accounts = &inner.accounts;
-    let mut turn = accounts.turns.begin(slot).await;
     let pair = accounts
         .upstream
         .exchange(&code, &verifier, &inner.callback_uri())
         .await;
-    turn.exchanged();
     let pair = pair.map_err(Failure::upstream)?;
     // Asking again is harmless, and the pair would be lost without an answer.
     let user = match accounts.upstream.user(&pair.access_token).await {
@@ -76,7 +91,7 @@ pub(super) async fn finish(
         Err(UpstreamError::Refused(_)) => return Err(Failure::NotAllowed { login: None }),
         outcome => outcome.map_err(Failure::upstream)?,
     };
-    match judge(&inner, &purpose, &pair, &user).await {
+    match judge(inner, &purpose, &pair, &user).await {
         Ok(()) => {}
         Err(failure @ Failure::NotAllowed { .. }) => {
             tracing::warn!(user = user.id, login = user.login, "the user may not use this server");
@@ -85,13 +100,13 @@ pub(super) async fn finish(
             return Err(failure);
         }
         Err(failure) => {
-            settle(&inner, turn, user.id, pair, None).await?;
+            settle(inner, exchange, user.id, pair, None).await?;
             return Err(failure);
         }
     }
     match purpose {
         Purpose::Connections => {
-            settle(&inner, turn, user.id, pair, None).await?;
+            settle(inner, exchange, user.id, pair, None).await?;
             Ok(Done::User {
                 user: user.id,
                 login: user.login,
@@ -99,8 +114,8 @@ pub(super) async fn finish(
         }
         Purpose::Client(request) => {
             let code = secret::mint(secret::CODE);
-            let grant = new_grant(&inner, &request, &user, &code);
-            settle(&inner, turn, user.id, pair, Some(grant)).await?;
+            let grant = new_grant(inner, &request, &user, &code);
+            settle(inner, exchange, user.id, pair, Some(grant)).await?;
             Ok(Done::Code {
                 code,
                 user: user.id,
@@ -189,6 +204,7 @@ fn new_grant(
     let code = CodeRecord {
         code: secret::hash(code.expose_secret()),
         grant: grant.grant.clone(),
+        user: user.id,
         client_id: request.client_id.clone(),
         redirect_uri: request.redirect_uri.clone(),
         code_challenge: request.code_challenge.clone(),
@@ -200,38 +216,43 @@ fn new_grant(
 /// Puts a pair where it belongs in the order of the user's sign-ins, with the grant if there is one.
 async fn settle(
     inner: &Inner,
-    mut turn: Turn,
+    exchange: Exchange,
     user: i64,
-    mut pair: TokenPair,
+    pair: TokenPair,
     grant: Option<(GrantRecord, CodeRecord)>,
 ) -> Result<(), Failure> {
     let accounts = &inner.accounts;
-    let mut superseded = false;
-    for renewal in 0..=SETTLING_RENEWALS {
-        let placing = accounts.turns.placing.lock().await;
-        let place = if superseded { Place::Older } else { turn.place(user) };
-        if place == Place::Unclear && renewal < SETTLING_RENEWALS {
-            drop(placing);
-            let from = turn.moment();
-            match accounts.upstream.refresh(&pair.refresh_token).await {
-                Ok(renewed) => {
-                    pair = renewed;
-                    turn.renewed(from);
-                }
-                Err(UpstreamError::Refused(_)) => superseded = true,
-                // It says nothing about the pair: the next renewal may.
-                Err(UpstreamError::Misconfigured(_) | UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_)) => {
-                }
+    let mut yielded = Yielded { pair, by: exchange };
+    for _ in 0..SETTLING_RENEWALS {
+        let account = accounts.record(user, &yielded.pair);
+        let pair = SignedInPair {
+            account,
+            exchange: Some(yielded.by),
+        };
+        match store(inner, user, Some(pair), grant.as_ref()).await? {
+            Placed::Kept | Placed::NoAccount => return Ok(()),
+            Placed::Unclear => {}
+        }
+        let renewed = async |by| {
+            let pair = accounts.upstream.refresh(&yielded.pair.refresh_token).await;
+            Ok::<_, Failure>(pair.map(|pair| Yielded { pair, by }))
+        };
+        match accounts.exchange(renewed).await? {
+            Ok(renewed) => yielded = renewed,
+            // The other one is the living one. The grant goes on with it.
+            Err(UpstreamError::Refused(_)) => {
+                store(inner, user, None, grant.as_ref()).await?;
+                return Ok(());
             }
-            continue;
+            // It says nothing about the pair: the next renewal may.
+            Err(UpstreamError::Misconfigured(_) | UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_)) => {}
         }
-        let newest = place != Place::Older;
-        let outcome = store(inner, user, newest.then_some(&pair), grant.as_ref()).await;
-        if outcome.is_ok() && newest {
-            turn.stored(user);
-        }
-        return outcome.map_err(Failure::Store);
     }
+    let pair = SignedInPair {
+        account: accounts.record(user, &yielded.pair),
+        exchange: None,
+    };
+    store(inner, user, Some(pair), grant.as_ref()).await?;
     Ok(())
 }
 
@@ -239,46 +260,51 @@ async fn settle(
 async fn store(
     inner: &Inner,
     user: i64,
-    pair: Option<&TokenPair>,
+    pair: Option<SignedInPair>,
     grant: Option<&(GrantRecord, CodeRecord)>,
-) -> Result<(), StoreError> {
-    let accounts = &inner.accounts;
-    let account = pair.map(|pair| accounts.record(user, pair));
+) -> Result<Placed, Failure> {
     let mut attempt = 1;
     loop {
-        let outcome = match (grant, account.clone()) {
-            (Some((grant, code)), account) => {
-                let sign_in = SignIn {
-                    account,
-                    grant: grant.clone(),
-                    code: code.clone(),
-                };
-                let now = accounts.clock.now();
-                let signed_in = accounts.store.complete_sign_in(sign_in, now).await;
-                signed_in.map(|signed_in| {
-                    tracing::info!(
-                        user,
-                        login = grant.login,
-                        client = grant.client_id,
-                        grant = signed_in.grant,
-                        "signed in"
-                    );
-                })
-            }
-            (None, Some(account)) => accounts.store.replace_account(account, None).await.map(drop),
-            (None, None) => Ok(()),
-        };
-        match outcome {
+        match store_once(inner, user, pair.clone(), grant).await {
             Err(error) if attempt == STORE_ATTEMPTS => {
                 tracing::error!(user, "a sign-in is lost: the store does not take it");
-                return Err(error);
+                return Err(error.into());
             }
             Err(_) => {
                 tokio::time::sleep(Duration::from_millis(200) * attempt).await;
                 attempt += 1;
             }
-            Ok(()) => return Ok(()),
+            Ok(placed) => return Ok(placed),
         }
+    }
+}
+
+async fn store_once(
+    inner: &Inner,
+    user: i64,
+    pair: Option<SignedInPair>,
+    grant: Option<&(GrantRecord, CodeRecord)>,
+) -> Result<Placed, StoreError> {
+    let accounts = &inner.accounts;
+    let Some((grant, code)) = grant.cloned() else {
+        return match pair {
+            Some(pair) => accounts.store.place_account(pair).await,
+            None => Ok(Placed::Kept),
+        };
+    };
+    let (login, client) = (grant.login.clone(), grant.client_id.clone());
+    let sign_in = SignIn { pair, grant, code };
+    let now = accounts.clock.now();
+    let Some(signed_in) = accounts.store.complete_sign_in(sign_in, now).await? else {
+        return Ok(Placed::Unclear);
+    };
+    tracing::info!(user, login, client, grant = signed_in.grant, "signed in");
+    Ok(Placed::Kept)
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
 }
 

@@ -53,6 +53,9 @@ pub(super) async fn check(
     let (Some(id), Some(expires_at)) = (&claims.jti, claims.exp.and_then(instant)) else {
         return Err(refuse(client, "it has no jti or no exp"));
     };
+    // It is the client's: its own ceiling counts from here, before anything is written.
+    inner.ceilings.client(&client.client_id, now).map_err(Refused::Error)?;
+    inner.ceilings.assertion(now).map_err(Refused::Error)?;
     // Length before text: the border between the two is where it is.
     let once = secret::hash(&format!("{}:{}{id}", client.client_id.len(), client.client_id));
     let first = inner.store().use_assertion(once, expires_at + SKEW, now).await;

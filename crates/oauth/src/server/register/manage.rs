@@ -59,6 +59,7 @@ async fn try_manage(inner: &Inner, request: &Request<Bytes>) -> Result<Response<
     if client.registration_token.is_none() {
         return Err(OAuthError::RegistrationFixed);
     }
+    inner.ceilings.change(inner.accounts.clock.now())?;
     if method == Verb::DELETE {
         inner.store().delete_client(&client.client_id).await?;
         tracing::info!(client = client.client_id, "client deleted by itself, with its grants");

@@ -1,0 +1,89 @@
+//! Floods of what the store has to write: they end in refusals that say for how long, and others do not notice.
+
+use http::StatusCode;
+use testkit::Browser;
+
+use super::{Attacker, REDIRECT, path_of, prepared};
+use crate::bed::{Bed, login_of, password};
+
+/// Ceilings that a test can reach: fifty a minute for all, ten for one.
+const LOW: [(&str, &str); 2] = [("oauth.sign_ins_per_minute", "50"), ("oauth.tokens_per_minute", "50")];
+
+/// Someone who signs in and then asks for tokens without end meets the ceiling of a user: others are issued theirs.
+#[tokio::test]
+async fn a_user_who_asks_for_tokens_without_end_locks_out_nobody() {
+    let bed = Bed::new(&LOW).await;
+    let bob = bed.in_session("bob").await;
+    let alice = bed.signed_in("alice").await;
+    let attacker = Attacker::of(&bed);
+    let (id, mut token) = (alice.client_id().unwrap(), alice.refresh_token().unwrap());
+    let mut issued = 0;
+    let slowed = loop {
+        let fields = [
+            ("grant_type", "refresh_token"),
+            ("client_id", &id),
+            ("refresh_token", &token),
+        ];
+        let reply = attacker.post_form("/oauth/token", &fields).await;
+        if reply.status != StatusCode::OK {
+            break reply;
+        }
+        issued += 1;
+        assert!(issued < 50, "there is a limit");
+        token = reply.json()["refresh_token"].as_str().unwrap().to_owned();
+    };
+    assert_eq!(slowed.status, StatusCode::TOO_MANY_REQUESTS, "{}", slowed.body);
+    assert_eq!(slowed.error(), "temporarily_unavailable");
+    assert!(slowed.header("retry-after").parse::<u64>().unwrap() > 0);
+    // Guesses are refused for what they are, whatever the ceilings.
+    let guess = [
+        ("grant_type", "refresh_token"),
+        ("client_id", "nobody"),
+        ("refresh_token", "fmb_rt_guess"),
+    ];
+    assert_eq!(
+        attacker.post_form("/oauth/token", &guess).await.status,
+        StatusCode::UNAUTHORIZED
+    );
+    bob.refresh().await.unwrap();
+    assert_eq!(login_of(&bob).await, "bob");
+}
+
+/// Sign-ins that begin and go nowhere, in the name of a client that an attacker has registered.
+#[tokio::test]
+async fn sign_ins_that_go_nowhere_keep_no_other_client_from_signing_in() {
+    let bed = Bed::new(&LOW).await;
+    let bob = bed.in_session("bob").await;
+    let flooding = prepared(&bed, "flooding", REDIRECT).await;
+    let attacker = Attacker::of(&bed);
+    let mut refused = None;
+    for _ in 0..50 {
+        let mut browser = Browser::new();
+        let page = browser.open(&flooding.authorize_url().unwrap()).await.unwrap();
+        let approved = browser
+            .submit(&page, &page.forms()[0], &[("decision", "approve")])
+            .await
+            .unwrap();
+        if approved.status != StatusCode::SEE_OTHER {
+            refused = Some(approved);
+            break;
+        }
+    }
+    let refused = refused.expect("there is a limit");
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers.get("retry-after").is_some());
+    // States that are made up cost a look, however many.
+    for number in 0..100 {
+        let path = format!("/oauth/callback?state=made-up-{number}&code=x");
+        assert!(attacker.get(&path, &[]).await.status.is_client_error());
+    }
+    let alice = bed.client();
+    alice
+        .sign_in(&mut Browser::new(), "alice", &password("alice"))
+        .await
+        .unwrap();
+    assert_eq!(login_of(&bob).await, "bob");
+    // The page itself is there for the flooded client too: only what is written is refused.
+    let page = attacker.get(&path_of(&flooding.authorize_url().unwrap()), &[]).await;
+    assert_eq!(page.status, StatusCode::OK);
+}
