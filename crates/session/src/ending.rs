@@ -46,6 +46,7 @@ impl Shared {
                 return false;
             }
             let Some(was) = inner.life.end() else { return false };
+            inner.ending = Some(why);
             session.put_seat(&mut inner, None);
             (was, inner.hold.take())
         };

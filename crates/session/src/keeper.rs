@@ -118,8 +118,8 @@ pub(crate) fn sit_down(
     Some(seat)
 }
 
-/// The backend in the seat is of no use any more: the session sleeps, or ends if nothing of it is retained. Nothing happens
-/// if another backend has the seat.
+/// The backend in the seat is of no use any more: the session sleeps, or ends if nothing of it is retained; one that is opening
+/// is left without a backend. Nothing happens if another backend has the seat.
 pub(crate) fn lost(shared: &Shared, session: &Arc<Session>, seat: &Arc<Seat>) {
     let snapshot = seat.backend.snapshot();
     let answered = seat.answered.load(std::sync::atomic::Ordering::Relaxed);
@@ -131,6 +131,13 @@ pub(crate) fn lost(shared: &Shared, session: &Arc<Session>, seat: &Arc<Seat>) {
         }
         if !answered {
             inner.streak.failed(Instant::now(), config.backoff, config.max_backoff);
+        }
+        if inner.life.is_opening() {
+            // Whoever opens it decides what becomes of it.
+            session.put_seat(&mut inner, None);
+            drop(inner);
+            shared.watcher.on(Event::BackendDied);
+            return;
         }
         if inner.life.is_live() && !config.retain.is_zero() && snapshot.is_some() {
             inner.snapshot = snapshot;

@@ -21,7 +21,11 @@ use crate::{
     exchange,
     journal::{self, Journal},
     ports::{Body, Clock, Ending, GrantId, NoWatcher, Records, RecordsError, Spawner, SystemClock, UserId, Watcher},
-    reaper, restore, rotator,
+    reaper,
+    renewals::Renewals,
+    restore,
+    revocations::{Revocations, Whose},
+    rotator,
     seat::Session,
     table::Table,
 };
@@ -70,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) journal: Journal,
     pub(crate) table: Table,
     pub(crate) caps: Arc<Caps>,
+    pub(crate) revocations: Revocations,
+    pub(crate) renewals: Renewals,
     /// When the reaper looks at which session. Locked alone, and never for longer than a call of it.
     looks: Mutex<Agenda>,
     /// When the rotator does.
@@ -139,9 +145,14 @@ impl Registry {
 
     /// Ends the sessions of a grant, those that are opening included.
     ///
-    /// The call itself ends them: from then on their ids are answered with 404, and their backends are told to stop. The
+    /// The call itself ends them: from then on their ids are answered with 404, and their backends are told to stop. A
+    /// request on its way whose bearer was checked before opens no session ([`CheckedAt`](crate::ports::CheckedAt)). The
     /// future only waits until the backends are gone; dropping it takes nothing back.
     pub fn end_grant(&self, grant: &GrantId) -> impl Future<Output = ()> + Send + use<> {
+        // Noted first: an opening that the table does not have yet will find the note.
+        self.shared
+            .revocations
+            .note(Whose::Grant(grant.clone()), Instant::now());
         all_gone(
             self.shared
                 .end_where(Ending::Revoked, |session| session.grant == *grant),
@@ -209,6 +220,8 @@ impl Registry {
         let shared = Shared {
             table: Table::new(config.tombstones),
             caps: Caps::new(config.max_sessions, config.max_sessions_per_user),
+            revocations: Revocations::default(),
+            renewals: Renewals::default(),
             journal: Journal::new(parts.records),
             spawner: parts.spawner,
             watcher: parts.watcher,
@@ -244,6 +257,7 @@ impl Drop for Registry {
 impl Shared {
     /// Ends the sessions of all grants of a user.
     pub(crate) fn end_user(&self, user: &UserId) -> Vec<Arc<Session>> {
+        self.revocations.note(Whose::User(user.clone()), Instant::now());
         self.end_where(Ending::Revoked, |session| session.user == *user)
     }
 

@@ -21,7 +21,7 @@ use crate::{
     caps::Hold,
     id::Key,
     life::Life,
-    ports::{Backend, Caller, Credentials, GrantId, Snapshot, UserId},
+    ports::{Backend, Caller, Credentials, Ending, GrantId, Snapshot, UserId},
     streak::Streak,
     wake::Flight,
 };
@@ -60,6 +60,8 @@ pub(crate) struct Session {
 pub(crate) struct Inner {
     // Changes to `Ended` only together with the removal from the table, by `Table::end` and its kin.
     pub(crate) life: Life,
+    /// Why the session has ended; `None` until it has.
+    pub(crate) ending: Option<Ending>,
     /// There until the session ends.
     pub(crate) hold: Option<Arc<Hold>>,
     /// What the next backend has to replay; the latest that is known.
@@ -135,6 +137,7 @@ impl Session {
             seat: ArcSwapOption::empty(),
             inner: Mutex::new(Inner {
                 life,
+                ending: None,
                 hold: None,
                 snapshot: None,
                 streak: Streak::default(),
@@ -169,6 +172,11 @@ impl Session {
         if let Some(before) = self.seat.swap(seat) {
             before.retire();
         }
+    }
+
+    /// Whether the session was ended with its grant or its user: who asks for it has to sign in again.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.inner().ending == Some(Ending::Revoked)
     }
 
     /// Who the session belongs to, if a request has said so since the registry started.

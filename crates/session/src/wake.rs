@@ -11,9 +11,10 @@ use tracing::Instrument;
 use crate::{
     ending::Shut,
     keeper::{self, Place, StartError},
-    ports::{Ending, Event, Snapshot, SpawnError},
+    ports::{Backend, Ending, Event, Snapshot, SpawnError},
     refusal::Refusal,
     registry::Shared,
+    renewals::{self, Verdict},
     rotator,
     seat::{Entered, Session},
 };
@@ -145,7 +146,7 @@ async fn revive(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<(), Unre
         shared.end(session, Ending::Unrevivable, Shut::Whatever);
         return Err(Unrevived::Ended);
     };
-    match keeper::start(shared, session, Some(snapshot)).await {
+    match start(shared, session, snapshot).await {
         Ok(backend) => {
             // Only a revival gives a sleeping session a backend; the seat is taken only if it has ended.
             match keeper::sit_down(shared, session, backend, Place::Empty) {
@@ -153,10 +154,28 @@ async fn revive(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<(), Unre
                     tracing::info!(session = %session.tag, "session revived");
                     Ok(())
                 }
-                None => Err(Unrevived::Ended),
+                None => Err(failed(shared, session, &StartError::Ended)),
             }
         }
         Err(error) => Err(failed(shared, session, &error)),
+    }
+}
+
+/// Starts a backend, and once more if the first one ended at its start and the credential could be renewed.
+async fn start(shared: &Arc<Shared>, session: &Session, snapshot: Snapshot) -> Result<Arc<dyn Backend>, StartError> {
+    let mark = shared.renewals.mark();
+    let started = keeper::start(shared, session, Some(snapshot.clone())).await;
+    let (Err(StartError::Spawn(SpawnError::Failed(_))), Some(credentials)) = (&started, session.credentials.get())
+    else {
+        return started;
+    };
+    match renewals::ask(shared, &session.user, credentials, mark).await {
+        Verdict::Again => {
+            tracing::info!(session = %session.tag, "once more with a renewed credential");
+            keeper::start(shared, session, Some(snapshot)).await
+        }
+        // The session has been ended with its user.
+        Verdict::SignIn | Verdict::AsItIs => started,
     }
 }
 
@@ -181,16 +200,18 @@ async fn snapshot(shared: &Shared, session: &Session) -> Result<Option<Snapshot>
 fn failed(shared: &Shared, session: &Session, error: &StartError) -> Unrevived {
     let reason = describe(error);
     match error {
-        StartError::Ended => Unrevived::Ended,
         StartError::Spawn(SpawnError::Credentials(_)) => {
             tracing::info!(session = %session.tag, reason, "the user has to sign in again");
             shared.end_user(&session.user);
             Unrevived::SignIn
         }
+        // Whatever has become of the backend: the end of a grant often comes before the failure that it causes.
+        _ if session.is_revoked() => Unrevived::SignIn,
         StartError::Spawn(SpawnError::Unavailable(_)) => {
             tracing::warn!(session = %session.tag, reason, "no backend can be started now");
             Unrevived::Unavailable
         }
+        StartError::Ended => Unrevived::Ended,
         StartError::Spawn(SpawnError::Failed(_)) | StartError::TimedOut => {
             tracing::warn!(session = %session.tag, reason, "the session was not revived");
             let config = &shared.config;

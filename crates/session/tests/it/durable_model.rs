@@ -397,7 +397,7 @@ impl Run {
                 match (row.state, status) {
                     (State::Opening, 200) => row.state = State::Live { last: now },
                     (State::Opening, 502 | 503) => row.state = State::Ended,
-                    (State::Ended, 502 | 503) => {}
+                    (State::Ended, 401 | 502 | 503) => {}
                     unexpected => panic!("{unexpected:?}"),
                 }
                 row.id = id;
@@ -415,7 +415,7 @@ impl Run {
                         assert!(matches!(status, 200 | 502 | 503), "{status}");
                         row.state = State::Live { last: now };
                     }
-                    State::Ended => assert!(matches!(status, 404 | 410 | 503), "{status}"),
+                    State::Ended => assert!(matches!(status, 401 | 404 | 410 | 503), "{status}"),
                     State::Opening => panic!("nobody has its id"),
                 }
             }

@@ -361,7 +361,7 @@ async fn revocation_reaches_what_sleeps_and_what_wakes() {
     clients.spawn(async move { asked.ping("ann/x", &asked_id).await.0 });
     settle().await;
     world.reg.end_user(&crate::world::user("ann/x")).await;
-    assert_eq!(clients.join_all().await, [404]);
+    assert_eq!(clients.join_all().await, [401], "who waits is told what has happened");
     assert_eq!(world.ping("ann/x", &asleep).await.0, 404);
     assert_eq!(world.reg.stats(), Stats::default());
     sleep(Duration::from_secs(1)).await;

@@ -21,7 +21,9 @@ use session::{
 };
 use tokio::time::Instant;
 
-use crate::fakes::{Outcome, RecordingBackend, ScriptedSpawner, caller, lock, request, rpc, session_id, text};
+use crate::fakes::{
+    Outcome, RecordingBackend, ScriptedSpawner, TAKEN_BACK, caller, lock, request, rpc, session_id, text,
+};
 
 /// How long credentials live.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(3600);
@@ -48,6 +50,8 @@ struct PausedClock {
 pub(crate) struct Wallet {
     clock: Arc<PausedClock>,
     expires_at: Mutex<SystemTime>,
+    /// The token as it stands.
+    token: Mutex<&'static str>,
     pub(crate) refreshes: AtomicUsize,
     pub(crate) answers: Mutex<Answers>,
     /// How long a refresh takes.
@@ -107,6 +111,7 @@ impl World {
             Arc::new(Wallet {
                 clock: Arc::clone(&self.clock),
                 expires_at: Mutex::new(self.clock.now() + LIFETIME),
+                token: Mutex::new("token"),
                 refreshes: AtomicUsize::new(0),
                 answers: Mutex::new(Answers::Renewed),
                 delay: Mutex::default(),
@@ -197,6 +202,12 @@ impl Wallet {
     /// A sign-in has put a new credential here.
     pub(crate) fn replace(&self) {
         *lock(&self.expires_at) = self.clock.now() + LIFETIME;
+        *lock(&self.token) = "token";
+    }
+
+    /// The user has taken the credential back upstream. Nothing here shows it.
+    pub(crate) fn take_back(&self) {
+        *lock(&self.token) = TAKEN_BACK;
     }
 }
 
@@ -206,7 +217,7 @@ impl Credentials for Wallet {
             let expires_at = *lock(&self.expires_at);
             if expires_at > self.clock.now() {
                 return Ok(Credential {
-                    access_token: SecretString::from("token"),
+                    access_token: SecretString::from(*lock(&self.token)),
                     expires_at,
                 });
             }
@@ -227,7 +238,7 @@ impl Credentials for Wallet {
             }
             let expires_at = *lock(&self.expires_at);
             Ok(Credential {
-                access_token: SecretString::from("token"),
+                access_token: SecretString::from(*lock(&self.token)),
                 expires_at,
             })
         })
