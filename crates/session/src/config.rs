@@ -44,6 +44,8 @@ pub struct Config {
     pub unknown_status: UnknownStatus,
     /// How many ended ids are remembered, so that they are told from unknown ones. The oldest is forgotten first.
     pub tombstones: usize,
+    /// How long durable records remember an ended id at most. In memory there is no such limit.
+    pub tombstone_age: Duration,
     /// How often a stream that listens on a dormant session says that it is there.
     pub keep_alive: Duration,
 }
@@ -76,6 +78,7 @@ impl Default for Config {
             stop_deadline: Duration::from_secs(10),
             unknown_status: UnknownStatus::Gone,
             tombstones: 4096,
+            tombstone_age: Duration::from_secs(7 * 24 * 3600),
             keep_alive: Duration::from_secs(15),
         }
     }

@@ -79,6 +79,11 @@ impl Table {
         self.read(key).sessions.get(key).cloned()
     }
 
+    /// Remembers a session that ended before the table was there.
+    pub(crate) fn bury(&self, key: Key) {
+        self.tombstones().add(key);
+    }
+
     /// Takes a session out that has ended. A tombstone says that a client held its id.
     pub(crate) fn remove(&self, key: &Key, tombstone: bool) {
         // The tombstone first: in no moment is the id unknown.

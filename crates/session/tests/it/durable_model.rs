@@ -47,8 +47,6 @@ struct Row {
     state: State,
     opening: Option<Answer>,
     asks: Vec<Answer>,
-    /// The registry that ended it is gone, and its memory with it.
-    forgotten: bool,
 }
 
 struct Run {
@@ -164,7 +162,6 @@ impl Run {
             state: State::Opening,
             opening: Some(opening),
             asks: Vec::new(),
-            forgotten: false,
         });
     }
 
@@ -330,9 +327,8 @@ impl Run {
         self.world.reg.stop().await;
         settle().await;
         self.harvest().await;
-        for row in &mut self.rows {
+        for row in &self.rows {
             assert!(row.state != State::Opening && row.asks.is_empty(), "everyone was told");
-            row.forgotten |= row.state == State::Ended;
         }
         assert_eq!(self.world.spawner.running.now(), 0);
         Arc::get_mut(&mut self.world).expect("nobody else").restart().await;
@@ -367,10 +363,7 @@ impl Run {
                 }
                 let (status, _) = self.rows[index].asks.remove(0).await.expect("no panic");
                 match self.rows[index].state {
-                    State::Ended => assert!(
-                        status == 404 || (self.rows[index].forgotten && status == 410),
-                        "{status}"
-                    ),
+                    State::Ended => assert_eq!(status, 404, "whichever registry ended it"),
                     State::Live { .. } | State::Opening if status == 503 && attempt < 3 => {
                         advance(Duration::from_secs(16)).await;
                         continue;
@@ -415,7 +408,7 @@ impl Run {
                         assert!(matches!(status, 200 | 502 | 503), "{status}");
                         row.state = State::Live { last: now };
                     }
-                    State::Ended => assert!(matches!(status, 401 | 404 | 410 | 503), "{status}"),
+                    State::Ended => assert!(matches!(status, 401 | 404 | 503), "{status}"),
                     State::Opening => panic!("nobody has its id"),
                 }
             }

@@ -68,6 +68,7 @@ pub(crate) enum Answers {
 #[derive(Debug, Default)]
 pub(crate) struct MemoryRecords {
     pub(crate) rows: Mutex<BTreeMap<RecordKey, (Record, Snapshot)>>,
+    pub(crate) endings: Mutex<Vec<(SystemTime, RecordKey)>>,
     pub(crate) refuses: Mutex<bool>,
     pub(crate) batches: AtomicUsize,
 }
@@ -266,6 +267,24 @@ impl Records for MemoryRecords {
         Box::pin(async move { Ok(lock(&self.rows).get(&key).map(|(_, snapshot)| snapshot.clone())) })
     }
 
+    fn ended(&self, most: usize) -> BoxFuture<'_, Result<Vec<RecordKey>, RecordsError>> {
+        Box::pin(async move {
+            let endings = lock(&self.endings);
+            let newest = endings.iter().skip(endings.len().saturating_sub(most));
+            Ok(newest.map(|(_, key)| *key).collect())
+        })
+    }
+
+    fn forget_ended(&self, before: SystemTime, most: usize) -> BoxFuture<'_, Result<(), RecordsError>> {
+        Box::pin(async move {
+            let mut endings = lock(&self.endings);
+            endings.retain(|(at, _)| *at >= before);
+            let excess = endings.len().saturating_sub(most);
+            endings.drain(..excess);
+            Ok(())
+        })
+    }
+
     fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), RecordsError>> {
         Box::pin(async move {
             if *lock(&self.refuses) {
@@ -283,8 +302,12 @@ impl Records for MemoryRecords {
                             record.last_activity = last_activity;
                         }
                     }
-                    Change::Remove(key) => {
+                    Change::End(key, at) => {
                         rows.remove(&key);
+                        let mut endings = lock(&self.endings);
+                        if !endings.iter().any(|(_, ended)| *ended == key) {
+                            endings.push((at, key));
+                        }
                     }
                 }
             }
