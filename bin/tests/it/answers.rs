@@ -241,7 +241,7 @@ async fn a_server_that_cannot_start_does_not_wear_out_the_sign_in() {
 }
 
 /// How long a Forgejo token lives in tests that wait for its end.
-const SHORT: Duration = Duration::from_secs(1);
+const SHORT: Duration = Duration::from_secs(3);
 
 /// Opens sessions, and ends them again, until one is answered with this status.
 pub(crate) async fn initialize_until(client: &Client, wanted: StatusCode) -> Answer {
@@ -257,7 +257,7 @@ pub(crate) async fn initialize_until(client: &Client, wanted: StatusCode) -> Ans
             }
         }
     };
-    timeout(60 * SHORT, trying)
+    timeout(20 * SHORT, trying)
         .await
         .unwrap_or_else(|_| panic!("{wanted} never came"))
 }

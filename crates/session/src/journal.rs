@@ -10,20 +10,18 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep, timeout_at},
-};
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     id::Key,
     ports::{Change, Record, RecordKey, Records, RecordsError, Snapshot},
     registry::Shared,
     seat::{Session, Written},
+    sync::{Mutex, MutexGuard, sleep, timeout_at},
     wake::describe,
 };
 

@@ -6,14 +6,17 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
 use crate::{
+    caps::Hold,
     ending::Shut,
     ports::{Backend, Ending, Event, Snapshot, SpawnError, SpawnOrder},
     registry::Shared,
     seat::{Expiry, Seat, Session},
+    sync::timeout,
 };
 
 /// Why a session has no backend.
@@ -39,13 +42,24 @@ pub(crate) enum Place<'a> {
     Of(&'a Arc<Seat>),
 }
 
+/// A backend that has no keeper yet. Its session's slot is taken for as long as it is there, and whoever waits for the
+/// tasks of the registry waits for this too: so what is started while everything ends is not forgotten.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) backend: Arc<dyn Backend>,
+    hold: Arc<Hold>,
+    _awaited: TaskTrackerToken,
+}
+
 /// Starts a backend. What a spawner had begun when the session ended or the time was up is its own to clean up.
 pub(crate) async fn start(
     shared: &Shared,
     session: &Session,
     snapshot: Option<Snapshot>,
-) -> Result<Arc<dyn Backend>, StartError> {
-    let Some(caller) = session.caller() else {
+) -> Result<Started, StartError> {
+    let awaited = shared.tasks.token();
+    let hold = session.inner().hold.clone();
+    let (Some(caller), Some(hold)) = (session.caller(), hold) else {
         return Err(StartError::Ended);
     };
     let order = SpawnOrder {
@@ -68,7 +82,11 @@ pub(crate) async fn start(
         Event::SpawnFailed
     };
     shared.watcher.on(event);
-    outcome
+    outcome.map(|backend| Started {
+        backend,
+        hold,
+        _awaited: awaited,
+    })
 }
 
 /// Gives a backend its seat and its keeper; `None` if the session has ended or the place is taken. Then the backend is
@@ -76,12 +94,17 @@ pub(crate) async fn start(
 pub(crate) fn sit_down(
     shared: &Arc<Shared>,
     session: &Arc<Session>,
-    backend: Arc<dyn Backend>,
+    started: Started,
     place: Place<'_>,
 ) -> Option<Arc<Seat>> {
+    let Started {
+        backend,
+        hold,
+        _awaited,
+    } = started;
     let expires = backend.expires_at().map(|wall| shared.expiry(wall));
     let seat = Seat::new(backend, expires);
-    let (hold, taken) = {
+    let taken = {
         let mut inner = session.inner();
         let free = match (place, session.seat()) {
             (Place::Empty, None) => true,
@@ -92,7 +115,7 @@ pub(crate) fn sit_down(
         if taken {
             session.put_seat(&mut inner, Some(Arc::clone(&seat)));
         }
-        (inner.hold.clone(), taken)
+        taken
     };
     if !taken {
         seat.retired.cancel();

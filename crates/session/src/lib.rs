@@ -37,6 +37,8 @@ mod keeper;
 mod life;
 mod listen;
 mod open;
+#[cfg(test)]
+mod permutations;
 pub mod ports;
 mod reaper;
 mod refusal;
@@ -50,6 +52,7 @@ mod shallow;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod streak;
+mod sync;
 mod table;
 mod tombstones;
 mod wake;

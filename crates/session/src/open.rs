@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     renewals::{self, Verdict},
     seat::{Pin, Seat, Session},
     shallow,
+    sync::timeout_at,
     wake::describe,
 };
 
@@ -246,11 +247,11 @@ impl Opening<'_> {
         let (shared, session) = (self.shared, &self.session);
         let deadline = Instant::now() + shared.config.start_timeout;
         let started = keeper::start(shared, session, None).await;
-        let backend = started.map_err(|error| match error {
+        let started = started.map_err(|error| match error {
             StartError::Spawn(SpawnError::Failed(_)) => self.died(&error),
             StartError::Spawn(_) | StartError::TimedOut | StartError::Ended => self.refusal(&error).into(),
         })?;
-        let seat = keeper::sit_down(shared, session, backend, Place::Empty);
+        let seat = keeper::sit_down(shared, session, started, Place::Empty);
         let seat = seat.ok_or_else(|| self.refusal(&StartError::Ended))?;
         let _entered = Arc::clone(&seat).enter();
         let answer = timeout_at(deadline, seat.backend.serve(exchange::outward(request))).await;

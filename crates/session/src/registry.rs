@@ -2,16 +2,13 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, Once, PoisonError},
+    sync::{Arc, PoisonError},
 };
 
 use bytes::Bytes;
 use http::{Request, Response};
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout},
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     agenda::Agenda,
@@ -27,6 +24,7 @@ use crate::{
     revocations::{Revocations, Whose},
     rotator,
     seat::Session,
+    sync::{Mutex, MutexGuard, Once, Tasks, timeout},
     table::Table,
 };
 
@@ -35,7 +33,7 @@ use crate::{
 /// Dropping it ends all backends without waiting for them; [`Registry::stop`] waits.
 #[derive(Debug)]
 pub struct Registry {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What a registry is made of.
@@ -83,7 +81,7 @@ pub(crate) struct Shared {
     /// Tells the rotator not to wait for its next round.
     pub(crate) rotate_now: Notify,
     /// The keepers, revivals, rotations, and what comes round by itself.
-    pub(crate) tasks: TaskTracker,
+    pub(crate) tasks: Tasks,
     /// Cancelled when no new session is taken any more.
     pub(crate) closing: CancellationToken,
     /// Cancelled when, on closing, all that is to be written has been gathered.
@@ -216,7 +214,7 @@ impl Registry {
         stats
     }
 
-    fn idle(config: Config, parts: Parts) -> Self {
+    pub(crate) fn idle(config: Config, parts: Parts) -> Self {
         let shared = Shared {
             table: Table::new(config.tombstones),
             caps: Caps::new(config.max_sessions, config.max_sessions_per_user),
@@ -229,7 +227,7 @@ impl Registry {
             looks: Mutex::default(),
             rotations: Mutex::default(),
             rotate_now: Notify::new(),
-            tasks: TaskTracker::new(),
+            tasks: Tasks::new(),
             closing: CancellationToken::new(),
             gathered: CancellationToken::new(),
             closed: Once::new(),

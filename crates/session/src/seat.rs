@@ -4,12 +4,8 @@
 //! entered the old one finishes on it. A [`Seat`] gives each backend an identity of its own, by which the one that
 //! watches a backend tells whether it is still the session's.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
-};
+use std::sync::{Arc, OnceLock, PoisonError, atomic::Ordering};
 
-use arc_swap::ArcSwapOption;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -23,6 +19,7 @@ use crate::{
     life::Life,
     ports::{Backend, Caller, Credentials, Ending, GrantId, Snapshot, UserId},
     streak::Streak,
+    sync::{ArcSwapOption, AtomicBool, AtomicUsize, Mutex, MutexGuard},
     wake::Flight,
 };
 

@@ -10,8 +10,8 @@ use tracing::Instrument;
 
 use crate::{
     ending::Shut,
-    keeper::{self, Place, StartError},
-    ports::{Backend, Ending, Event, Snapshot, SpawnError},
+    keeper::{self, Place, StartError, Started},
+    ports::{Ending, Event, Snapshot, SpawnError},
     refusal::Refusal,
     registry::Shared,
     renewals::{self, Verdict},
@@ -71,7 +71,9 @@ pub(crate) async fn enter(shared: &Arc<Shared>, session: &Arc<Session>) -> Resul
             continue;
         }
         let since = *waited.get_or_insert_with(Instant::now);
-        let mut flight = join(shared, session, since)?;
+        let Some(mut flight) = join(shared, session, since)? else {
+            continue;
+        };
         let outcome = match flight.wait_for(|flight| matches!(flight, Flight::Over(_))).await {
             Ok(flight) => *flight,
             // The task was dropped with the runtime.
@@ -85,10 +87,18 @@ pub(crate) async fn enter(shared: &Arc<Shared>, session: &Arc<Session>) -> Resul
     }
 }
 
-/// Joins the revival of a session, or begins one.
-fn join(shared: &Arc<Shared>, session: &Arc<Session>, since: Instant) -> Result<watch::Receiver<Flight>, Refusal> {
+/// Joins the revival of a session, or begins one; `None` if one has just ended with a backend in the seat.
+fn join(
+    shared: &Arc<Shared>,
+    session: &Arc<Session>,
+    since: Instant,
+) -> Result<Option<watch::Receiver<Flight>>, Refusal> {
     let (flight, begun) = {
         let mut inner = session.inner();
+        // Asked again under the lock: a revival that was there a moment ago may have landed.
+        if session.seat().is_some() {
+            return Ok(None);
+        }
         if !inner.life.is_live() {
             return Err(if shared.table.is_closed() {
                 Refusal::Stopping
@@ -128,7 +138,7 @@ fn join(shared: &Arc<Shared>, session: &Arc<Session>, since: Instant) -> Result<
         };
         tasks.spawn(revival.instrument(span));
     }
-    Ok(flight)
+    Ok(Some(flight))
 }
 
 /// Takes a revival off its session, also when its task panics.
@@ -147,9 +157,9 @@ async fn revive(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<(), Unre
         return Err(Unrevived::Ended);
     };
     match start(shared, session, snapshot).await {
-        Ok(backend) => {
+        Ok(started) => {
             // Only a revival gives a sleeping session a backend; the seat is taken only if it has ended.
-            match keeper::sit_down(shared, session, backend, Place::Empty) {
+            match keeper::sit_down(shared, session, started, Place::Empty) {
                 Some(_) => {
                     tracing::info!(session = %session.tag, "session revived");
                     Ok(())
@@ -162,7 +172,7 @@ async fn revive(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<(), Unre
 }
 
 /// Starts a backend, and once more if the first one ended at its start and the credential could be renewed.
-async fn start(shared: &Arc<Shared>, session: &Session, snapshot: Snapshot) -> Result<Arc<dyn Backend>, StartError> {
+async fn start(shared: &Arc<Shared>, session: &Session, snapshot: Snapshot) -> Result<Started, StartError> {
     let mark = shared.renewals.mark();
     let started = keeper::start(shared, session, Some(snapshot.clone())).await;
     let (Err(StartError::Spawn(SpawnError::Failed(_))), Some(credentials)) = (&started, session.credentials.get())

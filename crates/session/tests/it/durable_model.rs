@@ -175,7 +175,6 @@ impl Run {
         let only_mine = mine >= USER_CAP;
         let asleep = self.rows.iter().enumerate().filter_map(|(index, row)| {
             let State::Live { last } = row.state else { return None };
-            // A rotation may still be under way for it: that wakes nobody.
             let free = self.backends(row) == 0 && row.asks.is_empty();
             (free && (!only_mine || of_user(row))).then_some((last, index))
         });
@@ -429,7 +428,7 @@ impl Run {
         for row in &self.rows {
             let (serving, spawns) = (self.world.serving(&row.tag).len(), self.spawns(row));
             assert!(serving <= 1, "two backends serve one session");
-            assert!(spawns <= 2, "one revival and one rotation at most");
+            assert!(spawns <= 1, "a revival or a rotation");
             assert!(row.asks.is_empty() || spawns > 0, "a request waits for nothing");
             assert!(
                 row.state != State::Ended || (serving == 0 && spawns == 0),

@@ -1,0 +1,603 @@
+//! The registry under a scheduler that tries out orders: who spawns, who swaps, who ends.
+//!
+//! Everything that more than one task does with a session runs here as it is: seat, table, caps, openings, revivals, swaps,
+//! endings, keepers, revocations. At each lock, flag and cell, and at each wait, the scheduler picks who goes on: at random,
+//! and with few preemptions in chosen places (PCT). Backends, spawner and credentials are fakes that give way in between.
+//! After each schedule all is at rest, and what must hold is looked at.
+//!
+//! A failure names its schedule, which `shuttle::replay` repeats. `PERMUTATIONS` sets how many schedules there are of
+//! each kind. Left out: time, which stands still, and the loops that come round by it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, header};
+use secrecy::SecretString;
+use shuttle::{
+    Runner,
+    future::{JoinHandle, block_on, spawn, yield_now},
+    scheduler::{PctScheduler, RandomScheduler, Scheduler},
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config, Parts, Registry, Stats,
+    ending::Shut,
+    open::MCP_SESSION_ID,
+    ports::{
+        Backend, BackendGone, Body, BoxFuture, Caller, CheckedAt, Credential, CredentialError, Credentials, Ending,
+        GrantId, Snapshot, SpawnError, SpawnOrder, Spawner, UserId,
+    },
+    refusal::whole,
+    registry::Shared,
+    rotator,
+    seat::Session,
+};
+
+/// Schedules of each kind, of each scenario.
+const SCHEDULES: usize = 250;
+/// How many preemptions are put in chosen places.
+const DEPTH: usize = 4;
+
+/// Makes backends and knows all that it made.
+#[derive(Debug, Default)]
+struct Yard {
+    // These locks are no points of the scheduler: nobody gives way while one is held.
+    made: Mutex<Vec<Arc<Fake>>>,
+    /// Spawns under way, by session.
+    under: Mutex<HashMap<Arc<str>, usize>>,
+    most_under: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Fake {
+    tag: Arc<str>,
+    done: CancellationToken,
+    stops: AtomicUsize,
+}
+
+/// Counts a spawn while it is under way.
+struct Spawning<'a>(&'a Yard, Arc<str>);
+
+/// What the upstream says of a credential.
+#[derive(Debug, Default)]
+struct Wallet {
+    refreshes: AtomicUsize,
+    refused: AtomicBool,
+}
+
+struct World {
+    reg: Arc<Registry>,
+    yard: Arc<Yard>,
+    wallet: Arc<Wallet>,
+}
+
+/// Runs what uses the locks of the crate, once and in no particular order.
+pub(crate) fn once(test: impl Fn() + Send + Sync + 'static) {
+    Runner::new(RandomScheduler::new(1), config()).run(test);
+}
+
+/// Runs a scenario under many schedules.
+fn explore(scenario: impl Fn() + Clone + Send + Sync + 'static) {
+    let schedules = std::env::var("PERMUTATIONS").map_or(SCHEDULES, |number| number.parse().expect("a number"));
+    run(RandomScheduler::new(schedules), scenario.clone());
+    run(PctScheduler::new(DEPTH, schedules), scenario);
+}
+
+fn run(scheduler: impl Scheduler + 'static, scenario: impl Fn() + Send + Sync + 'static) {
+    Runner::new(scheduler, config()).run(scenario);
+}
+
+fn config() -> shuttle::Config {
+    let mut config = shuttle::Config::new();
+    // Orderings weaker than sequential consistency are taken as that.
+    config.silence_warnings = true;
+    config.stack_size = 1 << 18;
+    config
+}
+
+impl World {
+    fn new(config: Config) -> Self {
+        let yard = Arc::<Yard>::default();
+        let reg = Arc::new(Registry::idle(config, Parts::new(Arc::clone(&yard) as _)));
+        Self {
+            reg,
+            yard,
+            wallet: Arc::default(),
+        }
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.reg.shared
+    }
+
+    fn request(&self, method: Method, id: Option<&str>, body: &'static str) -> Request<Bytes> {
+        let mut request = Request::new(Bytes::from_static(body.as_bytes()));
+        *request.method_mut() = method;
+        if let Some(id) = id {
+            let id = id.parse().expect("a header value");
+            request.headers_mut().insert(MCP_SESSION_ID, id);
+        }
+        request.extensions_mut().insert(Caller {
+            grant: grant(),
+            user: user(),
+            credentials: Arc::clone(&self.wallet) as _,
+        });
+        request
+    }
+
+    /// Serves a request on a task of its own: its status and the id of a session that it opened.
+    fn send(&self, request: Request<Bytes>) -> JoinHandle<(u16, Option<String>)> {
+        let reg = Arc::clone(&self.reg);
+        spawn(async move { answer(&reg, request).await })
+    }
+
+    fn initialize(&self) -> Request<Bytes> {
+        self.request(Method::POST, None, r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#)
+    }
+
+    fn ping(&self, id: &str) -> Request<Bytes> {
+        self.request(Method::POST, Some(id), r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#)
+    }
+
+    /// A session with a backend.
+    async fn open(&self) -> (String, Arc<Session>) {
+        let (status, id) = answer(&self.reg, self.initialize()).await;
+        assert_eq!(status, 200);
+        (id.expect("an id"), self.only_session())
+    }
+
+    fn only_session(&self) -> Arc<Session> {
+        let mut sessions = self.shared().table.select(|_| true);
+        assert_eq!(sessions.len(), 1);
+        sessions.remove(0)
+    }
+
+    fn running(&self) -> Vec<Arc<Fake>> {
+        let made = lock(&self.yard.made);
+        made.iter().filter(|fake| !fake.done.is_cancelled()).cloned().collect()
+    }
+
+    fn spawns(&self) -> usize {
+        lock(&self.yard.made).len()
+    }
+
+    /// Waits until only keepers of backends in use are left, and looks at what must hold then: each backend that runs is
+    /// the one in the seat of a session that has not ended, and the slots that are taken are those of the sessions.
+    async fn at_rest(&self) -> Stats {
+        let sessions = self.shared().table.select(|_| true);
+        // Keepers give slots back last, so that they are waited for by their slots.
+        for _ in 0.. {
+            let seated = sessions.iter().filter(|session| session.seat().is_some()).count();
+            if self.running().len() <= seated && self.shared().caps.taken() <= sessions.len() {
+                break;
+            }
+            yield_now().await;
+        }
+        for fake in self.running() {
+            let of = sessions.iter().find(|session| session.tag == fake.tag);
+            let seat = of
+                .and_then(|session| session.seat())
+                .expect("a backend that nobody owns");
+            assert!(
+                !seat.backend.is_gone(),
+                "the backend that runs is not the one in the seat"
+            );
+        }
+        assert_eq!(self.shared().caps.taken(), sessions.len());
+        assert!(sessions.iter().all(|session| session.inner().flight.is_none()));
+        self.reg.stats()
+    }
+
+    /// Stops the registry: nothing may be left.
+    async fn stop(self) {
+        self.reg.stop().await;
+        assert_eq!(self.running().len(), 0, "a backend is left");
+        assert_eq!(self.reg.stats(), Stats::default());
+        assert!(lock(&self.yard.under).values().all(|under| *under == 0));
+    }
+}
+
+async fn answer(reg: &Registry, request: Request<Bytes>) -> (u16, Option<String>) {
+    let response = reg.serve(request).await;
+    let id = response.headers().get(MCP_SESSION_ID);
+    let id = id.map(|id| id.to_str().expect("text").to_owned());
+    (response.status().as_u16(), id)
+}
+
+fn durable() -> Config {
+    Config {
+        retain: Duration::from_secs(3600),
+        idle_timeout: Duration::ZERO,
+        ..Config::default()
+    }
+}
+
+fn grant() -> GrantId {
+    GrantId("grant".into())
+}
+
+fn user() -> UserId {
+    UserId("user".into())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Spawner for Yard {
+    fn spawn(&self, order: SpawnOrder) -> BoxFuture<'_, Result<Arc<dyn Backend>, SpawnError>> {
+        Box::pin(async move {
+            let _spawning = Spawning::begin(self, &order.tag);
+            let current = order.caller.credentials.current().await;
+            current.map_err(|error| SpawnError::Credentials(error.into()))?;
+            yield_now().await;
+            let fake = Arc::new(Fake {
+                tag: order.tag,
+                done: CancellationToken::new(),
+                stops: AtomicUsize::new(0),
+            });
+            lock(&self.made).push(Arc::clone(&fake));
+            Ok(fake as Arc<dyn Backend>)
+        })
+    }
+}
+
+impl<'a> Spawning<'a> {
+    fn begin(yard: &'a Yard, tag: &Arc<str>) -> Self {
+        let mut under = lock(&yard.under);
+        let of = under.entry(Arc::clone(tag)).or_default();
+        *of += 1;
+        yard.most_under.fetch_max(*of, Ordering::SeqCst);
+        Self(yard, Arc::clone(tag))
+    }
+}
+
+impl Drop for Spawning<'_> {
+    fn drop(&mut self) {
+        if let Some(of) = lock(&self.0.under).get_mut(&self.1) {
+            *of -= 1;
+        }
+    }
+}
+
+impl Fake {
+    fn die(&self) {
+        self.done.cancel();
+    }
+}
+
+impl Backend for Fake {
+    fn serve(&self, _request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
+        Box::pin(async {
+            yield_now().await;
+            let mut response = Response::new(whole(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#));
+            let json = header::HeaderValue::from_static("application/json");
+            response.headers_mut().insert(header::CONTENT_TYPE, json);
+            if self.done.is_cancelled() {
+                response.extensions_mut().insert(BackendGone);
+            }
+            response
+        })
+    }
+
+    fn done(&self) -> CancellationToken {
+        self.done.clone()
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.stops.fetch_add(1, Ordering::SeqCst);
+            yield_now().await;
+            self.die();
+        })
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        Some(Snapshot(Bytes::from_static(b"handshake")))
+    }
+}
+
+impl Credentials for Wallet {
+    fn current(&self) -> BoxFuture<'_, Result<Credential, CredentialError>> {
+        Box::pin(async {
+            yield_now().await;
+            Ok(Credential {
+                access_token: SecretString::from("token"),
+                expires_at: SystemTime::UNIX_EPOCH,
+            })
+        })
+    }
+
+    fn refresh(&self) -> BoxFuture<'_, Result<Credential, CredentialError>> {
+        Box::pin(async {
+            self.refreshes.fetch_add(1, Ordering::SeqCst);
+            yield_now().await;
+            if self.refused.load(Ordering::SeqCst) {
+                return Err(CredentialError::Terminal("refused".into()));
+            }
+            self.current().await
+        })
+    }
+}
+
+/// Whoever comes to a session that sleeps is served by one and the same fresh backend.
+#[test]
+fn however_many_wake_a_session_there_is_one_spawn() {
+    explore(|| {
+        block_on(async {
+            let world = World::new(durable());
+            let (id, session) = world.open().await;
+            world.shared().sleep(&session);
+            assert!(session.seat().is_none());
+            let asked: Vec<_> = (0..3).map(|_| world.send(world.ping(&id))).collect();
+            for ask in asked {
+                assert_eq!(ask.await.expect("no panic").0, 200);
+            }
+            assert_eq!(world.spawns(), 2, "one for the opening, one for the revival");
+            assert_eq!(world.at_rest().await.live, 1);
+            world.stop().await;
+        });
+    });
+}
+
+/// Sleep, revival and exchanges: no exchange is lost, and never is more than one backend started at a time.
+#[test]
+fn who_comes_while_a_session_goes_to_sleep_is_served() {
+    explore(|| {
+        block_on(async {
+            let world = World::new(durable());
+            let (id, session) = world.open().await;
+            let first = world.send(world.ping(&id));
+            let second = world.send(world.ping(&id));
+            let (shared, sleeper) = (Arc::clone(world.shared()), Arc::clone(&session));
+            let sleeping = spawn(async move { shared.sleep(&sleeper) });
+            assert_eq!(first.await.expect("no panic").0, 200);
+            assert_eq!(second.await.expect("no panic").0, 200);
+            sleeping.await.expect("no panic");
+            let stats = world.at_rest().await;
+            assert_eq!(stats.live + stats.dormant, 1);
+            assert_eq!(world.yard.most_under.load(Ordering::SeqCst), 1);
+            world.stop().await;
+        });
+    });
+}
+
+/// A backend dies while it is being replaced: its watcher does not evict the one that took its seat.
+#[test]
+fn the_death_of_a_replaced_backend_evicts_nothing() {
+    explore(|| {
+        block_on(async {
+            let world = World::new(durable());
+            let (id, session) = world.open().await;
+            let (seat, old) = (session.seat().expect("a seat"), world.running().remove(0));
+            let (shared, moved, from) = (Arc::clone(world.shared()), Arc::clone(&session), Arc::clone(&seat));
+            let rotating = spawn(async move { rotator::replace(&shared, &moved, &from).await });
+            let dying = spawn(async move { old.die() });
+            let ask = world.send(world.ping(&id));
+            rotating.await.expect("no panic");
+            dying.await.expect("no panic");
+            assert_eq!(ask.await.expect("no panic").0, 200);
+            let stats = world.at_rest().await;
+            assert_eq!(stats.live + stats.dormant, 1, "the session has outlived it");
+            if stats.live == 1 {
+                let now = session.seat().expect("a seat");
+                assert!(!Arc::ptr_eq(&now, &seat) && !now.backend.is_gone());
+            }
+            // A revival and a rotation at most, and of these one took the seat.
+            assert!(world.spawns() <= 3 && world.yard.most_under.load(Ordering::SeqCst) <= 2);
+            world.stop().await;
+        });
+    });
+}
+
+/// Two rotations of one session, and its end: one backend at most goes on, and none after the end.
+#[test]
+fn an_end_while_a_session_moves_leaves_no_backend() {
+    explore(|| {
+        block_on(async {
+            let world = World::new(durable());
+            let (id, session) = world.open().await;
+            let seat = session.seat().expect("a seat");
+            let rotations: Vec<_> = (0..2)
+                .map(|_| {
+                    let (shared, session, seat) = (Arc::clone(world.shared()), Arc::clone(&session), Arc::clone(&seat));
+                    spawn(async move { rotator::replace(&shared, &session, &seat).await })
+                })
+                .collect();
+            let ending = world.send(world.request(Method::DELETE, Some(&id), ""));
+            let ask = world.send(world.ping(&id));
+            for rotation in rotations {
+                rotation.await.expect("no panic");
+            }
+            assert_eq!(ending.await.expect("no panic").0, 204);
+            assert!(matches!(ask.await.expect("no panic").0, 200 | 404));
+            assert_eq!(world.at_rest().await, Stats::default());
+            session.gone.cancelled().await;
+            assert!(world.spawns() <= 3 && world.yard.most_under.load(Ordering::SeqCst) <= 2);
+            assert_eq!(answer(&world.reg, world.ping(&id)).await.0, 404);
+            world.stop().await;
+        });
+    });
+}
+
+/// A session that sleeps is ended while it wakes: by its client, and by a revocation.
+#[test]
+fn an_end_while_a_session_wakes_leaves_no_backend() {
+    explore(|| {
+        block_on(async {
+            let world = World::new(durable());
+            let (id, session) = world.open().await;
+            world.shared().sleep(&session);
+            let ask = world.send(world.ping(&id));
+            let ending = world.send(world.request(Method::DELETE, Some(&id), ""));
+            let reg = Arc::clone(&world.reg);
+            let revoking = spawn(async move { reg.end_grant(&grant()).await });
+            assert!(matches!(ask.await.expect("no panic").0, 200 | 401 | 404));
+            assert!(matches!(ending.await.expect("no panic").0, 204 | 404));
+            revoking.await.expect("no panic");
+            session.gone.cancelled().await;
+            assert_eq!(world.at_rest().await, Stats::default());
+            world.stop().await;
+        });
+    });
+}
+
+/// Openings race for the last place, which only one gets; at the end all places are free again.
+#[test]
+fn caps_are_exact() {
+    explore(|| {
+        block_on(async {
+            let world = World::new(Config {
+                max_sessions: 1,
+                max_sessions_per_user: 1,
+                ..Config::default()
+            });
+            let openings: Vec<_> = (0..3).map(|_| world.send(world.initialize())).collect();
+            let mut good = Vec::new();
+            for opening in openings {
+                let (status, id) = opening.await.expect("no panic");
+                assert!(matches!(status, 200 | 429));
+                good.extend(id);
+            }
+            assert_eq!(
+                (good.len(), world.spawns()),
+                (1, 1),
+                "nothing is spawned without a place"
+            );
+            assert_eq!(world.at_rest().await.live, 1);
+            assert_eq!(
+                answer(&world.reg, world.request(Method::DELETE, Some(&good[0]), ""))
+                    .await
+                    .0,
+                204
+            );
+            assert_eq!(world.at_rest().await, Stats::default());
+            world.stop().await;
+        });
+    });
+}
+
+/// A new session takes the place of one that sleeps, or that one wakes first: never both.
+#[test]
+fn a_session_that_wakes_is_not_displaced() {
+    explore(|| {
+        block_on(async {
+            let world = World::new(Config {
+                max_sessions: 1,
+                max_sessions_per_user: 1,
+                ..durable()
+            });
+            let (id, session) = world.open().await;
+            world.shared().sleep(&session);
+            // Its last backend has gone: from now on it can be displaced.
+            while !world.running().is_empty() {
+                yield_now().await;
+            }
+            let ask = world.send(world.ping(&id));
+            let opening = world.send(world.initialize());
+            let (woken, opened) = (ask.await.expect("no panic").0, opening.await.expect("no panic").0);
+            assert!(
+                matches!((woken, opened), (200, 200 | 429) | (404, 200 | 429)),
+                "{woken} {opened}"
+            );
+            assert!(world.running().len() <= 1);
+            let stats = world.at_rest().await;
+            assert!(stats.live + stats.dormant <= 1);
+            world.stop().await;
+        });
+    });
+}
+
+/// A grant ends while a request that was let in before opens a session: whichever is first, none is left.
+#[test]
+fn a_revocation_leaves_no_session_that_is_being_opened() {
+    explore(|| {
+        block_on(async {
+            let world = World::new(Config::default());
+            let mut request = world.initialize();
+            request.extensions_mut().insert(CheckedAt(Instant::now()));
+            let opening = world.send(request);
+            let reg = Arc::clone(&world.reg);
+            let revoking = spawn(async move { reg.end_grant(&grant()).await });
+            let (status, id) = opening.await.expect("no panic");
+            revoking.await.expect("no panic");
+            assert!(matches!(status, 200 | 401), "{status}");
+            assert_eq!(world.at_rest().await, Stats::default(), "nothing of the grant is left");
+            if let Some(id) = id {
+                assert_eq!(answer(&world.reg, world.ping(&id)).await.0, 404);
+            }
+            world.stop().await;
+        });
+    });
+}
+
+/// Backends die of their handshake: many ask for a renewal, one is made, and its outcome is everybody's.
+#[test]
+fn renewals_for_one_reason_are_one() {
+    explore(|| {
+        block_on(async {
+            let world = World::new(Config::default());
+            world.wallet.refused.store(true, Ordering::SeqCst);
+            let mark = world.shared().renewals.mark();
+            let asking: Vec<_> = (0..3)
+                .map(|_| {
+                    let (shared, wallet) = (Arc::clone(world.shared()), Arc::clone(&world.wallet));
+                    spawn(async move {
+                        let credentials = wallet as Arc<dyn Credentials>;
+                        crate::renewals::ask(&shared, &user(), &credentials, mark).await
+                    })
+                })
+                .collect();
+            let mut told = 0;
+            for ask in asking {
+                told += usize::from(ask.await.expect("no panic") == crate::renewals::Verdict::SignIn);
+            }
+            // Who comes when it is over finds that there was one of late.
+            assert!(told >= 1);
+            assert_eq!(world.wallet.refreshes.load(Ordering::SeqCst), 1);
+            world.stop().await;
+        });
+    });
+}
+
+/// The registry stops while sessions open, wake and end: when it has stopped there is nothing.
+#[test]
+fn a_stop_leaves_nothing_whatever_is_under_way() {
+    explore(|| {
+        block_on(async {
+            let world = World::new(durable());
+            let (id, session) = world.open().await;
+            world.shared().sleep(&session);
+            let asked = [world.send(world.ping(&id)), world.send(world.initialize())];
+            let shared = Arc::clone(world.shared());
+            let ending = spawn(async move {
+                shared.end(&session, Ending::Idle, Shut::Dormant);
+            });
+            let stops: Vec<_> = (0..2)
+                .map(|_| {
+                    let reg = Arc::clone(&world.reg);
+                    spawn(async move { reg.stop().await })
+                })
+                .collect();
+            for ask in asked {
+                let status = ask.await.expect("no panic").0;
+                assert!(matches!(status, 200 | 404 | 503), "{status}");
+            }
+            ending.await.expect("no panic");
+            for stop in stops {
+                stop.await.expect("no panic");
+            }
+            assert_eq!((world.running().len(), world.reg.stats()), (0, Stats::default()));
+            world.stop().await;
+        });
+    });
+}
