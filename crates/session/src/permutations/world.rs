@@ -19,8 +19,8 @@ use crate::{
     Config, Parts, Registry, Stats,
     open::MCP_SESSION_ID,
     ports::{
-        Backend, BackendGone, Body, BoxFuture, Caller, Credential, CredentialError, Credentials, GrantId, Snapshot,
-        SpawnError, SpawnOrder, Spawner, UserId,
+        Backend, BackendGone, Body, BoxFuture, Caller, Credential, CredentialError, Credentials, Event, GrantId,
+        Snapshot, SpawnError, SpawnOrder, Spawner, UserId, Watcher,
     },
     refusal::whole,
     registry::Shared,
@@ -35,6 +35,8 @@ pub(super) struct Yard {
     /// Spawns under way, by session.
     under: Mutex<HashMap<Arc<str>, usize>>,
     pub(super) most_under: AtomicUsize,
+    /// How often a session has moved to a fresh backend.
+    pub(super) rotated: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -63,7 +65,11 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(config: Config) -> Self {
         let yard = Arc::<Yard>::default();
-        let reg = Arc::new(Registry::idle(config, Parts::new(Arc::clone(&yard) as _)));
+        let parts = Parts {
+            watcher: Arc::clone(&yard) as _,
+            ..Parts::new(Arc::clone(&yard) as _)
+        };
+        let reg = Arc::new(Registry::idle(config, parts));
         Self {
             reg,
             yard,
@@ -204,6 +210,14 @@ impl Spawner for Yard {
             lock(&self.made).push(Arc::clone(&fake));
             Ok(fake as Arc<dyn Backend>)
         })
+    }
+}
+
+impl Watcher for Yard {
+    fn on(&self, event: Event) {
+        if event == Event::Rotated {
+            self.rotated.fetch_add(1, Ordering::SeqCst);
+        }
     }
 }
 
