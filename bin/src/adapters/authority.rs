@@ -6,7 +6,8 @@ use broker::ports::{Authority, Body, BoxFuture};
 use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use oauth::AuthorizationServer;
-use session::ports::{Caller, ClientId, GrantId, UserId};
+use session::ports::{Caller, CheckedAt, ClientId, GrantId, UserId};
+use tokio::time::Instant;
 
 use super::credentials::AccountCredentials;
 
@@ -17,7 +18,10 @@ pub struct OAuthAuthority(pub AuthorizationServer);
 impl Authority for OAuthAuthority {
     fn authenticate<'a>(&'a self, parts: &'a mut Parts) -> BoxFuture<'a, Result<(), Response<Body>>> {
         Box::pin(async move {
+            // From before the look-up: whatever ends the grant later is told to the registry later.
+            let checked = CheckedAt(Instant::now());
             let caller = self.0.authenticate(&parts.headers).await?;
+            parts.extensions.insert(checked);
             parts.extensions.insert(session_caller(&caller));
             Ok(())
         })

@@ -66,21 +66,61 @@ async fn forgejo_out_of_reach_is_503_once_the_token_has_run_out_and_comes_back()
 }
 
 #[tokio::test]
-async fn a_user_who_revoked_at_forgejo_is_401_once_the_token_has_to_be_renewed() {
+async fn a_user_who_revoked_at_forgejo_is_401_at_once() {
     let bed = Bed::new(&[]).await;
-    bed.forgejo.set_lifetimes(SHORT, Duration::from_secs(3600));
+    // The token looks good for another hour; only its child is told by Forgejo that it is not.
     let alice = bed.signed_in("alice").await;
+    let bob = bed.in_session("bob").await;
     bed.forgejo.revoke("alice");
-    let answer = initialize_until(&alice, StatusCode::UNAUTHORIZED).await;
+    let answer = alice.post(initialize("first")).await.unwrap();
+    is_error(&answer, 401, "first");
     assert!(answer.header("www-authenticate").unwrap().contains("resource_metadata"));
     // Her grants have ended with it: from now on the guard says so.
     let answer = alice.post(initialize("again")).await.unwrap();
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
     assert!(answer.header("www-authenticate").unwrap().contains("invalid_token"));
+    // One renewal has told, and others notice nothing.
+    let counters = bed.forgejo.counters();
+    assert_eq!((counters.refreshes, counters.refresh_refusals), (0, 1));
+    assert_eq!(login_of(&bob).await, "bob");
+}
+
+#[tokio::test]
+async fn a_session_whose_user_revoked_at_forgejo_is_401_when_it_wakes() {
+    let bed = Bed::new(&[]).await;
+    let alice = bed.in_session("alice").await;
+    bed.forgejo.revoke("alice");
+    for child in bed.broker.children().unwrap() {
+        child.kill().unwrap();
+        child.gone().await.unwrap();
+    }
+    let answer = alice.post(tools_list("woken")).await.unwrap();
+    is_error(&answer, 401, "woken");
+    assert!(answer.header("www-authenticate").unwrap().contains("invalid_token"));
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_start_does_not_wear_out_the_sign_in() {
+    let failing = ChildCommand {
+        command: "/bin/sh".into(),
+        args: vec!["-c".into(), "exit 3".into()],
+        env: vec![],
+    };
+    let bed = Bed::with_child(failing, &[]).await;
+    let alice = bed.signed_in("alice").await;
+    for n in 0..10 {
+        is_error(&alice.post(initialize(n)).await.unwrap(), 502, n);
+    }
+    assert_eq!(
+        bed.forgejo.counters().refreshes,
+        1,
+        "one in a while, however often it is tried"
+    );
+    alice.refresh().await.unwrap();
 }
 
 /// How long a Forgejo token lives in tests that wait for its end.
-const SHORT: Duration = Duration::from_secs(1);
+const SHORT: Duration = Duration::from_secs(3);
 
 /// Opens sessions, and ends them again, until one is answered with this status.
 pub(crate) async fn initialize_until(client: &Client, wanted: StatusCode) -> Answer {
@@ -96,7 +136,7 @@ pub(crate) async fn initialize_until(client: &Client, wanted: StatusCode) -> Ans
             }
         }
     };
-    timeout(60 * SHORT, trying)
+    timeout(20 * SHORT, trying)
         .await
         .unwrap_or_else(|_| panic!("{wanted} never came"))
 }

@@ -90,6 +90,7 @@ async fn a_kill_at_any_point_loses_no_more_than_the_step_that_was_never_answered
             .await
             .unwrap_or_else(|error| panic!("{told}: bob: {error}"));
     }
+    println!("seed {seed}, {rounds} rounds: {tallies:?}");
     let [exchange, refresh, renewal] = tallies;
     let lost = exchange.lost + refresh.lost + renewal.lost;
     assert!(lost > 0, "no kill fell into a step: {tallies:?}, seed {seed}");
@@ -155,18 +156,8 @@ async fn play(bed: &mut Bed, client: &Client, step: Step, delay: Duration, tally
             assert!(step == Step::Renewal && spent, "{told}: {error}");
             let log = bed.broker.log().text();
             let end: Vec<&str> = log.lines().rev().take(12).collect();
-            // 502 when the end of the grant overtakes the start of the child; the next request is told 401 all the same.
-            let mut status = error.status();
-            if status == Some(StatusCode::BAD_GATEWAY) {
-                status = client
-                    .another_session()
-                    .initialize()
-                    .await
-                    .err()
-                    .and_then(|error| error.status());
-            }
             assert_eq!(
-                status,
+                error.status(),
                 Some(StatusCode::UNAUTHORIZED),
                 "{told}: {error}, the log from its end: {end:#?}"
             );
@@ -219,10 +210,17 @@ async fn prepare(bed: &Bed, client: &Client, step: Step) {
         Step::Exchange => consent(client).await,
         Step::Refresh => {}
         Step::Renewal => {
-            let (short, refresh) = (Duration::from_secs(1), 24 * HOUR);
-            bed.forgejo.set_lifetimes(short, refresh);
-            consent(client).await;
-            bed.forgejo.set_lifetimes(HOUR, refresh);
+            let (short, refresh) = (Duration::from_secs(2), 24 * HOUR);
+            // Forgejo counts in whole seconds, and a slow machine may need longer than the rest of such a life to sign in.
+            for attempt in 1.. {
+                bed.forgejo.set_lifetimes(short, refresh);
+                let signed_in = try_consent(client).await;
+                bed.forgejo.set_lifetimes(HOUR, refresh);
+                match signed_in {
+                    Ok(()) => break,
+                    Err(error) => assert!(attempt < 10, "{error}"),
+                }
+            }
             client.exchange().await.unwrap();
             // Forgejo's token of this sign-in runs out, so that the session that opens next renews it.
             sleep(short).await;
@@ -232,8 +230,9 @@ async fn prepare(bed: &Bed, client: &Client, step: Step) {
 
 /// A new code for the client.
 async fn consent(client: &Client) {
-    client
-        .authorize(&mut Browser::new(), "alice", &password("alice"))
-        .await
-        .unwrap();
+    try_consent(client).await.unwrap();
+}
+
+async fn try_consent(client: &Client) -> Result<(), ClientError> {
+    client.authorize(&mut Browser::new(), "alice", &password("alice")).await
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use serde_json::json;
 use testkit::{
     Browser, Client,
@@ -70,6 +71,24 @@ async fn tokens_outlive_a_restart_of_the_broker() {
     let renewed = client.another_session();
     open(&renewed).await;
     assert_eq!(login_of(&renewed).await, "alice");
+}
+
+#[tokio::test]
+async fn an_ended_session_is_404_after_a_restart_too() {
+    let mut bed = Bed::new(&[]).await;
+    let client = bed.in_session("alice").await;
+    let id = client.session_id().unwrap();
+    client.delete().await.unwrap();
+    for _ in 0..2 {
+        bed.broker.terminate().await.unwrap();
+        bed.broker.start_again().await.unwrap();
+        client.set_session_id(Some(&id));
+        let (answer, _) = client.request("ping", json!({})).await.unwrap();
+        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+        client.set_session_id(Some(&"0".repeat(48)));
+        let (answer, _) = client.request("ping", json!({})).await.unwrap();
+        assert_eq!(answer.status, StatusCode::GONE);
+    }
 }
 
 #[tokio::test]

@@ -33,6 +33,9 @@ pub struct Config {
     pub backoff: Duration,
     /// The longest such wait.
     pub max_backoff: Duration,
+    /// How long after a renewal that was asked for because a backend had ended at its start there is no further one for
+    /// that reason, for the same user. So much later a user who has taken the credential back upstream may be told.
+    pub renewal_pause: Duration,
     /// How long a change of a session may take to reach its durable record, and so what a crash of the process can lose.
     pub write_behind: Duration,
     /// How long [`Registry::stop`](crate::Registry::stop) waits for the backends and the records.
@@ -41,6 +44,8 @@ pub struct Config {
     pub unknown_status: UnknownStatus,
     /// How many ended ids are remembered, so that they are told from unknown ones. The oldest is forgotten first.
     pub tombstones: usize,
+    /// How long durable records remember an ended id at most. In memory there is no such limit.
+    pub tombstone_age: Duration,
     /// How often a stream that listens on a dormant session says that it is there.
     pub keep_alive: Duration,
 }
@@ -68,10 +73,12 @@ impl Default for Config {
             start_timeout: Duration::from_secs(30),
             backoff: Duration::from_secs(1),
             max_backoff: Duration::from_secs(60),
+            renewal_pause: Duration::from_secs(5 * 60),
             write_behind: Duration::from_millis(250),
             stop_deadline: Duration::from_secs(10),
             unknown_status: UnknownStatus::Gone,
             tombstones: 4096,
+            tombstone_age: Duration::from_secs(7 * 24 * 3600),
             keep_alive: Duration::from_secs(15),
         }
     }

@@ -46,13 +46,14 @@ impl Shared {
                 return false;
             }
             let Some(was) = inner.life.end() else { return false };
+            inner.ending = Some(why);
             session.put_seat(&mut inner, None);
             (was, inner.hold.take())
         };
         // An id that nobody was given cannot come back, and must not push out one that can.
         self.table.remove(&session.key, was == Was::Live);
         if was == Was::Live && why != Ending::Stopping {
-            self.journal.remove(session.key);
+            self.journal.end(session.key, self.clock.now());
         }
         self.looks().cancel(&session.key);
         self.rotations().cancel(&session.key);

@@ -4,23 +4,24 @@
 //! [`Config::write_behind`](crate::Config::write_behind) after the first entry. So a crash of the process loses at most what happened in the
 //! time of that and one write; an orderly stop loses nothing. A batch that the store refused is kept, a later change of
 //! the same session taking the place of an earlier one, and tried again.
+//!
+//! What has ended stays known over a restart, for [`Config::tombstone_age`](crate::Config::tombstone_age), and of that the newest
+//! [`Config::tombstones`](crate::Config::tombstones); the store may hold a thousand or so more until the next sweep.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep},
-};
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     id::Key,
     ports::{Change, Record, RecordKey, Records, RecordsError, Snapshot},
     registry::Shared,
     seat::{Session, Written},
+    sync::{Mutex, MutexGuard, sleep, timeout_at},
     wake::describe,
 };
 
@@ -28,6 +29,9 @@ use crate::{
 const LAG: Duration = Duration::from_secs(60);
 /// How many changes are kept for a store that refuses them. Sessions are bounded by their cap; this bounds ended ones.
 const MOST: usize = 65_536;
+/// After how many endings, or else how long, those that are too old or too many are forgotten.
+const ENDINGS: usize = 1024;
+const SWEEP: Duration = Duration::from_secs(3600);
 /// How often the last batch is tried.
 const LAST_ATTEMPTS: usize = 3;
 
@@ -44,7 +48,7 @@ pub(crate) struct Journal {
 #[derive(Debug, Default)]
 struct Pending {
     dirty: Vec<Key>,
-    ended: Vec<Key>,
+    ended: Vec<(Key, SystemTime)>,
     /// What had to be gathered before the sessions ended with the registry.
     last: Vec<Change>,
 }
@@ -62,10 +66,10 @@ impl Journal {
         }
     }
 
-    /// The session has ended: its record goes.
-    pub(crate) fn remove(&self, key: Key) {
+    /// The session has ended.
+    pub(crate) fn end(&self, key: Key, now: SystemTime) {
         if self.records.is_some() {
-            self.pending().ended.push(key);
+            self.pending().ended.push((key, now));
             self.filled.notify_one();
         }
     }
@@ -91,21 +95,35 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     };
     let mut batch = Batch::default();
     let every = shared.config.write_behind.max(Duration::from_millis(1));
+    let (mut ended, mut next_sweep) = (0, Instant::now() + SWEEP);
     while !shared.closing.is_cancelled() {
         let due = async {
             if batch.0.is_empty() {
-                shared.journal.filled.notified().await;
+                let _either = timeout_at(next_sweep, shared.journal.filled.notified()).await;
             }
             sleep(every).await;
         };
         if shared.closing.run_until_cancelled(due).await.is_some() {
             batch.extend(shared.gather(false));
-            batch.write(records.as_ref()).await;
+            let endings = batch.endings();
+            if batch.write(records.as_ref()).await {
+                ended += endings;
+            }
+            if ended >= ENDINGS || Instant::now() >= next_sweep {
+                // If it fails, the next one does it.
+                (ended, next_sweep) = (0, Instant::now() + SWEEP);
+                if let Err(error) = forget(&shared, records.as_ref()).await {
+                    tracing::warn!(reason = describe(&error), "ended sessions cannot be forgotten now");
+                }
+            }
         }
     }
     // Told after `closing` was cancelled: the sessions are gathered by then.
     shared.gathered.cancelled().await;
-    batch.extend(std::mem::take(&mut shared.journal.pending().last));
+    let last = std::mem::take(&mut shared.journal.pending().last);
+    batch.extend(last);
+    // What has ended since.
+    batch.extend(shared.gather(false));
     for attempt in 1..=LAST_ATTEMPTS {
         if batch.write(records.as_ref()).await {
             return;
@@ -113,6 +131,15 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         sleep(every * u32::try_from(attempt).unwrap_or(1)).await;
     }
     tracing::error!(changes = batch.0.len(), "the last changes of the sessions are lost");
+}
+
+/// Forgets endings that are too old or too many.
+pub(crate) async fn forget(shared: &Shared, records: &dyn Records) -> Result<(), RecordsError> {
+    let now = shared.clock.now();
+    let before = now.checked_sub(shared.config.tombstone_age);
+    records
+        .forget_ended(before.unwrap_or(SystemTime::UNIX_EPOCH), shared.config.tombstones)
+        .await
 }
 
 impl Shared {
@@ -153,7 +180,7 @@ impl Shared {
             session.dirty.store(false, Ordering::Release);
             changes.extend(self.change(&session, closing));
         }
-        changes.extend(ended.into_iter().map(|key| Change::Remove(key.record())));
+        changes.extend(ended.into_iter().map(|(key, at)| Change::End(key.record(), at)));
         changes
     }
 
@@ -216,7 +243,7 @@ impl Batch {
                     snapshot,
                 ),
                 // What has ended stays so.
-                (Some(ended @ Change::Remove(_)), _) => ended,
+                (Some(ended @ Change::End(..)), _) => ended,
                 (_, change) => change,
             };
             self.0.insert(key, merged);
@@ -225,6 +252,11 @@ impl Batch {
             tracing::error!("the store refuses changes of sessions for too long: some are forgotten");
             self.0.clear();
         }
+    }
+
+    fn endings(&self) -> usize {
+        let is_ending = |change: &&Change| matches!(change, Change::End(..));
+        self.0.values().filter(is_ending).count()
     }
 
     /// True if nothing is left.
@@ -249,7 +281,7 @@ impl Change {
     fn key(&self) -> RecordKey {
         match self {
             Self::Save(record, _) => record.key,
-            Self::Touch(key, _) | Self::Remove(key) => *key,
+            Self::Touch(key, _) | Self::End(key, _) => *key,
         }
     }
 }
@@ -278,8 +310,9 @@ mod tests {
         batch.extend(vec![Change::Save(record(1), snapshot.clone())]);
         batch.extend(vec![Change::Touch(key, record(2).last_activity)]);
         assert_eq!(batch.0[&key], Change::Save(record(2), snapshot.clone()));
-        batch.extend(vec![Change::Remove(key)]);
-        batch.extend(vec![Change::Save(record(3), snapshot)]);
-        assert_eq!(batch.0[&key], Change::Remove(key));
+        let ended = Change::End(key, record(3).last_activity);
+        batch.extend(vec![ended.clone()]);
+        batch.extend(vec![Change::Save(record(4), snapshot)]);
+        assert_eq!(batch.0[&key], ended);
     }
 }

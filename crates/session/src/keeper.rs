@@ -6,14 +6,17 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
 use crate::{
+    caps::Hold,
     ending::Shut,
     ports::{Backend, Ending, Event, Failure, Purpose, Sleep, Snapshot, SpawnError, SpawnOrder},
     registry::Shared,
     seat::{Expiry, Seat, Session},
+    sync::timeout,
 };
 
 /// Why a session has no backend.
@@ -39,15 +42,26 @@ pub(crate) enum Place<'a> {
     Of(&'a Arc<Seat>),
 }
 
+/// A backend that has no keeper yet. Its session's slot is taken for as long as it is there, and whoever waits for the
+/// tasks of the registry waits for this too: so what is started while everything ends is not forgotten.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) backend: Arc<dyn Backend>,
+    hold: Arc<Hold>,
+    _awaited: TaskTrackerToken,
+}
+
 /// Starts a backend. What a spawner had begun when the session ended or the time was up is its own to clean up.
 pub(crate) async fn start(
     shared: &Shared,
     session: &Session,
     snapshot: Option<Snapshot>,
     purpose: Purpose,
-) -> Result<Arc<dyn Backend>, StartError> {
+) -> Result<Started, StartError> {
     let begun = Instant::now();
-    let Some(caller) = session.caller() else {
+    let awaited = shared.tasks.token();
+    let hold = session.inner().hold.clone();
+    let (Some(caller), Some(hold)) = (session.caller(), hold) else {
         return Err(StartError::Ended);
     };
     let order = SpawnOrder {
@@ -69,7 +83,11 @@ pub(crate) async fn start(
         Err(error) => Event::SpawnFailed(purpose, error.failure()),
     };
     shared.watcher.on(event);
-    outcome
+    outcome.map(|backend| Started {
+        backend,
+        hold,
+        _awaited: awaited,
+    })
 }
 
 /// Gives a backend its seat and its keeper; `None` if the session has ended or the place is taken. Then the backend is
@@ -77,12 +95,17 @@ pub(crate) async fn start(
 pub(crate) fn sit_down(
     shared: &Arc<Shared>,
     session: &Arc<Session>,
-    backend: Arc<dyn Backend>,
+    started: Started,
     place: Place<'_>,
 ) -> Option<Arc<Seat>> {
+    let Started {
+        backend,
+        hold,
+        _awaited,
+    } = started;
     let expires = backend.expires_at().map(|wall| shared.expiry(wall));
     let seat = Seat::new(backend, expires);
-    let (hold, taken) = {
+    let taken = {
         let mut inner = session.inner();
         let free = match (place, session.seat()) {
             (Place::Empty, None) => true,
@@ -93,7 +116,7 @@ pub(crate) fn sit_down(
         if taken {
             session.put_seat(&mut inner, Some(Arc::clone(&seat)));
         }
-        (inner.hold.clone(), taken)
+        taken
     };
     if !taken {
         seat.retired.cancel();
@@ -119,8 +142,8 @@ pub(crate) fn sit_down(
     Some(seat)
 }
 
-/// The backend in the seat is of no use any more: the session sleeps, or ends if nothing of it is retained. Nothing happens
-/// if another backend has the seat.
+/// The backend in the seat is of no use any more: the session sleeps, or ends if nothing of it is retained; one that is opening
+/// is left without a backend. Nothing happens if another backend has the seat.
 pub(crate) fn lost(shared: &Shared, session: &Arc<Session>, seat: &Arc<Seat>) {
     let snapshot = seat.backend.snapshot();
     let answered = seat.answered.load(std::sync::atomic::Ordering::Relaxed);
@@ -132,6 +155,13 @@ pub(crate) fn lost(shared: &Shared, session: &Arc<Session>, seat: &Arc<Seat>) {
         }
         if !answered {
             inner.streak.failed(Instant::now(), config.backoff, config.max_backoff);
+        }
+        if inner.life.is_opening() {
+            // Whoever opens it decides what becomes of it.
+            session.put_seat(&mut inner, None);
+            drop(inner);
+            shared.watcher.on(Event::BackendDied);
+            return;
         }
         if inner.life.is_live() && !config.retain.is_zero() && snapshot.is_some() {
             inner.snapshot = snapshot;

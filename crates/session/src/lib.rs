@@ -20,9 +20,9 @@
 //! - A session ends once. Whoever ends it takes it out of the table in the same call; from then on its id is ended.
 //! - A session id is never kept and never logged: table and records are keyed by its SHA-256, and logs show a short tag of that.
 //!
-//! The modules in reading order: `id`, `life`, `streak`, `agenda`, `caps`, `tombstones` (small machines and tables), `seat`, `table`
-//! (what there is), `registry`, `exchange`, `open`, `listen` (what clients do), `keeper`, `wake`, `ending`, `reaper`, `rotator` (how backends
-//! come and go), `journal`, `restore` (durable records), `sqlite` (the usual store of them, a feature).
+//! The modules in reading order: `id`, `life`, `streak`, `agenda`, `caps`, `tombstones`, `revocations` (small machines and tables), `seat`, `table`
+//! (what there is), `registry`, `exchange`, `open`, `listen` (what clients do), `keeper`, `renewals`, `wake`, `ending`, `reaper`, `rotator`
+//! (how backends come and go), `journal`, `restore` (durable records), `sqlite` (the usual store of them, a feature).
 //!
 //! Left out: requests without a handshake (the era from 2026-07-28).
 
@@ -37,17 +37,22 @@ mod keeper;
 mod life;
 mod listen;
 mod open;
+#[cfg(test)]
+mod permutations;
 pub mod ports;
 mod reaper;
 mod refusal;
 mod registry;
+mod renewals;
 mod restore;
+mod revocations;
 mod rotator;
 mod seat;
 mod shallow;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod streak;
+mod sync;
 mod table;
 mod tombstones;
 mod wake;

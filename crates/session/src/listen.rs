@@ -14,7 +14,6 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, channel::Channel};
-use tokio::time::sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::{
@@ -22,6 +21,7 @@ use crate::{
     refusal::Refusal,
     registry::Shared,
     seat::{Seat, Session},
+    sync::sleep,
 };
 
 /// How many streams may listen on a session that sleeps.

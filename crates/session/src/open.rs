@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use crate::{
@@ -18,11 +18,13 @@ use crate::{
     id::SessionId,
     keeper::{self, Place, StartError},
     life::Life,
-    ports::{BackendGone, Body, Caller, Cap, Ending, Event, Purpose, SpawnError, UserId},
+    ports::{BackendGone, Body, Caller, Cap, CheckedAt, Ending, Event, Purpose, SpawnError, UserId},
     refusal::{Holder, Refusal, whole},
     registry::Shared,
+    renewals::{self, Verdict},
     seat::{Pin, Seat, Session},
     shallow,
+    sync::timeout_at,
     wake::describe,
 };
 
@@ -34,11 +36,20 @@ const MAX_ANSWER: usize = 1024 * 1024;
 
 /// Ends the session on drop, unless it went live.
 struct Opening<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     session: Arc<Session>,
 }
 
-/// Opens a session with the client's `initialize`, and fills `of` with its span.
+/// Why a handshake did not come about.
+enum Unopened {
+    /// The client is told so.
+    Refused(Refusal),
+    /// The backend did not start, or was gone before it had answered. With another credential it may.
+    Died(Refusal),
+}
+
+/// Opens a session with the client's `initialize`, and fills `of` with its span. A backend that ended at its start is made once
+/// more if the credential could be renewed.
 ///
 /// # Errors
 ///
@@ -49,14 +60,15 @@ pub(crate) async fn open(
     request: Request<Bytes>,
     of: &mut Option<Span>,
 ) -> Result<Response<Body>, Refusal> {
-    let begun = Instant::now();
     let slot = take_slot(shared, &caller.user)?;
     let id = SessionId::draw().map_err(|error| {
         tracing::error!(%error, "no session can be opened");
         Refusal::Internal
     })?;
+    let checked = request.extensions().get::<CheckedAt>().copied();
     let (grant, user) = (caller.grant.clone(), caller.user.clone());
-    let session = Arc::new(Session::new(id.key(), grant, user, Life::Opening, begun));
+    let session = Session::new(id.key(), grant, user, Life::Opening, Instant::now());
+    let session = Arc::new(session);
     session.meet(caller);
     let span = of.insert(session.span.clone()).clone();
     session.inner().hold = Some(Hold::new(slot, session.gone.clone().drop_guard()));
@@ -65,16 +77,18 @@ pub(crate) async fn open(
         .insert(Arc::clone(&session))
         .map_err(|_closed| Refusal::Stopping)?;
     let opening = Opening { shared, session };
-    let handshake = opening.shake_hands(shared, request, begun);
-    match handshake.instrument(span).await? {
+    opening.admit(checked)?;
+    match opening.shake_hands(request).instrument(span).await? {
         (Judged::Open(mut response), seat) => {
             let pin = opening.go_live(&seat)?;
             response.headers_mut().insert(MCP_SESSION_ID, id.into_header());
             shared.watcher.on(Event::Opened);
             Ok(exchange::pinned(response, pin))
         }
+        // What a backend says that is being stopped since the grant has ended is not what the client has to know.
+        (Judged::Refused(_), _) if opening.session.is_revoked() => Err(opening.refusal(&StartError::Ended)),
         (Judged::Refused(response), _) => Ok(response),
-        (Judged::Broken, _) => Err(opening.refusal(&StartError::Ended)),
+        (Judged::Gone | Judged::Broken, _) => Err(opening.refusal(&StartError::Ended)),
     }
 }
 
@@ -82,6 +96,8 @@ pub(crate) async fn open(
 enum Judged {
     Open(Response<Body>),
     Refused(Response<Body>),
+    /// The backend was gone.
+    Gone,
     Broken,
 }
 
@@ -89,7 +105,7 @@ enum Judged {
 async fn judge(mut response: Response<Body>) -> Judged {
     response.headers_mut().remove(MCP_SESSION_ID);
     if response.extensions().get::<BackendGone>().is_some() {
-        return Judged::Broken;
+        return Judged::Gone;
     }
     if response.status() != StatusCode::OK {
         return Judged::Refused(response);
@@ -198,35 +214,88 @@ fn holder(session: &Session, idle: Option<Duration>, now: Instant) -> Holder {
 }
 
 impl Opening<'_> {
-    /// Starts the backend and has it answer the client's `initialize`. Both share one limit: a server that never talks has not
-    /// started.
-    async fn shake_hands(
-        &self,
-        shared: &Arc<Shared>,
-        request: Request<Bytes>,
-        begun: Instant,
-    ) -> Result<(Judged, Arc<Seat>), Refusal> {
-        let session = &self.session;
+    /// Not if the grant was ended after the bearer had been checked. Asked when the session is in the table, so that a revocation
+    /// after this finds it there.
+    fn admit(&self, checked: Option<CheckedAt>) -> Result<(), Refusal> {
+        let (shared, session) = (self.shared, &self.session);
+        if checked.is_some_and(|checked| shared.revocations.since(checked, &session.grant, &session.user)) {
+            shared.end(session, Ending::Revoked, Shut::Whatever);
+            return Err(self.refusal(&StartError::Ended));
+        }
+        Ok(())
+    }
+
+    /// Has a backend answer the client's `initialize`, and another one if the first ended at its start and the credential could
+    /// be renewed.
+    async fn shake_hands(&self, request: Request<Bytes>) -> Result<(Judged, Arc<Seat>), Refusal> {
+        let (shared, session) = (self.shared, &self.session);
+        let mark = shared.renewals.mark();
+        let refusal = match self.attempt(request.clone()).await {
+            Err(Unopened::Died(refusal)) => refusal,
+            outcome => return outcome.map_err(Unopened::into_refusal),
+        };
+        let Some(credentials) = session.credentials.get() else {
+            return Err(refusal);
+        };
+        match renewals::ask(shared, &session.user, credentials, mark).await {
+            Verdict::Again => {
+                tracing::info!(session = %session.tag, "once more with a renewed credential");
+                self.attempt(request).await.map_err(Unopened::into_refusal)
+            }
+            Verdict::SignIn => Err(Refusal::SignIn),
+            Verdict::AsItIs => Err(refusal),
+        }
+    }
+
+    /// Starts a backend and has it answer. Both share one limit: a server that never talks has not started.
+    async fn attempt(&self, request: Request<Bytes>) -> Result<(Judged, Arc<Seat>), Unopened> {
+        let (shared, session) = (self.shared, &self.session);
+        let deadline = Instant::now() + shared.config.start_timeout;
         let started = keeper::start(shared, session, None, Purpose::Opening).await;
-        let backend = started.map_err(|error| self.refusal(&error))?;
-        let seat = keeper::sit_down(shared, session, backend, Place::Empty);
+        let started = started.map_err(|error| match error {
+            StartError::Spawn(SpawnError::Failed(_)) => self.died(&error),
+            StartError::Spawn(_) | StartError::TimedOut | StartError::Ended => self.refusal(&error).into(),
+        })?;
+        let seat = keeper::sit_down(shared, session, started, Place::Empty);
         let seat = seat.ok_or_else(|| self.refusal(&StartError::Ended))?;
         let _entered = Arc::clone(&seat).enter();
-        let deadline = begun + shared.config.start_timeout;
-        match timeout_at(deadline, seat.backend.serve(exchange::outward(request))).await {
-            Ok(response) => Ok((judge(response).await, seat)),
-            Err(_elapsed) => Err(self.refusal(&StartError::TimedOut)),
+        let answer = timeout_at(deadline, seat.backend.serve(exchange::outward(request))).await;
+        let Ok(answer) = answer else {
+            return Err(self.refusal(&StartError::TimedOut).into());
+        };
+        match judge(answer).await {
+            Judged::Gone => {
+                keeper::lost(shared, session, &seat);
+                Err(self.died(&StartError::Ended))
+            }
+            judged @ (Judged::Open(_) | Judged::Refused(_) | Judged::Broken) => Ok((judged, seat)),
         }
     }
 
     /// The session is the client's from now on, pinned by the answer that carries its id.
-    fn go_live(&self, seat: &Seat) -> Result<Pin, Refusal> {
+    fn go_live(&self, seat: &Arc<Seat>) -> Result<Pin, Refusal> {
         seat.mark_answered();
-        self.session.inner().life.go_live(Instant::now());
-        // Not if it was ended meanwhile: its backend died, its grant was ended, or the registry stops.
+        {
+            let mut inner = self.session.inner();
+            // Not if its backend has died meanwhile.
+            if self.session.is_seated(seat) && inner.life.go_live(Instant::now()) {
+                inner.streak.cleared();
+            }
+        }
+        // Nor if it was ended: its grant was, or the registry stops.
         let pin = self.session.pin().ok_or_else(|| self.refusal(&StartError::Ended))?;
         self.shared.mark_dirty(&self.session);
         Ok(pin)
+    }
+
+    /// The backend has ended by itself, unless the session was ended first.
+    fn died(&self, error: &StartError) -> Unopened {
+        let refusal = self.refusal(error);
+        if matches!(refusal, Refusal::NotStarted) {
+            Unopened::Died(refusal)
+        } else {
+            Unopened::Refused(refusal)
+        }
     }
 
     fn refusal(&self, error: &StartError) -> Refusal {
@@ -235,6 +304,11 @@ impl Opening<'_> {
         let reason = describe(error);
         match error {
             StartError::Ended if self.shared.table.is_closed() => Refusal::Stopping,
+            // Whatever has become of the backend: the end of a grant often comes before the failure that it causes.
+            _ if self.session.is_revoked() => {
+                tracing::info!(session = %tag, reason, "the user has to sign in again");
+                Refusal::SignIn
+            }
             StartError::Spawn(SpawnError::Credentials(_)) => {
                 tracing::info!(session = %tag, reason, "the user has to sign in again");
                 Refusal::SignIn
@@ -248,6 +322,20 @@ impl Opening<'_> {
                 Refusal::NotStarted
             }
         }
+    }
+}
+
+impl Unopened {
+    fn into_refusal(self) -> Refusal {
+        match self {
+            Self::Refused(refusal) | Self::Died(refusal) => refusal,
+        }
+    }
+}
+
+impl From<Refusal> for Unopened {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
     }
 }
 

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use secrecy::SecretString;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
@@ -165,6 +166,13 @@ pub struct Caller {
     /// The user's upstream credential.
     pub credentials: Arc<dyn Credentials>,
 }
+
+/// When the bearer of a request was checked: the time from before it was looked up.
+///
+/// Put into the extensions of a request beside its [`Caller`], it lets the registry refuse to open a session whose grant was ended
+/// while the rest of the request arrived. Without it a grant that ends in between is noticed at the next request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckedAt(pub Instant);
 
 /// Names a grant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -2,16 +2,13 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, Once, PoisonError},
+    sync::{Arc, PoisonError},
 };
 
 use bytes::Bytes;
 use http::{Request, Response};
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout},
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     agenda::Agenda,
@@ -21,8 +18,13 @@ use crate::{
     exchange,
     journal::{self, Journal},
     ports::{Body, Clock, Ending, GrantId, NoWatcher, Records, RecordsError, Spawner, SystemClock, UserId, Watcher},
-    reaper, restore, rotator,
+    reaper,
+    renewals::Renewals,
+    restore,
+    revocations::{Revocations, Whose},
+    rotator,
     seat::Session,
+    sync::{Mutex, MutexGuard, Once, Tasks, timeout},
     table::Table,
 };
 
@@ -31,7 +33,7 @@ use crate::{
 /// Dropping it ends all backends without waiting for them; [`Registry::stop`] waits.
 #[derive(Debug)]
 pub struct Registry {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What a registry is made of.
@@ -70,6 +72,8 @@ pub(crate) struct Shared {
     pub(crate) journal: Journal,
     pub(crate) table: Table,
     pub(crate) caps: Arc<Caps>,
+    pub(crate) revocations: Revocations,
+    pub(crate) renewals: Renewals,
     /// When the reaper looks at which session. Locked alone, and never for longer than a call of it.
     looks: Mutex<Agenda>,
     /// When the rotator does.
@@ -77,7 +81,7 @@ pub(crate) struct Shared {
     /// Tells the rotator not to wait for its next round.
     pub(crate) rotate_now: Notify,
     /// The keepers, revivals, rotations, and what comes round by itself.
-    pub(crate) tasks: TaskTracker,
+    pub(crate) tasks: Tasks,
     /// Cancelled when no new session is taken any more.
     pub(crate) closing: CancellationToken,
     /// Cancelled when, on closing, all that is to be written has been gathered.
@@ -139,9 +143,14 @@ impl Registry {
 
     /// Ends the sessions of a grant, those that are opening included.
     ///
-    /// The call itself ends them: from then on their ids are answered with 404, and their backends are told to stop. The
+    /// The call itself ends them: from then on their ids are answered with 404, and their backends are told to stop. A
+    /// request on its way whose bearer was checked before opens no session ([`CheckedAt`](crate::ports::CheckedAt)). The
     /// future only waits until the backends are gone; dropping it takes nothing back.
     pub fn end_grant(&self, grant: &GrantId) -> impl Future<Output = ()> + Send + use<> {
+        // Noted first: an opening that the table does not have yet will find the note.
+        self.shared
+            .revocations
+            .note(Whose::Grant(grant.clone()), Instant::now());
         all_gone(
             self.shared
                 .end_where(Ending::Revoked, |session| session.grant == *grant),
@@ -205,10 +214,12 @@ impl Registry {
         stats
     }
 
-    fn idle(config: Config, parts: Parts) -> Self {
+    pub(crate) fn idle(config: Config, parts: Parts) -> Self {
         let shared = Shared {
             table: Table::new(config.tombstones),
             caps: Caps::new(config.max_sessions, config.max_sessions_per_user),
+            revocations: Revocations::default(),
+            renewals: Renewals::default(),
             journal: Journal::new(parts.records),
             spawner: parts.spawner,
             watcher: parts.watcher,
@@ -216,7 +227,7 @@ impl Registry {
             looks: Mutex::default(),
             rotations: Mutex::default(),
             rotate_now: Notify::new(),
-            tasks: TaskTracker::new(),
+            tasks: Tasks::new(),
             closing: CancellationToken::new(),
             gathered: CancellationToken::new(),
             closed: Once::new(),
@@ -244,6 +255,7 @@ impl Drop for Registry {
 impl Shared {
     /// Ends the sessions of all grants of a user.
     pub(crate) fn end_user(&self, user: &UserId) -> Vec<Arc<Session>> {
+        self.revocations.note(Whose::User(user.clone()), Instant::now());
         self.end_where(Ending::Revoked, |session| session.user == *user)
     }
 

@@ -7,14 +7,19 @@ use tokio::time::Instant;
 use crate::{
     caps::Hold,
     id::Key,
+    journal,
     life::Life,
     ports::{Record, Records, RecordsError},
     registry::Shared,
     seat::{Session, Written},
 };
 
-/// Loads all records. Those whose time is over, and the oldest ones beyond a cap, go.
+/// Loads all records, and what has ended before. Sessions whose time is over, and the oldest ones beyond a cap, end.
 pub(crate) async fn load(shared: &Shared, records: &dyn Records) -> Result<(), RecordsError> {
+    journal::forget(shared, records).await?;
+    for key in records.ended(shared.config.tombstones).await? {
+        shared.table.bury(Key::of_record(key));
+    }
     let mut loaded = records.all().await?;
     loaded.sort_by_key(|record| std::cmp::Reverse(record.last_activity));
     let all = loaded.len();
@@ -41,7 +46,8 @@ fn admit(shared: &Shared, record: &Record) -> bool {
         None
     };
     let Some(slot) = slot else {
-        shared.journal.remove(key);
+        shared.table.bury(key);
+        shared.journal.end(key, shared.clock.now());
         return false;
     };
     // A monotonic clock need not reach back far enough: then the session is retained for longer.

@@ -112,16 +112,21 @@ async fn rotate(shared: &Arc<Shared>, user: &UserId, sessions: Vec<Seated>) {
 }
 
 /// Moves one session to a fresh backend.
-async fn replace(shared: &Arc<Shared>, session: &Arc<Session>, seat: &Arc<Seat>) {
+pub(crate) async fn replace(shared: &Arc<Shared>, session: &Arc<Session>, seat: &Arc<Seat>) {
     if session.rotating.swap(true, Ordering::AcqRel) {
         return;
     }
     let turn = Turn(session);
     for _ in 0..ATTEMPTS {
         let Some(snapshot) = seat.backend.snapshot() else { break };
-        match keeper::start(shared, session, Some(snapshot.clone()), Purpose::Rotation).await {
-            Ok(backend) if seat.backend.snapshot().as_ref() == Some(&snapshot) => {
-                if keeper::sit_down(shared, session, backend, Place::Of(seat)).is_some() {
+        let started = keeper::start(shared, session, Some(snapshot.clone()), Purpose::Rotation);
+        // One that has been put to sleep, or was lost, needs no replacement.
+        let Some(started) = seat.retired.run_until_cancelled(started).await else {
+            return;
+        };
+        match started {
+            Ok(started) if seat.backend.snapshot().as_ref() == Some(&snapshot) => {
+                if keeper::sit_down(shared, session, started, Place::Of(seat)).is_some() {
                     tracing::info!(session = %session.tag, "session moved to a fresh backend");
                     shared.watcher.on(Event::Rotated);
                     shared.mark_dirty(session);
@@ -129,7 +134,7 @@ async fn replace(shared: &Arc<Shared>, session: &Arc<Session>, seat: &Arc<Seat>)
                 return;
             }
             // The client has gone on with its handshake meanwhile: the fresh one knows too little.
-            Ok(backend) => backend.stop().await,
+            Ok(started) => started.backend.stop().await,
             Err(StartError::Spawn(error @ SpawnError::Credentials(_))) => {
                 tracing::info!(reason = describe(&error), "the user has to sign in again");
                 shared.end_user(&session.user);

@@ -4,12 +4,8 @@
 //! entered the old one finishes on it. A [`Seat`] gives each backend an identity of its own, by which the one that
 //! watches a backend tells whether it is still the session's.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
-};
+use std::sync::{Arc, OnceLock, PoisonError, atomic::Ordering};
 
-use arc_swap::ArcSwapOption;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -21,8 +17,9 @@ use crate::{
     caps::Hold,
     id::Key,
     life::Life,
-    ports::{Backend, Caller, ClientId, Credentials, GrantId, Snapshot, UserId},
+    ports::{Backend, Caller, ClientId, Credentials, Ending, GrantId, Snapshot, UserId},
     streak::Streak,
+    sync::{ArcSwapOption, AtomicBool, AtomicUsize, Mutex, MutexGuard},
     wake::Flight,
 };
 
@@ -63,6 +60,8 @@ pub(crate) struct Session {
 pub(crate) struct Inner {
     // Changes to `Ended` only together with the removal from the table, by `Table::end` and its kin.
     pub(crate) life: Life,
+    /// Why the session has ended; `None` until it has.
+    pub(crate) ending: Option<Ending>,
     /// There until the session ends.
     pub(crate) hold: Option<Arc<Hold>>,
     /// What the next backend has to replay; the latest that is known.
@@ -148,6 +147,7 @@ impl Session {
             seat: ArcSwapOption::empty(),
             inner: Mutex::new(Inner {
                 life,
+                ending: None,
                 hold: None,
                 snapshot: None,
                 streak: Streak::default(),
@@ -191,6 +191,11 @@ impl Session {
             caller.client.clone()
         });
         self.credentials.get_or_init(|| Arc::clone(&caller.credentials));
+    }
+
+    /// Whether the session was ended with its grant or its user: who asks for it has to sign in again.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.inner().ending == Some(Ending::Revoked)
     }
 
     /// Who the session belongs to, if a request has said so since the registry started.

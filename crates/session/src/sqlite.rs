@@ -79,11 +79,18 @@ impl SqliteRecords {
                         .execute(&mut *change)
                         .await?;
                 }
-                Change::Remove(key) => {
+                Change::End(key, ended_at) => {
                     sqlx::query("DELETE FROM session_records WHERE key_hash = ?")
                         .bind(key.0.to_vec())
                         .execute(&mut *change)
                         .await?;
+                    sqlx::query(
+                        "INSERT INTO session_endings (key_hash, ended_at) VALUES (?, ?) ON CONFLICT DO NOTHING",
+                    )
+                    .bind(key.0.to_vec())
+                    .bind(milliseconds(ended_at))
+                    .execute(&mut *change)
+                    .await?;
                 }
             }
         }
@@ -113,6 +120,30 @@ impl Records for SqliteRecords {
         })
     }
 
+    fn ended(&self, most: usize) -> BoxFuture<'_, Result<Vec<RecordKey>, RecordsError>> {
+        Box::pin(async move {
+            let rows = sqlx::query("SELECT key_hash FROM session_endings ORDER BY ended_at DESC, key_hash LIMIT ?")
+                .bind(count(most))
+                .fetch_all(&self.readers)
+                .await?;
+            rows.iter().rev().map(key).collect()
+        })
+    }
+
+    fn forget_ended(&self, before: SystemTime, most: usize) -> BoxFuture<'_, Result<(), RecordsError>> {
+        Box::pin(async move {
+            sqlx::query(
+                "DELETE FROM session_endings WHERE ended_at < ?1 OR key_hash IN
+                 (SELECT key_hash FROM session_endings ORDER BY ended_at DESC, key_hash LIMIT -1 OFFSET ?2)",
+            )
+            .bind(milliseconds(before))
+            .bind(count(most))
+            .execute(&self.writer)
+            .await?;
+            Ok(())
+        })
+    }
+
     fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), RecordsError>> {
         Box::pin(async { Ok(self.write(changes).await?) })
     }
@@ -129,18 +160,26 @@ impl From<sqlx::Error> for RecordsError {
 }
 
 fn record(row: &SqliteRow) -> Result<Record, RecordsError> {
-    let key: Vec<u8> = row.try_get("key_hash")?;
-    let key = key
-        .try_into()
-        .map_err(|_| RecordsError::Damaged("a hash does not have 32 bytes".into()))?;
     let (grant, user): (String, String) = (row.try_get("grant_id")?, row.try_get("user_id")?);
     Ok(Record {
-        key: RecordKey(key),
+        key: key(row)?,
         grant: GrantId(grant.into()),
         user: UserId(user.into()),
         opened: time(row.try_get("opened_at")?),
         last_activity: time(row.try_get("last_activity")?),
     })
+}
+
+fn key(row: &SqliteRow) -> Result<RecordKey, RecordsError> {
+    let key: Vec<u8> = row.try_get("key_hash")?;
+    let key = key
+        .try_into()
+        .map_err(|_| RecordsError::Damaged("a hash does not have 32 bytes".into()))?;
+    Ok(RecordKey(key))
+}
+
+fn count(of: usize) -> i64 {
+    i64::try_from(of).unwrap_or(i64::MAX)
 }
 
 /// A time as it is stored. Times before 1970 are 1970: nothing is that old.

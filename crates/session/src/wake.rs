@@ -10,10 +10,11 @@ use tracing::Instrument;
 
 use crate::{
     ending::Shut,
-    keeper::{self, Place, StartError},
+    keeper::{self, Place, StartError, Started},
     ports::{Ending, Event, Purpose, Snapshot, SpawnError},
     refusal::Refusal,
     registry::Shared,
+    renewals::{self, Verdict},
     rotator,
     seat::{Entered, Session},
 };
@@ -72,7 +73,9 @@ pub(crate) async fn enter(shared: &Arc<Shared>, session: &Arc<Session>) -> Resul
             continue;
         }
         let since = *waited.get_or_insert_with(Instant::now);
-        let mut flight = join(shared, session, since)?;
+        let Some(mut flight) = join(shared, session, since)? else {
+            continue;
+        };
         let outcome = match flight.wait_for(|flight| matches!(flight, Flight::Over(_))).await {
             Ok(flight) => *flight,
             // The task was dropped with the runtime.
@@ -90,10 +93,18 @@ pub(crate) async fn enter(shared: &Arc<Shared>, session: &Arc<Session>) -> Resul
     }
 }
 
-/// Joins the revival of a session, or begins one.
-fn join(shared: &Arc<Shared>, session: &Arc<Session>, since: Instant) -> Result<watch::Receiver<Flight>, Refusal> {
+/// Joins the revival of a session, or begins one; `None` if one has just ended with a backend in the seat.
+fn join(
+    shared: &Arc<Shared>,
+    session: &Arc<Session>,
+    since: Instant,
+) -> Result<Option<watch::Receiver<Flight>>, Refusal> {
     let (flight, begun) = {
         let mut inner = session.inner();
+        // Asked again under the lock: a revival that was there a moment ago may have landed.
+        if session.seat().is_some() {
+            return Ok(None);
+        }
         if !inner.life.is_live() {
             return Err(if shared.table.is_closed() {
                 Refusal::Stopping
@@ -133,7 +144,7 @@ fn join(shared: &Arc<Shared>, session: &Arc<Session>, since: Instant) -> Result<
         };
         tasks.spawn(revival.instrument(span));
     }
-    Ok(flight)
+    Ok(Some(flight))
 }
 
 /// Takes a revival off its session, also when its task panics.
@@ -151,18 +162,36 @@ async fn revive(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<(), Unre
         shared.end(session, Ending::Unrevivable, Shut::Whatever);
         return Err(Unrevived::Ended);
     };
-    match keeper::start(shared, session, Some(snapshot), Purpose::Revival).await {
-        Ok(backend) => {
+    match start(shared, session, snapshot).await {
+        Ok(started) => {
             // Only a revival gives a sleeping session a backend; the seat is taken only if it has ended.
-            match keeper::sit_down(shared, session, backend, Place::Empty) {
+            match keeper::sit_down(shared, session, started, Place::Empty) {
                 Some(_) => {
                     tracing::info!(session = %session.tag, "session revived");
                     Ok(())
                 }
-                None => Err(Unrevived::Ended),
+                None => Err(failed(shared, session, &StartError::Ended)),
             }
         }
         Err(error) => Err(failed(shared, session, &error)),
+    }
+}
+
+/// Starts a backend, and once more if the first one ended at its start and the credential could be renewed.
+async fn start(shared: &Arc<Shared>, session: &Session, snapshot: Snapshot) -> Result<Started, StartError> {
+    let mark = shared.renewals.mark();
+    let started = keeper::start(shared, session, Some(snapshot.clone()), Purpose::Revival).await;
+    let (Err(StartError::Spawn(SpawnError::Failed(_))), Some(credentials)) = (&started, session.credentials.get())
+    else {
+        return started;
+    };
+    match renewals::ask(shared, &session.user, credentials, mark).await {
+        Verdict::Again => {
+            tracing::info!(session = %session.tag, "once more with a renewed credential");
+            keeper::start(shared, session, Some(snapshot), Purpose::Revival).await
+        }
+        // The session has been ended with its user.
+        Verdict::SignIn | Verdict::AsItIs => started,
     }
 }
 
@@ -187,16 +216,18 @@ async fn snapshot(shared: &Shared, session: &Session) -> Result<Option<Snapshot>
 fn failed(shared: &Shared, session: &Session, error: &StartError) -> Unrevived {
     let reason = describe(error);
     match error {
-        StartError::Ended => Unrevived::Ended,
         StartError::Spawn(SpawnError::Credentials(_)) => {
             tracing::info!(session = %session.tag, reason, "the user has to sign in again");
             shared.end_user(&session.user);
             Unrevived::SignIn
         }
+        // Whatever has become of the backend: the end of a grant often comes before the failure that it causes.
+        _ if session.is_revoked() => Unrevived::SignIn,
         StartError::Spawn(SpawnError::Unavailable(_)) => {
             tracing::warn!(session = %session.tag, reason, "no backend can be started now");
             Unrevived::Unavailable
         }
+        StartError::Ended => Unrevived::Ended,
         StartError::Spawn(SpawnError::Failed(_)) | StartError::TimedOut => {
             tracing::warn!(session = %session.tag, reason, "the session was not revived");
             let config = &shared.config;

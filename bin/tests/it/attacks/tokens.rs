@@ -3,6 +3,10 @@
 use http::{Method, StatusCode};
 use serde_json::json;
 use testkit::{Browser, Client};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+};
 
 use super::{Attacker, REDIRECT, parameter, path_of, prepared, with_parameter};
 use crate::bed::{Bed, login_of, open, password};
@@ -324,4 +328,40 @@ async fn a_token_in_the_query_or_the_body_is_none() {
         StatusCode::UNAUTHORIZED,
         "a session is no authentication"
     );
+}
+
+/// The bearer is checked before the body is read; what it stood for may be over when the body is there.
+#[tokio::test]
+async fn a_grant_that_ends_while_a_body_arrives_opens_no_session() {
+    let bed = Bed::new(&[]).await;
+    let alice = bed.signed_in("alice").await;
+    let initialize = json!({
+        "jsonrpc": "2.0", "id": "late", "method": "initialize",
+        "params": { "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "x", "version": "1" } },
+    });
+    let address = bed.broker.url().strip_prefix("http://").unwrap().to_owned();
+    let stream = TcpStream::connect(&address).await.unwrap();
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::new(read).lines();
+    let (token, body) = (alice.access_token().unwrap(), initialize.to_string());
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\nexpect: 100-continue\r\n\
+         accept: application/json, text/event-stream\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    write.write_all(head.as_bytes()).await.unwrap();
+    // The body is asked for once the bearer is found good.
+    assert_eq!(lines.next_line().await.unwrap().unwrap(), "HTTP/1.1 100 Continue");
+    assert_eq!(lines.next_line().await.unwrap().unwrap(), "");
+    let form = [("token", token.as_str()), ("client_id", &alice.client_id().unwrap())];
+    let revoked = Attacker::of(&bed).post_form("/oauth/revoke", &form).await;
+    assert_eq!(revoked.status, StatusCode::OK);
+    write.write_all(body.as_bytes()).await.unwrap();
+    assert_eq!(lines.next_line().await.unwrap().unwrap(), "HTTP/1.1 401 Unauthorized");
+    let mut challenged = false;
+    while let Some(line) = lines.next_line().await.unwrap().filter(|line| !line.is_empty()) {
+        challenged |= line.to_ascii_lowercase().starts_with("www-authenticate: bearer");
+    }
+    assert!(challenged);
+    assert!(bed.broker.children().unwrap().is_empty());
 }

@@ -23,6 +23,20 @@ pub trait Records: fmt::Debug + Send + Sync + 'static {
     /// [`RecordsError::Damaged`] if it cannot be read now or ever.
     fn snapshot(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Snapshot>, RecordsError>>;
 
+    /// The sessions that have ended, the newest `most` of them, the oldest of these first.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordsError`].
+    fn ended(&self, most: usize) -> BoxFuture<'_, Result<Vec<RecordKey>, RecordsError>>;
+
+    /// Forgets which sessions ended before `before`, and of the others all but the newest `most`.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordsError`]. It is asked for again later.
+    fn forget_ended(&self, before: SystemTime, most: usize) -> BoxFuture<'_, Result<(), RecordsError>>;
+
     /// Applies changes, all of them or none. They are durable when it returns.
     ///
     /// # Errors
@@ -57,8 +71,8 @@ pub enum Change {
     Save(Record, Snapshot),
     /// There has been an exchange.
     Touch(RecordKey, SystemTime),
-    /// The session has ended.
-    Remove(RecordKey),
+    /// The session has ended: its record goes, and its key is remembered among the ended ones.
+    End(RecordKey, SystemTime),
 }
 
 /// Why records cannot be had.

@@ -7,8 +7,11 @@ use std::{
 
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
-use session::{Config, Registry, Stats, ports::UserId};
-use tokio::task::JoinSet;
+use session::{
+    Config, NeedsSignIn, Registry, Stats,
+    ports::{CheckedAt, UserId},
+};
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::fakes::{Outcome, ScriptedSpawner, grant, open, post, registry, request, rpc, said, settle, text};
 
@@ -173,8 +176,64 @@ async fn ending_a_grant_reaches_what_is_only_opening() {
         reg.end_grant(&grant("ann/x")).await;
         let response = clients.join_next().await.expect("a client").expect("no panic");
         assert!(response.headers().get("mcp-session-id").is_none());
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert!(response.extensions().get::<NeedsSignIn>().is_some());
         assert_eq!((reg.stats(), spawner.running.now()), (Stats::default(), 0));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_the_end_of_the_grant_overtakes_is_told_as_that_end() {
+    // The spawn fails because the grant has ended, and both are known when the answer is made.
+    for outcome in [Outcome::Failed, Outcome::Unavailable, Outcome::DiesAtInitialize] {
+        let spawner = ScriptedSpawner::gated();
+        let reg = registry(&spawner, Config::default());
+        let mut clients = JoinSet::new();
+        let asked = Arc::clone(&reg);
+        clients.spawn(async move { post(&asked, "ann/x", None, &rpc("1", "initialize")).await });
+        settle().await;
+        assert!(spawner.decide(&spawner.last_tag(), outcome));
+        drop(reg.end_user(&UserId("ann".into())));
+        let response = clients.join_next().await.expect("a client").expect("no panic");
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{outcome:?}");
+        assert!(response.extensions().get::<NeedsSignIn>().is_some());
+        settle().await;
+        assert_eq!((reg.stats(), spawner.running.now()), (Stats::default(), 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_ends_while_a_request_arrives_opens_nothing() {
+    let spawner = ScriptedSpawner::immediate(Outcome::Good);
+    let reg = registry(&spawner, Config::default());
+    let checked_now = |who| {
+        let mut asked = request(Method::POST, who, None, &rpc("1", "initialize"));
+        asked.extensions_mut().insert(CheckedAt(Instant::now()));
+        asked
+    };
+    // Let in, and then everything of the grant, or of the user, is ended before the whole request is there.
+    let (of_grant, of_user, other) = (checked_now("ann/x"), checked_now("bob/x"), checked_now("ann/y"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    reg.end_grant(&grant("ann/x")).await;
+    reg.end_user(&UserId("bob".into())).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for late in [of_grant, of_user] {
+        let response = reg.serve(late).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert!(response.extensions().get::<NeedsSignIn>().is_some());
+    }
+    assert_eq!(
+        (spawner.orders(), reg.stats()),
+        (0, Stats::default()),
+        "and nothing is left of it"
+    );
+    assert_eq!(
+        reg.serve(other).await.status(),
+        StatusCode::OK,
+        "another grant of the user"
+    );
+    // Who signs in again is let in after that.
+    assert_eq!(reg.serve(checked_now("bob/x")).await.status(), StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use http_body_util::{
     BodyExt, Full,
     channel::{Channel, Sender},
 };
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use session::{
     Config, Registry,
     ports::{
@@ -35,6 +35,8 @@ pub(crate) enum Outcome {
     StreamsInitialize,
     /// A backend that never answers `initialize`.
     SilentInitialize,
+    /// A backend that dies of `initialize`.
+    DiesAtInitialize,
     Credentials,
     Unavailable,
     Failed,
@@ -152,7 +154,11 @@ impl ScriptedSpawner {
             Outcome::Credentials => return Err(SpawnError::Credentials(cause())),
             Outcome::Unavailable => return Err(SpawnError::Unavailable(cause())),
             Outcome::Failed => return Err(SpawnError::Failed(cause())),
-            Outcome::Good | Outcome::RefusesInitialize | Outcome::StreamsInitialize | Outcome::SilentInitialize => {}
+            Outcome::Good
+            | Outcome::RefusesInitialize
+            | Outcome::StreamsInitialize
+            | Outcome::SilentInitialize
+            | Outcome::DiesAtInitialize => {}
         }
         self.running.up();
         let backend = Arc::new(RecordingBackend {
@@ -196,6 +202,12 @@ impl Spawner for ScriptedSpawner {
                 CredentialError::Terminal(error) => SpawnError::Credentials(error),
                 CredentialError::Transient(error) => SpawnError::Unavailable(error),
             })?;
+            // Upstream refuses it: a server that asks at its start does not live long.
+            let outcome = match credential.access_token.expose_secret() {
+                TAKEN_BACK if snapshot.is_some() => Outcome::Failed,
+                TAKEN_BACK => Outcome::DiesAtInitialize,
+                _ => outcome,
+            };
             let expires_at = (credential.expires_at < far()).then_some(credential.expires_at);
             self.make(tag, outcome, snapshot, expires_at)
         })
@@ -244,7 +256,7 @@ impl RecordingBackend {
         }
         let message: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         let (id, method) = (&message["id"], message["method"].as_str().unwrap_or_default());
-        if method == "dies" {
+        if method == "dies" || (method == "initialize" && self.outcome == Outcome::DiesAtInitialize) {
             self.die();
         }
         if self.is_gone() {
@@ -337,6 +349,9 @@ impl Backend for RecordingBackend {
     }
 }
 
+/// A credential that looks good and that the upstream refuses.
+pub(crate) const TAKEN_BACK: &str = "taken back";
+
 /// A credential that never expires does so then.
 fn far() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40)
@@ -356,7 +371,8 @@ impl Credentials for NeverExpires {
     }
 
     fn refresh(&self) -> BoxFuture<'_, Result<Credential, CredentialError>> {
-        self.current()
+        // There is nothing to renew it from.
+        Box::pin(async { Err(CredentialError::Transient("there is no other one".into())) })
     }
 }
 

@@ -8,6 +8,7 @@ mod fakes;
 mod model;
 mod opening;
 mod points;
+mod renewal;
 mod revival;
 mod rotation;
 mod routing;

@@ -192,7 +192,7 @@ impl Run {
         let expected = match outcome {
             Outcome::Credentials => 401,
             Outcome::Unavailable => 503,
-            Outcome::Failed => 502,
+            Outcome::Failed | Outcome::DiesAtInitialize => 502,
             Outcome::Good | Outcome::RefusesInitialize | Outcome::StreamsInitialize | Outcome::SilentInitialize => 200,
         };
         assert_eq!((status, id.is_some()), (expected, good));
@@ -373,7 +373,7 @@ impl Run {
                 // Nobody waits for what is gone.
                 if let Some(opening) = row.opening.take() {
                     let (status, id) = opening.await.expect("no panic");
-                    assert!(matches!(status, 502 | 503) && id.is_none());
+                    assert!(matches!(status, 401 | 502 | 503) && id.is_none());
                 }
                 for asked in row.slow.drain(..) {
                     assert_eq!(asked.await.expect("no panic"), (200, None));

@@ -212,9 +212,62 @@ async fn a_session_survives_a_restart() {
     world.must_answer("ann/x", &id).await;
     assert_eq!(
         world.ping("ann/x", &deleted).await.0,
-        410,
-        "what has ended does not come back"
+        404,
+        "what has ended does not come back, and its id is still one that was good"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ended_id_is_told_from_an_unknown_one_after_restarts_too() {
+    let mut world = World::new(durable()).await;
+    let (deleted, revoked) = (world.open("ann/x").await, world.open("bob/x").await);
+    drop(world.send(Method::DELETE, "ann/x", Some(&deleted), "").await);
+    world.reg.end_user(&crate::world::user("bob/x")).await;
+    // One that nobody used while there was no registry ends at the next start.
+    let expired = world.open("ann/x").await;
+    world.reg.stop().await;
+    sleep(RETAIN).await;
+    for _ in 0..2 {
+        world.restart().await;
+        for (who, id) in [("ann/x", &deleted), ("bob/x", &revoked), ("ann/x", &expired)] {
+            assert_eq!(world.ping(who, id).await.0, 404);
+        }
+        assert_eq!(world.ping("ann/x", &"0".repeat(48)).await.0, 410);
+        world.reg.stop().await;
+    }
+    assert!(lock(&world.records.rows).is_empty());
+    // But not for ever.
+    sleep(durable().tombstone_age + Duration::from_secs(1)).await;
+    world.restart().await;
+    assert_eq!(world.ping("ann/x", &deleted).await.0, 410);
+    assert!(lock(&world.records.endings).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_endings_are_kept_than_are_remembered() {
+    let config = Config {
+        tombstones: 3,
+        ..durable()
+    };
+    let mut world = World::new(config).await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        let id = world.open("ann/x").await;
+        drop(world.send(Method::DELETE, "ann/x", Some(&id), "").await);
+        sleep(Duration::from_secs(1)).await;
+        ids.push(id);
+    }
+    world.reg.stop().await;
+    world.restart().await;
+    let mut statuses = Vec::new();
+    for id in &ids {
+        statuses.push(world.ping("ann/x", id).await.0);
+    }
+    assert_eq!(statuses, [410, 410, 404, 404, 404]);
+    assert_eq!(lock(&world.records.endings).len(), 3);
+    // Those that are too old go while it runs, too.
+    sleep(durable().tombstone_age + Duration::from_secs(2 * 3600)).await;
+    assert!(lock(&world.records.endings).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -361,7 +414,7 @@ async fn revocation_reaches_what_sleeps_and_what_wakes() {
     clients.spawn(async move { asked.ping("ann/x", &asked_id).await.0 });
     settle().await;
     world.reg.end_user(&crate::world::user("ann/x")).await;
-    assert_eq!(clients.join_all().await, [404]);
+    assert_eq!(clients.join_all().await, [401], "who waits is told what has happened");
     assert_eq!(world.ping("ann/x", &asleep).await.0, 404);
     assert_eq!(world.reg.stats(), Stats::default());
     sleep(Duration::from_secs(1)).await;
@@ -391,7 +444,7 @@ async fn a_restart_with_lower_caps_keeps_the_sessions_used_last() {
     world.lower_user_cap(2);
     world.restart().await;
     assert_eq!(world.reg.stats().dormant, 2);
-    assert_eq!(world.ping("ann/x", &ids[1]).await.0, 410);
+    assert_eq!(world.ping("ann/x", &ids[1]).await.0, 404);
     world.must_answer("ann/x", &ids[3]).await;
     assert!(
         session_id(

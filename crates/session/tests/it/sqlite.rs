@@ -72,8 +72,8 @@ async fn records_are_there_after_a_restart() {
     let changes = vec![
         Change::Touch(RecordKey([1; 32]), record(1, 99).last_activity),
         Change::Save(record(2, 25), snapshot("two again")),
-        Change::Remove(RecordKey([3; 32])),
-        Change::Remove(RecordKey([9; 32])),
+        Change::End(RecordKey([3; 32]), record(3, 31).last_activity),
+        Change::End(RecordKey([9; 32]), record(9, 29).last_activity),
     ];
     // Twice: a batch may be tried again.
     for _ in 0..2 {
@@ -90,6 +90,10 @@ async fn records_are_there_after_a_restart() {
         let found = again.snapshot(RecordKey([key; 32])).await.expect("readable");
         assert_eq!(found, expected.map(snapshot));
     }
+    assert_eq!(
+        again.ended(9).await.expect("endings"),
+        [RecordKey([9; 32]), RecordKey([3; 32])]
+    );
     second.close().await;
     let file = std::fs::read(directory.path().join("sessions.db")).expect("the file");
     assert!(
@@ -120,4 +124,56 @@ async fn what_was_sealed_for_another_record_is_damaged() {
     );
     let damaged = store.snapshot(RecordKey([2; 32])).await;
     assert!(matches!(damaged, Err(RecordsError::Damaged(_))), "{damaged:?}");
+}
+
+#[tokio::test]
+async fn endings_are_forgotten_by_age_and_number() {
+    let directory = TempDir::new().expect("a directory");
+    let pool = pool(&directory).await;
+    let store = records(&pool).await;
+    let time = |seconds| record(0, seconds).last_activity;
+    let changes = (1..=9)
+        .map(|n| Change::End(RecordKey([n; 32]), time(u64::from(n))))
+        .collect();
+    store.apply(changes).await.expect("written");
+    // The time of an ending is that of the first: a batch that is tried again makes nothing younger.
+    let again = vec![Change::End(RecordKey([1; 32]), time(100))];
+    store.apply(again).await.expect("written");
+    let keys = |of: std::ops::RangeInclusive<u8>| of.map(|n| RecordKey([n; 32])).collect::<Vec<_>>();
+    assert_eq!(
+        store.ended(4).await.expect("endings"),
+        keys(6..=9),
+        "the newest, the oldest of them first"
+    );
+    store.forget_ended(time(3), 9).await.expect("forgotten");
+    assert_eq!(store.ended(100).await.expect("endings"), keys(3..=9));
+    store.forget_ended(time(3), 2).await.expect("forgotten");
+    assert_eq!(store.ended(100).await.expect("endings"), keys(8..=9));
+    store.forget_ended(time(3), 0).await.expect("forgotten");
+    assert_eq!(store.ended(100).await.expect("endings"), []);
+}
+
+#[tokio::test]
+async fn records_of_before_endings_were_kept_are_there_after_the_migration() {
+    let directory = TempDir::new().expect("a directory");
+    let pool = pool(&directory).await;
+    drop(records(&pool).await);
+    // As the first migration left it.
+    for undo in [
+        "DROP TABLE session_endings",
+        "DELETE FROM _session_migrations WHERE version = 2",
+    ] {
+        sqlx::query(undo).execute(&pool).await.expect("undone");
+    }
+    sqlx::query(
+        "INSERT INTO session_records (key_hash, grant_id, user_id, opened_at, last_activity, snapshot)
+         VALUES (?, 'a grant', '42', 1000, 10000, x'00')",
+    )
+    .bind(vec![1_u8; 32])
+    .execute(&pool)
+    .await
+    .expect("a record");
+    let store = records(&pool).await;
+    assert_eq!(store.all().await.expect("records"), [record(1, 10)]);
+    assert_eq!(store.ended(9).await.expect("endings"), []);
 }

@@ -21,7 +21,9 @@ use session::{
 };
 use tokio::time::Instant;
 
-use crate::fakes::{Outcome, RecordingBackend, ScriptedSpawner, caller, lock, request, rpc, session_id, text};
+use crate::fakes::{
+    Outcome, RecordingBackend, ScriptedSpawner, TAKEN_BACK, caller, lock, request, rpc, session_id, text,
+};
 
 /// How long credentials live.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(3600);
@@ -48,6 +50,8 @@ struct PausedClock {
 pub(crate) struct Wallet {
     clock: Arc<PausedClock>,
     expires_at: Mutex<SystemTime>,
+    /// The token as it stands.
+    token: Mutex<&'static str>,
     pub(crate) refreshes: AtomicUsize,
     pub(crate) answers: Mutex<Answers>,
     /// How long a refresh takes.
@@ -64,6 +68,7 @@ pub(crate) enum Answers {
 #[derive(Debug, Default)]
 pub(crate) struct MemoryRecords {
     pub(crate) rows: Mutex<BTreeMap<RecordKey, (Record, Snapshot)>>,
+    pub(crate) endings: Mutex<Vec<(SystemTime, RecordKey)>>,
     pub(crate) refuses: Mutex<bool>,
     pub(crate) batches: AtomicUsize,
 }
@@ -107,6 +112,7 @@ impl World {
             Arc::new(Wallet {
                 clock: Arc::clone(&self.clock),
                 expires_at: Mutex::new(self.clock.now() + LIFETIME),
+                token: Mutex::new("token"),
                 refreshes: AtomicUsize::new(0),
                 answers: Mutex::new(Answers::Renewed),
                 delay: Mutex::default(),
@@ -197,6 +203,12 @@ impl Wallet {
     /// A sign-in has put a new credential here.
     pub(crate) fn replace(&self) {
         *lock(&self.expires_at) = self.clock.now() + LIFETIME;
+        *lock(&self.token) = "token";
+    }
+
+    /// The user has taken the credential back upstream. Nothing here shows it.
+    pub(crate) fn take_back(&self) {
+        *lock(&self.token) = TAKEN_BACK;
     }
 }
 
@@ -206,7 +218,7 @@ impl Credentials for Wallet {
             let expires_at = *lock(&self.expires_at);
             if expires_at > self.clock.now() {
                 return Ok(Credential {
-                    access_token: SecretString::from("token"),
+                    access_token: SecretString::from(*lock(&self.token)),
                     expires_at,
                 });
             }
@@ -227,7 +239,7 @@ impl Credentials for Wallet {
             }
             let expires_at = *lock(&self.expires_at);
             Ok(Credential {
-                access_token: SecretString::from("token"),
+                access_token: SecretString::from(*lock(&self.token)),
                 expires_at,
             })
         })
@@ -255,6 +267,24 @@ impl Records for MemoryRecords {
         Box::pin(async move { Ok(lock(&self.rows).get(&key).map(|(_, snapshot)| snapshot.clone())) })
     }
 
+    fn ended(&self, most: usize) -> BoxFuture<'_, Result<Vec<RecordKey>, RecordsError>> {
+        Box::pin(async move {
+            let endings = lock(&self.endings);
+            let newest = endings.iter().skip(endings.len().saturating_sub(most));
+            Ok(newest.map(|(_, key)| *key).collect())
+        })
+    }
+
+    fn forget_ended(&self, before: SystemTime, most: usize) -> BoxFuture<'_, Result<(), RecordsError>> {
+        Box::pin(async move {
+            let mut endings = lock(&self.endings);
+            endings.retain(|(at, _)| *at >= before);
+            let excess = endings.len().saturating_sub(most);
+            endings.drain(..excess);
+            Ok(())
+        })
+    }
+
     fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), RecordsError>> {
         Box::pin(async move {
             if *lock(&self.refuses) {
@@ -272,8 +302,12 @@ impl Records for MemoryRecords {
                             record.last_activity = last_activity;
                         }
                     }
-                    Change::Remove(key) => {
+                    Change::End(key, at) => {
                         rows.remove(&key);
+                        let mut endings = lock(&self.endings);
+                        if !endings.iter().any(|(_, ended)| *ended == key) {
+                            endings.push((at, key));
+                        }
                     }
                 }
             }
