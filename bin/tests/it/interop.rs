@@ -3,6 +3,7 @@
 
 mod chromium;
 mod conformance;
+mod endurance;
 mod features;
 mod sdk;
 mod staying;

@@ -1,9 +1,10 @@
 //! The official Rust SDK as a client that another program drives, one JSON object a line.
 //!
-//! It does one thing: it signs in by the SDK's own OAuth code, opens a session and takes the tour of all features. The settings
-//! (`MCP_URL`, `REDIRECT_URI`) and the events are those of the other clients; `../README.md` has them.
+//! It signs in by the SDK's own OAuth code, opens a session and takes the tour of all features; or, with `ENDURE`, opens some and makes
+//! calls without end. The settings and the events are those of the other clients; `../README.md` has them.
 #![expect(deprecated, reason = "the next revision of MCP drops much of what this one has")]
 
+mod endure;
 mod host;
 mod tour;
 
@@ -46,6 +47,9 @@ fn emit(event: &Value) {
 async fn run() -> Result<()> {
     let url = setting("MCP_URL")?;
     let http = sign_in(&url, &setting("REDIRECT_URI")?).await?;
+    if let Ok(name) = setting("ENDURE") {
+        return endure::run(http, &url, &name, setting("SESSIONS")?.parse()?).await;
+    }
     let config = StreamableHttpClientTransportConfig::with_uri(url);
     let host = Host::default();
     let heard = host.heard.clone();

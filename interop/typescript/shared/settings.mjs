@@ -22,15 +22,17 @@ export function readSettings(environment = process.env) {
     return value;
   };
   const features = choice("FEATURES", ["0", "1"]) === "1";
+  const endure = environment.ENDURE;
   return {
     url: new URL(required("MCP_URL")),
     redirectUri: new URL(required("REDIRECT_URI")),
     sessions: count("SESSIONS", 1),
     calls: count("CALLS", 0),
-    tool: features ? undefined : required("TOOL"),
+    tool: features || endure ? undefined : required("TOOL"),
     arguments: JSON.parse(environment.ARGUMENTS ?? "{}"),
     era: choice("ERA", ["legacy", "auto"]),
     features,
+    endure,
     hold: choice("HOLD", ["0", "1"]) === "1",
   };
 }
