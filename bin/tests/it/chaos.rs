@@ -6,7 +6,7 @@
 //!
 //! | variable | short form | |
 //! |---|---|---|
-//! | `CHAOS_SECONDS` | 30 | how long it goes on |
+//! | `CHAOS_SECONDS` | 24 | how long it goes on |
 //! | `CHAOS_TOKEN_SECONDS` | 2 | how long a Forgejo token is said to live; at half of it each session moves to a fresh child |
 //! | `CHAOS_SEED` | the clock | what the times of kills and the pauses of clients are drawn from; a failure names it |
 //!
@@ -43,9 +43,8 @@ const IDLE: Duration = Duration::from_secs(2);
 /// How long a Forgejo token really lives: longer than it says, since Forgejo cuts its seconds, and a machine that has
 /// no time for a renewal is no fault of the broker.
 const TOKEN: Duration = Duration::from_secs(30);
-/// How many moves a session has made at the least in each second in which it had a child, if that is when it is to move.
-/// A little less than one: a child starts in its own time.
-const MOVES_A_SECOND: f64 = 0.7;
+/// How much longer than planned half of the children may have been there when they are replaced: some take their time to start.
+const LATE: f64 = 1.6;
 
 /// What is asked of a run.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +94,7 @@ pub(crate) struct Dice(u64);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_notices_rotations_crashes_idleness_and_restarts() {
-    let mut chaos = Chaos::begin(Plan::from_environment(30)).await;
+    let mut chaos = Chaos::begin(Plan::from_environment(24)).await;
     for login in ["alice", "bob"] {
         chaos.load(login, SESSIONS / 2).await;
     }
@@ -192,9 +191,8 @@ impl Chaos {
             kills > 10 && verdict.answered > 1000 && rate.revivals > SESSIONS,
             "{told}: too little has happened"
         );
-        let due = 2.0 / self.plan.token.as_secs_f64();
         assert!(
-            rate.per_second() >= MOVES_A_SECOND * due.min(1.0),
+            rate.moves > SESSIONS && rate.median < (self.plan.token / 2).mul_f64(LATE),
             "{told}: sessions are not moved when it is time: {rate}"
         );
     }

@@ -24,6 +24,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// How long a connection that was accepted just before a drain has to begin its first request. Whoever connected then has been
 /// let in: to close on them would lose the request that is on its way.
 const FIRST: Duration = Duration::from_secs(1);
+/// How long a drain waits at most for a connection to be out of use for [`LULL`]. Some never are: those with a stream that listens.
+const LULLED: Duration = Duration::from_secs(1);
 /// For how long nobody must have asked on a connection before it is closed by a drain. A request that is sent in the moment in
 /// which its connection closes is lost (RFC 9112 section 9.3.1), and whoever asks all the time would sooner or later send one: they
 /// are given the time to ask once more, and the answer tells them that the connection closes.
@@ -75,6 +77,8 @@ pub(crate) async fn run(stream: TcpStream, face: Arc<Face>, cut: CancellationTok
     };
     if !idle {
         tokio::select! {
+            // First, so that a request that is there already is begun before the connection is told to end.
+            biased;
             outcome = connection.as_mut() => return log(outcome),
             () = activity.lull() => {}
             () = cut.cancelled() => {}
@@ -137,7 +141,7 @@ impl Activity {
     /// Returns when a connection that is being drained may be told to end after what it has in hand.
     async fn lull(&self) {
         if self.begun.is_cancelled() {
-            let _ = timeout(LULL, self.idle_for(LULL)).await;
+            let _ = timeout(LULLED, self.idle_for(LULL)).await;
         } else {
             let _ = timeout(FIRST, self.begun.cancelled()).await;
         }

@@ -49,11 +49,18 @@ pub(crate) async fn run(http: AuthClient<reqwest::Client>, url: &str, name: &str
         let heard = latest.subscribe();
         let config = StreamableHttpClientTransportConfig::with_uri(url);
         let transport = StreamableHttpClientTransport::with_client(http.clone(), config);
-        let ear = Ear { name: name.clone(), latest };
+        let ear = Ear {
+            name: name.clone(),
+            latest,
+        };
         let client = ear.serve(transport).await?;
         let version = client.peer_info().map(|server| server.protocol_version.clone());
         emit(&json!({ "event": "session", "session": number, "protocol": version, "server": null }));
-        open.push(Endurance { name, latest: heard, client });
+        open.push(Endurance {
+            name,
+            latest: heard,
+            client,
+        });
     }
     emit(&json!({ "event": "ready" }));
     let over = watch::Sender::new(false);

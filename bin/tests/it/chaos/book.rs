@@ -97,8 +97,13 @@ impl Book {
     pub(crate) fn around(&self, tag: &str, at: Duration) -> Vec<&str> {
         const NEAR: Duration = Duration::from_secs(3);
         let at = Duration::from_secs(at.as_secs() % DAY);
-        let near = |entry: &&Entry| entry.tag == tag && entry.at.abs_diff(at) < NEAR;
-        self.entries.iter().filter(near).map(|entry| entry.line.as_str()).collect()
+        let near =
+            |entry: &&Entry| entry.tag == tag && entry.at.abs_diff(at) < NEAR && !entry.line.contains("INFO tool call");
+        self.entries
+            .iter()
+            .filter(near)
+            .map(|entry| entry.line.as_str())
+            .collect()
     }
 
     /// How often sessions were moved, measured where it is known how long they had a child.

@@ -38,7 +38,10 @@ async fn hear(
             *last = event.id;
         }
         if !event.data.is_empty() {
-            match serde_json::from_str(&event.data).ok().and_then(|message| Heard::of(name, &message)) {
+            match serde_json::from_str(&event.data)
+                .ok()
+                .and_then(|message| Heard::of(name, &message))
+            {
                 Some(heard) => run.heard(heard),
                 None => run.trouble(format!("{name}: a stream brought {}", event.data)),
             }

@@ -80,7 +80,8 @@ impl RawSession {
         if !matches!(last.outcome, Outcome::Answered(_)) {
             self.run.trouble(format!("the session was lost: {last:?}"));
         } else if self.announces && timeout(LAST, self.run.until_heard(&mark)).await.is_err() {
-            self.run.trouble(format!("{mark}: the last message of the child has not come"));
+            self.run
+                .trouble(format!("{mark}: the last message of the child has not come"));
         }
     }
 

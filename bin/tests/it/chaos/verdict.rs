@@ -73,13 +73,11 @@ pub(crate) struct Fault {
 }
 
 /// How a client is told that the child of its session has ended, or that the one that it waited for did not start.
-const CHILD_IS_GONE: [&str; 2] = [
-    "the MCP server of this session has ended",
-    "The server did not start",
-];
+const CHILD_IS_GONE: [&str; 2] = ["the MCP server of this session has ended", "The server did not start"];
 
-/// How many faults are reported in full.
-const REPORTED: usize = 3;
+/// How many faults are reported, and how many of them with the log of their session.
+const REPORTED: usize = 20;
+const IN_FULL: usize = 3;
 
 impl Verdict {
     /// Judges a run.
@@ -118,9 +116,10 @@ impl Verdict {
     /// The faults, with what the log says of the sessions.
     pub(crate) fn report(&self, book: &Book) -> String {
         let mut report = format!("{} faults\n", self.faults.len());
-        for fault in self.faults.iter().take(REPORTED) {
+        for (number, fault) in self.faults.iter().take(REPORTED).enumerate() {
             report += &format!("{}\n", fault.what);
-            for line in fault.session.iter().flat_map(|tag| book.around(tag, fault.at)) {
+            let session = fault.session.iter().filter(|_| number < IN_FULL);
+            for line in session.flat_map(|tag| book.around(tag, fault.at)) {
                 report += &format!("    {line}\n");
             }
         }
@@ -135,9 +134,7 @@ impl Verdict {
             let session = mark.rsplit_once('.').map_or(mark.as_str(), |(session, _)| session);
             for taken in taken {
                 let tag = tags.entry(session.to_owned()).or_insert_with(|| taken.tag.clone());
-                let owner = sessions
-                    .entry(taken.tag.clone())
-                    .or_insert_with(|| session.to_owned());
+                let owner = sessions.entry(taken.tag.clone()).or_insert_with(|| session.to_owned());
                 if *tag != taken.tag || owner != session {
                     self.faults.push(Fault {
                         what: format!("{mark} was taken in the session of {owner}"),
@@ -156,7 +153,10 @@ impl Verdict {
         for heard in heard {
             let mark = heard.stamp.mark.as_str();
             *times.entry(mark).or_default() += 1;
-            if mark.rsplit_once('.').is_none_or(|(session, _)| session != heard.session) {
+            if mark
+                .rsplit_once('.')
+                .is_none_or(|(session, _)| session != heard.session)
+            {
                 self.faults.push(Fault {
                     what: format!("{} heard {mark}", heard.session),
                     session: tags.get(&heard.session).cloned(),

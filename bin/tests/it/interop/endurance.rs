@@ -69,7 +69,7 @@ async fn no_sdk_notices_rotations_crashes_idleness_and_restarts() {
         (Sdk::Python, "alice", "python"),
         (Sdk::Rust, "bob", "rust"),
     ];
-    let mut chaos = Chaos::begin(Plan::from_environment(30)).await;
+    let mut chaos = Chaos::begin(Plan::from_environment(24)).await;
     let raw = SESSIONS - EACH * clients.len();
     for login in ["alice", "bob"] {
         chaos.load(login, raw / 2).await;
@@ -95,7 +95,9 @@ impl Enduring {
             login,
             redirect_uri,
         };
-        timeout(LIMIT, client.sign_in()).await.expect("the client opens its sessions");
+        timeout(LIMIT, client.sign_in())
+            .await
+            .expect("the client opens its sessions");
         client
     }
 
@@ -143,7 +145,10 @@ impl Enduring {
             }
         }
         // An error was told of before.
-        let _ = timeout(LIMIT, self.process.wait()).await.expect("the client ends").unwrap();
+        let _ = timeout(LIMIT, self.process.wait())
+            .await
+            .expect("the client ends")
+            .unwrap();
     }
 
     async fn next(&mut self) -> Event {
