@@ -269,3 +269,146 @@ fn failed(
         Err("failed by a kill that has failed another call")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAID: &str = "200 OK: the MCP server of this session has ended";
+
+    /// Sessions `a` and `b`; the child 7 of `a` has taken two calls and 8 none, the child 9 of `b` has taken one.
+    fn book(more: &[&str]) -> Book {
+        let lines = [
+            r#"{"message":"child started","tag":"aa","pid":7}"#,
+            r#"{"message":"child started","tag":"aa","pid":8}"#,
+            r#"{"message":"child started","tag":"bb","pid":9}"#,
+            r#"{"message":"took a.0 pid=7","tag":"aa"}"#,
+            r#"{"message":"took a.1 pid=7","tag":"aa"}"#,
+            r#"{"message":"took b.0 pid=9","tag":"bb"}"#,
+        ];
+        Book::of(&[&lines, more].concat())
+    }
+
+    /// Killed at 5 s.
+    fn kill(pid: u32, tag: &str) -> Kill {
+        Kill {
+            pid,
+            tag: tag.to_owned(),
+            issued: Duration::from_millis(5_000),
+            gone: Duration::from_millis(5_010),
+        }
+    }
+
+    fn call(mark: &str, times: [u64; 2], outcome: Outcome) -> Call {
+        Call {
+            session: mark.split('.').next().unwrap().to_owned(),
+            mark: mark.to_owned(),
+            login: None,
+            announced: false,
+            began: Duration::from_millis(times[0]),
+            ended: Duration::from_millis(times[1]),
+            outcome,
+        }
+    }
+
+    fn stamp(mark: &str, pid: u32) -> Stamp {
+        Stamp {
+            mark: mark.to_owned(),
+            pid,
+            login: Some("alice".to_owned()),
+        }
+    }
+
+    /// How many faults there are if this call has failed in the time in which these were killed.
+    fn faults_of_failed(mark: &str, times: [u64; 2], kills: &[Kill]) -> usize {
+        let calls = [call(mark, times, Outcome::Failed(SAID.to_owned()))];
+        Verdict::new(&book(&[]), kills, &calls, &[]).faults.len()
+    }
+
+    #[test]
+    fn a_call_may_fail_with_the_child_that_took_it_and_with_no_other() {
+        let during = [4_990, 5_020];
+        assert_eq!(faults_of_failed("a.1", during, &[kill(7, "aa")]), 0);
+        for kills in [&[][..], &[kill(8, "aa")], &[kill(9, "bb")]] {
+            assert_eq!(faults_of_failed("a.1", during, kills), 1, "{kills:?}");
+        }
+    }
+
+    #[test]
+    fn a_kill_before_or_after_a_call_excuses_nothing() {
+        for times in [[5_011, 5_020], [4_980, 4_999]] {
+            for mark in ["a.1", "a.2"] {
+                assert_eq!(faults_of_failed(mark, times, &[kill(7, "aa")]), 1, "{mark} {times:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_that_nobody_took_may_fail_with_a_child_of_its_session_and_each_kill_counts_once() {
+        let during = [4_990, 5_020];
+        assert_eq!(faults_of_failed("a.2", during, &[kill(8, "aa")]), 0);
+        assert_eq!(faults_of_failed("a.2", during, &[kill(9, "bb")]), 1);
+        let failed = |mark| call(mark, during, Outcome::Failed(SAID.to_owned()));
+        let calls = [failed("a.1"), failed("a.2")];
+        let verdict = Verdict::new(&book(&[]), &[kill(7, "aa")], &calls, &[]);
+        assert_eq!((verdict.faults.len(), verdict.excused), (1, 1));
+    }
+
+    #[test]
+    fn whatever_is_killed_a_client_is_told_so_and_nothing_else() {
+        for said in ["503 Service Unavailable: try again later", "404 Not Found", "no answer"] {
+            let calls = [call("a.1", [4_990, 5_020], Outcome::Failed(said.to_owned()))];
+            let verdict = Verdict::new(&book(&[]), &[kill(7, "aa")], &calls, &[]);
+            assert_eq!(verdict.faults.len(), 1, "{said}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_by_the_child_that_took_the_call_and_to_this_call() {
+        let faults = |stamp, login| {
+            let calls = [Call {
+                login,
+                ..call("a.1", [0, 1], Outcome::Answered(stamp))
+            }];
+            Verdict::new(&book(&[]), &[], &calls, &[]).faults.len()
+        };
+        assert_eq!(faults(stamp("a.1", 7), Some("alice")), 0);
+        assert_eq!(faults(stamp("a.1", 7), Some("bob")), 1);
+        assert_eq!(faults(stamp("a.1", 8), None), 1);
+        assert_eq!(faults(stamp("a.0", 7), None), 1);
+    }
+
+    #[test]
+    fn a_call_is_made_once_and_in_its_own_session() {
+        let calls = [call("a.1", [0, 1], Outcome::Answered(stamp("a.1", 7)))];
+        for (line, faults) in [
+            (r#"{"message":"took a.1 pid=8","tag":"aa"}"#, 1),
+            (r#"{"message":"took a.2 pid=8","tag":"aa"}"#, 0),
+            (r#"{"message":"took b.1 pid=8","tag":"aa"}"#, 1),
+        ] {
+            let found = Verdict::new(&book(&[line]), &[], &calls, &[]).faults.len();
+            assert!(found >= faults && (found == 0) == (faults == 0), "{line}: {found}");
+        }
+    }
+
+    #[test]
+    fn an_announcement_comes_once_and_to_its_own_session() {
+        let heard = |session: &str| Heard {
+            session: session.to_owned(),
+            stamp: stamp("a.1", 7),
+        };
+        let calls = [Call {
+            announced: true,
+            ..call("a.1", [0, 1], Outcome::Answered(stamp("a.1", 7)))
+        }];
+        for (heard, faults) in [
+            (vec![heard("a")], 0),
+            (vec![], 1),
+            (vec![heard("a"), heard("a")], 1),
+            (vec![heard("b")], 1),
+        ] {
+            let found = Verdict::new(&book(&[]), &[], &calls, &heard).faults.len();
+            assert_eq!(found, faults, "{heard:?}");
+        }
+    }
+}
