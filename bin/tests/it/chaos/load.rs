@@ -38,7 +38,7 @@ impl RawSession {
             name: format!("raw-{login}-{number}"),
             login,
             announces: number % 4 < 2,
-            listens: number % 4 == 0,
+            listens: number.is_multiple_of(4),
             dice,
         }
     }

@@ -61,6 +61,8 @@ pub(crate) struct Verdict {
     pub(crate) answered: usize,
     excused: usize,
     heard: usize,
+    /// Half of the calls that were answered took no longer.
+    pub(crate) median: Duration,
     pub(crate) faults: Vec<Fault>,
 }
 
@@ -110,6 +112,10 @@ impl Verdict {
             }
         }
         verdict.listen(calls, heard, &tags);
+        let answered = calls.iter().filter(|call| matches!(call.outcome, Outcome::Answered(_)));
+        let mut times: Vec<Duration> = answered.map(|call| call.ended.saturating_sub(call.began)).collect();
+        times.sort_unstable();
+        verdict.median = times.get(times.len() / 2).copied().unwrap_or_default();
         verdict
     }
 
@@ -214,8 +220,8 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} calls answered, {} failed with the child that was killed, {} messages beside them",
-            self.answered, self.excused, self.heard
+            "{} calls answered (half of them within {:?}), {} failed with the child that was killed, {} messages beside them",
+            self.answered, self.median, self.excused, self.heard
         )
     }
 }

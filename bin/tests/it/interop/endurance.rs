@@ -113,7 +113,9 @@ impl Enduring {
                 }
                 Event::Session {} => {}
                 Event::Ready => return,
-                other => panic!("not yet: {other:?}"),
+                other @ (Event::Call(_) | Event::Heard { .. } | Event::Error { .. } | Event::Done) => {
+                    panic!("not yet: {other:?}")
+                }
             }
         }
     }
@@ -141,7 +143,7 @@ impl Enduring {
                     run.trouble(format!("a client failed: {message}"));
                     break;
                 }
-                other => panic!("not now: {other:?}"),
+                other @ (Event::Authorize { .. } | Event::Session {} | Event::Ready) => panic!("not now: {other:?}"),
             }
         }
         // An error was told of before.
