@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     book::{Book, Tag},
-    havoc::Kill,
+    havoc::{Kill, Stop},
     load::RawSession,
     verdict::{Call, Heard, Verdict},
 };
@@ -46,9 +46,9 @@ const TOKEN: Duration = Duration::from_secs(30);
 /// How much longer than planned half of the children may have been there when they are replaced: some take their time to start.
 const LATE: f64 = 1.6;
 /// How often a session is moved, at the least, in the time after which it is due, on a machine that keeps up.
-const MOVES_WHEN_DUE: f64 = 0.7;
+const MOVES_WHEN_DUE: f64 = 0.6;
 /// A machine keeps up if half of the calls are answered within this time. Some of it is the tool's own wait.
-const PROMPT: Duration = Duration::from_millis(40);
+const PROMPT: Duration = Duration::from_millis(25);
 
 /// What is asked of a run.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +65,7 @@ pub(crate) struct Chaos {
     pub(crate) run: Arc<Run>,
     plan: Plan,
     kills: Vec<Kill>,
+    stops: Vec<Stop>,
     /// By session, how many of its children had answered something when one was killed last.
     struck: HashMap<Tag, usize>,
     book: Book,
@@ -148,6 +149,7 @@ impl Chaos {
             run: Arc::default(),
             plan,
             kills: Vec::new(),
+            stops: Vec::new(),
             struck: HashMap::new(),
             book: Book::default(),
             clients: JoinSet::new(),
@@ -184,13 +186,14 @@ impl Chaos {
         self.book.read(self.bed.broker.log());
 
         let notes = self.run.notes();
-        let verdict = Verdict::new(&self.book, &self.kills, &notes.calls, &notes.heard);
+        let verdict = Verdict::new(&self.book, &self.kills, &self.stops, &notes.calls, &notes.heard);
         let rate = self.book.moves_a_second();
         let (kills, streams) = (self.kills.len(), notes.streams);
         println!("{verdict}, {kills} kills, {streams} streams; {rate}");
         let told = format!("CHAOS_SEED={}", self.plan.seed);
         assert!(notes.troubles.is_empty(), "{told}: {:#?}", notes.troubles);
         assert!(verdict.faults.is_empty(), "{told}: {}", verdict.report(&self.book));
+        assert!(verdict.lost <= RESTARTS as usize, "{told}: {verdict}");
         assert!(
             kills > 10 && verdict.answered > 500 && rate.revivals > SESSIONS,
             "{told}: too little has happened"

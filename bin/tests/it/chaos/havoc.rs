@@ -18,6 +18,13 @@ pub(crate) struct Kill {
     pub(crate) gone: Duration,
 }
 
+/// A time in which the broker came to its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stop {
+    pub(crate) begun: Duration,
+    pub(crate) over: Duration,
+}
+
 impl Chaos {
     /// Kills and restarts for as long as the plan says.
     pub(crate) async fn havoc(&mut self) {
@@ -34,9 +41,11 @@ impl Chaos {
 
     /// Stops the broker; nothing of its children is left then.
     pub(super) async fn stop(&mut self) {
+        let begun = now();
         if !self.bed.broker.terminate().await.unwrap().success() {
             self.run.trouble("the broker did not end well".to_owned());
         }
+        self.stops.push(Stop { begun, over: now() });
         // The address of its Forgejo is in the arguments of each child, and no other test has it.
         let left = processes_with(self.bed.forgejo.url());
         if !left.is_empty() {

@@ -99,6 +99,7 @@ impl RawSession {
             announced: self.announces,
             began,
             ended: now(),
+            keeps_connection: false,
             outcome,
         };
         self.run.note(call.clone());

@@ -3,6 +3,10 @@
 //! A call that failed is excused only if it was in flight on a child of its own session while that child was killed. Which child
 //! that was is in the book; a call that is not in it reached none, and then a child of the session was killed during the call, and that kill
 //! excuses no other. Whatever excuses it, the client was told by an answer to its request that the child has ended.
+//!
+//! A client that keeps its connections may send a request in the very moment in which a broker that stops closes one, and then it is
+//! lost by the rules of HTTP/1.1 (RFC 9112 section 9.3.1). That is counted apart: no child has seen the request, a stop was under way, and there
+//! was no answer at all.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -14,7 +18,7 @@ use serde_json::Value;
 
 use super::{
     book::{Book, Tag},
-    havoc::Kill,
+    havoc::{Kill, Stop},
 };
 
 /// A call that is over.
@@ -29,6 +33,8 @@ pub(crate) struct Call {
     pub(crate) announced: bool,
     pub(crate) began: Duration,
     pub(crate) ended: Duration,
+    /// Whether its client makes more than one call on a connection.
+    pub(crate) keeps_connection: bool,
     pub(crate) outcome: Outcome,
 }
 
@@ -60,6 +66,8 @@ pub(crate) struct Heard {
 pub(crate) struct Verdict {
     pub(crate) answered: usize,
     excused: usize,
+    /// Requests that were lost with a connection that was just closing.
+    pub(crate) lost: usize,
     heard: usize,
     /// Half of the calls that were answered took no longer.
     pub(crate) median: Duration,
@@ -83,7 +91,7 @@ const IN_FULL: usize = 3;
 
 impl Verdict {
     /// Judges a run.
-    pub(crate) fn new(book: &Book, kills: &[Kill], calls: &[Call], heard: &[Heard]) -> Self {
+    pub(crate) fn new(book: &Book, kills: &[Kill], stops: &[Stop], calls: &[Call], heard: &[Heard]) -> Self {
         let mut verdict = Self {
             heard: heard.len(),
             ..Self::default()
@@ -92,6 +100,10 @@ impl Verdict {
         let mut spent = HashSet::new();
         for call in calls {
             let tag = tags.get(call.session.as_str());
+            if is_lost(book, stops, call) {
+                verdict.lost += 1;
+                continue;
+            }
             let judged = match &call.outcome {
                 Outcome::Answered(stamp) => {
                     verdict.answered += 1;
@@ -220,8 +232,8 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} calls answered (half of them within {:?}), {} failed with the child that was killed, {} messages beside them",
-            self.answered, self.median, self.excused, self.heard
+            "{} calls answered (half of them within {:?}), {} failed with the child that was killed, {} lost with a connection, {} messages beside them",
+            self.answered, self.median, self.excused, self.lost, self.heard
         )
     }
 }
@@ -241,6 +253,20 @@ fn answered(book: &Book, call: &Call, stamp: &Stamp) -> Result<(), &'static str>
         Some(login) if stamp.login.as_deref() != Some(login) => Err("by a child with the token of another"),
         _ => Ok(()),
     }
+}
+
+/// The request was sent while its connection closed: its client says that it got no answer, as each SDK does.
+fn is_lost(book: &Book, stops: &[Stop], call: &Call) -> bool {
+    const NO_ANSWER: [&str; 2] = ["fetch failed", "error sending request"];
+    let Outcome::Failed(said) = &call.outcome else {
+        return false;
+    };
+    call.keeps_connection
+        && NO_ANSWER.iter().any(|told| said.contains(told))
+        && book.took(&call.mark).is_empty()
+        && stops
+            .iter()
+            .any(|stop| stop.begun <= call.ended && call.began <= stop.over)
 }
 
 /// A failure is excused.
@@ -313,6 +339,7 @@ mod tests {
             announced: false,
             began: Duration::from_millis(times[0]),
             ended: Duration::from_millis(times[1]),
+            keeps_connection: false,
             outcome,
         }
     }
@@ -328,7 +355,7 @@ mod tests {
     /// How many faults there are if this call has failed in the time in which these were killed.
     fn faults_of_failed(mark: &str, times: [u64; 2], kills: &[Kill]) -> usize {
         let calls = [call(mark, times, Outcome::Failed(SAID.to_owned()))];
-        Verdict::new(&book(&[]), kills, &calls, &[]).faults.len()
+        Verdict::new(&book(&[]), kills, &[], &calls, &[]).faults.len()
     }
 
     #[test]
@@ -356,7 +383,7 @@ mod tests {
         assert_eq!(faults_of_failed("a.2", during, &[kill(9, "bb")]), 1);
         let failed = |mark| call(mark, during, Outcome::Failed(SAID.to_owned()));
         let calls = [failed("a.1"), failed("a.2")];
-        let verdict = Verdict::new(&book(&[]), &[kill(7, "aa")], &calls, &[]);
+        let verdict = Verdict::new(&book(&[]), &[kill(7, "aa")], &[], &calls, &[]);
         assert_eq!((verdict.faults.len(), verdict.excused), (1, 1));
     }
 
@@ -364,9 +391,32 @@ mod tests {
     fn whatever_is_killed_a_client_is_told_so_and_nothing_else() {
         for said in ["503 Service Unavailable: try again later", "404 Not Found", "no answer"] {
             let calls = [call("a.1", [4_990, 5_020], Outcome::Failed(said.to_owned()))];
-            let verdict = Verdict::new(&book(&[]), &[kill(7, "aa")], &calls, &[]);
+            let verdict = Verdict::new(&book(&[]), &[kill(7, "aa")], &[], &calls, &[]);
             assert_eq!(verdict.faults.len(), 1, "{said}");
         }
+    }
+
+    #[test]
+    fn a_request_is_lost_only_with_a_kept_connection_while_the_broker_stops() {
+        let stops = [Stop {
+            begun: Duration::from_millis(5_000),
+            over: Duration::from_millis(6_000),
+        }];
+        let lost = |mark, times, keeps_connection, said: &str| {
+            let calls = [Call {
+                keeps_connection,
+                ..call(mark, times, Outcome::Failed(said.to_owned()))
+            }];
+            let verdict = Verdict::new(&book(&[]), &[], &stops, &calls, &[]);
+            assert_eq!(verdict.lost + verdict.faults.len(), 1);
+            verdict.lost == 1
+        };
+        let during = [5_990, 6_020];
+        assert!(lost("a.2", during, true, "TypeError: fetch failed"));
+        assert!(!lost("a.2", during, false, "TypeError: fetch failed"));
+        assert!(!lost("a.2", during, true, "503 Service Unavailable"));
+        assert!(!lost("a.1", during, true, "TypeError: fetch failed"), "it was taken");
+        assert!(!lost("a.2", [6_010, 6_020], true, "TypeError: fetch failed"));
     }
 
     #[test]
@@ -376,7 +426,7 @@ mod tests {
                 login,
                 ..call("a.1", [0, 1], Outcome::Answered(stamp))
             }];
-            Verdict::new(&book(&[]), &[], &calls, &[]).faults.len()
+            Verdict::new(&book(&[]), &[], &[], &calls, &[]).faults.len()
         };
         assert_eq!(faults(stamp("a.1", 7), Some("alice")), 0);
         assert_eq!(faults(stamp("a.1", 7), Some("bob")), 1);
@@ -392,7 +442,7 @@ mod tests {
             (r#"{"message":"took a.2 pid=8","tag":"aa"}"#, 0),
             (r#"{"message":"took b.1 pid=8","tag":"aa"}"#, 1),
         ] {
-            let found = Verdict::new(&book(&[line]), &[], &calls, &[]).faults.len();
+            let found = Verdict::new(&book(&[line]), &[], &[], &calls, &[]).faults.len();
             assert!(found >= faults && (found == 0) == (faults == 0), "{line}: {found}");
         }
     }
@@ -413,7 +463,7 @@ mod tests {
             (vec![heard("a"), heard("a")], 1),
             (vec![heard("b")], 1),
         ] {
-            let found = Verdict::new(&book(&[]), &[], &calls, &heard).faults.len();
+            let found = Verdict::new(&book(&[]), &[], &[], &calls, &heard).faults.len();
             assert_eq!(found, faults, "{heard:?}");
         }
     }

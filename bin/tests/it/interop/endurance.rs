@@ -173,6 +173,7 @@ impl Told {
             announced: true,
             began: Duration::from_millis(self.began),
             ended: Duration::from_millis(self.ended),
+            keeps_connection: true,
             outcome: match stamp {
                 Some(stamp) => Outcome::Answered(stamp),
                 None => Outcome::Failed(self.failed + self.text.as_deref().unwrap_or_default()),
