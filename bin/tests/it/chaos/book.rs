@@ -106,6 +106,17 @@ impl Book {
             .collect()
     }
 
+    /// Whether a session lost its child to another one, or to sleep, in a time.
+    pub(crate) fn changed(&self, tag: &str, from: Duration, to: Duration) -> bool {
+        /// The log is written after the deed.
+        const AFTERWARDS: Duration = Duration::from_millis(100);
+        let from = from - Duration::from_secs(from.as_secs() / DAY * DAY);
+        let to = to - Duration::from_secs(to.as_secs() / DAY * DAY) + AFTERWARDS;
+        self.entries.iter().any(|entry| {
+            entry.tag == tag && matches!(entry.what, What::Moved | What::Asleep) && (from..=to).contains(&entry.at)
+        })
+    }
+
     /// How often sessions were moved, measured where it is known how long they had a child.
     pub(crate) fn moves_a_second(&self) -> Rate {
         let mut rate = Rate::default();

@@ -69,6 +69,8 @@ pub(crate) struct Verdict {
     /// Requests that were lost with a connection that was just closing.
     pub(crate) lost: usize,
     heard: usize,
+    /// Messages that went with the stream of a child that was replaced.
+    missed: usize,
     /// Half of the calls that were answered took no longer.
     pub(crate) median: Duration,
     pub(crate) faults: Vec<Fault>,
@@ -123,7 +125,7 @@ impl Verdict {
                 });
             }
         }
-        verdict.listen(calls, heard, &tags);
+        verdict.listen(book, calls, heard, &tags);
         let answered = calls.iter().filter(|call| matches!(call.outcome, Outcome::Answered(_)));
         let mut times: Vec<Duration> = answered.map(|call| call.ended.saturating_sub(call.began)).collect();
         times.sort_unstable();
@@ -165,8 +167,9 @@ impl Verdict {
         tags
     }
 
-    /// What a child said beside its answers came to its own session, and once.
-    fn listen(&mut self, calls: &[Call], heard: &[Heard], tags: &HashMap<String, Tag>) {
+    /// What a child said beside its answers came to its own session, and once. It may be missed only if the child was replaced during the
+    /// call: its listeners were sent away then, and what it said at that moment has gone with them.
+    fn listen(&mut self, book: &Book, calls: &[Call], heard: &[Heard], tags: &HashMap<String, Tag>) {
         let mut times: HashMap<&str, usize> = HashMap::new();
         for heard in heard {
             let mark = heard.stamp.mark.as_str();
@@ -185,7 +188,10 @@ impl Verdict {
         for call in calls.iter().filter(|call| call.announced) {
             let times = times.get(call.mark.as_str()).copied().unwrap_or_default();
             let must = usize::from(matches!(call.outcome, Outcome::Answered(_)));
-            if times > 1 || times < must {
+            let tag = tags.get(&call.session);
+            if times < must && tag.is_some_and(|tag| book.changed(tag, call.began, call.ended)) {
+                self.missed += 1;
+            } else if times > 1 || times < must {
                 self.faults.push(Fault {
                     what: format!("its announcement came {times} times: {call:?}"),
                     session: tags.get(&call.session).cloned(),
@@ -232,8 +238,8 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} calls answered (half of them within {:?}), {} failed with the child that was killed, {} lost with a connection, {} messages beside them",
-            self.answered, self.median, self.excused, self.lost, self.heard
+            "{} calls answered (half of them within {:?}), {} failed with the child that was killed, {} lost with a connection, {} messages beside them, {} missed",
+            self.answered, self.median, self.excused, self.lost, self.heard, self.missed
         )
     }
 }
@@ -444,6 +450,23 @@ mod tests {
         ] {
             let found = Verdict::new(&book(&[line]), &[], &[], &calls, &[]).faults.len();
             assert!(found >= faults && (found == 0) == (faults == 0), "{line}: {found}");
+        }
+    }
+
+    #[test]
+    fn an_announcement_may_be_missed_while_its_child_is_replaced() {
+        let moved = r#"{"timestamp":"1970-01-01T00:00:05.000000Z","message":"session moved to a fresh backend","session":"aa"}"#;
+        for (times, missed) in [([4_990, 5_010], 1), ([4_000, 4_800], 0), ([5_001, 5_010], 0)] {
+            let calls = [Call {
+                announced: true,
+                ..call("a.1", times, Outcome::Answered(stamp("a.1", 7)))
+            }];
+            let verdict = Verdict::new(&book(&[moved]), &[], &[], &calls, &[]);
+            assert_eq!(
+                (verdict.missed, verdict.faults.len()),
+                (missed, 1 - missed),
+                "{times:?}"
+            );
         }
     }
 
