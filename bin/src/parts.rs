@@ -77,7 +77,9 @@ pub(crate) fn program(config: &Config) -> Program {
 
 pub(crate) fn bridge(config: &Config) -> bridge::Config {
     bridge::Config {
-        handshake_timeout: config.child.start_timeout,
+        // The sessions give a child that long to start. The bridge's own limit must not come at the same moment: its answer would be
+        // a stream, and that would be taken for a child that talks.
+        handshake_timeout: config.child.start_timeout.saturating_mul(2),
         ..bridge::Config::default()
     }
 }

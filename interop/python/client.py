@@ -33,6 +33,7 @@ from mcp.shared.auth import (
 )
 from pydantic import AnyUrl
 
+from endure import Ear, Endurance
 from features import Equipment, tour
 
 NAME = "interop-python"
@@ -96,6 +97,7 @@ class Settings:
     era: str
     hold: bool
     features: bool
+    endure: str
 
     @classmethod
     def read(cls) -> "Settings":
@@ -118,17 +120,19 @@ class Settings:
             return value
 
         features = choice("FEATURES", "0", "1") == "1"
+        endure = os.environ.get("ENDURE", "")
         return cls(
             url=required("MCP_URL"),
             redirect_uri=required("REDIRECT_URI"),
             client_metadata_url=os.environ.get("CLIENT_METADATA_URL") or None,
             sessions=count("SESSIONS", 1),
             calls=count("CALLS", 0),
-            tool="" if features else required("TOOL"),
+            tool="" if features or endure else required("TOOL"),
             arguments=json.loads(os.environ.get("ARGUMENTS", "{}")),
             era=choice("ERA", "legacy", "auto"),
             hold=choice("HOLD", "0", "1") == "1",
             features=features,
+            endure=endure,
         )
 
 
@@ -226,9 +230,10 @@ class Session:
     number: int
     client: Client
     settings: Settings
-    equipment: Equipment
+    equipment: Equipment | Ear
 
     async def take_tour(self) -> None:
+        assert isinstance(self.equipment, Equipment)
         await tour(self.client, self.equipment.heard, emit)
 
     async def list_tools(self) -> None:
@@ -261,7 +266,7 @@ class Session:
 
 @asynccontextmanager
 async def connect(
-    number: int, settings: Settings, sign_in: SignIn, equipment: Equipment
+    number: int, settings: Settings, sign_in: SignIn, equipment: Equipment | Ear
 ) -> AsyncIterator[Client]:
     """A connected client; leaving the context ends the MCP session."""
     # The limits that the SDK's own client would have; it has no place for a sign-in. A proxy that the environment
@@ -269,7 +274,7 @@ async def connect(
     timeout = httpx2.Timeout(30.0, read=300.0)
     async with httpx2.AsyncClient(auth=sign_in.provider(number), timeout=timeout, trust_env=False) as http:
         transport = streamable_http_client(settings.url, http_client=http)
-        options = equipment.options() if settings.features else {}
+        options = equipment.options() if settings.features or settings.endure else {}
         async with Client(
             transport, mode=settings.era, read_timeout_seconds=REQUEST_TIMEOUT_SECONDS, **options
         ) as client:
@@ -285,7 +290,7 @@ async def keep_open(
     task_status: anyio.abc.TaskStatus[Session],
 ) -> None:
     """Holds a session open until ``closing``. The SDK's contexts must be left by the task that entered them."""
-    equipment = Equipment()
+    equipment = Ear(f"{settings.endure}-{number}", emit) if settings.endure else Equipment()
     async with connect(number, settings, sign_in, equipment) as client:
         server = client.server_info
         emit("session", session=number, protocol=client.protocol_version, server=server.name if server else None)
@@ -305,6 +310,19 @@ async def obey(sessions: list[Session], orders: Orders) -> bool:
         if not order.get("call"):
             raise ValueError("expected an order to call, to reopen or to end")
         await for_each(sessions, Session.call_all)
+
+
+async def endure(sessions: list[Session], orders: Orders) -> None:
+    """Has all sessions make calls until the next order."""
+    over = anyio.Event()
+    emit("ready")
+    async with anyio.create_task_group() as group:
+        for session in sessions:
+            name = f"{session.settings.endure}-{session.number}"
+            assert isinstance(session.equipment, Ear)
+            group.start_soon(Endurance(name, session.client, session.equipment, emit, describe).run, over)
+        await orders.command()
+        over.set()
 
 
 async def for_each(sessions: list[Session], work: Callable[[Session], Coroutine[Any, Any, None]]) -> None:
@@ -344,6 +362,10 @@ async def open_and_call(settings: Settings, orders: Orders, sign_in: SignIn) -> 
             for number in range(1, settings.sessions):
                 openers.start_soon(another, number)
 
+        if settings.endure:
+            await endure(sessions, orders)
+            closing.set()
+            return False
         await for_each(sessions, Session.list_tools)
         await for_each(sessions, Session.take_tour if settings.features else Session.call_all)
         if settings.hold:

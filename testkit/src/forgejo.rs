@@ -106,6 +106,7 @@ impl FakeForgejo {
         let settings = Settings {
             version: options.version,
             access_lifetime: options.access_lifetime,
+            told_lifetime: None,
             refresh_lifetime: options.refresh_lifetime,
             invalidate_refresh_tokens: options.invalidate_refresh_tokens,
             echo_tokens: options.echo_tokens,

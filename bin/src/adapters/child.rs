@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use secrecy::SecretString;
 use session::ports::{
-    Backend, BackendGone, Body, BoxError, BoxFuture, CredentialError, Snapshot, SpawnError, SpawnOrder, Spawner,
+    Backend, BackendGone, Body, BoxError, BoxFuture, CredentialError, Snapshot, SpawnError, SpawnOrder, Spawner, Unread,
 };
 use supervisor::{Child, Order, Supervisor};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -133,6 +133,9 @@ impl Backend for ChildBackend {
             let mut response = self.bridge.serve(request).await;
             if response.extensions().get::<ServerEnded>().is_some() {
                 response.extensions_mut().insert(BackendGone);
+            }
+            if response.extensions().get::<bridge::Unread>().is_some() {
+                response.extensions_mut().insert(Unread);
             }
             response
         })

@@ -5,6 +5,7 @@ mod chromium;
 mod clients;
 mod conformance;
 mod described;
+mod endurance;
 mod features;
 mod held;
 mod released;

@@ -72,7 +72,7 @@ impl Bridge {
     ///
     /// A POST is answered with JSON or with an event stream, a GET with an event stream, anything else with 405. Once the server is
     /// gone a request is answered with a JSON-RPC error that carries its id, and the response is marked with
-    /// [`ServerEnded`](crate::ServerEnded). The answer to `initialize` is waited for and never becomes a stream by silence. Dropping the future, or the body,
+    /// [`ServerEnded`](crate::ServerEnded), and with [`Unread`](crate::Unread) if the server can have read nothing of the request. The answer to `initialize` is waited for and never becomes a stream by silence. Dropping the future, or the body,
     /// hangs up, and nothing is cancelled: if the client has been given an event id it may come back for the answer with `Last-Event-ID`, else
     /// the answer is dropped when it comes.
     pub async fn serve(&self, request: Request<Bytes>) -> Response<Body> {

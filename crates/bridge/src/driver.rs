@@ -116,7 +116,12 @@ impl Driver {
     async fn write(&self, mut to_server: impl AsyncWrite + Unpin) -> io::Result<Infallible> {
         loop {
             while let Some(lines) = self.shared.step(|machine| machine.outbox.take()) {
-                to_server.write_all(&lines).await?;
+                let written = to_server.write(&lines).await?;
+                if written == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                self.shared.step(|machine| machine.outbox.accepted());
+                to_server.write_all(&lines[written..]).await?;
             }
             to_server.flush().await?;
             self.shared.output().await;

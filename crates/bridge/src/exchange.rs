@@ -28,6 +28,10 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerEnded;
 
+/// Marks, beside [`ServerEnded`], that the server can have read nothing of the request: it may be made again, of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unread;
+
 /// How many answers an exchange was asked for.
 #[derive(Clone, Copy)]
 enum Count {
@@ -62,8 +66,13 @@ async fn post(shared: &Arc<Shared>, config: &Config, headers: &HeaderMap, messag
     match message.kind().clone() {
         Kind::Request { id, method } => match ask(shared, headers, message, &id, &method) {
             Ok(outlet) => {
+                let stream = outlet.stream();
                 let response = answer(config, patience(config, &method), outlet, Count::One).await;
-                mark_ended(shared, response)
+                let mut response = mark_ended(shared, response);
+                if shared.step(|machine| machine.was_unread(stream)) {
+                    response.extensions_mut().insert(Unread);
+                }
+                response
             }
             Err(refusal) => respond::refused(&refusal, Some(&id)),
         },

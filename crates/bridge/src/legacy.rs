@@ -70,6 +70,8 @@ pub(crate) struct Legacy {
     asks: Asks,
     handshake: Handshake,
     due: BTreeSet<(Instant, Due)>,
+    /// The streams of requests that failed and of which the server can have read nothing, until somebody asks.
+    unread: BTreeSet<StreamId>,
     /// The streams that only wait for a client to come back, and until when.
     idle: BTreeMap<StreamId, Instant>,
     faults: Arc<Faults>,
@@ -109,6 +111,7 @@ impl Legacy {
             asks: Asks::default(),
             handshake: Handshake::default(),
             due: BTreeSet::new(),
+            unread: BTreeSet::new(),
             idle: BTreeMap::new(),
             faults,
             // Tells this bridge from the ones before and after it; nobody has to be unable to guess it.
@@ -263,6 +266,7 @@ impl Legacy {
     /// Sends a request to the server, or puts on its stream why not.
     fn forward(&mut self, now: Instant, message: &Envelope, id: Id, method: &str, stream: StreamId) {
         if self.life != Life::Open {
+            self.note_unread(stream);
             self.streams
                 .answer(stream, rpc::error(id.raw(), rpc::UNAVAILABLE, ENDED));
             return;
@@ -281,11 +285,25 @@ impl Legacy {
             id,
             stream,
             token: progress_token(message),
+            line: self.outbox.last(),
             deadline,
             cancelled: false,
             wish: Wish::of(method, message),
         });
         self.due.insert((deadline, Due::Request(number)));
+    }
+
+    /// Whether the server has ended and can have read nothing of the request of this stream. It is said once.
+    pub(crate) fn was_unread(&mut self, stream: StreamId) -> bool {
+        self.unread.remove(&stream)
+    }
+
+    fn note_unread(&mut self, stream: StreamId) {
+        // Whoever has gone away does not ask, so there is a limit: the one of requests in flight.
+        if self.unread.len() >= self.config.max_in_flight {
+            self.unread.pop_first();
+        }
+        self.unread.insert(stream);
     }
 
     fn request_of_own(&mut self, now: Instant, message: &Envelope) -> Option<Reader> {

@@ -54,7 +54,7 @@ pub use self::{
     bridge::Bridge,
     config::{Config, Limits},
     error::{ConnectError, SnapshotError},
-    exchange::ServerEnded,
+    exchange::{ServerEnded, Unread},
     faults::Fault,
     legacy::Snapshot,
 };

@@ -17,6 +17,12 @@ pub(crate) struct Outbox {
     lines: VecDeque<Bytes>,
     /// The bytes of `lines`, line breaks not counted.
     bytes: usize,
+    /// How many lines there have been, up to the last one that was taken in.
+    offered: u64,
+    /// The same for the last one that was handed out.
+    taken: u64,
+    /// The same for the last one of which the server may have read something.
+    accepted: u64,
 }
 
 impl Outbox {
@@ -26,6 +32,9 @@ impl Outbox {
             limits,
             lines: VecDeque::new(),
             bytes: 0,
+            offered: 0,
+            taken: 0,
+            accepted: 0,
         }
     }
 
@@ -52,16 +61,33 @@ impl Outbox {
     pub(crate) fn take(&mut self) -> Option<Bytes> {
         const BATCH: usize = 64 * 1024;
         let first = self.lines.pop_front()?;
+        self.taken += 1;
         self.bytes -= first.len();
         let mut batch = BytesMut::with_capacity(first.len() + 1);
         batch.put(first);
         batch.put_u8(b'\n');
         while let Some(line) = self.lines.pop_front_if(|line| batch.len() + line.len() < BATCH) {
+            self.taken += 1;
             self.bytes -= line.len();
             batch.put(line);
             batch.put_u8(b'\n');
         }
         Some(batch.freeze())
+    }
+
+    /// Something of what was handed out last has gone to the server.
+    pub(crate) fn accepted(&mut self) {
+        self.accepted = self.taken;
+    }
+
+    /// The number of the line that was taken in last.
+    pub(crate) fn last(&self) -> u64 {
+        self.offered
+    }
+
+    /// Whether nothing of the line with this number has gone to the server.
+    pub(crate) fn is_unread(&self, line: u64) -> bool {
+        line > self.accepted
     }
 
     /// Whether nothing waits.
@@ -79,6 +105,7 @@ impl Outbox {
         let fits = self.lines.len() < limits.messages && self.bytes.saturating_add(line.len()) <= limits.bytes;
         if fits || self.lines.is_empty() {
             self.bytes += line.len();
+            self.offered += 1;
             self.lines.push_back(line);
             return true;
         }
@@ -122,6 +149,20 @@ mod tests {
         assert!(outbox.take().is_some());
         assert!(outbox.offer("1234".into()));
         assert!(!outbox.offer("5".into()));
+    }
+
+    #[test]
+    fn a_line_is_unread_until_something_of_its_batch_has_gone_out() {
+        let mut outbox = outbox(10, 100);
+        assert!(outbox.offer("a".into()));
+        let first = outbox.last();
+        assert!(outbox.take().is_some() && outbox.is_unread(first));
+        assert!(outbox.offer("b".into()));
+        let second = outbox.last();
+        outbox.accepted();
+        assert!(!outbox.is_unread(first) && outbox.is_unread(second));
+        outbox.clear();
+        assert!(outbox.is_unread(second));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{
     event_id::EventId,
     legacy::Legacy,
-    streams::{Event, Form, Lent, Reader},
+    streams::{Event, Form, Lent, Reader, StreamId},
 };
 
 /// The machine and its signals.
@@ -87,6 +87,11 @@ impl Outlet {
             shared: Arc::clone(shared),
             reader,
         }
+    }
+
+    /// What is read here.
+    pub(crate) fn stream(&self) -> StreamId {
+        self.reader.stream
     }
 
     /// What the exchange turns out to be. Cancel safe.

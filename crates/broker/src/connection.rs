@@ -7,7 +7,11 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::{net::TcpStream, sync::watch, time::sleep};
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -20,19 +24,32 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// How long a connection that was accepted just before a drain has to begin its first request. Whoever connected then has been
 /// let in: to close on them would lose the request that is on its way.
 const FIRST: Duration = Duration::from_secs(1);
+/// How long a drain waits at most for a connection to be out of use for [`LULL`]. Some never are: those with a stream that listens.
+const LULLED: Duration = Duration::from_secs(1);
+/// For how long nobody must have asked on a connection before it is closed by a drain. A request that is sent in the moment in
+/// which its connection closes is lost (RFC 9112 section 9.3.1), and whoever asks all the time would sooner or later send one: they
+/// are given the time to ask once more, and the answer tells them that the connection closes.
+const LULL: Duration = Duration::from_millis(500);
 /// How often a silent HTTP/2 peer is asked whether it is there, and how long it may take to say so.
 const PING: Duration = Duration::from_secs(20);
 
 /// How many exchanges a connection has, its own view of being busy.
 #[derive(Clone, Debug)]
 struct Activity {
-    now: watch::Sender<usize>,
+    now: watch::Sender<Use>,
     /// Cancelled when the first one begins.
     begun: CancellationToken,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Use {
+    exchanges: usize,
+    /// When an exchange began or ended last.
+    changed: Instant,
+}
+
 /// One exchange of a connection, until it is dropped.
-struct Busy(watch::Sender<usize>);
+struct Busy(watch::Sender<Use>);
 
 /// Puts the tasks that hyper starts under our owner.
 #[derive(Clone, Debug)]
@@ -60,9 +77,11 @@ pub(crate) async fn run(stream: TcpStream, face: Arc<Face>, cut: CancellationTok
     };
     if !idle {
         tokio::select! {
+            // First, so that a request that is there already is begun before the connection is told to end.
+            biased;
             outcome = connection.as_mut() => return log(outcome),
-            () = activity.first() => {}
-            () = sleep(FIRST) => {}
+            () = activity.lull() => {}
+            () = cut.cancelled() => {}
         }
     }
     drop(first);
@@ -102,31 +121,41 @@ fn log(outcome: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
 impl Activity {
     fn new() -> Self {
         Self {
-            now: watch::Sender::new(0),
+            now: watch::Sender::new(Use {
+                exchanges: 0,
+                changed: Instant::now(),
+            }),
             begun: CancellationToken::new(),
         }
     }
 
     fn begin(&self) -> Busy {
-        self.now.send_modify(|exchanges| *exchanges += 1);
+        self.now.send_modify(|use_| {
+            use_.exchanges += 1;
+            use_.changed = Instant::now();
+        });
         self.begun.cancel();
         Busy(self.now.clone())
     }
 
-    /// Returns once there has been an exchange.
-    async fn first(&self) {
-        self.begun.cancelled().await;
+    /// Returns when a connection that is being drained may be told to end after what it has in hand.
+    async fn lull(&self) {
+        if self.begun.is_cancelled() {
+            let _ = timeout(LULLED, self.idle_for(LULL)).await;
+        } else {
+            let _ = timeout(FIRST, self.begun.cancelled()).await;
+        }
     }
 
     /// Returns once there has been no exchange for `time`.
     async fn idle_for(&self, time: Duration) {
-        let mut exchanges = self.now.subscribe();
-        // The sender is `self`, so neither wait can fail.
-        while exchanges.wait_for(|count| *count == 0).await.is_ok() {
+        let mut changes = self.now.subscribe();
+        loop {
+            let Use { exchanges, changed } = *changes.borrow_and_update();
             tokio::select! {
-                () = sleep(time) => return,
-                // Any change, so that an exchange that is over in no time counts.
-                _ = exchanges.changed() => {}
+                () = sleep_until(changed + time), if exchanges == 0 => return,
+                // Any change, so that an exchange that is over in no time counts. The sender is `self`, so this cannot fail.
+                _ = changes.changed() => {}
             }
         }
     }
@@ -134,7 +163,10 @@ impl Activity {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.send_modify(|exchanges| *exchanges = exchanges.saturating_sub(1));
+        self.0.send_modify(|use_| {
+            use_.exchanges = use_.exchanges.saturating_sub(1);
+            use_.changed = Instant::now();
+        });
     }
 }
 
@@ -150,8 +182,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]

@@ -61,7 +61,7 @@ impl Broker {
     /// Serves `listener` until `shutdown` is cancelled, drains, and returns when no connection is left.
     ///
     /// The drain, in order: nothing is accepted any more and `/readyz` says 503; exchanges in flight finish, and so do the first
-    /// ones of connections that were accepted just before, for at most [`Config::drain_deadline`]; [`McpService::drain`] ends the sessions, and with them the streams
+    /// ones of connections that were accepted just before and the next ones of those that were in use just now, for at most [`Config::drain_deadline`]; [`McpService::drain`] ends the sessions, and with them the streams
     /// that only listen; connections close. What is left [`Config::stop_deadline`] later is cut.
     ///
     /// Dropping the future cuts all connections.

@@ -11,9 +11,9 @@ use tracing::{Instrument, Span};
 use crate::{
     ending::Shut,
     id::Key,
-    listen,
+    keeper, listen,
     open::{self, MCP_SESSION_ID},
-    ports::{BackendGone, Body, Caller, Ending, SessionSpan},
+    ports::{BackendGone, Body, Caller, Ending, SessionSpan, Unread},
     refusal::{Refusal, whole},
     registry::Shared,
     seat::Session,
@@ -21,6 +21,9 @@ use crate::{
     table::Found,
     wake,
 };
+
+/// How often a request is made again that its backend has not read.
+const MOST_UNREAD: usize = 3;
 
 /// More than one session id was sent.
 struct AmbiguousId;
@@ -152,8 +155,18 @@ async fn within(
     }
     let pin = session.pin().ok_or(Refusal::Ended)?;
     shared.mark_dirty(session);
-    let entered = wake::enter(shared, session).await?;
-    let response = without_id(entered.0.backend.serve(outward(request)).await);
+    let request = outward(request);
+    let mut again = MOST_UNREAD;
+    let (entered, response) = loop {
+        let entered = wake::enter(shared, session).await?;
+        let response = entered.0.backend.serve(request.clone()).await;
+        if again == 0 || response.extensions().get::<Unread>().is_none() {
+            break (entered, without_id(response));
+        }
+        // It died before anybody has noticed, and has read nothing of this.
+        again -= 1;
+        keeper::lost(shared, session, &entered.0);
+    };
     if response.extensions().get::<BackendGone>().is_none() && entered.0.mark_answered() {
         session.inner().streak.cleared();
     }

@@ -38,7 +38,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///
     /// The registry has already checked the session id and its owner. A backend whose server is gone still
     /// answers: with a JSON-RPC error that carries the id of the request, never with silence, and marks the answer with
-    /// [`BackendGone`].
+    /// [`BackendGone`], and with [`Unread`] where that is certain.
     /// Dropping the future abandons the exchange, not the server.
     fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>>;
 
@@ -71,6 +71,11 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 /// `initialize` is told from a server that refused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackendGone;
+
+/// Marks, in the extensions of a response to a request, that the server was gone before it can have read anything of the
+/// request. The registry then asks the next backend, and the client sees nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unread;
 
 /// The span of the session that an exchange belongs to, in the extensions of the response: whoever logs the exchange can
 /// do so under the session's fields.

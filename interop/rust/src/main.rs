@@ -4,6 +4,7 @@
 //! registration, PKCE, code exchange and refresh are the SDK's own. All sessions share one sign-in.
 #![expect(deprecated, reason = "the next revision of MCP drops much of what this one has")]
 
+mod endure;
 mod host;
 mod session;
 mod settings;
@@ -43,6 +44,9 @@ async fn run() -> Result<()> {
     let settings = Settings::read()?;
     let mut orders = Orders::new();
     let http = sign_in(&settings, &mut orders).await?;
+    if let Some(name) = &settings.endure {
+        return endure::run(http, name, &settings, &mut orders).await;
+    }
     loop {
         let open = |number| Session::open(number, http.clone(), &settings.url);
         // The first alone, so that the order of events is that of the other clients.

@@ -16,6 +16,7 @@ pub(crate) struct Settings {
     pub(crate) arguments: Value,
     pub(crate) hold: bool,
     pub(crate) features: bool,
+    pub(crate) endure: Option<String>,
 }
 
 /// Lines on standard input, in the order in which they came.
@@ -24,19 +25,22 @@ pub(crate) struct Orders(Lines<BufReader<Stdin>>);
 impl Settings {
     pub(crate) fn read() -> Result<Self> {
         let features = switch("FEATURES")?;
+        let endure = optional("ENDURE");
+        let needs_tool = !features && endure.is_none();
         Ok(Self {
             url: required("MCP_URL")?,
             redirect_uri: required("REDIRECT_URI")?,
             client_metadata_url: optional("CLIENT_METADATA_URL"),
             sessions: count("SESSIONS")?,
             calls: count("CALLS")?,
-            tool: if features { String::new() } else { required("TOOL")? },
+            tool: if needs_tool { required("TOOL")? } else { String::new() },
             arguments: match optional("ARGUMENTS") {
                 Some(arguments) => serde_json::from_str(&arguments).context("ARGUMENTS is JSON")?,
                 None => json!({}),
             },
             hold: switch("HOLD")?,
             features,
+            endure,
         })
     }
 }

@@ -14,6 +14,7 @@
 // `error` event and status 1. The one exception: while HOLD is on, a failed call or close is reported with its session
 // and the run goes on, since there the failure may be what the test wants to see.
 
+import { endure, listen } from "./endure.mjs";
 import { CAPABILITIES, equip, tour } from "./features.mjs";
 import { Orders, describe, emit } from "./protocol.mjs";
 import { MemoryProvider } from "./provider.mjs";
@@ -41,6 +42,11 @@ async function run(sdk) {
   const first = await signIn(sdk, settings, provider, orders);
   let sessions = [first, ...(await Promise.all(others.map((number) => open(sdk, settings, provider, number))))];
 
+  if (settings.endure) {
+    await endure(sdk, sessions, settings.endure, orders);
+    await Promise.all(sessions.map((session) => close(session, settings)));
+    return;
+  }
   for (;;) {
     await Promise.all(sessions.map(listTools));
     if (settings.features) await Promise.all(sessions.map((session) => tour(sdk, session)));
@@ -61,7 +67,7 @@ function signature(sdk, { clientMetadataUrl, privateKey }) {
 
 /** Opens session 0; if the server wants a sign-in, has it done and tries once more. */
 async function signIn(sdk, settings, provider, orders) {
-  const attempt = prepare(sdk, settings, provider);
+  const attempt = prepare(sdk, settings, provider, 0);
   try {
     await attempt.client.connect(attempt.transport);
     return announce(sdk, attempt, 0);
@@ -78,16 +84,18 @@ async function signIn(sdk, settings, provider, orders) {
 }
 
 async function open(sdk, settings, provider, number) {
-  const session = prepare(sdk, settings, provider);
+  const session = prepare(sdk, settings, provider, number);
   await session.client.connect(session.transport);
   return announce(sdk, session, number);
 }
 
-function prepare(sdk, settings, provider) {
+function prepare(sdk, settings, provider, number) {
   const options = sdk.clientOptions(settings.era);
   if (settings.features) options.capabilities = CAPABILITIES;
   const client = new sdk.Client({ name: sdk.name, version: "0.0.0" }, options);
-  const heard = settings.features ? equip(sdk, client) : undefined;
+  const heard = settings.features
+    ? equip(sdk, client)
+    : settings.endure && listen(sdk, client, `${settings.endure}-${number}`);
   const transport = new sdk.Transport(settings.url, { authProvider: provider });
   return { client, transport, heard };
 }

@@ -22,6 +22,7 @@ export function readSettings(environment = process.env) {
     return value;
   };
   const features = choice("FEATURES", ["0", "1"]) === "1";
+  const endure = environment.ENDURE;
   return {
     url: new URL(required("MCP_URL")),
     redirectUri: new URL(required("REDIRECT_URI")),
@@ -29,10 +30,11 @@ export function readSettings(environment = process.env) {
     privateKey: environment.PRIVATE_KEY ? JSON.parse(environment.PRIVATE_KEY) : undefined,
     sessions: count("SESSIONS", 1),
     calls: count("CALLS", 0),
-    tool: features ? undefined : required("TOOL"),
+    tool: features || endure ? undefined : required("TOOL"),
     arguments: JSON.parse(environment.ARGUMENTS ?? "{}"),
     era: choice("ERA", ["legacy", "auto"]),
     features,
+    endure,
     hold: choice("HOLD", ["0", "1"]) === "1",
   };
 }

@@ -44,6 +44,12 @@ impl Log {
         self.lines().join("\n")
     }
 
+    /// The lines after the first `seen` ones.
+    #[must_use]
+    pub fn after(&self, seen: usize) -> Vec<String> {
+        self.lines().iter().skip(seen).cloned().collect()
+    }
+
     /// Waits until some line, old or new, contains a text.
     ///
     /// Cancel safe.

@@ -194,6 +194,7 @@ impl Bench {
             .info("tool call", &format!("tool={name} params={}", params["arguments"]));
         let world = World {
             options: &self.options,
+            api: &self.api,
             log: &self.log,
             lines: &self.lines,
             own: &self.own,

@@ -9,6 +9,7 @@
 //! | `test_echo {..}` | answers with its arguments |
 //! | `test_announce` | says on its own account that its list of tools has changed, then answers |
 //! | `test_environment` | answers with the names of its environment variables |
+//! | `test_stamp {mark, ms, whose, announce}` | writes `took {mark} pid={pid}` to standard error; waits; with `announce` says the mark and its id in a `notifications/message`; answers with mark and id, and with `whose` with the login that its token belongs to |
 
 use std::time::Duration;
 
@@ -16,13 +17,15 @@ use serde_json::{Value, json};
 
 use super::{
     Options, catalogue,
+    forgejo::Api,
     log::Log,
-    protocol::{self, Outcome},
+    protocol::{self, Failure, INTERNAL_ERROR, Outcome},
 };
 
 /// What a tool does to the world besides its answer.
 pub(super) struct World<'a> {
     pub(super) options: &'a Options,
+    pub(super) api: &'a Api,
     pub(super) log: &'a Log,
     /// Where lines go.
     pub(super) lines: &'a tokio::sync::mpsc::Sender<String>,
@@ -68,6 +71,17 @@ pub(super) fn listed() -> Vec<Value> {
             &json!({}),
             &[],
         ),
+        catalogue::tool(
+            "test_stamp",
+            "Says who took the call",
+            &json!({
+                "mark": { "type": "string" },
+                "ms": number(),
+                "whose": { "type": "boolean" },
+                "announce": { "type": "boolean" },
+            }),
+            &["mark"],
+        ),
     ]
 }
 
@@ -112,7 +126,31 @@ pub(super) async fn call(world: &World<'_>, name: &str, params: &Value) -> Optio
         }
         "test_echo" => protocol::text(arguments.to_string()),
         "test_environment" => protocol::text(json!(world.options.environment).to_string()),
+        "test_stamp" => return Some(stamp(world, arguments).await),
         _ => return None,
     };
     Some(Ok(result))
+}
+
+/// Leaves a trace of the call on standard error before anything else, so that it can be told who took a call that was never
+/// answered.
+async fn stamp(world: &World<'_>, arguments: &Value) -> Outcome {
+    let pid = std::process::id();
+    let mark = arguments["mark"].as_str().unwrap_or_default();
+    world.log.raw(&format!("took {mark} pid={pid}\n"));
+    tokio::time::sleep(Duration::from_millis(arguments["ms"].as_u64().unwrap_or(0))).await;
+    let mut said = json!({ "mark": mark, "pid": pid });
+    if arguments["announce"] == json!(true) {
+        let params = json!({ "level": "info", "logger": "stamp", "data": said.clone() });
+        // Fails only when nobody reads any more.
+        let _ = world
+            .lines
+            .send(protocol::notification("notifications/message", &params))
+            .await;
+    }
+    if arguments["whose"] == json!(true) {
+        let user = world.api.user().await;
+        said["login"] = user.map_err(|said| Failure::new(INTERNAL_ERROR, said))?["login"].clone();
+    }
+    Ok(protocol::text(said.to_string()))
 }

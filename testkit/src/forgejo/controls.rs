@@ -94,6 +94,12 @@ impl FakeForgejo {
         });
     }
 
+    /// What `expires_in` says from now on, in whole seconds; how long access tokens live stays as it is. So a client renews as
+    /// often as a test likes, and one that is late for want of a processor still holds a token that is good.
+    pub fn set_told_lifetime(&self, told: Duration) {
+        self.change(|state| state.settings.told_lifetime = Some(told));
+    }
+
     /// Whether refresh tokens are single-use (`INVALIDATE_REFRESH_TOKENS`), as they are by default.
     pub fn set_invalidate_refresh_tokens(&self, on: bool) {
         self.change(|state| state.settings.invalidate_refresh_tokens = on);

@@ -82,7 +82,7 @@ pub(super) fn finish(state: &mut State, pending: &Pending, now: i64) -> Result<R
     let mut body = json!({
         "access_token": state.access_token(grant.id, now),
         "token_type": "bearer",
-        "expires_in": seconds(state.settings.access_lifetime),
+        "expires_in": seconds(state.settings.told_lifetime.unwrap_or(state.settings.access_lifetime)),
         "refresh_token": state.refresh_token(grant.id, grant.counter, now),
     });
     if grant.scope.split(' ').any(|scope| scope == "openid") {

@@ -41,6 +41,8 @@ pub(super) struct State {
 pub(super) struct Settings {
     pub(super) version: String,
     pub(super) access_lifetime: Duration,
+    /// What `expires_in` says, if it is not the truth.
+    pub(super) told_lifetime: Option<Duration>,
     pub(super) refresh_lifetime: Duration,
     pub(super) invalidate_refresh_tokens: bool,
     pub(super) echo_tokens: bool,

@@ -148,6 +148,18 @@ impl Run {
         run
     }
 
+    /// Prepares a client that makes calls without end in so many sessions; their marks begin with `name`.
+    pub(super) fn endure(sdk: Sdk, bed: &Bed, login: &str, name: &str, sessions: usize) -> Self {
+        let mut run = Self::prepare(sdk, &bed.broker.mcp_url(), login);
+        run.command.env("ENDURE", name).env("SESSIONS", sessions.to_string());
+        run
+    }
+
+    /// The same for a test that gives the orders itself: the command, and where the browser comes back to.
+    pub(super) fn into_parts(self) -> (Command, String) {
+        (self.command, self.redirect_uri)
+    }
+
     fn prepare(sdk: Sdk, mcp_url: &str, login: &str) -> Self {
         let redirect_uri = format!("http://127.0.0.1:{}/callback", free_port());
         let mut command = sdk.command();
@@ -186,7 +198,7 @@ impl Run {
     /// The same for a test that gives the orders itself: the command, and where the browser comes back to.
     pub(super) fn held(mut self) -> (Command, String) {
         self.command.env("HOLD", "1");
-        (self.command, self.redirect_uri)
+        self.into_parts()
     }
 
     /// Runs the client to its end.

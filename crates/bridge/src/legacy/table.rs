@@ -26,6 +26,8 @@ pub(crate) struct Entry {
     pub(crate) stream: StreamId,
     /// The progress token that came with it.
     pub(crate) token: Option<Key>,
+    /// The number of its line in the outbox.
+    pub(crate) line: u64,
     /// When it is given up.
     pub(crate) deadline: Instant,
     /// Whether the client has cancelled it.
@@ -135,6 +137,7 @@ mod tests {
             id: id(raw),
             stream,
             token,
+            line: 0,
             deadline: Instant::now(),
             cancelled: false,
             wish: None,

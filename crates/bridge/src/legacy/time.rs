@@ -44,6 +44,9 @@ impl Legacy {
         self.due.clear();
         self.idle.clear();
         for entry in self.table.take_all() {
+            if self.outbox.is_unread(entry.line) {
+                self.note_unread(entry.stream);
+            }
             self.deliver(now, &entry, |id| rpc::error(id, rpc::UNAVAILABLE, ENDED));
         }
         self.streams.end_listeners();

@@ -14,7 +14,7 @@ use tokio::{
     sync::Notify,
 };
 
-use crate::harness::{Bench, Server, Sse, bridge, call, ended, get, post};
+use crate::harness::{Bench, Server, Sse, bridge, bridge_with, call, ended, get, post};
 
 const ENDED: &str = r#""error":{"code":-32000,"message":"the MCP server of this session has ended"}}"#;
 
@@ -64,6 +64,25 @@ async fn after_the_end_every_exchange_is_answered_at_once() {
     );
     let mut listener = get(&bridge).await;
     assert_eq!(listener.messages().await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_of_which_the_server_can_have_read_nothing_is_marked() {
+    // A pipe for one line: the second one waits.
+    let line = call(0).len() + 1;
+    let ((bridge, mut server), bench) = (bridge_with(Config::default(), line).await, Bench::default());
+    let read = bench.post(&bridge, call(1));
+    server.request().await;
+    let in_the_pipe = bench.post(&bridge, call(2));
+    tokio::task::yield_now().await;
+    let waiting = bench.post(&bridge, call(3));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    drop(server);
+    for (reply, unread) in [(read, false), (in_the_pipe, false), (waiting, true)] {
+        assert_eq!(reply.await.expect("no panic").is_unread(), unread);
+    }
+    ended(&bridge.done()).await;
+    assert!(post(&bridge, call(4)).await.is_unread());
 }
 
 #[tokio::test(start_paused = true)]

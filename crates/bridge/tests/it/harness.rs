@@ -155,6 +155,11 @@ pub(crate) async fn send(bridge: &Bridge, request: Request<Bytes>) -> Reply {
 }
 
 impl Reply {
+    /// Whether it says that the server has read nothing of the request.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.response.extensions().get::<bridge::Unread>().is_some()
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.response
             .headers()

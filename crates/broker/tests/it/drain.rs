@@ -102,6 +102,23 @@ async fn while_it_drains_only_what_was_let_in_is_served() {
 }
 
 #[tokio::test]
+async fn who_has_just_asked_may_ask_once_more_and_is_told_that_the_connection_closes() {
+    let mut broker = Harness::start().await;
+    let request = b"POST /mcp HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer good\r\n\
+          content-type: application/json\r\ncontent-length: 4\r\n\r\nmore";
+    let mut kept = broker.raw(request).await;
+    let mut said = [0; 12];
+    kept.read_exact(&mut said).await.expect("an answer");
+    assert_eq!(&said, b"HTTP/1.1 200");
+    broker.shutdown.cancel();
+    kept.write_all(request).await.expect("the connection is still there");
+    let said = rest(&mut kept).await.to_lowercase();
+    let (_first, second) = said.split_once("http/1.1 200").expect("the second answer");
+    assert!(second.contains("connection: close"), "{said}");
+    broker.ended().await;
+}
+
+#[tokio::test]
 async fn what_does_not_end_is_cut_at_the_deadline() {
     let mut config = config("https://mcp.example");
     config.drain_deadline = Duration::from_millis(50);

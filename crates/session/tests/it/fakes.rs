@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -19,7 +19,7 @@ use session::{
     Config, Registry,
     ports::{
         Backend, BackendGone, Body, BoxError, BoxFuture, Caller, ClientId, Credential, CredentialError, Credentials,
-        GrantId, Snapshot, SpawnError, SpawnOrder, Spawner, UserId,
+        GrantId, Snapshot, SpawnError, SpawnOrder, Spawner, Unread, UserId,
     },
 };
 use tokio::sync::{oneshot, watch};
@@ -72,6 +72,7 @@ pub(crate) struct RecordingBackend {
     pub(crate) tag: Arc<str>,
     outcome: Outcome,
     done: CancellationToken,
+    deaf: AtomicBool,
     pub(crate) stops: AtomicUsize,
     hold_stops: watch::Receiver<bool>,
     pub(crate) seen: Mutex<Vec<(Method, HeaderMap, Bytes)>>,
@@ -165,6 +166,7 @@ impl ScriptedSpawner {
             tag,
             outcome,
             done: CancellationToken::new(),
+            deaf: AtomicBool::new(false),
             stops: AtomicUsize::new(0),
             hold_stops: self.hold_stops.subscribe(),
             seen: Mutex::default(),
@@ -230,6 +232,11 @@ impl Running {
 }
 
 impl RecordingBackend {
+    /// Reads nothing any more: it has died, which shows when it is asked.
+    pub(crate) fn deafen(&self) {
+        self.deaf.store(true, Ordering::SeqCst);
+    }
+
     /// Dies by itself.
     pub(crate) fn die(&self) {
         if !self.done.is_cancelled() {
@@ -256,7 +263,8 @@ impl RecordingBackend {
         }
         let message: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         let (id, method) = (&message["id"], message["method"].as_str().unwrap_or_default());
-        if method == "dies" || (method == "initialize" && self.outcome == Outcome::DiesAtInitialize) {
+        let deaf = self.deaf.load(Ordering::SeqCst);
+        if method == "dies" || deaf || (method == "initialize" && self.outcome == Outcome::DiesAtInitialize) {
             self.die();
         }
         if self.is_gone() {
@@ -266,6 +274,9 @@ impl RecordingBackend {
                 &format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#),
             );
             response.extensions_mut().insert(BackendGone);
+            if deaf {
+                response.extensions_mut().insert(Unread);
+            }
             return response;
         }
         if matches!(method, "initialize" | "notifications/initialized") {

@@ -105,6 +105,27 @@ async fn a_dead_backend_that_was_not_yet_noticed_gets_no_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_dead_backend_has_not_read_is_asked_of_the_next_one() {
+    let world = World::new(durable()).await;
+    let id = world.open("ann/x").await;
+    world.must_answer("ann/x", &id).await;
+    let first = world.spawner.last();
+    first.deafen();
+    world.must_answer("ann/x", &id).await;
+    assert!(first.is_gone() && world.spawner.orders() == 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_backend_may_have_read_is_not_asked_again() {
+    let world = World::new(durable()).await;
+    let id = world.open("ann/x").await;
+    let response = world.send(Method::POST, "ann/x", Some(&id), &rpc("5", "dies")).await;
+    let body = text(response).await;
+    assert!(body.contains(r#""id":5,"error""#), "{body}");
+    assert_eq!(world.spawner.orders(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_crash_loop_is_bounded_and_says_so() {
     let world = World::new(durable()).await;
     let id = world.open("ann/x").await;

@@ -256,6 +256,26 @@ async fn calls_are_answered_out_of_order_on_five_workers() {
 }
 
 #[tokio::test]
+async fn a_stamp_says_who_took_the_call_before_it_is_answered() {
+    let mut rig = Rig::start(ALICE).await;
+    rig.call(
+        1,
+        "test_stamp",
+        json!({ "mark": "a.1", "whose": true, "announce": true }),
+    )
+    .await;
+    let said = json!({ "mark": "a.1", "pid": std::process::id() });
+    let announced = rig.hear().await;
+    assert_eq!(announced["method"], "notifications/message");
+    assert_eq!(announced["params"]["data"], said);
+    let answer = inner(&rig.hear().await);
+    assert_eq!((&answer["mark"], &answer["pid"]), (&said["mark"], &said["pid"]));
+    assert_eq!(answer["login"], "alice");
+    let trace = format!("took a.1 pid={}\n", std::process::id());
+    assert!(rig.stderr.text().contains(&trace));
+}
+
+#[tokio::test]
 async fn cancellation_is_ignored() {
     let mut rig = Rig::start(ALICE).await;
     rig.call(1, "test_sleep", json!({ "ms": 50 })).await;
