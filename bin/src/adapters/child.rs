@@ -4,7 +4,14 @@
 //! output: the bridge answers whatever waits. So either end takes the other with it, and the backend is done when the
 //! child is gone.
 
-use std::{ffi::OsString, sync::Arc, time::SystemTime};
+use std::{
+    ffi::OsString,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
 
 use bridge::{Bridge, ServerEnded};
 use bytes::Bytes;
@@ -50,6 +57,9 @@ struct ChildBackend {
     tag: Arc<str>,
     /// When the token that the child was given expires.
     expires_at: SystemTime,
+    /// Whether it was stopped while its output had not ended. The supervisor cannot tell: it learns of an end later than the
+    /// bridge, and may have been asked for a stop meanwhile.
+    told_to_end: AtomicBool,
 }
 
 /// A child has its streams when it starts; whoever gets this asked twice.
@@ -94,6 +104,7 @@ impl ChildSpawner {
             bridge,
             tag: order.tag,
             expires_at: credential.expires_at,
+            told_to_end: AtomicBool::new(false),
         });
         // What is told of the child's end belongs to the session.
         self.ties.spawn(tie(Arc::clone(&backend)).in_current_span());
@@ -147,6 +158,9 @@ impl Backend for ChildBackend {
 
     fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
+            if !self.bridge.done().is_cancelled() {
+                self.told_to_end.store(true, Ordering::Relaxed);
+            }
             // Both at once: the stop is asked for even if the bridge should take its time.
             tokio::join!(self.bridge.close(), self.child.stop());
         })
@@ -171,13 +185,13 @@ async fn tie(backend: Arc<ChildBackend>) {
     backend.bridge.done().cancelled().await;
     backend.child.stop().await;
     let session = &backend.tag;
-    match backend.child.exit() {
-        Some(exit) if exit.requested => tracing::debug!(%session, %exit, "the child has ended"),
-        exit => {
-            let exit = exit.map_or_else(|| "ended with unknown status".to_owned(), |exit| exit.to_string());
-            let said = backend.child.last_stderr().join("\n");
-            tracing::warn!(%session, exit, said, "the child ended by itself");
-        }
+    let exit = backend.child.exit();
+    let exit = exit.map_or_else(|| "ended with unknown status".to_owned(), |exit| exit.to_string());
+    if backend.told_to_end.load(Ordering::Relaxed) {
+        tracing::debug!(%session, exit, "the child has ended");
+    } else {
+        let said = backend.child.last_stderr().join("\n");
+        tracing::warn!(%session, exit, said, "the child ended by itself");
     }
 }
 

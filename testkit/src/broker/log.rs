@@ -1,13 +1,22 @@
 //! The log of a process, kept whole so that a test can look for what must or must not be in it, and waited on for
 //! the event that says that something has happened.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, BufReader},
     sync::{oneshot, watch},
+    time::timeout,
 };
 use tokio_util::task::TaskTracker;
+
+/// How long a line may take to come.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How many lines are shown where one is missed.
+const LAST: usize = 40;
 
 /// Lines of a log, as they come.
 #[derive(Clone, Debug)]
@@ -53,6 +62,10 @@ impl Log {
     /// Waits until some line, old or new, contains a text.
     ///
     /// Cancel safe.
+    ///
+    /// # Panics
+    ///
+    /// If there is none for a minute: the test fails, with the end of the log, in the place of hanging for ever.
     pub async fn contains(&self, text: &str) {
         self.contains_times(text, 1).await;
     }
@@ -60,7 +73,19 @@ impl Log {
     /// Waits until so many lines, old or new, contain a text.
     ///
     /// Cancel safe.
+    ///
+    /// # Panics
+    ///
+    /// As [`contains`](Self::contains).
     pub async fn contains_times(&self, text: &str, times: usize) {
+        if timeout(PATIENCE, self.wait_for(text, times)).await.is_err() {
+            let lines = self.lines();
+            let last = lines[lines.len().saturating_sub(LAST)..].join("\n");
+            panic!("{text:?} is not {times} times in the log, which ends with\n{last}");
+        }
+    }
+
+    async fn wait_for(&self, text: &str, times: usize) {
         let mut count = self.shared.count.subscribe();
         let (mut seen, mut found) = (0, 0);
         loop {
