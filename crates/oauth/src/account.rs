@@ -10,6 +10,7 @@
 //! - a refusal ends something only if, in one transaction, the pair in the store is still the one that was refused and no
 //!   sign-in is under way in any process: a refusal for a pair that has just been replaced says nothing about the user
 //!   (see `turns` for the order of sign-ins themselves);
+//! - what a key has sealed that is not in the key file ends nothing: another process may have it, or the operator put it back;
 //! - a renewed token is used once at once, to ask whose it is: Forgejo renews tokens of users whom it has locked out.
 
 mod lease;
@@ -33,6 +34,7 @@ use crate::{
     seal::{Binding, OpenError, Sealer},
     secret,
 };
+use lease::Turn;
 use turns::Turns;
 
 /// The account of one user. Clones are the same account.
@@ -68,7 +70,7 @@ pub enum Refusal {
     /// There is no account.
     #[error("there is no account")]
     Missing,
-    /// The stored tokens cannot be opened: the key file is not the one that sealed them.
+    /// The stored tokens cannot be opened: another key of the same number has sealed them, or they have been changed.
     #[error("the stored tokens cannot be opened")]
     Sealed(#[source] OpenError),
     /// The upstream has locked the user out.
@@ -136,7 +138,8 @@ impl Account {
                 Err(AccountError::Transient(_)) if token.expires_at > now => Ok(token),
                 outcome => outcome,
             },
-            Err(_) => self.accounts.clone().join(self.user, seen).await,
+            Err(error @ OpenError::UnknownKey(_)) => Err(AccountError::unopened(self.user, error)),
+            Err(OpenError::Forged) => self.accounts.clone().join(self.user, seen).await,
         }
     }
 
@@ -227,13 +230,13 @@ impl Accounts {
     }
 
     async fn renew(&self, user: i64, seen: Option<i64>) -> Outcome {
-        let leased = self.lease(user, seen).await?;
-        let outcome = match leased.account {
-            Some(record) if leased.renewed => self.give(&record),
-            account => tokio::select! {
-                outcome = self.renew_leased(user, account) => outcome,
-                () = self.extend_lease(user) => unreachable!("it has no end"),
-            },
+        let account = match self.lease(user, seen).await? {
+            Turn::Renewed(record) => return self.give(&record),
+            Turn::Ours(account) => account,
+        };
+        let outcome = tokio::select! {
+            outcome = self.renew_leased(user, account) => outcome,
+            () = self.extend_lease(user) => unreachable!("it has no end"),
         };
         self.release_lease(user).await;
         outcome
@@ -245,7 +248,8 @@ impl Accounts {
         };
         let refresh_token = match self.sealer.open(&record.refresh, Binding::Refresh(user)) {
             Ok(token) => token,
-            Err(error) => {
+            Err(error @ OpenError::UnknownKey(_)) => return Err(AccountError::unopened(user, error)),
+            Err(error @ OpenError::Forged) => {
                 return self.refuse(user, Some(record.version), Refusal::Sealed(error)).await;
             }
         };
@@ -321,8 +325,12 @@ impl Accounts {
         // The sign-ins that are under way now. Later ones have not killed the pair.
         let mut known = None;
         loop {
-            match self.store.end_refused(user, version, known, self.clock.now()).await? {
+            let judged = self
+                .store
+                .end_refused(user, version, self.process, known, self.clock.now());
+            match judged.await? {
                 Judged::Ended => break,
+                Judged::Elsewhere => return Err(AccountError::elsewhere()),
                 Judged::Replaced(record) => return self.give(&record),
                 Judged::Exchanging(newest) => {
                     known = Some(newest);
@@ -338,10 +346,11 @@ impl Accounts {
         Err(AccountError::Terminal(refusal))
     }
 
-    /// What is there now, as the outcome of a renewal that another one has come before.
+    /// What is there now, as the outcome of a renewal that another one has come before. If it cannot be opened the next renewal
+    /// finds out what that means.
     fn give(&self, record: &AccountRecord) -> Outcome {
         self.open(record)
-            .map_err(|error| AccountError::Terminal(Refusal::Sealed(error)))
+            .map_err(|error| AccountError::unopened(record.user, error))
     }
 
     /// Whether the upstream has locked out the user of a token that it has just made. No answer is no reason to think so.
@@ -387,5 +396,16 @@ impl AccountError {
     /// The renewal ended without an outcome: its task panicked or the runtime is shutting down.
     fn cut_short() -> Self {
         Self::Transient(Arc::new(std::io::Error::other("the renewal was cut short")))
+    }
+
+    /// What is stored cannot be opened here and now.
+    fn unopened(user: i64, error: OpenError) -> Self {
+        tracing::error!(user, %error, "the account cannot be opened: nothing is done for its user until the key is there");
+        Self::Transient(Arc::new(error))
+    }
+
+    /// Another process renews the account.
+    fn elsewhere() -> Self {
+        Self::Transient(Arc::new(lease::Elsewhere))
     }
 }

@@ -95,17 +95,18 @@ impl ProcessStore for TellingStore {
         &self,
         user: i64,
         version: Option<i64>,
+        owner: i64,
         known: Option<Exchange>,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<Judged, StoreError>> {
         self.change(async move |told: std::sync::Arc<Told>| {
-            let outcome = told.store.end_refused(user, version, known, now).await;
+            let outcome = told.store.end_refused(user, version, owner, known, now).await;
             match outcome {
                 Ok(Judged::Ended) => {
                     told.bearers.forget_user(user);
                     told.events.user_ended(user);
                 }
-                Ok(Judged::Replaced(_) | Judged::Exchanging(_)) => {}
+                Ok(Judged::Replaced(_) | Judged::Exchanging(_) | Judged::Elsewhere) => {}
                 Err(_) => told.bearers.forget_user(user),
             }
             outcome
