@@ -140,7 +140,14 @@ impl SqliteStore {
     pub async fn from_pools(writer: SqlitePool, readers: SqlitePool) -> Result<Self, OpenStoreError> {
         let mut migrations = sqlx::migrate!("./migrations");
         migrations.dangerous_set_table_name("_oauth_migrations");
-        migrations.run(&writer).await.map_err(OpenStoreError::Migration)?;
+        // One change, under the write lock from its beginning: of those who start at once one does it, and the others find it done.
+        let migrated = async {
+            let mut change = writer.begin_with("BEGIN IMMEDIATE").await?;
+            // What `run` would do; the future of that is not `Send` for every lifetime.
+            migrations.run_direct(None, &mut *change, false).await?;
+            Ok(change.commit().await?)
+        };
+        migrated.await.map_err(OpenStoreError::Migration)?;
         Ok(Self {
             writer,
             readers,

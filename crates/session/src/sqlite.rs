@@ -47,7 +47,14 @@ impl SqliteRecords {
     ) -> Result<Self, MigrationError> {
         let mut migrations = sqlx::migrate!("./migrations");
         migrations.dangerous_set_table_name("_session_migrations");
-        migrations.run(&writer).await.map_err(MigrationError)?;
+        // One change, under the write lock from its beginning: of those who start at once one does it, and the others find it done.
+        let migrated = async {
+            let mut change = writer.begin_with("BEGIN IMMEDIATE").await?;
+            // What `run` would do; the future of that is not `Send` for every lifetime.
+            migrations.run_direct(None, &mut *change, false).await?;
+            Ok(change.commit().await?)
+        };
+        migrated.await.map_err(MigrationError)?;
         Ok(Self { writer, readers, seal })
     }
 

@@ -103,6 +103,20 @@ async fn records_are_there_after_a_restart() {
 }
 
 #[tokio::test]
+async fn of_those_who_start_at_once_one_makes_the_tables() {
+    let directory = TempDir::new().expect("a directory");
+    // Whoever comes first makes the file; the tables are there for none of them yet.
+    let mut starts = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let pool = pool(&directory).await;
+        starts.spawn(async move { SqliteRecords::from_pool(pool, Arc::new(Reversed)).await });
+    }
+    for started in starts.join_all().await {
+        started.expect("tables").all().await.expect("records");
+    }
+}
+
+#[tokio::test]
 async fn what_was_sealed_for_another_record_is_damaged() {
     let directory = TempDir::new().expect("a directory");
     let pool = pool(&directory).await;
