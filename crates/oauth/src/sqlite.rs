@@ -48,6 +48,8 @@ pub struct SqliteStore {
     readers: SqlitePool,
     /// `None` in a store on somebody else's pools.
     company: Option<Arc<Company>>,
+    /// Whether others may have had the database open when it was opened here.
+    found_others: bool,
 }
 
 /// Why a database cannot be opened.
@@ -126,6 +128,7 @@ impl SqliteStore {
         if alone {
             store.clear_away().await.map_err(OpenStoreError::Database)?;
         }
+        store.found_others = !alone;
         let settled = tokio::task::spawn_blocking(|| company.settle()).await;
         store.company = settled.ok().map(Arc::new);
         Ok(store)
@@ -152,7 +155,15 @@ impl SqliteStore {
             writer,
             readers,
             company: None,
+            found_others: false,
         })
+    }
+
+    /// Whether other processes may have had the database open when [`SqliteStore::open`] came to it. Where the file system has no
+    /// locks it always may be so.
+    #[must_use]
+    pub fn found_others(&self) -> bool {
+        self.found_others
     }
 
     /// The connection that writes, for others who keep their own tables in the same file.
