@@ -13,6 +13,7 @@
 //! - what a key has sealed that is not in the key file ends nothing: another process may have it, or the operator put it back;
 //! - a renewed token is used once at once, to ask whose it is: Forgejo renews tokens of users whom it has locked out.
 
+mod error;
 mod lease;
 mod reseal;
 pub(crate) mod turns;
@@ -34,6 +35,7 @@ use crate::{
     seal::{Binding, OpenError, Sealer},
     secret,
 };
+pub use error::{AccountError, Refusal};
 use lease::Turn;
 use turns::Turns;
 
@@ -51,34 +53,6 @@ pub struct UpstreamToken {
     pub access_token: SecretString,
     /// When it expires.
     pub expires_at: SystemTime,
-}
-
-/// Why an account gives no token.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum AccountError {
-    /// The user has to sign in again. All grants of the user have been ended.
-    #[error("the user has to sign in again: {0}")]
-    Terminal(Refusal),
-    /// It cannot be had now; a later try may succeed.
-    #[error("the upstream token cannot be had now")]
-    Transient(#[source] Arc<dyn std::error::Error + Send + Sync>),
-}
-
-/// Why a user has to sign in again.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// There is no account.
-    #[error("there is no account")]
-    Missing,
-    /// The stored tokens cannot be opened: another key of the same number has sealed them, or they have been changed.
-    #[error("the stored tokens cannot be opened")]
-    Sealed(#[source] OpenError),
-    /// The upstream has locked the user out.
-    #[error("the upstream has locked the user out")]
-    LockedOut,
-    /// The upstream has refused. The text is redacted.
-    #[error("the upstream refuses: {0}")]
-    Upstream(String),
 }
 
 type Outcome = Result<UpstreamToken, AccountError>;
@@ -161,12 +135,6 @@ impl fmt::Debug for Account {
         f.debug_struct("Account")
             .field("user", &self.user)
             .finish_non_exhaustive()
-    }
-}
-
-impl From<StoreError> for AccountError {
-    fn from(error: StoreError) -> Self {
-        Self::Transient(Arc::new(error))
     }
 }
 
@@ -389,23 +357,5 @@ impl fmt::Debug for Accounts {
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
         self.accounts.flights().remove(&self.user);
-    }
-}
-
-impl AccountError {
-    /// The renewal ended without an outcome: its task panicked or the runtime is shutting down.
-    fn cut_short() -> Self {
-        Self::Transient(Arc::new(std::io::Error::other("the renewal was cut short")))
-    }
-
-    /// What is stored cannot be opened here and now.
-    fn unopened(user: i64, error: OpenError) -> Self {
-        tracing::error!(user, %error, "the account cannot be opened: nothing is done for its user until the key is there");
-        Self::Transient(Arc::new(error))
-    }
-
-    /// Another process renews the account.
-    fn elsewhere() -> Self {
-        Self::Transient(Arc::new(lease::Elsewhere))
     }
 }

@@ -11,7 +11,7 @@ impl Accounts {
         for user in self.store.account_users().await? {
             while let Some(record) = self.store.account(user).await? {
                 let version = record.version;
-                let Some(resealed) = self.sealed_anew(record) else {
+                let Some(resealed) = self.sealed_anew(&record) else {
                     break;
                 };
                 if self.store.replace_account(resealed, version).await? {
@@ -24,7 +24,7 @@ impl Accounts {
         Ok(count)
     }
     /// The account, sealed with the newest key; `None` if it is already, or cannot be opened.
-    fn sealed_anew(&self, record: AccountRecord) -> Option<AccountRecord> {
+    fn sealed_anew(&self, record: &AccountRecord) -> Option<AccountRecord> {
         if self.sealer.is_current(&record.access) && self.sealer.is_current(&record.refresh) {
             return None;
         }
@@ -35,7 +35,7 @@ impl Accounts {
             (Ok(access), Ok(refresh)) => Some(AccountRecord {
                 access: self.sealer.seal(&access, Binding::Access(user)),
                 refresh: self.sealer.seal(&refresh, Binding::Refresh(user)),
-                ..record
+                ..record.clone()
             }),
             (Err(error), _) | (_, Err(error)) => {
                 tracing::error!(user, %error, "an account cannot be opened, and is left as it is");
