@@ -15,7 +15,7 @@ use broker::Broker;
 use oauth::{AuthorizationServer, forgejo::Forgejo, ports::SystemClock, sqlite::SqliteStore};
 use session::{Registry, sqlite::SqliteRecords};
 use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::backends::Backends;
 use crate::{
@@ -52,7 +52,12 @@ async fn serve(mut config: Config) -> Result<()> {
     let tasks = TaskTracker::new();
     let shutdown = signals::shutdown(&tasks).context("signals cannot be handled")?;
 
-    let store = SqliteStore::open(&config.store.path).await;
+    // It may have to wait for another process that brings the tables up to date.
+    let opening = shutdown.run_until_cancelled(SqliteStore::open(&config.store.path));
+    let Some(store) = opening.await else {
+        tracing::info!("stopped before it served");
+        return Ok(());
+    };
     let store = store.with_context(|| format!("the store {} cannot be opened", config.store.path.display()))?;
     let sealer = key::sealer(&mut config.store, &store).await?;
     let forgejo = Forgejo::new(parts::forgejo(&config)?)?;
@@ -76,7 +81,10 @@ async fn serve(mut config: Config) -> Result<()> {
     }
     let backends = Backends::new(&config)?;
     let (writer, readers) = (store.writer().clone(), store.readers().clone());
-    let records = SqliteRecords::from_pools(writer, readers, Arc::new(SessionSeal(sealer))).await?;
+    let mut records = SqliteRecords::from_pools(writer, readers, Arc::new(SessionSeal(sealer))).await?;
+    if store.found_others() {
+        records = records.beside_others();
+    }
     let counts = Arc::new(Counts::default());
     let session = session::Parts {
         records: Some(Arc::new(records)),
@@ -99,6 +107,9 @@ async fn serve(mut config: Config) -> Result<()> {
 
     let listener = listener::listener(config.server.listen).await?;
     tasks.spawn(shutdown.clone().run_until_cancelled_owned(upkeep::run(server.clone())));
+    // What others end is heard for as long as anything is served, which is longer than anyone is let in.
+    let served = CancellationToken::new();
+    tasks.spawn(served.clone().run_until_cancelled_owned(upkeep::hear(server.clone())));
     tracing::info!(
         url = %config.server.public_url,
         listen = %config.server.listen,
@@ -109,6 +120,7 @@ async fn serve(mut config: Config) -> Result<()> {
     let outcome = broker.serve(listener, shutdown.clone()).await;
 
     shutdown.cancel();
+    served.cancel();
     tasks.close();
     let rest = async {
         backends.settled().await;

@@ -410,14 +410,15 @@ pub const KEYS: &[Key] = &[
         "oauth.sign_ins_per_minute",
         Form::Count,
         "3000",
-        "How many sign-ins may begin in a minute (then a page with 503); for one client, a fifth of them. Users who are signed \
-         in do not notice.",
+        "How many sign-ins may begin in a minute (then a page with 503); for one client, a fifth of them, but at least 10. \
+         Users who are signed in do not notice.",
     ),
     key(
         "oauth.tokens_per_minute",
         Form::Count,
         "12000",
-        "How many times in a minute tokens may be issued (then 503); to one user, a fiftieth of them (then 429).",
+        "How many times in a minute tokens may be issued (then 503); to one user, a fiftieth of them, but at \
+         least 10 (then 429). This and the two before are counted by each broker, in memory.",
     ),
     key(
         "oauth.clients",
@@ -426,7 +427,13 @@ pub const KEYS: &[Key] = &[
         "Clients that need no registration: tables with `client_id`, `client_name`, `redirect_uris` and, for confidential \
          ones, `client_secret` or `client_secret_file`.",
     ),
-    key("store.path", Form::Path, "\"broker.db\"", "The SQLite database."),
+    key(
+        "store.path",
+        Form::Path,
+        "\"broker.db\"",
+        "The SQLite database. Its directory has to be writable: beside it come `-wal` and `-shm`, and `-lock`, by which brokers on \
+         one database know of each other.",
+    ),
     key(
         "store.key_file",
         Form::Path,

@@ -13,12 +13,24 @@ const RECORD: Duration = Duration::from_secs(60);
 /// How often what has expired is forgotten. Nothing depends on it but the size of the database: it is refused anyway.
 const PURGE: Duration = Duration::from_secs(10 * 60);
 
-/// Runs until it is dropped. Cancel safe: each of its works is one transaction or several, each whole.
+/// Hears endings until it is dropped, beside whatever else takes its time. Cancel safe: it only reads.
+pub(super) async fn hear(server: AuthorizationServer) {
+    let mut hear = every(HEAR);
+    loop {
+        hear.tick().await;
+        told(
+            server.hear_endings().await,
+            "what other brokers have ended is not known",
+        );
+    }
+}
+
+/// Does the rest until it is dropped. Cancel safe: each of its works is one transaction or several, each whole, and the uses that
+/// are not written down are kept.
 pub(super) async fn run(server: AuthorizationServer) {
-    let (mut hear, mut record, mut purge) = (every(HEAR), every(RECORD), every(PURGE));
+    let (mut record, mut purge) = (every(RECORD), every(PURGE));
     loop {
         tokio::select! {
-            _ = hear.tick() => told(server.hear_endings().await, "what other brokers have ended is not known"),
             _ = record.tick() => told(server.record_uses().await, "the store could not note what was used"),
             _ = purge.tick() => told(server.purge_expired().await, "the store could not forget what has expired"),
         }

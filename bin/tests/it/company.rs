@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::json;
+use tempfile::TempDir;
 use testkit::{
     Browser, Client, FakeForgejo,
     broker::{BrokerOptions, BrokerProcess, ChildCommand, free_port, programs, redirect_uri},
@@ -16,6 +17,9 @@ use crate::bed::{login_of, open, password};
 
 /// How long a Forgejo token is good: shorter than a test, so that renewals never end.
 const FORGEJO_LIFE: Duration = Duration::from_secs(2);
+
+/// What a broker says that has to wait at its start.
+const WAITING: &str = "another process brings the database up to date";
 
 /// Where Forgejo renews tokens.
 const TOKEN_ENDPOINT: &str = "/login/oauth/access_token";
@@ -71,13 +75,61 @@ async fn start(forgejo: &FakeForgejo, port: u16, settings: Vec<(String, String)>
         .unwrap()
 }
 
-/// Refreshes several times a second, without end: each has the broker look at the account, which has run out or is about to.
+/// Refreshes every second, without end: each has the broker look at the account, which has run out or is about to.
 async fn refreshes(client: &Client) {
     loop {
         client.refresh().await.unwrap();
-        // The pace of the client: more would be more than a grant may have.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // The pace of the client: a grant may have one a second for ever.
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+#[tokio::test]
+async fn two_brokers_that_start_at_once_on_a_new_store_both_serve() {
+    let ports = [free_port(), free_port()];
+    let forgejo = FakeForgejo::start(Options {
+        redirect_uris: ports.map(redirect_uri).to_vec(),
+        ..Options::default()
+    })
+    .await
+    .unwrap();
+    let directory = TempDir::new().unwrap();
+    let here = |name: &str| directory.path().join(name).display().to_string();
+    let store = vec![
+        ("store.path".to_owned(), here("broker.db")),
+        ("store.key_file".to_owned(), here("broker.key")),
+    ];
+    let brokers = tokio::join!(
+        start(&forgejo, ports[0], store.clone()),
+        start(&forgejo, ports[1], store)
+    );
+    let company = Company {
+        forgejo,
+        brokers: brokers.into(),
+    };
+    for broker in [0, 1] {
+        let client = company.signed_in(broker, "alice").await;
+        open(&client).await;
+        assert_eq!(login_of(&client).await, "alice");
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_waits_for_another_one_to_be_ready_can_be_stopped() {
+    let mut company = Company::new().await;
+    let lock = company.brokers[0].directory().join("broker.db-lock");
+    company.brokers[0].kill().await.unwrap();
+    company.brokers[1].kill().await.unwrap();
+    let lock = std::fs::File::open(lock).unwrap();
+    lock.lock().unwrap();
+    let [one, _] = &mut company.brokers;
+    let waiting = one.log().count(WAITING);
+    let log = one.log().clone();
+    tokio::select! {
+        started = one.start_again() => panic!("the store is not ready: {started:?}"),
+        () = log.contains_times(WAITING, waiting + 1) => {}
+    }
+    assert!(one.terminate().await.unwrap().success());
 }
 
 #[tokio::test]

@@ -10,8 +10,10 @@
 //! - a refusal ends something only if, in one transaction, the pair in the store is still the one that was refused and no
 //!   sign-in is under way in any process: a refusal for a pair that has just been replaced says nothing about the user
 //!   (see `turns` for the order of sign-ins themselves);
+//! - what a key has sealed that is not in the key file ends nothing: another process may have it, or the operator put it back;
 //! - a renewed token is used once at once, to ask whose it is: Forgejo renews tokens of users whom it has locked out.
 
+mod error;
 mod lease;
 mod reseal;
 pub(crate) mod turns;
@@ -33,6 +35,8 @@ use crate::{
     seal::{Binding, OpenError, Sealer},
     secret,
 };
+pub use error::{AccountError, Refusal};
+use lease::Turn;
 use turns::Turns;
 
 /// The account of one user. Clones are the same account.
@@ -49,34 +53,6 @@ pub struct UpstreamToken {
     pub access_token: SecretString,
     /// When it expires.
     pub expires_at: SystemTime,
-}
-
-/// Why an account gives no token.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum AccountError {
-    /// The user has to sign in again. All grants of the user have been ended.
-    #[error("the user has to sign in again: {0}")]
-    Terminal(Refusal),
-    /// It cannot be had now; a later try may succeed.
-    #[error("the upstream token cannot be had now")]
-    Transient(#[source] Arc<dyn std::error::Error + Send + Sync>),
-}
-
-/// Why a user has to sign in again.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// There is no account.
-    #[error("there is no account")]
-    Missing,
-    /// The stored tokens cannot be opened: the key file is not the one that sealed them.
-    #[error("the stored tokens cannot be opened")]
-    Sealed(#[source] OpenError),
-    /// The upstream has locked the user out.
-    #[error("the upstream has locked the user out")]
-    LockedOut,
-    /// The upstream has refused. The text is redacted.
-    #[error("the upstream refuses: {0}")]
-    Upstream(String),
 }
 
 type Outcome = Result<UpstreamToken, AccountError>;
@@ -136,7 +112,8 @@ impl Account {
                 Err(AccountError::Transient(_)) if token.expires_at > now => Ok(token),
                 outcome => outcome,
             },
-            Err(_) => self.accounts.clone().join(self.user, seen).await,
+            Err(error @ OpenError::UnknownKey(_)) => Err(AccountError::unopened(self.user, error)),
+            Err(OpenError::Forged) => self.accounts.clone().join(self.user, seen).await,
         }
     }
 
@@ -158,12 +135,6 @@ impl fmt::Debug for Account {
         f.debug_struct("Account")
             .field("user", &self.user)
             .finish_non_exhaustive()
-    }
-}
-
-impl From<StoreError> for AccountError {
-    fn from(error: StoreError) -> Self {
-        Self::Transient(Arc::new(error))
     }
 }
 
@@ -227,13 +198,13 @@ impl Accounts {
     }
 
     async fn renew(&self, user: i64, seen: Option<i64>) -> Outcome {
-        let leased = self.lease(user, seen).await?;
-        let outcome = match leased.account {
-            Some(record) if leased.renewed => self.give(&record),
-            account => tokio::select! {
-                outcome = self.renew_leased(user, account) => outcome,
-                () = self.extend_lease(user) => unreachable!("it has no end"),
-            },
+        let account = match self.lease(user, seen).await? {
+            Turn::Renewed(record) => return self.give(&record),
+            Turn::Ours(account) => account,
+        };
+        let outcome = tokio::select! {
+            outcome = self.renew_leased(user, account) => outcome,
+            () = self.extend_lease(user) => unreachable!("it has no end"),
         };
         self.release_lease(user).await;
         outcome
@@ -245,7 +216,8 @@ impl Accounts {
         };
         let refresh_token = match self.sealer.open(&record.refresh, Binding::Refresh(user)) {
             Ok(token) => token,
-            Err(error) => {
+            Err(error @ OpenError::UnknownKey(_)) => return Err(AccountError::unopened(user, error)),
+            Err(error @ OpenError::Forged) => {
                 return self.refuse(user, Some(record.version), Refusal::Sealed(error)).await;
             }
         };
@@ -321,8 +293,12 @@ impl Accounts {
         // The sign-ins that are under way now. Later ones have not killed the pair.
         let mut known = None;
         loop {
-            match self.store.end_refused(user, version, known, self.clock.now()).await? {
+            let judged = self
+                .store
+                .end_refused(user, version, self.process, known, self.clock.now());
+            match judged.await? {
                 Judged::Ended => break,
+                Judged::Elsewhere => return Err(AccountError::elsewhere()),
                 Judged::Replaced(record) => return self.give(&record),
                 Judged::Exchanging(newest) => {
                     known = Some(newest);
@@ -338,10 +314,11 @@ impl Accounts {
         Err(AccountError::Terminal(refusal))
     }
 
-    /// What is there now, as the outcome of a renewal that another one has come before.
+    /// What is there now, as the outcome of a renewal that another one has come before. If it cannot be opened the next renewal
+    /// finds out what that means.
     fn give(&self, record: &AccountRecord) -> Outcome {
         self.open(record)
-            .map_err(|error| AccountError::Terminal(Refusal::Sealed(error)))
+            .map_err(|error| AccountError::unopened(record.user, error))
     }
 
     /// Whether the upstream has locked out the user of a token that it has just made. No answer is no reason to think so.
@@ -380,12 +357,5 @@ impl fmt::Debug for Accounts {
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
         self.accounts.flights().remove(&self.user);
-    }
-}
-
-impl AccountError {
-    /// The renewal ended without an outcome: its task panicked or the runtime is shutting down.
-    fn cut_short() -> Self {
-        Self::Transient(Arc::new(std::io::Error::other("the renewal was cut short")))
     }
 }

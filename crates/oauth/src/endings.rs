@@ -51,8 +51,16 @@ struct Told {
     bearers: Bearers,
     events: Arc<dyn GrantEvents>,
     heard: Mutex<Heard>,
+    /// Held by the one who asks the store what has ended because a bearer has come.
+    asking: tokio::sync::Mutex<()>,
     /// When grants were used last, since it was written down. Bounded by [`USES`].
     uses: Mutex<HashMap<String, SystemTime>>,
+}
+
+/// Uses that are being written down. What is left of them when it is dropped goes back.
+struct TakenUses<'a> {
+    told: &'a Told,
+    uses: HashMap<String, SystemTime>,
 }
 
 /// How many uses are kept to be written down. Of further grants the next use is noted.
@@ -66,6 +74,7 @@ impl TellingStore {
             bearers: Bearers::default(),
             events,
             heard: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
             uses: Mutex::default(),
         };
         Self {
@@ -75,13 +84,20 @@ impl TellingStore {
     }
 
     /// Writes down which grants have been used since the last time.
+    ///
+    /// Cancel safe: what has not been written is written the next time.
     pub(crate) async fn record_uses(&self) -> Result<(), StoreError> {
-        let uses = std::mem::take(&mut *lock(&self.told.uses));
-        if uses.is_empty() {
+        let mut taken = TakenUses {
+            told: &self.told,
+            uses: std::mem::take(&mut *lock(&self.told.uses)),
+        };
+        if taken.uses.is_empty() {
             return Ok(());
         }
-        // What cannot be written is lost: the time of the next use is as good.
-        self.told.store.record_uses(uses.into_iter().collect()).await
+        let uses = taken.uses.iter().map(|(grant, at)| (grant.clone(), *at)).collect();
+        self.told.store.record_uses(uses).await?;
+        taken.uses.clear();
+        Ok(())
     }
 
     /// Runs a change to its end, whoever waits for it.
@@ -122,6 +138,18 @@ impl Told {
             Err(_) => self.bearers.forget_all(),
         }
         outcome
+    }
+}
+
+impl Drop for TakenUses<'_> {
+    fn drop(&mut self) {
+        let mut uses = lock(&self.told.uses);
+        for (grant, at) in self.uses.drain() {
+            if uses.len() < USES || uses.contains_key(&grant) {
+                let used = uses.entry(grant).or_insert(at);
+                *used = at.max(*used);
+            }
+        }
     }
 }
 

@@ -48,6 +48,8 @@ pub struct SqliteStore {
     readers: SqlitePool,
     /// `None` in a store on somebody else's pools.
     company: Option<Arc<Company>>,
+    /// Whether others may have had the database open when it was opened here.
+    found_others: bool,
 }
 
 /// Why a database cannot be opened.
@@ -126,6 +128,7 @@ impl SqliteStore {
         if alone {
             store.clear_away().await.map_err(OpenStoreError::Database)?;
         }
+        store.found_others = !alone;
         let settled = tokio::task::spawn_blocking(|| company.settle()).await;
         store.company = settled.ok().map(Arc::new);
         Ok(store)
@@ -140,12 +143,27 @@ impl SqliteStore {
     pub async fn from_pools(writer: SqlitePool, readers: SqlitePool) -> Result<Self, OpenStoreError> {
         let mut migrations = sqlx::migrate!("./migrations");
         migrations.dangerous_set_table_name("_oauth_migrations");
-        migrations.run(&writer).await.map_err(OpenStoreError::Migration)?;
+        // One change, under the write lock from its beginning: of those who start at once one does it, and the others find it done.
+        let migrated = async {
+            let mut change = writer.begin_with("BEGIN IMMEDIATE").await?;
+            // What `run` would do; the future of that is not `Send` for every lifetime.
+            migrations.run_direct(None, &mut *change, false).await?;
+            Ok(change.commit().await?)
+        };
+        migrated.await.map_err(OpenStoreError::Migration)?;
         Ok(Self {
             writer,
             readers,
             company: None,
+            found_others: false,
         })
+    }
+
+    /// Whether other processes may have had the database open when [`SqliteStore::open`] came to it. Where the file system has no
+    /// locks it always may be so.
+    #[must_use]
+    pub fn found_others(&self) -> bool {
+        self.found_others
     }
 
     /// The connection that writes, for others who keep their own tables in the same file.

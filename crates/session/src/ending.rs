@@ -1,12 +1,12 @@
 //! The end of a session, and its sleep: the only places where one leaves the table or gives up its backend at will.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use tokio::time::Instant;
 
 use crate::{
     life::Was,
-    ports::{Ending, Event, Sleep},
+    ports::{Change, Ending, Event, RecordKey, Sleep},
     registry::Shared,
     seat::{Inner, Session},
 };
@@ -40,20 +40,24 @@ impl Shut {
 impl Shared {
     /// Ends a session. False if it has ended before, or must not be.
     pub(crate) fn end(&self, session: &Session, why: Ending, only: Shut) -> bool {
-        let (was, hold) = {
+        let (was, used, borrowed, hold) = {
             let mut inner = session.inner();
             if !only.allows(session, &inner) {
                 return false;
             }
+            let (used, borrowed) = (inner.life.last_activity(), inner.is_as_loaded());
             let Some(was) = inner.life.end() else { return false };
             inner.ending = Some(why);
             session.put_seat(&mut inner, None);
-            (was, inner.hold.take())
+            (was, used, borrowed && self.journal.is_shared(), inner.hold.take())
         };
         // An id that nobody was given cannot come back, and must not push out one that can.
         self.table.remove(&session.key, was == Was::Live);
-        if was == Was::Live && why != Ending::Stopping {
-            self.journal.end(session.key, self.clock.now());
+        let used = used.map_or_else(|| self.clock.now(), |used| self.wall(used));
+        if was == Was::Live
+            && let Some(ending) = self.ending(session.key.record(), why, used, borrowed)
+        {
+            self.journal.end(ending);
         }
         self.looks().cancel(&session.key);
         self.rotations().cancel(&session.key);
@@ -65,6 +69,23 @@ impl Shared {
             .in_scope(|| tracing::info!(session = %session.tag, reason = ?why, "session ended"));
         drop(hold);
         true
+    }
+
+    /// What the records are told of an end. What is `borrowed` is in the table as another registry has written it down, which may
+    /// be serving it: here its place may be needed, and it may be of no use; what it is there is not for this one to say.
+    pub(crate) fn ending(&self, key: RecordKey, why: Ending, used: SystemTime, borrowed: bool) -> Option<Change> {
+        let at = self.clock.now();
+        match why {
+            Ending::Deleted | Ending::Revoked => Some(Change::End(key, at)),
+            Ending::Displaced | Ending::Unrevivable if borrowed => None,
+            Ending::Displaced
+            | Ending::Unrevivable
+            | Ending::Idle
+            | Ending::BackendDied
+            | Ending::Expired
+            | Ending::NotOpened => Some(Change::Lapse { key, at, used }),
+            Ending::Stopping => None,
+        }
     }
 
     /// Puts a session to sleep if nothing has happened on it for long enough: its backend goes, it stays. Ends it if nothing

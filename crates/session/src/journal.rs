@@ -48,7 +48,8 @@ pub(crate) struct Journal {
 #[derive(Debug, Default)]
 struct Pending {
     dirty: Vec<Key>,
-    ended: Vec<(Key, SystemTime)>,
+    /// [`Change::End`] and [`Change::Lapse`].
+    ended: Vec<Change>,
     /// What had to be gathered before the sessions ended with the registry.
     last: Vec<Change>,
 }
@@ -66,12 +67,17 @@ impl Journal {
         }
     }
 
-    /// The session has ended.
-    pub(crate) fn end(&self, key: Key, now: SystemTime) {
+    /// A session has ended. What the records are told of that is an ending or a lapse.
+    pub(crate) fn end(&self, ending: Change) {
         if self.records.is_some() {
-            self.pending().ended.push((key, now));
+            self.pending().ended.push(ending);
             self.filled.notify_one();
         }
+    }
+
+    /// Whether sessions that were loaded may be served by others ([`Records::shared`]).
+    pub(crate) fn is_shared(&self) -> bool {
+        self.records.as_ref().is_some_and(|records| records.shared())
     }
 
     /// The snapshot in the record of a session.
@@ -180,7 +186,7 @@ impl Shared {
             session.dirty.store(false, Ordering::Release);
             changes.extend(self.change(&session, closing));
         }
-        changes.extend(ended.into_iter().map(|(key, at)| Change::End(key.record(), at)));
+        changes.extend(ended);
         changes
     }
 
@@ -223,7 +229,7 @@ impl Shared {
     }
 
     /// A moment of the past on the wall clock.
-    fn wall(&self, moment: Instant) -> SystemTime {
+    pub(crate) fn wall(&self, moment: Instant) -> SystemTime {
         let now = self.clock.now();
         let ago = Instant::now().saturating_duration_since(moment);
         now.checked_sub(ago).unwrap_or(now)
@@ -243,7 +249,7 @@ impl Batch {
                     snapshot,
                 ),
                 // What has ended stays so.
-                (Some(ended @ Change::End(..)), _) => ended,
+                (Some(ended @ (Change::End(..) | Change::Lapse { .. })), _) => ended,
                 (_, change) => change,
             };
             self.0.insert(key, merged);
@@ -255,7 +261,7 @@ impl Batch {
     }
 
     fn endings(&self) -> usize {
-        let is_ending = |change: &&Change| matches!(change, Change::End(..));
+        let is_ending = |change: &&Change| matches!(change, Change::End(..) | Change::Lapse { .. });
         self.0.values().filter(is_ending).count()
     }
 
@@ -281,7 +287,7 @@ impl Change {
     fn key(&self) -> RecordKey {
         match self {
             Self::Save(record, _) => record.key,
-            Self::Touch(key, _) | Self::End(key, _) => *key,
+            Self::Touch(key, _) | Self::End(key, _) | Self::Lapse { key, .. } => *key,
         }
     }
 }

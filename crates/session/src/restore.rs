@@ -1,4 +1,7 @@
 //! The start: sessions that were there before are there again, dormant.
+//!
+//! Where others are at work on the records, theirs are among them. Whoever comes with the id of one is served here. What is loaded
+//! and does not come to that is given up here only, and not in the records, unless its time is over by these.
 
 use std::sync::Arc;
 
@@ -9,7 +12,7 @@ use crate::{
     id::Key,
     journal,
     life::Life,
-    ports::{Record, Records, RecordsError},
+    ports::{Ending, Record, Records, RecordsError},
     registry::Shared,
     seat::{Session, Written},
 };
@@ -47,7 +50,15 @@ fn admit(shared: &Shared, record: &Record) -> bool {
     };
     let Some(slot) = slot else {
         shared.table.bury(key);
-        shared.journal.end(key, shared.clock.now());
+        let why = if idle < shared.config.retain {
+            Ending::Displaced
+        } else {
+            Ending::Idle
+        };
+        let borrowed = shared.journal.is_shared();
+        if let Some(ending) = shared.ending(record.key, why, record.last_activity, borrowed) {
+            shared.journal.end(ending);
+        }
         return false;
     };
     // A monotonic clock need not reach back far enough: then the session is retained for longer.

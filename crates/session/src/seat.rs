@@ -116,6 +116,13 @@ pub(crate) struct Pin(Arc<Session>);
 #[derive(Debug)]
 pub(crate) struct Entered(pub(crate) Arc<Seat>);
 
+impl Inner {
+    /// Whether the record is still that which was loaded: nothing of the session has been written here.
+    pub(crate) fn is_as_loaded(&self) -> bool {
+        self.written.as_ref().is_some_and(|written| written.snapshot.is_none())
+    }
+}
+
 impl Session {
     pub(crate) fn new(key: Key, grant: GrantId, user: UserId, life: Life, now: Instant) -> Self {
         let tag = key.tag();

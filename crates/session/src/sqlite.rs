@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use sqlx::{Row as _, SqlitePool, sqlite::SqliteRow};
+use sqlx::{Row as _, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 
 use crate::ports::{BoxFuture, Change, GrantId, Record, RecordKey, Records, RecordsError, Seal, Snapshot, UserId};
 
@@ -18,7 +18,11 @@ pub struct SqliteRecords {
     writer: SqlitePool,
     readers: SqlitePool,
     seal: Arc<dyn Seal>,
+    shared: bool,
 }
+
+/// How far two readings of one moment may be apart.
+const APART: Duration = Duration::from_secs(1);
 
 /// The tables cannot be brought up to date: the database is newer than this program, or damaged.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +51,26 @@ impl SqliteRecords {
     ) -> Result<Self, MigrationError> {
         let mut migrations = sqlx::migrate!("./migrations");
         migrations.dangerous_set_table_name("_session_migrations");
-        migrations.run(&writer).await.map_err(MigrationError)?;
-        Ok(Self { writer, readers, seal })
+        // One change, under the write lock from its beginning: of those who start at once one does it, and the others find it done.
+        let migrated = async {
+            let mut change = writer.begin_with("BEGIN IMMEDIATE").await?;
+            // What `run` would do; the future of that is not `Send` for every lifetime.
+            migrations.run_direct(None, &mut *change, false).await?;
+            Ok(change.commit().await?)
+        };
+        migrated.await.map_err(MigrationError)?;
+        Ok(Self {
+            writer,
+            readers,
+            seal,
+            shared: false,
+        })
+    }
+
+    /// Says that other processes may be at work on these records now ([`Records::shared`]).
+    #[must_use]
+    pub fn beside_others(self) -> Self {
+        Self { shared: true, ..self }
     }
 
     async fn write(&self, changes: Vec<Change>) -> Result<(), sqlx::Error> {
@@ -59,9 +81,10 @@ impl SqliteRecords {
                 Change::Save(record, snapshot) => {
                     sqlx::query(
                         "INSERT INTO session_records (key_hash, grant_id, user_id, opened_at, last_activity, snapshot)
-                         VALUES (?, ?, ?, ?, ?, ?)
+                         SELECT ?1, ?2, ?3, ?4, ?5, ?6
+                         WHERE NOT EXISTS (SELECT 1 FROM session_endings WHERE key_hash = ?1)
                          ON CONFLICT (key_hash) DO UPDATE SET
-                             last_activity = excluded.last_activity, snapshot = excluded.snapshot",
+                             last_activity = max(last_activity, excluded.last_activity), snapshot = excluded.snapshot",
                     )
                     .bind(record.key.0.to_vec())
                     .bind(record.grant.0.to_string())
@@ -73,24 +96,24 @@ impl SqliteRecords {
                     .await?;
                 }
                 Change::Touch(key, last_activity) => {
-                    sqlx::query("UPDATE session_records SET last_activity = ? WHERE key_hash = ?")
+                    sqlx::query("UPDATE session_records SET last_activity = max(last_activity, ?) WHERE key_hash = ?")
                         .bind(milliseconds(last_activity))
                         .bind(key.0.to_vec())
                         .execute(&mut *change)
                         .await?;
                 }
-                Change::End(key, ended_at) => {
-                    sqlx::query("DELETE FROM session_records WHERE key_hash = ?")
-                        .bind(key.0.to_vec())
-                        .execute(&mut *change)
-                        .await?;
-                    sqlx::query(
-                        "INSERT INTO session_endings (key_hash, ended_at) VALUES (?, ?) ON CONFLICT DO NOTHING",
+                Change::End(key, ended_at) => end(&mut change, key, ended_at).await?,
+                Change::Lapse { key, at, used } => {
+                    let used_since: bool = sqlx::query_scalar(
+                        "SELECT EXISTS (SELECT 1 FROM session_records WHERE key_hash = ? AND last_activity > ?)",
                     )
                     .bind(key.0.to_vec())
-                    .bind(milliseconds(ended_at))
-                    .execute(&mut *change)
+                    .bind(milliseconds(used + APART))
+                    .fetch_one(&mut *change)
                     .await?;
+                    if !used_since {
+                        end(&mut change, key, at).await?;
+                    }
                 }
             }
         }
@@ -144,6 +167,10 @@ impl Records for SqliteRecords {
         })
     }
 
+    fn shared(&self) -> bool {
+        self.shared
+    }
+
     fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), RecordsError>> {
         Box::pin(async { Ok(self.write(changes).await?) })
     }
@@ -157,6 +184,19 @@ impl From<sqlx::Error> for RecordsError {
             Self::Unavailable(Box::new(error))
         }
     }
+}
+
+async fn end(change: &mut SqliteConnection, key: RecordKey, at: SystemTime) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM session_records WHERE key_hash = ?")
+        .bind(key.0.to_vec())
+        .execute(&mut *change)
+        .await?;
+    sqlx::query("INSERT INTO session_endings (key_hash, ended_at) VALUES (?, ?) ON CONFLICT DO NOTHING")
+        .bind(key.0.to_vec())
+        .bind(milliseconds(at))
+        .execute(&mut *change)
+        .await?;
+    Ok(())
 }
 
 fn record(row: &SqliteRow) -> Result<Record, RecordsError> {

@@ -321,5 +321,6 @@ async fn a_document_that_points_inward_makes_the_broker_ask_nobody_there() {
         assert_eq!(reply.status, StatusCode::UNAUTHORIZED, "{uri}: {}", reply.body);
         assert_eq!(reply.error(), "invalid_client", "{uri}");
     }
+    assert_eq!(network.host.asked("/moved.json"), 1, "the way inward was shown");
     assert_eq!(network.inside.connections(), 0);
 }

@@ -1,6 +1,7 @@
 //! Floods of what the store has to write: they end in refusals that say for how long, and others do not notice.
 
 use http::StatusCode;
+use oauth::sqlite::SqliteStore;
 use testkit::Browser;
 
 use super::{Attacker, REDIRECT, path_of, prepared};
@@ -35,18 +36,45 @@ async fn a_user_who_asks_for_tokens_without_end_locks_out_nobody() {
     assert_eq!(slowed.status, StatusCode::TOO_MANY_REQUESTS, "{}", slowed.body);
     assert_eq!(slowed.error(), "temporarily_unavailable");
     assert!(slowed.header("retry-after").parse::<u64>().unwrap() > 0);
-    // Guesses are refused for what they are, whatever the ceilings.
-    let guess = [
-        ("grant_type", "refresh_token"),
-        ("client_id", "nobody"),
-        ("refresh_token", "fmb_rt_guess"),
-    ];
-    assert_eq!(
-        attacker.post_form("/oauth/token", &guess).await.status,
-        StatusCode::UNAUTHORIZED
-    );
     bob.refresh().await.unwrap();
     assert_eq!(login_of(&bob).await, "bob");
+}
+
+/// When everybody together has had what may be issued, guesses are still refused for what they are: they are not counted there.
+#[tokio::test]
+async fn a_guess_takes_nothing_from_the_ceiling_of_all_and_does_not_meet_it() {
+    let bed = Bed::new(&[("oauth.tokens_per_minute", "10")]).await;
+    let alice = bed.signed_in("alice").await;
+    let attacker = Attacker::of(&bed);
+    let id = alice.client_id().unwrap();
+    let ask = async |token: &str| {
+        let fields = [
+            ("grant_type", "refresh_token"),
+            ("client_id", &*id),
+            ("refresh_token", token),
+        ];
+        attacker.post_form("/oauth/token", &fields).await
+    };
+    for _ in 0..20 {
+        let guess = ask("fmb_rt_guess").await;
+        assert_eq!(
+            (guess.status, guess.error()),
+            (StatusCode::BAD_REQUEST, "invalid_grant".to_owned())
+        );
+    }
+    // One has been issued at the sign-in.
+    let mut token = alice.refresh_token().unwrap();
+    for _ in 0..9 {
+        let reply = ask(&token).await;
+        assert_eq!(reply.status, StatusCode::OK, "{}", reply.body);
+        token = reply.json()["refresh_token"].as_str().unwrap().to_owned();
+    }
+    assert_ne!(ask(&token).await.status, StatusCode::OK);
+    let guess = ask("fmb_rt_guess").await;
+    assert_eq!(
+        (guess.status, guess.error()),
+        (StatusCode::BAD_REQUEST, "invalid_grant".to_owned())
+    );
 }
 
 /// Sign-ins that begin and go nowhere, in the name of a client that an attacker has registered.
@@ -72,11 +100,17 @@ async fn sign_ins_that_go_nowhere_keep_no_other_client_from_signing_in() {
     let refused = refused.expect("there is a limit");
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(refused.headers.get("retry-after").is_some());
-    // States that are made up cost a look, however many.
+    // States that are made up cost a look, however many: the only writer is held here, and nobody waits for it.
+    let store = SqliteStore::open(bed.broker.directory().join("broker.db"))
+        .await
+        .unwrap();
+    let writing = store.writer().begin_with("BEGIN IMMEDIATE").await.unwrap();
     for number in 0..100 {
         let path = format!("/oauth/callback?state=made-up-{number}&code=x");
         assert!(attacker.get(&path, &[]).await.status.is_client_error());
     }
+    drop(writing);
+    store.close().await;
     let alice = bed.client();
     alice
         .sign_in(&mut Browser::new(), "alice", &password("alice"))

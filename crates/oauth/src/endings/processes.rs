@@ -29,6 +29,7 @@ impl Told {
             let after = lock(&self.heard).upto;
             let endings = self.store.endings(after).await?;
             if endings.missed {
+                // Whose sessions they served is not known any more. No bearer leads to these: they end when they idle.
                 self.bearers.forget_all();
             }
             for ended in &endings.grants {
@@ -48,19 +49,19 @@ impl Told {
     }
 
     /// Hears what has ended, if it is time. One asks, and nobody waits for another who does. Without an answer of the store
-    /// what is remembered stands until it is asked for again.
+    /// what is remembered stands until it is asked for again; who goes away before there is one has not asked.
     pub(super) async fn hear_in_time(&self, now: SystemTime) {
-        {
-            let mut heard = lock(&self.heard);
-            let age = heard.asked_at.map(|asked_at| now.duration_since(asked_at));
-            if matches!(age, Some(Ok(age)) if age < HEARD) {
-                return;
-            }
-            heard.asked_at = Some(now);
+        let asked_at = lock(&self.heard).asked_at;
+        if matches!(asked_at.map(|asked_at| now.duration_since(asked_at)), Some(Ok(age)) if age < HEARD) {
+            return;
         }
+        let Ok(_asking) = self.asking.try_lock() else {
+            return;
+        };
         if let Err(error) = self.hear().await {
             tracing::warn!(%error, "what has ended in other processes cannot be heard");
         }
+        lock(&self.heard).asked_at = Some(now);
     }
 }
 
@@ -95,17 +96,18 @@ impl ProcessStore for TellingStore {
         &self,
         user: i64,
         version: Option<i64>,
+        owner: i64,
         known: Option<Exchange>,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<Judged, StoreError>> {
         self.change(async move |told: std::sync::Arc<Told>| {
-            let outcome = told.store.end_refused(user, version, known, now).await;
+            let outcome = told.store.end_refused(user, version, owner, known, now).await;
             match outcome {
                 Ok(Judged::Ended) => {
                     told.bearers.forget_user(user);
                     told.events.user_ended(user);
                 }
-                Ok(Judged::Replaced(_) | Judged::Exchanging(_)) => {}
+                Ok(Judged::Replaced(_) | Judged::Exchanging(_) | Judged::Elsewhere) => {}
                 Err(_) => told.bearers.forget_user(user),
             }
             outcome

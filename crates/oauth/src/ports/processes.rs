@@ -39,6 +39,8 @@ pub enum Judged {
     /// Nothing has ended: an exchange is under way that may have killed the pair. This is the newest that had begun when the
     /// question was asked first.
     Exchanging(Exchange),
+    /// Nothing has ended: someone else has the lease of the account.
+    Elsewhere,
 }
 
 /// Grants that have ended since.
@@ -85,11 +87,13 @@ pub trait ProcessStore: std::fmt::Debug + Send + Sync + 'static {
     fn end_exchange(&self, exchange: Exchange) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Ends a user because the upstream has refused the pair named `version` (`None`: because there is no pair), unless
-    /// another pair is there, or an exchange that began no later than `known` is under way. Without `known`, any counts.
+    /// another pair is there, someone else than `owner` has the lease of the account, or an exchange that began no later than
+    /// `known` is under way. Without `known`, any counts. It is asked again and again while one is: that takes no turn of a writer.
     fn end_refused(
         &self,
         user: i64,
         version: Option<i64>,
+        owner: i64,
         known: Option<Exchange>,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<Judged, StoreError>>;

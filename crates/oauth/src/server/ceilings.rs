@@ -1,8 +1,9 @@
 //! How often a client, a grant and a user may ask, and all of them together.
 //!
 //! A public client's name is no secret and is shared by all its users, so nothing that anyone can do in its name may use
-//! up what its users need: their good tokens are counted by grant and by user, and what is counted by the client's name at
-//! the token endpoint is only what was refused anyway.
+//! up what those need who are signed in: their good tokens are counted by grant and by user, and what is counted by the client's
+//! name at the token endpoint is only what was refused anyway. **Signing in is another matter**: nobody is known yet when it
+//! begins, and so it is the client's name that is counted.
 //!
 //! **Whatever anyone can make the store write has a global ceiling**, so that a flood ends in refusals and not in a store that
 //! nobody gets a turn of. What is written for strangers (registrations, changes of them, sign-ins that begin, assertions) and
@@ -19,8 +20,10 @@
 //! | tokens | grant: 60, then one a second; user: a fiftieth of all | `tokens_per_minute` | 429, all: 503 |
 //!
 //! All answers carry `Retry-After`. Of the sign-ins it is the beginning that is counted: what follows, up to the code, is at
-//! most one of each. Left out: limits by address (see [`limits`](crate::limits)), and so a stranger who goes to some trouble can
-//! have sign-ins refused while a flood of them lasts; whoever is signed in stays so.
+//! most one of each. Left out: limits by address, since many users come by one and one stranger by many (see [`limits`](crate::limits)).
+//! So a stranger who begins sign-ins in the name of a public client, a fifth of `sign_ins_per_minute` and more, has its new
+//! sign-ins refused for as long as that goes on, and with five such names everyone's. A tenth of a second after it stops there is room
+//! again. Whoever is signed in stays so, and notices nothing.
 
 use std::time::{Duration, SystemTime};
 

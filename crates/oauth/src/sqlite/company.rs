@@ -31,7 +31,10 @@ impl Company {
         match file.try_lock() {
             Ok(()) => Ok((Self(file), true)),
             Err(TryLockError::WouldBlock) => {
-                file.lock_shared()?;
+                if let Err(TryLockError::WouldBlock) = file.try_lock_shared() {
+                    tracing::info!("another process brings the database up to date: it is waited for");
+                    file.lock_shared()?;
+                }
                 Ok((Self(file), false))
             }
             Err(TryLockError::Error(error)) => {

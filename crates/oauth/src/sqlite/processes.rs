@@ -2,13 +2,24 @@
 
 use std::time::SystemTime;
 
-use sqlx::Row as _;
+use sqlx::{Row as _, SqliteConnection};
 
 use super::{SqliteStore, accounts, seconds};
 use crate::ports::{BoxFuture, EndedGrant, Endings, Exchange, Judged, Lease, ProcessStore, StoreError};
 
+/// A pair that the upstream has refused, and who says so.
+struct Refused {
+    user: i64,
+    version: Option<i64>,
+    owner: i64,
+    known: Option<Exchange>,
+}
+
 /// How many endings are read at once.
 const ENDINGS_AT_ONCE: i64 = 1000;
+/// Whether someone else than an owner has the lease of a user's account.
+const HELD_BY_ANOTHER: &str =
+    "SELECT EXISTS (SELECT 1 FROM oauth_leases WHERE user_id = ? AND owner <> ? AND expires_at > ?)";
 /// How many endings are remembered.
 pub(super) const ENDINGS: i64 = 10_000;
 
@@ -22,14 +33,12 @@ impl ProcessStore for SqliteStore {
     ) -> BoxFuture<'_, Result<Lease, StoreError>> {
         Box::pin(async move {
             // Who waits for another one asks often: that takes no turn of a writer.
-            let held: bool = sqlx::query_scalar(
-                "SELECT EXISTS (SELECT 1 FROM oauth_leases WHERE user_id = ? AND owner <> ? AND expires_at > ?)",
-            )
-            .bind(user)
-            .bind(owner)
-            .bind(seconds(now))
-            .fetch_one(&self.readers)
-            .await?;
+            let held: bool = sqlx::query_scalar(HELD_BY_ANOTHER)
+                .bind(user)
+                .bind(owner)
+                .bind(seconds(now))
+                .fetch_one(&self.readers)
+                .await?;
             if held {
                 let account = accounts::find(&self.readers, user).await?;
                 return Ok(Lease { taken: false, account });
@@ -109,24 +118,25 @@ impl ProcessStore for SqliteStore {
         &self,
         user: i64,
         version: Option<i64>,
+        owner: i64,
         known: Option<Exchange>,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<Judged, StoreError>> {
         Box::pin(async move {
-            let mut change = self.begin().await?;
-            if let Some(account) = accounts::find(&mut *change, user).await?
-                && Some(account.version) != version
-            {
-                return Ok(Judged::Replaced(Box::new(account)));
+            let refused = Refused {
+                user,
+                version,
+                owner,
+                known,
+            };
+            let mut reader = self.readers.acquire().await?;
+            if let Some(spared) = refused.spared(&mut reader, now).await? {
+                return Ok(spared);
             }
-            let exchanging: Option<i64> =
-                sqlx::query_scalar("SELECT max(number) FROM oauth_exchanges WHERE expires_at > ? AND number <= ?")
-                    .bind(seconds(now))
-                    .bind(known.map_or(i64::MAX, |known| known.0))
-                    .fetch_one(&mut *change)
-                    .await?;
-            if let Some(number) = exchanging {
-                return Ok(Judged::Exchanging(known.unwrap_or(Exchange(number))));
+            drop(reader);
+            let mut change = self.begin().await?;
+            if let Some(spared) = refused.spared(&mut change, now).await? {
+                return Ok(spared);
             }
             accounts::end(&mut change, user).await?;
             change.commit().await?;
@@ -170,5 +180,32 @@ impl ProcessStore for SqliteStore {
             }
             Ok(endings)
         })
+    }
+}
+
+impl Refused {
+    /// Why nothing is to end; `None` if nothing speaks against it.
+    async fn spared(&self, connection: &mut SqliteConnection, now: SystemTime) -> Result<Option<Judged>, StoreError> {
+        if let Some(account) = accounts::find(&mut *connection, self.user).await?
+            && Some(account.version) != self.version
+        {
+            return Ok(Some(Judged::Replaced(Box::new(account))));
+        }
+        let elsewhere: bool = sqlx::query_scalar(HELD_BY_ANOTHER)
+            .bind(self.user)
+            .bind(self.owner)
+            .bind(seconds(now))
+            .fetch_one(&mut *connection)
+            .await?;
+        if elsewhere {
+            return Ok(Some(Judged::Elsewhere));
+        }
+        let exchanging: Option<i64> =
+            sqlx::query_scalar("SELECT max(number) FROM oauth_exchanges WHERE expires_at > ? AND number <= ?")
+                .bind(seconds(now))
+                .bind(self.known.map_or(i64::MAX, |known| known.0))
+                .fetch_one(&mut *connection)
+                .await?;
+        Ok(exchanging.map(|number| Judged::Exchanging(self.known.unwrap_or(Exchange(number)))))
     }
 }

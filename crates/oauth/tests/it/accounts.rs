@@ -344,6 +344,9 @@ async fn what_a_missing_key_has_sealed_is_left_for_when_it_comes_back() {
     let tokens = world.tokens(&client, ALICE).await;
     world.restart_with_keys(&[(2, [9; 32])]).await;
     assert_eq!(world.server.reseal_accounts().await.unwrap(), 0);
+    let account = world.caller(&tokens.access).await.account();
+    let error = account.refresh().await.unwrap_err();
+    assert!(matches!(error, AccountError::Transient(_)), "{error:?}");
     world.restart([7; 32]).await;
     let account = world.caller(&tokens.access).await.account();
     account.refresh().await.unwrap();

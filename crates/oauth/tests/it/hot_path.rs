@@ -53,6 +53,31 @@ async fn the_use_of_a_bearer_is_written_down_behind_it() {
 }
 
 #[tokio::test]
+async fn uses_that_could_not_be_written_down_are_written_the_next_time() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    let used = async || world.store.grants_of(ALICE).await.unwrap()[0].last_used_at;
+    let issued = used().await;
+    world.clock.advance(Duration::from_secs(1000));
+    world.caller(&tokens.access).await;
+    let writing = world.store.writer().begin_with("BEGIN IMMEDIATE").await.unwrap();
+    {
+        let mut recording = std::pin::pin!(world.server.record_uses());
+        tokio::select! {
+            biased;
+            outcome = &mut recording => panic!("there is one writer: {outcome:?}"),
+            // Long enough to have begun.
+            _ = used() => {}
+        }
+    }
+    drop(writing);
+    assert_eq!(used().await, issued);
+    world.server.record_uses().await.unwrap();
+    assert_eq!(used().await, issued + Duration::from_secs(1000));
+}
+
+#[tokio::test]
 async fn a_revoked_bearer_is_refused_at_once() {
     let world = World::new().await;
     let client = world.client().await;

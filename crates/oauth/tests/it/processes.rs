@@ -9,6 +9,7 @@ use std::{
 
 use http::StatusCode;
 use oauth::{
+    AccountError,
     ports::{
         AccountStore as _, BoxFuture, GrantStore as _, GrantedScope, Judged, ProcessStore as _, TokenPair, Upstream,
         UpstreamError, UpstreamUser,
@@ -29,6 +30,8 @@ use crate::{
 struct Line {
     upstream: Arc<ScriptedUpstream>,
     answers: Gate,
+    /// What asks whose a token is goes through this.
+    questions: Gate,
     dice: Option<Arc<Dice>>,
 }
 
@@ -41,6 +44,7 @@ impl Line {
         Arc::new(Self {
             upstream: Arc::clone(&world.upstream),
             answers: Gate::default(),
+            questions: Gate::default(),
             dice: None,
         })
     }
@@ -49,6 +53,7 @@ impl Line {
         Arc::new(Self {
             upstream: Arc::clone(&world.upstream),
             answers: Gate::default(),
+            questions: Gate::default(),
             dice: Some(Arc::clone(dice)),
         })
     }
@@ -129,6 +134,7 @@ impl Upstream for Line {
     fn user<'a>(&'a self, access_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamUser, UpstreamError>> {
         Box::pin(async move {
             self.way().await;
+            self.questions.pass().await.unwrap();
             self.upstream.user(access_token).await
         })
     }
@@ -227,6 +233,52 @@ async fn who_finds_a_renewal_under_way_elsewhere_gets_its_pair() {
 }
 
 #[tokio::test]
+async fn who_waits_has_the_new_pair_as_soon_as_it_is_there() {
+    let one = World::new().await;
+    let line = Line::to(&one);
+    let two = one.another(Arc::clone(&line) as _).await;
+    let client = one.client().await;
+    let tokens = one.tokens(&client, ALICE).await;
+    let (here, there) = (
+        one.caller(&tokens.access).await.account(),
+        two.caller(&tokens.access).await.account(),
+    );
+    one.clock.advance(Duration::from_secs(3600));
+    line.questions.hold();
+    let waits = async {
+        // The new pair is in the store, and the lease is held.
+        line.questions.arrival(1).await;
+        let token = here.current().await;
+        line.questions.release();
+        token
+    };
+    let (there, here) = tokio::join!(there.current(), waits);
+    for token in [there.unwrap(), here.unwrap()] {
+        assert_eq!(token.access_token.expose_secret(), "access-11-2");
+    }
+    assert_eq!(one.upstream.renewals.arrivals(), 1);
+}
+
+#[tokio::test]
+async fn who_lacks_the_key_that_another_process_seals_with_ends_nobody() {
+    let one = World::new().await;
+    let mut two = one.another(Line::to(&one)).await;
+    let client = one.client().await;
+    let tokens = one.tokens(&client, ALICE).await;
+    two.restart_with_keys(&[(1, [7; 32]), (2, [9; 32])]).await;
+    assert_eq!(two.server.reseal_accounts().await.unwrap(), 1);
+    let account = one.caller(&tokens.access).await.account();
+    for outcome in [account.current().await, account.refresh().await] {
+        let error = outcome.unwrap_err();
+        assert!(matches!(error, AccountError::Transient(_)), "{error:?}");
+    }
+    assert!(one.events.take().is_empty());
+    let account = two.caller(&tokens.access).await.account();
+    let token = account.refresh().await.unwrap();
+    assert_eq!(token.access_token.expose_secret(), "access-11-2");
+}
+
+#[tokio::test]
 async fn the_lease_of_a_killed_process_runs_out_and_nobody_is_thrown_out() {
     let one = World::new().await;
     let client = one.client().await;
@@ -284,7 +336,11 @@ async fn who_comes_back_alone_waits_for_no_lease() {
     account.refresh().await.unwrap();
     // And no exchange keeps a refusal from being judged.
     let version = world.store.account(ALICE).await.unwrap().unwrap().version;
-    let judged = world.store.end_refused(ALICE, Some(version), None, now).await.unwrap();
+    let judged = world
+        .store
+        .end_refused(ALICE, Some(version), 1, None, now)
+        .await
+        .unwrap();
     assert_eq!(judged, Judged::Ended);
 }
 
@@ -316,14 +372,22 @@ async fn a_refusal_is_judged_when_the_exchanges_that_had_begun_have_ended_and_th
     let now = oauth::ports::Clock::now(world.clock.as_ref());
     let later = now + Duration::from_secs(10);
     let there = world.store.account(ALICE).await.unwrap().unwrap();
-    let judge = async |version, known, now| world.store.end_refused(ALICE, version, known, now).await.unwrap();
+    let judge = async |version, known, now| world.store.end_refused(ALICE, version, 1, known, now).await.unwrap();
     let version = Some(there.version);
     let replaced = Judged::Replaced(Box::new(there));
     assert_eq!(judge(version.map(|version| version ^ 1), None, now).await, replaced);
     assert_eq!(judge(None, None, now).await, replaced);
 
+    assert!(world.store.lease(ALICE, 2, later, now).await.unwrap().taken);
+    assert_eq!(judge(version, None, now).await, Judged::Elsewhere);
+    world.store.release(ALICE, 2).await.unwrap();
+
     let first = world.store.begin_exchange(later).await.unwrap();
     assert_eq!(judge(version, None, now).await, Judged::Exchanging(first));
+    // Whoever asks while one is under way waits for no writer.
+    let writing = world.store.writer().begin_with("BEGIN IMMEDIATE").await.unwrap();
+    assert_eq!(judge(version, Some(first), now).await, Judged::Exchanging(first));
+    drop(writing);
     let second = world.store.begin_exchange(later).await.unwrap();
     assert!(second > first);
     assert_eq!(judge(version, Some(first), now).await, Judged::Exchanging(first));

@@ -8,6 +8,9 @@ use super::{BoxError, BoxFuture, GrantId, Snapshot, UserId};
 ///
 /// The registry loads all of them once, at its start, and writes changes behind: in order, one batch at a time. A batch
 /// that failed is tried again with whatever has changed since, so applying the same change twice must be harmless.
+///
+/// Several registries may work on the same records, as there are while one process takes over from another. What has ended
+/// stays so, whoever saves it afterwards, and what one of them gives up is kept where another one has used it since.
 pub trait Records: fmt::Debug + Send + Sync + 'static {
     /// All records, without their snapshots.
     ///
@@ -36,6 +39,12 @@ pub trait Records: fmt::Debug + Send + Sync + 'static {
     ///
     /// [`RecordsError`]. It is asked for again later.
     fn forget_ended(&self, before: SystemTime, most: usize) -> BoxFuture<'_, Result<(), RecordsError>>;
+
+    /// Whether others may have been at work on the records when this was opened: then the sessions that they serve are among
+    /// all that there are, and are theirs until they are used here.
+    fn shared(&self) -> bool {
+        false
+    }
 
     /// Applies changes, all of them or none. They are durable when it returns.
     ///
@@ -67,12 +76,22 @@ pub struct Record {
 /// A change of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The record is as follows.
+    /// The record is as follows, unless the session has ended.
     Save(Record, Snapshot),
-    /// There has been an exchange.
+    /// There has been an exchange. A later one that is known of stays.
     Touch(RecordKey, SystemTime),
     /// The session has ended: its record goes, and its key is remembered among the ended ones.
     End(RecordKey, SystemTime),
+    /// The same, but nobody wanted it: its time was over, or its place was needed. Nothing happens if the record knows of an
+    /// exchange after `used` (by more than the second that two readings of a clock may be apart).
+    Lapse {
+        /// Which session.
+        key: RecordKey,
+        /// When it ended.
+        at: SystemTime,
+        /// When the last exchange was, as far as the one who gives it up knows.
+        used: SystemTime,
+    },
 }
 
 /// Why records cannot be had.

@@ -307,6 +307,34 @@ async fn a_crash_of_the_process_loses_at_most_the_stated_window() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_another_registry_serves_is_not_ended_for_it() {
+    let mut world = World::new(durable()).await;
+    let (one, two) = (world.open("ann/x").await, world.open("ann/x").await);
+    sleep(durable().write_behind * 2).await;
+    let first = Arc::clone(&world.reg);
+    *lock(&world.records.shared) = true;
+    // Room for one: the others are over the cap at the start, or make room for the new one.
+    world.lower_user_cap(1);
+    world.restart().await;
+    let new = world.open("ann/x").await;
+    sleep(durable().write_behind * 2).await;
+    assert_eq!(lock(&world.records.rows).len(), 3);
+    assert!(lock(&world.records.endings).is_empty());
+
+    let second = std::mem::replace(&mut world.reg, first);
+    world.must_answer("ann/x", &one).await;
+    // What its client ends has ended, whoever knows of it.
+    assert_eq!(world.send(Method::DELETE, "ann/x", Some(&two), "").await.status(), 204);
+    world.reg.stop().await;
+    second.stop().await;
+    world.lower_user_cap(2);
+    world.restart().await;
+    world.must_answer("ann/x", &one).await;
+    world.must_answer("ann/x", &new).await;
+    assert_eq!(world.ping("ann/x", &two).await.0, 404);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_refuses_is_tried_again() {
     let world = World::new(durable()).await;
     *lock(&world.records.refuses) = true;

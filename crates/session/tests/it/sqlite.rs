@@ -103,6 +103,49 @@ async fn records_are_there_after_a_restart() {
 }
 
 #[tokio::test]
+async fn of_those_who_start_at_once_one_makes_the_tables() {
+    let directory = TempDir::new().expect("a directory");
+    // Whoever comes first makes the file; the tables are there for none of them yet.
+    let mut starts = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let pool = pool(&directory).await;
+        starts.spawn(async move { SqliteRecords::from_pool(pool, Arc::new(Reversed)).await });
+    }
+    for started in starts.join_all().await {
+        started.expect("tables").all().await.expect("records");
+    }
+}
+
+#[tokio::test]
+async fn what_is_given_up_stays_where_it_has_been_used_since_and_what_has_ended_is_not_saved_again() {
+    let directory = TempDir::new().expect("a directory");
+    let pool = pool(&directory).await;
+    let store = records(&pool).await;
+    let changes = [1, 2, 3].map(|key| Change::Save(record(key, 10), snapshot("a handshake")));
+    store.apply(changes.to_vec()).await.expect("written");
+    let used = |seconds| record(0, seconds).last_activity;
+    let lapse = |key, known| Change::Lapse {
+        key: RecordKey([key; 32]),
+        at: used(50),
+        used: used(known),
+    };
+    let changes = vec![
+        Change::Touch(RecordKey([1; 32]), used(40)),
+        // What is known elsewhere of earlier times takes nothing back.
+        Change::Touch(RecordKey([1; 32]), used(20)),
+        lapse(1, 10),
+        lapse(2, 10),
+        Change::End(RecordKey([3; 32]), used(51)),
+    ];
+    store.apply(changes).await.expect("written");
+    let late = [2, 3].map(|key| Change::Save(record(key, 60), snapshot("too late")));
+    store.apply(late.to_vec()).await.expect("written");
+    assert_eq!(store.all().await.expect("records"), [record(1, 40)]);
+    let ended = [RecordKey([2; 32]), RecordKey([3; 32])];
+    assert_eq!(store.ended(9).await.expect("endings"), ended);
+}
+
+#[tokio::test]
 async fn what_was_sealed_for_another_record_is_damaged() {
     let directory = TempDir::new().expect("a directory");
     let pool = pool(&directory).await;

@@ -70,6 +70,8 @@ pub(crate) struct MemoryRecords {
     pub(crate) rows: Mutex<BTreeMap<RecordKey, (Record, Snapshot)>>,
     pub(crate) endings: Mutex<Vec<(SystemTime, RecordKey)>>,
     pub(crate) refuses: Mutex<bool>,
+    /// What is told to those who open them.
+    pub(crate) shared: Mutex<bool>,
     pub(crate) batches: AtomicUsize,
 }
 
@@ -285,6 +287,10 @@ impl Records for MemoryRecords {
         })
     }
 
+    fn shared(&self) -> bool {
+        *lock(&self.shared)
+    }
+
     fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), RecordsError>> {
         Box::pin(async move {
             if *lock(&self.refuses) {
@@ -295,14 +301,18 @@ impl Records for MemoryRecords {
             for change in changes {
                 match change {
                     Change::Save(record, snapshot) => {
-                        rows.insert(record.key, (record, snapshot));
+                        if !lock(&self.endings).iter().any(|(_, ended)| *ended == record.key) {
+                            rows.insert(record.key, (record, snapshot));
+                        }
                     }
                     Change::Touch(key, last_activity) => {
                         if let Some((record, _)) = rows.get_mut(&key) {
                             record.last_activity = last_activity;
                         }
                     }
-                    Change::End(key, at) => {
+                    Change::Lapse { key, used, .. }
+                        if rows.get(&key).is_some_and(|(record, _)| record.last_activity > used) => {}
+                    Change::End(key, at) | Change::Lapse { key, at, .. } => {
                         rows.remove(&key);
                         let mut endings = lock(&self.endings);
                         if !endings.iter().any(|(_, ended)| *ended == key) {
