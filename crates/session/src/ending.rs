@@ -40,6 +40,8 @@ impl Shut {
 impl Shared {
     /// Ends a session. False if it has ended before, or must not be.
     pub(crate) fn end(&self, session: &Session, why: Ending, only: Shut) -> bool {
+        // Asked before the lock is taken: the clock is not ours.
+        let now = self.clock.now();
         let (was, hold) = {
             let mut inner = session.inner();
             if !only.allows(session, &inner) {
@@ -48,13 +50,14 @@ impl Shared {
             let Some(was) = inner.life.end() else { return false };
             inner.ending = Some(why);
             session.put_seat(&mut inner, None);
+            // Under the lock, so that whoever finds the session ended finds its ending told.
+            if was == Was::Live && why != Ending::Stopping {
+                self.journal.end(session.key, now);
+            }
             (was, inner.hold.take())
         };
         // An id that nobody was given cannot come back, and must not push out one that can.
         self.table.remove(&session.key, was == Was::Live);
-        if was == Was::Live && why != Ending::Stopping {
-            self.journal.end(session.key, self.clock.now());
-        }
         self.looks().cancel(&session.key);
         self.rotations().cancel(&session.key);
         session.ended.cancel();
