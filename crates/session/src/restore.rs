@@ -56,12 +56,14 @@ fn admit(shared: &Shared, record: &Record) -> bool {
         in_flight: 0,
         last_activity,
     };
+    let age = shared.clock.now().duration_since(record.opened).unwrap_or_default();
+    let opened = now.checked_sub(age).unwrap_or(last_activity);
     let session = Arc::new(Session::new(
         key,
         record.grant.clone(),
         record.user.clone(),
         life,
-        last_activity,
+        opened,
     ));
     {
         let mut inner = session.inner();
