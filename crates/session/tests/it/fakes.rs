@@ -40,6 +40,7 @@ pub(crate) enum Outcome {
     Credentials,
     Unavailable,
     Failed,
+    NotReady,
 }
 
 #[derive(Debug)]
@@ -156,6 +157,7 @@ impl ScriptedSpawner {
             Outcome::Credentials => return Err(SpawnError::Credentials(cause())),
             Outcome::Unavailable => return Err(SpawnError::Unavailable(cause())),
             Outcome::Failed => return Err(SpawnError::Failed(cause())),
+            Outcome::NotReady => return Err(SpawnError::NotReady(cause())),
             Outcome::Good
             | Outcome::RefusesInitialize
             | Outcome::StreamsInitialize
