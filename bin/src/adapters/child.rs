@@ -228,3 +228,23 @@ fn not_started(error: supervisor::SpawnError) -> SpawnError {
         SpawnError::Failed(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_child_that_has_ended_may_have_been_refused_for_its_token() {
+        let limit = std::time::Duration::from_secs(1);
+        let failed = |error| not_ready(NotReady::Failed(error));
+        assert!(matches!(failed(ConnectError::Ended), SpawnError::Failed(_)));
+        let lacking = ConnectError::CapabilityMissing {
+            capability: "tools".into(),
+        };
+        for error in [ConnectError::TimedOut, ConnectError::Unusable, lacking] {
+            assert!(matches!(failed(error), SpawnError::NotReady(_)));
+        }
+        let slow = NotReady::TooSlow { limit, stderr: vec![] };
+        assert!(matches!(not_ready(slow), SpawnError::NotReady(_)));
+    }
+}
