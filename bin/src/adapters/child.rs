@@ -13,14 +13,14 @@ use std::{
     time::SystemTime,
 };
 
-use bridge::{Bridge, ServerEnded};
+use bridge::{Bridge, ConnectError, ServerEnded};
 use bytes::Bytes;
 use http::{Request, Response};
 use secrecy::SecretString;
 use session::ports::{
     Backend, BackendGone, Body, BoxError, BoxFuture, CredentialError, Snapshot, SpawnError, SpawnOrder, Spawner, Unread,
 };
-use supervisor::{Child, Order, Supervisor};
+use supervisor::{Child, NotReady, Order, Supervisor};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
@@ -97,7 +97,7 @@ impl ChildSpawner {
         let io = child.take_io().ok_or_else(|| SpawnError::Failed(NoStreams.into()))?;
         // Without a snapshot there is nothing to wait for: the client's own `initialize` is the handshake.
         let bridge = child.ready(Bridge::connect(io, self.bridge.clone(), snapshot.as_ref()));
-        let bridge = bridge.await.map_err(|error| SpawnError::Failed(error.into()))?;
+        let bridge = bridge.await.map_err(not_ready)?;
 
         let backend = Arc::new(ChildBackend {
             child,
@@ -205,6 +205,17 @@ pub(super) fn no_credential(error: CredentialError) -> SpawnError {
     }
 }
 
+/// Only a child that has ended, or is about to, may have done so for its token.
+fn not_ready(error: NotReady<ConnectError>) -> SpawnError {
+    let ended = matches!(error, NotReady::Exited { .. } | NotReady::Failed(ConnectError::Ended));
+    let error: BoxError = error.into();
+    if ended {
+        SpawnError::Failed(error)
+    } else {
+        SpawnError::NotReady(error)
+    }
+}
+
 fn not_started(error: supervisor::SpawnError) -> SpawnError {
     let passing = matches!(
         error,
@@ -215,5 +226,25 @@ fn not_started(error: supervisor::SpawnError) -> SpawnError {
         SpawnError::Unavailable(error)
     } else {
         SpawnError::Failed(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_child_that_has_ended_may_have_been_refused_for_its_token() {
+        let limit = std::time::Duration::from_secs(1);
+        let failed = |error| not_ready(NotReady::Failed(error));
+        assert!(matches!(failed(ConnectError::Ended), SpawnError::Failed(_)));
+        let lacking = ConnectError::CapabilityMissing {
+            capability: "tools".into(),
+        };
+        for error in [ConnectError::TimedOut, ConnectError::Unusable, lacking] {
+            assert!(matches!(failed(error), SpawnError::NotReady(_)));
+        }
+        let slow = NotReady::TooSlow { limit, stderr: vec![] };
+        assert!(matches!(not_ready(slow), SpawnError::NotReady(_)));
     }
 }

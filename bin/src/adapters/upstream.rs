@@ -124,6 +124,9 @@ impl Backend for UpstreamBackend {
             if response.extensions().get::<ServerEnded>().is_some() {
                 response.extensions_mut().insert(BackendGone);
             }
+            if response.extensions().get::<bridge::Unread>().is_some() {
+                response.extensions_mut().insert(session::ports::Unread);
+            }
             if listens && response.status().is_success() {
                 return self.heard(response);
             }

@@ -23,7 +23,7 @@ use crate::{
     streams::Form,
 };
 
-/// Marks, in the extensions of a response to a request, that the server had ended by then. The body says so to the client;
+/// Marks, in the extensions of a response to a message, that the server had ended by then. The body says so to the client;
 /// this says it to whoever decides what becomes of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerEnded;
@@ -79,14 +79,24 @@ async fn post(shared: &Arc<Shared>, config: &Config, headers: &HeaderMap, messag
         Kind::Notification { method } => {
             let taken = check_version(shared, headers)
                 .and_then(|()| shared.step(|machine| machine.notify(Instant::now(), message, &method)));
-            taken.map_or_else(|refusal| respond::refused(&refusal, None), |()| respond::accepted())
+            taken.map_or_else(|refusal| not_taken(&refusal), |()| respond::accepted())
         }
         Kind::Response { id, .. } => {
             let taken = check_version(shared, headers)
                 .and_then(|()| shared.step(|machine| machine.respond(&message, id.as_ref())));
-            taken.map_or_else(|refusal| respond::refused(&refusal, None), |()| respond::accepted())
+            taken.map_or_else(|refusal| not_taken(&refusal), |()| respond::accepted())
         }
     }
+}
+
+/// A notification or a response that nobody takes. If the server has ended it has read nothing of it.
+fn not_taken(refusal: &Refusal) -> Response<Body> {
+    let mut response = respond::refused(refusal, None);
+    if matches!(refusal, Refusal::Ended) {
+        response.extensions_mut().insert(ServerEnded);
+        response.extensions_mut().insert(Unread);
+    }
+    response
 }
 
 /// A batch is taken where the revision has batches.
@@ -100,7 +110,11 @@ async fn batch(shared: &Arc<Shared>, config: &Config, headers: &HeaderMap, body:
     });
     match taken {
         Ok(Some(reader)) => {
-            let response = answer(config, config.json_patience, Outlet::new(shared, reader), Count::Batch).await;
+            let outlet = Outlet::new(shared, reader);
+            let stream = outlet.stream();
+            let response = answer(config, config.json_patience, outlet, Count::Batch).await;
+            // What of a batch was read is not told apart, so it is not said to be unread; the note goes.
+            shared.step(|machine| machine.was_unread(stream));
             mark_ended(shared, response)
         }
         Ok(None) => respond::accepted(),

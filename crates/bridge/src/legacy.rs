@@ -125,7 +125,7 @@ impl Legacy {
     ///
     /// # Errors
     ///
-    /// [`Refusal::IdInFlight`], [`Refusal::Busy`] and [`Refusal::Initializing`].
+    /// [`Refusal::IdInFlight`], [`Refusal::Busy`], [`Refusal::HandshakeTooLarge`] and [`Refusal::Initializing`].
     pub(crate) fn request(
         &mut self,
         now: Instant,
@@ -140,6 +140,7 @@ impl Legacy {
         let initialize = method == "initialize" && self.life == Life::Open;
         if initialize {
             match self.handshake.begin() {
+                Begin::Forward if handshake::is_too_large(&message) => return Err(Refusal::HandshakeTooLarge),
                 Begin::Forward => handshake::lower(&mut message),
                 Begin::Recorded(result) => {
                     let reader = self.streams.open_private(Asked::new([&id]), 1);
@@ -299,7 +300,11 @@ impl Legacy {
     }
 
     fn note_unread(&mut self, stream: StreamId) {
-        // Whoever has gone away does not ask, so there is a limit: the one of requests in flight.
+        // Whoever has gone away does not ask.
+        if !self.streams.is_attached(stream) {
+            return;
+        }
+        // Nor does who goes away just now, so there is a limit: the one of requests in flight.
         if self.unread.len() >= self.config.max_in_flight {
             self.unread.pop_first();
         }

@@ -18,6 +18,8 @@ pub(crate) enum Refusal {
     IdInFlight,
     /// An `initialize` is in a batch.
     InitializeInBatch,
+    /// The parameters of an `initialize` are too large to be kept for the life of a session.
+    HandshakeTooLarge,
     /// Another `initialize` is under way.
     Initializing,
     /// Too many exchanges are open.

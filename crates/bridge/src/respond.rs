@@ -85,6 +85,11 @@ pub(crate) fn refused(refusal: &Refusal, id: Option<&Id>) -> Response<Body> {
             INVALID_REQUEST,
             "initialize cannot be part of a batch",
         ),
+        Refusal::HandshakeTooLarge => (
+            StatusCode::BAD_REQUEST,
+            INVALID_REQUEST,
+            "the parameters of initialize are larger than 64 KiB",
+        ),
         Refusal::Initializing => (
             StatusCode::CONFLICT,
             INVALID_REQUEST,

@@ -242,6 +242,11 @@ impl Streams {
         self.attached
     }
 
+    /// Whether a stream has a reader.
+    pub(crate) fn is_attached(&self, id: StreamId) -> bool {
+        self.all.get(&id).is_some_and(|stream| stream.attached)
+    }
+
     /// Whether an answer of this size fits on a stream. On one without a reader it is kept, for which there are other limits.
     pub(crate) fn has_room(&self, id: StreamId, size: usize) -> bool {
         let unread = self.bytes.saturating_add(self.lent.bytes());

@@ -30,6 +30,8 @@ const LULLED: Duration = Duration::from_secs(1);
 /// which its connection closes is lost (RFC 9112 section 9.3.1), and whoever asks all the time would sooner or later send one: they
 /// are given the time to ask once more, and the answer tells them that the connection closes.
 const LULL: Duration = Duration::from_millis(500);
+/// How long a drain waits at least before it closes a connection: for the runtime to hear of a request that lies in the socket already.
+const HEARD: Duration = Duration::from_millis(20);
 /// How often a silent HTTP/2 peer is asked whether it is there, and how long it may take to say so.
 const PING: Duration = Duration::from_secs(20);
 
@@ -77,7 +79,7 @@ pub(crate) async fn run(stream: TcpStream, face: Arc<Face>, cut: CancellationTok
     };
     if !idle {
         tokio::select! {
-            // First, so that a request that is there already is begun before the connection is told to end.
+            // First, so that a request of which the runtime has heard is begun before the connection is told to end.
             biased;
             outcome = connection.as_mut() => return log(outcome),
             () = activity.lull() => {}
@@ -140,6 +142,7 @@ impl Activity {
 
     /// Returns when a connection that is being drained may be told to end after what it has in hand.
     async fn lull(&self) {
+        sleep(HEARD).await;
         if self.begun.is_cancelled() {
             let _ = timeout(LULLED, self.idle_for(LULL)).await;
         } else {

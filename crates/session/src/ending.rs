@@ -5,6 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use tokio::time::Instant;
 
 use crate::{
+    journal,
     life::Was,
     ports::{Change, Ending, Event, RecordKey, Sleep},
     registry::Shared,
@@ -40,7 +41,9 @@ impl Shut {
 impl Shared {
     /// Ends a session. False if it has ended before, or must not be.
     pub(crate) fn end(&self, session: &Session, why: Ending, only: Shut) -> bool {
-        let (was, used, borrowed, hold) = {
+        // Asked before the lock is taken: neither is ours.
+        let (now, shared) = (self.clock.now(), self.journal.is_shared());
+        let (was, hold) = {
             let mut inner = session.inner();
             if !only.allows(session, &inner) {
                 return false;
@@ -49,16 +52,17 @@ impl Shared {
             let Some(was) = inner.life.end() else { return false };
             inner.ending = Some(why);
             session.put_seat(&mut inner, None);
-            (was, used, borrowed && self.journal.is_shared(), inner.hold.take())
+            if was == Was::Live {
+                let used = used.map_or(now, |used| journal::wall(now, used));
+                // Under the lock, so that whoever finds the session ended finds its ending told.
+                if let Some(ending) = ending(session.key.record(), why, now, used, borrowed && shared) {
+                    self.journal.end(ending);
+                }
+            }
+            (was, inner.hold.take())
         };
         // An id that nobody was given cannot come back, and must not push out one that can.
         self.table.remove(&session.key, was == Was::Live);
-        let used = used.map_or_else(|| self.clock.now(), |used| self.wall(used));
-        if was == Was::Live
-            && let Some(ending) = self.ending(session.key.record(), why, used, borrowed)
-        {
-            self.journal.end(ending);
-        }
         self.looks().cancel(&session.key);
         self.rotations().cancel(&session.key);
         session.ended.cancel();
@@ -69,23 +73,6 @@ impl Shared {
             .in_scope(|| tracing::info!(session = %session.tag, reason = ?why, "session ended"));
         drop(hold);
         true
-    }
-
-    /// What the records are told of an end. What is `borrowed` is in the table as another registry has written it down, which may
-    /// be serving it: here its place may be needed, and it may be of no use; what it is there is not for this one to say.
-    pub(crate) fn ending(&self, key: RecordKey, why: Ending, used: SystemTime, borrowed: bool) -> Option<Change> {
-        let at = self.clock.now();
-        match why {
-            Ending::Deleted | Ending::Revoked => Some(Change::End(key, at)),
-            Ending::Displaced | Ending::Unrevivable if borrowed => None,
-            Ending::Displaced
-            | Ending::Unrevivable
-            | Ending::Idle
-            | Ending::BackendDied
-            | Ending::Expired
-            | Ending::NotOpened => Some(Change::Lapse { key, at, used }),
-            Ending::Stopping => None,
-        }
     }
 
     /// Puts a session to sleep if nothing has happened on it for long enough: its backend goes, it stays. Ends it if nothing
@@ -114,5 +101,21 @@ impl Shared {
         self.watcher.on(Event::Slept(Sleep::Idle));
         self.mark_dirty(session);
         self.plan_sleep(session);
+    }
+}
+
+/// What the records are told of an end. What is `borrowed` is in the table as another registry has written it down, which may
+/// be serving it: here its place may be needed, and it may be of no use; what it is there is not for this one to say.
+pub(crate) fn ending(key: RecordKey, why: Ending, at: SystemTime, used: SystemTime, borrowed: bool) -> Option<Change> {
+    match why {
+        Ending::Deleted | Ending::Revoked => Some(Change::End(key, at)),
+        Ending::Displaced | Ending::Unrevivable if borrowed => None,
+        Ending::Displaced
+        | Ending::Unrevivable
+        | Ending::Idle
+        | Ending::BackendDied
+        | Ending::Expired
+        | Ending::NotOpened => Some(Change::Lapse { key, at, used }),
+        Ending::Stopping => None,
     }
 }

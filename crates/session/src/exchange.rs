@@ -143,17 +143,24 @@ async fn within(
     }
     // A stream that only listens shows that the client is there, not that it will come back: it does not pin.
     if request.method() == Method::GET {
+        let seat = loop {
+            match session.seat() {
+                // Nobody has noticed yet.
+                Some(seat) if seat.backend.is_gone() => keeper::lost(shared, session, &seat),
+                seat => break seat,
+            }
+        };
         if !session.inner().life.touch(Instant::now()) {
             return Err(Refusal::Ended);
         }
         shared.mark_dirty(session);
-        let Some(seat) = session.seat().filter(|seat| !seat.backend.is_gone()) else {
+        let Some(seat) = seat else {
             return listen::parked(shared, session);
         };
         let response = seat.backend.serve(outward(request)).await;
         return Ok(listen::until_retired(without_id(response), &seat));
     }
-    let pin = session.pin().ok_or(Refusal::Ended)?;
+    let pin = session.pin(shared).ok_or(Refusal::Ended)?;
     shared.mark_dirty(session);
     let request = outward(request);
     let mut again = MOST_UNREAD;
@@ -167,10 +174,15 @@ async fn within(
         again -= 1;
         keeper::lost(shared, session, &entered.0);
     };
-    if response.extensions().get::<BackendGone>().is_none() && entered.0.mark_answered() {
+    if is_answer(&response) && entered.0.mark_answered() {
         session.inner().streak.cleared();
     }
     Ok(pinned(response, (pin, entered)))
+}
+
+/// Whether it shows that the backend can answer. Refusals, and that a message was taken (202), can come from what stands before it.
+fn is_answer(response: &Response<Body>) -> bool {
+    response.status() == StatusCode::OK && response.extensions().get::<BackendGone>().is_none()
 }
 
 /// The id is on the answer to `initialize` alone: a later one that differs would be adopted by some clients.

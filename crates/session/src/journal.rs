@@ -27,7 +27,8 @@ use crate::{
 
 /// How far the recorded time of the last activity may lag behind while nothing else changes.
 const LAG: Duration = Duration::from_secs(60);
-/// How many changes are kept for a store that refuses them. Sessions are bounded by their cap; this bounds ended ones.
+/// How many changes are kept for a store that refuses them. Records to be saved are bounded by the cap on sessions and never given up,
+/// since nobody would save them again; this bounds what has ended.
 const MOST: usize = 65_536;
 /// After how many endings, or else how long, those that are too old or too many are forgotten.
 const ENDINGS: usize = 1024;
@@ -124,7 +125,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             }
         }
     }
-    // Told after `closing` was cancelled: the sessions are gathered by then.
+    // Told after `closing` was cancelled: the sessions are gathered and have ended by then.
     shared.gathered.cancelled().await;
     let last = std::mem::take(&mut shared.journal.pending().last);
     batch.extend(last);
@@ -167,7 +168,6 @@ impl Shared {
             let last = self.gather(true);
             self.journal.pending().last = last;
         }
-        self.gathered.cancel();
     }
 
     /// What has changed since the last time.
@@ -192,13 +192,14 @@ impl Shared {
 
     /// What the record of a session has to be told.
     fn change(&self, session: &Session, closing: bool) -> Option<Change> {
-        // Outside of the lock: the backend's code is not ours.
+        // Outside of the lock: neither the backend's code nor the clock is ours.
         let seated = session.seat().and_then(|seat| seat.backend.snapshot());
+        let now = self.clock.now();
         let mut inner = session.inner();
         let last_activity = inner.life.last_activity()?;
         let snapshot = seated.or_else(|| inner.snapshot.clone());
         let key = session.key.record();
-        let wall = self.wall(last_activity);
+        let at = wall(now, last_activity);
         match &mut inner.written {
             // One that was loaded and not used since has its snapshot in the record only.
             Some(written) if snapshot.is_none() || written.snapshot == snapshot => {
@@ -206,7 +207,7 @@ impl Shared {
                 let asleep = session.seat().is_none();
                 if lag >= LAG || ((asleep || closing) && !lag.is_zero()) {
                     written.last_activity = last_activity;
-                    return Some(Change::Touch(key, wall));
+                    return Some(Change::Touch(key, at));
                 }
                 None
             }
@@ -220,20 +221,19 @@ impl Shared {
                     key,
                     grant: session.grant.clone(),
                     user: session.user.clone(),
-                    opened: self.wall(session.opened),
-                    last_activity: wall,
+                    opened: wall(now, session.opened),
+                    last_activity: at,
                 };
                 Some(Change::Save(record, snapshot))
             }
         }
     }
+}
 
-    /// A moment of the past on the wall clock.
-    pub(crate) fn wall(&self, moment: Instant) -> SystemTime {
-        let now = self.clock.now();
-        let ago = Instant::now().saturating_duration_since(moment);
-        now.checked_sub(ago).unwrap_or(now)
-    }
+/// A moment of the past on the wall clock, on which it is `now`.
+pub(crate) fn wall(now: SystemTime, moment: Instant) -> SystemTime {
+    let ago = Instant::now().saturating_duration_since(moment);
+    now.checked_sub(ago).unwrap_or(now)
 }
 
 impl Batch {
@@ -254,10 +254,32 @@ impl Batch {
             };
             self.0.insert(key, merged);
         }
-        if self.0.len() > MOST {
-            tracing::error!("the store refuses changes of sessions for too long: some are forgotten");
-            self.0.clear();
+        self.shrink(MOST);
+    }
+
+    /// Gives up what is least: times of last activity, which lag anyway, and then the oldest endings, of which the store may
+    /// bring the session back after a restart.
+    fn shrink(&mut self, most: usize) {
+        if self.0.len() <= most {
+            return;
         }
+        let before = self.0.len();
+        self.0.retain(|_, change| !matches!(change, Change::Touch(..)));
+        let excess = self.0.len().saturating_sub(most);
+        let endings = self.0.values().filter_map(|change| match change {
+            Change::End(key, at) | Change::Lapse { key, at, .. } => Some((*at, *key)),
+            Change::Save(..) | Change::Touch(..) => None,
+        });
+        let mut endings: Vec<_> = endings.collect();
+        endings.sort_unstable();
+        for (_, key) in endings.iter().take(excess) {
+            self.0.remove(key);
+        }
+        let given_up = before - self.0.len();
+        tracing::error!(
+            given_up,
+            "the store refuses changes of sessions for too long: some are forgotten"
+        );
     }
 
     fn endings(&self) -> usize {
@@ -320,5 +342,24 @@ mod tests {
         batch.extend(vec![ended.clone()]);
         batch.extend(vec![Change::Save(record(4), snapshot)]);
         assert_eq!(batch.0[&key], ended);
+    }
+
+    #[test]
+    fn of_too_many_changes_records_to_be_saved_are_kept() {
+        let time = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let save = Change::Save(record(9), Snapshot("s".into()));
+        let touch = Change::Touch(RecordKey([2; 32]), time(9));
+        let end = |number: u8, seconds| Change::End(RecordKey([number; 32]), time(seconds));
+        let all = vec![end(3, 2), end(4, 1), touch.clone(), save.clone(), end(5, 3)];
+        let left = |most| {
+            let mut batch = Batch::default();
+            batch.extend(all.clone());
+            batch.shrink(most);
+            batch.0.into_values().collect::<Vec<_>>()
+        };
+        assert_eq!(left(5), [save.clone(), touch, end(3, 2), end(4, 1), end(5, 3)]);
+        assert_eq!(left(4), [save.clone(), end(3, 2), end(4, 1), end(5, 3)]);
+        assert_eq!(left(2), [save.clone(), end(5, 3)]);
+        assert_eq!(left(0), [save]);
     }
 }

@@ -208,7 +208,7 @@ impl StartError {
         match self {
             Self::Spawn(SpawnError::Credentials(_)) => Failure::Credentials,
             Self::Spawn(SpawnError::Unavailable(_)) => Failure::Unavailable,
-            Self::Spawn(SpawnError::Failed(_)) | Self::Ended => Failure::Failed,
+            Self::Spawn(SpawnError::Failed(_) | SpawnError::NotReady(_)) | Self::Ended => Failure::Failed,
             Self::TimedOut => Failure::TimedOut,
         }
     }

@@ -44,8 +44,8 @@ struct Opening<'a> {
 enum Unopened {
     /// The client is told so.
     Refused(Refusal),
-    /// The backend did not start, or was gone before it had answered. With another credential it may.
-    Died(Refusal),
+    /// The backend did not start, or was gone before it had answered. With another credential it may: nobody has been told yet.
+    Died(StartError),
 }
 
 /// Opens a session with the client's `initialize`, and fills `of` with its span. A backend that ended at its start is made once
@@ -230,20 +230,21 @@ impl Opening<'_> {
     async fn shake_hands(&self, request: Request<Bytes>) -> Result<(Judged, Arc<Seat>), Refusal> {
         let (shared, session) = (self.shared, &self.session);
         let mark = shared.renewals.mark();
-        let refusal = match self.attempt(request.clone()).await {
-            Err(Unopened::Died(refusal)) => refusal,
-            outcome => return outcome.map_err(Unopened::into_refusal),
+        let error = match self.attempt(request.clone()).await {
+            Err(Unopened::Died(error)) => error,
+            outcome => return outcome.map_err(|unopened| self.given_up(unopened)),
         };
         let Some(credentials) = session.credentials.get() else {
-            return Err(refusal);
+            return Err(self.refusal(&error));
         };
         match renewals::ask(shared, &session.user, credentials, mark).await {
             Verdict::Again => {
                 tracing::info!(session = %session.tag, "once more with a renewed credential");
-                self.attempt(request).await.map_err(Unopened::into_refusal)
+                let outcome = self.attempt(request).await;
+                outcome.map_err(|unopened| self.given_up(unopened))
             }
             Verdict::SignIn => Err(Refusal::SignIn),
-            Verdict::AsItIs => Err(refusal),
+            Verdict::AsItIs => Err(self.refusal(&error)),
         }
     }
 
@@ -253,7 +254,7 @@ impl Opening<'_> {
         let deadline = Instant::now() + shared.config.start_timeout;
         let started = keeper::start(shared, session, None, Purpose::Opening).await;
         let started = started.map_err(|error| match error {
-            StartError::Spawn(SpawnError::Failed(_)) => self.died(&error),
+            StartError::Spawn(SpawnError::Failed(_)) => self.died(error),
             StartError::Spawn(_) | StartError::TimedOut | StartError::Ended => self.refusal(&error).into(),
         })?;
         let seat = keeper::sit_down(shared, session, started, Place::Empty);
@@ -266,7 +267,7 @@ impl Opening<'_> {
         match judge(answer).await {
             Judged::Gone => {
                 keeper::lost(shared, session, &seat);
-                Err(self.died(&StartError::Ended))
+                Err(self.died(StartError::Ended))
             }
             judged @ (Judged::Open(_) | Judged::Refused(_) | Judged::Broken) => Ok((judged, seat)),
         }
@@ -283,18 +284,28 @@ impl Opening<'_> {
             }
         }
         // Nor if it was ended: its grant was, or the registry stops.
-        let pin = self.session.pin().ok_or_else(|| self.refusal(&StartError::Ended))?;
+        let pin = self
+            .session
+            .pin(self.shared)
+            .ok_or_else(|| self.refusal(&StartError::Ended))?;
         self.shared.mark_dirty(&self.session);
         Ok(pin)
     }
 
     /// The backend has ended by itself, unless the session was ended first.
-    fn died(&self, error: &StartError) -> Unopened {
-        let refusal = self.refusal(error);
-        if matches!(refusal, Refusal::NotStarted) {
-            Unopened::Died(refusal)
+    fn died(&self, error: StartError) -> Unopened {
+        if self.session.is_revoked() || self.shared.table.is_closed() {
+            Unopened::Refused(self.refusal(&error))
         } else {
-            Unopened::Refused(refusal)
+            Unopened::Died(error)
+        }
+    }
+
+    /// What the client is told in the end.
+    fn given_up(&self, unopened: Unopened) -> Refusal {
+        match unopened {
+            Unopened::Refused(refusal) => refusal,
+            Unopened::Died(error) => self.refusal(&error),
         }
     }
 
@@ -317,18 +328,12 @@ impl Opening<'_> {
                 tracing::warn!(session = %tag, reason, "no backend can be started now");
                 Refusal::Unavailable
             }
-            StartError::Spawn(SpawnError::Failed(_)) | StartError::TimedOut | StartError::Ended => {
+            StartError::Spawn(SpawnError::Failed(_) | SpawnError::NotReady(_))
+            | StartError::TimedOut
+            | StartError::Ended => {
                 tracing::warn!(session = %tag, reason, "the session was not opened");
                 Refusal::NotStarted
             }
-        }
-    }
-}
-
-impl Unopened {
-    fn into_refusal(self) -> Refusal {
-        match self {
-            Self::Refused(refusal) | Self::Died(refusal) => refusal,
         }
     }
 }

@@ -92,7 +92,7 @@ pub trait Spawner: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`SpawnError::Credentials`] when the user has to sign in again, [`SpawnError::Unavailable`] when a later try may
-    /// succeed, [`SpawnError::Failed`] when the backend did not start.
+    /// succeed, [`SpawnError::Failed`] when the backend did not start, [`SpawnError::NotReady`] when it started and is of no use.
     fn spawn(&self, order: SpawnOrder) -> BoxFuture<'_, Result<Arc<dyn Backend>, SpawnError>>;
 }
 
@@ -154,9 +154,13 @@ pub enum SpawnError {
     /// A backend cannot be made now; a later try may succeed.
     #[error("a backend cannot be started now")]
     Unavailable(#[source] BoxError),
-    /// The backend was started and did not become ready.
+    /// The backend did not start, or ended instead of becoming ready. Its credential may be why: the registry may have it renewed
+    /// and try once more.
     #[error("the backend did not start")]
     Failed(#[source] BoxError),
+    /// The backend lives and did not become ready: it takes too long, or cannot stand in for the one before it. The credential is not why.
+    #[error("the backend did not become ready")]
+    NotReady(#[source] BoxError),
 }
 
 /// Who asks: attached to the extensions of each request by whoever authenticated it.

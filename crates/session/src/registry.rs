@@ -84,7 +84,7 @@ pub(crate) struct Shared {
     pub(crate) tasks: Tasks,
     /// Cancelled when no new session is taken any more.
     pub(crate) closing: CancellationToken,
-    /// Cancelled when, on closing, all that is to be written has been gathered.
+    /// Cancelled when, on closing, nothing will be told to the journal any more.
     pub(crate) gathered: CancellationToken,
     /// Passed by whoever closes first, while the others wait.
     closed: Once,
@@ -295,6 +295,8 @@ impl Shared {
             self.closing.cancel();
             self.gather_last();
             self.end_where(Ending::Stopping, |_| true);
+            // Each session has ended by now, and whatever else ended one has told the journal so.
+            self.gathered.cancel();
         });
         self.tasks.close();
     }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::{
     caps::Hold,
+    ending,
     id::Key,
     journal,
     life::Life,
@@ -56,7 +57,7 @@ fn admit(shared: &Shared, record: &Record) -> bool {
             Ending::Idle
         };
         let borrowed = shared.journal.is_shared();
-        if let Some(ending) = shared.ending(record.key, why, record.last_activity, borrowed) {
+        if let Some(ending) = ending::ending(record.key, why, shared.clock.now(), record.last_activity, borrowed) {
             shared.journal.end(ending);
         }
         return false;
@@ -67,12 +68,14 @@ fn admit(shared: &Shared, record: &Record) -> bool {
         in_flight: 0,
         last_activity,
     };
+    let age = shared.clock.now().duration_since(record.opened).unwrap_or_default();
+    let opened = now.checked_sub(age).unwrap_or(last_activity);
     let session = Arc::new(Session::new(
         key,
         record.grant.clone(),
         record.user.clone(),
         life,
-        last_activity,
+        opened,
     ));
     {
         let mut inner = session.inner();

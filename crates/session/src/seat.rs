@@ -18,6 +18,7 @@ use crate::{
     id::Key,
     life::Life,
     ports::{Backend, Caller, ClientId, Credentials, Ending, GrantId, Snapshot, UserId},
+    registry::Shared,
     streak::Streak,
     sync::{ArcSwapOption, AtomicBool, AtomicUsize, Mutex, MutexGuard},
     wake::Flight,
@@ -58,7 +59,7 @@ pub(crate) struct Session {
 /// What changes together, under one lock.
 #[derive(Debug)]
 pub(crate) struct Inner {
-    // Changes to `Ended` only together with the removal from the table, by `Table::end` and its kin.
+    // Changes to `Ended` only in `Shared::end`, which then takes the session out of the table.
     pub(crate) life: Life,
     /// Why the session has ended; `None` until it has.
     pub(crate) ending: Option<Ending>,
@@ -108,9 +109,13 @@ struct Use {
     exchanges: usize,
 }
 
-/// Keeps a session from being put to sleep while an exchange is in flight.
+/// Keeps a session from being put to sleep while an exchange is in flight. What the exchange has changed is known when it is
+/// over, so its end is what the record is told of.
 #[derive(Debug)]
-pub(crate) struct Pin(Arc<Session>);
+pub(crate) struct Pin {
+    shared: Arc<Shared>,
+    session: Arc<Session>,
+}
 
 /// An exchange on a backend: it is not stopped under the exchange, up to a grace.
 #[derive(Debug)]
@@ -164,7 +169,8 @@ impl Session {
         }
     }
 
-    /// What changes together, under its lock. While it is held nothing but the use of a seat is locked.
+    /// What changes together, under its lock. While it is held nothing but the use of a seat and
+    /// the list of the journal is locked.
     pub(crate) fn inner(&self) -> MutexGuard<'_, Inner> {
         // No code of others runs while the lock is held.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -216,8 +222,11 @@ impl Session {
     }
 
     /// Pins the session; `None` if it takes no exchanges.
-    pub(crate) fn pin(self: &Arc<Self>) -> Option<Pin> {
-        self.inner().life.pin(Instant::now()).then(|| Pin(Arc::clone(self)))
+    pub(crate) fn pin(self: &Arc<Self>, shared: &Arc<Shared>) -> Option<Pin> {
+        self.inner().life.pin(Instant::now()).then(|| Pin {
+            shared: Arc::clone(shared),
+            session: Arc::clone(self),
+        })
     }
 }
 
@@ -288,6 +297,7 @@ impl Drop for Entered {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.0.inner().life.unpin(Instant::now());
+        self.session.inner().life.unpin(Instant::now());
+        self.shared.mark_dirty(&self.session);
     }
 }

@@ -106,11 +106,10 @@ fn join(
             return Ok(None);
         }
         if !inner.life.is_live() {
-            return Err(if shared.table.is_closed() {
-                Refusal::Stopping
-            } else {
-                Refusal::Ended
-            });
+            let revoked = inner.ending == Some(Ending::Revoked);
+            drop(inner);
+            let why = if revoked { Unrevived::SignIn } else { Unrevived::Ended };
+            return Err(refusal(shared, why));
         }
         match &inner.flight {
             Some(flight) => (flight.clone(), None),
@@ -228,7 +227,7 @@ fn failed(shared: &Shared, session: &Session, error: &StartError) -> Unrevived {
             Unrevived::Unavailable
         }
         StartError::Ended => Unrevived::Ended,
-        StartError::Spawn(SpawnError::Failed(_)) | StartError::TimedOut => {
+        StartError::Spawn(SpawnError::Failed(_) | SpawnError::NotReady(_)) | StartError::TimedOut => {
             tracing::warn!(session = %session.tag, reason, "the session was not revived");
             let config = &shared.config;
             let mut inner = session.inner();

@@ -12,6 +12,8 @@ use crate::{envelope::Envelope, json};
 
 /// The newest protocol version with a handshake.
 pub(crate) const LATEST: &str = "2025-11-25";
+/// The longest parameters of an `initialize`, in bytes. They are kept, and written down, for as long as the session lives.
+const MAX_PARAMS: usize = 64 * 1024;
 /// The protocol versions that Streamable HTTP knows.
 pub(crate) const SUPPORTED: [&str; 3] = ["2025-03-26", "2025-06-18", LATEST];
 
@@ -141,6 +143,11 @@ impl Handshake {
         };
         Snapshot::new(params, result, version, self.initialized, &self.wishes)
     }
+}
+
+/// Whether the parameters of an `initialize` are too large to be kept.
+pub(crate) fn is_too_large(message: &Envelope) -> bool {
+    message.params().is_some_and(|params| params.len() > MAX_PARAMS)
 }
 
 /// Makes an `initialize` ask for [`LATEST`] if it asks for anything newer. Versions are dates, or names of drafts, which

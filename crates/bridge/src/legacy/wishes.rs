@@ -9,6 +9,8 @@ use crate::{envelope::Envelope, json};
 
 /// The longest URI that is recorded, in bytes.
 const MAX_URI: usize = 4096;
+/// The most bytes of URIs that are recorded.
+const MAX_URIS: usize = 256 * 1024;
 
 /// What a request means for the record, if it succeeds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +64,10 @@ impl Wishes {
         match wish {
             Wish::Level(level) => self.level = Some(level),
             Wish::Subscribe(uri) => {
-                let room = self.subscriptions.len() < max_subscriptions && uri.len() <= MAX_URI;
+                let bytes: usize = self.subscriptions.iter().map(|uri| uri.len()).sum();
+                let room = self.subscriptions.len() < max_subscriptions
+                    && uri.len() <= MAX_URI
+                    && bytes + uri.len() <= MAX_URIS;
                 if !room && !self.subscriptions.contains(&uri) {
                     return false;
                 }
@@ -133,5 +138,10 @@ mod tests {
         assert!(!wishes.grant(Wish::Subscribe("a:2".into()), 1));
         assert!(wishes.grant(Wish::Subscribe("a:1".into()), 1));
         assert!(!wishes.grant(Wish::Subscribe("x".repeat(MAX_URI + 1).into()), 9));
+        let mut wishes = Wishes::default();
+        let long = |number: usize| Wish::Subscribe(format!("{number:0>MAX_URI$}").into());
+        assert!((0..MAX_URIS / MAX_URI).all(|number| wishes.grant(long(number), 1024)));
+        assert!(!wishes.grant(Wish::Subscribe("a:1".into()), 1024));
+        assert!(wishes.grant(long(0), 1024), "it is there already");
     }
 }

@@ -58,6 +58,7 @@ async fn after_the_end_every_exchange_is_answered_at_once() {
     );
     let reply = post(&bridge, r#"{"jsonrpc":"2.0","method":"n"}"#).await;
     assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (503, Some("1")));
+    assert!(reply.is_unread(), "who has another server may tell that one");
     assert_eq!(
         post(&bridge, r#"{"jsonrpc":"2.0","id":1,"result":1}"#).await.status,
         503

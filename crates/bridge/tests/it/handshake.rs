@@ -72,6 +72,29 @@ async fn a_version_above_the_latest_never_reaches_the_client() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handshake_that_is_too_large_to_be_kept_is_refused_with_its_id() {
+    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let padded = |size: usize| {
+        let head = r#"{"protocolVersion":"2025-11-25","x":""#;
+        let params = format!("{head}{}\"}}", "x".repeat(size - head.len() - 2));
+        format!(r#"{{"jsonrpc":"2.0","id":"large","method":"initialize","params":{params}}}"#)
+    };
+    let reply = post(&bridge, padded(64 * 1024 + 1)).await;
+    assert_eq!(reply.status, 400);
+    let error = reply.error().await;
+    assert_eq!(
+        (&error["id"], &error["error"]["code"]),
+        (&"large".into(), &(-32600).into())
+    );
+    assert!(server.hears_nothing(Duration::from_secs(1)).await);
+    // Nothing of it is left in the way of one that is as large as may be.
+    let asked = bench.post(&bridge, padded(64 * 1024));
+    let (id, _) = server.request().await;
+    server.result(id, r#"{"protocolVersion":"2025-11-25"}"#).await;
+    assert_eq!(asked.await.expect("no panic").status, 200);
+}
+
+#[tokio::test(start_paused = true)]
 async fn initialize_on_a_live_session_is_answered_from_the_record() {
     let (bridge, mut server) = bridge().await;
     shake_hands(&bridge, &mut server, "2025-06-18").await;

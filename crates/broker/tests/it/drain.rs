@@ -119,6 +119,30 @@ async fn who_has_just_asked_may_ask_once_more_and_is_told_that_the_connection_cl
 }
 
 #[tokio::test]
+async fn a_request_that_is_in_the_socket_when_a_drain_begins_is_served_however_long_its_connection_was_idle() {
+    let mut broker = Harness::start().await;
+    let request = b"POST /mcp HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer good\r\n\
+          content-type: application/json\r\ncontent-length: 4\r\n\r\nmore";
+    let mut kept = broker.raw(request).await;
+    let mut said = Vec::new();
+    while !String::from_utf8_lossy(&said).contains("from the caller") {
+        assert_ne!(kept.read_buf(&mut said).await.expect("an answer"), 0);
+    }
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    tokio::time::resume();
+    // Nobody else runs between these two, so the broker hears of its end first.
+    assert_eq!(
+        kept.try_write(request).expect("the connection is still there"),
+        request.len()
+    );
+    broker.shutdown.cancel();
+    let said = rest(&mut kept).await;
+    assert!(said.contains("HTTP/1.1 200"), "{said:?}");
+    broker.ended().await;
+}
+
+#[tokio::test]
 async fn what_does_not_end_is_cut_at_the_deadline() {
     let mut config = config("https://mcp.example");
     config.drain_deadline = Duration::from_millis(50);

@@ -60,7 +60,8 @@ pub enum Failure {
     Credentials,
     /// None can be made now ([`SpawnError::Unavailable`](super::SpawnError::Unavailable)).
     Unavailable,
-    /// It did not become ready ([`SpawnError::Failed`](super::SpawnError::Failed)).
+    /// It did not start or become ready ([`SpawnError::Failed`](super::SpawnError::Failed),
+    /// [`SpawnError::NotReady`](super::SpawnError::NotReady)).
     Failed,
     /// It took too long.
     TimedOut,

@@ -40,6 +40,7 @@ pub(crate) enum Outcome {
     Credentials,
     Unavailable,
     Failed,
+    NotReady,
 }
 
 #[derive(Debug)]
@@ -73,6 +74,7 @@ pub(crate) struct RecordingBackend {
     outcome: Outcome,
     done: CancellationToken,
     deaf: AtomicBool,
+    ended_output: AtomicBool,
     pub(crate) stops: AtomicUsize,
     hold_stops: watch::Receiver<bool>,
     pub(crate) seen: Mutex<Vec<(Method, HeaderMap, Bytes)>>,
@@ -155,6 +157,7 @@ impl ScriptedSpawner {
             Outcome::Credentials => return Err(SpawnError::Credentials(cause())),
             Outcome::Unavailable => return Err(SpawnError::Unavailable(cause())),
             Outcome::Failed => return Err(SpawnError::Failed(cause())),
+            Outcome::NotReady => return Err(SpawnError::NotReady(cause())),
             Outcome::Good
             | Outcome::RefusesInitialize
             | Outcome::StreamsInitialize
@@ -167,6 +170,7 @@ impl ScriptedSpawner {
             outcome,
             done: CancellationToken::new(),
             deaf: AtomicBool::new(false),
+            ended_output: AtomicBool::new(false),
             stops: AtomicUsize::new(0),
             hold_stops: self.hold_stops.subscribe(),
             seen: Mutex::default(),
@@ -237,6 +241,11 @@ impl RecordingBackend {
         self.deaf.store(true, Ordering::SeqCst);
     }
 
+    /// Lives on, of no use to anyone.
+    pub(crate) fn end_output(&self) {
+        self.ended_output.store(true, Ordering::SeqCst);
+    }
+
     /// Dies by itself.
     pub(crate) fn die(&self) {
         if !self.done.is_cancelled() {
@@ -297,6 +306,8 @@ impl RecordingBackend {
             )
         };
         match (method, self.outcome) {
+            _ if method.starts_with("notifications/") => json(StatusCode::ACCEPTED, ""),
+            ("busy", _) => json(StatusCode::TOO_MANY_REQUESTS, "{}"),
             ("initialize", Outcome::RefusesInitialize) => bad(),
             ("initialize", Outcome::StreamsInitialize) | ("stream", _) => self.stream(),
             ("initialize", Outcome::SilentInitialize) => {
@@ -348,6 +359,10 @@ impl Backend for RecordingBackend {
             }
             self.die();
         })
+    }
+
+    fn is_gone(&self) -> bool {
+        self.done.is_cancelled() || self.ended_output.load(Ordering::SeqCst)
     }
 
     fn snapshot(&self) -> Option<Snapshot> {

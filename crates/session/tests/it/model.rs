@@ -192,7 +192,7 @@ impl Run {
         let expected = match outcome {
             Outcome::Credentials => 401,
             Outcome::Unavailable => 503,
-            Outcome::Failed | Outcome::DiesAtInitialize => 502,
+            Outcome::Failed | Outcome::NotReady | Outcome::DiesAtInitialize => 502,
             Outcome::Good | Outcome::RefusesInitialize | Outcome::StreamsInitialize | Outcome::SilentInitialize => 200,
         };
         assert_eq!((status, id.is_some()), (expected, good));

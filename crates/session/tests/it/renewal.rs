@@ -132,6 +132,7 @@ async fn what_is_no_end_at_the_start_costs_no_renewal() {
     for (outcome, status) in [
         (Outcome::Unavailable, 503),
         (Outcome::Credentials, 401),
+        (Outcome::NotReady, 502),
         (Outcome::SilentInitialize, 502),
         (Outcome::RefusesInitialize, 200),
     ] {

@@ -164,6 +164,25 @@ async fn a_crash_loop_is_bounded_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_no_answer_of_a_backend_does_not_end_a_crash_loop() {
+    let world = World::new(durable()).await;
+    let id = world.open("ann/x").await;
+    let cancelled = r#"{"jsonrpc":"2.0","method":"notifications/cancelled"}"#;
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        let taken = world.send(Method::POST, "ann/x", Some(&id), cancelled).await;
+        let refused = world.send(Method::POST, "ann/x", Some(&id), &rpc("9", "busy")).await;
+        told.push((taken.status().as_u16(), refused.status().as_u16()));
+        drop((taken, refused));
+        world.spawner.last().die();
+        settle().await;
+    }
+    // The first backend has answered `initialize`, the second one nothing, and neither has the third.
+    assert_eq!(told, [(202, 429); 3]);
+    assert_eq!(world.ping("ann/x", &id).await.0, 503);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_revival_is_told_with_the_id_and_loses_nothing() {
     for (outcome, expected) in [(Outcome::Failed, 502), (Outcome::Unavailable, 503)] {
         let spawner = ScriptedSpawner::gated();
@@ -335,6 +354,56 @@ async fn what_another_registry_serves_is_not_ended_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_an_exchange_changes_is_recorded_however_long_its_revival_takes() {
+    let spawner = ScriptedSpawner::gated();
+    let world = Arc::new(World::with(durable(), Arc::clone(&spawner)).await);
+    let mut clients = JoinSet::new();
+    let of = Arc::clone(&world);
+    clients.spawn(async move {
+        let answer = of.send(Method::POST, "ann/x", None, &rpc("1", "initialize")).await;
+        session_id(&answer)
+    });
+    settle().await;
+    assert!(spawner.decide(&spawner.last_tag(), Outcome::Good));
+    let id = clients.join_next().await.expect("a client").expect("no panic");
+    sleep(Duration::from_secs(16 * 60)).await;
+    assert_eq!(world.reg.stats().dormant, 1);
+    let recorded = || lock(&world.records.rows).values().next().expect("a row").1.clone();
+    assert_eq!(recorded().0, "<initialize>");
+    let of = Arc::clone(&world);
+    clients.spawn(async move {
+        let initialized = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+        drop(of.send(Method::POST, "ann/x", id.as_deref(), initialized).await);
+        id
+    });
+    // The beginning of the exchange has been written long before it changes anything.
+    sleep(durable().write_behind * 4).await;
+    assert!(spawner.decide(&spawner.last_tag(), Outcome::Good));
+    clients.join_next().await.expect("a client").expect("no panic");
+    sleep(durable().write_behind * 2).await;
+    assert_eq!(recorded().0, "<initialize><notifications/initialized>");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_opening_outlasts_a_restart() {
+    let mut world = World::new(durable()).await;
+    let id = world.open("ann/x").await;
+    sleep(Duration::from_secs(1)).await;
+    let opened = |world: &World| lock(&world.records.rows).values().next().expect("a row").0.opened;
+    let first = opened(&world);
+    for _ in 0..2 {
+        sleep(Duration::from_secs(20 * 60)).await;
+        world.must_answer("ann/x", &id).await;
+        world.reg.stop().await;
+        world.restart().await;
+        let initialized = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+        drop(world.send(Method::POST, "ann/x", Some(&id), initialized).await);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(opened(&world), first);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_refuses_is_tried_again() {
     let world = World::new(durable()).await;
     *lock(&world.records.refuses) = true;
@@ -429,6 +498,22 @@ async fn a_stream_that_listens_wakes_nothing_and_ends_when_something_else_does()
     let served = world.send(Method::GET, "ann/x", Some(&id), "").await;
     assert_eq!(lock(&world.spawner.last().streams).len(), 1);
     drop(served);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_listens_on_a_backend_of_no_use_waits_for_the_next_one() {
+    let world = World::new(durable()).await;
+    let id = world.open("ann/x").await;
+    world.spawner.last().end_output();
+    let mut parked = world.send(Method::GET, "ann/x", Some(&id), "").await;
+    let comment = parked.body_mut().frame().await.expect("a frame").expect("no error");
+    assert_eq!(comment.into_data().expect("data"), ":\n\n");
+    assert_eq!(world.reg.stats().dormant, 1);
+    world.must_answer("ann/x", &id).await;
+    assert!(
+        parked.into_body().collect().await.is_ok(),
+        "it ends with the next backend"
+    );
 }
 
 #[tokio::test(start_paused = true)]
