@@ -19,7 +19,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc, watch},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -551,6 +551,20 @@ async fn a_server_may_have_its_client_poll_as_long_as_events_go_on() {
     let mut rig = Rig::open(silent.chain([events("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n")])).await;
     rig.ask(1).await;
     assert_eq!(rig.hear().await["result"], json!({}));
+}
+
+#[tokio::test]
+async fn a_stream_that_brings_nothing_is_asked_for_ever_more_slowly() {
+    let silent = events(": nothing\nretry: 0\n\n");
+    let mut rig = Rig::open([silent.clone(), silent, status("405 Method Not Allowed")]).await;
+    rig.listeners.send_replace(1);
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        rig.script.next().await;
+        seen.push(Instant::now());
+    }
+    // Half a second is the least; each end without an event doubles it.
+    assert!(seen[2] - seen[0] >= Duration::from_secs(2), "{:?}", seen[2] - seen[0]);
 }
 
 #[tokio::test]
