@@ -11,10 +11,10 @@
 //!   server, its session id included, reaches a client.
 //! - A request gets one answer, with its id: the server's, or an error that says what became of it.
 //! - A server that has forgotten the session (404) is told the handshake anew, once for however many requests notice it.
-//! - A token that the server refuses is renewed once. Redirects are not followed: they would take the token elsewhere.
+//! - A token that the server refuses (401) is renewed once. Redirects are not followed: they would take the token elsewhere.
 //!
-//! The modules in reading order: `message` (one line), `events` (an event stream), `endpoint` (one HTTP exchange), `trouble` (what goes
-//! wrong), `link` (one session toward the server), `answers` (how an answer comes), `listening` (the server's own messages), `carrier`
+//! The modules in reading order: `message` (one line), `events` (an event stream), `renewals` (how often tokens are renewed),
+//! `endpoint` (one HTTP exchange), `trouble` (what goes wrong), `link` (one session toward the server), `answers` (how an answer comes), `listening` (the server's own messages), `carrier`
 //! (the task that ties a link to a byte stream), `probe` (whether there is such a server at all).
 //!
 //! Left out: starting the server and watching it. Whoever operates it does that.
@@ -27,6 +27,7 @@ mod link;
 mod listening;
 mod message;
 mod probe;
+mod renewals;
 #[cfg(test)]
 mod tests;
 mod trouble;

@@ -1,7 +1,7 @@
 //! `session`'s backends are links to one shared server (`upstream`), spoken to through `bridge`.
 //!
-//! Nothing is started, and no backend holds a token: each message asks for the one that its user has then. So a renewal, or a new
-//! sign-in, moves nothing, and no expiry is told. The snapshot is the bridge's, as with a child, so records outlive a change of mode.
+//! Nothing is started, and no backend is bound to a token: each message asks for the one that its user has then (the last one is kept
+//! for the goodbye). So a renewal, or a new sign-in, moves nothing, and no expiry is told. Links renew a token that the server refuses. The snapshot is the bridge's, as with a child, so records outlive a change of mode.
 
 use std::sync::Arc;
 
@@ -68,7 +68,13 @@ impl UpstreamSpawner {
         let snapshot = order.snapshot.map(|snapshot| bridge::Snapshot::from_bytes(&snapshot.0));
         let snapshot = snapshot.transpose().map_err(|error| SpawnError::Failed(error.into()))?;
 
-        let link = Link::new(Arc::clone(&self.endpoint), credentials, self.bridge.clone(), order.tag);
+        let link = Link::new(
+            Arc::clone(&self.endpoint),
+            credentials,
+            order.caller.user,
+            self.bridge.clone(),
+            order.tag,
+        );
         let (near, far) = duplex(PIPE);
         let (listeners, listening) = watch::channel(0);
         let (closing, gone) = (CancellationToken::new(), CancellationToken::new());
@@ -98,6 +104,10 @@ impl UpstreamSpawner {
 impl Spawner for UpstreamSpawner {
     fn spawn(&self, order: SpawnOrder) -> BoxFuture<'_, Result<Arc<dyn Backend>, SpawnError>> {
         Box::pin(self.link(order))
+    }
+
+    fn renews(&self) -> bool {
+        true
     }
 }
 

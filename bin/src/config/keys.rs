@@ -160,7 +160,8 @@ pub const KEYS: &[Key] = &[
         "child.start_timeout",
         Form::Duration,
         "\"30s\"",
-        "How long it may take to start. With `mode = \"http\"`: how long the handshake may take.",
+        "How long it may take to start. With `mode = \"http\"`: how long the handshake of a session that is opened or woken may take; \
+         one that the server has forgotten gets twice that to be opened anew.",
     ),
     key(
         "child.stop_grace",

@@ -3,6 +3,8 @@
 //! A stream that ends before the answer is asked for again behind its last event (MCP 2025-11-25, transports, "Resumability and
 //! Redelivery"), since a server may close a connection whenever it likes. One without ids has broken off.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio::{sync::mpsc, time::sleep};
 
@@ -14,7 +16,8 @@ use super::{
     trouble::Trouble,
 };
 
-/// How often in a row a stream is asked for again without anything having come.
+/// How often in a row a stream is asked for again without anything having come, be it but the id of an event: a server may have its
+/// client poll. How long that may go on is the bridge's limit for the request.
 const RESUMPTIONS: u32 = 5;
 /// The longest session id that is taken, in bytes.
 const LONGEST_SESSION_ID: usize = 1024;
@@ -36,13 +39,13 @@ impl Link {
     /// # Errors
     ///
     /// Any [`Trouble`]; then the answer has not been written.
-    pub(super) async fn ask(&self, request: &Request, lines: &mpsc::Sender<Bytes>) -> Result<(), Trouble> {
+    pub(super) async fn ask(self: &Arc<Self>, request: &Request, lines: &mpsc::Sender<Bytes>) -> Result<(), Trouble> {
         let call = Call::Post(request.message.clone());
         let (response, mut standing) = if request.handshake {
             let standing = Standing::default();
             (self.send_as(&call, &standing).await?, standing)
         } else {
-            self.send(&call).await?
+            self.send(|_| call.clone()).await?
         };
         let status = response.status();
         if request.handshake {
@@ -81,8 +84,8 @@ impl Link {
     /// # Errors
     ///
     /// Any [`Trouble`] but those of a body.
-    pub(super) async fn tell(&self, message: Bytes) -> Result<(), Trouble> {
-        let (response, _) = self.send(&Call::Post(message)).await?;
+    pub(super) async fn tell(self: &Arc<Self>, message: Bytes) -> Result<(), Trouble> {
+        let (response, _) = self.send(|_| Call::Post(message.clone())).await?;
         let status = response.status();
         if status.is_success() {
             Ok(())
@@ -94,7 +97,7 @@ impl Link {
     /// Writes what a stream brings. The rest of one that ends early is asked for where it began: at the session as it stood then,
     /// should there be another meanwhile.
     async fn follow(
-        &self,
+        self: &Arc<Self>,
         request: &Request,
         response: reqwest::Response,
         standing: &Standing,
@@ -103,6 +106,7 @@ impl Link {
         let limit = self.endpoint.config.max_message;
         let mut events = EventStream::new(response, limit, Place::default());
         let mut tries = 0;
+        let mut seen = None;
         loop {
             match events.next().await {
                 Ok(Some(data)) => {
@@ -115,6 +119,10 @@ impl Link {
                 }
                 Ok(None) | Err(Trouble::BrokenOff) => {
                     let place = events.place().clone();
+                    if place.last_id != seen {
+                        seen.clone_from(&place.last_id);
+                        tries = 0;
+                    }
                     tries += 1;
                     if place.last_id.is_none() || tries > RESUMPTIONS {
                         return Err(Trouble::BrokenOff);

@@ -1,8 +1,9 @@
 //! Ties a link to the byte stream of a bridge: lines go out as HTTP requests, and what comes back is written as lines.
 //!
-//! Requests run side by side. Whatever needs no answer is sent before the next line is read, so that it reaches the server in the
-//! order in which the client sent it, and `notifications/initialized` before the first request. How many requests there are at once
-//! is the bridge's limit; it also cancels what takes too long, and a cancelled request is ended here.
+//! Requests run side by side. Whatever needs no answer is sent one after the other in the order in which the client sent it, and no
+//! request waits for that, except for `notifications/initialized`: it is taken by the server before anything else is read. How many
+//! requests there are at once is the bridge's limit; it also cancels what takes too long, and a cancelled request is ended here, before
+//! the server is told.
 //!
 //! A server that cannot be reached for the handshake is like a child that does not start: the stream ends. Later that is an error
 //! for the request, and the stream goes on.
@@ -29,6 +30,9 @@ use super::{
 /// Lines that wait for the bridge to read. Beyond them the server's answers are read no further.
 const LINES: usize = 16;
 
+/// Messages without an answer that wait for the server to take the one before. Beyond them the bridge is read no further.
+const MESSAGES: usize = 16;
+
 /// How long the server may take to accept what needs no answer.
 const ACCEPTANCE: Duration = Duration::from_secs(30);
 
@@ -43,10 +47,11 @@ enum End {
 }
 
 /// The requests that are under way, and how to end them.
-#[derive(Default)]
 struct UnderWay {
     tasks: JoinSet<End>,
     cancellations: HashMap<String, CancellationToken>,
+    /// What needs no answer, in order.
+    messages: mpsc::Sender<Bytes>,
 }
 
 /// Carries a link over a byte stream until either end is done with it, and says goodbye to the server.
@@ -63,7 +68,7 @@ pub fn carry(
     // Boxed, since a link that is opened anew carries a link.
     Box::pin(async move {
         closing.run_until_cancelled(run(&link, io, listeners)).await;
-        link.say_goodbye().await;
+        link.end().await;
     })
 }
 
@@ -71,8 +76,14 @@ pub fn carry(
 async fn run(link: &Arc<Link>, io: DuplexStream, listeners: watch::Receiver<usize>) {
     let (from_bridge, to_bridge) = split(io);
     let (lines, written) = mpsc::channel(LINES);
-    let mut under_way = UnderWay::default();
+    let (messages, to_tell) = mpsc::channel(MESSAGES);
+    let mut under_way = UnderWay {
+        tasks: JoinSet::new(),
+        cancellations: HashMap::new(),
+        messages,
+    };
     under_way.tasks.spawn(write(to_bridge, written));
+    under_way.tasks.spawn(tell_all(Arc::clone(link), to_tell));
     under_way
         .tasks
         .spawn(listen(Arc::clone(link), listeners, lines.clone()));
@@ -118,13 +129,17 @@ async fn take(
             id
         }
         Some(Outgoing::Cancelled { id }) => {
-            let told = tell(link, message).await;
             if let Some(request) = under_way.cancellations.remove(&id) {
                 request.cancel();
             }
+            return under_way.queue(message).await;
+        }
+        Some(Outgoing::Initialized) => {
+            let told = tell(link, message).await;
+            link.confirmed.cancel();
             return told;
         }
-        Some(Outgoing::OneWay) => return tell(link, message).await,
+        Some(Outgoing::OneWay) => return under_way.queue(message).await,
         None => return Ok(()),
     };
     let cancelled = CancellationToken::new();
@@ -136,8 +151,24 @@ async fn take(
     Ok(())
 }
 
+impl UnderWay {
+    /// Fails once the session is lost.
+    async fn queue(&self, message: Bytes) -> Result<(), Trouble> {
+        self.messages.send(message).await.map_err(|_| Trouble::Lost(None))
+    }
+}
+
+async fn tell_all(link: Arc<Link>, mut messages: mpsc::Receiver<Bytes>) -> End {
+    while let Some(message) = messages.recv().await {
+        if tell(&link, message).await.is_err() {
+            return End::Fatal;
+        }
+    }
+    End::Silent
+}
+
 /// Sends what needs no answer. That it did not arrive is logged and nothing else, unless the session is lost.
-async fn tell(link: &Link, message: Bytes) -> Result<(), Trouble> {
+async fn tell(link: &Arc<Link>, message: Bytes) -> Result<(), Trouble> {
     let told = timeout(ACCEPTANCE, link.tell(message)).await;
     match told {
         Ok(Ok(())) => Ok(()),

@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, Method, header};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-use super::trouble::Trouble;
+use super::{renewals::Renewals, trouble::Trouble};
 
 /// Names the session (MCP 2025-11-25, transports, "Session Management").
 pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -33,9 +33,11 @@ pub struct EndpointConfig {
     pub stop_grace: Duration,
 }
 
-/// The endpoint of a shared server. It is the same for all sessions, and so are its connections: nothing of a session stays on one.
+/// The endpoint of a shared server. It is the same for all sessions, and so are its connections, which carry one exchange at a time: nothing
+/// of a session stays on one.
 pub struct Endpoint {
     http: reqwest::Client,
+    pub(super) renewals: Renewals,
     pub(super) config: EndpointConfig,
 }
 
@@ -71,11 +73,17 @@ impl Endpoint {
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            // Over HTTP/2 all sessions would share one connection, and the streams that listen would use up what it may carry at once.
+            .http1_only()
             .connect_timeout(config.connect_timeout)
             .tcp_keepalive(TCP_KEEPALIVE)
             .user_agent("forgejo-mcp-broker")
             .build()?;
-        Ok(Self { http, config })
+        Ok(Self {
+            http,
+            renewals: Renewals::default(),
+            config,
+        })
     }
 
     /// One exchange, up to the head of the answer. Dropping the future, or the answer, ends it.

@@ -9,6 +9,8 @@ use super::trouble::Trouble;
 
 /// How long to wait before a stream is asked for again, unless the server says otherwise.
 const RETRY: Duration = Duration::from_secs(1);
+/// The shortest wait that a server can ask for: with none, it would be asked without a pause.
+const SHORTEST_RETRY: Duration = Duration::from_millis(500);
 /// The longest wait that a server can ask for.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// The longest id that is remembered, in bytes: it goes back in a header.
@@ -146,7 +148,7 @@ impl Parser {
             b"retry" => {
                 let given = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                 if let Some(given) = given {
-                    self.place.retry = Duration::from_millis(given).min(LONGEST_RETRY);
+                    self.place.retry = Duration::from_millis(given).clamp(SHORTEST_RETRY, LONGEST_RETRY);
                 }
             }
             _ => {}
@@ -185,7 +187,7 @@ mod tests {
 
     #[test]
     fn events_come_whole_however_the_bytes_are_cut() {
-        let text = ": keep-alive\n\nid: 1\nretry: 50\ndata:\n\ndata: a\ndata: b\n\nevent: ping\r\ndata: x\r\n\r\n\
+        let text = ": keep-alive\n\nid: 1\nretry: 700\ndata:\n\ndata: a\ndata: b\n\nevent: ping\r\ndata: x\r\n\r\n\
                     event: message\rid: 3\rdata:{}\r\rid: 4\ndata: cut";
         for size in 1..text.len() {
             let (events, place) = parsed(text, size);
@@ -195,7 +197,7 @@ mod tests {
                 Some("3"),
                 "the id of an event that was cut off does not count"
             );
-            assert_eq!(place.retry, Duration::from_millis(50));
+            assert_eq!(place.retry, Duration::from_millis(700));
         }
     }
 
@@ -203,6 +205,8 @@ mod tests {
     fn what_cannot_be_sent_back_is_no_id_and_nobody_has_to_wait_for_ever() {
         let (_, place) = parsed("id: 1\ndata: a\n\nid: \u{e9}\nretry: 999999999\ndata: b\n\n", 7);
         assert_eq!((place.last_id, place.retry), (None, LONGEST_RETRY));
+        let (_, place) = parsed("retry: 0\ndata: a\n\n", 7);
+        assert_eq!(place.retry, SHORTEST_RETRY, "and nobody is asked without a pause");
     }
 
     #[test]

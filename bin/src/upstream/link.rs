@@ -1,26 +1,28 @@
 //! One session's link to the shared server: whose token goes with its messages, and by what the server knows it.
 //!
 //! The token is asked for with each message, so a renewal needs nothing here. Two refusals are dealt with before anybody hears of them: a
-//! token that is not accepted is renewed, once for a message and at most once a minute for a session, so that a server which refuses
-//! everything does not cost a renewal each time; and a session that is not known any more (404, MCP 2025-11-25, transports, "Session
+//! token that is not accepted (401; a 403 is about what it may do, and another token of the user may do no more) is renewed, once for a
+//! message and within the bounds of `renewals`; and a session that is not known any more (404, MCP 2025-11-25, transports, "Session
 //! Management") is opened anew from the bridge's record. In both cases the server has not acted on the message, so it is sent again.
+//! Either runs to its end on a task of the link, though the message that wanted it is cancelled: a session that is half opened would be
+//! left at the server.
 
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
-    time::Duration,
 };
 
 use bridge::{Bridge, ConnectError};
 use http::{HeaderValue, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
-use session::ports::{Credential, Credentials};
+use session::ports::{Credential, CredentialError, Credentials, UserId};
 use tokio::{
     io::duplex,
     sync::{Mutex as AsyncMutex, watch},
     time::{Instant, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 use super::{
     carrier::carry,
@@ -31,13 +33,11 @@ use super::{
 /// What fits into the byte stream between a bridge and its link.
 pub const PIPE: usize = 64 * 1024;
 
-/// How long after a renewal a refusal is not met with another one.
-const BETWEEN_RENEWALS: Duration = Duration::from_secs(60);
-
 /// A session as the shared server sees it.
 pub struct Link {
     pub(super) endpoint: Arc<Endpoint>,
     credentials: Arc<dyn Credentials>,
+    user: UserId,
     config: bridge::Config,
     /// Names the session in logs.
     pub(super) tag: Arc<str>,
@@ -45,13 +45,17 @@ pub struct Link {
     standing: Mutex<Standing>,
     /// The token that was sent last, for the goodbye alone: nothing is renewed to say that.
     last_token: Mutex<Option<SecretString>>,
-    /// When a refused token was last renewed.
-    renewed: Mutex<Option<Instant>>,
     /// The bridge over this link, which has the record of the handshake. Set once the handshake has been replayed, or at once
     /// if there was none; never on a link that only replays.
     bridge: OnceLock<Weak<Bridge>>,
     /// Held by the one that opens the session anew.
-    reopening: AsyncMutex<()>,
+    reopening: Arc<AsyncMutex<()>>,
+    /// Renewals and openings that are under way. Waited for before the goodbye.
+    tasks: TaskTracker,
+    /// Cancelled once nothing more is carried: whatever is under way is to end.
+    ended: CancellationToken,
+    /// Cancelled once the server has heard `notifications/initialized`, or never will.
+    pub(super) confirmed: CancellationToken,
 }
 
 impl Link {
@@ -60,19 +64,23 @@ impl Link {
     pub fn new(
         endpoint: Arc<Endpoint>,
         credentials: Arc<dyn Credentials>,
+        user: UserId,
         config: bridge::Config,
         tag: Arc<str>,
     ) -> Arc<Self> {
         Arc::new(Self {
             endpoint,
             credentials,
+            user,
             config,
             tag,
             standing: Mutex::default(),
             last_token: Mutex::default(),
-            renewed: Mutex::default(),
             bridge: OnceLock::new(),
-            reopening: AsyncMutex::default(),
+            reopening: Arc::default(),
+            tasks: TaskTracker::new(),
+            ended: CancellationToken::new(),
+            confirmed: CancellationToken::new(),
         })
     }
 
@@ -82,16 +90,20 @@ impl Link {
         let _ = self.bridge.set(Arc::downgrade(bridge));
     }
 
-    /// Sends a message of a session that is open, or a wish to listen. The answer comes with how the session stood for it.
+    /// Sends a message of a session that is open, or a wish to listen, which may depend on how the session stands. The answer comes with
+    /// how it stood.
     ///
     /// # Errors
     ///
     /// Any [`Trouble`] but those of an answer's body. The answer may have any status.
-    pub(super) async fn send(&self, call: &Call) -> Result<(reqwest::Response, Standing), Trouble> {
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        call: impl Fn(&Standing) -> Call,
+    ) -> Result<(reqwest::Response, Standing), Trouble> {
         let mut reopened = false;
         loop {
             let standing = self.standing().clone();
-            let response = self.send_as(call, &standing).await?;
+            let response = self.send_as(&call(&standing), &standing).await?;
             let forgotten = response.status() == StatusCode::NOT_FOUND && standing.session.is_some();
             if !forgotten || std::mem::replace(&mut reopened, true) {
                 return Ok((response, standing));
@@ -106,14 +118,18 @@ impl Link {
     /// # Errors
     ///
     /// As for [`Link::send`].
-    pub(super) async fn send_as(&self, call: &Call, standing: &Standing) -> Result<reqwest::Response, Trouble> {
+    pub(super) async fn send_as(
+        self: &Arc<Self>,
+        call: &Call,
+        standing: &Standing,
+    ) -> Result<reqwest::Response, Trouble> {
         let mut credential = self.credentials.current().await?;
         let mut renewed = false;
         loop {
             let token = &credential.access_token;
             *self.last_token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
             let response = self.endpoint.send(call, standing, Some(token)).await?;
-            let refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+            let refused = response.status() == StatusCode::UNAUTHORIZED;
             if !refused || std::mem::replace(&mut renewed, true) {
                 return Ok(response);
             }
@@ -124,8 +140,17 @@ impl Link {
         }
     }
 
+    /// Ends what is under way, and then the session at the server. Nothing is to be carried any more.
+    pub(super) async fn end(&self) {
+        self.ended.cancel();
+        self.confirmed.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.say_goodbye().await;
+    }
+
     /// Ends the session at the server, if there is one. Nobody is told if that fails: the server forgets it in its own time.
-    pub(super) async fn say_goodbye(&self) {
+    async fn say_goodbye(&self) {
         let standing = std::mem::take(&mut *self.standing());
         if standing.session.is_none() {
             return;
@@ -155,46 +180,75 @@ impl Link {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A token other than the one that was refused; `None` if it was renewed a short while ago.
-    async fn another_than(&self, refused: &Credential) -> Result<Option<Credential>, Trouble> {
+    /// A token other than the one that was refused; `None` if there is none, and may be no renewal now.
+    async fn another_than(self: &Arc<Self>, refused: &Credential) -> Result<Option<Credential>, Trouble> {
+        let turn = match self.endpoint.renewals.of(&self.user, Instant::now()) {
+            Some(turn) => Some(turn.lock_owned().await),
+            None => None,
+        };
         let current = self.credentials.current().await?;
         if current.access_token.expose_secret() != refused.access_token.expose_secret() {
             // Another session of the user, or a new sign-in, has brought it meanwhile.
             return Ok(Some(current));
         }
-        {
-            let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = Instant::now();
-            if renewed.is_some_and(|at| now.saturating_duration_since(at) < BETWEEN_RENEWALS) {
-                return Ok(None);
-            }
-            *renewed = Some(now);
+        let Some(mut turn) = turn else {
+            return Ok(None);
+        };
+        if !turn.take(Instant::now()) {
+            return Ok(None);
         }
         tracing::info!(session = %self.tag, "the server refuses the user's token, which is renewed");
-        Ok(Some(self.credentials.refresh().await?))
+        let link = Arc::clone(self);
+        let renewal = async move {
+            let renewed = link.ended.run_until_cancelled(link.credentials.refresh()).await;
+            // Whoever waits for the turn finds the new token.
+            drop(turn);
+            renewed.unwrap_or_else(|| Err(CredentialError::Transient("the session has ended".into())))
+        };
+        match self.tasks.spawn(renewal.in_current_span()).await {
+            Ok(renewed) => Ok(Some(renewed?)),
+            // The task was dropped with the runtime, or panicked.
+            Err(error) => Err(CredentialError::Transient(error.into()).into()),
+        }
     }
 
-    /// Opens the session anew, unless that has been done since `stale` was how it stood: a second bridge replays the record over a
-    /// second link, whose standing this one takes over.
-    async fn reopen(&self, stale: &Standing) -> Result<(), Trouble> {
-        let _turn = self.reopening.lock().await;
+    /// Opens the session anew, unless that has been done since `stale` was how it stood. Dropping the future does not take it back.
+    async fn reopen(self: &Arc<Self>, stale: &Standing) -> Result<(), Trouble> {
+        let turn = Arc::clone(&self.reopening).lock_owned().await;
         if *self.standing() != *stale {
             return Ok(());
         }
+        let link = Arc::clone(self);
+        let opening = async move {
+            let _turn = turn;
+            link.open_anew().await
+        };
+        let opened = self.tasks.spawn(opening.in_current_span()).await;
+        // The task was dropped with the runtime, or panicked.
+        opened.unwrap_or(Err(Trouble::Lost(None)))
+    }
+
+    /// A second bridge replays the record over a second link, whose standing this one takes over.
+    async fn open_anew(&self) -> Result<(), Trouble> {
         let bridge = self.bridge.get().and_then(Weak::upgrade);
         let snapshot = bridge.and_then(|bridge| bridge.snapshot()).ok_or(Trouble::Lost(None))?;
         let fresh = Self::new(
             Arc::clone(&self.endpoint),
             Arc::clone(&self.credentials),
+            self.user.clone(),
             self.config.clone(),
             Arc::clone(&self.tag),
         );
         let (near, far) = duplex(PIPE);
         let (_listeners, listening) = watch::channel(0);
-        let closing = CancellationToken::new();
+        let closing = self.ended.child_token();
         let carrying = carry(Arc::clone(&fresh), far, listening, closing.clone());
         let replay = async {
             let replayed = Bridge::connect(near, self.config.clone(), Some(&snapshot)).await;
+            if replayed.is_ok() && snapshot.is_initialized() {
+                // The bridge does not wait for it, since nobody answers.
+                fresh.confirmed.cancelled().await;
+            }
             // Taken before the carrier is told to end, and would say goodbye.
             let standing = replayed.is_ok().then(|| std::mem::take(&mut *fresh.standing()));
             closing.cancel();

@@ -27,6 +27,8 @@ pub(super) enum Outgoing {
         /// The id of that request, as JSON text.
         id: String,
     },
+    /// The notification that the session is open to use.
+    Initialized,
     /// Any other notification, or an answer to a request of the server.
     OneWay,
 }
@@ -74,6 +76,7 @@ impl Outgoing {
                     id: request_id.get().to_owned(),
                 })
             }
+            (Some("notifications/initialized"), None) => Self::Initialized,
             (Some(_) | None, _) => Self::OneWay,
         })
     }
@@ -133,7 +136,7 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":7,"result":{}}"#, Outgoing::OneWay),
             (
                 r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
-                Outgoing::OneWay,
+                Outgoing::Initialized,
             ),
             (
                 r#"{"jsonrpc":"2.0","method":"notifications/cancelled"}"#,

@@ -35,6 +35,11 @@ fn call(id: u64, tool: &str, arguments: &Value) -> String {
     json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params }).to_string()
 }
 
+fn opening() -> String {
+    let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "test", "version": "1" } });
+    json!({ "jsonrpc": "2.0", "id": "first", "method": "initialize", "params": params }).to_string()
+}
+
 /// The error in an answer, which has the id of its request.
 #[track_caller]
 fn error_in(answer: &Answer, id: &Value) -> Value {
@@ -139,6 +144,7 @@ async fn a_server_that_takes_any_session_id_is_not_told_anything() {
 async fn a_server_out_of_reach_is_an_error_with_the_id_and_costs_no_session() {
     let (bed, mut server) = strict(&[]).await;
     let alice = bed.in_session("alice").await;
+    let before = bed.forgejo.counters().refreshes;
     server.kill().await.unwrap();
     let (answer, id) = alice.request("tools/list", json!({})).await.unwrap();
     assert_eq!(answer.status, 200);
@@ -153,15 +159,12 @@ async fn a_server_out_of_reach_is_an_error_with_the_id_and_costs_no_session() {
     // A notification has nobody to tell.
     alice.initialized().await.unwrap();
 
-    let opening = json!({
-        "jsonrpc": "2.0", "id": "first", "method": "initialize",
-        "params": { "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "test", "version": "1" } },
-    });
     let another = alice.another_session();
-    let answer = another.post(opening.to_string()).await.unwrap();
+    let answer = another.post(opening()).await.unwrap();
     assert_eq!(answer.status, 502);
     assert_eq!(answer.json()["id"], "first");
     assert!(answer.header("mcp-session-id").is_none());
+    assert_eq!(bed.forgejo.counters().refreshes, before, "no token is to blame");
 
     server.start_again().await.unwrap();
     open(&another).await;
@@ -186,9 +189,11 @@ async fn a_session_that_sleeps_waits_for_a_server_that_is_out_of_reach() {
     let (bed, mut server) = shared(&settings).await;
     let alice = bed.in_session("alice").await;
     logged(&server, "session ended").await;
+    let before = bed.forgejo.counters().refreshes;
     server.kill().await.unwrap();
     let (answer, id) = alice.request("ping", json!({})).await.unwrap();
     assert_eq!((answer.status.as_u16(), &answer.json()["id"]), (502, &id));
+    assert_eq!(bed.forgejo.counters().refreshes, before, "no token is to blame");
     server.start_again().await.unwrap();
     let back = timeout(LIMIT, async {
         loop {
@@ -269,6 +274,11 @@ async fn a_token_that_the_server_refuses_is_renewed_once() {
     let (answer, id) = alice.request("ping", json!({})).await.unwrap();
     error_in(&answer, &id);
     assert_eq!(bed.forgejo.counters().refreshes, before + 1);
+
+    // Nor is it for another session of the same user.
+    let another = alice.another_session();
+    assert_eq!(another.post(opening()).await.unwrap().status, 502);
+    assert_eq!(bed.forgejo.counters().refreshes, before + 1);
 }
 
 #[tokio::test]
@@ -285,6 +295,10 @@ async fn a_user_who_revoked_has_to_sign_in_again() {
     assert!(answer.header("www-authenticate").is_some());
     assert_eq!(login_of(&bob).await, "bob");
     assert_eq!(login_of(&bed.in_session("alice").await).await, "alice");
+    // Also when that shows at the opening of a session.
+    bed.forgejo.revoke("bob");
+    let answer = bob.another_session().post(opening()).await.unwrap();
+    assert_eq!(answer.status, 401);
 }
 
 #[tokio::test]

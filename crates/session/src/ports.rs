@@ -94,6 +94,12 @@ pub trait Spawner: fmt::Debug + Send + Sync + 'static {
     /// [`SpawnError::Credentials`] when the user has to sign in again, [`SpawnError::Unavailable`] when a later try may
     /// succeed, [`SpawnError::Failed`] when the backend did not start, [`SpawnError::NotReady`] when it started and is of no use.
     fn spawn(&self, order: SpawnOrder) -> BoxFuture<'_, Result<Arc<dyn Backend>, SpawnError>>;
+
+    /// Whether a credential that is refused upstream is renewed by the backends themselves. If not, one that ends at its start is a
+    /// reason for the registry to have it renewed, since nothing else would tell.
+    fn renews(&self) -> bool {
+        false
+    }
 }
 
 /// The one upstream credential of a user. All sessions of the user share it.

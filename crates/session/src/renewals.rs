@@ -4,7 +4,8 @@
 //! but a renewal tells why. The rule:
 //!
 //! - A backend that did not start, or was gone before it had shaken hands, is a reason to ask for a renewal; one that
-//!   takes too long is not.
+//!   takes too long is not. Nor is any where the spawner says that its backends renew credentials themselves
+//!   ([`Spawner::renews`](crate::ports::Spawner::renews)): there it is only looked whether the user still has a credential.
 //! - One such renewal at a time for a user: whoever has the same reason meanwhile waits for its outcome. After one has
 //!   begun there is none for that user for [`Config::renewal_pause`](crate::Config::renewal_pause). So a server that cannot start
 //!   at all costs one renewal in that time, however often it is tried; and who takes a credential back upstream within that time
@@ -129,6 +130,9 @@ pub(crate) async fn ask(
     credentials: &Arc<dyn Credentials>,
     mark: Mark,
 ) -> Verdict {
+    if shared.spawner.renews() {
+        return still_there(shared, user, credentials).await;
+    }
     let pause = shared.config.renewal_pause;
     let mut under = match shared.renewals.turn(user, mark, Instant::now(), pause) {
         Turn::Known(verdict) => return verdict,
@@ -170,6 +174,18 @@ pub(crate) async fn ask(
         Ok(verdict) => (*verdict).unwrap_or(Verdict::AsItIs),
         // The task was dropped with the runtime, or panicked.
         Err(_) => Verdict::AsItIs,
+    }
+}
+
+/// Whether backends that renew credentials themselves have found out that the user has to sign in again.
+async fn still_there(shared: &Arc<Shared>, user: &UserId, credentials: &Arc<dyn Credentials>) -> Verdict {
+    match credentials.current().await {
+        Err(CredentialError::Terminal(error)) => {
+            tracing::info!(user = %user.0, error, "a backend ended at its start, and its user has to sign in again");
+            shared.end_user(user);
+            Verdict::SignIn
+        }
+        Ok(_) | Err(CredentialError::Transient(_)) => Verdict::AsItIs,
     }
 }
 

@@ -53,6 +53,7 @@ scrape_configs:
 
 Without a token everyone who reaches the broker can read them: then let the proxy in front keep `/metrics` to itself. As with `/healthz`, the
 `Host` of the request is not looked at. No label holds a user, a session, a client, or anything else that a client chose.
+With `child.mode = \"http\"` a child is a session's link to the shared server, except in `forgejo_mcp_broker_children`, which counts processes and stays zero.
 Counters begin at zero with the process. In histograms, `_count` and `_sum` are what is behind an average.
 
 | metric | kind | labels | meaning |

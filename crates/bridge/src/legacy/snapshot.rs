@@ -99,7 +99,8 @@ impl Snapshot {
     }
 
     /// Whether the client has confirmed the handshake.
-    pub(crate) fn is_initialized(&self) -> bool {
+    #[must_use]
+    pub fn is_initialized(&self) -> bool {
         self.0.initialized
     }
 

@@ -49,6 +49,8 @@ pub(crate) struct ScriptedSpawner {
     default: Option<Outcome>,
     /// Backends whose stop waits until this is false.
     pub(crate) hold_stops: watch::Sender<bool>,
+    /// Whether its backends renew credentials themselves.
+    pub(crate) renews: AtomicBool,
     waiting: Mutex<Vec<Waiting>>,
     pub(crate) orders: Mutex<Vec<SpawnOrder>>,
     pub(crate) backends: Mutex<Vec<Arc<RecordingBackend>>>,
@@ -99,6 +101,7 @@ impl ScriptedSpawner {
         Arc::new(Self {
             default,
             hold_stops: watch::Sender::new(false),
+            renews: AtomicBool::new(false),
             waiting: Mutex::default(),
             orders: Mutex::default(),
             backends: Mutex::default(),
@@ -217,6 +220,10 @@ impl Spawner for ScriptedSpawner {
             let expires_at = (credential.expires_at < far()).then_some(credential.expires_at);
             self.make(tag, outcome, snapshot, expires_at)
         })
+    }
+
+    fn renews(&self) -> bool {
+        self.renews.load(Ordering::SeqCst)
     }
 }
 

@@ -128,6 +128,26 @@ async fn a_server_that_cannot_start_costs_one_renewal_in_each_pause() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn backends_that_renew_credentials_themselves_cost_no_renewal_when_they_end() {
+    for outcome in [Outcome::Failed, Outcome::DiesAtInitialize] {
+        let world = World::with(config(), ScriptedSpawner::immediate(outcome)).await;
+        world.spawner.renews.store(true, Ordering::SeqCst);
+        assert_eq!(initialize(&world, "ann/x").await, (502, false), "{outcome:?}");
+        assert_eq!((refreshes(&world.wallet("ann")), world.spawner.orders()), (0, 1));
+    }
+    // Of a session that sleeps, too.
+    let world = World::new(config()).await;
+    world.spawner.renews.store(true, Ordering::SeqCst);
+    let id = world.open("ann/x").await;
+    let wallet = world.wallet("ann");
+    wallet.take_back();
+    world.spawner.last().die();
+    settle().await;
+    assert_eq!(world.ping("ann/x", &id).await.0, 502);
+    assert_eq!(refreshes(&wallet), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_no_end_at_the_start_costs_no_renewal() {
     for (outcome, status) in [
         (Outcome::Unavailable, 503),
