@@ -17,7 +17,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::bed::{Bed, login_of, open};
+use crate::{
+    bed::{Bed, login_of, open},
+    sessions::LIMIT,
+};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -237,7 +240,9 @@ async fn announce(bed: &Bed, client: &Client, length: usize) -> String {
          content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    BufReader::new(stream).lines().next_line().await.unwrap().unwrap()
+    let mut lines = BufReader::new(stream).lines();
+    let line = timeout(LIMIT, lines.next_line()).await.expect("an answer comes");
+    line.unwrap().unwrap()
 }
 
 #[tokio::test]

@@ -142,7 +142,10 @@ impl Log {
     pub(super) async fn settled(&self) {
         self.shared.readers.close();
         let ended = timeout(PATIENCE, self.shared.readers.wait()).await;
-        assert!(ended.is_ok(), "somebody still holds the log of a process that has ended");
+        assert!(
+            ended.is_ok(),
+            "somebody still holds the log of a process that has ended"
+        );
         self.shared.readers.reopen();
     }
 
