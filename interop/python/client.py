@@ -33,7 +33,7 @@ from mcp.shared.auth import (
 )
 from pydantic import AnyUrl
 
-from endure import Ear, Endurance
+from endure import Ear, Endurance, KeptConnections
 from features import Equipment, tour
 
 NAME = "interop-python"
@@ -272,7 +272,9 @@ async def connect(
     # The limits that the SDK's own client would have; it has no place for a sign-in. A proxy that the environment
     # names has no part in a test on loopback.
     timeout = httpx2.Timeout(30.0, read=300.0)
-    async with httpx2.AsyncClient(auth=sign_in.provider(number), timeout=timeout, trust_env=False) as http:
+    kept = KeptConnections() if settings.endure else None
+    auth = sign_in.provider(number)
+    async with httpx2.AsyncClient(auth=auth, timeout=timeout, transport=kept, trust_env=False) as http:
         transport = streamable_http_client(settings.url, http_client=http)
         options = equipment.options() if settings.features or settings.endure else {}
         async with Client(

@@ -10,12 +10,28 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import httpx2
 from mcp import Client
 
 PATIENCE_SECONDS = 20.0
 """How long the last message of the server may take to arrive."""
 
 Emit = Callable[..., None]
+
+
+class KeptConnections(httpx2.AsyncHTTPTransport):
+    """Answers for a server that closed a connection when the next request on it was under way (RFC 9112 section 9.3.1).
+
+    The SDK has no error for a single request that gets no answer: the exception ends all of the client. So it is made an answer.
+    """
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        try:
+            return await super().handle_async_request(request)
+        except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
+            message = f"lost with its connection: {type(error).__name__}: {error}"
+            lost = {"jsonrpc": "2.0", "id": None, "error": {"code": -32000, "message": message}}
+            return httpx2.Response(502, json=lost, request=request)
 
 
 class Ear:

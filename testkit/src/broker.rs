@@ -35,6 +35,8 @@ pub use self::{
 };
 use crate::forgejo::FakeForgejo;
 
+/// Longer than a start takes on a machine that is busy with something else.
+const LONGEST_START: Duration = Duration::from_secs(60);
 /// Longer than any stop that the defaults allow.
 const LONGEST_STOP: Duration = Duration::from_secs(60);
 /// Passes the socket on standard input as systemd does (`sd_listen_fds`): as descriptor 3, with the process told by its id.
@@ -132,7 +134,7 @@ impl BrokerProcess {
     ///
     /// # Errors
     ///
-    /// If it cannot be started or ends before it serves; the error holds its log.
+    /// If it cannot be started, ends before it serves, or does not serve within a minute; the error holds its log.
     pub async fn start(program: &Path, forgejo: &FakeForgejo, options: BrokerOptions) -> Result<Self> {
         let directory = TempDir::with_prefix("forgejo-mcp-broker-")?;
         let configuration = configuration(forgejo, options.port)?;
@@ -198,11 +200,17 @@ impl BrokerProcess {
         let stderr = process.stderr.take().context("standard error was piped")?;
         let serving = self.log.follow(stderr, SERVING);
         self.process = Some(process);
-        if serving.await.is_err() {
-            let status = self.wait().await?;
-            bail!("the broker ended before it served ({status}):\n{}", self.log.text());
+        match timeout(LONGEST_START, serving).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_ended)) => {
+                let status = self.wait().await?;
+                bail!("the broker ended before it served ({status}):\n{}", self.log.text());
+            }
+            Err(_elapsed) => {
+                self.kill().await?;
+                bail!("the broker does not serve:\n{}", self.log.text());
+            }
         }
-        Ok(())
     }
 
     /// Sets further settings, or others, for the next start, and which MCP server is started for each session.

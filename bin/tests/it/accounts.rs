@@ -5,11 +5,13 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::Value;
 use testkit::{Browser, Client, browser::Page};
-use tokio::time::timeout;
 use url::Url;
 
-use crate::answers::initialize_until;
-use crate::bed::{Bed, login_of, open, password};
+use crate::{
+    answers::initialize_until,
+    bed::{Bed, login_of, open, password},
+    sessions::until_children,
+};
 
 /// The bed's client, signed in with a browser that stays.
 async fn signed_in_with(bed: &Bed, browser: &mut Browser) -> Client {
@@ -52,12 +54,7 @@ async fn a_user_sees_a_live_session_and_ends_it_with_its_child_at_once() {
     assert!(after.body.contains("No application has access"), "{}", after.text());
     let (answer, _) = client.request("ping", Value::Null).await.unwrap();
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
-    let gone = async {
-        while !bed.broker.children().unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(Duration::from_secs(30), gone).await.unwrap();
+    until_children(&bed, 0).await;
 }
 
 #[tokio::test]
@@ -98,9 +95,8 @@ async fn a_grant_at_forgejo_with_another_scope_is_told_and_can_be_mended() {
 #[tokio::test]
 async fn a_user_who_is_locked_out_at_forgejo_is_out_at_the_next_renewal() {
     let bed = Bed::new(&[]).await;
-    // Every token is renewed each time that one is asked for.
-    bed.forgejo
-        .set_lifetimes(Duration::from_secs(1), Duration::from_secs(3600));
+    // Every token is renewed each time that one is asked for, and good for as long as a sign-in may take.
+    bed.forgejo.set_told_lifetime(Duration::from_secs(1));
     let client = bed.signed_in("alice").await;
     bed.forgejo.disable("alice");
     initialize_until(&client, StatusCode::UNAUTHORIZED).await;

@@ -17,7 +17,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::bed::{Bed, login_of, open};
+use crate::{
+    bed::{Bed, login_of, open},
+    sessions::LIMIT,
+};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -51,7 +54,7 @@ pub(crate) fn is_error(answer: &Answer, status: u16, id: impl Into<Value>) -> Va
 #[tokio::test]
 async fn forgejo_out_of_reach_is_503_once_the_token_has_run_out_and_comes_back() {
     let bed = Bed::new(&[]).await;
-    bed.forgejo.set_lifetimes(SHORT, Duration::from_secs(3600));
+    bed.forgejo.set_told_lifetime(SHORT);
     let alice = bed.signed_in("alice").await;
     bed.forgejo.inject(
         "/login/oauth/access_token",
@@ -119,7 +122,7 @@ async fn a_server_that_cannot_start_does_not_wear_out_the_sign_in() {
     alice.refresh().await.unwrap();
 }
 
-/// How long a Forgejo token lives in tests that wait for its end.
+/// How long a Forgejo token is said to live in tests that wait for its end. It is good for longer: a sign-in may take its time.
 const SHORT: Duration = Duration::from_secs(3);
 
 /// Opens sessions, and ends them again, until one is answered with this status.
@@ -237,7 +240,9 @@ async fn announce(bed: &Bed, client: &Client, length: usize) -> String {
          content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    BufReader::new(stream).lines().next_line().await.unwrap().unwrap()
+    let mut lines = BufReader::new(stream).lines();
+    let line = timeout(LIMIT, lines.next_line()).await.expect("an answer comes");
+    line.unwrap().unwrap()
 }
 
 #[tokio::test]

@@ -15,7 +15,8 @@ use url::form_urlencoded;
 
 use crate::bed::{login_of, open, password};
 
-/// How long a Forgejo token is good: shorter than a test, so that renewals never end.
+/// How long a Forgejo token is said to be good: shorter than a test, so that renewals never end. It is good for longer, so that who
+/// comes late on a slow machine has lost nothing but time.
 const FORGEJO_LIFE: Duration = Duration::from_secs(2);
 
 /// What a broker says that has to wait at its start.
@@ -135,7 +136,7 @@ async fn a_broker_that_waits_for_another_one_to_be_ready_can_be_stopped() {
 #[tokio::test]
 async fn two_brokers_renew_and_sign_in_side_by_side_and_no_grant_is_lost() {
     let company = Company::new().await;
-    company.forgejo.set_lifetimes(FORGEJO_LIFE, Duration::from_secs(3600));
+    company.forgejo.set_told_lifetime(FORGEJO_LIFE);
     let (one, two) = (company.signed_in(0, "alice").await, company.signed_in(1, "alice").await);
     for client in [&one, &two] {
         open(client).await;
@@ -173,7 +174,7 @@ async fn two_brokers_renew_and_sign_in_side_by_side_and_no_grant_is_lost() {
 #[tokio::test]
 async fn a_broker_that_is_killed_in_a_renewal_holds_up_the_other_for_a_moment_and_costs_no_grant() {
     let mut company = Company::new().await;
-    company.forgejo.set_lifetimes(FORGEJO_LIFE, Duration::from_secs(3600));
+    company.forgejo.set_told_lifetime(FORGEJO_LIFE);
     let (one, two) = (company.signed_in(0, "alice").await, company.signed_in(1, "alice").await);
     // Forgejo takes back what the caller does not wait for.
     let for_ever = Fault::Delay(Duration::from_secs(3600));

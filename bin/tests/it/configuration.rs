@@ -1,9 +1,12 @@
 //! The program as an operator meets it: exit codes and what it says.
 
-use std::process::{Command, Output};
+use std::process::{Output, Stdio};
 
 use tempfile::TempDir;
 use testkit::broker::{SharedMcp, free_port, programs};
+use tokio::{process::Command, runtime, time::timeout};
+
+use crate::sessions::LIMIT;
 
 const SOUND: &str = r#"
 [forgejo]
@@ -16,12 +19,18 @@ scopes = ["read:user"]
 fn broker(arguments: &[&str], configuration: &str, environment: &[(&str, &str)]) -> Output {
     let directory = TempDir::new().unwrap();
     std::fs::write(directory.path().join("broker.toml"), configuration).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_forgejo-mcp-broker"))
-        .args(arguments)
-        .current_dir(directory.path())
-        .envs(environment.iter().copied())
-        .output()
-        .unwrap()
+    let run = async {
+        let run = Command::new(env!("CARGO_BIN_EXE_forgejo-mcp-broker"))
+            .args(arguments)
+            .current_dir(directory.path())
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        timeout(LIMIT, run).await.expect("it comes to an end").unwrap()
+    };
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(run)
 }
 
 fn check(configuration: &str, environment: &[(&str, &str)]) -> (Option<i32>, String) {

@@ -6,7 +6,11 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::Value;
 use testkit::{Browser, Client, client::Answer};
 
-use crate::bed::{Bed, login_of, password};
+use crate::{
+    bed::{Bed, login_of, password},
+    lifecycle::call_that_hangs,
+    sessions::until_children,
+};
 
 const TOKEN: &str = "a-token-of-whoever-watches";
 
@@ -49,12 +53,13 @@ async fn metrics_tell_what_happened_to_sessions_and_nothing_of_whose_they_are() 
     let alice = bed.in_session("alice").await;
     let session = alice.session_id().unwrap();
     // Asleep, and awake again.
-    bed.broker.children().unwrap()[0].gone().await.unwrap();
     bed.broker.log().contains("the session sleeps").await;
     assert_eq!(login_of(&alice).await, "alice");
-    // A child that dies.
-    bed.broker.children().unwrap()[0].kill().unwrap();
+    // A child that dies, and a call on it, so that it is not put to sleep first.
+    let mut calls = call_that_hangs(&bed, alice).await;
+    until_children(&bed, 1).await[0].kill().unwrap();
     bed.broker.log().contains("the child ended by itself").await;
+    let (_, _, alice) = calls.join_next().await.unwrap().unwrap();
     assert_eq!(login_of(&alice).await, "alice");
     alice.delete().await.unwrap();
 
@@ -116,7 +121,12 @@ async fn every_metric_is_in_the_documents() {
         .collect();
     assert!(names.len() > 15, "{names:?}");
     for name in names {
-        assert!(page.contains(&format!("| `{name}")), "{name} is not in docs/metrics.md");
+        // The page has the names of samples, which end as their kind wants it.
+        let is_there = |suffix| page.contains(&format!("| `{name}{suffix}` |"));
+        assert!(
+            ["", "_total", "_info"].into_iter().any(is_there),
+            "{name} is not in docs/metrics.md"
+        );
     }
 }
 
@@ -135,6 +145,7 @@ async fn every_line_of_a_session_carries_its_user_and_client_and_never_its_id() 
     for (client, login) in [(&alice, "alice"), (&bob, "bob")] {
         assert_eq!(login_of(client).await, login);
     }
+    let first = until_children(&bed, 2).await;
     // Everyone moves: a new sign-in has made the tokens of before useless.
     for login in ["alice", "bob"] {
         let moved = bed.client();
@@ -143,8 +154,14 @@ async fn every_line_of_a_session_carries_its_user_and_client_and_never_its_id() 
             .await
             .unwrap();
     }
-    bed.broker.log().contains("session moved to a fresh backend").await;
-    for child in bed.broker.children().unwrap() {
+    bed.broker
+        .log()
+        .contains_times("session moved to a fresh backend", 2)
+        .await;
+    for child in first {
+        child.gone().await.unwrap();
+    }
+    for child in until_children(&bed, 2).await {
         child.kill().unwrap();
         child.gone().await.unwrap();
     }

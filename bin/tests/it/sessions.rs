@@ -4,21 +4,23 @@ use std::time::Duration;
 
 use serde_json::json;
 use testkit::{Client, broker::Process};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::bed::{Bed, login_of, open, password};
 
-/// How long a Forgejo token lives here. Half of it, and sessions move.
+/// How long a Forgejo token is said to live here. Half of it, and sessions move.
 pub(crate) const TOKEN: Duration = Duration::from_secs(4);
 const ROTATING: &[(&str, &str)] = &[
     ("session.rotate_interval", "100ms"),
     ("log.filter", "info,session=debug"),
 ];
-const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) async fn short_lived() -> Bed {
     let bed = Bed::new(ROTATING).await;
-    bed.forgejo.set_lifetimes(TOKEN, Duration::from_secs(3600));
+    // It is good for longer, so that a machine that has no time for a sign-in or a renewal is no fault of the broker.
+    bed.forgejo.set_lifetimes(TOKEN * 8, Duration::from_secs(3600));
+    bed.forgejo.set_told_lifetime(TOKEN);
     bed
 }
 
@@ -26,6 +28,21 @@ pub(crate) fn only_child(bed: &Bed) -> Process {
     let children = bed.broker.children().unwrap();
     assert_eq!(children.len(), 1);
     children[0]
+}
+
+/// The children, once there are so many: those of before may be on their way out.
+pub(crate) async fn until_children(bed: &Bed, count: usize) -> Vec<Process> {
+    let wait = timeout(LIMIT, async {
+        loop {
+            let children = bed.broker.children().unwrap();
+            if children.len() == count {
+                return children;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    });
+    wait.await
+        .unwrap_or_else(|_| panic!("there are never {count} children"))
 }
 
 pub(crate) async fn logged(bed: &Bed, text: &str) {

@@ -26,14 +26,18 @@ use testkit::{
     Browser, Client,
     forgejo::{Fault, Times},
 };
-use tokio::{net::TcpListener, task::JoinSet, time::sleep};
+use tokio::{
+    net::TcpListener,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     answers::{initialize, initialize_until, is_error, tools_list},
     bed::{Bed, login_of, open, password},
     lifecycle::call_that_hangs,
-    sessions::{TOKEN, logged, only_child, short_lived, status_of},
+    sessions::{LIMIT, TOKEN, logged, only_child, short_lived, status_of, until_children},
 };
 
 /// Idle after a second.
@@ -184,7 +188,8 @@ async fn point_05_without_a_caller_it_is_500_and_never_a_spawn() {
     is_error(&client.post(tools_list("who")).await.unwrap(), 500, "who");
     assert_eq!(spawner.orders.load(Ordering::SeqCst), 0);
     shutdown.cancel();
-    serving.join_next().await.unwrap().unwrap().unwrap();
+    let served = timeout(LIMIT, serving.join_next()).await.expect("it stops");
+    served.unwrap().unwrap().unwrap();
 }
 
 /// A backend that dies is cleaned up at once, and what is in flight on it gets a clear error with its id.
@@ -217,22 +222,18 @@ async fn point_07_idle_children_are_stopped_and_what_is_in_flight_pins() {
     let bed = Bed::new(&RESTLESS).await;
     // His request begins before hers have ended: if it did not pin, his child would be due first.
     let bob = bed.in_session("bob").await;
-    let his = only_child(&bed);
     let mut calls = call_that_hangs(&bed, bob).await;
+    let his = until_children(&bed, 1).await[0];
     let alice = bed.in_session("alice").await;
     let _listening = alice.listen(None).await.unwrap();
-    let hers = bed.broker.children().unwrap().into_iter().find(|child| *child != his);
-    hers.unwrap().gone().await.unwrap();
-    assert!(his.is_alive());
+    assert_eq!(until_children(&bed, 1).await, [his]);
 
     his.kill().unwrap();
     let (answer, id, bob) = calls.join_next().await.unwrap().unwrap();
     assert!(answer.response_to(&id).unwrap()["error"].is_object());
     assert_eq!(login_of(&bob).await, "bob");
     // Nothing in flight any more.
-    for child in bed.broker.children().unwrap() {
-        child.gone().await.unwrap();
-    }
+    until_children(&bed, 0).await;
 }
 
 /// Before its token runs out a session moves: the fresh backend is there before the old one goes, what is in flight finishes,
@@ -278,7 +279,8 @@ async fn point_09_a_refusal_for_good_ends_the_sessions_and_one_for_now_does_not(
     bed.forgejo
         .inject("/login/oauth/access_token", broken, Times::UntilCleared);
     logged(&bed, "the credential has run out, the session sleeps").await;
-    while status_of(&bob).await == 200 {}
+    let refused = timeout(LIMIT, async { while status_of(&bob).await == 200 {} });
+    refused.await.expect("his token runs out");
     assert_eq!(status_of(&bob).await, 503);
     bed.forgejo.clear_faults();
     assert_eq!(login_of(&bob).await, "bob");
@@ -310,11 +312,11 @@ async fn point_11_a_durable_session_outlives_idleness_crash_and_restart() {
     let mut bed = Bed::new(&RESTLESS).await;
     let alice = bed.in_session("alice").await;
     let session = alice.session_id();
-    only_child(&bed).gone().await.unwrap();
+    until_children(&bed, 0).await;
     assert_eq!(login_of(&alice).await, "alice");
 
     let mut calls = call_that_hangs(&bed, alice).await;
-    only_child(&bed).kill().unwrap();
+    until_children(&bed, 1).await[0].kill().unwrap();
     let (answer, id, alice) = calls.join_next().await.unwrap().unwrap();
     assert!(answer.response_to(&id).unwrap()["error"].is_object());
     assert_eq!(login_of(&alice).await, "alice");
@@ -328,18 +330,21 @@ async fn point_11_a_durable_session_outlives_idleness_crash_and_restart() {
     assert_eq!(login_of(&alice).await, "alice");
 
     let exit = json!({ "name": "test_exit", "arguments": { "code": 3 } });
-    let wait = loop {
-        let (answer, id) = alice.request("tools/call", exit.clone()).await.unwrap();
-        let error = answer.response_to(&id).unwrap()["error"].clone();
-        match answer.status.as_u16() {
-            200 => assert!(error.is_object()),
-            status => {
-                assert_eq!(status, 503);
-                assert!(error["message"].as_str().unwrap().contains("keeps ending"), "{error}");
-                break answer.header("retry-after").unwrap().parse().unwrap();
+    let put_off = timeout(LIMIT, async {
+        loop {
+            let (answer, id) = alice.request("tools/call", exit.clone()).await.unwrap();
+            let error = answer.response_to(&id).unwrap()["error"].clone();
+            match answer.status.as_u16() {
+                200 => assert!(error.is_object()),
+                status => {
+                    assert_eq!(status, 503);
+                    assert!(error["message"].as_str().unwrap().contains("keeps ending"), "{error}");
+                    return answer.header("retry-after").unwrap().parse().unwrap();
+                }
             }
         }
-    };
+    });
+    let wait = put_off.await.expect("a crash loop is put off");
     sleep(Duration::from_secs(wait)).await;
     assert_eq!(login_of(&alice).await, "alice");
     assert_eq!(alice.session_id(), session);

@@ -261,7 +261,10 @@ impl Opening<'_> {
         let seat = seat.ok_or_else(|| self.refusal(&StartError::Ended))?;
         let _entered = Arc::clone(&seat).enter();
         let answer = timeout_at(deadline, seat.backend.serve(exchange::outward(request))).await;
-        let Ok(answer) = answer else {
+        // A timeout looks at what it waits for before it looks at the clock: an answer of after the deadline comes through, and
+        // a stream of then may only say that there is no answer yet.
+        let answer = answer.ok().filter(|_| Instant::now() <= deadline);
+        let Some(answer) = answer else {
             return Err(self.refusal(&StartError::TimedOut).into());
         };
         match judge(answer).await {

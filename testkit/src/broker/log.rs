@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-/// How long a line may take to come.
+/// How long a line may take to come, and a log to end with its process.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How many lines are shown where one is missed.
 const LAST: usize = 40;
@@ -135,9 +135,17 @@ impl Log {
     }
 
     /// Returns once every stream that was followed has ended.
+    ///
+    /// # Panics
+    ///
+    /// If one has not within a minute: some process that was left behind still holds it.
     pub(super) async fn settled(&self) {
         self.shared.readers.close();
-        self.shared.readers.wait().await;
+        let ended = timeout(PATIENCE, self.shared.readers.wait()).await;
+        assert!(
+            ended.is_ok(),
+            "somebody still holds the log of a process that has ended"
+        );
         self.shared.readers.reopen();
     }
 

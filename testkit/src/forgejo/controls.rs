@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::{Counters, FakeForgejo, Fault, Registered, Times, state::State};
+
+/// How long counters may take to be as wanted.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl FakeForgejo {
     /// Adds a user who signs in with this password, and gives the user's id.
@@ -131,18 +136,30 @@ impl FakeForgejo {
         self.shared.state().counters.clone()
     }
 
-    /// Waits until the counters are as wanted, and gives them. Put a timeout around it; it may be dropped at any time.
+    /// Waits until the counters are as wanted, and gives them.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Panics
+    ///
+    /// If they are not within a minute: the test fails, in the place of hanging for ever.
     pub async fn wait_for(&self, wanted: impl Fn(&Counters) -> bool) -> Counters {
-        loop {
-            let changed = self.shared.changed.notified();
-            tokio::pin!(changed);
-            // Listening before looking: what happens in between is not missed.
-            changed.as_mut().enable();
-            let counters = self.counters();
-            if wanted(&counters) {
-                return counters;
+        let counted = async {
+            loop {
+                let changed = self.shared.changed.notified();
+                tokio::pin!(changed);
+                // Listening before looking: what happens in between is not missed.
+                changed.as_mut().enable();
+                let counters = self.counters();
+                if wanted(&counters) {
+                    return counters;
+                }
+                changed.await;
             }
-            changed.await;
+        };
+        match timeout(PATIENCE, counted).await {
+            Ok(counters) => counters,
+            Err(_) => panic!("the counters are not as wanted: {:?}", self.counters()),
         }
     }
 

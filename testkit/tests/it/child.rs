@@ -4,11 +4,16 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::process::ExitStatusExt,
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use testkit::forgejo::{FakeForgejo, Options};
+use tokio::time::timeout;
+
+/// Longer than anything here takes.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A running double. Killed at the end should it still run.
 struct Double {
@@ -96,7 +101,14 @@ async fn forgejo() -> (FakeForgejo, String) {
 /// Runs the blocking part of a test beside the fake Forgejo.
 async fn beside(forgejo: &FakeForgejo, token: &str, test: impl FnOnce(&mut Double) + Send + 'static) {
     let mut double = Double::start(forgejo, token);
-    tokio::task::spawn_blocking(move || test(&mut double)).await.unwrap();
+    let pid = Pid::from_child(&double.process);
+    let testing = tokio::task::spawn_blocking(move || test(&mut double));
+    let Ok(tested) = timeout(LIMIT, testing).await else {
+        // The end of the process ends whatever the test waits for.
+        let _ = kill_process(pid, Signal::KILL);
+        panic!("the double does not go on");
+    };
+    tested.unwrap();
 }
 
 #[tokio::test]

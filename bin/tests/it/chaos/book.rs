@@ -106,12 +106,11 @@ impl Book {
             .collect()
     }
 
-    /// Whether a session lost its child to another one, or to sleep, in a time.
-    pub(crate) fn changed(&self, tag: &str, from: Duration, to: Duration) -> bool {
-        /// The log is written after the deed.
-        const AFTERWARDS: Duration = Duration::from_millis(100);
+    /// Whether a session lost its child to another one, or to sleep, in a time. The log is written after the deed: by so much
+    /// at the most.
+    pub(crate) fn changed(&self, tag: &str, from: Duration, to: Duration, afterwards: Duration) -> bool {
         let from = from - Duration::from_secs(from.as_secs() / DAY * DAY);
-        let to = to - Duration::from_secs(to.as_secs() / DAY * DAY) + AFTERWARDS;
+        let to = to - Duration::from_secs(to.as_secs() / DAY * DAY) + afterwards;
         self.entries.iter().any(|entry| {
             entry.tag == tag && matches!(entry.what, What::Moved | What::Asleep) && (from..=to).contains(&entry.at)
         })

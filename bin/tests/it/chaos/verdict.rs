@@ -189,7 +189,7 @@ impl Verdict {
             let times = times.get(call.mark.as_str()).copied().unwrap_or_default();
             let must = usize::from(matches!(call.outcome, Outcome::Answered(_)));
             let tag = tags.get(&call.session);
-            if times < must && tag.is_some_and(|tag| book.changed(tag, call.began, call.ended)) {
+            if times < must && tag.is_some_and(|tag| replaced(book, call, tag)) {
                 self.missed += 1;
             } else if times > 1 || times < must {
                 self.faults.push(Fault {
@@ -261,9 +261,30 @@ fn answered(book: &Book, call: &Call, stamp: &Stamp) -> Result<(), &'static str>
     }
 }
 
+/// The child that took this call was replaced during it. The log tells so a moment later, and where the broker had no time to write it,
+/// a good deal later: then it counts only if the next call of the session was another child's, since sessions that move
+/// every second have moved within any second.
+fn replaced(book: &Book, call: &Call, tag: &Tag) -> bool {
+    const AFTERWARDS: Duration = Duration::from_millis(100);
+    const LATE: Duration = Duration::from_secs(1);
+    let changed = |afterwards| book.changed(tag, call.began, call.ended, afterwards);
+    changed(AFTERWARDS) || (changed(LATE) && was_the_last(book, call))
+}
+
+/// The next call of the session was taken by another child than this one.
+fn was_the_last(book: &Book, call: &Call) -> bool {
+    let (_, turn) = call.mark.rsplit_once('.').unwrap_or_default();
+    let Ok(turn) = turn.parse::<u64>() else {
+        return false;
+    };
+    let next = format!("{}.{}", call.session, turn + 1);
+    matches!((book.took(&call.mark), book.took(&next)), ([this], [next]) if this.pid != next.pid)
+}
+
 /// The request was sent while its connection closed: its client says that it got no answer, as each SDK does.
 fn is_lost(book: &Book, stops: &[Stop], call: &Call) -> bool {
-    const NO_ANSWER: [&str; 2] = ["fetch failed", "error sending request"];
+    // Of Node and of reqwest. The Python SDK ends with the first request that it loses; there the client itself says it.
+    const NO_ANSWER: [&str; 3] = ["fetch failed", "error sending request", "lost with its connection"];
     let Outcome::Failed(said) = &call.outcome else {
         return false;
     };
@@ -419,6 +440,12 @@ mod tests {
         };
         let during = [5_990, 6_020];
         assert!(lost("a.2", during, true, "TypeError: fetch failed"));
+        assert!(lost(
+            "a.2",
+            during,
+            true,
+            "MCPError: lost with its connection: ReadError: "
+        ));
         assert!(!lost("a.2", during, false, "TypeError: fetch failed"));
         assert!(!lost("a.2", during, true, "503 Service Unavailable"));
         assert!(!lost("a.1", during, true, "TypeError: fetch failed"), "it was taken");
@@ -466,6 +493,29 @@ mod tests {
                 (verdict.missed, verdict.faults.len()),
                 (missed, 1 - missed),
                 "{times:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_replacement_that_is_told_late_counts_for_the_last_call_of_a_child() {
+        let moved = r#"{"timestamp":"1970-01-01T00:00:05.000000Z","message":"session moved to a fresh backend","session":"aa"}"#;
+        let by_another = r#"{"message":"took a.2 pid=8","tag":"aa"}"#;
+        let by_the_same = r#"{"message":"took a.2 pid=7","tag":"aa"}"#;
+        for (next, times, missed) in [
+            (by_another, [4_000, 4_800], 1),
+            (by_another, [3_000, 3_800], 0),
+            (by_the_same, [4_000, 4_800], 0),
+        ] {
+            let calls = [Call {
+                announced: true,
+                ..call("a.1", times, Outcome::Answered(stamp("a.1", 7)))
+            }];
+            let verdict = Verdict::new(&book(&[next, moved]), &[], &[], &calls, &[]);
+            assert_eq!(
+                (verdict.missed, verdict.faults.len()),
+                (missed, 1 - missed),
+                "{next} {times:?}"
             );
         }
     }

@@ -54,10 +54,12 @@ impl Held {
     /// Ends it, and gives the clients for which a person was asked.
     pub(super) async fn end(mut self) -> Vec<String> {
         self.order(&json!({ "end": true })).await;
-        timeout(LIMIT, self.listen("done"))
-            .await
-            .expect("the client comes to an end");
-        assert!(self.process.wait().await.unwrap().success());
+        let ended = timeout(LIMIT, async {
+            self.listen("done").await;
+            self.process.wait().await
+        });
+        let status = ended.await.expect("the client comes to an end").unwrap();
+        assert!(status.success());
         self.visits
     }
 

@@ -33,6 +33,8 @@ pub(crate) enum Outcome {
     RefusesInitialize,
     /// A backend that answers `initialize` with a stream.
     StreamsInitialize,
+    /// A backend that answers `initialize` with a stream after [`STREAMED_AFTER`].
+    StreamsInitializeLate,
     /// A backend that never answers `initialize`.
     SilentInitialize,
     /// A backend that dies of `initialize`.
@@ -164,6 +166,7 @@ impl ScriptedSpawner {
             Outcome::Good
             | Outcome::RefusesInitialize
             | Outcome::StreamsInitialize
+            | Outcome::StreamsInitializeLate
             | Outcome::SilentInitialize
             | Outcome::DiesAtInitialize => {}
         }
@@ -317,6 +320,10 @@ impl RecordingBackend {
             ("busy", _) => json(StatusCode::TOO_MANY_REQUESTS, "{}"),
             ("initialize", Outcome::RefusesInitialize) => bad(),
             ("initialize", Outcome::StreamsInitialize) | ("stream", _) => self.stream(),
+            ("initialize", Outcome::StreamsInitializeLate) => {
+                tokio::time::sleep(STREAMED_AFTER).await;
+                self.stream()
+            }
             ("initialize", Outcome::SilentInitialize) => {
                 self.done.cancelled().await;
                 bad()
@@ -381,6 +388,9 @@ impl Backend for RecordingBackend {
         self.expires_at
     }
 }
+
+/// When an answer that has not come yet becomes a stream.
+pub(crate) const STREAMED_AFTER: Duration = Duration::from_secs(1);
 
 /// A credential that looks good and that the upstream refuses.
 pub(crate) const TAKEN_BACK: &str = "taken back";

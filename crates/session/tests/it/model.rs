@@ -193,7 +193,11 @@ impl Run {
             Outcome::Credentials => 401,
             Outcome::Unavailable => 503,
             Outcome::Failed | Outcome::NotReady | Outcome::DiesAtInitialize => 502,
-            Outcome::Good | Outcome::RefusesInitialize | Outcome::StreamsInitialize | Outcome::SilentInitialize => 200,
+            Outcome::Good
+            | Outcome::RefusesInitialize
+            | Outcome::StreamsInitialize
+            | Outcome::StreamsInitializeLate
+            | Outcome::SilentInitialize => 200,
         };
         assert_eq!((status, id.is_some()), (expected, good));
         if matches!(outcome, Outcome::Good | Outcome::RefusesInitialize) {

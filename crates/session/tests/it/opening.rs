@@ -8,7 +8,7 @@ use session::{Config, NeedsSignIn, Stats};
 use tokio::task::JoinSet;
 
 use crate::fakes::{
-    Outcome, ScriptedSpawner, lock, open, post, registry, request, rpc, said, session_id, settle, text,
+    Outcome, STREAMED_AFTER, ScriptedSpawner, lock, open, post, registry, request, rpc, said, session_id, settle, text,
 };
 
 #[tokio::test(start_paused = true)]
@@ -92,6 +92,35 @@ async fn a_start_that_takes_too_long_is_given_up() {
         !spawner.decide(&spawner.last_tag(), Outcome::Good),
         "the spawn was dropped"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_after_the_deadline_opens_nothing() {
+    for (limit, opened) in [(STREAMED_AFTER / 2, false), (STREAMED_AFTER * 2, true)] {
+        let spawner = ScriptedSpawner::immediate(Outcome::StreamsInitializeLate);
+        let reg = registry(
+            &spawner,
+            Config {
+                start_timeout: limit,
+                ..Config::default()
+            },
+        );
+        let mut clients = JoinSet::new();
+        let asked = std::sync::Arc::clone(&reg);
+        clients.spawn(async move { post(&asked, "ann/x", None, &rpc("1", "initialize")).await });
+        settle().await;
+        assert_eq!(reg.stats().starting, 1);
+        // The machine stalls: when it goes on, the deadline is over and the answer is there.
+        tokio::time::advance(STREAMED_AFTER * 3 / 2).await;
+        let response = clients.join_next().await.expect("a client").expect("an answer");
+        assert_eq!(session_id(&response).is_some(), opened);
+        assert_eq!(response.status() == StatusCode::OK, opened);
+        settle().await;
+        assert_eq!(
+            (reg.stats().live, spawner.running.now()),
+            (usize::from(opened), usize::from(opened))
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
