@@ -21,7 +21,9 @@ pub(crate) enum Part {
 pub(crate) fn run(part: Part) -> Result<()> {
     match part {
         Part::Bridge => bridge(),
-        Part::Session => shell::run(shell::cargo().args(["bench", "--locked", "--package", "session"])),
+        Part::Session => {
+            shell::run(shell::cargo().args(["bench", "--locked", "--package", "session", "--bench", "session"]))
+        }
         Part::Supervisor => shell::run(shell::cargo().args(["bench", "--locked", "--package", "supervisor"])),
     }
 }
