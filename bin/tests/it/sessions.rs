@@ -45,11 +45,6 @@ pub(crate) async fn until_children(bed: &Bed, count: usize) -> Vec<Process> {
         .unwrap_or_else(|_| panic!("there are never {count} children"))
 }
 
-pub(crate) async fn logged(bed: &Bed, text: &str) {
-    let wait = timeout(LIMIT, async { bed.broker.log().contains(text).await });
-    wait.await.unwrap_or_else(|_| panic!("{text:?} was never logged"));
-}
-
 pub(crate) async fn status_of(client: &Client) -> u16 {
     let (answer, id) = client.request("tools/list", json!({})).await.unwrap();
     if answer.status != 401 {
@@ -68,7 +63,7 @@ async fn a_new_sign_in_moves_live_sessions_at_once() {
         .sign_in(&mut testkit::Browser::new(), "alice", &password("alice"))
         .await
         .unwrap();
-    logged(&bed, "session moved to a fresh backend").await;
+    bed.broker.log().contains("session moved to a fresh backend").await;
     first.gone().await.unwrap();
     assert_eq!(login_of(&alice).await, "alice");
 }

@@ -37,7 +37,7 @@ use crate::{
     answers::{initialize, initialize_until, is_error, tools_list},
     bed::{Bed, login_of, open, password},
     lifecycle::call_that_hangs,
-    sessions::{LIMIT, TOKEN, logged, only_child, short_lived, status_of, until_children},
+    sessions::{LIMIT, TOKEN, only_child, short_lived, status_of, until_children},
 };
 
 /// Idle after a second.
@@ -209,7 +209,7 @@ async fn point_06_a_child_that_dies_is_cleaned_up_at_once() {
     assert!(response["error"]["message"].is_string(), "{response}");
 
     // With nothing retained the session has ended with its child; nobody else notices.
-    logged(&bed, "session ended").await;
+    bed.broker.log().contains("session ended").await;
     assert_eq!(status_of(&alice).await, 404);
     assert_eq!(login_of(&bob).await, "bob");
     open(&alice.another_session()).await;
@@ -247,7 +247,7 @@ async fn point_08_a_session_moves_before_its_token_runs_out_and_keeps_its_id() {
     let params = json!({ "name": "test_sleep", "arguments": { "ms": TOKEN.as_millis() as u64 } });
     let (slow, ()) = tokio::join!(
         alice.request("tools/call", params),
-        logged(&bed, "session moved to a fresh backend")
+        bed.broker.log().contains("session moved to a fresh backend")
     );
     let (slow, id) = slow.unwrap();
     assert!(slow.response_to(&id).unwrap()["result"].is_object());
@@ -269,7 +269,7 @@ async fn point_09_a_refusal_for_good_ends_the_sessions_and_one_for_now_does_not(
     let alice = bed.in_session("alice").await;
     let bob = bed.in_session("bob").await;
     bed.forgejo.revoke("alice");
-    logged(&bed, "session ended").await;
+    bed.broker.log().contains("session ended").await;
     assert_eq!(status_of(&alice).await, 401);
     assert_eq!(login_of(&bob).await, "bob");
     let again = bed.in_session("alice").await;
@@ -278,7 +278,10 @@ async fn point_09_a_refusal_for_good_ends_the_sessions_and_one_for_now_does_not(
     let broken = Fault::Status(StatusCode::BAD_GATEWAY);
     bed.forgejo
         .inject("/login/oauth/access_token", broken, Times::UntilCleared);
-    logged(&bed, "the credential has run out, the session sleeps").await;
+    bed.broker
+        .log()
+        .contains("the credential has run out, the session sleeps")
+        .await;
     let refused = timeout(LIMIT, async { while status_of(&bob).await == 200 {} });
     refused.await.expect("his token runs out");
     assert_eq!(status_of(&bob).await, 503);

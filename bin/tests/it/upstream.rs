@@ -24,10 +24,16 @@ async fn strict(settings: &[(&str, &str)]) -> (Bed, SharedMcp) {
     Bed::with_shared_mcp(true, settings).await
 }
 
-async fn logged(server: &SharedMcp, text: &str) {
-    let wait = timeout(LIMIT, server.log().contains(text));
-    wait.await
-        .unwrap_or_else(|_| panic!("{text:?} was never logged:\n{}", server.log().text()));
+/// Begins call 7 on a session, which only ends with it, and returns once the server is at it.
+async fn call_that_hangs(session: &Client, server: &SharedMcp) -> JoinSet<Answer> {
+    let mut calls = JoinSet::new();
+    let (headers, caller) = (session.headers(), session.another_session());
+    calls.spawn(async move {
+        let slow = call(7, "test_sleep", &json!({ "ms": 600_000 }));
+        caller.raw(http::Method::POST, headers, slow).await.unwrap()
+    });
+    server.log().contains("test_sleep").await;
+    calls
 }
 
 fn call(id: u64, tool: &str, arguments: &Value) -> String {
@@ -188,7 +194,7 @@ async fn a_session_that_sleeps_waits_for_a_server_that_is_out_of_reach() {
     let settings = [("session.idle_timeout", "1s"), ("session.reap_interval", "100ms")];
     let (bed, mut server) = shared(&settings).await;
     let alice = bed.in_session("alice").await;
-    logged(&server, "session ended").await;
+    server.log().contains("session ended").await;
     let before = bed.forgejo.counters().refreshes;
     server.kill().await.unwrap();
     let (answer, id) = alice.request("ping", json!({})).await.unwrap();
@@ -214,7 +220,7 @@ async fn a_session_outlives_idleness_and_the_broker() {
     let settings = [("session.idle_timeout", "1s"), ("session.reap_interval", "100ms")];
     let (mut bed, server) = strict(&settings).await;
     let alice = bed.in_session("alice").await;
-    logged(&server, "session ended").await;
+    server.log().contains("session ended").await;
     assert_eq!(login_of(&alice).await, "alice");
     assert!(server.log().count("session opened") >= 2);
 
@@ -330,7 +336,7 @@ async fn what_comes_before_an_answer_and_what_belongs_to_none_reaches_the_client
     // A stream to the server is there while a client listens, and only then.
     assert_eq!(server.log().count("listening"), 0);
     let mut hers = alice.listen(None).await.unwrap();
-    logged(&server, "listening").await;
+    server.log().contains("listening").await;
     alice.call_tool("test_announce", json!({})).await.unwrap();
     let heard = timeout(LIMIT, async {
         loop {
@@ -349,16 +355,10 @@ async fn what_comes_before_an_answer_and_what_belongs_to_none_reaches_the_client
 async fn a_cancelled_request_ends_at_the_server() {
     let (bed, server) = shared(&[]).await;
     let alice = bed.in_session("alice").await;
-    let mut calls = JoinSet::new();
-    let (headers, caller) = (alice.headers(), alice.another_session());
-    calls.spawn(async move {
-        let slow = call(7, "test_sleep", &json!({ "ms": 600_000 }));
-        caller.raw(http::Method::POST, headers, slow).await.unwrap()
-    });
-    logged(&server, "test_sleep").await;
+    let mut calls = call_that_hangs(&alice, &server).await;
     let cancellation = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 7 } });
     assert_eq!(alice.post(cancellation.to_string()).await.unwrap().status, 202);
-    logged(&server, "request abandoned").await;
+    server.log().contains("request abandoned").await;
     let answer = calls.join_next().await.unwrap().unwrap();
     error_in(&answer, &json!(7));
     assert_eq!(login_of(&alice).await, "alice");
@@ -368,16 +368,10 @@ async fn a_cancelled_request_ends_at_the_server() {
 async fn the_end_of_a_session_ends_its_requests_at_the_server() {
     let (bed, server) = shared(&[]).await;
     let alice = bed.in_session("alice").await;
-    let mut calls = JoinSet::new();
-    let (headers, caller) = (alice.headers(), alice.another_session());
-    calls.spawn(async move {
-        let slow = call(7, "test_sleep", &json!({ "ms": 600_000 }));
-        caller.raw(http::Method::POST, headers, slow).await.unwrap()
-    });
-    logged(&server, "test_sleep").await;
+    let mut calls = call_that_hangs(&alice, &server).await;
     alice.delete().await.unwrap();
-    logged(&server, "request abandoned").await;
-    logged(&server, "session ended").await;
+    server.log().contains("request abandoned").await;
+    server.log().contains("session ended").await;
     error_in(&calls.join_next().await.unwrap().unwrap(), &json!(7));
 }
 
@@ -394,10 +388,10 @@ async fn the_broker_stops_with_a_request_under_way() {
             )
             .await
     });
-    logged(&server, "test_sleep").await;
+    server.log().contains("test_sleep").await;
     let status = timeout(LIMIT, bed.broker.terminate()).await.expect("it stops").unwrap();
     assert!(status.success());
-    logged(&server, "session ended").await;
+    server.log().contains("session ended").await;
     calls.abort_all();
 }
 

@@ -1,6 +1,9 @@
 //! What processes on one store hear of each other, and tell: endings above all.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use super::{TellingStore, Told, lock};
 use crate::ports::{BoxFuture, Endings, Exchange, Judged, Lease, ProcessStore, StoreError};
@@ -100,7 +103,7 @@ impl ProcessStore for TellingStore {
         known: Option<Exchange>,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<Judged, StoreError>> {
-        self.change(async move |told: std::sync::Arc<Told>| {
+        self.change(async move |told: Arc<Told>| {
             let outcome = told.store.end_refused(user, version, owner, known, now).await;
             match outcome {
                 Ok(Judged::Ended) => {
