@@ -2,7 +2,7 @@
 //! MCP 2025-11-25 pins; "the draft" below).
 //!
 //! The document is the registration: what it says now counts, and the host that it comes from is the one thing about
-//! such a client that is verified. It is read by the hardened fetcher and kept by [`Documents`]; nothing of it is
+//! such a client that is verified. It is read by the hardened fetcher and kept by [`DocumentCache`]; nothing of it is
 //! written to the store.
 //!
 //! Left out: `logo_uri` and other links, which nobody follows (section 6.7), and actions on changed keys (section 6.3): a
@@ -15,20 +15,20 @@ use serde_json::Value;
 use url::Url;
 
 use crate::{
-    documents::Documents,
+    client_name::clean_name,
+    document_cache::DocumentCache,
     fetch::{self, Fetch, FetchError},
     jwt::KeySet,
     ports::Clock,
     records::{ClientAuth, ClientRecord, KeySource},
     redirect_uri,
-    text::clean_name,
 };
 
 /// The documents of clients, and the key sets that they point to.
 #[derive(Debug)]
 pub(crate) struct ClientDocuments {
-    documents: Documents<ClientRecord>,
-    key_sets: Documents<KeySet>,
+    documents: DocumentCache<ClientRecord>,
+    key_sets: DocumentCache<KeySet>,
 }
 
 /// What is read of a document. The rest of the registry of client metadata has no use here.
@@ -54,8 +54,8 @@ const MAX_KEY_SET: usize = 32 * 1024;
 impl ClientDocuments {
     pub(crate) fn new(fetch: Arc<dyn Fetch>, clock: Arc<dyn Clock>) -> Self {
         Self {
-            documents: Documents::new(Arc::clone(&fetch), Arc::clone(&clock), MAX_DOCUMENT),
-            key_sets: Documents::new(fetch, clock, MAX_KEY_SET),
+            documents: DocumentCache::new(Arc::clone(&fetch), Arc::clone(&clock), MAX_DOCUMENT),
+            key_sets: DocumentCache::new(fetch, clock, MAX_KEY_SET),
         }
     }
 

@@ -3,7 +3,7 @@
 //! - Whatever can end a grant runs on a task of its own to its end: a client that hangs up during a revocation does not
 //!   leave a grant that is gone from the store and still served.
 //! - Once it is in the store, cached bearers are forgotten and [`GrantEvents`] are told, in this one place.
-//! - Lookups of bearers go through the cache ([`Bearers`]).
+//! - Lookups of bearers go through the cache ([`AccessTokenCache`]).
 //! - **What other processes have ended** is heard from the store ([`TellingStore::hear`]), by whoever comes with a bearer and
 //!   has not heard for a second, and by whoever calls in between: then it is forgotten and told in the same way. So a
 //!   bearer whose grant has ended in another process is honoured for a second more at most, and in this one not at all.
@@ -25,7 +25,7 @@ use std::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    bearers::Bearers,
+    access_token_cache::AccessTokenCache,
     ports::{
         AccountStore, Admitted, BoxFuture, ClientStore, GrantEvents, GrantStore, NewTokens, Placed, SignIn, SignedIn,
         SignedInPair, Spent, Store, StoreError, Taken,
@@ -48,7 +48,7 @@ pub(crate) struct TellingStore {
 #[derive(Debug)]
 struct Told {
     store: Arc<dyn Store>,
-    bearers: Bearers,
+    bearers: AccessTokenCache,
     events: Arc<dyn GrantEvents>,
     heard: Mutex<Heard>,
     /// Held by the one who asks the store what has ended because a bearer has come.
@@ -71,7 +71,7 @@ impl TellingStore {
     pub(crate) fn new(store: Arc<dyn Store>, events: Arc<dyn GrantEvents>, tasks: TaskTracker) -> Self {
         let told = Told {
             store,
-            bearers: Bearers::default(),
+            bearers: AccessTokenCache::default(),
             events,
             heard: Mutex::default(),
             asking: tokio::sync::Mutex::default(),

@@ -36,17 +36,17 @@ pub mod sqlite;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+mod access_token_cache;
 mod allow_list;
-mod bearers;
 mod cimd;
-mod documents;
+mod client_name;
+mod document_cache;
 mod endings;
 mod jwt;
-mod limits;
 mod pkce;
+mod rate_limiter;
 mod redirect_uri;
 mod secret;
-mod text;
 
 pub use account::{Account, AccountError, UpstreamToken};
 pub use config::Config;

@@ -6,17 +6,17 @@
 mod approvals;
 mod authorize;
 mod callback;
-mod ceilings;
 mod client_auth;
-mod clients;
+mod client_lookup;
 mod connections;
 mod cookie;
 mod guard;
 mod metadata;
 mod pages;
 mod params;
+mod rate_limits;
 mod register;
-mod respond;
+mod response;
 mod revoke;
 mod same_origin;
 mod scope;
@@ -44,7 +44,7 @@ use crate::{
     secret,
 };
 
-use ceilings::Ceilings;
+use rate_limits::RateLimits;
 
 pub use guard::Caller;
 
@@ -57,19 +57,19 @@ pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 /// The authorization server and the guard. Clones are the same server.
 #[derive(Clone, Debug)]
 pub struct AuthorizationServer {
-    inner: Arc<Inner>,
+    inner: Arc<ServerState>,
 }
 
 /// What the endpoints share.
 #[derive(Debug)]
-struct Inner {
+struct ServerState {
     settings: Settings,
     accounts: Arc<Accounts>,
     /// The store of `accounts`.
     telling: Arc<TellingStore>,
     /// Where clients that are described by documents are found. `None`: there are no such clients.
     documents: Option<ClientDocuments>,
-    ceilings: Ceilings,
+    rate_limits: RateLimits,
 }
 
 /// What a path leads to.
@@ -114,7 +114,7 @@ impl AuthorizationServer {
         }
         let tasks = TaskTracker::new();
         let documents = fetch.map(|fetch| ClientDocuments::new(fetch, Arc::clone(&clock)));
-        let ceilings = Ceilings::new(&settings);
+        let rate_limits = RateLimits::new(&settings);
         let telling = Arc::new(TellingStore::new(store, Arc::clone(&events), tasks.clone()));
         let accounts = Accounts {
             store: Arc::<TellingStore>::clone(&telling),
@@ -129,12 +129,12 @@ impl AuthorizationServer {
             flights: Mutex::new(HashMap::new()),
         };
         Ok(Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(ServerState {
                 settings,
                 accounts: Arc::new(accounts),
                 telling,
                 documents,
-                ceilings,
+                rate_limits,
             }),
         })
     }
@@ -145,21 +145,21 @@ impl AuthorizationServer {
     pub async fn serve(&self, request: Request<Bytes>) -> Response<Body> {
         let inner = &self.inner;
         let Some(endpoint) = inner.route(request.uri().path()) else {
-            return respond::plain(StatusCode::NOT_FOUND, "There is nothing here.\n");
+            return response::plain(StatusCode::NOT_FOUND, "There is nothing here.\n");
         };
         let cross_origin = endpoint.is_for_programs();
         let method = request.method();
         let allowed = endpoint.methods();
         let mut response = if cross_origin && method == Method::OPTIONS {
-            respond::preflight(allowed)
+            response::preflight(allowed)
         } else if !allowed.split(", ").any(|name| name == method.as_str()) {
-            let mut response = respond::plain(StatusCode::METHOD_NOT_ALLOWED, "This method is not for this path.\n");
+            let mut response = response::plain(StatusCode::METHOD_NOT_ALLOWED, "This method is not for this path.\n");
             response
                 .headers_mut()
                 .insert(header::ALLOW, HeaderValue::from_static(allowed));
             response
         } else if request.body().len() > MAX_BODY {
-            respond::plain(StatusCode::PAYLOAD_TOO_LARGE, "The body is too long.\n")
+            response::plain(StatusCode::PAYLOAD_TOO_LARGE, "The body is too long.\n")
         } else {
             inner.dispatch(endpoint, &request).await
         };
@@ -246,7 +246,7 @@ impl AuthorizationServer {
     }
 }
 
-impl Inner {
+impl ServerState {
     fn route(&self, path: &str) -> Option<Endpoint> {
         let prefix = self.settings.prefix.as_str();
         let local = path

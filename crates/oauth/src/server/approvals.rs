@@ -19,7 +19,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue};
 use url::Url;
 
-use super::cookie::Kind;
+use super::cookie::CookieKind;
 use crate::{redirect_uri, seal::Sealer};
 
 /// What is approved.
@@ -48,7 +48,7 @@ const MAX_COUNT: usize = 16;
 /// The bytes of one.
 const LENGTH: usize = 8 + 8 + 32;
 
-const COOKIE: Kind = Kind::new("fmb-approvals", MAX_AGE);
+const COOKIE: CookieKind = CookieKind::new("fmb-approvals", MAX_AGE);
 const PURPOSE: &str = "approval";
 
 impl Approvals {

@@ -18,13 +18,13 @@ use http::{Method, Request, Response, header};
 use url::Url;
 
 use super::{
-    Body, Inner,
+    Body, ServerState,
     approvals::{Approvals, Subject},
-    clients::LookupError,
+    client_lookup::LookupError,
     cookie::BrowserId,
-    pages::{self, Trouble},
+    pages::{self, ErrorPage},
     params::Params,
-    respond, same_origin, scope, sign_in,
+    response, same_origin, scope, sign_in,
 };
 use crate::{
     pkce,
@@ -42,9 +42,9 @@ pub(super) struct AuthorizationRequest {
 }
 
 /// Why a request is not one.
-enum Fault {
+enum AuthorizeError {
     /// Shown to the user: there is no client to tell.
-    Page(Trouble),
+    Page(ErrorPage),
     /// Told to the client.
     Client {
         /// Whether the browser may be sent there before the user has said anything.
@@ -62,9 +62,9 @@ const CONSENT: &str = "consent";
 const MAX_STATE: usize = 4096;
 
 /// `GET`: shows the consent page.
-pub(super) async fn ask(inner: &Inner, request: &Request<Bytes>) -> Response<Body> {
+pub(super) async fn ask(inner: &ServerState, request: &Request<Bytes>) -> Response<Body> {
     let Ok(params) = Params::of_query(request) else {
-        return pages::trouble(Trouble::BadRequest);
+        return pages::error(ErrorPage::BadRequest);
     };
     let asked = match check(inner, &params).await {
         Ok(asked) => asked,
@@ -90,23 +90,23 @@ pub(super) async fn ask(inner: &Inner, request: &Request<Bytes>) -> Response<Bod
 }
 
 /// `POST`: the user has answered.
-pub(super) async fn decide(inner: &Arc<Inner>, request: &Request<Bytes>) -> Response<Body> {
+pub(super) async fn decide(inner: &Arc<ServerState>, request: &Request<Bytes>) -> Response<Body> {
     if !same_origin::is_own_form(inner, request.headers()) {
-        return pages::trouble(Trouble::OtherSite);
+        return pages::error(ErrorPage::OtherSite);
     }
     let Ok(params) = Params::of_form(request) else {
-        return pages::trouble(Trouble::BadRequest);
+        return pages::error(ErrorPage::BadRequest);
     };
     let asked = match check(inner, &params).await {
         Ok(asked) => asked,
         Err(fault) => return fault.into_response(inner),
     };
     let Some(browser) = BrowserId::of(request.headers(), inner.settings.secure) else {
-        return pages::trouble(Trouble::OtherBrowser);
+        return pages::error(ErrorPage::OtherBrowser);
     };
     let seal = URL_SAFE_NO_PAD.decode(params.value("csrf").unwrap_or_default());
     if !seal.is_ok_and(|seal| is_sealed(inner, &browser, &asked, &seal)) {
-        return pages::trouble(Trouble::OtherBrowser);
+        return pages::error(ErrorPage::OtherBrowser);
     }
     match params.value("decision") {
         Some("approve") => sign_in::begin(inner, &browser, asked.into_purpose(None)).await,
@@ -114,12 +114,12 @@ pub(super) async fn decide(inner: &Arc<Inner>, request: &Request<Bytes>) -> Resp
             let answer = [("error", "access_denied"), ("error_description", "the user said no")];
             to_client(inner, &asked.redirect_uri, asked.state.as_deref(), &answer)
         }
-        _ => pages::trouble(Trouble::BadRequest),
+        _ => pages::error(ErrorPage::BadRequest),
     }
 }
 
 /// The address of the consent page for a request whose sign-in has to begin again.
-pub(super) fn page_uri(inner: &Inner, request: &ClientRequest) -> String {
+pub(super) fn page_uri(inner: &ServerState, request: &ClientRequest) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.extend_pairs([
         ("response_type", "code"),
@@ -138,17 +138,17 @@ pub(super) fn page_uri(inner: &Inner, request: &ClientRequest) -> String {
 
 /// Sends the browser back to the client, with `state` and `iss` (RFC 9207 section 2).
 pub(super) fn to_client(
-    inner: &Inner,
+    inner: &ServerState,
     redirect_uri: &str,
     state: Option<&str>,
     answer: &[(&str, &str)],
 ) -> Response<Body> {
-    respond::see_other(&client_location(inner, redirect_uri, state, answer))
+    response::see_other(&client_location(inner, redirect_uri, state, answer))
 }
 
 /// Where an answer to the client goes. The redirect URI itself stays as the client wrote it.
 pub(super) fn client_location(
-    inner: &Inner,
+    inner: &ServerState,
     redirect_uri: &str,
     state: Option<&str>,
     answer: &[(&str, &str)],
@@ -176,30 +176,32 @@ fn wants_to_be_asked(params: &Params) -> bool {
         .any(|prompt| matches!(prompt, "consent" | "login" | "select_account"))
 }
 
-async fn check(inner: &Inner, params: &Params) -> Result<AuthorizationRequest, Fault> {
-    let client_id = params.value("client_id").ok_or(Fault::Page(Trouble::BadRequest))?;
+async fn check(inner: &ServerState, params: &Params) -> Result<AuthorizationRequest, AuthorizeError> {
+    let client_id = params
+        .value("client_id")
+        .ok_or(AuthorizeError::Page(ErrorPage::BadRequest))?;
     let client = inner
         .client(client_id)
         .await
         .map_err(|error| match error {
             LookupError::Store(error) => {
-                respond::log_store(&error);
-                Fault::Page(Trouble::Store)
+                response::log_store(&error);
+                AuthorizeError::Page(ErrorPage::Store)
             }
             // Client ID metadata document draft, section 4.3.
-            LookupError::Unreachable(_) => Fault::Page(Trouble::ClientAway),
+            LookupError::Unreachable(_) => AuthorizeError::Page(ErrorPage::ClientAway),
         })?
-        .ok_or(Fault::Page(Trouble::UnknownClient))?;
+        .ok_or(AuthorizeError::Page(ErrorPage::UnknownClient))?;
     let redirect_uri = params
         .value("redirect_uri")
-        .ok_or(Fault::Page(Trouble::BadRequest))?
+        .ok_or(AuthorizeError::Page(ErrorPage::BadRequest))?
         .to_owned();
     if !client
         .redirect_uris
         .iter()
         .any(|registered| redirect_uri::matches(registered, &redirect_uri))
     {
-        return Err(Fault::Page(Trouble::WrongRedirect));
+        return Err(AuthorizeError::Page(ErrorPage::WrongRedirect));
     }
     // From here on there is someone to tell.
     let state = params
@@ -213,7 +215,7 @@ async fn check(inner: &Inner, params: &Params) -> Result<AuthorizationRequest, F
         .any(|client| client.client_id == client_id)
         || Url::parse(&redirect_uri).is_ok_and(|url| redirect_uri::is_loopback(&url));
     let fault = |error, description| {
-        Err(Fault::Client {
+        Err(AuthorizeError::Client {
             at_once,
             redirect_uri: redirect_uri.clone(),
             state: state.clone(),
@@ -264,11 +266,11 @@ async fn check(inner: &Inner, params: &Params) -> Result<AuthorizationRequest, F
 }
 
 /// Shows that the consent page for this request was made for this browser.
-fn consent_seal(inner: &Inner, browser: &BrowserId, asked: &AuthorizationRequest) -> [u8; 32] {
+fn consent_seal(inner: &ServerState, browser: &BrowserId, asked: &AuthorizationRequest) -> [u8; 32] {
     inner.accounts.sealer.keyed_hash(CONSENT, &asked.sealed_parts(browser))
 }
 
-fn is_sealed(inner: &Inner, browser: &BrowserId, asked: &AuthorizationRequest, seal: &[u8]) -> bool {
+fn is_sealed(inner: &ServerState, browser: &BrowserId, asked: &AuthorizationRequest, seal: &[u8]) -> bool {
     inner
         .accounts
         .sealer
@@ -307,10 +309,10 @@ impl AuthorizationRequest {
     }
 }
 
-impl Fault {
-    fn into_response(self, inner: &Inner) -> Response<Body> {
+impl AuthorizeError {
+    fn into_response(self, inner: &ServerState) -> Response<Body> {
         match self {
-            Self::Page(trouble) => pages::trouble(trouble),
+            Self::Page(trouble) => pages::error(trouble),
             Self::Client {
                 at_once,
                 redirect_uri,
@@ -321,7 +323,7 @@ impl Fault {
                 let answer = [("error", error), ("error_description", description)];
                 let location = client_location(inner, &redirect_uri, state.as_deref(), &answer);
                 if at_once {
-                    respond::see_other(&location)
+                    response::see_other(&location)
                 } else {
                     pages::fault(description, &location)
                 }

@@ -3,7 +3,7 @@
 //! From the code exchange on the sign-in runs on a task of its own (see `finish`): the exchange kills the user's former
 //! refresh token, so that the new pair must reach the store even if the browser goes away.
 
-mod finish;
+mod complete;
 
 use std::sync::Arc;
 
@@ -12,37 +12,37 @@ use http::{Request, Response, header};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    Body, Inner,
+    Body, ServerState,
     approvals::{Approvals, Subject},
     authorize::{self, client_location, to_client},
-    connections::Session,
+    connections::BrowserSession,
     cookie::BrowserId,
-    pages::{self, Trouble},
+    pages::{self, ErrorPage},
     params::Params,
-    respond, sign_in,
+    response, sign_in,
 };
 use crate::{
     ports::Taken,
     records::{ClientRequest, Purpose},
     secret,
 };
-use finish::{Done, Failure};
+use complete::{CompletedSignIn, SignInError};
 
 /// `GET`: the browser is back.
-pub(super) async fn callback(inner: &Arc<Inner>, request: &Request<Bytes>) -> Response<Body> {
+pub(super) async fn callback(inner: &Arc<ServerState>, request: &Request<Bytes>) -> Response<Body> {
     let Ok(params) = Params::of_query(request) else {
-        return pages::trouble(Trouble::BadRequest);
+        return pages::error(ErrorPage::BadRequest);
     };
     let Some(state) = params.value("state") else {
-        return pages::trouble(Trouble::NoPending);
+        return pages::error(ErrorPage::NoPending);
     };
     // Before the state is spent, so that the user can load the page again.
     let Some(slot) = inner.accounts.turns.slot() else {
         tracing::warn!("too many sign-ins are talking to Forgejo");
-        return pages::trouble(Trouble::Busy);
+        return pages::error(ErrorPage::Busy);
     };
     let Some(browser) = BrowserId::of(request.headers(), inner.settings.secure) else {
-        return pages::trouble(Trouble::OtherBrowser);
+        return pages::error(ErrorPage::OtherBrowser);
     };
     let now = inner.accounts.clock.now();
     let own = secret::hash(browser.as_str());
@@ -50,30 +50,30 @@ pub(super) async fn callback(inner: &Arc<Inner>, request: &Request<Bytes>) -> Re
         Ok(Taken::Found(pending)) => pending,
         Ok(Taken::OtherBrowser) => {
             tracing::warn!("a sign-in came back in another browser than it began in");
-            return pages::trouble(Trouble::OtherBrowser);
+            return pages::error(ErrorPage::OtherBrowser);
         }
-        Ok(Taken::Gone) => return pages::trouble(Trouble::NoPending),
+        Ok(Taken::Gone) => return pages::error(ErrorPage::NoPending),
         Err(error) => {
-            respond::log_store(&error);
-            return pages::trouble(Trouble::Store);
+            response::log_store(&error);
+            return pages::error(ErrorPage::Store);
         }
     };
     if let Some(error) = params.value("error") {
         // Forgejo's words are for its own log: its error may be anything.
         tracing::warn!(denied = error == "access_denied", "Forgejo refused an authorization");
-        return Failure::AtForgejo {
+        return SignInError::AtForgejo {
             denied: error == "access_denied",
         }
         .into_response(inner, &pending.purpose);
     }
     let Some(code) = params.value("code") else {
-        return Failure::AtForgejo { denied: false }.into_response(inner, &pending.purpose);
+        return SignInError::AtForgejo { denied: false }.into_response(inner, &pending.purpose);
     };
     let code = SecretString::from(code.to_owned());
     let verifier = sign_in::verifier(&inner.accounts.sealer, state);
-    let task = finish::finish(Arc::clone(inner), slot, pending.purpose.clone(), code, verifier);
+    let task = complete::finish(Arc::clone(inner), slot, pending.purpose.clone(), code, verifier);
     match inner.accounts.tasks.spawn(task).await {
-        Ok(Ok(Done::Code {
+        Ok(Ok(CompletedSignIn::Code {
             code,
             user,
             request: of,
@@ -87,20 +87,26 @@ pub(super) async fn callback(inner: &Arc<Inner>, request: &Request<Bytes>) -> Re
             remember(inner, request, &of, user, &mut response);
             response
         }
-        Ok(Ok(Done::User { user, login })) => {
-            let session = Session::begin(user, &login, now);
+        Ok(Ok(CompletedSignIn::User { user, login })) => {
+            let session = BrowserSession::begin(user, &login, now);
             session.open_page(inner, &browser)
         }
         Ok(Err(failure)) => failure.into_response(inner, &pending.purpose),
         Err(error) => {
             tracing::error!(%error, "a sign-in broke off");
-            Failure::AtForgejo { denied: false }.into_response(inner, &pending.purpose)
+            SignInError::AtForgejo { denied: false }.into_response(inner, &pending.purpose)
         }
     }
 }
 
 /// Has the browser remember an approval that was given just now. One that was remembered before ends in its time.
-fn remember(inner: &Inner, request: &Request<Bytes>, of: &ClientRequest, user: i64, response: &mut Response<Body>) {
+fn remember(
+    inner: &ServerState,
+    request: &Request<Bytes>,
+    of: &ClientRequest,
+    user: i64,
+    response: &mut Response<Body>,
+) {
     if of.approved_by.is_some() {
         return;
     }
@@ -118,14 +124,14 @@ fn remember(inner: &Inner, request: &Request<Bytes>, of: &ClientRequest, user: i
     }
 }
 
-impl Failure {
+impl SignInError {
     /// The one place where a failed sign-in becomes a page or an answer to the client.
-    fn into_response(self, inner: &Inner, purpose: &Purpose) -> Response<Body> {
+    fn into_response(self, inner: &ServerState, purpose: &Purpose) -> Response<Body> {
         let request = match purpose {
             Purpose::Client(request) => Some(request),
             Purpose::Connections => None,
         };
-        let (error, description, trouble) = match self {
+        let (error, description, page) = match self {
             Self::NotAllowed { login } => {
                 let answer = [
                     ("error", "access_denied"),
@@ -148,22 +154,24 @@ impl Failure {
                     || inner.connections_uri(),
                     |request| authorize::page_uri(inner, request),
                 );
-                return respond::see_other(&again);
+                return response::see_other(&again);
             }
-            Self::AtForgejo { denied: true } => {
-                ("access_denied", "the user said no at Forgejo", Trouble::UpstreamRefused)
-            }
+            Self::AtForgejo { denied: true } => (
+                "access_denied",
+                "the user said no at Forgejo",
+                ErrorPage::UpstreamRefused,
+            ),
             Self::AtForgejo { denied: false } => (
                 "server_error",
                 "Forgejo refused the authorization",
-                Trouble::UpstreamRefused,
+                ErrorPage::UpstreamRefused,
             ),
             Self::Passing(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a sign-in failed for now");
                 (
                     "temporarily_unavailable",
                     "Forgejo cannot be asked now",
-                    Trouble::UpstreamAway,
+                    ErrorPage::UpstreamAway,
                 )
             }
             Self::Refused(error) => {
@@ -171,11 +179,15 @@ impl Failure {
                     error = &error as &dyn std::error::Error,
                     "a sign-in was refused by Forgejo"
                 );
-                ("server_error", "Forgejo refused the sign-in", Trouble::UpstreamRefused)
+                (
+                    "server_error",
+                    "Forgejo refused the sign-in",
+                    ErrorPage::UpstreamRefused,
+                )
             }
             Self::Store(error) => {
-                respond::log_store(&error);
-                ("temporarily_unavailable", "try again in a moment", Trouble::Store)
+                response::log_store(&error);
+                ("temporarily_unavailable", "try again in a moment", ErrorPage::Store)
             }
         };
         match request {
@@ -185,7 +197,7 @@ impl Failure {
                 request.client_state.as_deref(),
                 &[("error", error), ("error_description", description)],
             ),
-            None => pages::trouble(trouble),
+            None => pages::error(page),
         }
     }
 }

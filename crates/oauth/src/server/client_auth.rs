@@ -10,14 +10,14 @@ mod assertion;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, header};
 
-use super::{Inner, clients::LookupError, params::Params, respond::OAuthError};
+use super::{ServerState, client_lookup::LookupError, params::Params, response::OAuthError};
 use crate::{
     records::{ClientAuth, ClientRecord},
     secret,
 };
 
 /// What a request brings to show whose it is.
-struct Presented {
+struct ClientCredentials {
     client_id: String,
     secret: Option<String>,
     assertion: Option<String>,
@@ -26,7 +26,7 @@ struct Presented {
 }
 
 /// Why a proof is not accepted.
-enum Refused {
+enum ClientAuthError {
     /// It proves nothing.
     Client,
     /// It could not be looked at.
@@ -35,7 +35,7 @@ enum Refused {
 
 /// Finds the client and checks that it is the one.
 pub(super) async fn authenticate(
-    inner: &Inner,
+    inner: &ServerState,
     headers: &HeaderMap,
     params: &Params,
 ) -> Result<ClientRecord, OAuthError> {
@@ -55,14 +55,16 @@ pub(super) async fn authenticate(
             if !secret::same(&secret.0, &hash.0) {
                 return Err(refused());
             }
-            inner.ceilings.client(&client.client_id, inner.accounts.clock.now())?;
+            inner
+                .rate_limits
+                .client(&client.client_id, inner.accounts.clock.now())?;
         }
         ClientAuth::PrivateKeyJwt(source) => {
             let assertion = presented.assertion.as_deref().ok_or_else(refused)?;
             match assertion::check(inner, &client, source, assertion).await {
                 Ok(()) => {}
-                Err(Refused::Client) => return Err(refused()),
-                Err(Refused::Error(error)) => return Err(error),
+                Err(ClientAuthError::Client) => return Err(refused()),
+                Err(ClientAuthError::Error(error)) => return Err(error),
             }
         }
     }
@@ -70,7 +72,7 @@ pub(super) async fn authenticate(
 }
 
 /// What a request brings, in one way only (RFC 6749 section 2.3).
-fn presented(headers: &HeaderMap, params: &Params) -> Result<Presented, OAuthError> {
+fn presented(headers: &HeaderMap, params: &Params) -> Result<ClientCredentials, OAuthError> {
     let client_id = params.value("client_id");
     let (secret, assertion) = (params.value("client_secret"), params.value("client_assertion"));
     let basic = basic(headers)?;
@@ -90,7 +92,7 @@ fn presented(headers: &HeaderMap, params: &Params) -> Result<Presented, OAuthErr
                 "the client_id is not the one in Authorization",
             ));
         }
-        return Ok(Presented {
+        return Ok(ClientCredentials {
             client_id: id,
             secret: Some(secret),
             assertion: None,
@@ -108,7 +110,7 @@ fn presented(headers: &HeaderMap, params: &Params) -> Result<Presented, OAuthErr
         (None, Some(assertion)) => assertion::subject(assertion).ok_or(OAuthError::InvalidClient { basic: false })?,
         (None, None) => return Err(OAuthError::InvalidRequest("client_id is missing")),
     };
-    Ok(Presented {
+    Ok(ClientCredentials {
         client_id,
         secret: secret.map(str::to_owned),
         assertion: assertion.map(str::to_owned),

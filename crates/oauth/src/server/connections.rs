@@ -13,17 +13,17 @@ use http::{HeaderMap, Request, Response, header};
 use url::Url;
 
 use super::{
-    Body, Inner,
-    cookie::{BrowserId, Kind},
-    pages::{self, Connection, Trouble},
+    Body, ServerState,
+    cookie::{BrowserId, CookieKind},
+    pages::{self, Connection, ErrorPage},
     params::Params,
-    respond, same_origin, sign_in,
+    response, same_origin, sign_in,
 };
 use crate::{ports::StoreError, records::Purpose, seal::Sealer};
 
 /// A user in a browser.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Session {
+pub(super) struct BrowserSession {
     user: i64,
     login: String,
     /// In seconds since 1970.
@@ -32,17 +32,17 @@ pub(super) struct Session {
 
 /// How long a session lasts, in seconds.
 const MAX_AGE: u64 = 15 * 60;
-const COOKIE: Kind = Kind::new("fmb-connections", MAX_AGE);
+const COOKIE: CookieKind = CookieKind::new("fmb-connections", MAX_AGE);
 
 /// Purposes of keyed hashes.
 const SESSION: &str = "connections session";
 const FORM: &str = "connections form";
 
 /// `GET`: shows the page, or the way to it.
-pub(super) async fn show(inner: &Inner, request: &Request<Bytes>) -> Response<Body> {
+pub(super) async fn show(inner: &ServerState, request: &Request<Bytes>) -> Response<Body> {
     let secure = inner.settings.secure;
     let browser = BrowserId::of(request.headers(), secure).unwrap_or_else(BrowserId::mint);
-    let session = Session::of(inner, request.headers(), &browser);
+    let session = BrowserSession::of(inner, request.headers(), &browser);
     let csrf = URL_SAFE_NO_PAD.encode(
         inner
             .accounts
@@ -57,8 +57,8 @@ pub(super) async fn show(inner: &Inner, request: &Request<Bytes>) -> Response<Bo
                 pages::connections(inner, &session.login, &csrf, ended, connections)
             }
             Err(error) => {
-                respond::log_store(&error);
-                pages::trouble(Trouble::Store)
+                response::log_store(&error);
+                pages::error(ErrorPage::Store)
             }
         },
     };
@@ -69,27 +69,27 @@ pub(super) async fn show(inner: &Inner, request: &Request<Bytes>) -> Response<Bo
 }
 
 /// `POST`: the user wants something.
-pub(super) async fn act(inner: &Inner, request: &Request<Bytes>) -> Response<Body> {
+pub(super) async fn act(inner: &ServerState, request: &Request<Bytes>) -> Response<Body> {
     if !same_origin::is_own_form(inner, request.headers()) {
-        return pages::trouble(Trouble::OtherSite);
+        return pages::error(ErrorPage::OtherSite);
     }
     let Ok(params) = Params::of_form(request) else {
-        return pages::trouble(Trouble::BadRequest);
+        return pages::error(ErrorPage::BadRequest);
     };
     let Some(browser) = BrowserId::of(request.headers(), inner.settings.secure) else {
-        return pages::trouble(Trouble::OtherBrowser);
+        return pages::error(ErrorPage::OtherBrowser);
     };
-    let session = Session::of(inner, request.headers(), &browser);
+    let session = BrowserSession::of(inner, request.headers(), &browser);
     let seal = URL_SAFE_NO_PAD.decode(params.value("csrf").unwrap_or_default());
     let parts = form_parts(&browser, session.as_ref());
     if !seal.is_ok_and(|seal| inner.accounts.sealer.verifies(FORM, &parts, &seal)) {
-        return pages::trouble(Trouble::OldPage);
+        return pages::error(ErrorPage::OldPage);
     }
     let here = inner.connections_uri();
     let outcome = match (params.value("action"), session) {
         (Some("sign-in"), _) => return sign_in::begin(inner, &browser, Purpose::Connections).await,
         (Some("sign-out"), _) => {
-            let mut response = respond::see_other(&here);
+            let mut response = response::see_other(&here);
             if let Some(cookie) = COOKIE.clear(inner.settings.secure) {
                 response.headers_mut().append(header::SET_COOKIE, cookie);
             }
@@ -98,20 +98,20 @@ pub(super) async fn act(inner: &Inner, request: &Request<Bytes>) -> Response<Bod
         (Some("end"), Some(session)) => end(inner, &session, params.value("grant").unwrap_or_default()).await,
         (Some("end-all"), Some(session)) => end_all(inner, &session).await,
         // The session has run out since the page was made: the page says what to do.
-        (Some("end" | "end-all"), None) => return respond::see_other(&here),
-        (Some(_) | None, _) => return pages::trouble(Trouble::BadRequest),
+        (Some("end" | "end-all"), None) => return response::see_other(&here),
+        (Some(_) | None, _) => return pages::error(ErrorPage::BadRequest),
     };
     match outcome {
-        Ok(()) => respond::see_other(&format!("{here}?ended")),
+        Ok(()) => response::see_other(&format!("{here}?ended")),
         Err(error) => {
-            respond::log_store(&error);
-            pages::trouble(Trouble::Store)
+            response::log_store(&error);
+            pages::error(ErrorPage::Store)
         }
     }
 }
 
 /// Ends a grant of the user. One that is not there, or not theirs, is left alone without a word.
-async fn end(inner: &Inner, session: &Session, grant: &str) -> Result<(), StoreError> {
+async fn end(inner: &ServerState, session: &BrowserSession, grant: &str) -> Result<(), StoreError> {
     let grants = inner.store().grants_of(session.user).await?;
     if grants.iter().any(|summary| summary.grant.grant == grant) {
         inner.store().end_grant(grant).await?;
@@ -120,13 +120,13 @@ async fn end(inner: &Inner, session: &Session, grant: &str) -> Result<(), StoreE
     Ok(())
 }
 
-async fn end_all(inner: &Inner, session: &Session) -> Result<(), StoreError> {
+async fn end_all(inner: &ServerState, session: &BrowserSession) -> Result<(), StoreError> {
     inner.store().end_user(session.user).await?;
     tracing::info!(user = session.user, "all grants ended by their user");
     Ok(())
 }
 
-async fn connections(inner: &Inner, user: i64) -> Result<Vec<Connection>, StoreError> {
+async fn connections(inner: &ServerState, user: i64) -> Result<Vec<Connection>, StoreError> {
     let mut connections = Vec::new();
     for summary in inner.store().grants_of(user).await? {
         let grant = summary.grant;
@@ -149,7 +149,7 @@ async fn connections(inner: &Inner, user: i64) -> Result<Vec<Connection>, StoreE
     Ok(connections)
 }
 
-impl Session {
+impl BrowserSession {
     /// A session of a user who has just signed in.
     pub(super) fn begin(user: i64, login: &str, now: SystemTime) -> Self {
         Self {
@@ -160,8 +160,8 @@ impl Session {
     }
 
     /// Sends the browser to its page.
-    pub(super) fn open_page(&self, inner: &Inner, browser: &BrowserId) -> Response<Body> {
-        let mut response = respond::see_other(&inner.connections_uri());
+    pub(super) fn open_page(&self, inner: &ServerState, browser: &BrowserId) -> Response<Body> {
+        let mut response = response::see_other(&inner.connections_uri());
         let value = self.seal(&inner.accounts.sealer, browser);
         if let Some(cookie) = COOKIE.set(&value, inner.settings.secure) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -170,7 +170,7 @@ impl Session {
     }
 
     /// The one of a request, if it is good in this browser and its user may still use this server.
-    fn of(inner: &Inner, headers: &HeaderMap, browser: &BrowserId) -> Option<Self> {
+    fn of(inner: &ServerState, headers: &HeaderMap, browser: &BrowserId) -> Option<Self> {
         let value = COOKIE.read(headers, inner.settings.secure)?;
         let now = inner.accounts.clock.now();
         Self::open(&inner.accounts.sealer, browser, value, now).filter(|session| inner.still_allowed(&session.login))
@@ -204,7 +204,7 @@ impl Session {
 }
 
 /// What a form of the page is bound to.
-fn form_parts<'a>(browser: &'a BrowserId, session: Option<&'a Session>) -> [&'a str; 2] {
+fn form_parts<'a>(browser: &'a BrowserId, session: Option<&'a BrowserSession>) -> [&'a str; 2] {
     [browser.as_str(), session.map_or("", |session| session.login.as_str())]
 }
 
@@ -225,21 +225,32 @@ mod tests {
     #[test]
     fn a_session_is_good_in_its_browser_for_its_time_and_unchanged() {
         let (sealer, browser) = (Sealer::with_key([7; 32]), BrowserId::mint());
-        let session = Session::begin(11, "alice", now());
+        let session = BrowserSession::begin(11, "alice", now());
         let value = session.seal(&sealer, &browser);
-        assert_eq!(Session::open(&sealer, &browser, &value, now()), Some(session));
-        assert_eq!(Session::open(&sealer, &BrowserId::mint(), &value, now()), None);
-        assert_eq!(Session::open(&Sealer::with_key([8; 32]), &browser, &value, now()), None);
+        assert_eq!(BrowserSession::open(&sealer, &browser, &value, now()), Some(session));
+        assert_eq!(BrowserSession::open(&sealer, &BrowserId::mint(), &value, now()), None);
+        assert_eq!(
+            BrowserSession::open(&Sealer::with_key([8; 32]), &browser, &value, now()),
+            None
+        );
         let later = now() + Duration::from_secs(MAX_AGE);
-        assert_eq!(Session::open(&sealer, &browser, &value, later), None);
+        assert_eq!(BrowserSession::open(&sealer, &browser, &value, later), None);
         let bytes = URL_SAFE_NO_PAD.decode(&value).unwrap();
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
             let changed = URL_SAFE_NO_PAD.encode(changed);
-            assert_eq!(Session::open(&sealer, &browser, &changed, now()), None, "byte {at}");
+            assert_eq!(
+                BrowserSession::open(&sealer, &browser, &changed, now()),
+                None,
+                "byte {at}"
+            );
             let cut = URL_SAFE_NO_PAD.encode(&bytes[..at]);
-            assert_eq!(Session::open(&sealer, &browser, &cut, now()), None, "cut at {at}");
+            assert_eq!(
+                BrowserSession::open(&sealer, &browser, &cut, now()),
+                None,
+                "cut at {at}"
+            );
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct BrowserId(String);
 
 /// A kind of cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Kind {
+pub(super) struct CookieKind {
     /// The name without its prefix.
     name: &'static str,
     /// How long a browser keeps it, in seconds.
@@ -24,9 +24,9 @@ pub(super) struct Kind {
 }
 
 /// The browser, for an hour after the last page that needs it.
-const BROWSER: Kind = Kind::new("fmb-browser", 60 * 60);
+const BROWSER: CookieKind = CookieKind::new("fmb-browser", 60 * 60);
 
-impl Kind {
+impl CookieKind {
     pub(super) const fn new(name: &'static str, max_age: u64) -> Self {
         Self { name, max_age }
     }

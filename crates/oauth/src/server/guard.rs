@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-use super::{Body, Inner, metadata, respond, scope};
+use super::{Body, ServerState, metadata, response, scope};
 use crate::{account::Account, records::GrantRecord, secret};
 
 /// Who sends a request. Only the guard can make one.
@@ -17,7 +17,7 @@ pub struct Caller {
 }
 
 /// Why a request has no caller.
-enum Denied {
+enum BearerError {
     /// It brings no bearer.
     Missing,
     /// It brings one that is no good.
@@ -61,20 +61,20 @@ impl Caller {
     }
 }
 
-pub(super) async fn authenticate(inner: &Inner, headers: &HeaderMap) -> Result<Caller, Response<Body>> {
+pub(super) async fn authenticate(inner: &ServerState, headers: &HeaderMap) -> Result<Caller, Response<Body>> {
     let bearer = bearer(headers).map_err(|denied| denied.into_response(inner))?;
     let now = inner.accounts.clock.now();
     let found = inner
         .store()
         .bearer(secret::hash(bearer), now)
         .await
-        .map_err(|error| respond::OAuthError::Store(error).into_response())?;
+        .map_err(|error| response::OAuthError::Store(error).into_response())?;
     let grant = found
         .map(|bearer| bearer.grant)
         .filter(|grant| inner.still_allowed(&grant.login))
-        .ok_or_else(|| Denied::Invalid.into_response(inner))?;
+        .ok_or_else(|| BearerError::Invalid.into_response(inner))?;
     if !scope::allows(&grant.scope, metadata::SCOPE) {
-        return Err(Denied::Scope.into_response(inner));
+        return Err(BearerError::Scope.into_response(inner));
     }
     let account = Account::new(Arc::clone(&inner.accounts), grant.user);
     Ok(Caller {
@@ -84,27 +84,27 @@ pub(super) async fn authenticate(inner: &Inner, headers: &HeaderMap) -> Result<C
 }
 
 /// The bearer of a request (RFC 6750 section 2.1). The scheme is case-insensitive (RFC 9110 section 11.1).
-fn bearer(headers: &HeaderMap) -> Result<&str, Denied> {
+fn bearer(headers: &HeaderMap) -> Result<&str, BearerError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
-        return Err(Denied::Missing);
+        return Err(BearerError::Missing);
     };
     if values.next().is_some() {
-        return Err(Denied::Malformed);
+        return Err(BearerError::Malformed);
     }
-    let value = value.to_str().map_err(|_| Denied::Malformed)?;
+    let value = value.to_str().map_err(|_| BearerError::Malformed)?;
     match value.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
-        _ => Err(Denied::Malformed),
+        _ => Err(BearerError::Malformed),
     }
 }
 
 /// What a client whose bearer has become worthless is told (RFC 6750 section 3).
-pub(super) fn challenge(inner: &Inner) -> Option<HeaderValue> {
-    Denied::Invalid.challenge(inner)
+pub(super) fn challenge(inner: &ServerState) -> Option<HeaderValue> {
+    BearerError::Invalid.challenge(inner)
 }
 
-impl Denied {
+impl BearerError {
     /// The error code and what it means in words. RFC 6750 section 3.1: no code for a request without authentication.
     fn reason(&self) -> (Option<&'static str>, &'static str) {
         match self {
@@ -118,7 +118,7 @@ impl Denied {
         }
     }
 
-    fn challenge(&self, inner: &Inner) -> Option<HeaderValue> {
+    fn challenge(&self, inner: &ServerState) -> Option<HeaderValue> {
         let mut challenge = String::from("Bearer ");
         if let (Some(error), description) = self.reason() {
             challenge.push_str(&format!("error=\"{error}\", error_description=\"{description}\", "));
@@ -132,7 +132,7 @@ impl Denied {
     }
 
     /// RFC 6750 section 3.1. 401 for a malformed request too: clients do not act on 400.
-    fn into_response(self, inner: &Inner) -> Response<Body> {
+    fn into_response(self, inner: &ServerState) -> Response<Body> {
         let (error, description) = self.reason();
         let body = ErrorBody {
             error: error.unwrap_or("unauthorized"),
@@ -143,7 +143,7 @@ impl Denied {
             // The client asks its user for more (MCP authorization, "Step-Up Authorization Flow").
             Self::Scope => StatusCode::FORBIDDEN,
         };
-        let mut response = respond::json(status, &body);
+        let mut response = response::json(status, &body);
         if let Some(challenge) = self.challenge(inner) {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
@@ -171,9 +171,12 @@ mod tests {
 
     #[test]
     fn no_bearer_and_a_bad_one_are_told_apart() {
-        assert!(matches!(bearer(&HeaderMap::new()), Err(Denied::Missing)));
+        assert!(matches!(bearer(&HeaderMap::new()), Err(BearerError::Missing)));
         for values in [&["Basic abc"][..], &["abc"], &["Bearer a", "Bearer b"]] {
-            assert!(matches!(bearer(&headers(values)), Err(Denied::Malformed)), "{values:?}");
+            assert!(
+                matches!(bearer(&headers(values)), Err(BearerError::Malformed)),
+                "{values:?}"
+            );
         }
     }
 }

@@ -3,7 +3,7 @@
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use super::{Body, respond};
+use super::{Body, response};
 use crate::{config::Settings, jwt};
 
 /// The broker's one scope: to use the MCP endpoint. What the upstream token allows is between the user and Forgejo.
@@ -54,7 +54,7 @@ pub(super) fn resource(settings: &Settings) -> Response<Body> {
         bearer_methods_supported: ["header"],
         resource_name: "Forgejo MCP",
     };
-    respond::json(StatusCode::OK, &document)
+    response::json(StatusCode::OK, &document)
 }
 
 /// `documents`: whether clients may be described by documents. It is said only where both `none` and `private_key_jwt`
@@ -79,7 +79,7 @@ pub(super) fn server(settings: &Settings, documents: bool) -> Response<Body> {
         authorization_response_iss_parameter_supported: true,
         client_id_metadata_document_supported: documents,
     };
-    respond::json(StatusCode::OK, &document)
+    response::json(StatusCode::OK, &document)
 }
 
 /// Where the metadata of the protected resource is: the well-known part goes between host and path (RFC 9728

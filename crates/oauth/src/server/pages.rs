@@ -15,14 +15,14 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderValue, Response, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 
-use super::{Body, Inner, respond};
+use super::{Body, ServerState, response};
 
 pub(super) use connections::{Connection, connect, connections};
 pub(super) use consent::consent;
 
 /// Why a user sees a page instead of being sent on.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Trouble {
+pub(super) enum ErrorPage {
     /// The request is malformed.
     BadRequest,
     /// Nobody knows the client.
@@ -72,7 +72,7 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 
 /// The page for a user who may not use this server: whose login is known, unless Forgejo has locked them out. `back`
 /// leads to the application that they came from.
-pub(super) fn not_allowed(inner: &Inner, login: Option<&str>, back: Option<&str>) -> Response<Body> {
+pub(super) fn not_allowed(inner: &ServerState, login: Option<&str>, back: Option<&str>) -> Response<Body> {
     let upstream = inner.accounts.upstream.name();
     let text = match login {
         Some(login) => format!(
@@ -85,7 +85,7 @@ pub(super) fn not_allowed(inner: &Inner, login: Option<&str>, back: Option<&str>
 }
 
 /// The page for a user whose grant at Forgejo does not allow what this server asks for, or allows more.
-pub(super) fn other_scope(inner: &Inner, granted: Vec<String>, again: &str) -> Response<Body> {
+pub(super) fn other_scope(inner: &ServerState, granted: Vec<String>, again: &str) -> Response<Body> {
     let upstream = &inner.accounts.upstream;
     let (name, settings) = (upstream.name(), upstream.settings_url());
     let text = format!(
@@ -124,68 +124,68 @@ pub(super) fn fault(description: &str, back: &str) -> Response<Body> {
 }
 
 /// A page that says why it does not go on.
-pub(super) fn trouble(trouble: Trouble) -> Response<Body> {
+pub(super) fn error(page: ErrorPage) -> Response<Body> {
     use StatusCode as S;
-    let (status, title, text) = match trouble {
-        Trouble::BadRequest => (
+    let (status, title, text) = match page {
+        ErrorPage::BadRequest => (
             S::BAD_REQUEST,
             "This link is not complete",
             "The application has sent a request that this server cannot read. Try again from the application.",
         ),
-        Trouble::UnknownClient => (
+        ErrorPage::UnknownClient => (
             S::BAD_REQUEST,
             "Unknown application",
             "This server does not know the application that sent you here. Remove the connection in the application \
              and add it again, so that it registers anew.",
         ),
-        Trouble::WrongRedirect => (
+        ErrorPage::WrongRedirect => (
             S::BAD_REQUEST,
             "Unknown return address",
             "The application wants you sent back to an address that it has not registered. For your safety you are not \
              sent there. If you know the application, remove the connection in it and add it again.",
         ),
-        Trouble::OtherBrowser => (
+        ErrorPage::OtherBrowser => (
             S::FORBIDDEN,
             "This page belongs to another browser",
             "The sign-in was begun in another browser, or this one has no cookie of it. Begin again from the \
              application, in one browser that accepts cookies.",
         ),
-        Trouble::OtherSite => (
+        ErrorPage::OtherSite => (
             S::FORBIDDEN,
             "This came from another site",
             "Another site has tried to answer in your name. Nothing has happened. Begin again from the application.",
         ),
-        Trouble::OldPage => (
+        ErrorPage::OldPage => (
             S::FORBIDDEN,
             "This page is out of date",
             "You have signed in or out since it was made, or it belongs to another browser. Load it again.",
         ),
-        Trouble::NoPending => (
+        ErrorPage::NoPending => (
             S::BAD_REQUEST,
             "This sign-in is over",
             "It has been completed before, or it took longer than ten minutes. Begin again from the application.",
         ),
-        Trouble::Busy => (
+        ErrorPage::Busy => (
             S::SERVICE_UNAVAILABLE,
             "Too many sign-ins",
             "Too many sign-ins are under way. Try again in a few minutes.",
         ),
-        Trouble::ClientAway => (
+        ErrorPage::ClientAway => (
             S::SERVICE_UNAVAILABLE,
             "The application cannot be looked up",
             "The application publishes a description of itself, which cannot be read now. Try again in a moment.",
         ),
-        Trouble::Store => (
+        ErrorPage::Store => (
             S::SERVICE_UNAVAILABLE,
             "Not available now",
             "This server is in trouble. Try again in a moment.",
         ),
-        Trouble::UpstreamAway => (
+        ErrorPage::UpstreamAway => (
             S::SERVICE_UNAVAILABLE,
             "Not available now",
             "Forgejo cannot be asked now. Try again in a moment.",
         ),
-        Trouble::UpstreamRefused => (
+        ErrorPage::UpstreamRefused => (
             S::FORBIDDEN,
             "You are not signed in",
             "Forgejo has not let you in, or you have said no there.",
@@ -227,9 +227,9 @@ fn message(
 
 fn html(status: StatusCode, page: &impl Template) -> Response<Body> {
     let Ok(text) = page.render() else {
-        return respond::plain(StatusCode::INTERNAL_SERVER_ERROR, "The page cannot be made.\n");
+        return response::plain(StatusCode::INTERNAL_SERVER_ERROR, "The page cannot be made.\n");
     };
-    let mut response = respond::with_type(status, "text/html; charset=utf-8", text.into());
+    let mut response = response::with_type(status, "text/html; charset=utf-8", text.into());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, POLICY.clone());
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));

@@ -12,13 +12,13 @@
 //!   (RFC 8252 section 7.3); anything else in the metadata does, to the byte;
 //! - a shared client cannot be changed or deleted by anyone who registered it: the first one there could turn the answers
 //!   of all the others to itself (`manage`);
-//! - nothing that anyone does in its name may lock out the others (`ceilings`);
+//! - nothing that anyone does in its name may lock out the others (`rate_limits`);
 //! - grants stay apart: each is one user's, ended alone.
 //!
 //! A client with a secret or keys is a client of its own each time.
 
-mod answer;
-mod asked;
+mod client_information;
+mod client_metadata;
 mod manage;
 
 use std::time::Duration;
@@ -27,33 +27,33 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{Body, Inner, respond::OAuthError};
+use super::{Body, ServerState, response::OAuthError};
 use crate::{
     ports::Admitted,
     records::{ClientAuth, ClientRecord, KeySource, TokenHash},
     redirect_uri, secret,
 };
-use asked::{Asked, Method};
+use client_metadata::{AuthMethod, ClientMetadata};
 
 pub(super) use manage::manage;
 
 /// How long a client that nobody has used is safe from making room for others: a user needs that long to sign in.
 const SAFE: Duration = Duration::from_secs(60 * 60);
 
-pub(super) async fn register(inner: &Inner, request: &Request<Bytes>) -> Response<Body> {
+pub(super) async fn register(inner: &ServerState, request: &Request<Bytes>) -> Response<Body> {
     match try_register(inner, request.body()).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn try_register(inner: &Inner, body: &[u8]) -> Result<Response<Body>, OAuthError> {
+async fn try_register(inner: &ServerState, body: &[u8]) -> Result<Response<Body>, OAuthError> {
     if !inner.settings.registers() {
         return Err(OAuthError::RegistrationClosed);
     }
-    let asked = Asked::of(asked::object(body)?, &inner.settings)?;
+    let asked = ClientMetadata::of(client_metadata::object(body)?, &inner.settings)?;
     let now = inner.accounts.clock.now();
-    let within = inner.ceilings.register(now);
+    let within = inner.rate_limits.register(now);
     let fingerprint = fingerprint(&asked);
     if let (Err(_), Some(fingerprint)) = (&within, fingerprint)
         && let Some(known) = inner.store().client_like(fingerprint).await?
@@ -65,18 +65,18 @@ async fn try_register(inner: &Inner, body: &[u8]) -> Result<Response<Body>, OAut
     let secret: SecretString = secret::mint(secret::CLIENT_SECRET);
     let hash = secret::hash(secret.expose_secret());
     let (auth, secret) = match &asked.method {
-        Method::None => (ClientAuth::None, None),
-        Method::Basic => (ClientAuth::Basic(hash), Some(secret)),
-        Method::Post => (ClientAuth::Post(hash), Some(secret)),
-        Method::PrivateKeyJwt(source) => {
+        AuthMethod::None => (ClientAuth::None, None),
+        AuthMethod::Basic => (ClientAuth::Basic(hash), Some(secret)),
+        AuthMethod::Post => (ClientAuth::Post(hash), Some(secret)),
+        AuthMethod::PrivateKeyJwt(source) => {
             check_source(inner, source)?;
             (ClientAuth::PrivateKeyJwt(source.clone()), None)
         }
     };
     let client_id = secret::name("fmb_client_");
     let token = match asked.method {
-        Method::None => manage::public_token(inner, &client_id),
-        Method::Basic | Method::Post | Method::PrivateKeyJwt(_) => secret::mint(secret::REGISTRATION),
+        AuthMethod::None => manage::public_token(inner, &client_id),
+        AuthMethod::Basic | AuthMethod::Post | AuthMethod::PrivateKeyJwt(_) => secret::mint(secret::REGISTRATION),
     };
     let client = ClientRecord {
         client_id,
@@ -97,7 +97,7 @@ async fn try_register(inner: &Inner, body: &[u8]) -> Result<Response<Body>, OAut
         Admitted::New => {
             tracing::info!(client = client.client_id, "client registered");
             let (token, uris) = (token.expose_secret(), &client.redirect_uris);
-            Ok(answer::registered(
+            Ok(client_information::response(
                 inner,
                 StatusCode::CREATED,
                 &client,
@@ -115,15 +115,15 @@ async fn try_register(inner: &Inner, body: &[u8]) -> Result<Response<Body>, OAut
 }
 
 /// The answer for a public client that is there already.
-fn shared(inner: &Inner, known: &ClientRecord, asked: &Asked) -> Response<Body> {
+fn shared(inner: &ServerState, known: &ClientRecord, asked: &ClientMetadata) -> Response<Body> {
     tracing::debug!(client = known.client_id, "client registered again");
     let token = manage::public_token(inner, &known.client_id);
     let uris = &asked.redirect_uris;
-    answer::registered(inner, StatusCode::CREATED, known, uris, token.expose_secret(), None)
+    client_information::response(inner, StatusCode::CREATED, known, uris, token.expose_secret(), None)
 }
 
 /// Keys at a URL are of use only where URLs are read.
-fn check_source(inner: &Inner, source: &KeySource) -> Result<(), OAuthError> {
+fn check_source(inner: &ServerState, source: &KeySource) -> Result<(), OAuthError> {
     match source {
         KeySource::Uri(_) if inner.documents.is_none() => {
             Err(OAuthError::InvalidClientMetadata("jwks_uri is not supported, jwks is"))
@@ -133,8 +133,8 @@ fn check_source(inner: &Inner, source: &KeySource) -> Result<(), OAuthError> {
 }
 
 /// What a public client is known by. The parts are written one after the other as JSON, so that their borders count.
-fn fingerprint(asked: &Asked) -> Option<TokenHash> {
-    if asked.method != Method::None {
+fn fingerprint(asked: &ClientMetadata) -> Option<TokenHash> {
+    if asked.method != AuthMethod::None {
         return None;
     }
     let mut uris: Vec<String> = asked
@@ -152,8 +152,8 @@ fn fingerprint(asked: &Asked) -> Option<TokenHash> {
 mod tests {
     use super::*;
 
-    fn of(name: Option<&str>, uris: &[&str], method: Method) -> Option<TokenHash> {
-        fingerprint(&Asked {
+    fn of(name: Option<&str>, uris: &[&str], method: AuthMethod) -> Option<TokenHash> {
+        fingerprint(&ClientMetadata {
             name: name.map(str::to_owned),
             redirect_uris: uris.iter().map(|&uri| uri.to_owned()).collect(),
             method,
@@ -165,12 +165,12 @@ mod tests {
         let one = of(
             Some("A"),
             &["http://127.0.0.1:1/cb", "https://a.example/"],
-            Method::None,
+            AuthMethod::None,
         );
         let same = of(
             Some("A"),
             &["https://a.example/", "http://127.0.0.1:2/cb", "http://127.0.0.1:3/cb"],
-            Method::None,
+            AuthMethod::None,
         );
         assert!(one.is_some() && one == same);
         for (name, uris) in [
@@ -182,12 +182,12 @@ mod tests {
             (Some("A"), &["http://127.0.0.1:1/cb", "https://a.example:8443/"]),
             (Some("A"), &["http://127.0.0.1:1/cb", "https://A.example/"]),
         ] {
-            assert_ne!(of(name, uris, Method::None), one, "{name:?} {uris:?}");
+            assert_ne!(of(name, uris, AuthMethod::None), one, "{name:?} {uris:?}");
         }
     }
 
     #[test]
     fn a_client_with_a_secret_is_one_of_its_own() {
-        assert_eq!(of(Some("A"), &["https://a.example/"], Method::Basic), None);
+        assert_eq!(of(Some("A"), &["https://a.example/"], AuthMethod::Basic), None);
     }
 }

@@ -6,17 +6,17 @@
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 
-use super::{Body, Inner, client_auth, params::Params, respond, respond::OAuthError};
+use super::{Body, ServerState, client_auth, params::Params, response, response::OAuthError};
 use crate::secret;
 
-pub(super) async fn revoke(inner: &Inner, request: &Request<Bytes>) -> Response<Body> {
+pub(super) async fn revoke(inner: &ServerState, request: &Request<Bytes>) -> Response<Body> {
     match try_revoke(inner, request).await {
-        Ok(()) => respond::plain(StatusCode::OK, ""),
+        Ok(()) => response::plain(StatusCode::OK, ""),
         Err(error) => error.into_response(),
     }
 }
 
-async fn try_revoke(inner: &Inner, request: &Request<Bytes>) -> Result<(), OAuthError> {
+async fn try_revoke(inner: &ServerState, request: &Request<Bytes>) -> Result<(), OAuthError> {
     let params = Params::of_form(request).map_err(|error| OAuthError::InvalidRequest(error.describe()))?;
     let client = client_auth::authenticate(inner, request.headers(), &params).await?;
     let token = params

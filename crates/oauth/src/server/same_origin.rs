@@ -6,13 +6,13 @@
 
 use http::{HeaderMap, header};
 
-use super::Inner;
+use super::ServerState;
 
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 /// Whether a form was sent from a page of this server, as far as the browser tells. `null`, which stands for an origin
 /// that is kept secret, is another one.
-pub(super) fn is_own_form(inner: &Inner, headers: &HeaderMap) -> bool {
+pub(super) fn is_own_form(inner: &ServerState, headers: &HeaderMap) -> bool {
     is_from(&inner.settings.origin, headers)
 }
 

@@ -7,11 +7,11 @@ use http::Response;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    Body, Inner,
-    ceilings::TooManySignIns,
+    Body, ServerState,
     cookie::BrowserId,
-    pages::{self, Trouble},
-    respond,
+    pages::{self, ErrorPage},
+    rate_limits::TooManySignIns,
+    response,
 };
 use crate::{
     pkce,
@@ -27,15 +27,15 @@ const PENDING_TTL: Duration = Duration::from_secs(10 * 60);
 /// those that begin, which lets one in again after a moment.
 const MINUTES: u32 = 10 + 1;
 /// Keeps the sign-in and sends the browser to Forgejo.
-pub(super) async fn begin(inner: &Inner, browser: &BrowserId, purpose: Purpose) -> Response<Body> {
+pub(super) async fn begin(inner: &ServerState, browser: &BrowserId, purpose: Purpose) -> Response<Body> {
     let accounts = &inner.accounts;
     let now = accounts.clock.now();
     let client = match &purpose {
         Purpose::Client(request) => Some(request.client_id.as_str()),
         Purpose::Connections => None,
     };
-    if let Err(TooManySignIns) = inner.ceilings.sign_in(client, now) {
-        return pages::trouble(Trouble::Busy);
+    if let Err(TooManySignIns) = inner.rate_limits.sign_in(client, now) {
+        return pages::error(ErrorPage::Busy);
     }
     let cap = inner.settings.sign_ins_per_minute.saturating_mul(MINUTES);
     let state = secret::mint("");
@@ -52,15 +52,15 @@ pub(super) async fn begin(inner: &Inner, browser: &BrowserId, purpose: Purpose) 
             let url = accounts
                 .upstream
                 .authorize_url(state, &challenge, &inner.callback_uri());
-            respond::see_other(url.as_str())
+            response::see_other(url.as_str())
         }
         Ok(false) => {
             tracing::warn!(cap, "too many sign-ins are under way");
-            pages::trouble(Trouble::Busy)
+            pages::error(ErrorPage::Busy)
         }
         Err(error) => {
-            respond::log_store(&error);
-            pages::trouble(Trouble::Store)
+            response::log_store(&error);
+            pages::error(ErrorPage::Store)
         }
     }
 }

@@ -13,9 +13,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
 use super::{
-    Body, Inner, client_auth,
+    Body, ServerState, client_auth,
     params::Params,
-    respond::{self, OAuthError},
+    response::{self, OAuthError},
     scope::{self, InvalidScope},
 };
 use crate::{
@@ -36,14 +36,14 @@ struct Tokens<'a> {
     scope: &'a str,
 }
 
-pub(super) async fn token(inner: &Inner, request: &Request<Bytes>) -> Response<Body> {
+pub(super) async fn token(inner: &ServerState, request: &Request<Bytes>) -> Response<Body> {
     match try_token(inner, request).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn try_token(inner: &Inner, request: &Request<Bytes>) -> Result<Response<Body>, OAuthError> {
+async fn try_token(inner: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, OAuthError> {
     let params = Params::of_form(request).map_err(|error| OAuthError::InvalidRequest(error.describe()))?;
     let grant_type = params
         .value("grant_type")
@@ -60,12 +60,12 @@ async fn try_token(inner: &Inner, request: &Request<Bytes>) -> Result<Response<B
     // In the name of the client only what was refused is counted.
     if let Err(refused @ OAuthError::InvalidGrant(_)) = outcome {
         let now = inner.accounts.clock.now();
-        return Err(inner.ceilings.guess(&client.client_id, refused, now));
+        return Err(inner.rate_limits.guess(&client.client_id, refused, now));
     }
     outcome
 }
 
-async fn spend_code(inner: &Inner, client: &ClientRecord, params: &Params) -> Result<Response<Body>, OAuthError> {
+async fn spend_code(inner: &ServerState, client: &ClientRecord, params: &Params) -> Result<Response<Body>, OAuthError> {
     const REFUSED: &str = "the code is unknown, expired, used, or not for this request";
     let code = params
         .value("code")
@@ -94,7 +94,7 @@ async fn spend_code(inner: &Inner, client: &ClientRecord, params: &Params) -> Re
     }
     let now = inner.accounts.clock.now();
     inner
-        .ceilings
+        .rate_limits
         .tokens(&record.grant, record.user, &client.client_id, now)?;
     let access = secret::mint(secret::ACCESS);
     let refresh = secret::mint(secret::REFRESH);
@@ -106,7 +106,11 @@ async fn spend_code(inner: &Inner, client: &ClientRecord, params: &Params) -> Re
     Ok(inner.tokens(&access, &refresh, &grant.scope))
 }
 
-async fn spend_refresh(inner: &Inner, client: &ClientRecord, params: &Params) -> Result<Response<Body>, OAuthError> {
+async fn spend_refresh(
+    inner: &ServerState,
+    client: &ClientRecord,
+    params: &Params,
+) -> Result<Response<Body>, OAuthError> {
     const REFUSED: &str = "the refresh token is unknown, expired, used or revoked";
     let presented = params
         .value("refresh_token")
@@ -123,7 +127,7 @@ async fn spend_refresh(inner: &Inner, client: &ClientRecord, params: &Params) ->
         .ok_or(OAuthError::InvalidGrant(REFUSED))?;
     let now = inner.accounts.clock.now();
     inner
-        .ceilings
+        .rate_limits
         .tokens(&grant.grant, grant.user, &client.client_id, now)?;
     scope::of_renewal(&grant.scope, params.value("scope")).map_err(|InvalidScope| OAuthError::InvalidScope)?;
     // A client is not told to go on when there is nothing behind its tokens any more.
@@ -169,7 +173,7 @@ fn issued(spent: Spent, client: &ClientRecord, what: &'static str) -> Option<Gra
     }
 }
 
-impl Inner {
+impl ServerState {
     fn new_tokens(&self, access: &SecretString, refresh: &SecretString) -> NewTokens {
         let now = self.accounts.clock.now();
         NewTokens {
@@ -188,6 +192,6 @@ impl Inner {
             refresh_token: refresh.expose_secret(),
             scope,
         };
-        respond::json(StatusCode::OK, &tokens)
+        response::json(StatusCode::OK, &tokens)
     }
 }

@@ -1,5 +1,5 @@
 //! The guard under load: bearers that are known without asking the store, and refused at once when they have ended; and
-//! the ceilings of the token endpoint.
+//! the rate_limits of the token endpoint.
 
 use std::time::Duration;
 
@@ -173,7 +173,7 @@ async fn a_grant_that_asks_without_end_is_slowed_down_and_others_are_not() {
     world.refresh(&client, &tokens.refresh).await.tokens();
 }
 
-/// A server whose global ceilings are low: ten for one client or user, fifty for all.
+/// A server whose global rate_limits are low: ten for one client or user, fifty for all.
 async fn small_world() -> World {
     let mut config = Config::new(ISSUER);
     config.sign_ins_per_minute = 50;

@@ -9,13 +9,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use super::Refused;
+use super::ClientAuthError;
 use crate::{
     fetch::FetchError,
     jwt::{Audience, Claims, Jwt, KeySet, Unverified},
     records::{ClientRecord, KeySource},
     secret,
-    server::{Inner, respond::OAuthError},
+    server::{ServerState, response::OAuthError},
 };
 
 /// RFC 7523 section 2.2.
@@ -35,11 +35,11 @@ pub(super) fn subject(assertion: &str) -> Option<String> {
 
 /// Checks an assertion of a client.
 pub(super) async fn check(
-    inner: &Inner,
+    inner: &ServerState,
     client: &ClientRecord,
     source: &KeySource,
     assertion: &str,
-) -> Result<(), Refused> {
+) -> Result<(), ClientAuthError> {
     let jwt = Jwt::parse(assertion).ok_or_else(|| refuse(client, "it cannot be read"))?;
     let now = inner.accounts.clock.now();
     // Before the keys are looked for, which may be a request to somewhere.
@@ -54,19 +54,27 @@ pub(super) async fn check(
         return Err(refuse(client, "it has no jti or no exp"));
     };
     // It is the client's: its own ceiling counts from here, before anything is written.
-    inner.ceilings.client(&client.client_id, now).map_err(Refused::Error)?;
-    inner.ceilings.assertion(now).map_err(Refused::Error)?;
+    inner
+        .rate_limits
+        .client(&client.client_id, now)
+        .map_err(ClientAuthError::Error)?;
+    inner.rate_limits.assertion(now).map_err(ClientAuthError::Error)?;
     // Length before text: the border between the two is where it is.
     let once = secret::hash(&format!("{}:{}{id}", client.client_id.len(), client.client_id));
     let first = inner.store().use_assertion(once, expires_at + SKEW, now).await;
-    if !first.map_err(|error| Refused::Error(OAuthError::Store(error)))? {
+    if !first.map_err(|error| ClientAuthError::Error(OAuthError::Store(error)))? {
         return Err(refuse(client, "it has been used before"));
     }
     Ok(())
 }
 
 /// RFC 7523 section 3, in its order.
-fn check_claims(inner: &Inner, client: &ClientRecord, claims: &Claims, now: SystemTime) -> Result<(), &'static str> {
+fn check_claims(
+    inner: &ServerState,
+    client: &ClientRecord,
+    claims: &Claims,
+    now: SystemTime,
+) -> Result<(), &'static str> {
     let is_client = |name: &Option<String>| name.as_deref() == Some(client.client_id.as_str());
     if !is_client(&claims.iss) || !is_client(&claims.sub) {
         return Err("its iss and sub are not the client");
@@ -106,7 +114,12 @@ fn check_claims(inner: &Inner, client: &ClientRecord, claims: &Claims, now: Syst
     }
 }
 
-async fn keys(inner: &Inner, client: &ClientRecord, source: &KeySource, newer: bool) -> Result<Arc<KeySet>, Refused> {
+async fn keys(
+    inner: &ServerState,
+    client: &ClientRecord,
+    source: &KeySource,
+    newer: bool,
+) -> Result<Arc<KeySet>, ClientAuthError> {
     match (source, &inner.documents) {
         (KeySource::Inline(json), _) => KeySet::parse(json.as_bytes())
             .map(Arc::new)
@@ -118,7 +131,7 @@ async fn keys(inner: &Inner, client: &ClientRecord, source: &KeySource, newer: b
                     why,
                     "the keys of a client cannot be read now"
                 );
-                Refused::Error(OAuthError::Unreachable)
+                ClientAuthError::Error(OAuthError::Unreachable)
             }
             FetchError::Refused(why) | FetchError::Forbidden(why) => refuse(client, why),
         }),
@@ -127,7 +140,7 @@ async fn keys(inner: &Inner, client: &ClientRecord, source: &KeySource, newer: b
 }
 
 /// The reason is for the operator: the client gets the one answer there is.
-fn refuse(client: &ClientRecord, why: &'static str) -> Refused {
+fn refuse(client: &ClientRecord, why: &'static str) -> ClientAuthError {
     let host = client.domain.as_deref().unwrap_or_default();
     tracing::warn!(
         client = client.client_id,
@@ -135,7 +148,7 @@ fn refuse(client: &ClientRecord, why: &'static str) -> Refused {
         why,
         "the assertion of a client is refused"
     );
-    Refused::Client
+    ClientAuthError::Client
 }
 
 /// A NumericDate (RFC 7519 section 2). Nothing that is not a time of this age.

@@ -6,7 +6,7 @@ use askama::Template;
 use http::{Response, StatusCode};
 
 use super::{STYLE, dates::Date, html};
-use crate::server::{Body, Inner};
+use crate::server::{Body, ServerState};
 
 /// One grant as the page shows it.
 pub(in crate::server) struct Connection {
@@ -55,7 +55,7 @@ struct Row {
 }
 
 /// The page for somebody whom nobody knows yet.
-pub(in crate::server) fn connect(inner: &Inner, csrf: &str) -> Response<Body> {
+pub(in crate::server) fn connect(inner: &ServerState, csrf: &str) -> Response<Body> {
     let page = Connect {
         style: STYLE,
         upstream: inner.accounts.upstream.name(),
@@ -67,7 +67,7 @@ pub(in crate::server) fn connect(inner: &Inner, csrf: &str) -> Response<Body> {
 
 /// The page for a user.
 pub(in crate::server) fn connections(
-    inner: &Inner,
+    inner: &ServerState,
     login: &str,
     csrf: &str,
     ended: bool,

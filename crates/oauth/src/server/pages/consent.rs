@@ -8,7 +8,7 @@ use url::Url;
 use super::{STYLE, html};
 use crate::{
     redirect_uri,
-    server::{Body, Inner, authorize::AuthorizationRequest},
+    server::{Body, ServerState, authorize::AuthorizationRequest},
 };
 
 #[derive(Template)]
@@ -29,7 +29,7 @@ struct Consent<'a> {
 }
 
 /// The page for a request. `seal` shows that it was made for the browser.
-pub(in crate::server) fn consent(inner: &Inner, asked: &AuthorizationRequest, seal: &[u8]) -> Response<Body> {
+pub(in crate::server) fn consent(inner: &ServerState, asked: &AuthorizationRequest, seal: &[u8]) -> Response<Body> {
     let seal = URL_SAFE_NO_PAD.encode(seal);
     let page = Consent {
         style: STYLE,

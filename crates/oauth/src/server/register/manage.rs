@@ -10,33 +10,33 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
 use super::{
-    answer,
-    asked::{self, Asked, Method},
+    client_information,
+    client_metadata::{self, AuthMethod, ClientMetadata},
 };
 use crate::{
     records::{ClientAuth, ClientRecord},
     secret,
-    server::{Body, Inner, respond, respond::OAuthError},
+    server::{Body, ServerState, response, response::OAuthError},
 };
 
 /// What a token of a public client is derived for.
 const PURPOSE: &str = "registration access token";
 
 /// The registration access token of a public client.
-pub(super) fn public_token(inner: &Inner, client_id: &str) -> SecretString {
+pub(super) fn public_token(inner: &ServerState, client_id: &str) -> SecretString {
     let bytes = inner.accounts.sealer.keyed_hash(PURPOSE, &[client_id]);
     secret::with_prefix(secret::REGISTRATION, bytes)
 }
 
 /// `GET`, `PUT` or `DELETE` of a registration.
-pub(in crate::server) async fn manage(inner: &Inner, request: &Request<Bytes>) -> Response<Body> {
+pub(in crate::server) async fn manage(inner: &ServerState, request: &Request<Bytes>) -> Response<Body> {
     match try_manage(inner, request).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn try_manage(inner: &Inner, request: &Request<Bytes>) -> Result<Response<Body>, OAuthError> {
+async fn try_manage(inner: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, OAuthError> {
     let client_id = request.uri().path().rsplit('/').next().unwrap_or_default();
     let token = bearer(request.headers()).ok_or(OAuthError::InvalidRegistrationToken)?;
     // Section 2: the answer is the same for a client that there is not.
@@ -44,10 +44,12 @@ async fn try_manage(inner: &Inner, request: &Request<Bytes>) -> Result<Response<
     let client = client
         .filter(|client| is_token_of(inner, client, token))
         .ok_or(OAuthError::InvalidRegistrationToken)?;
-    inner.ceilings.manage(&client.client_id, inner.accounts.clock.now())?;
+    inner
+        .rate_limits
+        .manage(&client.client_id, inner.accounts.clock.now())?;
     let method = request.method();
     if method == Verb::GET {
-        return Ok(answer::registered(
+        return Ok(client_information::response(
             inner,
             StatusCode::OK,
             &client,
@@ -59,11 +61,11 @@ async fn try_manage(inner: &Inner, request: &Request<Bytes>) -> Result<Response<
     if client.registration_token.is_none() {
         return Err(OAuthError::RegistrationFixed);
     }
-    inner.ceilings.change(inner.accounts.clock.now())?;
+    inner.rate_limits.change(inner.accounts.clock.now())?;
     if method == Verb::DELETE {
         inner.store().delete_client(&client.client_id).await?;
         tracing::info!(client = client.client_id, "client deleted by itself, with its grants");
-        let mut response = respond::plain(StatusCode::NO_CONTENT, "");
+        let mut response = response::plain(StatusCode::NO_CONTENT, "");
         response.headers_mut().remove(header::CONTENT_TYPE);
         return Ok(response);
     }
@@ -72,7 +74,7 @@ async fn try_manage(inner: &Inner, request: &Request<Bytes>) -> Result<Response<
         return Err(OAuthError::InvalidRegistrationToken);
     }
     tracing::info!(client = client.client_id, "client changed its registration");
-    Ok(answer::registered(
+    Ok(client_information::response(
         inner,
         StatusCode::OK,
         &client,
@@ -83,8 +85,8 @@ async fn try_manage(inner: &Inner, request: &Request<Bytes>) -> Result<Response<
 }
 
 /// A client with new metadata (section 2.2): all of it is replaced, but for who the client is and how it proves that.
-fn replaced(inner: &Inner, client: ClientRecord, body: &[u8]) -> Result<ClientRecord, OAuthError> {
-    let object = asked::object(body)?;
+fn replaced(inner: &ServerState, client: ClientRecord, body: &[u8]) -> Result<ClientRecord, OAuthError> {
+    let object = client_metadata::object(body)?;
     if object.get("client_id").and_then(Value::as_str) != Some(client.client_id.as_str()) {
         return Err(OAuthError::InvalidClientMetadata(
             "client_id must be that of the client",
@@ -105,11 +107,11 @@ fn replaced(inner: &Inner, client: ClientRecord, body: &[u8]) -> Result<ClientRe
     let secret = object
         .get("client_secret")
         .map(|secret| secret::hash(secret.as_str().unwrap_or_default()));
-    let asked = Asked::of(object, &inner.settings)?;
+    let asked = ClientMetadata::of(object, &inner.settings)?;
     let auth = match (client.auth, asked.method) {
-        (ClientAuth::Basic(hash) | ClientAuth::Post(hash), Method::Basic) => ClientAuth::Basic(hash),
-        (ClientAuth::Basic(hash) | ClientAuth::Post(hash), Method::Post) => ClientAuth::Post(hash),
-        (ClientAuth::PrivateKeyJwt(_), Method::PrivateKeyJwt(source)) => {
+        (ClientAuth::Basic(hash) | ClientAuth::Post(hash), AuthMethod::Basic) => ClientAuth::Basic(hash),
+        (ClientAuth::Basic(hash) | ClientAuth::Post(hash), AuthMethod::Post) => ClientAuth::Post(hash),
+        (ClientAuth::PrivateKeyJwt(_), AuthMethod::PrivateKeyJwt(source)) => {
             super::check_source(inner, &source)?;
             ClientAuth::PrivateKeyJwt(source)
         }
@@ -134,7 +136,7 @@ fn replaced(inner: &Inner, client: ClientRecord, body: &[u8]) -> Result<ClientRe
     })
 }
 
-fn is_token_of(inner: &Inner, client: &ClientRecord, token: &str) -> bool {
+fn is_token_of(inner: &ServerState, client: &ClientRecord, token: &str) -> bool {
     let hash = client.registration_token;
     // A client from before there were such tokens has none.
     let expected = match (&client.auth, hash) {

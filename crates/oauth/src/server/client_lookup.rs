@@ -1,7 +1,7 @@
 //! Who a client identifier stands for: a client of the configuration, one that has registered, or one that is described
 //! by the document at the URL that the identifier is.
 
-use super::Inner;
+use super::ServerState;
 use crate::{cimd, config::Registration, fetch::FetchError, ports::StoreError, records::ClientRecord};
 
 /// Why it cannot be said who a client is.
@@ -15,7 +15,7 @@ pub(super) enum LookupError {
     Unreachable(&'static str),
 }
 
-impl Inner {
+impl ServerState {
     /// Finds a client: those of the configuration first. `None`: there is no such client, or its document is none.
     pub(super) async fn client(&self, client_id: &str) -> Result<Option<ClientRecord>, LookupError> {
         if let Some(client) = self.configured(client_id) {

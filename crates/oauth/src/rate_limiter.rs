@@ -21,7 +21,7 @@ pub(crate) struct Rate {
 
 /// Buckets of one rate.
 #[derive(Debug)]
-pub(crate) struct Limiter<K> {
+pub(crate) struct RateLimiter<K> {
     rate: Rate,
     /// Until when the turns of a key are taken. An instant that has passed says nothing and may be taken out.
     taken: Mutex<HashMap<K, SystemTime>>,
@@ -46,7 +46,7 @@ impl Rate {
     }
 }
 
-impl<K: Eq + Hash> Limiter<K> {
+impl<K: Eq + Hash> RateLimiter<K> {
     pub(crate) fn new(rate: Rate) -> Self {
         Self {
             rate,
@@ -102,8 +102,8 @@ mod tests {
         START + Duration::from_secs(1_000_000 + seconds)
     }
 
-    fn limiter(burst: u32, every: u64) -> Limiter<String> {
-        Limiter::new(Rate::new(burst, Duration::from_secs(every)))
+    fn limiter(burst: u32, every: u64) -> RateLimiter<String> {
+        RateLimiter::new(Rate::new(burst, Duration::from_secs(every)))
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Bearers that have been looked up, in memory: the hot path asks the store once for each, not at every request.
+//! AccessTokenCache that have been looked up, in memory: the hot path asks the store once for each, not at every request.
 //!
 //! Exactness is the point. An entry may be used only as long as the store would say the same, so whatever ends a grant
 //! takes its entries out before it returns ([`TellingStore`](crate::endings::TellingStore)). A lookup that was under way meanwhile may
@@ -19,14 +19,14 @@ use crate::records::{BearerRecord, TokenHash};
 
 /// The bearers that have been looked up.
 #[derive(Debug)]
-pub(crate) struct Bearers {
+pub(crate) struct AccessTokenCache {
     capacity: usize,
     state: Mutex<State>,
 }
 
 /// In which epoch a lookup began.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Epoch(u64);
+pub(crate) struct Generation(u64);
 
 /// Every token of `entries` is in the set of its grant in `grants`, and no other token is; no set is empty.
 #[derive(Debug, Default)]
@@ -47,13 +47,13 @@ const CAPACITY: usize = 16_384;
 /// How long an entry is used without asking again.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
-impl Default for Bearers {
+impl Default for AccessTokenCache {
     fn default() -> Self {
         Self::with_capacity(CAPACITY)
     }
 }
 
-impl Bearers {
+impl AccessTokenCache {
     fn with_capacity(capacity: usize) -> Self {
         Self {
             capacity,
@@ -62,16 +62,16 @@ impl Bearers {
     }
 
     /// What is known of a bearer, or the epoch in which to ask.
-    pub(crate) fn find(&self, token: TokenHash, now: SystemTime) -> Result<BearerRecord, Epoch> {
+    pub(crate) fn find(&self, token: TokenHash, now: SystemTime) -> Result<BearerRecord, Generation> {
         let state = self.state();
         match state.entries.get(&token) {
             Some(entry) if entry.is_good(now) => Ok(entry.record.clone()),
-            _ => Err(Epoch(state.epoch)),
+            _ => Err(Generation(state.epoch)),
         }
     }
 
     /// Keeps what the store has said, unless something was forgotten since the question.
-    pub(crate) fn keep(&self, asked_in: Epoch, token: TokenHash, record: BearerRecord, now: SystemTime) {
+    pub(crate) fn keep(&self, asked_in: Generation, token: TokenHash, record: BearerRecord, now: SystemTime) {
         let mut state = self.state();
         if state.epoch != asked_in.0 {
             return;
@@ -176,13 +176,13 @@ mod tests {
         }
     }
 
-    fn keep(bearers: &Bearers, token: &str, record: BearerRecord) {
+    fn keep(bearers: &AccessTokenCache, token: &str, record: BearerRecord) {
         let token = secret::hash(token);
         let epoch = bearers.find(token, NOW).expect_err("the token is new");
         bearers.keep(epoch, token, record, NOW);
     }
 
-    fn knows(bearers: &Bearers, token: &str, after: u64) -> bool {
+    fn knows(bearers: &AccessTokenCache, token: &str, after: u64) -> bool {
         bearers
             .find(secret::hash(token), NOW + Duration::from_secs(after))
             .is_ok()
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_used_until_its_token_expires() {
-        let bearers = Bearers::default();
+        let bearers = AccessTokenCache::default();
         keep(&bearers, "a", record("g", 1));
         assert!(knows(&bearers, "a", 0) && knows(&bearers, "a", 49));
         assert!(!knows(&bearers, "a", 50) && !knows(&bearers, "b", 0));
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn an_old_entry_is_asked_for_again() {
-        let bearers = Bearers::default();
+        let bearers = AccessTokenCache::default();
         let mut long = record("g", 1);
         long.expires_at = NOW + Duration::from_secs(3600);
         keep(&bearers, "a", long);
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_grant_a_user_or_a_client_takes_its_own_bearers_out_and_no_others() {
-        let bearers = Bearers::default();
+        let bearers = AccessTokenCache::default();
         for (token, grant, user) in [
             ("a1", "a", 1),
             ("a2", "a", 1),
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn an_answer_from_before_an_ending_is_not_kept() {
-        let bearers = Bearers::default();
+        let bearers = AccessTokenCache::default();
         let token = secret::hash("a");
         let asked = bearers.find(token, NOW).expect_err("the token is new");
         bearers.forget_grant("g");
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn there_is_a_limit_and_the_tables_stay_together() {
-        let bearers = Bearers::with_capacity(3);
+        let bearers = AccessTokenCache::with_capacity(3);
         for n in 0..100 {
             keep(&bearers, &n.to_string(), record(&format!("g{}", n % 7), n));
         }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     records::{ClientAuth, ClientRecord, KeySource},
-    server::{Body, Inner, metadata, respond},
+    server::{Body, ServerState, metadata, response},
 };
 
 #[derive(Serialize)]
@@ -41,8 +41,8 @@ struct Registered<'a> {
 
 /// The answer for a client. `redirect_uris` are those that it asked for, which may differ from what is kept in the port
 /// of a loopback address.
-pub(super) fn registered(
-    inner: &Inner,
+pub(super) fn response(
+    inner: &ServerState,
     status: StatusCode,
     client: &ClientRecord,
     redirect_uris: &[String],
@@ -80,5 +80,5 @@ pub(super) fn registered(
         jwks,
         jwks_uri,
     };
-    respond::json(status, &answer)
+    response::json(status, &answer)
 }

@@ -20,34 +20,34 @@
 //! | tokens | grant: 60, then one a second; user: a fiftieth of all | `tokens_per_minute` | 429, all: 503 |
 //!
 //! All answers carry `Retry-After`. Of the sign-ins it is the beginning that is counted: what follows, up to the code, is at
-//! most one of each. Left out: limits by address, since many users come by one and one stranger by many (see [`limits`](crate::limits)).
+//! most one of each. Left out: limits by address, since many users come by one and one stranger by many (see [`limits`](crate::rate_limiter)).
 //! So a stranger who begins sign-ins in the name of a public client, a fifth of `sign_ins_per_minute` and more, has its new
 //! sign-ins refused for as long as that goes on, and with five such names everyone's. A tenth of a second after it stops there is room
 //! again. Whoever is signed in stays so, and notices nothing.
 
 use std::time::{Duration, SystemTime};
 
-use super::respond::OAuthError;
+use super::response::OAuthError;
 use crate::{
     config::Settings,
-    limits::{Limiter, Rate, Wait},
+    rate_limiter::{Rate, RateLimiter, Wait},
 };
 
-/// The ceilings of one server.
+/// The rate_limits of one server.
 #[derive(Debug)]
-pub(super) struct Ceilings {
-    registrations: Limiter<()>,
-    management: Limiter<String>,
-    all_management: Limiter<()>,
+pub(super) struct RateLimits {
+    registrations: RateLimiter<()>,
+    management: RateLimiter<String>,
+    all_management: RateLimiter<()>,
     /// The empty text stands for the page of connections.
-    sign_ins: Limiter<String>,
-    all_sign_ins: Limiter<()>,
-    client_requests: Limiter<String>,
-    all_assertions: Limiter<()>,
-    grant_requests: Limiter<String>,
-    user_tokens: Limiter<i64>,
-    all_tokens: Limiter<()>,
-    guesses: Limiter<String>,
+    sign_ins: RateLimiter<String>,
+    all_sign_ins: RateLimiter<()>,
+    client_requests: RateLimiter<String>,
+    all_assertions: RateLimiter<()>,
+    grant_requests: RateLimiter<String>,
+    user_tokens: RateLimiter<i64>,
+    all_tokens: RateLimiter<()>,
+    guesses: RateLimiter<String>,
 }
 
 /// How long to wait before a sign-in may begin.
@@ -74,22 +74,22 @@ const USERS_SHARE: u32 = 50;
 /// What a share comes to at least: a user signs in and refreshes several clients at once.
 const SMALLEST_SHARE: u32 = 10;
 
-impl Ceilings {
+impl RateLimits {
     pub(super) fn new(settings: &Settings) -> Self {
         let share = |of: u32, among: u32| Rate::per_minute((of / among).max(SMALLEST_SHARE));
         let (sign_ins, tokens) = (settings.sign_ins_per_minute, settings.tokens_per_minute);
         Self {
-            registrations: Limiter::new(Rate::per_minute(settings.registrations_per_minute)),
-            management: Limiter::new(MANAGEMENT),
-            all_management: Limiter::new(ALL_MANAGEMENT),
-            sign_ins: Limiter::new(share(sign_ins, CLIENTS_SHARE)),
-            all_sign_ins: Limiter::new(Rate::per_minute(sign_ins)),
-            client_requests: Limiter::new(CLIENT_REQUESTS),
-            all_assertions: Limiter::new(ALL_ASSERTIONS),
-            grant_requests: Limiter::new(GRANT_REQUESTS),
-            user_tokens: Limiter::new(share(tokens, USERS_SHARE)),
-            all_tokens: Limiter::new(Rate::per_minute(tokens)),
-            guesses: Limiter::new(GUESSES),
+            registrations: RateLimiter::new(Rate::per_minute(settings.registrations_per_minute)),
+            management: RateLimiter::new(MANAGEMENT),
+            all_management: RateLimiter::new(ALL_MANAGEMENT),
+            sign_ins: RateLimiter::new(share(sign_ins, CLIENTS_SHARE)),
+            all_sign_ins: RateLimiter::new(Rate::per_minute(sign_ins)),
+            client_requests: RateLimiter::new(CLIENT_REQUESTS),
+            all_assertions: RateLimiter::new(ALL_ASSERTIONS),
+            grant_requests: RateLimiter::new(GRANT_REQUESTS),
+            user_tokens: RateLimiter::new(share(tokens, USERS_SHARE)),
+            all_tokens: RateLimiter::new(Rate::per_minute(tokens)),
+            guesses: RateLimiter::new(GUESSES),
         }
     }
 

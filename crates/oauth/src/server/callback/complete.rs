@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::super::Inner;
+use super::super::ServerState;
 use crate::{
     account::turns::Slot,
     ports::{Exchange, GrantedScope, Placed, SignIn, SignedInPair, StoreError, TokenPair, UpstreamError, UpstreamUser},
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What a sign-in has come to.
-pub(super) enum Done {
+pub(super) enum CompletedSignIn {
     /// A code for the client.
     Code {
         code: SecretString,
@@ -28,7 +28,7 @@ pub(super) enum Done {
 }
 
 /// Why a sign-in came to nothing.
-pub(super) enum Failure {
+pub(super) enum SignInError {
     /// Forgejo sent the browser back without a code.
     AtForgejo { denied: bool },
     /// The user may not use this server. Without a login: Forgejo has locked them out.
@@ -58,29 +58,29 @@ const SETTLING_RENEWALS: u32 = 3;
 
 /// Finishes a sign-in. The slot is held until it is done.
 pub(super) async fn finish(
-    inner: Arc<Inner>,
+    inner: Arc<ServerState>,
     _slot: Slot,
     purpose: Purpose,
     code: SecretString,
     verifier: SecretString,
-) -> Result<Done, Failure> {
+) -> Result<CompletedSignIn, SignInError> {
     let finished = async |exchange| finish_exchange(&inner, exchange, purpose, code, verifier).await;
     inner.accounts.exchange(finished).await
 }
 
 async fn finish_exchange(
-    inner: &Inner,
+    inner: &ServerState,
     exchange: Exchange,
     purpose: Purpose,
     code: SecretString,
     verifier: SecretString,
-) -> Result<Done, Failure> {
+) -> Result<CompletedSignIn, SignInError> {
     let accounts = &inner.accounts;
     let pair = accounts
         .upstream
         .exchange(&code, &verifier, &inner.callback_uri())
         .await;
-    let pair = pair.map_err(Failure::upstream)?;
+    let pair = pair.map_err(SignInError::upstream)?;
     // Asking again is harmless, and the pair would be lost without an answer.
     let user = match accounts.upstream.user(&pair.access_token).await {
         Err(UpstreamError::Unavailable(_)) => accounts.upstream.user(&pair.access_token).await,
@@ -88,15 +88,15 @@ async fn finish_exchange(
     };
     let user = match user {
         // The token has just been made, so that it is the user who is refused.
-        Err(UpstreamError::Refused(_)) => return Err(Failure::NotAllowed { login: None }),
-        outcome => outcome.map_err(Failure::upstream)?,
+        Err(UpstreamError::Refused(_)) => return Err(SignInError::NotAllowed { login: None }),
+        outcome => outcome.map_err(SignInError::upstream)?,
     };
     match judge(inner, &purpose, &pair, &user).await {
         Ok(()) => {}
-        Err(failure @ Failure::NotAllowed { .. }) => {
+        Err(failure @ SignInError::NotAllowed { .. }) => {
             tracing::warn!(user = user.id, login = user.login, "the user may not use this server");
             // Whoever may not sign in may not go on with an earlier sign-in either.
-            accounts.end_user(user.id).await.map_err(Failure::Store)?;
+            accounts.end_user(user.id).await.map_err(SignInError::Store)?;
             return Err(failure);
         }
         Err(failure) => {
@@ -107,7 +107,7 @@ async fn finish_exchange(
     match purpose {
         Purpose::Connections => {
             settle(inner, exchange, user.id, pair, None).await?;
-            Ok(Done::User {
+            Ok(CompletedSignIn::User {
                 user: user.id,
                 login: user.login,
             })
@@ -116,7 +116,7 @@ async fn finish_exchange(
             let code = secret::mint(secret::CODE);
             let grant = new_grant(inner, &request, &user, &code);
             settle(inner, exchange, user.id, pair, Some(grant)).await?;
-            Ok(Done::Code {
+            Ok(CompletedSignIn::Code {
                 code,
                 user: user.id,
                 request,
@@ -126,9 +126,14 @@ async fn finish_exchange(
 }
 
 /// Whether the sign-in may come to what it is for.
-async fn judge(inner: &Inner, purpose: &Purpose, pair: &TokenPair, user: &UpstreamUser) -> Result<(), Failure> {
-    if !is_allowed(inner, pair, user).await.map_err(Failure::upstream)? {
-        return Err(Failure::NotAllowed {
+async fn judge(
+    inner: &ServerState,
+    purpose: &Purpose,
+    pair: &TokenPair,
+    user: &UpstreamUser,
+) -> Result<(), SignInError> {
+    if !is_allowed(inner, pair, user).await.map_err(SignInError::upstream)? {
+        return Err(SignInError::NotAllowed {
             login: Some(user.login.clone()),
         });
     }
@@ -136,7 +141,7 @@ async fn judge(inner: &Inner, purpose: &Purpose, pair: &TokenPair, user: &Upstre
         return Ok(());
     };
     if let Some(approver) = request.approved_by {
-        let grants = inner.store().grants_of(user.id).await.map_err(Failure::Store)?;
+        let grants = inner.store().grants_of(user.id).await.map_err(SignInError::Store)?;
         let goes_on = grants
             .iter()
             .any(|summary| summary.grant.client_id == request.client_id);
@@ -146,11 +151,11 @@ async fn judge(inner: &Inner, purpose: &Purpose, pair: &TokenPair, user: &Upstre
                 client = request.client_id,
                 "a remembered approval does not count: the user is asked"
             );
-            return Err(Failure::AskAgain);
+            return Err(SignInError::AskAgain);
         }
     }
     let scope = inner.accounts.upstream.granted_scope(&pair.access_token).await;
-    match scope.map_err(Failure::upstream)? {
+    match scope.map_err(SignInError::upstream)? {
         GrantedScope::AsAsked => Ok(()),
         GrantedScope::Unknown => {
             tracing::warn!("Forgejo does not tell which scope a token has: it is taken to be the one asked for");
@@ -161,13 +166,13 @@ async fn judge(inner: &Inner, purpose: &Purpose, pair: &TokenPair, user: &Upstre
                 user = user.id,
                 "the user's grant at Forgejo has another scope than the one asked for"
             );
-            Err(Failure::OtherScope { granted })
+            Err(SignInError::OtherScope { granted })
         }
     }
 }
 
 /// Whether a user may use this server: let in by Forgejo, and by one of the two lists unless both are empty.
-async fn is_allowed(inner: &Inner, pair: &TokenPair, user: &UpstreamUser) -> Result<bool, UpstreamError> {
+async fn is_allowed(inner: &ServerState, pair: &TokenPair, user: &UpstreamUser) -> Result<bool, UpstreamError> {
     let settings = &inner.settings;
     if !user.active {
         return Ok(false);
@@ -189,7 +194,7 @@ async fn is_allowed(inner: &Inner, pair: &TokenPair, user: &UpstreamUser) -> Res
 }
 
 fn new_grant(
-    inner: &Inner,
+    inner: &ServerState,
     request: &ClientRequest,
     user: &UpstreamUser,
     code: &SecretString,
@@ -215,12 +220,12 @@ fn new_grant(
 
 /// Puts a pair where it belongs in the order of the user's sign-ins, with the grant if there is one.
 async fn settle(
-    inner: &Inner,
+    inner: &ServerState,
     exchange: Exchange,
     user: i64,
     pair: TokenPair,
     grant: Option<(GrantRecord, CodeRecord)>,
-) -> Result<(), Failure> {
+) -> Result<(), SignInError> {
     let accounts = &inner.accounts;
     let mut yielded = Yielded { pair, by: exchange };
     for _ in 0..SETTLING_RENEWALS {
@@ -235,7 +240,7 @@ async fn settle(
         }
         let renewed = async |by| {
             let pair = accounts.upstream.refresh(&yielded.pair.refresh_token).await;
-            Ok::<_, Failure>(pair.map(|pair| Yielded { pair, by }))
+            Ok::<_, SignInError>(pair.map(|pair| Yielded { pair, by }))
         };
         match accounts.exchange(renewed).await? {
             Ok(renewed) => yielded = renewed,
@@ -258,11 +263,11 @@ async fn settle(
 
 /// Keeps the outcome. The user's former pair is dead at Forgejo: a store that is busy is worth waiting for.
 async fn store(
-    inner: &Inner,
+    inner: &ServerState,
     user: i64,
     pair: Option<SignedInPair>,
     grant: Option<&(GrantRecord, CodeRecord)>,
-) -> Result<Placed, Failure> {
+) -> Result<Placed, SignInError> {
     let mut attempt = 1;
     loop {
         match store_once(inner, user, pair.clone(), grant).await {
@@ -280,7 +285,7 @@ async fn store(
 }
 
 async fn store_once(
-    inner: &Inner,
+    inner: &ServerState,
     user: i64,
     pair: Option<SignedInPair>,
     grant: Option<&(GrantRecord, CodeRecord)>,
@@ -302,13 +307,13 @@ async fn store_once(
     Ok(Placed::Kept)
 }
 
-impl From<StoreError> for Failure {
+impl From<StoreError> for SignInError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
 
-impl Failure {
+impl SignInError {
     fn upstream(error: UpstreamError) -> Self {
         match error {
             UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_) => Self::Passing(error),

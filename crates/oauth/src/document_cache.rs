@@ -18,18 +18,18 @@ use url::Url;
 
 use crate::{
     fetch::{Document, Fetch, FetchError},
-    limits::{Limiter, Rate},
     ports::Clock,
+    rate_limiter::{Rate, RateLimiter},
 };
 
 /// Documents of one kind.
-pub(crate) struct Documents<T> {
+pub(crate) struct DocumentCache<T> {
     fetch: Arc<dyn Fetch>,
     clock: Arc<dyn Clock>,
     max_bytes: usize,
     kept: Mutex<HashMap<String, Kept<T>>>,
-    in_all: Limiter<()>,
-    by_host: Limiter<String>,
+    in_all: RateLimiter<()>,
+    by_host: RateLimiter<String>,
 }
 
 struct Kept<T> {
@@ -53,15 +53,15 @@ const IN_ALL: Rate = Rate::new(120, Duration::from_millis(500));
 /// How many may be fetched from one host.
 const BY_HOST: Rate = Rate::new(20, Duration::from_secs(3));
 
-impl<T> Documents<T> {
+impl<T> DocumentCache<T> {
     pub(crate) fn new(fetch: Arc<dyn Fetch>, clock: Arc<dyn Clock>, max_bytes: usize) -> Self {
         Self {
             fetch,
             clock,
             max_bytes,
             kept: Mutex::default(),
-            in_all: Limiter::new(IN_ALL),
-            by_host: Limiter::new(BY_HOST),
+            in_all: RateLimiter::new(IN_ALL),
+            by_host: RateLimiter::new(BY_HOST),
         }
     }
 
@@ -90,7 +90,7 @@ impl<T> Documents<T> {
     ///
     /// # Errors
     ///
-    /// As for [`Documents::get`].
+    /// As for [`DocumentCache::get`].
     pub(crate) async fn get_newer(
         &self,
         url: &Url,
@@ -170,9 +170,9 @@ impl<T> Documents<T> {
     }
 }
 
-impl<T> fmt::Debug for Documents<T> {
+impl<T> fmt::Debug for DocumentCache<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Documents")
+        f.debug_struct("DocumentCache")
             .field("fetch", &self.fetch)
             .field("kept", &self.kept().len())
             .finish_non_exhaustive()
@@ -194,7 +194,7 @@ mod tests {
     struct Bed {
         scripted: Arc<Scripted>,
         clock: Arc<ManualClock>,
-        documents: Documents<String>,
+        documents: DocumentCache<String>,
     }
 
     impl Fetch for Scripted {
@@ -212,7 +212,7 @@ mod tests {
                 asked: 0.into(),
             });
             let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-            let documents = Documents::new(Arc::clone(&scripted) as _, Arc::clone(&clock) as _, 100);
+            let documents = DocumentCache::new(Arc::clone(&scripted) as _, Arc::clone(&clock) as _, 100);
             Self {
                 scripted,
                 clock,

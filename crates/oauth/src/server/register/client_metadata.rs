@@ -5,24 +5,24 @@ use serde_json::Value;
 
 use crate::{
     cimd,
+    client_name::clean_name,
     config::{Registration, Settings},
     records::KeySource,
     redirect_uri,
-    server::respond::OAuthError,
-    text::clean_name,
+    server::response::OAuthError,
 };
 
 /// Metadata that this server can work with.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct ClientMetadata {
     pub(super) name: Option<String>,
     pub(super) redirect_uris: Vec<String>,
-    pub(super) method: Method,
+    pub(super) method: AuthMethod,
 }
 
 /// How the client wants to authenticate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Method {
+pub(super) enum AuthMethod {
     None,
     Basic,
     Post,
@@ -57,7 +57,7 @@ pub(super) fn object(body: &[u8]) -> Result<serde_json::Map<String, Value>, OAut
     serde_json::from_slice(body).map_err(|_| not_metadata())
 }
 
-impl Asked {
+impl ClientMetadata {
     /// Checks metadata.
     pub(super) fn of(object: serde_json::Map<String, Value>, settings: &Settings) -> Result<Self, OAuthError> {
         let body: Body = serde_json::from_value(Value::Object(object)).map_err(|_| not_metadata())?;
@@ -78,15 +78,15 @@ impl Asked {
         }
         // A client that does not say gets a secret, which is the default of RFC 7591 section 2.
         let method = match body.token_endpoint_auth_method.as_deref() {
-            None | Some("client_secret_basic") => Method::Basic,
-            Some("client_secret_post") => Method::Post,
-            Some("none") => Method::None,
+            None | Some("client_secret_basic") => AuthMethod::Basic,
+            Some("client_secret_post") => AuthMethod::Post,
+            Some("none") => AuthMethod::None,
             Some("private_key_jwt") => {
                 if body.jwks.as_ref().is_some_and(|jwks| jwks.to_string().len() > MAX_KEYS) {
                     return Err(OAuthError::InvalidClientMetadata("the JWK Set is too long"));
                 }
                 let source = cimd::key_source(body.jwks, body.jwks_uri);
-                Method::PrivateKeyJwt(source.map_err(OAuthError::InvalidClientMetadata)?)
+                AuthMethod::PrivateKeyJwt(source.map_err(OAuthError::InvalidClientMetadata)?)
             }
             Some(_) => {
                 return Err(OAuthError::InvalidClientMetadata(

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Full};
 use serde::Serialize;
 
 use super::Body;
-use crate::{limits::Wait, ports::StoreError};
+use crate::{ports::StoreError, rate_limiter::Wait};
 
 /// An error of the token, revocation or registration endpoint.
 #[derive(Debug)]
