@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use supervisor::Missing;
+use supervisor::MissingLayer;
 
 use crate::{
     build, check,
@@ -82,7 +82,7 @@ fn start(config: Config) -> ExitCode {
     clippy::print_stderr,
     reason = "the answer to `check` is for whoever asked, not for the log"
 )]
-fn approve(config: &Config, missing: &[Missing]) -> ExitCode {
+fn approve(config: &Config, missing: &[MissingLayer]) -> ExitCode {
     if let Some(upstream) = &config.child.upstream
         && let Err(error) = check::upstream(config, upstream)
     {

@@ -20,7 +20,7 @@ use oauth::{
     seal::Sealer,
 };
 use secrecy::SecretString;
-use supervisor::{Delivery, Isolation, Limits};
+use supervisor::{Delivery, Isolation, IsolationLimits};
 use url::Url;
 
 pub use self::{
@@ -102,7 +102,7 @@ pub struct Child {
     /// How many lines of its standard error are logged a second.
     pub stderr_lines_per_second: u32,
     /// What it may use.
-    pub limits: Limits,
+    pub limits: IsolationLimits,
     /// What keeps it apart.
     pub isolation: Isolation,
     /// The server that all sessions share. With it nothing is started, and of the rest only the two times count.

@@ -20,7 +20,7 @@ use secrecy::SecretString;
 use session::ports::{
     Backend, BackendGone, Body, BoxError, BoxFuture, CredentialError, Snapshot, SpawnError, SpawnOrder, Spawner, Unread,
 };
-use supervisor::{Child, NotReady, Order, Supervisor};
+use supervisor::{Child, ChildSpec, ReadyError, Supervisor};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
@@ -92,7 +92,7 @@ impl ChildSpawner {
 
         let child = self
             .supervisor
-            .spawn(self.program.order(&credential.access_token, &order.tag));
+            .spawn(self.program.child_spec(&credential.access_token, &order.tag));
         let child = child.await.map_err(not_started)?;
         let io = child.take_io().ok_or_else(|| SpawnError::Failed(NoStreams.into()))?;
         // Without a snapshot there is nothing to wait for: the client's own `initialize` is the handshake.
@@ -119,7 +119,7 @@ impl Spawner for ChildSpawner {
 }
 
 impl Program {
-    fn order(&self, access_token: &SecretString, tag: &Arc<str>) -> Order {
+    fn child_spec(&self, access_token: &SecretString, tag: &Arc<str>) -> ChildSpec {
         let argument = |template: &String| template::argument(template, &self.forgejo_url).into();
         let variable = |(name, template): &(String, SecretString)| {
             (
@@ -128,7 +128,7 @@ impl Program {
             )
         };
         let env: Vec<(String, SecretString)> = self.env.iter().map(variable).collect();
-        Order {
+        ChildSpec {
             program: self.command.clone(),
             args: self.args.iter().map(argument).collect(),
             secrets: vec![access_token.clone()],
@@ -206,8 +206,11 @@ pub(super) fn no_credential(error: CredentialError) -> SpawnError {
 }
 
 /// Only a child that has ended, or is about to, may have done so for its token.
-fn not_ready(error: NotReady<ConnectError>) -> SpawnError {
-    let ended = matches!(error, NotReady::Exited { .. } | NotReady::Failed(ConnectError::Ended));
+fn not_ready(error: ReadyError<ConnectError>) -> SpawnError {
+    let ended = matches!(
+        error,
+        ReadyError::Exited { .. } | ReadyError::Failed(ConnectError::Ended)
+    );
     let error: BoxError = error.into();
     if ended {
         SpawnError::Failed(error)
@@ -236,7 +239,7 @@ mod tests {
     #[test]
     fn only_a_child_that_has_ended_may_have_been_refused_for_its_token() {
         let limit = std::time::Duration::from_secs(1);
-        let failed = |error| not_ready(NotReady::Failed(error));
+        let failed = |error| not_ready(ReadyError::Failed(error));
         assert!(matches!(failed(ConnectError::Ended), SpawnError::Failed(_)));
         let lacking = ConnectError::CapabilityMissing {
             capability: "tools".into(),
@@ -244,7 +247,7 @@ mod tests {
         for error in [ConnectError::TimedOut, ConnectError::Unusable, lacking] {
             assert!(matches!(failed(error), SpawnError::NotReady(_)));
         }
-        let slow = NotReady::TooSlow { limit, stderr: vec![] };
+        let slow = ReadyError::TooSlow { limit, stderr: vec![] };
         assert!(matches!(not_ready(slow), SpawnError::NotReady(_)));
     }
 }

@@ -9,7 +9,7 @@ use oauth::{
     seal::Sealer,
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use supervisor::{Delivery, Isolation, Limits, Missing};
+use supervisor::{Delivery, Isolation, IsolationLimits, MissingLayer};
 
 use super::{
     Child, Config, Faults, Forgejo, Log, LogFormat, Metrics, OAuth, Server, Session, Sources, Store, keys::CLIENT_KEYS,
@@ -35,7 +35,7 @@ pub fn load(sources: &Sources) -> Result<Config, Faults> {
 /// # Errors
 ///
 /// Every fault that there is, not only the first.
-pub fn check(sources: &Sources) -> Result<(Config, Vec<Missing>), Faults> {
+pub fn check(sources: &Sources) -> Result<(Config, Vec<MissingLayer>), Faults> {
     let mut reader = reader(sources)?;
     let config = read(&mut reader);
     refuse_for_others(&mut reader, &config);
@@ -202,9 +202,9 @@ fn delivery(reader: &mut Reader) -> BTreeMap<String, Delivery> {
         .collect()
 }
 
-fn limits(reader: &mut Reader) -> Limits {
+fn limits(reader: &mut Reader) -> IsolationLimits {
     let count = |value: &Value| values::count(value).map(|count| count as u64);
-    Limits {
+    IsolationLimits {
         open_files: Some(reader.count("child.limits.open_files") as u64),
         address_space: reader.optional("child.limits.address_space", values::bytes),
         cpu_time: reader.optional("child.limits.cpu_time", values::duration),

@@ -15,7 +15,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use supervisor::{Config, Isolation, Order, Supervisor};
+use supervisor::{ChildSpec, Config, Isolation, Supervisor};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -172,7 +172,7 @@ fn plain(command: &mut Command) -> Times {
 }
 
 async fn supervised(supervisor: &Supervisor) -> Times {
-    let order = Order {
+    let spec = ChildSpec {
         program: PROGRAM.into(),
         args: vec![],
         env: vec![],
@@ -180,7 +180,7 @@ async fn supervised(supervisor: &Supervisor) -> Times {
         tag: "bench".into(),
     };
     let before = Instant::now();
-    let child = supervisor.spawn(order).await.expect("a child");
+    let child = supervisor.spawn(spec).await.expect("a child");
     let started = before.elapsed();
     let mut io = tokio::io::BufReader::new(child.take_io().expect("the streams"));
     io.write_all(b"hello\n").await.expect("a write");

@@ -1,10 +1,9 @@
 //! The handle of one child.
 //!
-//! The handle owns nothing of the process: the process belongs to the task in [`watch`](crate::watch). The
+//! The handle owns nothing of the process: the process belongs to the task in [`watch`](crate::child_task). The
 //! handle asks that task to stop and learns from it how it ended, so that any number of callers may do either
 //! at any time.
 
-use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -12,9 +11,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::NotReady;
+use crate::error::ReadyError;
+use crate::exit::Exit;
 use crate::io::ChildIo;
-use crate::stderr::Tail;
+use crate::stderr::StderrTail;
 
 /// A running or ended child. Dropping it stops the child as [`stop`](Self::stop) does, without waiting.
 #[derive(Debug)]
@@ -22,46 +22,33 @@ pub struct Child {
     pid: u32,
     /// Full until it is taken.
     io: Mutex<Option<ChildIo>>,
-    tail: Tail,
-    life: Life,
+    tail: StderrTail,
+    state: ChildState,
 }
 
-/// How a child ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exit {
-    /// Its exit code, if it exited.
-    pub code: Option<i32>,
-    /// The signal that ended it, if one did. Without code and signal the status is unknown.
-    pub signal: Option<i32>,
-    /// From its start until it ended.
-    pub lived: Duration,
-    /// Whether it was asked to end, by whichever way, before it did.
-    pub requested: bool,
-}
-
-/// What the handle and the watching task say to each other.
+/// What the handle and the watching task write_line to each other.
 #[derive(Clone, Debug)]
-pub(crate) struct Life {
+pub(crate) struct ChildState {
     /// Cancelled to ask for the stop.
     pub(crate) stop: CancellationToken,
     /// Cancelled by the watching task when it ends, after `exit` was set.
     pub(crate) done: CancellationToken,
     /// Set once, by the watching task. Stays empty if the runtime dropped that task.
     pub(crate) exit: Arc<OnceLock<Exit>>,
-    pub(crate) ordered: Instant,
+    pub(crate) spawned_at: Instant,
     pub(crate) start_timeout: Duration,
 }
 
 /// How long a child whose streams failed may take to be gone, to be reported as the one that ended.
-const LAST_BREATH: Duration = Duration::from_millis(500);
+const EXIT_GRACE: Duration = Duration::from_millis(500);
 
 impl Child {
-    pub(crate) fn new(pid: u32, io: ChildIo, tail: Tail, life: Life) -> Self {
+    pub(crate) fn new(pid: u32, io: ChildIo, tail: StderrTail, state: ChildState) -> Self {
         Self {
             pid,
             io: Mutex::new(Some(io)),
             tail,
-            life,
+            state,
         }
     }
 
@@ -82,29 +69,29 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// [`NotReady::Exited`] if the child ended instead, also if that showed first by its streams;
-    /// [`NotReady::TooSlow`]; [`NotReady::Failed`] if the handshake failed and the child lives on.
-    pub async fn ready<T, E>(&self, handshake: impl Future<Output = Result<T, E>>) -> Result<T, NotReady<E>> {
+    /// [`ReadyError::Exited`] if the child ended instead, also if that showed first by its streams;
+    /// [`ReadyError::TooSlow`]; [`ReadyError::Failed`] if the handshake failed and the child lives on.
+    pub async fn ready<T, E>(&self, handshake: impl Future<Output = Result<T, E>>) -> Result<T, ReadyError<E>> {
         let ended = || {
             // Empty only if the runtime is shutting down.
             let exit = self
                 .exit()
-                .unwrap_or_else(|| Exit::unknown(self.life.ordered.elapsed()));
+                .unwrap_or_else(|| Exit::unknown(self.state.spawned_at.elapsed()));
             let stderr = self.last_stderr();
-            NotReady::Exited { exit, stderr }
+            ReadyError::Exited { exit, stderr }
         };
         tokio::select! {
             biased;
             result = handshake => match result {
                 Ok(value) => Ok(value),
-                Err(error) => match timeout(LAST_BREATH, self.life.done.cancelled()).await {
+                Err(error) => match timeout(EXIT_GRACE, self.state.done.cancelled()).await {
                     Ok(()) => Err(ended()),
-                    Err(_) => Err(NotReady::Failed(error)),
+                    Err(_) => Err(ReadyError::Failed(error)),
                 },
             },
-            () = self.life.done.cancelled() => Err(ended()),
-            () = sleep_until(self.life.ordered + self.life.start_timeout) => {
-                Err(NotReady::TooSlow { limit: self.life.start_timeout, stderr: self.last_stderr() })
+            () = self.state.done.cancelled() => Err(ended()),
+            () = sleep_until(self.state.spawned_at + self.state.start_timeout) => {
+                Err(ReadyError::TooSlow { limit: self.state.start_timeout, stderr: self.last_stderr() })
             }
         }
     }
@@ -113,12 +100,12 @@ impl Child {
     /// standard error have been read, and its directory has been removed, whatever the cause. Cancelling the
     /// token has no effect on the child.
     pub fn done(&self) -> CancellationToken {
-        self.life.done.child_token()
+        self.state.done.child_token()
     }
 
     /// How the child ended; there once [`done`](Self::done) has fired, unless the runtime was shut down first.
     pub fn exit(&self) -> Option<Exit> {
-        self.life.exit.get().copied()
+        self.state.exit.get().copied()
     }
 
     /// Stops the child and returns when it and all that it started are gone: its stdin is closed, SIGTERM goes
@@ -129,8 +116,8 @@ impl Child {
     /// request back. A process that hangs in the kernel, which not even SIGKILL ends, keeps callers waiting;
     /// whoever has a deadline sets it around this call.
     pub async fn stop(&self) {
-        self.life.stop.cancel();
-        self.life.done.cancelled().await;
+        self.state.stop.cancel();
+        self.state.done.cancelled().await;
     }
 
     /// The last lines, 20 at most, that the child wrote to its standard error, oldest first, redacted. For
@@ -142,27 +129,6 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        self.life.stop.cancel();
-    }
-}
-
-impl Exit {
-    fn unknown(lived: Duration) -> Self {
-        Self {
-            code: None,
-            signal: None,
-            lived,
-            requested: false,
-        }
-    }
-}
-
-impl fmt::Display for Exit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.code, self.signal) {
-            (Some(code), _) => write!(f, "exited with code {code}"),
-            (None, Some(signal)) => write!(f, "ended by signal {signal}"),
-            (None, None) => f.write_str("ended with unknown status"),
-        }
+        self.state.stop.cancel();
     }
 }

@@ -9,8 +9,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use crate::error::{ConfigFault, ConfigFaults};
-use crate::isolation::{Isolation, Limits, Plan, Report};
+use crate::error::{InvalidConfigError, InvalidField};
+use crate::isolation::{Isolation, IsolationLimits, IsolationPlan, IsolationReport};
 
 /// The variables that children inherit unless the configuration says otherwise.
 ///
@@ -45,7 +45,7 @@ pub struct Config {
     /// once. What is over is counted and not logged. The last lines are kept either way.
     pub stderr_lines_per_second: u32,
     /// What a child may use.
-    pub limits: Limits,
+    pub limits: IsolationLimits,
     /// What keeps children apart.
     pub isolation: Isolation,
     /// How the values of an order's variables reach a child, by the name of the variable. One that is not named
@@ -68,7 +68,7 @@ pub enum Delivery {
 
 impl Config {
     /// The defaults (30 s to start, a grace of 5 s, [`DEFAULT_INHERITED`], lines up to 4,096 bytes, 50 of them a
-    /// second, and the defaults of [`Limits`] and [`Isolation`]) over `environment`,
+    /// second, and the defaults of [`IsolationLimits`] and [`Isolation`]) over `environment`,
     /// for which the caller usually passes `std::env::vars_os()`.
     pub fn new(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         Self {
@@ -78,7 +78,7 @@ impl Config {
             environment: environment.into_iter().collect(),
             stderr_line_limit: 4096,
             stderr_lines_per_second: 50,
-            limits: Limits::default(),
+            limits: IsolationLimits::default(),
             isolation: Isolation::default(),
             delivery: BTreeMap::new(),
         }
@@ -107,11 +107,11 @@ impl Config {
     /// # Errors
     ///
     /// All faults at once.
-    pub fn check(&self) -> Result<(), ConfigFaults> {
+    pub fn check(&self) -> Result<(), InvalidConfigError> {
         let mut faults = Vec::new();
         let mut refuse = |bad: bool, field, reason| {
             if bad {
-                faults.push(ConfigFault { field, reason });
+                faults.push(InvalidField { field, reason });
             }
         };
         refuse(
@@ -143,7 +143,7 @@ impl Config {
         if faults.is_empty() {
             Ok(())
         } else {
-            Err(ConfigFaults(faults))
+            Err(InvalidConfigError(faults))
         }
     }
 
@@ -153,8 +153,8 @@ impl Config {
     /// # Errors
     ///
     /// If the system refuses a thread or to be asked.
-    pub fn try_isolation(&self) -> io::Result<Report> {
-        let plan = Plan::new(&self.isolation, &self.limits, self.temporary())?;
+    pub fn try_isolation(&self) -> io::Result<IsolationReport> {
+        let plan = IsolationPlan::new(&self.isolation, &self.limits, self.temporary())?;
         Ok(plan.report().clone())
     }
 }

@@ -10,20 +10,20 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::child::Exit;
-use crate::isolation::Missing;
-use crate::raw::Failure;
+use crate::clone_exec::SetupError;
+use crate::exit::Exit;
+use crate::isolation::MissingLayer;
 
 /// Why a supervisor could not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum StartError {
+pub enum SupervisorError {
     /// The configuration makes no sense.
     #[error("supervisor configuration: {0}")]
-    Config(#[from] ConfigFaults),
+    Config(#[from] InvalidConfigError),
     /// Layers of the isolation are missing, and the configuration requires them.
     #[error("children cannot be isolated as required: {}", list(.0))]
-    Isolation(Vec<Missing>),
+    Isolation(Vec<MissingLayer>),
     /// What the machine has of the isolation could not be found out.
     #[error("the isolation of children could not be tried")]
     Probe(#[source] io::Error),
@@ -34,11 +34,11 @@ pub enum StartError {
 
 /// What makes no sense in a [`Config`](crate::Config); never empty.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct ConfigFaults(pub Vec<ConfigFault>);
+pub struct InvalidConfigError(pub Vec<InvalidField>);
 
 /// One thing that makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConfigFault {
+pub struct InvalidField {
     /// The field, as in `isolation.users`.
     pub field: &'static str,
     /// What is wrong with it.
@@ -65,7 +65,7 @@ pub enum SpawnError {
         source: io::Error,
     },
     /// The order cannot be expressed as a process: a zero byte, or a variable without a proper name. Terminal.
-    #[error("the order is not valid: {0}")]
+    #[error("the spec is not valid: {0}")]
     Invalid(&'static str),
     /// Processes, memory or descriptors have run out. Passing: the same order may work later.
     #[error("no resources to start a child")]
@@ -88,12 +88,12 @@ pub enum SpawnError {
     Os(#[source] io::Error),
     /// The supervisor is stopping and starts nothing any more.
     #[error("the supervisor is stopping")]
-    Stopping,
+    StopSequence,
 }
 
-impl fmt::Display for ConfigFaults {
+impl fmt::Display for InvalidConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, ConfigFault { field, reason }) in self.0.iter().enumerate() {
+        for (position, InvalidField { field, reason }) in self.0.iter().enumerate() {
             let between = if position == 0 { "" } else { "; " };
             write!(f, "{between}{field} {reason}")?;
         }
@@ -103,11 +103,11 @@ impl fmt::Display for ConfigFaults {
 
 impl SpawnError {
     /// Tells from what went wrong in starting a process which condition it was.
-    pub(crate) fn from_failure(program: &OsStr, failure: Failure) -> Self {
+    pub(crate) fn from_failure(program: &OsStr, failure: SetupError) -> Self {
         match failure {
-            Failure::Clone(error) => Self::from_system(error.into()),
-            Failure::Exec(error) => Self::from_exec(program, error.into()),
-            Failure::Step(step, error) => Self::Isolation {
+            SetupError::Clone(error) => Self::from_system(error.into()),
+            SetupError::Exec(error) => Self::from_exec(program, error.into()),
+            SetupError::Step(step, error) => Self::Isolation {
                 step: step.to_string(),
                 source: error.into(),
             },
@@ -139,7 +139,7 @@ impl SpawnError {
 /// Why a child that was started did not become ready.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum NotReady<E> {
+pub enum ReadyError<E> {
     /// It ended instead.
     #[error("the child {exit}{}", said(.stderr))]
     Exited {
@@ -168,6 +168,10 @@ fn said(stderr: &[String]) -> String {
     }
 }
 
-fn list(missing: &[Missing]) -> String {
-    missing.iter().map(Missing::to_string).collect::<Vec<_>>().join("; ")
+fn list(missing: &[MissingLayer]) -> String {
+    missing
+        .iter()
+        .map(MissingLayer::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// What a pipe can hold at most without privileges (`/proc/sys/fs/pipe-max-size`). A dead group cannot have
 /// left more; what comes beyond it is from someone who left the group.
-const LEFT_IN_PIPE: usize = 1024 * 1024;
+const MAX_PIPE_REMAINDER: usize = 1024 * 1024;
 
 /// A child's stdout to read and its stdin to write.
 ///
@@ -31,7 +31,7 @@ const LEFT_IN_PIPE: usize = 1024 * 1024;
 pub struct ChildIo {
     stdin: Arc<Stdin>,
     revoked: Pin<Box<WaitForCancellationFutureOwned>>,
-    stdout: Outlet,
+    stdout: OutputPipe,
 }
 
 /// The writing end of the child's stdin, which two parties can close: the holder of the [`ChildIo`] and the
@@ -46,7 +46,7 @@ pub(crate) struct Stdin {
 
 /// The reading end of the child's stdout or stderr.
 #[derive(Debug)]
-pub(crate) struct Outlet {
+pub(crate) struct OutputPipe {
     pipe: pipe::Receiver,
     gone: Pin<Box<WaitForCancellationFutureOwned>>,
     /// How much may still be read once the group is gone, in bytes.
@@ -54,7 +54,7 @@ pub(crate) struct Outlet {
 }
 
 impl ChildIo {
-    pub(crate) fn new(stdin: Arc<Stdin>, stdout: Outlet) -> Self {
+    pub(crate) fn new(stdin: Arc<Stdin>, stdout: OutputPipe) -> Self {
         let revoked = Box::pin(stdin.revoked.clone().cancelled_owned());
         Self { stdin, revoked, stdout }
     }
@@ -111,21 +111,21 @@ impl Stdin {
     }
 }
 
-impl Outlet {
+impl OutputPipe {
     /// `gone` fires once the child and its group are dead.
     pub(crate) fn new(pipe: pipe::Receiver, gone: CancellationToken) -> Self {
         Self {
             pipe,
             gone: Box::pin(gone.cancelled_owned()),
-            rest: LEFT_IN_PIPE,
+            rest: MAX_PIPE_REMAINDER,
         }
     }
 
     /// Reads what is in the pipe. Asks the kernel and not the runtime's readiness, which may not have caught
     /// up with what the child wrote just before it died.
     fn drain(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<()> {
-        let room = buf.remaining().min(self.rest);
-        let free = &mut buf.initialize_unfilled()[..room];
+        let space = buf.remaining().min(self.rest);
+        let free = &mut buf.initialize_unfilled()[..space];
         loop {
             match rustix::io::read(&self.pipe, &mut *free) {
                 Ok(read) => {
@@ -142,7 +142,7 @@ impl Outlet {
     }
 }
 
-impl AsyncRead for Outlet {
+impl AsyncRead for OutputPipe {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.gone.as_mut().poll(cx).is_ready() {
             return Poll::Ready(self.drain(buf));
@@ -171,7 +171,7 @@ mod tests {
         let (stdout, child_stdout) = std::io::pipe().unwrap();
         let gone = CancellationToken::new();
         let stdin = Arc::new(Stdin::new(pipe::Sender::from_owned_fd(stdin.into()).unwrap()));
-        let stdout = Outlet::new(pipe::Receiver::from_owned_fd(stdout.into()).unwrap(), gone.clone());
+        let stdout = OutputPipe::new(pipe::Receiver::from_owned_fd(stdout.into()).unwrap(), gone.clone());
         Rig {
             io: ChildIo::new(stdin, stdout),
             gone,
@@ -188,7 +188,7 @@ mod tests {
             ..
         } = rig();
         let stdin = Arc::clone(&io.stdin);
-        let writer = async { io.write_all(&vec![0; 4 * LEFT_IN_PIPE]).await };
+        let writer = async { io.write_all(&vec![0; 4 * MAX_PIPE_REMAINDER]).await };
         let closer = async {
             tokio::task::yield_now().await;
             stdin.close();
@@ -272,8 +272,8 @@ mod tests {
                 0 => break,
                 read => total += read,
             }
-            assert!(total <= LEFT_IN_PIPE, "still reading after {total} bytes");
+            assert!(total <= MAX_PIPE_REMAINDER, "still reading after {total} bytes");
         }
-        assert_eq!(total, LEFT_IN_PIPE);
+        assert_eq!(total, MAX_PIPE_REMAINDER);
     }
 }

@@ -2,33 +2,33 @@
 //!
 //! Several layers, each of which holds alone: no privileges to gain, no capabilities, an allow-list of files, a
 //! directory of its own, limits, and where the operator provides for it a user and a control group of its own.
-//! What the machine has of them is found out once, by trying, and told ([`Report`]); what was found is then
+//! What the machine has of them is found out once, by trying, and told ([`IsolationReport`]); what was found is then
 //! required of every child: a layer that fails for one child fails its start, it is never left out silently.
 //!
 //! The network is not restricted: children are there to use it.
 
 mod cgroup;
-mod directory;
-mod files;
-mod lair;
+mod child_dir;
+mod file_rules;
 mod plan;
 mod probe;
-mod removal;
+mod remove_tree;
 mod report;
-mod room;
-mod steps;
-mod users;
+mod runtime_dir;
+mod sandbox;
+mod setup;
+mod user_pool;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use files::DEFAULT_READABLE;
-pub use report::{Layer, Missing, Report};
+pub use file_rules::DEFAULT_READABLE;
+pub use report::{IsolationReport, Layer, MissingLayer};
 
-pub(crate) use plan::Plan;
-pub(crate) use room::Room;
-pub(crate) use steps::{Step, Steps};
+pub(crate) use plan::IsolationPlan;
+pub(crate) use sandbox::Sandbox;
+pub(crate) use setup::{ChildSetup, SetupStep};
 
 /// Which layers there are. The default is all that need nothing from the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,19 +41,19 @@ pub struct Isolation {
     /// Children have no capabilities, root's included.
     pub drop_capabilities: bool,
     /// Landlock: files by an allow-list, and no signals to, connections to abstract sockets of, or tracing of
-    /// processes outside. Needs [`no_new_privileges`](Self::no_new_privileges).
+    /// processes outside. ChildPaths [`no_new_privileges`](Self::no_new_privileges).
     pub landlock: bool,
-    /// Files and directories that children may read and execute beyond [`DEFAULT_READABLE`], the program, the
+    /// FileRules and directories that children may read and execute beyond [`DEFAULT_READABLE`], the program, the
     /// files that its arguments name by their whole path, and the certificates that its environment names.
     pub readable: Vec<PathBuf>,
-    /// Files and directories that children may read and change, and not execute, beyond their own directory.
+    /// FileRules and directories that children may read and change, and not execute, beyond their own directory.
     pub writable: Vec<PathBuf>,
     /// Each child gets an empty working directory, which `HOME` and `TMPDIR` name too. Without it children work
     /// in `/`.
     pub own_directory: bool,
     /// Where these directories are made. The default is the `TMPDIR` of the configured environment, or `/tmp`.
     pub directory: Option<PathBuf>,
-    /// Each child gets a user and group of its own from this range. Needs root, and a range that nobody else
+    /// Each child gets a user and group of its own from this range. ChildPaths root, and a range that nobody else
     /// uses. Off by default.
     pub users: Option<RangeInclusive<u32>>,
     /// A directory of the control group file system (version 2) that is given to this process: each child gets
@@ -63,7 +63,7 @@ pub struct Isolation {
 
 /// What a child may use. Where a limit is `None`, the child has that of this process. Core dumps are always off.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct IsolationLimits {
     /// Open descriptors, for each process (RLIMIT_NOFILE). The default is 1,024.
     pub open_files: Option<u64>,
     /// Address space in bytes, for each process (RLIMIT_AS). Programs with a garbage collector reserve far more
@@ -74,7 +74,7 @@ pub struct Limits {
     /// Processes and threads: of the child's control group if it has one, else of all that its user runs
     /// (RLIMIT_NPROC, from which the user root is exempt). Off by default.
     pub processes: Option<u64>,
-    /// Memory in bytes, of all processes of the child together. Needs a control group. Off by default.
+    /// Memory in bytes, of all processes of the child together. ChildPaths a control group. Off by default.
     pub memory: Option<u64>,
 }
 
@@ -95,7 +95,7 @@ impl Default for Isolation {
     }
 }
 
-impl Default for Limits {
+impl Default for IsolationLimits {
     fn default() -> Self {
         Self {
             open_files: Some(1024),
@@ -134,7 +134,7 @@ impl Isolation {
     }
 }
 
-impl Limits {
+impl IsolationLimits {
     /// As [`Isolation::check`].
     pub(crate) fn check(&self, mut refuse: impl FnMut(bool, &'static str, &'static str)) {
         refuse(
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn the_defaults_are_valid() {
         Isolation::default().check(|bad, field, _| assert!(!bad, "{field}"));
-        Limits::default().check(|bad, field, _| assert!(!bad, "{field}"));
+        IsolationLimits::default().check(|bad, field, _| assert!(!bad, "{field}"));
     }
 
     #[test]
@@ -184,13 +184,13 @@ mod tests {
             isolation.check(|bad, _, _| refused += usize::from(bad));
             assert_eq!(refused, 1, "{isolation:?}");
         }
-        let bad: [fn(&mut Limits); 3] = [
+        let bad: [fn(&mut IsolationLimits); 3] = [
             |limits| limits.open_files = Some(3),
             |limits| limits.cpu_time = Some(Duration::from_millis(10)),
             |limits| limits.memory = Some(0),
         ];
         for change in bad {
-            let mut limits = Limits::default();
+            let mut limits = IsolationLimits::default();
             change(&mut limits);
             let mut refused = 0;
             limits.check(|bad, _, _| refused += usize::from(bad));

@@ -13,16 +13,16 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::clone_exec::ExecImage;
 use crate::config::Delivery;
 use crate::error::SpawnError;
-use crate::isolation::{Plan, Room, Steps};
-use crate::order::Order;
+use crate::isolation::{ChildSetup, IsolationPlan, Sandbox};
 use crate::program;
-use crate::raw::Image;
+use crate::spec::ChildSpec;
 
 /// What all children have in common.
 pub(crate) struct Launcher {
-    pub(crate) plan: Plan,
+    pub(crate) plan: IsolationPlan,
     /// Variables that every child inherits; may contain secrets.
     pub(crate) inherited: Vec<(OsString, OsString)>,
     /// How the variables of an order that are named here reach the child.
@@ -31,9 +31,9 @@ pub(crate) struct Launcher {
 
 /// Everything that the start of a child takes, and what belongs to it.
 pub(crate) struct Launch {
-    pub(crate) image: Image,
-    pub(crate) steps: Steps,
-    pub(crate) room: Room,
+    pub(crate) image: ExecImage,
+    pub(crate) steps: ChildSetup,
+    pub(crate) sandbox: Sandbox,
 }
 
 impl Launcher {
@@ -43,16 +43,16 @@ impl Launcher {
     ///
     /// [`SpawnError::Invalid`], [`SpawnError::NotFound`] and [`SpawnError::NotExecutable`] if the order is at
     /// fault, [`SpawnError::Exhausted`] and [`SpawnError::Os`] if the system is.
-    pub(crate) fn prepare(&self, order: &Order) -> Result<Launch, SpawnError> {
-        order.check()?;
-        let refused = |source| SpawnError::from_exec(&order.program, source);
-        let room = self.plan.room().map_err(SpawnError::from_system)?;
-        let mut variables = self.common_variables(&room);
+    pub(crate) fn prepare(&self, spec: &ChildSpec) -> Result<Launch, SpawnError> {
+        spec.check()?;
+        let refused = |source| SpawnError::from_exec(&spec.program, source);
+        let sandbox = self.plan.sandbox().map_err(SpawnError::from_system)?;
+        let mut variables = self.common_variables(&sandbox);
         let mut kept = Vec::new();
-        for (name, value) in &order.env {
+        for (name, value) in &spec.env {
             let value = match self.delivery.get(name) {
                 None | Some(Delivery::Environment) => value.expose_secret().into(),
-                Some(Delivery::File) => file(&room, name, value).map_err(SpawnError::from_system)?,
+                Some(Delivery::File) => file(&sandbox, name, value).map_err(SpawnError::from_system)?,
                 Some(Delivery::Descriptor) => {
                     let pipe = pipe(value)?;
                     let number = pipe.as_raw_fd().to_string();
@@ -63,30 +63,30 @@ impl Launcher {
             variables.insert(name.into(), value);
         }
         let found = program::find(
-            &order.program,
+            &spec.program,
             variables.get(OsStr::new("PATH")).map(OsString::as_os_str),
         );
         let found = found.map_err(refused)?;
         let named = variables
             .iter()
             .map(|(name, value)| (name.as_os_str(), value.as_os_str()));
-        let steps = room.steps(&self.plan, &found, &order.args, named, kept);
+        let steps = sandbox.steps(&self.plan, &found, &spec.args, named, kept);
         let steps = steps.map_err(SpawnError::from_system)?;
 
         // It sees itself called as ordered, and not by the path where it was found.
-        let args = [&order.program].into_iter().chain(&order.args);
-        let image = Image {
+        let args = [&spec.program].into_iter().chain(&spec.args);
+        let image = ExecImage {
             program: c_string(found.as_os_str())?,
             args: args.map(|arg| c_string(arg)).collect::<Result<_, _>>()?,
             env: variables.iter().map(variable).collect::<Result<_, _>>()?,
-            directory: c_string(room.path().unwrap_or(Path::new("/")).as_os_str())?,
+            directory: c_string(sandbox.path().unwrap_or(Path::new("/")).as_os_str())?,
         };
-        Ok(Launch { image, steps, room })
+        Ok(Launch { image, steps, sandbox })
     }
 
     /// The variables that do not come from the order.
-    fn common_variables(&self, room: &Room) -> BTreeMap<OsString, OsString> {
-        let own = room.path().into_iter();
+    fn common_variables(&self, sandbox: &Sandbox) -> BTreeMap<OsString, OsString> {
+        let own = sandbox.path().into_iter();
         let own = own.flat_map(|path| ["HOME", "TMPDIR"].map(|name| (name.into(), path.into())));
         own.chain(self.inherited.iter().cloned()).collect()
     }
@@ -103,8 +103,8 @@ fn variable((name, value): (&OsString, &OsString)) -> Result<CString, SpawnError
 }
 
 /// Hands a secret over in a file; the variable is its path.
-fn file(room: &Room, name: &str, value: &SecretString) -> io::Result<OsString> {
-    Ok(room.write(name, value.expose_secret().as_bytes())?.into_os_string())
+fn file(sandbox: &Sandbox, name: &str, value: &SecretString) -> io::Result<OsString> {
+    Ok(sandbox.write(name, value.expose_secret().as_bytes())?.into_os_string())
 }
 
 /// Hands a secret over in a pipe that holds it and then ends; the variable is the number of its reading end. It

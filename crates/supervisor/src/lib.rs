@@ -4,9 +4,9 @@
 //! each. What holds for every child, whatever happens to it or to its handle:
 //!
 //! - It is started without a shell, in a session and process group of its own, with an environment that consists
-//!   of an allow-list and of what the [`Order`] names, and of nothing else.
+//!   of an allow-list and of what the [`ChildSpec`] names, and of nothing else.
 //! - It cannot read, signal or trace other children or this process, nor touch files that are not on a list, as
-//!   far as the machine has the means ([`Isolation`], [`Report`]).
+//!   far as the machine has the means ([`Isolation`], [`IsolationReport`]).
 //! - It is reaped exactly once. Nothing is signalled after that.
 //! - Nothing that it started outlives it: its process group is killed when it ends, asked or not, and so is
 //!   whatever left the group.
@@ -27,27 +27,29 @@
 
 mod config;
 mod error;
-mod order;
+mod exit;
+mod spec;
 
 mod child;
 mod supervisor;
 
-mod forker;
+mod child_process;
+mod child_task;
+mod clone_exec;
 mod io;
 mod isolation;
 mod launch;
-mod leash;
 mod orphans;
 mod program;
-mod raw;
+mod spawn_thread;
 mod stderr;
-mod stopping;
-mod watch;
+mod stop_sequence;
 
-pub use child::{Child, Exit};
+pub use child::Child;
 pub use config::{Config, DEFAULT_INHERITED, Delivery};
-pub use error::{ConfigFault, ConfigFaults, NotReady, SpawnError, StartError};
+pub use error::{InvalidConfigError, InvalidField, ReadyError, SpawnError, SupervisorError};
+pub use exit::Exit;
 pub use io::ChildIo;
-pub use isolation::{DEFAULT_READABLE, Isolation, Layer, Limits, Missing, Report};
-pub use order::Order;
+pub use isolation::{DEFAULT_READABLE, Isolation, IsolationLimits, IsolationReport, Layer, MissingLayer};
+pub use spec::ChildSpec;
 pub use supervisor::Supervisor;

@@ -14,7 +14,7 @@
 //! `no_new_privs` by configuration only the first mark is left.)
 //!
 //! A child must not be mistaken either. All forks, all reaping of children and all looking for orphans exclude
-//! each other through [`LEADERS`], in all supervisors of the process: whoever looks sees each child on the list,
+//! each other through [`CHILDREN`], in all supervisors of the process: whoever looks sees each child on the list,
 //! and while it looks no number passes to another process.
 
 use std::collections::BTreeSet;
@@ -32,7 +32,7 @@ use rustix::process::{
 
 /// The numbers of all children that were started and not yet reaped. Only held by threads that may wait: a fork
 /// goes on under it. A set is whole after every single operation, so a panic of a holder leaves it usable.
-static LEADERS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+static CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
 /// Where `/proc/PID/stat` has the parent and the session, counted from behind the name.
 const PARENT: usize = 1;
@@ -84,11 +84,11 @@ pub(crate) fn abandon(child: Pid) {
 
 /// Kills and reaps the orphans that there are now, and tells which there were. Each may have had children that
 /// are orphans only now: none are left when it finds none. With `marked`, only those that have `no_new_privs`.
-pub(crate) fn sweep(marked: bool) -> BTreeSet<i32> {
+pub(crate) fn sweep(no_new_privs: bool) -> BTreeSet<i32> {
     let leaders = leaders();
     let mut found = BTreeSet::new();
     for pid in children().into_iter().filter_map(Pid::from_raw) {
-        if leaders.contains(&pid.as_raw_nonzero().get()) || !descends_from_a_child(pid, marked) {
+        if leaders.contains(&pid.as_raw_nonzero().get()) || !descends_from_a_child(pid, no_new_privs) {
             continue;
         }
         found.insert(pid.as_raw_nonzero().get());
@@ -100,12 +100,12 @@ pub(crate) fn sweep(marked: bool) -> BTreeSet<i32> {
 }
 
 fn leaders() -> MutexGuard<'static, BTreeSet<i32>> {
-    LEADERS.lock().unwrap_or_else(PoisonError::into_inner)
+    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn descends_from_a_child(pid: Pid, marked: bool) -> bool {
+fn descends_from_a_child(pid: Pid, no_new_privs: bool) -> bool {
     let elsewhere = matches!((session(pid), session(getpid())), (Some(theirs), Some(ours)) if theirs != ours);
-    elsewhere && (!marked || has_mark(pid))
+    elsewhere && (!no_new_privs || has_mark(pid))
 }
 
 /// The session of a process: 0 if it began outside of our PID namespace, as that of a program which a container

@@ -20,7 +20,7 @@ const DEFAULT_PATH: &str = "/bin:/usr/bin";
 ///
 /// # Errors
 ///
-/// What exec would say: `NotFound`, or `PermissionDenied` if there is only something that is no program.
+/// What exec would write_line: `NotFound`, or `PermissionDenied` if there is only something that is no program.
 pub(crate) fn find(program: &OsStr, path: Option<&OsStr>) -> io::Result<PathBuf> {
     if program.is_empty() {
         return Err(Errno::NOENT.into());

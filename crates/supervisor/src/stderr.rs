@@ -2,12 +2,12 @@
 //!
 //! The pump reads as fast as the child writes and never waits for anything else, so that a child is never
 //! blocked by what it reports. What it reads becomes lines without control characters ([`lines`]), as long as
-//! they may be and no longer. A line that the child's [`rate`] allows goes to the log under the target `child`,
+//! they may be and no longer. A line that the child's [`rate_limiter`] allows goes to the log under the target `child`,
 //! without the secrets of the order ([`redact`]); the last ones are kept for error reports whether they were
 //! logged or not. So a flood costs the log nothing, and of the processor what reading it takes.
 
 mod lines;
-mod rate;
+mod rate_limiter;
 mod redact;
 
 use std::collections::VecDeque;
@@ -19,20 +19,20 @@ use tokio::time::Instant;
 
 pub(crate) use redact::Redactor;
 
-use lines::{Line, Lines};
-use rate::Rate;
+use lines::{Line, LineSplitter};
+use rate_limiter::LineRateLimiter;
 
 /// How many lines are kept.
-const KEPT: usize = 20;
+const TAIL_LINES: usize = 20;
 
 /// How much is read at once, in bytes.
-const CHUNK: usize = 8 * 1024;
+const READ_SIZE: usize = 8 * 1024;
 
 /// The last lines that a child wrote.
 #[derive(Clone)]
-pub(crate) struct Tail {
+pub(crate) struct StderrTail {
     redactor: Arc<Redactor>,
-    /// At most [`KEPT`] lines, oldest first, as they came: of a flood few are ever looked at, and only those
+    /// At most [`TAIL_LINES`] lines, oldest first, as they came: of a flood few are ever looked at, and only those
     /// are worth the search for secrets. Locked only to push one or to copy them.
     lines: Arc<Mutex<VecDeque<Line>>>,
 }
@@ -45,7 +45,7 @@ pub(crate) struct LogLimits {
     pub(crate) lines_per_second: u32,
 }
 
-impl Tail {
+impl StderrTail {
     pub(crate) fn new(redactor: Redactor) -> Self {
         Self {
             redactor: Arc::new(redactor),
@@ -61,7 +61,7 @@ impl Tail {
 
     fn push(&self, line: Line) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == KEPT {
+        if lines.len() == TAIL_LINES {
             lines.pop_front();
         }
         lines.push_back(line);
@@ -69,17 +69,17 @@ impl Tail {
 }
 
 /// Without the lines, which may contain secrets.
-impl fmt::Debug for Tail {
+impl fmt::Debug for StderrTail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tail").finish_non_exhaustive()
+        f.debug_struct("StderrTail").finish_non_exhaustive()
     }
 }
 
 /// Reads `stderr` to its end, logs what `limits` allow and keeps the last lines in `tail`.
-pub(crate) async fn pump(mut stderr: impl AsyncRead + Unpin, limits: LogLimits, tag: &str, tail: &Tail) {
-    let mut lines = Lines::new(limits.line);
-    let mut rate = Rate::new(limits.lines_per_second, Instant::now());
-    let mut chunk = vec![0; CHUNK];
+pub(crate) async fn pump(mut stderr: impl AsyncRead + Unpin, limits: LogLimits, tag: &str, tail: &StderrTail) {
+    let mut lines = LineSplitter::new(limits.line);
+    let mut rate = LineRateLimiter::new(limits.lines_per_second, Instant::now());
+    let mut chunk = vec![0; READ_SIZE];
     loop {
         let read = match stderr.read(&mut chunk).await {
             Ok(0) => break,
@@ -100,7 +100,7 @@ pub(crate) async fn pump(mut stderr: impl AsyncRead + Unpin, limits: LogLimits, 
     tell_suppressed(&mut rate, now, true, tag);
 }
 
-fn keep(line: Line, allowed: bool, tag: &str, tail: &Tail) {
+fn keep(line: Line, allowed: bool, tag: &str, tail: &StderrTail) {
     if line.bytes.iter().all(u8::is_ascii_whitespace) {
         return;
     }
@@ -111,7 +111,7 @@ fn keep(line: Line, allowed: bool, tag: &str, tail: &Tail) {
     tail.push(line);
 }
 
-fn tell_suppressed(rate: &mut Rate, now: Instant, last: bool, tag: &str) {
+fn tell_suppressed(rate: &mut LineRateLimiter, now: Instant, last: bool, tag: &str) {
     if let Some(lines) = rate.suppressed(now, last) {
         tracing::warn!(
             tag,
@@ -176,7 +176,7 @@ mod tests {
 
     async fn pumped(pieces: &[&[u8]], limit: usize) -> Vec<String> {
         let (mut child, ours) = tokio::io::duplex(16);
-        let tail = Tail::new(Redactor::new(&["s3cr3t-t0k3n".into()]));
+        let tail = StderrTail::new(Redactor::new(&["s3cr3t-t0k3n".into()]));
         let limits = LogLimits {
             line: limit,
             lines_per_second: 1,
@@ -201,16 +201,16 @@ mod tests {
     async fn the_last_lines_are_kept_and_empty_ones_are_not() {
         let text: String = (1..=30).map(|n| format!("line {n}\n\n")).collect();
         let lines = pumped(&[text.as_bytes()], 4096).await;
-        assert_eq!(lines.len(), KEPT);
+        assert_eq!(lines.len(), TAIL_LINES);
         assert_eq!((lines[0].as_str(), lines[19].as_str()), ("line 11", "line 30"));
     }
 
     #[test]
     fn debug_shows_no_line() {
-        let tail = Tail::new(Redactor::new(&[]));
+        let tail = StderrTail::new(Redactor::new(&[]));
         tail.push(Line {
             bytes: b"s3cr3t".to_vec(),
-            cut: lines::Cut::Whole,
+            cut: lines::LineEnd::Whole,
         });
         assert_eq!(tail.lines(), ["s3cr3t"]);
         assert!(!format!("{tail:?}").contains("s3cr3t"));

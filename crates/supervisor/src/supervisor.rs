@@ -9,22 +9,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::child::{Child, Life};
+use crate::child::{Child, ChildState};
+use crate::child_task::ChildTask;
 use crate::config::{Config, Delivery};
-use crate::error::{ConfigFault, ConfigFaults, SpawnError, StartError};
-use crate::forker::Forker;
-use crate::isolation::{Plan, Report};
+use crate::error::{InvalidConfigError, InvalidField, SpawnError, SupervisorError};
+use crate::isolation::{IsolationPlan, IsolationReport};
 use crate::launch::Launcher;
-use crate::order::Order;
 use crate::orphans;
-use crate::stderr::{LogLimits, Redactor, Tail};
-use crate::watch::Watch;
+use crate::spawn_thread::SpawnThread;
+use crate::spec::ChildSpec;
+use crate::stderr::{LogLimits, Redactor, StderrTail};
 
 /// Starts children and owns the tasks that watch them. Dropping it stops them all, without waiting.
 #[derive(Debug)]
 pub struct Supervisor {
     launcher: Arc<Launcher>,
-    forker: Forker,
+    spawn_thread: SpawnThread,
     start_timeout: Duration,
     stop_grace: Duration,
     log_limits: LogLimits,
@@ -36,34 +36,35 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Makes a supervisor: finds out what the machine has to keep children apart, says so in the log, and
-    /// starts the thread that forks. Needs no runtime yet. Makes this process a child subreaper.
+    /// starts the thread that forks. ChildPaths no runtime yet. Makes this process a child subreaper.
     ///
     /// # Errors
     ///
-    /// [`StartError::Config`] if the configuration makes no sense, [`StartError::Isolation`] if it requires what
-    /// is not to be had, [`StartError::Probe`] and [`StartError::Thread`] if the system refuses a thread or to
+    /// [`SupervisorError::Config`] if the configuration makes no sense, [`SupervisorError::Isolation`] if it requires what
+    /// is not to be had, [`SupervisorError::Probe`] and [`SupervisorError::Thread`] if the system refuses a thread or to
     /// be asked.
-    pub fn new(config: Config) -> Result<Self, StartError> {
+    pub fn new(config: Config) -> Result<Self, SupervisorError> {
         config.check()?;
-        let plan = Plan::new(&config.isolation, &config.limits, config.temporary()).map_err(StartError::Probe)?;
+        let plan = IsolationPlan::new(&config.isolation, &config.limits, config.temporary())
+            .map_err(SupervisorError::Probe)?;
         let report = plan.report();
         report.log();
         if config.isolation.required && !report.missing.is_empty() {
-            return Err(StartError::Isolation(report.missing.clone()));
+            return Err(SupervisorError::Isolation(report.missing.clone()));
         }
         if config.delivery.values().any(|delivery| *delivery == Delivery::File) && !plan.has_directories() {
             let reason = "needs a directory for each child where it is by file";
             let field = "delivery";
-            return Err(ConfigFaults(vec![ConfigFault { field, reason }]).into());
+            return Err(InvalidConfigError(vec![InvalidField { field, reason }]).into());
         }
-        orphans::adopt().map_err(StartError::Probe)?;
+        orphans::adopt().map_err(SupervisorError::Probe)?;
         let launcher = Arc::new(Launcher {
             plan,
             inherited: config.inherited(),
             delivery: config.delivery,
         });
         Ok(Self {
-            forker: Forker::start(Arc::clone(&launcher)).map_err(StartError::Thread)?,
+            spawn_thread: SpawnThread::start(Arc::clone(&launcher)).map_err(SupervisorError::Thread)?,
             launcher,
             start_timeout: config.start_timeout,
             stop_grace: config.stop_grace,
@@ -77,7 +78,7 @@ impl Supervisor {
     }
 
     /// What keeps its children apart.
-    pub fn isolation(&self) -> &Report {
+    pub fn isolation(&self) -> &IsolationReport {
         self.launcher.plan.report()
     }
 
@@ -88,43 +89,43 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// [`SpawnError::NotFound`], [`SpawnError::NotExecutable`] and [`SpawnError::Invalid`] say that this order
+    /// [`SpawnError::NotFound`], [`SpawnError::NotExecutable`] and [`SpawnError::Invalid`] write_line that this order
     /// will never work, [`SpawnError::Exhausted`] and [`SpawnError::TooSlow`] that it may work later,
-    /// [`SpawnError::Stopping`] that [`stop_all`](Self::stop_all) was called, [`SpawnError::Isolation`] that the
+    /// [`SpawnError::StopSequence`] that [`stop_all`](Self::stop_all) was called, [`SpawnError::Isolation`] that the
     /// child could not be kept apart and was not let run, [`SpawnError::Os`] anything else. A program that starts
     /// and then fails is no error here: the child is [`done`](Child::done) early; see [`Child::ready`].
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    pub async fn spawn(&self, order: Order) -> Result<Child, SpawnError> {
-        let life = Life {
+    pub async fn spawn(&self, spec: ChildSpec) -> Result<Child, SpawnError> {
+        let state = ChildState {
             stop: self.stop.child_token(),
             done: CancellationToken::new(),
             exit: Arc::new(OnceLock::new()),
-            ordered: Instant::now(),
+            spawned_at: Instant::now(),
             start_timeout: self.start_timeout,
         };
-        let too_late = life.ordered + self.start_timeout;
-        let watch = Watch {
-            forker: self.forker.clone(),
-            tail: Tail::new(Redactor::new(&order.secrets)),
-            tag: Arc::clone(&order.tag),
+        let too_late = state.spawned_at + self.start_timeout;
+        let watch = ChildTask {
+            spawn_thread: self.spawn_thread.clone(),
+            tail: StderrTail::new(Redactor::new(&spec.secrets)),
+            tag: Arc::clone(&spec.tag),
             stop_grace: self.stop_grace,
             log_limits: self.log_limits,
-            life,
+            state,
         };
         let (answer, child) = oneshot::channel();
         // Counted before the look at the token: `stop_all` cancels first and waits then, so either it waits for
         // this child or this child is refused.
         let counted = self.watches.token();
         if self.stop.is_cancelled() {
-            return Err(SpawnError::Stopping);
+            return Err(SpawnError::StopSequence);
         }
-        self.watches.spawn(watch.run(order, answer).in_current_span());
+        self.watches.spawn(watch.run(spec, answer).in_current_span());
         drop(counted);
         match timeout_at(too_late, child).await {
-            Ok(answer) => answer.unwrap_or(Err(SpawnError::Stopping)),
+            Ok(answer) => answer.unwrap_or(Err(SpawnError::StopSequence)),
             // When it comes after all, nobody takes its handle, which ends it.
             Err(_) => Err(SpawnError::TooSlow(self.start_timeout)),
         }

@@ -9,12 +9,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::lair::Lair;
+use super::runtime_dir::RuntimeDir;
 
 /// Where the groups of one supervisor's children lie.
 #[derive(Debug)]
 pub(super) struct Cgroups {
-    lair: Lair,
+    runtime_dir: RuntimeDir,
     /// The name of the next one. Only ever counts up.
     next: AtomicU64,
     limits: CgroupLimits,
@@ -41,14 +41,14 @@ impl Cgroups {
     ///
     /// If it is no control group (version 2) in which this process may make others and end them.
     pub(super) fn new(parent: &Path, limits: CgroupLimits) -> io::Result<Self> {
-        Lair::clear_abandoned(parent, clear);
-        let lair = Lair::new(parent, 0o755)?;
+        RuntimeDir::clear_abandoned(parent, clear);
+        let runtime_dir = RuntimeDir::new(parent, 0o755)?;
         let groups = Self {
-            lair,
+            runtime_dir,
             next: AtomicU64::new(0),
             limits,
         };
-        for at in [parent, groups.lair.path()] {
+        for at in [parent, groups.runtime_dir.path()] {
             for controller in ["+memory", "+pids"] {
                 // Where the controller is not there, `memory_is_limited` finds out.
                 let _ = put(&at.join("cgroup.subtree_control"), controller);
@@ -91,7 +91,7 @@ impl Cgroups {
 
     fn create(&self) -> io::Result<Cgroup> {
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let path = self.lair.path().join(name);
+        let path = self.runtime_dir.path().join(name);
         fs::create_dir(&path)?;
         Ok(Cgroup { path })
     }
@@ -99,7 +99,7 @@ impl Cgroups {
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        let _ = fs::remove_dir(self.lair.path());
+        let _ = fs::remove_dir(self.runtime_dir.path());
     }
 }
 
@@ -138,13 +138,13 @@ fn put(file: &Path, value: &str) -> io::Result<()> {
 }
 
 /// Ends and removes the groups that a supervisor left.
-fn clear(lair: &Path) {
-    kill(lair);
-    let groups = fs::read_dir(lair).into_iter().flatten().filter_map(Result::ok);
+fn clear(runtime_dir: &Path) {
+    kill(runtime_dir);
+    let groups = fs::read_dir(runtime_dir).into_iter().flatten().filter_map(Result::ok);
     for group in groups.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         let _ = fs::remove_dir(group.path());
     }
-    let _ = fs::remove_dir(lair);
+    let _ = fs::remove_dir(runtime_dir);
 }
 
 #[cfg(test)]

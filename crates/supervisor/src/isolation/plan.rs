@@ -7,39 +7,39 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Resource, Rlimit, getrlimit};
 
 use super::cgroup::{CgroupLimits, Cgroups};
-use super::directory::Directories;
-use super::files::{Files, Needs, Support};
+use super::child_dir::ChildDirs;
+use super::file_rules::{ChildPaths, FileRules, LandlockSupport};
 use super::probe;
-use super::report::{Layer, Report};
-use super::steps::Capabilities;
-use super::users::Users;
-use super::{Isolation, Limits, Room};
+use super::report::{IsolationReport, Layer};
+use super::setup::Capabilities;
+use super::user_pool::UserPool;
+use super::{Isolation, IsolationLimits, Sandbox};
 
-/// Room is made by it for each child, see [`Plan::room`].
+/// Sandbox is made by it for each child, see [`IsolationPlan::room`].
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct IsolationPlan {
     pub(super) no_new_privileges: bool,
     pub(super) capabilities: Capabilities,
-    pub(super) files: Option<Files>,
-    pub(super) directories: Option<Directories>,
-    pub(super) users: Option<Users>,
+    pub(super) files: Option<FileRules>,
+    pub(super) directories: Option<ChildDirs>,
+    pub(super) users: Option<UserPool>,
     pub(super) cgroups: Option<Cgroups>,
     pub(super) limits: Vec<(Resource, Rlimit)>,
-    report: Report,
+    report: IsolationReport,
 }
 
-impl Plan {
+impl IsolationPlan {
     /// Finds out what there is of what is asked for. `temporary` is where own directories go by default.
     ///
     /// # Errors
     ///
     /// If the thread that tries it does not start.
-    pub(crate) fn new(isolation: &Isolation, limits: &Limits, temporary: Option<&OsStr>) -> io::Result<Self> {
-        let mut report = Report::default();
-        let support = Support::of_kernel();
-        let files = Files::new(&isolation.readable, &isolation.writable);
+    pub(crate) fn new(isolation: &Isolation, limits: &IsolationLimits, temporary: Option<&OsStr>) -> io::Result<Self> {
+        let mut report = IsolationReport::default();
+        let support = LandlockSupport::of_kernel();
+        let files = FileRules::new(&isolation.readable, &isolation.writable);
         let ruleset = match support.files {
-            true => files.ruleset(&Needs {
+            true => files.ruleset(&ChildPaths {
                 program: Path::new("/"),
                 args: &[],
                 directory: None,
@@ -62,13 +62,13 @@ impl Plan {
             report.enter(Layer::Scopes, scopes);
         }
         let users = isolation.users.clone().and_then(|range| {
-            let outcome = probe::other_users().map(|()| Users::new(range));
+            let outcome = probe::other_users().map(|()| UserPool::new(range));
             report.enter(Layer::User, outcome)
         });
         let directories = if isolation.own_directory {
             let default = || temporary.map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
             let parent = isolation.directory.clone().unwrap_or_else(default);
-            report.enter(Layer::Directory, Directories::new(&parent, users.is_some()))
+            report.enter(Layer::Directory, ChildDirs::new(&parent, users.is_some()))
         } else {
             None
         };
@@ -104,7 +104,7 @@ impl Plan {
         })
     }
 
-    pub(crate) fn report(&self) -> &Report {
+    pub(crate) fn report(&self) -> &IsolationReport {
         &self.report
     }
 
@@ -122,15 +122,15 @@ impl Plan {
     /// # Errors
     ///
     /// If the system refuses one of them, or users have run out.
-    pub(crate) fn room(&self) -> io::Result<Room> {
-        Room::new(self)
+    pub(crate) fn sandbox(&self) -> io::Result<Sandbox> {
+        Sandbox::new(self)
     }
 }
 
 /// What to set. No limit is over what this process may set it to, given by `highest`: where that is lower, it is
 /// the limit.
 fn resource_limits(
-    limits: &Limits,
+    limits: &IsolationLimits,
     in_cgroup: bool,
     highest: impl Fn(Resource) -> Option<u64>,
 ) -> Vec<(Resource, Rlimit)> {
@@ -174,9 +174,9 @@ mod tests {
 
     #[test]
     fn core_dumps_are_off_whatever_the_limits() {
-        let none = Limits {
+        let none = IsolationLimits {
             open_files: None,
-            ..Limits::default()
+            ..IsolationLimits::default()
         };
         let list = resource_limits(&none, false, NO_LIMIT);
         assert_eq!(list.len(), 1);
@@ -185,9 +185,9 @@ mod tests {
 
     #[test]
     fn processes_are_counted_by_the_control_group_where_there_is_one() {
-        let limits = Limits {
+        let limits = IsolationLimits {
             processes: Some(10),
-            ..Limits::default()
+            ..IsolationLimits::default()
         };
         let counted = |in_cgroup| limit(&resource_limits(&limits, in_cgroup, NO_LIMIT), Resource::Nproc);
         assert_eq!(counted(false), Some((Some(10), Some(10))));
@@ -196,9 +196,9 @@ mod tests {
 
     #[test]
     fn a_limit_over_that_of_this_process_is_that_of_this_process() {
-        let limits = Limits {
+        let limits = IsolationLimits {
             cpu_time: Some(Duration::from_secs(60)),
-            ..Limits::default()
+            ..IsolationLimits::default()
         };
         let list = resource_limits(&limits, false, |_| Some(60));
         assert_eq!(limit(&list, Resource::Nofile), Some((Some(60), Some(60))));

@@ -11,11 +11,11 @@ use std::thread;
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capabilities, set_no_new_privs};
 
-use super::steps;
+use super::setup;
 
 /// What came of trying. A reason is given for what failed.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(super) struct ProbeResults {
     pub(super) no_new_privileges: Result<(), Errno>,
     pub(super) capabilities: Result<(), Errno>,
     /// Whether the bounding set can be emptied too, which is left out without CAP_SETPCAP.
@@ -23,19 +23,19 @@ pub(super) struct Outcome {
     pub(super) landlock: Result<(), Errno>,
 }
 
-/// Tries everything on a thread of its own, in the order of [`Steps`](super::Steps).
+/// Tries everything on a thread of its own, in the order of [`ChildSetup`](super::ChildSetup).
 ///
 /// # Errors
 ///
 /// If the thread does not start.
-pub(super) fn try_all(ruleset: Option<OwnedFd>) -> io::Result<Outcome> {
+pub(super) fn try_all(ruleset: Option<OwnedFd>) -> io::Result<ProbeResults> {
     let probe = thread::Builder::new().name("probe".to_owned()).spawn(move || {
-        let bounding_set = has(CapabilitySet::SETPCAP) && steps::empty_bounding_set().is_ok();
-        Outcome {
+        let bounding_set = has(CapabilitySet::SETPCAP) && setup::empty_bounding_set().is_ok();
+        ProbeResults {
             bounding_set,
-            capabilities: steps::drop_capabilities(),
+            capabilities: setup::drop_capabilities(),
             no_new_privileges: set_no_new_privs(true),
-            landlock: ruleset.map_or(Err(Errno::NOSYS), |ruleset| steps::enforce(&ruleset)),
+            landlock: ruleset.map_or(Err(Errno::NOSYS), |ruleset| setup::enforce(&ruleset)),
         }
     })?;
     probe.join().map_err(|_| io::Error::other("the probe panicked"))

@@ -10,7 +10,7 @@ pub enum Layer {
     NoNewPrivileges,
     /// Children have no capabilities.
     Capabilities,
-    /// Files by an allow-list, and no tracing (Landlock).
+    /// FileRules by an allow-list, and no tracing (Landlock).
     Files,
     /// No signals and no connections to abstract sockets out of the child (Landlock, Linux 6.12).
     Scopes,
@@ -27,7 +27,7 @@ pub enum Layer {
 /// A layer that was asked for and is not to be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Missing {
+pub struct MissingLayer {
     /// Which one.
     pub layer: Layer,
     /// Why.
@@ -37,11 +37,11 @@ pub struct Missing {
 /// Which layers every child has, and which were asked for in vain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Report {
+pub struct IsolationReport {
     /// What every child has.
     pub active: Vec<Layer>,
     /// What was asked for and is not to be had.
-    pub missing: Vec<Missing>,
+    pub missing: Vec<MissingLayer>,
 }
 
 impl Layer {
@@ -59,7 +59,7 @@ impl Layer {
     }
 }
 
-impl Report {
+impl IsolationReport {
     pub(super) fn has(&self, layer: Layer) -> bool {
         self.active.contains(&layer)
     }
@@ -73,7 +73,7 @@ impl Report {
             }
             Err(reason) => {
                 let reason = reason.to_string();
-                self.missing.push(Missing { layer, reason });
+                self.missing.push(MissingLayer { layer, reason });
                 None
             }
         }
@@ -83,7 +83,7 @@ impl Report {
     pub(crate) fn log(&self) {
         let active: Vec<String> = self.active.iter().map(Layer::to_string).collect();
         tracing::info!(layers = active.join(", "), "children are isolated");
-        for Missing { layer, reason } in &self.missing {
+        for MissingLayer { layer, reason } in &self.missing {
             tracing::warn!(%layer, reason, "a layer of the isolation of children is not available");
         }
     }
@@ -104,7 +104,7 @@ impl fmt::Display for Layer {
     }
 }
 
-impl fmt::Display for Missing {
+impl fmt::Display for MissingLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.layer, self.reason)
     }
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn an_outcome_is_either_active_or_missing_with_its_reason() {
-        let mut report = Report::default();
+        let mut report = IsolationReport::default();
         assert_eq!(report.enter(Layer::Files, Ok::<_, &str>(7)), Some(7));
         assert_eq!(report.enter(Layer::User, Err::<(), _>("not root")), None);
         assert!(report.has(Layer::Files) && !report.has(Layer::User));

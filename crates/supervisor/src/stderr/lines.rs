@@ -9,12 +9,12 @@
 pub(crate) struct Line {
     pub(crate) bytes: Vec<u8>,
     /// Whether there was more of it: it was over the limit, or the stream ended without a line feed.
-    pub(crate) cut: Cut,
+    pub(crate) cut: LineEnd,
 }
 
 /// Whether a line is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cut {
+pub(crate) enum LineEnd {
     Whole,
     /// The rest was dropped.
     Limit,
@@ -24,7 +24,7 @@ pub(crate) enum Cut {
 
 /// The cutter. See ECMA-48 section 5.4 for control sequences and 5.6 for control strings.
 #[derive(Debug)]
-pub(crate) struct Lines {
+pub(crate) struct LineSplitter {
     limit: usize,
     line: Vec<u8>,
     over: bool,
@@ -47,8 +47,8 @@ enum State {
 const ESC: u8 = 0x1b;
 const BEL: u8 = 0x07;
 
-impl Lines {
-    /// Lines of up to `limit` bytes.
+impl LineSplitter {
+    /// LineSplitter of up to `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -63,7 +63,7 @@ impl Lines {
         while let Some((&byte, rest)) = bytes.split_first() {
             bytes = rest;
             if byte == b'\n' {
-                let cut = if self.over { Cut::Limit } else { Cut::Whole };
+                let cut = if self.over { LineEnd::Limit } else { LineEnd::Whole };
                 each(self.take(cut));
             } else if self.over {
                 // Nothing of the line is kept any more, in whatever state: on to its end.
@@ -77,11 +77,11 @@ impl Lines {
 
     /// The stream has ended: gives what is left.
     pub(crate) fn finish(&mut self) -> Option<Line> {
-        let cut = if self.over { Cut::Limit } else { Cut::End };
+        let cut = if self.over { LineEnd::Limit } else { LineEnd::End };
         (!self.line.is_empty()).then(|| self.take(cut))
     }
 
-    fn take(&mut self, cut: Cut) -> Line {
+    fn take(&mut self, cut: LineEnd) -> Line {
         self.over = false;
         self.state = State::Text;
         Line {
@@ -127,9 +127,9 @@ impl Lines {
 mod tests {
     use super::*;
 
-    fn lines(text: &str, limit: usize) -> Vec<(String, Cut)> {
+    fn lines(text: &str, limit: usize) -> Vec<(String, LineEnd)> {
         // One byte at a time: where a read ends must not matter.
-        let mut cutter = Lines::new(limit);
+        let mut cutter = LineSplitter::new(limit);
         let mut all = Vec::new();
         for byte in text.bytes() {
             cutter.push(&[byte], |line| {
@@ -157,7 +157,7 @@ mod tests {
     fn an_escape_without_end_swallows_only_its_line() {
         assert_eq!(
             lines("a\x1b]never ends\nnext\n", 100),
-            [("a".into(), Cut::Whole), ("next".into(), Cut::Whole)]
+            [("a".into(), LineEnd::Whole), ("next".into(), LineEnd::Whole)]
         );
     }
 
@@ -175,13 +175,16 @@ mod tests {
     fn a_long_line_is_cut_at_the_limit_and_the_next_is_whole() {
         assert_eq!(
             lines("abcdef\nabcd\n", 4),
-            [("abcd".into(), Cut::Limit), ("abcd".into(), Cut::Whole)]
+            [("abcd".into(), LineEnd::Limit), ("abcd".into(), LineEnd::Whole)]
         );
     }
 
     #[test]
     fn the_end_of_the_stream_is_told_apart_from_the_end_of_a_line() {
-        assert_eq!(lines("a\nb", 4), [("a".into(), Cut::Whole), ("b".into(), Cut::End)]);
+        assert_eq!(
+            lines("a\nb", 4),
+            [("a".into(), LineEnd::Whole), ("b".into(), LineEnd::End)]
+        );
         assert_eq!(lines("a\n", 4).len(), 1);
     }
 }

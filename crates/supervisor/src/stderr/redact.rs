@@ -1,4 +1,4 @@
-//! Lines to text without secrets.
+//! LineSplitter to text without secrets.
 //!
 //! A secret is looked for in whole lines, after the escapes are gone, so that neither the end of a read nor a
 //! colour in the middle of it hides it. Where a line was cut, the cut may have gone through a secret; a tail
@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 
-use super::lines::{Cut, Line, Lines};
+use super::lines::{Line, LineEnd, LineSplitter};
 
 const REDACTED: &str = "[redacted]";
 
@@ -24,7 +24,7 @@ impl Redactor {
     pub(crate) fn new(secrets: &[SecretString]) -> Self {
         let mut needles = Vec::new();
         for secret in secrets {
-            let mut lines = Lines::new(usize::MAX);
+            let mut lines = LineSplitter::new(usize::MAX);
             let mut add = |line: Line| {
                 if !line.bytes.is_empty() {
                     needles.push(SecretBox::new(Box::new(line.bytes)));
@@ -52,7 +52,7 @@ impl Redactor {
             }
             at += run;
         }
-        if line.cut == Cut::Limit {
+        if line.cut == LineEnd::Limit {
             text.push_str(" [cut]");
         }
         text
@@ -70,7 +70,7 @@ impl Redactor {
                     hide(at..at + needle.len());
                 }
             }
-            if line.cut != Cut::Whole {
+            if line.cut != LineEnd::Whole {
                 let longest = needle.len().min(line.bytes.len());
                 let tail = (1..=longest)
                     .rev()
@@ -96,7 +96,7 @@ fn push_printable(text: &mut String, bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    fn redacted(secrets: &[&str], text: &str, cut: Cut) -> String {
+    fn redacted(secrets: &[&str], text: &str, cut: LineEnd) -> String {
         let secrets: Vec<SecretString> = secrets.iter().map(|&secret| secret.into()).collect();
         Redactor::new(&secrets).text(&Line {
             bytes: text.as_bytes().to_vec(),
@@ -106,42 +106,42 @@ mod tests {
 
     #[test]
     fn every_occurrence_of_every_secret_is_replaced() {
-        let text = redacted(&["alpha", "beta"], "alpha, beta; alphabeta alph", Cut::Whole);
+        let text = redacted(&["alpha", "beta"], "alpha, beta; alphabeta alph", LineEnd::Whole);
         assert_eq!(text, "[redacted], [redacted]; [redacted] alph");
     }
 
     #[test]
     fn overlapping_secrets_leave_nothing_of_either() {
-        assert_eq!(redacted(&["abcd", "cdef"], "xabcdefx", Cut::Whole), "x[redacted]x");
-        assert_eq!(redacted(&["abab"], "xabababx", Cut::Whole), "x[redacted]x");
+        assert_eq!(redacted(&["abcd", "cdef"], "xabcdefx", LineEnd::Whole), "x[redacted]x");
+        assert_eq!(redacted(&["abab"], "xabababx", LineEnd::Whole), "x[redacted]x");
     }
 
     #[test]
     fn a_secret_that_the_cut_goes_through_is_not_shown_in_part() {
         assert_eq!(
-            redacted(&["s3cr3t"], "token s3cr", Cut::Limit),
+            redacted(&["s3cr3t"], "token s3cr", LineEnd::Limit),
             "token [redacted] [cut]"
         );
-        assert_eq!(redacted(&["s3cr3t"], "token s3cr", Cut::End), "token [redacted]");
-        assert_eq!(redacted(&["s3cr3t"], "token s3cr", Cut::Whole), "token s3cr");
+        assert_eq!(redacted(&["s3cr3t"], "token s3cr", LineEnd::End), "token [redacted]");
+        assert_eq!(redacted(&["s3cr3t"], "token s3cr", LineEnd::Whole), "token s3cr");
     }
 
     #[test]
     fn a_cut_line_shorter_than_the_secret_is_hidden() {
-        assert_eq!(redacted(&["s3cr3t"], "s3", Cut::End), "[redacted]");
+        assert_eq!(redacted(&["s3cr3t"], "s3", LineEnd::End), "[redacted]");
     }
 
     #[test]
     fn each_line_of_a_secret_of_several_lines_is_a_secret() {
         assert_eq!(
-            redacted(&["-----\nkey one\r\nkey two\n"], "got key two", Cut::Whole),
+            redacted(&["-----\nkey one\r\nkey two\n"], "got key two", LineEnd::Whole),
             "got [redacted]"
         );
     }
 
     #[test]
     fn an_empty_secret_hides_nothing() {
-        assert_eq!(redacted(&["", "\n\n"], "plain", Cut::End), "plain");
+        assert_eq!(redacted(&["", "\n\n"], "plain", LineEnd::End), "plain");
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_a_terminal_might_obey_becomes_a_replacement_character() {
-        let shown = redacted(&[], "a\u{9b}31mb\u{202e}c\u{2028}d", Cut::Whole);
+        let shown = redacted(&[], "a\u{9b}31mb\u{202e}c\u{2028}d", LineEnd::Whole);
         assert_eq!(shown, "a\u{fffd}31mb\u{fffd}c\u{fffd}d");
     }
 
@@ -159,7 +159,7 @@ mod tests {
     fn bytes_that_are_no_text_become_replacement_characters() {
         let line = Line {
             bytes: b"a\xffb".to_vec(),
-            cut: Cut::Whole,
+            cut: LineEnd::Whole,
         };
         assert_eq!(Redactor::new(&[]).text(&line), "a\u{fffd}b");
     }

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use supervisor::{Config, Layer, StartError, Supervisor};
+use supervisor::{Config, Layer, Supervisor, SupervisorError};
 
-use crate::support::{Talk, done, is_root, order, script, soon, supervisor, supervisor_with};
+use crate::support::{ChildLines, done, is_root, script, soon, spec, supervisor, supervisor_with};
 
 /// The value of a line of `/proc/self/status` that a child printed.
 fn status<'a>(lines: &'a [String], name: &str) -> &'a str {
@@ -32,8 +32,8 @@ async fn every_layer_that_needs_nothing_from_the_operator_is_there() {
 #[tokio::test]
 async fn a_child_has_no_privileges_and_gains_none() {
     let supervisor = supervisor();
-    let child = supervisor.spawn(order("cat", &["/proc/self/status"])).await.unwrap();
-    let lines = Talk::with(&child).hear_all().await;
+    let child = supervisor.spawn(spec("cat", &["/proc/self/status"])).await.unwrap();
+    let lines = ChildLines::with(&child).read_all().await;
     assert_eq!(status(&lines, "NoNewPrivs:"), "1");
     for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
         assert_eq!(status(&lines, set), "0000000000000000", "{set}");
@@ -49,8 +49,8 @@ async fn a_child_inherits_no_descriptor() {
     let forgotten = fs::File::open("/dev/null").unwrap();
     rustix::io::fcntl_setfd(&forgotten, rustix::io::FdFlags::empty()).unwrap();
     let supervisor = supervisor();
-    let child = supervisor.spawn(order("ls", &["/proc/self/fd"])).await.unwrap();
-    let seen = Talk::with(&child).hear_all().await;
+    let child = supervisor.spawn(spec("ls", &["/proc/self/fd"])).await.unwrap();
+    let seen = ChildLines::with(&child).read_all().await;
     // The fourth is the directory that `ls` itself has open.
     assert_eq!(seen, ["0", "1", "2", "3"]);
 }
@@ -62,16 +62,19 @@ async fn a_child_works_in_an_empty_directory_of_its_own_that_goes_with_it() {
     let text = "pwd; ls -A; echo $HOME; echo $TMPDIR; umask; mkdir -p a/b/c; echo data > a/b/c/file; \
                 chmod 0 a/b; mv a b; cat; stat -c %a b/../b; exit 0";
     let child = supervisor.spawn(script(text)).await.unwrap();
-    let mut talk = Talk::with(&child);
-    let directory = talk.hear().await.unwrap();
+    let mut talk = ChildLines::with(&child);
+    let directory = talk.read_line().await.unwrap();
     assert!(Path::new(&directory).starts_with(parent.path()));
-    assert_eq!(talk.hear().await.as_deref(), Some(directory.as_str()));
-    assert_eq!(talk.hear().await.as_deref(), Some(directory.as_str()));
-    assert_eq!(talk.hear().await.as_deref(), Some("0077"));
+    assert_eq!(talk.read_line().await.as_deref(), Some(directory.as_str()));
+    assert_eq!(talk.read_line().await.as_deref(), Some(directory.as_str()));
+    assert_eq!(talk.read_line().await.as_deref(), Some("0077"));
     assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
 
     let other = supervisor.spawn(script("pwd; cat")).await.unwrap();
-    assert_ne!(Talk::with(&other).hear().await.as_deref(), Some(directory.as_str()));
+    assert_ne!(
+        ChildLines::with(&other).read_line().await.as_deref(),
+        Some(directory.as_str())
+    );
 
     drop(talk);
     done(&child).await;
@@ -93,7 +96,7 @@ async fn what_a_child_writes_it_cannot_execute() {
     let supervisor = supervisor();
     let text = "cp /bin/true mine; chmod 700 mine; ./mine; echo $?; /bin/true; echo $?";
     let child = supervisor.spawn(script(text)).await.unwrap();
-    assert_eq!(Talk::with(&child).hear_all().await, ["126", "0"]);
+    assert_eq!(ChildLines::with(&child).read_all().await, ["126", "0"]);
 }
 
 #[tokio::test]
@@ -111,7 +114,7 @@ async fn readable_paths_can_be_added_and_so_can_writable_ones() {
         });
         let child = supervisor.spawn(script(&text)).await.unwrap();
         let expected: &[&str] = if added { &["data", "no", "x"] } else { &["no"] };
-        assert_eq!(Talk::with(&child).hear_all().await, expected);
+        assert_eq!(ChildLines::with(&child).read_all().await, expected);
     }
 }
 
@@ -123,10 +126,10 @@ async fn a_file_that_an_argument_names_can_be_read_and_its_neighbour_cannot() {
     fs::write(&file, format!("echo script; cat {} || echo no\n", neighbour.display())).unwrap();
     let supervisor = supervisor();
     let child = supervisor
-        .spawn(order("/bin/sh", &[file.to_str().unwrap()]))
+        .spawn(spec("/bin/sh", &[file.to_str().unwrap()]))
         .await
         .unwrap();
-    assert_eq!(Talk::with(&child).hear_all().await, ["script", "no"]);
+    assert_eq!(ChildLines::with(&child).read_all().await, ["script", "no"]);
 }
 
 #[tokio::test]
@@ -135,10 +138,10 @@ async fn certificates_that_the_environment_names_can_be_read() {
     let file = directory.path().join("ca.pem");
     fs::write(&file, "certificate\n").unwrap();
     let supervisor = supervisor();
-    let mut order = script("cat $SSL_CERT_FILE");
-    order.env = vec![("SSL_CERT_FILE".into(), file.to_str().unwrap().into())];
-    let child = supervisor.spawn(order).await.unwrap();
-    assert_eq!(Talk::with(&child).hear_all().await, ["certificate"]);
+    let mut spec = script("cat $SSL_CERT_FILE");
+    spec.env = vec![("SSL_CERT_FILE".into(), file.to_str().unwrap().into())];
+    let child = supervisor.spawn(spec).await.unwrap();
+    assert_eq!(ChildLines::with(&child).read_all().await, ["certificate"]);
 }
 
 #[tokio::test]
@@ -149,7 +152,7 @@ async fn the_devices_and_files_that_programs_expect_are_there() {
                 exec cat /proc/self/comm";
     let child = supervisor.spawn(script(text)).await.unwrap();
     assert_eq!(
-        Talk::with(&child).hear_all().await,
+        ChildLines::with(&child).read_all().await,
         ["4", "2", "0", "cat"],
         "{:?}",
         child.last_stderr()
@@ -172,18 +175,18 @@ async fn each_child_has_a_user_of_its_own_if_the_operator_gives_some() {
     let (one, two) = (start().await.unwrap(), start().await.unwrap());
     assert!(matches!(start().await, Err(supervisor::SpawnError::Exhausted(_))));
     for (child, user) in [(&one, "3000000"), (&two, "3000001")] {
-        let mut talk = Talk::with(child);
+        let mut talk = ChildLines::with(child);
         for _ in ["user", "group", "groups"] {
-            assert_eq!(talk.hear().await.as_deref(), Some(user));
+            assert_eq!(talk.read_line().await.as_deref(), Some(user));
         }
-        let directory = talk.hear().await.unwrap();
+        let directory = talk.read_line().await.unwrap();
         let owner = fs::metadata(directory).unwrap();
         assert_eq!(
             [owner.uid(), owner.gid()].map(|number| number.to_string()),
             [user, user]
         );
-        talk.say("wait").await.unwrap();
-        assert_eq!(talk.hear().await.as_deref(), Some("wait"));
+        talk.write_line("wait").await.unwrap();
+        assert_eq!(talk.read_line().await.as_deref(), Some("wait"));
         // Ends at the end of its input, and gives its number back.
         drop(talk);
         done(child).await;
@@ -195,15 +198,15 @@ async fn each_child_has_a_user_of_its_own_if_the_operator_gives_some() {
         rustix::process::DumpableBehavior::Dumpable
     );
     let again = start().await.unwrap();
-    assert_eq!(Talk::with(&again).hear().await.as_deref(), Some("3000000"));
+    assert_eq!(ChildLines::with(&again).read_line().await.as_deref(), Some("3000000"));
 }
 
 #[tokio::test]
 async fn a_child_that_cannot_have_what_every_child_has_is_not_started() {
     let parent = tempfile::tempdir().unwrap();
     let supervisor = supervisor_with(|config| config.isolation.directory = Some(parent.path().into()));
-    let lair = fs::read_dir(parent.path()).unwrap().next().unwrap().unwrap();
-    fs::remove_dir(lair.path()).unwrap();
+    let runtime_dir = fs::read_dir(parent.path()).unwrap().next().unwrap().unwrap();
+    fs::remove_dir(runtime_dir.path()).unwrap();
     let error = supervisor.spawn(script("exit 0")).await.unwrap_err();
     assert!(matches!(error, supervisor::SpawnError::Os(_)), "{error:?}");
     assert_eq!(supervisor.live(), 0);
@@ -231,7 +234,7 @@ async fn a_layer_that_is_missing_is_reported_or_if_required_refused() {
 
     let error = Supervisor::new(config(true)).unwrap_err();
     assert!(
-        matches!(&error, StartError::Isolation(missing) if missing.len() == 2),
+        matches!(&error, SupervisorError::Isolation(missing) if missing.len() == 2),
         "{error:?}"
     );
     assert!(error.to_string().contains("own control group"), "{error}");

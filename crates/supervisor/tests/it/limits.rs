@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use supervisor::{Layer, Supervisor};
 
-use crate::support::{Eye, Talk, done, order, script, soon, supervisor_with};
+use crate::support::{ChildLines, ProcessWatch, done, script, soon, spec, supervisor_with};
 
 /// The limits of a child, soft and hard, as its kernel sees them (proc_pid_limits(5)).
 fn limit(lines: &[String], name: &str) -> [String; 2] {
@@ -25,8 +25,8 @@ async fn the_limits_are_those_of_the_configuration() {
         config.limits.cpu_time = Some(Duration::from_secs(600));
         config.limits.processes = Some(5000);
     });
-    let child = supervisor.spawn(order("cat", &["/proc/self/limits"])).await.unwrap();
-    let lines = Talk::with(&child).hear_all().await;
+    let child = supervisor.spawn(spec("cat", &["/proc/self/limits"])).await.unwrap();
+    let lines = ChildLines::with(&child).read_all().await;
     // One byte: too little for a core file, and what the kernel takes for "no dump to a program either".
     assert_eq!(limit(&lines, "Max core file size"), ["1", "1"]);
     assert_eq!(limit(&lines, "Max open files"), ["77", "77"]);
@@ -40,7 +40,7 @@ async fn a_child_that_opens_too_much_is_refused_more() {
     let supervisor = supervisor_with(|config| config.limits.open_files = Some(16));
     let text = "exec 3</dev/null 4<&3 5<&3 6<&3 7<&3 8<&3 9<&3; sh -c 'ls /proc/self/fd >/dev/null; exec 20<&3' || echo refused";
     let child = supervisor.spawn(script(text)).await.unwrap();
-    assert_eq!(Talk::with(&child).hear_all().await, ["refused"]);
+    assert_eq!(ChildLines::with(&child).read_all().await, ["refused"]);
 }
 
 #[tokio::test]
@@ -79,14 +79,14 @@ async fn a_control_group_holds_all_of_a_child_and_ends_with_it() {
     );
     let text = "setsid sh -c 'trap \"\" TERM; echo $$; exec sleep 1000' & read go";
     let child = supervisor.spawn(script(text)).await.unwrap();
-    let mut talk = Talk::with(&child);
-    let stray = talk.hear_number().await;
-    let eye = Eye::on(stray);
+    let mut talk = ChildLines::with(&child);
+    let stray = talk.read_number().await;
+    let eye = ProcessWatch::on(stray);
     let group = std::fs::read_to_string(format!("/proc/{stray}/cgroup")).unwrap();
     let name = parent.file_name().unwrap().to_str().unwrap();
     assert!(group.contains(&format!("{name}/supervised-")), "{group}");
     soon("the stop", child.stop()).await;
-    assert!(eye.sees_death());
+    assert!(eye.is_dead());
     drop((child, talk));
     everything_is_removed(supervisor, &parent).await;
 }

@@ -1,22 +1,22 @@
 //! The supervisor with real processes. Everything else is tested beside the code.
 
+mod exit;
 #[cfg(test)]
-mod delivery;
+mod faulty_children;
 #[cfg(test)]
 mod isolation;
-mod lifecycle;
+#[cfg(test)]
+mod isolation_attacks;
+#[cfg(test)]
+mod leaks;
 #[cfg(test)]
 mod limits;
-#[cfg(test)]
-mod misbehaviour;
 mod orphans;
 #[cfg(test)]
-mod process;
-#[cfg(test)]
 mod ready;
-mod spawn;
 #[cfg(test)]
-mod spy;
+mod secret_delivery;
+mod spawn;
 mod stderr;
 #[cfg(test)]
 mod stop;

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::support::{Eye, Talk, done, is_root, order, script, soon, supervisor};
+use crate::support::{ChildLines, ProcessWatch, done, is_root, script, soon, spec, supervisor};
 
 /// Leaves the group and the session, ignores SIGTERM, holds the pipes, and says its number.
 const STRAY: &str = "setsid sh -c 'trap \"\" TERM; echo $$; exec sleep 1000'";
@@ -11,12 +11,12 @@ const STRAY: &str = "setsid sh -c 'trap \"\" TERM; echo $$; exec sleep 1000'";
 async fn a_process_that_left_the_group_with_the_pipes_ends_with_the_child() {
     let supervisor = supervisor();
     let child = supervisor.spawn(script(&format!("{STRAY} & read go"))).await.unwrap();
-    let mut talk = Talk::with(&child);
-    let stray = Eye::on(talk.hear_number().await);
-    assert!(!stray.sees_death());
+    let mut talk = ChildLines::with(&child);
+    let stray = ProcessWatch::on(talk.read_number().await);
+    assert!(!stray.is_dead());
     soon("the stop", child.stop()).await;
-    assert!(stray.sees_death());
-    assert_eq!(talk.hear().await, None);
+    assert!(stray.is_dead());
+    assert_eq!(talk.read_line().await, None);
 }
 
 #[tokio::test]
@@ -30,17 +30,17 @@ async fn a_process_whose_parents_are_gone_ends_with_the_child_and_not_before() {
         )))
         .await
         .unwrap();
-    let mut talk = Talk::with(&child);
-    let stray = Eye::on(talk.hear_number().await);
+    let mut talk = ChildLines::with(&child);
+    let stray = ProcessWatch::on(talk.read_number().await);
     // Another child comes and goes meanwhile: what is not its own must not go with it.
     let other = supervisor.spawn(script("exit 0")).await.unwrap();
     done(&other).await;
-    assert!(!stray.sees_death());
-    talk.say("still here").await.unwrap();
-    assert_eq!(talk.hear().await.as_deref(), Some("still here"));
+    assert!(!stray.is_dead());
+    talk.write_line("still here").await.unwrap();
+    assert_eq!(talk.read_line().await.as_deref(), Some("still here"));
     drop(talk);
     done(&child).await;
-    assert!(stray.sees_death());
+    assert!(stray.is_dead());
     assert!(!child.exit().unwrap().requested);
 }
 
@@ -50,14 +50,14 @@ async fn a_whole_tree_of_strays_ends_with_the_child() {
     let tree =
         "setsid sh -c 'echo $$; setsid sh -c \"echo \\$\\$; setsid sleep 1000 & echo \\$!; wait\" & wait' & read go";
     let child = supervisor.spawn(script(tree)).await.unwrap();
-    let mut talk = Talk::with(&child);
+    let mut talk = ChildLines::with(&child);
     let mut eyes = Vec::new();
     for _ in 0..3 {
-        eyes.push(Eye::on(talk.hear_number().await));
+        eyes.push(ProcessWatch::on(talk.read_number().await));
     }
-    assert!(!eyes.iter().any(Eye::sees_death));
+    assert!(!eyes.iter().any(ProcessWatch::is_dead));
     soon("the stop", child.stop()).await;
-    assert!(eyes.iter().all(Eye::sees_death));
+    assert!(eyes.iter().all(ProcessWatch::is_dead));
 }
 
 #[tokio::test]
@@ -80,10 +80,10 @@ async fn what_others_in_this_process_started_is_left_alone() {
     ];
     for _ in 0..5 {
         let child = supervisor.spawn(script(&format!("{STRAY} & read go"))).await.unwrap();
-        let mut talk = Talk::with(&child);
-        let stray = Eye::on(talk.hear_number().await);
+        let mut talk = ChildLines::with(&child);
+        let stray = ProcessWatch::on(talk.read_number().await);
         soon("the stop", child.stop()).await;
-        assert!(stray.sees_death());
+        assert!(stray.is_dead());
     }
     let [one, two, ended] = &mut others;
     assert!(one.try_wait().unwrap().is_none() && two.try_wait().unwrap().is_none());
@@ -98,13 +98,13 @@ async fn what_others_in_this_process_started_is_left_alone() {
 #[tokio::test]
 async fn a_child_of_another_supervisor_is_left_alone() {
     let (one, two) = (supervisor(), supervisor());
-    let living = one.spawn(order("cat", &[])).await.unwrap();
-    let ending = two.spawn(order("cat", &[])).await.unwrap();
+    let living = one.spawn(spec("cat", &[])).await.unwrap();
+    let ending = two.spawn(spec("cat", &[])).await.unwrap();
     soon("the stop", ending.stop()).await;
     soon("the stop", two.stop_all()).await;
-    let mut talk = Talk::with(&living);
-    talk.say("alive").await.unwrap();
-    assert_eq!(talk.hear().await.as_deref(), Some("alive"));
+    let mut talk = ChildLines::with(&living);
+    talk.write_line("alive").await.unwrap();
+    assert_eq!(talk.read_line().await.as_deref(), Some("alive"));
 }
 
 /// A program that is put into a container from outside has a session there that has no number inside.

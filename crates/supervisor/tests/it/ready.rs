@@ -3,21 +3,23 @@
 use std::io;
 use std::time::Duration;
 
-use supervisor::{NotReady, SpawnError, Supervisor};
+use supervisor::{ReadyError, SpawnError, Supervisor};
 
-use crate::support::{Talk, order, script, soon, supervisor, supervisor_with};
+use crate::support::{ChildLines, script, soon, spec, supervisor, supervisor_with};
 
 /// A handshake that asks for one line.
-async fn greeting(talk: &mut Talk) -> io::Result<String> {
-    talk.say("hello").await?;
-    talk.hear().await.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+async fn greeting(talk: &mut ChildLines) -> io::Result<String> {
+    talk.write_line("hello").await?;
+    talk.read_line()
+        .await
+        .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 #[tokio::test]
 async fn a_child_that_answers_is_ready() {
     let supervisor = supervisor();
-    let child = supervisor.spawn(order("cat", &[])).await.unwrap();
-    let mut talk = Talk::with(&child);
+    let child = supervisor.spawn(spec("cat", &[])).await.unwrap();
+    let mut talk = ChildLines::with(&child);
     assert_eq!(child.ready(greeting(&mut talk)).await.unwrap(), "hello");
 }
 
@@ -28,13 +30,13 @@ async fn a_child_that_exits_during_start_is_reported_with_code_and_last_words() 
         .spawn(script("echo 'cannot reach Forgejo' >&2; exit 3"))
         .await
         .unwrap();
-    let mut talk = Talk::with(&child);
+    let mut talk = ChildLines::with(&child);
     let error = soon("the report", child.ready(greeting(&mut talk))).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "the child exited with code 3, saying: cannot reach Forgejo"
     );
-    assert!(matches!(error, NotReady::Exited { exit, .. } if exit.code == Some(3) && !exit.requested));
+    assert!(matches!(error, ReadyError::Exited { exit, .. } if exit.code == Some(3) && !exit.requested));
 }
 
 fn impatient() -> Supervisor {
@@ -48,10 +50,10 @@ async fn a_child_that_never_starts_talking_is_too_slow() {
         .spawn(script("echo 'waiting for Forgejo' >&2; exec sleep 1000"))
         .await
         .unwrap();
-    let mut talk = Talk::with(&child);
+    let mut talk = ChildLines::with(&child);
     let error = soon("the report", child.ready(greeting(&mut talk))).await.unwrap_err();
     assert!(
-        matches!(&error, NotReady::TooSlow { stderr, .. } if stderr == &["waiting for Forgejo"]),
+        matches!(&error, ReadyError::TooSlow { stderr, .. } if stderr == &["waiting for Forgejo"]),
         "{error}"
     );
     assert!(child.exit().is_none(), "it is the caller who stops it");
@@ -61,7 +63,7 @@ async fn a_child_that_never_starts_talking_is_too_slow() {
 #[tokio::test]
 async fn a_start_that_takes_too_long_is_given_up_and_leaves_no_child() {
     let supervisor = supervisor_with(|config| config.start_timeout = Duration::ZERO);
-    let error = supervisor.spawn(order("cat", &[])).await.unwrap_err();
+    let error = supervisor.spawn(spec("cat", &[])).await.unwrap_err();
     assert!(matches!(error, SpawnError::TooSlow(Duration::ZERO)), "{error:?}");
     soon("the child to be gone", async {
         while supervisor.live() > 0 {
@@ -75,7 +77,7 @@ async fn a_start_that_takes_too_long_is_given_up_and_leaves_no_child() {
 async fn a_handshake_that_fails_with_a_child_that_lives_is_told_apart() {
     let supervisor = supervisor();
     let child = supervisor.spawn(script("exec >&-; exec sleep 1000")).await.unwrap();
-    let mut talk = Talk::with(&child);
+    let mut talk = ChildLines::with(&child);
     let error = soon("the report", child.ready(greeting(&mut talk))).await.unwrap_err();
-    assert!(matches!(error, NotReady::Failed(error) if error.kind() == io::ErrorKind::UnexpectedEof));
+    assert!(matches!(error, ReadyError::Failed(error) if error.kind() == io::ErrorKind::UnexpectedEof));
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use rustix::process::{Pid, getpgid};
 use supervisor::{Config, SpawnError, Supervisor};
 
-use crate::support::{Talk, order, script, soon, supervisor};
+use crate::support::{ChildLines, script, soon, spec, supervisor};
 
 #[tokio::test]
 async fn the_environment_is_the_allow_list_and_the_order_and_nothing_else() {
@@ -20,13 +20,13 @@ async fn the_environment_is_the_allow_list_and_the_order_and_nothing_else() {
     ];
     let config = Config::new(environment.map(|(name, value)| (name.into(), value.into())));
     let supervisor = Supervisor::new(config).unwrap();
-    let mut order = order("env", &[]);
-    order.env = vec![("TOKEN".into(), "t0k3n".into()), ("LANG".into(), "C.UTF-8".into())];
-    let child = supervisor.spawn(order).await.unwrap();
+    let mut spec = spec("env", &[]);
+    spec.env = vec![("TOKEN".into(), "t0k3n".into()), ("LANG".into(), "C.UTF-8".into())];
+    let child = supervisor.spawn(spec).await.unwrap();
 
-    let mut talk = Talk::with(&child);
+    let mut talk = ChildLines::with(&child);
     let mut seen = Vec::new();
-    while let Some(line) = talk.hear().await {
+    while let Some(line) = talk.read_line().await {
         seen.push(line);
     }
     seen.sort();
@@ -46,16 +46,19 @@ async fn the_environment_is_the_allow_list_and_the_order_and_nothing_else() {
 async fn arguments_are_not_read_by_a_shell() {
     let supervisor = supervisor();
     let child = supervisor
-        .spawn(order("/usr/bin/env", &["printf", "%s\n", "$HOME; `id` > /x | *"]))
+        .spawn(spec("/usr/bin/env", &["printf", "%s\n", "$HOME; `id` > /x | *"]))
         .await
         .unwrap();
-    assert_eq!(Talk::with(&child).hear().await.unwrap(), "$HOME; `id` > /x | *");
+    assert_eq!(
+        ChildLines::with(&child).read_line().await.unwrap(),
+        "$HOME; `id` > /x | *"
+    );
 }
 
 #[tokio::test]
 async fn a_child_leads_a_process_group_of_its_own() {
     let supervisor = supervisor();
-    let child = supervisor.spawn(order("cat", &[])).await.unwrap();
+    let child = supervisor.spawn(spec("cat", &[])).await.unwrap();
     let pid = Pid::from_raw(child.pid().try_into().unwrap()).unwrap();
     assert_eq!(getpgid(Some(pid)).unwrap(), pid);
     assert_eq!(supervisor.live(), 1);
@@ -65,7 +68,7 @@ async fn a_child_leads_a_process_group_of_its_own() {
 #[tokio::test]
 async fn the_streams_are_given_once() {
     let supervisor = supervisor();
-    let child = supervisor.spawn(order("cat", &[])).await.unwrap();
+    let child = supervisor.spawn(spec("cat", &[])).await.unwrap();
     let io = child.take_io();
     assert!(io.is_some());
     assert!(child.take_io().is_none());
@@ -75,10 +78,7 @@ async fn the_streams_are_given_once() {
 async fn a_program_that_does_not_exist_is_not_found() {
     let supervisor = supervisor();
     for program in ["no-such-program-anywhere", "/no/such/program", "/etc/passwd/program"] {
-        let error = supervisor
-            .spawn(order(program, &["secret-argument"]))
-            .await
-            .unwrap_err();
+        let error = supervisor.spawn(spec(program, &["secret-argument"])).await.unwrap_err();
         assert!(
             matches!(&error, SpawnError::NotFound { program: p } if p == program),
             "{error:?}"
@@ -97,7 +97,7 @@ async fn a_file_that_is_no_program_is_not_executable() {
     let supervisor = supervisor();
     for program in [file.as_path(), dir.path()] {
         let error = supervisor
-            .spawn(order(program.to_str().unwrap(), &[]))
+            .spawn(spec(program.to_str().unwrap(), &[]))
             .await
             .unwrap_err();
         assert!(matches!(error, SpawnError::NotExecutable { .. }), "{error:?}");
@@ -111,14 +111,14 @@ async fn a_program_without_its_interpreter_is_not_found() {
     fs::write(&file, "#!/no/such/interpreter\n").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
     let supervisor = supervisor();
-    let error = supervisor.spawn(order(file.to_str().unwrap(), &[])).await.unwrap_err();
+    let error = supervisor.spawn(spec(file.to_str().unwrap(), &[])).await.unwrap_err();
     assert!(matches!(error, SpawnError::NotFound { .. }), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_zero_byte_is_refused() {
     let supervisor = supervisor();
-    let error = supervisor.spawn(order("cat", &["a\0b"])).await.unwrap_err();
+    let error = supervisor.spawn(spec("cat", &["a\0b"])).await.unwrap_err();
     assert!(matches!(error, SpawnError::Invalid(_)), "{error:?}");
 }
 
@@ -129,8 +129,8 @@ async fn nothing_starts_after_stop_all() {
     soon("all to stop", supervisor.stop_all()).await;
     assert!(child.exit().is_some());
     assert!(matches!(
-        supervisor.spawn(order("cat", &[])).await,
-        Err(SpawnError::Stopping)
+        supervisor.spawn(spec("cat", &[])).await,
+        Err(SpawnError::StopSequence)
     ));
     assert_eq!(supervisor.live(), 0);
 }

@@ -1,17 +1,17 @@
 //! What becomes of a real child's standard error.
 
-use crate::support::{Talk, done, script, supervisor};
+use crate::support::{ChildLines, done, script, supervisor};
 
 #[tokio::test]
 async fn a_secret_split_over_two_writes_is_redacted() {
     let text = "printf '\\033[31mbad s3cr' >&2; echo half; read go; printf '3t\\033[0m refused\\n' >&2";
-    let mut order = script(text);
-    order.secrets = vec!["s3cr3t".into()];
+    let mut spec = script(text);
+    spec.secrets = vec!["s3cr3t".into()];
     let supervisor = supervisor();
-    let child = supervisor.spawn(order).await.unwrap();
-    let mut talk = Talk::with(&child);
-    assert_eq!(talk.hear().await.as_deref(), Some("half"));
-    talk.say("go").await.unwrap();
+    let child = supervisor.spawn(spec).await.unwrap();
+    let mut talk = ChildLines::with(&child);
+    assert_eq!(talk.read_line().await.as_deref(), Some("half"));
+    talk.write_line("go").await.unwrap();
     done(&child).await;
     assert_eq!(child.last_stderr(), ["bad [redacted] refused"]);
 }
@@ -21,9 +21,9 @@ async fn a_child_that_floods_stderr_is_never_blocked() {
     let text = "head -c 10000000 /dev/zero | tr '\\0' x >&2; echo; echo flooded; echo last >&2";
     let supervisor = supervisor();
     let child = supervisor.spawn(script(text)).await.unwrap();
-    let mut talk = Talk::with(&child);
-    assert_eq!(talk.hear().await.as_deref(), Some(""));
-    assert_eq!(talk.hear().await.as_deref(), Some("flooded"));
+    let mut talk = ChildLines::with(&child);
+    assert_eq!(talk.read_line().await.as_deref(), Some(""));
+    assert_eq!(talk.read_line().await.as_deref(), Some("flooded"));
     done(&child).await;
     let lines = child.last_stderr();
     // All of it is one line without end, of which the beginning is kept.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use supervisor::Child;
 use tokio::task::JoinSet;
 
-use crate::support::{Eye, Talk, order, script, soon, supervisor, supervisor_with_grace};
+use crate::support::{ChildLines, ProcessWatch, script, soon, spec, supervisor, supervisor_with_grace};
 
 #[tokio::test]
 async fn stop_asks_with_the_end_of_input_and_sigterm() {
@@ -14,7 +14,7 @@ async fn stop_asks_with_the_end_of_input_and_sigterm() {
                 while [ -z \"$got\" ]; do sleep 0.01; done; exit 3";
     let supervisor = supervisor();
     let child = supervisor.spawn(script(text)).await.unwrap();
-    assert_eq!(Talk::with(&child).hear().await.as_deref(), Some("ready"));
+    assert_eq!(ChildLines::with(&child).read_line().await.as_deref(), Some("ready"));
     soon("the stop", child.stop()).await;
     let exit = child.exit().unwrap();
     assert_eq!((exit.code, exit.requested), (Some(3), true));
@@ -28,8 +28,8 @@ async fn a_child_that_ignores_sigterm_is_killed_after_the_grace() {
         .spawn(script("trap '' TERM; echo ready; sleep 1000; sleep 1000"))
         .await
         .unwrap();
-    let mut talk = Talk::with(&child);
-    assert_eq!(talk.hear().await.as_deref(), Some("ready"));
+    let mut talk = ChildLines::with(&child);
+    assert_eq!(talk.read_line().await.as_deref(), Some("ready"));
     let before = tokio::time::Instant::now();
     soon("the stop", child.stop()).await;
     assert!(before.elapsed() >= grace);
@@ -57,16 +57,16 @@ async fn grandchildren_in_the_group_are_gone_when_stop_returns() {
     let text = "sh -c 'trap \"\" TERM; echo $$; exec sleep 1000' & wait";
     let supervisor = supervisor();
     let child = supervisor.spawn(script(text)).await.unwrap();
-    let mut talk = Talk::with(&child);
-    let grandchild = Eye::on(talk.hear_number().await);
+    let mut talk = ChildLines::with(&child);
+    let grandchild = ProcessWatch::on(talk.read_number().await);
     soon("the stop", child.stop()).await;
-    assert!(grandchild.sees_death());
+    assert!(grandchild.is_dead());
 }
 
 #[tokio::test]
 async fn stop_is_idempotent_and_open_to_any_number_of_callers() {
     let supervisor = supervisor();
-    let child = std::sync::Arc::new(supervisor.spawn(order("cat", &[])).await.unwrap());
+    let child = std::sync::Arc::new(supervisor.spawn(spec("cat", &[])).await.unwrap());
     let mut callers = JoinSet::new();
     for _ in 0..16 {
         let child = std::sync::Arc::clone(&child);
@@ -84,7 +84,7 @@ async fn stop_is_idempotent_and_open_to_any_number_of_callers() {
 #[tokio::test]
 async fn a_stop_that_is_given_up_goes_on() {
     let supervisor = supervisor();
-    let child = supervisor.spawn(order("cat", &[])).await.unwrap();
+    let child = supervisor.spawn(spec("cat", &[])).await.unwrap();
     tokio::select! { biased; () = child.stop() => {} () = async {} => {} }
     soon("the child to be done", child.done().cancelled_owned()).await;
     assert!(child.exit().unwrap().requested);
@@ -99,17 +99,17 @@ async fn writing_to_a_child_that_is_being_stopped_fails() {
         ))
         .await
         .unwrap();
-    let mut talk = Talk::with(&child);
-    assert_eq!(talk.hear().await.as_deref(), Some("ready"));
+    let mut talk = ChildLines::with(&child);
+    assert_eq!(talk.read_line().await.as_deref(), Some("ready"));
     tokio::select! { biased; () = child.stop() => {} () = async {} => {} }
-    assert_eq!(talk.hear().await.as_deref(), Some("term"));
+    assert_eq!(talk.read_line().await.as_deref(), Some("term"));
     // It has its SIGTERM and lives on; its stdin is closed for us all the same.
     assert!(child.exit().is_none());
     assert_eq!(
-        talk.say("more").await.unwrap_err().kind(),
+        talk.write_line("more").await.unwrap_err().kind(),
         std::io::ErrorKind::BrokenPipe
     );
-    drop(Eye::on(child.pid()));
+    drop(ProcessWatch::on(child.pid()));
     soon("the stop", child.stop()).await;
 }
 
@@ -123,8 +123,8 @@ async fn stop_all_stops_all_at_the_same_time() {
             .spawn(script("trap '' TERM; echo ready; while :; do sleep 0.01; done"))
             .await
             .unwrap();
-        let mut talk = Talk::with(&child);
-        assert_eq!(talk.hear().await.as_deref(), Some("ready"));
+        let mut talk = ChildLines::with(&child);
+        assert_eq!(talk.read_line().await.as_deref(), Some("ready"));
         children.push((child, talk));
     }
     assert_eq!(supervisor.live(), 8);

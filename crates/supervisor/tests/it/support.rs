@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use supervisor::{Child, ChildIo, Config, Order, Supervisor};
+use supervisor::{Child, ChildIo, ChildSpec, Config, Supervisor};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 
@@ -36,17 +36,17 @@ pub(crate) fn supervisor_with(change: impl FnOnce(&mut Config)) -> Supervisor {
 
 /// An order for one of the roles: tests of this binary that are ignored in a regular run, started by other
 /// tests as the program of a child.
-pub(crate) fn role(name: &str) -> Order {
+pub(crate) fn role(name: &str) -> ChildSpec {
     let program = std::env::current_exe().unwrap();
-    order(
+    spec(
         program.to_str().unwrap(),
         &["--exact", name, "--ignored", "--nocapture"],
     )
 }
 
 /// An order for `program` with `args`.
-pub(crate) fn order(program: &str, args: &[&str]) -> Order {
-    Order {
+pub(crate) fn spec(program: &str, args: &[&str]) -> ChildSpec {
+    ChildSpec {
         program: program.into(),
         args: args.iter().map(Into::into).collect(),
         env: vec![],
@@ -56,8 +56,8 @@ pub(crate) fn order(program: &str, args: &[&str]) -> Order {
 }
 
 /// An order for a shell script. The shell is the program under test here, not a way to start it.
-pub(crate) fn script(text: &str) -> Order {
-    order("/bin/sh", &["-c", text])
+pub(crate) fn script(text: &str) -> ChildSpec {
+    spec("/bin/sh", &["-c", text])
 }
 
 /// Fails the test instead of hanging.
@@ -73,29 +73,29 @@ pub(crate) async fn done(child: &Child) {
 }
 
 /// The streams of a child, line by line.
-pub(crate) struct Talk(BufReader<ChildIo>);
+pub(crate) struct ChildLines(BufReader<ChildIo>);
 
-impl Talk {
+impl ChildLines {
     pub(crate) fn with(child: &Child) -> Self {
         Self(BufReader::new(child.take_io().expect("nobody took the streams")))
     }
 
     /// The next line, or `None` at the end.
-    pub(crate) async fn hear(&mut self) -> Option<String> {
+    pub(crate) async fn read_line(&mut self) -> Option<String> {
         let mut line = String::new();
         let read = soon("a line", self.0.read_line(&mut line)).await.unwrap();
         (read > 0).then(|| line.trim_end().to_owned())
     }
 
     /// The next line as a number.
-    pub(crate) async fn hear_number(&mut self) -> i32 {
-        self.hear().await.expect("a line").parse().expect("a number")
+    pub(crate) async fn read_number(&mut self) -> i32 {
+        self.read_line().await.expect("a line").parse().expect("a number")
     }
 
     /// The next line that says `word`, without it.
-    pub(crate) async fn hear_of(&mut self, word: &str) -> String {
+    pub(crate) async fn read_after(&mut self, word: &str) -> String {
         loop {
-            let line = self.hear().await.unwrap_or_else(|| panic!("never heard {word:?}"));
+            let line = self.read_line().await.unwrap_or_else(|| panic!("never heard {word:?}"));
             if let Some((_, rest)) = line.split_once(word) {
                 return rest.to_owned();
             }
@@ -103,40 +103,40 @@ impl Talk {
     }
 
     /// All lines until the end.
-    pub(crate) async fn hear_all(&mut self) -> Vec<String> {
+    pub(crate) async fn read_all(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
-        while let Some(line) = self.hear().await {
+        while let Some(line) = self.read_line().await {
             lines.push(line);
         }
         lines
     }
 
-    pub(crate) async fn say(&mut self, line: &str) -> std::io::Result<()> {
+    pub(crate) async fn write_line(&mut self, line: &str) -> std::io::Result<()> {
         soon("a write", self.0.write_all(format!("{line}\n").as_bytes())).await
     }
 }
 
 /// An eye on a process that is not the test's child. Killed at the end should it still live.
-pub(crate) struct Eye(OwnedFd);
+pub(crate) struct ProcessWatch(OwnedFd);
 
 /// Whether the tests run as root, which can do more, and whose children have more to lose.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-impl Eye {
+impl ProcessWatch {
     pub(crate) fn on(pid: impl TryInto<i32, Error: Debug>) -> Self {
         let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
         Self(pidfd_open(pid, PidfdFlags::empty()).expect("the process is alive"))
     }
 
     /// Whether the process is dead now.
-    pub(crate) fn sees_death(&self) -> bool {
-        self.sees_death_within(0)
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dies_within(0)
     }
 
     /// Waits, blocking, until the process is dead.
-    pub(crate) fn sees_death_within(&self, seconds: i64) -> bool {
+    pub(crate) fn dies_within(&self, seconds: i64) -> bool {
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
         poll(
             &mut fds,
@@ -150,7 +150,7 @@ impl Eye {
     }
 }
 
-impl Drop for Eye {
+impl Drop for ProcessWatch {
     fn drop(&mut self) {
         let _ = pidfd_send_signal(&self.0, Signal::KILL);
     }

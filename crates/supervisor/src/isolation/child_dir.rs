@@ -1,6 +1,6 @@
 //! A child's own working directory: empty at its start, gone after its end.
 //!
-//! It lies in the [`Lair`] of its supervisor, and nobody but the child's user may enter it. It is also what
+//! It lies in the [`RuntimeDir`] of its supervisor, and nobody but the child's user may enter it. It is also what
 //! `HOME` and `TMPDIR` name, so that what programs keep for the next time is kept by no one, and found by no
 //! other user's child.
 
@@ -10,25 +10,25 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::lair::Lair;
-use super::removal::remove_all;
+use super::remove_tree::remove_tree;
+use super::runtime_dir::RuntimeDir;
 
 /// Where the directories of one supervisor's children lie. Removed when it is dropped.
 #[derive(Debug)]
-pub(super) struct Directories {
-    lair: Lair,
+pub(super) struct ChildDirs {
+    runtime_dir: RuntimeDir,
     /// The name of the next one. Only ever counts up.
     next: AtomicU64,
 }
 
 /// The directory of one child. Removed, with all that is in it, when it is dropped.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(super) struct ChildDir {
     path: PathBuf,
     owner: Option<u32>,
 }
 
-impl Directories {
+impl ChildDirs {
     /// Clears up after supervisors that have gone and makes a place in `parent`. With `passable`, other users
     /// may pass through it to a directory that is theirs.
     ///
@@ -37,9 +37,9 @@ impl Directories {
     /// If there cannot be one in `parent`.
     pub(super) fn new(parent: &Path, passable: bool) -> io::Result<Self> {
         let parent = std::path::absolute(parent)?;
-        Lair::clear_abandoned(&parent, remove);
+        RuntimeDir::clear_abandoned(&parent, remove);
         Ok(Self {
-            lair: Lair::new(&parent, if passable { 0o711 } else { 0o700 })?,
+            runtime_dir: RuntimeDir::new(&parent, if passable { 0o711 } else { 0o700 })?,
             next: AtomicU64::new(0),
         })
     }
@@ -49,24 +49,24 @@ impl Directories {
     /// # Errors
     ///
     /// If the system refuses it.
-    pub(super) fn make(&self, owner: Option<u32>) -> io::Result<Directory> {
+    pub(super) fn make(&self, owner: Option<u32>) -> io::Result<ChildDir> {
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let path = self.lair.path().join(name);
+        let path = self.runtime_dir.path().join(name);
         DirBuilder::new().mode(0o700).create(&path)?;
         // From here on its drop removes it.
-        let directory = Directory { path, owner };
+        let directory = ChildDir { path, owner };
         directory.hand_over(&directory.path)?;
         Ok(directory)
     }
 }
 
-impl Drop for Directories {
+impl Drop for ChildDirs {
     fn drop(&mut self) {
-        remove(self.lair.path());
+        remove(self.runtime_dir.path());
     }
 }
 
-impl Directory {
+impl ChildDir {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -93,7 +93,7 @@ impl Directory {
     }
 }
 
-impl Drop for Directory {
+impl Drop for ChildDir {
     fn drop(&mut self) {
         remove(&self.path);
     }
@@ -101,7 +101,7 @@ impl Drop for Directory {
 
 /// Removes a directory with all that is in it.
 fn remove(path: &Path) {
-    if let Err(error) = remove_all(path) {
+    if let Err(error) = remove_tree(path) {
         tracing::warn!(path = %path.display(), %error, "a child's directory cannot be removed");
     }
 }
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_directory_is_private_and_removed_with_what_was_left_in_it() {
         let parent = tempfile::tempdir().unwrap();
-        let directories = Directories::new(parent.path(), false).unwrap();
+        let directories = ChildDirs::new(parent.path(), false).unwrap();
         let (one, two) = (directories.make(None).unwrap(), directories.make(None).unwrap());
         assert_ne!(one.path(), two.path());
         assert_eq!(mode(one.path()), 0o700);
@@ -139,17 +139,17 @@ mod tests {
     fn what_a_dead_supervisor_left_is_removed_at_the_next_start() {
         let parent = tempfile::tempdir().unwrap();
         let abandoned = {
-            let directories = Directories::new(parent.path(), false).unwrap();
+            let directories = ChildDirs::new(parent.path(), false).unwrap();
             let directory = directories.make(None).unwrap();
             directory.write("TOKEN", b"s3cr3t").unwrap();
             let path = directory.path().to_owned();
             // As after SIGKILL: nothing is dropped but the lock.
             std::mem::forget(directory);
             let directories = std::mem::ManuallyDrop::new(directories);
-            directories.lair.unlock();
+            directories.runtime_dir.unlock();
             path
         };
-        let _next = Directories::new(parent.path(), false).unwrap();
+        let _next = ChildDirs::new(parent.path(), false).unwrap();
         assert!(!abandoned.exists());
     }
 }

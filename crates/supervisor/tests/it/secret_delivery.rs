@@ -2,17 +2,17 @@
 
 use std::fs;
 
-use supervisor::{Config, Delivery, Order, StartError, Supervisor};
+use supervisor::{ChildSpec, Config, Delivery, Supervisor, SupervisorError};
 
-use crate::support::{Talk, done, is_root, script, supervisor_with};
+use crate::support::{ChildLines, done, is_root, script, supervisor_with};
 
 const SECRET: &str = "s3cr3t-t0k3n";
 
-fn order_with_token(text: &str) -> Order {
-    let mut order = script(text);
-    order.env = vec![("TOKEN".into(), SECRET.into())];
-    order.secrets = vec![SECRET.into()];
-    order
+fn order_with_token(text: &str) -> ChildSpec {
+    let mut spec = script(text);
+    spec.env = vec![("TOKEN".into(), SECRET.into())];
+    spec.secrets = vec![SECRET.into()];
+    spec
 }
 
 fn by(delivery: Delivery) -> Supervisor {
@@ -31,7 +31,7 @@ fn shows(pid: u32) -> bool {
 async fn by_environment_the_variable_is_the_secret() {
     let supervisor = by(Delivery::Environment);
     let child = supervisor.spawn(order_with_token("echo $TOKEN; cat")).await.unwrap();
-    assert_eq!(Talk::with(&child).hear().await.as_deref(), Some(SECRET));
+    assert_eq!(ChildLines::with(&child).read_line().await.as_deref(), Some(SECRET));
     let arguments = fs::read(format!("/proc/{}/cmdline", child.pid())).unwrap();
     assert!(!String::from_utf8_lossy(&arguments).contains(SECRET));
 }
@@ -41,10 +41,10 @@ async fn by_file_the_variable_is_the_path_of_a_private_file_that_goes_with_the_c
     let supervisor = by(Delivery::File);
     let text = "echo $TOKEN; stat -c %a $TOKEN; cat $TOKEN; echo; cat";
     let child = supervisor.spawn(order_with_token(text)).await.unwrap();
-    let mut talk = Talk::with(&child);
-    let path = talk.hear().await.unwrap();
-    assert_eq!(talk.hear().await.as_deref(), Some("600"));
-    assert_eq!(talk.hear().await.as_deref(), Some(SECRET));
+    let mut talk = ChildLines::with(&child);
+    let path = talk.read_line().await.unwrap();
+    assert_eq!(talk.read_line().await.as_deref(), Some("600"));
+    assert_eq!(talk.read_line().await.as_deref(), Some(SECRET));
     assert!(!shows(child.pid()));
     drop(talk);
     done(&child).await;
@@ -69,7 +69,7 @@ async fn by_file_the_secret_belongs_to_the_childs_own_user() {
         .spawn(order_with_token("stat -c %u:%a $TOKEN; cat $TOKEN; echo"))
         .await
         .unwrap();
-    assert_eq!(Talk::with(&child).hear_all().await, ["3100000:600", SECRET]);
+    assert_eq!(ChildLines::with(&child).read_all().await, ["3100000:600", SECRET]);
 }
 
 fn permissions(mode: u32) -> fs::Permissions {
@@ -81,18 +81,18 @@ async fn by_descriptor_the_variable_is_a_number_that_gives_the_secret_once() {
     let supervisor = by(Delivery::Descriptor);
     let text = "cat /dev/fd/$TOKEN; echo; cat /dev/fd/$TOKEN; echo end; cat";
     let child = supervisor.spawn(order_with_token(text)).await.unwrap();
-    let mut talk = Talk::with(&child);
-    assert_eq!(talk.hear().await.as_deref(), Some(SECRET));
-    assert_eq!(talk.hear().await.as_deref(), Some("end"));
+    let mut talk = ChildLines::with(&child);
+    assert_eq!(talk.read_line().await.as_deref(), Some(SECRET));
+    assert_eq!(talk.read_line().await.as_deref(), Some("end"));
     assert!(!shows(child.pid()));
 }
 
 #[tokio::test]
 async fn a_secret_that_no_pipe_can_hold_is_refused() {
     let supervisor = by(Delivery::Descriptor);
-    let mut order = script("cat");
-    order.env = vec![("TOKEN".into(), "x".repeat(4 << 20).into())];
-    let error = supervisor.spawn(order).await.unwrap_err();
+    let mut spec = script("cat");
+    spec.env = vec![("TOKEN".into(), "x".repeat(4 << 20).into())];
+    let error = supervisor.spawn(spec).await.unwrap_err();
     assert!(matches!(error, supervisor::SpawnError::Invalid(_)), "{error:?}");
 }
 
@@ -101,5 +101,5 @@ fn delivery_by_file_needs_a_directory() {
     let mut config = Config::new([]);
     config.isolation.own_directory = false;
     config.delivery = [("TOKEN".to_owned(), Delivery::File)].into();
-    assert!(matches!(Supervisor::new(config), Err(StartError::Config(_))));
+    assert!(matches!(Supervisor::new(config), Err(SupervisorError::Config(_))));
 }

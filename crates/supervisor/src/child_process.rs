@@ -3,8 +3,8 @@
 //! This is the only place that signals a child and the only place that reaps one (what it leaves behind is for
 //! [`orphans`]), and it is why no signal can reach a stranger. The argument: the child is the leader of its
 //! process group, so the group's number is its pid. A pid is not given to another process, and no other group can
-//! take its number, before its process has been reaped. Only [`Leash::reap`] and the drop reap, both take the
-//! leash away, and signals need the leash.
+//! take its number, before its process has been reaped. Only [`ChildProcess::reap`] and the drop reap, both take the
+//! child_process away, and signals need the child_process.
 //!
 //! That the child has ended is learned from its pidfd, which becomes readable while the process is still
 //! there to be waited for.
@@ -22,33 +22,33 @@ use tokio::io::unix::AsyncFd;
 
 use crate::orphans;
 
-/// How long a dropped leash waits for a killed process. Only a process that hangs in the kernel takes so long; it
+/// How long a dropped child_process waits for a killed process. Only a process that hangs in the kernel takes so long; it
 /// is then left to whoever looks for orphans next.
-const LAST_WAIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+const REAP_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// A process that is ours to signal and to reap.
 #[derive(Debug)]
-pub(crate) struct Leash {
+pub(crate) struct ChildProcess {
     group: Pid,
     pidfd: Arc<OwnedFd>,
-    marked: bool,
+    no_new_privs: bool,
     reaped: bool,
 }
 
-/// Tells when the process has ended. Needs a runtime, which the leash itself does not.
+/// Tells when the process has ended. ChildPaths a runtime, which the child_process itself does not.
 #[derive(Debug)]
-pub(crate) struct Ending {
+pub(crate) struct ExitWatcher {
     pidfd: AsyncFd<Arc<OwnedFd>>,
 }
 
-impl Leash {
+impl ChildProcess {
     /// Takes a process that [`orphans::start`] has just started, and that leads a group of its own. `marked` is
     /// whether its orphans have the mark that [`orphans`] looks for.
-    pub(crate) fn new(pid: Pid, pidfd: OwnedFd, marked: bool) -> Self {
+    pub(crate) fn new(pid: Pid, pidfd: OwnedFd, no_new_privs: bool) -> Self {
         Self {
             group: pid,
             pidfd: Arc::new(pidfd),
-            marked,
+            no_new_privs,
             reaped: false,
         }
     }
@@ -64,9 +64,9 @@ impl Leash {
         reason = "the safe constructor is deprecated because a descriptor could be closed under it; an `Arc<OwnedFd>` \
                   that is never replaced cannot; the successor asks for that promise in a block that is denied here"
     )]
-    pub(crate) fn ending(&self) -> io::Result<Ending> {
+    pub(crate) fn exit_watcher(&self) -> io::Result<ExitWatcher> {
         let pidfd = AsyncFd::with_interest(Arc::clone(&self.pidfd), Interest::READABLE)?;
-        Ok(Ending { pidfd })
+        Ok(ExitWatcher { pidfd })
     }
 
     /// Asks the whole group to end.
@@ -98,7 +98,7 @@ impl Leash {
     }
 }
 
-impl Drop for Leash {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         if self.reaped {
             return;
@@ -106,22 +106,22 @@ impl Drop for Leash {
         // Reached when the runtime drops the watching task, or when no task took the child over.
         self.kill();
         let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        if matches!(poll(&mut ended, Some(&LAST_WAIT)), Ok(1)) {
+        if matches!(poll(&mut ended, Some(&REAP_TIMEOUT)), Ok(1)) {
             let _ = orphans::reap(self.group);
         } else {
             orphans::abandon(self.group);
         }
         // What it left behind is killed here and reaped by whoever looks next, or by init.
-        orphans::sweep(self.marked);
+        orphans::sweep(self.no_new_privs);
     }
 }
 
-impl Ending {
+impl ExitWatcher {
     /// Waits until the process has ended. It is still to be reaped then. Cancel safe.
     pub(crate) async fn wait(&self) {
         loop {
             let Ok(mut ready) = self.pidfd.readable().await else {
-                // The runtime is shutting down; this task is about to be dropped, and the leash with it.
+                // The runtime is shutting down; this task is about to be dropped, and the child_process with it.
                 return std::future::pending().await;
             };
             let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;

@@ -22,11 +22,11 @@ use rustix::thread::{
     set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
-use crate::raw;
+use crate::clone_exec;
 
 /// The steps of one child. Shows no descriptor and nothing secret.
 #[derive(Debug)]
-pub(crate) struct Steps {
+pub(crate) struct ChildSetup {
     /// The process that must still be the parent when all is done.
     pub(crate) parent: Pid,
     /// `cgroup.procs` of the child's control group, open for writing.
@@ -55,7 +55,7 @@ pub(crate) enum Capabilities {
 
 /// A step that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum SetupStep {
     Session,
     Directory,
     Cgroup,
@@ -70,62 +70,62 @@ pub(crate) enum Step {
     Parent,
 }
 
-impl Steps {
+impl ChildSetup {
     /// Takes all of them. Runs in the child.
     ///
     /// # Errors
     ///
     /// The step that failed, and why.
-    pub(crate) fn take(&self) -> Result<(), (Step, Errno)> {
-        setsid().map_err(Step::Session.because())?;
+    pub(crate) fn take(&self) -> Result<(), (SetupStep, Errno)> {
+        setsid().map_err(SetupStep::Session.because())?;
         // Orphans below the child become its children, so that whatever it leaves behind comes to us in the moment
         // in which it ends, and not before; see `orphans`.
-        set_child_subreaper(Some(getpid())).map_err(Step::Session.because())?;
+        set_child_subreaper(Some(getpid())).map_err(SetupStep::Session.because())?;
         if let Some(procs) = &self.cgroup {
-            rustix::io::write(procs, b"0").map_err(Step::Cgroup.because())?;
+            rustix::io::write(procs, b"0").map_err(SetupStep::Cgroup.because())?;
         }
         umask(Mode::RWXG | Mode::RWXO);
-        raw::close_all_from(3);
+        clone_exec::close_all_from(3);
         for kept in &self.kept {
-            rustix::io::fcntl_setfd(kept, FdFlags::empty()).map_err(Step::Descriptors.because())?;
+            rustix::io::fcntl_setfd(kept, FdFlags::empty()).map_err(SetupStep::Descriptors.because())?;
         }
         if self.capabilities == Capabilities::DroppedForGood {
-            empty_bounding_set().map_err(Step::Capabilities.because())?;
+            empty_bounding_set().map_err(SetupStep::Capabilities.because())?;
         }
         if let Some(user) = self.user {
-            become_user(user).map_err(Step::User.because())?;
+            become_user(user).map_err(SetupStep::User.because())?;
         }
         if self.capabilities != Capabilities::Kept {
-            drop_capabilities().map_err(Step::Capabilities.because())?;
+            drop_capabilities().map_err(SetupStep::Capabilities.because())?;
         }
         if self.no_new_privileges {
-            set_no_new_privs(true).map_err(Step::NoNewPrivileges.because())?;
+            set_no_new_privs(true).map_err(SetupStep::NoNewPrivileges.because())?;
         }
         if let Some(ruleset) = &self.ruleset {
-            enforce(ruleset).map_err(Step::Landlock.because())?;
+            enforce(ruleset).map_err(SetupStep::Landlock.because())?;
         }
         for (resource, limit) in &self.limits {
-            setrlimit(*resource, *limit).map_err(Step::Limits.because())?;
+            setrlimit(*resource, *limit).map_err(SetupStep::Limits.because())?;
         }
-        set_parent_process_death_signal(Some(Signal::KILL)).map_err(Step::DeathSignal.because())?;
+        set_parent_process_death_signal(Some(Signal::KILL)).map_err(SetupStep::DeathSignal.because())?;
         // If the parent died before the line above, its death went unnoticed and the child already belongs to
         // someone else. Asked after it, the question has only two answers: it still lives, or we know.
         if getppid() == Some(self.parent) {
             Ok(())
         } else {
-            Err((Step::Parent, Errno::SRCH))
+            Err((SetupStep::Parent, Errno::SRCH))
         }
     }
 }
 
-impl Step {
+impl SetupStep {
     /// Makes the reason of a failure into the failure.
     fn because(self) -> impl Fn(Errno) -> (Self, Errno) {
         move |reason| (self, reason)
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for SetupStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Session => "a session of its own",
@@ -183,10 +183,10 @@ fn become_user(number: u32) -> Result<(), Errno> {
 /// restricts the calling thread by it.
 pub(super) fn enforce(ruleset: &OwnedFd) -> Result<(), Errno> {
     match rustix::fs::open(c"/proc/self", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(own) => raw::allow_beneath(ruleset.as_fd(), own.as_fd(), super::files::READ_BITS)?,
+        Ok(own) => clone_exec::allow_beneath(ruleset.as_fd(), own.as_fd(), super::file_rules::READ_BITS)?,
         // There is no /proc to read.
         Err(Errno::NOENT) => {}
         Err(error) => return Err(error),
     }
-    raw::restrict_self(ruleset.as_fd())
+    clone_exec::restrict_self(ruleset.as_fd())
 }

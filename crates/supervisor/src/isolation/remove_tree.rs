@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, chmodat, openat, renameat, unl
 use rustix::io::{Errno, Result};
 
 /// Removes the directory at `path` and all that is in it. That it is gone already is no error.
-pub(super) fn remove_all(path: &Path) -> std::io::Result<()> {
+pub(super) fn remove_tree(path: &Path) -> std::io::Result<()> {
     match empty(path).and_then(|()| unlinkat(CWD, path, AtFlags::REMOVEDIR)) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
@@ -112,9 +112,9 @@ mod tests {
             at = open(at.as_fd(), c"deeper").unwrap();
         }
         drop(at);
-        remove_all(&top).unwrap();
+        remove_tree(&top).unwrap();
         assert!(!top.exists());
-        remove_all(&top).unwrap();
+        remove_tree(&top).unwrap();
     }
 
     #[test]
@@ -126,7 +126,7 @@ mod tests {
         fs::write(other.join("kept"), "kept").unwrap();
         symlink(&other, top.join("link")).unwrap();
         symlink(&other, top.join("inner/link")).unwrap();
-        remove_all(&top).unwrap();
+        remove_tree(&top).unwrap();
         assert!(!top.exists() && other.join("kept").exists());
     }
 
@@ -140,7 +140,7 @@ mod tests {
         for path in ["a/b/c", "a/b", "a"] {
             fs::set_permissions(top.join(path), fs::Permissions::from_mode(0o000)).unwrap();
         }
-        remove_all(&top).unwrap();
+        remove_tree(&top).unwrap();
         assert!(!top.exists());
     }
 }

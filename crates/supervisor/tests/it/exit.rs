@@ -5,7 +5,7 @@ use std::time::Duration;
 use supervisor::Exit;
 use tokio::io::AsyncReadExt;
 
-use crate::support::{Eye, Talk, done, order, script, soon, supervisor};
+use crate::support::{ChildLines, ProcessWatch, done, script, soon, spec, supervisor};
 
 #[tokio::test]
 async fn the_exit_code_is_reported() {
@@ -37,7 +37,7 @@ async fn the_signal_is_reported() {
 #[tokio::test]
 async fn there_is_no_exit_while_the_child_lives() {
     let supervisor = supervisor();
-    let child = supervisor.spawn(order("cat", &[])).await.unwrap();
+    let child = supervisor.spawn(spec("cat", &[])).await.unwrap();
     assert!(child.exit().is_none());
     assert!(!child.done().is_cancelled());
 }
@@ -50,10 +50,10 @@ async fn what_a_child_wrote_before_it_exited_can_be_read_after_it() {
         .await
         .unwrap();
     done(&child).await;
-    let mut talk = Talk::with(&child);
-    assert_eq!(talk.hear().await.as_deref(), Some("first"));
-    assert_eq!(talk.hear().await.as_deref(), Some("last"));
-    assert_eq!(talk.hear().await, None);
+    let mut talk = ChildLines::with(&child);
+    assert_eq!(talk.read_line().await.as_deref(), Some("first"));
+    assert_eq!(talk.read_line().await.as_deref(), Some("last"));
+    assert_eq!(talk.read_line().await, None);
     assert_eq!(child.last_stderr(), ["why"]);
 }
 
@@ -61,19 +61,19 @@ async fn what_a_child_wrote_before_it_exited_can_be_read_after_it() {
 async fn a_child_that_exits_by_itself_takes_its_group_along() {
     let supervisor = supervisor();
     let child = supervisor.spawn(script("sleep 1000 & echo $!; read go")).await.unwrap();
-    let mut talk = Talk::with(&child);
-    let grandchild = Eye::on(talk.hear_number().await);
-    assert!(!grandchild.sees_death());
-    talk.say("go").await.unwrap();
+    let mut talk = ChildLines::with(&child);
+    let grandchild = ProcessWatch::on(talk.read_number().await);
+    assert!(!grandchild.is_dead());
+    talk.write_line("go").await.unwrap();
     done(&child).await;
-    assert!(grandchild.sees_death());
+    assert!(grandchild.is_dead());
     assert_eq!(child.exit().unwrap().code, Some(0));
 }
 
 #[tokio::test]
 async fn closing_its_stdin_lets_a_child_end_by_itself() {
     let supervisor = supervisor();
-    let child = supervisor.spawn(order("cat", &[])).await.unwrap();
+    let child = supervisor.spawn(spec("cat", &[])).await.unwrap();
     drop(child.take_io());
     done(&child).await;
     let exit = child.exit().unwrap();
@@ -83,17 +83,17 @@ async fn closing_its_stdin_lets_a_child_end_by_itself() {
 #[tokio::test]
 async fn a_dropped_handle_ends_the_child() {
     let supervisor = supervisor();
-    let child = supervisor.spawn(order("sleep", &["1000"])).await.unwrap();
-    let (done, eye) = (child.done(), Eye::on(child.pid()));
+    let child = supervisor.spawn(spec("sleep", &["1000"])).await.unwrap();
+    let (done, eye) = (child.done(), ProcessWatch::on(child.pid()));
     drop(child);
     soon("the child to be done", done.cancelled()).await;
-    assert!(eye.sees_death());
+    assert!(eye.is_dead());
 }
 
 #[tokio::test]
 async fn a_dropped_supervisor_ends_its_children() {
     let supervisor = supervisor();
-    let child = supervisor.spawn(order("sleep", &["1000"])).await.unwrap();
+    let child = supervisor.spawn(spec("sleep", &["1000"])).await.unwrap();
     drop(supervisor);
     done(&child).await;
     assert!(child.exit().unwrap().requested);
@@ -103,7 +103,7 @@ async fn a_dropped_supervisor_ends_its_children() {
 async fn a_spawn_that_nobody_waits_for_leaves_no_child() {
     let supervisor = supervisor();
     {
-        let mut spawn = std::pin::pin!(supervisor.spawn(order("sleep", &["1000"])));
+        let mut spawn = std::pin::pin!(supervisor.spawn(spec("sleep", &["1000"])));
         // One poll starts the task that forks; then the caller loses interest.
         tokio::select! { biased; _ = &mut spawn => {} () = async {} => {} }
     }
@@ -129,9 +129,9 @@ fn the_end_of_the_runtime_ends_its_children() {
         .unwrap();
     let mut io = child.take_io().unwrap();
     runtime.block_on(async { io.read_u8().await.unwrap() });
-    let eye = Eye::on(child.pid());
+    let eye = ProcessWatch::on(child.pid());
     drop(runtime);
-    assert!(eye.sees_death());
+    assert!(eye.is_dead());
     assert!(child.done().is_cancelled(), "nobody waits for ever");
 }
 
@@ -145,7 +145,7 @@ async fn the_end_of_the_thread_that_asked_does_not_end_the_child() {
             let me = std::fs::read_link("/proc/thread-self").unwrap();
             (
                 std::path::Path::new("/proc").join(me),
-                handle.block_on(supervisor.spawn(order("cat", &[]))).unwrap(),
+                handle.block_on(supervisor.spawn(spec("cat", &[]))).unwrap(),
             )
         })
     };
@@ -160,9 +160,9 @@ async fn the_end_of_the_thread_that_asked_does_not_end_the_child() {
         }
     })
     .await;
-    let mut talk = Talk::with(&child);
+    let mut talk = ChildLines::with(&child);
     for word in ["still", "alive"] {
-        talk.say(word).await.unwrap();
-        assert_eq!(talk.hear().await.as_deref(), Some(word));
+        talk.write_line(word).await.unwrap();
+        assert_eq!(talk.read_line().await.as_deref(), Some(word));
     }
 }

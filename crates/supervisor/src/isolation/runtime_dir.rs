@@ -13,17 +13,17 @@ use std::path::{Path, PathBuf};
 const PREFIX: &str = "supervised-";
 
 /// How many names are tried.
-const TRIES: u32 = 1000;
+const MAX_ATTEMPTS: u32 = 1000;
 
 /// A locked directory. It is not removed here: how that is done depends on the file system.
 #[derive(Debug)]
-pub(super) struct Lair {
+pub(super) struct RuntimeDir {
     path: PathBuf,
     /// Locked for as long as it is open.
     _lock: File,
 }
 
-impl Lair {
+impl RuntimeDir {
     /// Makes and locks a directory in `parent` that nobody had before.
     ///
     /// # Errors
@@ -31,7 +31,7 @@ impl Lair {
     /// If it cannot be made there.
     pub(super) fn new(parent: &Path, mode: u32) -> io::Result<Self> {
         let pid = std::process::id();
-        for n in 0..TRIES {
+        for n in 0..MAX_ATTEMPTS {
             let path = parent.join(format!("{PREFIX}{pid}-{n}"));
             match DirBuilder::new().mode(mode).create(&path) {
                 Ok(()) => {}
@@ -87,8 +87,8 @@ mod tests {
     #[test]
     fn only_what_nobody_owns_any_more_is_cleared() {
         let parent = tempfile::tempdir().unwrap();
-        let living = Lair::new(parent.path(), 0o700).unwrap();
-        let dead = Lair::new(parent.path(), 0o700).unwrap();
+        let living = RuntimeDir::new(parent.path(), 0o700).unwrap();
+        let dead = RuntimeDir::new(parent.path(), 0o700).unwrap();
         let dead_path = dead.path().to_owned();
         assert_ne!(living.path(), dead_path);
         drop(dead);
@@ -96,12 +96,12 @@ mod tests {
         std::os::unix::fs::symlink("/", parent.path().join("supervised-link")).unwrap();
 
         let cleared = std::cell::RefCell::new(Vec::new());
-        Lair::clear_abandoned(parent.path(), |path| cleared.borrow_mut().push(path.to_owned()));
+        RuntimeDir::clear_abandoned(parent.path(), |path| cleared.borrow_mut().push(path.to_owned()));
         assert_eq!(cleared.into_inner(), [dead_path]);
     }
 
     #[test]
     fn a_parent_that_does_not_exist_is_an_error() {
-        assert!(Lair::new(Path::new("/no/such/directory"), 0o700).is_err());
+        assert!(RuntimeDir::new(Path::new("/no/such/directory"), 0o700).is_err());
     }
 }

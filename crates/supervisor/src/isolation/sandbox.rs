@@ -8,29 +8,29 @@ use std::path::{Path, PathBuf};
 use rustix::process::getpid;
 
 use super::cgroup::Cgroup;
-use super::directory::Directory;
-use super::files::{self, Needs};
-use super::plan::Plan;
-use super::steps::Steps;
-use super::users::Lease;
+use super::child_dir::ChildDir;
+use super::file_rules::{self, ChildPaths};
+use super::plan::IsolationPlan;
+use super::setup::ChildSetup;
+use super::user_pool::UserLease;
 
 /// A directory, a user, a control group: whatever of these the plan gives. Taken back when it is dropped, which
 /// must be after the last process of the child is gone, and not in an asynchronous task: a child may leave much
 /// in its directory.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct Sandbox {
     // In the order in which they are dropped: the user's number is free when nothing has it any more.
     cgroup: Option<Cgroup>,
-    directory: Option<Directory>,
-    user: Option<Lease>,
+    directory: Option<ChildDir>,
+    user: Option<UserLease>,
 }
 
-impl Room {
-    pub(super) fn new(plan: &Plan) -> io::Result<Self> {
+impl Sandbox {
+    pub(super) fn new(plan: &IsolationPlan) -> io::Result<Self> {
         let none_left = || io::Error::from(rustix::io::Errno::AGAIN);
-        let lease = |users: &super::users::Users| users.lease().ok_or_else(none_left);
+        let lease = |users: &super::user_pool::UserPool| users.lease().ok_or_else(none_left);
         let user = plan.users.as_ref().map(lease).transpose()?;
-        let owner = user.as_ref().map(Lease::number);
+        let owner = user.as_ref().map(UserLease::number);
         Ok(Self {
             cgroup: plan.cgroups.as_ref().map(|groups| groups.make()).transpose()?,
             directory: plan.directories.as_ref().map(|all| all.make(owner)).transpose()?,
@@ -40,7 +40,7 @@ impl Room {
 
     /// Where the child is to work.
     pub(crate) fn path(&self) -> Option<&Path> {
-        self.directory.as_ref().map(Directory::path)
+        self.directory.as_ref().map(ChildDir::path)
     }
 
     /// Writes a file that only this child can read, and gives its path.
@@ -73,27 +73,27 @@ impl Room {
     /// If the system refuses something that they need.
     pub(crate) fn steps<'a>(
         &self,
-        plan: &Plan,
+        plan: &IsolationPlan,
         program: &Path,
         args: &[OsString],
         variables: impl IntoIterator<Item = (&'a OsStr, &'a OsStr)>,
         kept: Vec<OwnedFd>,
-    ) -> io::Result<Steps> {
-        let certificates = files::certificates(variables);
-        let needs = Needs {
+    ) -> io::Result<ChildSetup> {
+        let certificates = file_rules::certificates(variables);
+        let needs = ChildPaths {
             program,
             args,
             directory: self.path(),
             certificates: &certificates,
         };
         let ruleset = plan.files.as_ref().map(|files| files.ruleset(&needs)).transpose()?;
-        Ok(Steps {
+        Ok(ChildSetup {
             parent: getpid(),
             cgroup: self.cgroup.as_ref().map(Cgroup::entrance).transpose()?,
             limits: plan.limits.clone(),
             kept,
             capabilities: plan.capabilities,
-            user: self.user.as_ref().map(Lease::number),
+            user: self.user.as_ref().map(UserLease::number),
             no_new_privileges: plan.no_new_privileges,
             ruleset: ruleset.flatten(),
         })

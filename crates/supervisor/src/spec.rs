@@ -13,7 +13,7 @@ use crate::error::SpawnError;
 
 /// An order for one child.
 #[derive(Clone)]
-pub struct Order {
+pub struct ChildSpec {
     /// The program: a path, or a name that is looked up in the child's `PATH`. The child does not work where this
     /// process does, but a relative path is one from here.
     pub program: OsString,
@@ -21,7 +21,7 @@ pub struct Order {
     /// by its whole path.
     pub args: Vec<OsString>,
     /// Variables beyond the inherited ones. They win over inherited ones of the same name. How a value reaches
-    /// the child is for [`Config::delivery`](crate::Config::delivery) to say.
+    /// the child is for [`Config::delivery`](crate::Config::delivery) to write_line.
     pub env: Vec<(String, SecretString)>,
     /// Strings that are replaced by `[redacted]` wherever the child writes them to its standard error.
     pub secrets: Vec<SecretString>,
@@ -29,7 +29,7 @@ pub struct Order {
     pub tag: Arc<str>,
 }
 
-impl Order {
+impl ChildSpec {
     /// # Errors
     ///
     /// [`SpawnError::Invalid`] if a variable has no proper name.
@@ -43,10 +43,10 @@ impl Order {
 }
 
 /// Without arguments and values: only names, and how many secrets there are.
-impl fmt::Debug for Order {
+impl fmt::Debug for ChildSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
-        f.debug_struct("Order")
+        f.debug_struct("ChildSpec")
             .field("program", &self.program)
             .field("args", &self.args.len())
             .field("env", &names)
@@ -60,8 +60,8 @@ impl fmt::Debug for Order {
 mod tests {
     use super::*;
 
-    fn order(name: &str) -> Order {
-        Order {
+    fn spec(name: &str) -> ChildSpec {
+        ChildSpec {
             program: "/bin/true".into(),
             args: vec!["--token=argument-value".into()],
             env: vec![(name.to_owned(), "variable-value".into())],
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn debug_shows_no_argument_no_value_and_no_secret() {
-        let shown = format!("{:?}", order("TOKEN"));
+        let shown = format!("{:?}", spec("TOKEN"));
         assert!(shown.contains("TOKEN") && shown.contains("/bin/true"));
         assert!(!shown.contains("-value"), "{shown}");
     }
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_variable_without_a_proper_name_is_refused() {
         for name in ["", "A=B", "A\0B"] {
-            assert!(matches!(order(name).check(), Err(SpawnError::Invalid(_))), "{name:?}");
+            assert!(matches!(spec(name).check(), Err(SpawnError::Invalid(_))), "{name:?}");
         }
     }
 }

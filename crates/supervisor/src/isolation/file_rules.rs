@@ -27,7 +27,7 @@ use rustix::io::Errno;
 /// What children may read and execute unless the configuration adds to it: programs, libraries, certificates,
 /// what the resolver and the C library look up, and the harmless parts of the machine's description.
 ///
-/// Directories that hold private keys beside public certificates are named by their public parts only.
+/// ChildDirs that hold private keys beside public certificates are named by their public parts only.
 /// Whatever does not exist is passed over.
 pub const DEFAULT_READABLE: [&str; 51] = [
     "/usr",
@@ -84,7 +84,7 @@ pub const DEFAULT_READABLE: [&str; 51] = [
 ];
 
 /// Devices that take anything and give nothing.
-const SINKS: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/full"];
+const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/full"];
 
 /// `LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR` of linux/landlock.h: what a child may do in its
 /// own directory of `/proc`. What it starts has no such directory: its number is not known beforehand.
@@ -95,21 +95,21 @@ const VERSION: ABI = ABI::V6;
 
 /// What the kernel can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Support {
+pub(super) struct LandlockSupport {
     pub(super) files: bool,
     pub(super) scopes: bool,
 }
 
 /// The allow-list of all children, as far as it is the same for all.
 #[derive(Clone, Debug)]
-pub(super) struct Files {
+pub(super) struct FileRules {
     readable: Vec<PathBuf>,
     writable: Vec<PathBuf>,
 }
 
 /// What one child needs beyond it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Needs<'a> {
+pub(super) struct ChildPaths<'a> {
     pub(super) program: &'a Path,
     pub(super) args: &'a [OsString],
     /// Its own directory.
@@ -118,7 +118,7 @@ pub(super) struct Needs<'a> {
     pub(super) certificates: &'a [PathBuf],
 }
 
-impl Support {
+impl LandlockSupport {
     /// Asks the kernel by making rulesets, which restrict nobody.
     pub(super) fn of_kernel() -> Self {
         let strict = || Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
@@ -130,7 +130,7 @@ impl Support {
     }
 }
 
-impl Files {
+impl FileRules {
     /// The default list and what the configuration adds.
     pub(super) fn new(readable: &[PathBuf], writable: &[PathBuf]) -> Self {
         let defaults = DEFAULT_READABLE.iter().map(PathBuf::from);
@@ -145,7 +145,7 @@ impl Files {
     /// # Errors
     ///
     /// If the kernel refuses a rule, or descriptors have run out.
-    pub(super) fn ruleset(&self, needs: &Needs<'_>) -> io::Result<Option<OwnedFd>> {
+    pub(super) fn ruleset(&self, needs: &ChildPaths<'_>) -> io::Result<Option<OwnedFd>> {
         let ruleset = Ruleset::default().handle_access(AccessFs::from_all(VERSION));
         let ruleset = ruleset.and_then(|ruleset| ruleset.scope(Scope::from_all(VERSION)));
         let mut ruleset = ruleset.and_then(Ruleset::create).map_err(io::Error::other)?;
@@ -159,7 +159,7 @@ impl Files {
         for path in readable.chain(needs.certificates.iter().map(PathBuf::as_path)) {
             ruleset = allow(ruleset, path, read())?;
         }
-        for path in SINKS {
+        for path in DEVICES {
             ruleset = allow(ruleset, Path::new(path), AccessFs::ReadFile | AccessFs::WriteFile)?;
         }
         let writable = self.writable.iter().map(PathBuf::as_path);
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn nothing_on_the_default_list_leads_to_other_processes_or_to_private_keys() {
-        for path in DEFAULT_READABLE.iter().chain(&SINKS).map(Path::new) {
+        for path in DEFAULT_READABLE.iter().chain(&DEVICES).map(Path::new) {
             for private in [
                 "/proc/1/environ",
                 "/etc/shadow",

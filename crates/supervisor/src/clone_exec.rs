@@ -3,7 +3,7 @@
 //! This is the one module of the project with `unsafe` in it. A child is started as posix_spawn(3) does it: by a
 //! clone that shares the parent's memory until the program runs, and suspends the calling thread until then. The
 //! cost of a fork grows with the memory of the parent, whose tables it copies; the cost of this does not. In
-//! between the child takes its [`Steps`], which posix_spawn has no place for.
+//! between the child takes its [`ChildSetup`], which posix_spawn has no place for.
 #![expect(
     unsafe_code,
     reason = "only code that runs in the child can restrict it before its program does, and four kernel calls have no \
@@ -18,10 +18,10 @@ use std::ptr;
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
-use crate::isolation::{Step, Steps};
+use crate::isolation::{ChildSetup, SetupStep};
 
 /// What is to run.
-pub(crate) struct Image {
+pub(crate) struct ExecImage {
     pub(crate) program: CString,
     /// With the name under which the program is called.
     pub(crate) args: Vec<CString>,
@@ -32,17 +32,17 @@ pub(crate) struct Image {
 
 /// Why nothing runs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Failure {
+pub(crate) enum SetupError {
     /// There could be no process.
     Clone(Errno),
     /// The process could not take a step.
-    Step(Step, Errno),
+    Step(SetupStep, Errno),
     /// The program could not be executed.
     Exec(Errno),
 }
 
 /// What parent and child both have in hand while the parent is suspended.
-struct Shared<'a> {
+struct ChildContext<'a> {
     program: &'a CStr,
     /// Pointers to the arguments, and a null pointer.
     args: Vec<*const libc::c_char>,
@@ -50,9 +50,9 @@ struct Shared<'a> {
     env: Vec<*const libc::c_char>,
     directory: &'a CStr,
     streams: [RawFd; 3],
-    steps: &'a Steps,
+    steps: &'a ChildSetup,
     /// Written by the child if it fails, read by the parent when it goes on.
-    failure: Option<Failure>,
+    failure: Option<SetupError>,
 }
 
 /// `struct landlock_path_beneath_attr` of linux/landlock.h, which is packed there.
@@ -66,7 +66,7 @@ struct PathBeneath {
 const RULE_PATH_BENEATH: libc::c_int = 1;
 
 /// The stack of a child until its program runs, in words of 16 bytes: 256 KiB, of which it uses a few.
-const STACK: usize = 16 * 1024;
+const STACK_WORDS: usize = 16 * 1024;
 
 /// The highest number of a signal.
 const LAST_SIGNAL: libc::c_int = 64;
@@ -76,11 +76,15 @@ const LAST_SIGNAL: libc::c_int = 64;
 ///
 /// # Errors
 ///
-/// See [`Failure`]. There is no process left then.
-pub(crate) fn start(image: &Image, streams: [BorrowedFd<'_>; 3], steps: &Steps) -> Result<(Pid, OwnedFd), Failure> {
+/// See [`SetupError`]. There is no process left then.
+pub(crate) fn start(
+    image: &ExecImage,
+    streams: [BorrowedFd<'_>; 3],
+    steps: &ChildSetup,
+) -> Result<(Pid, OwnedFd), SetupError> {
     debug_assert!(streams.iter().all(|stream| stream.as_raw_fd() > 2));
     let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect();
-    let mut shared = Shared {
+    let mut shared = ChildContext {
         program: &image.program,
         args: pointers(&image.args),
         env: pointers(&image.env),
@@ -89,7 +93,7 @@ pub(crate) fn start(image: &Image, streams: [BorrowedFd<'_>; 3], steps: &Steps) 
         steps,
         failure: None,
     };
-    let mut stack: Vec<MaybeUninit<u128>> = Vec::with_capacity(STACK);
+    let mut stack: Vec<MaybeUninit<u128>> = Vec::with_capacity(STACK_WORDS);
     let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
     let mut pidfd: RawFd = -1;
     // SAFETY: with CLONE_VFORK the calling thread does not run before the child has executed its program or
@@ -118,7 +122,7 @@ pub(crate) fn start(image: &Image, streams: [BorrowedFd<'_>; 3], steps: &Steps) 
         (pid, error)
     };
     let Some(pid) = Pid::from_raw(pid.max(0)) else {
-        return Err(Failure::Clone(error));
+        return Err(SetupError::Clone(error));
     };
     // SAFETY: clone succeeded, so it has stored an open descriptor that nobody else knows of.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
@@ -136,12 +140,12 @@ pub(crate) fn start(image: &Image, streams: [BorrowedFd<'_>; 3], steps: &Steps) 
 
 /// What the child does until its program runs. It shares all memory with the parent, whose other threads may
 /// hold any lock, so it makes system calls and nothing else: it does not allocate or free, takes no lock, does not
-/// panic, and touches nothing but its stack, `Shared`, and the `errno` of the suspended thread. It has its own
+/// panic, and touches nothing but its stack, `ChildContext`, and the `errno` of the suspended thread. It has its own
 /// descriptors, working directory, signal handlers, limits and credentials, none of which are memory.
 extern "C" fn in_child(shared: *mut libc::c_void) -> libc::c_int {
     // SAFETY: it is the pointer that `start` gave to clone, to a value that nobody else uses until this process has
     // executed a program or ended.
-    let shared = unsafe { &mut *shared.cast::<Shared<'_>>() };
+    let shared = unsafe { &mut *shared.cast::<ChildContext<'_>>() };
     let failure = run(shared);
     shared.failure = Some(failure);
     // SAFETY: ends this process without running anything that belongs to the parent.
@@ -149,19 +153,19 @@ extern "C" fn in_child(shared: *mut libc::c_void) -> libc::c_int {
 }
 
 /// Comes back only if it fails.
-fn run(shared: &Shared<'_>) -> Failure {
+fn run(shared: &ChildContext<'_>) -> SetupError {
     reset_handlers();
     for (stream, number) in shared.streams.iter().zip(0..) {
         // SAFETY: takes two numbers. The child's table of descriptors is a copy.
         if unsafe { libc::dup2(*stream, number) } == -1 {
-            return Failure::Step(Step::Descriptors, last_error());
+            return SetupError::Step(SetupStep::Descriptors, last_error());
         }
     }
     if let Err(error) = rustix::process::chdir(shared.directory) {
-        return Failure::Step(Step::Directory, error);
+        return SetupError::Step(SetupStep::Directory, error);
     }
     if let Err((step, error)) = shared.steps.take() {
-        return Failure::Step(step, error);
+        return SetupError::Step(step, error);
     }
     // SAFETY: the set is written by sigemptyset before it is read. The pointers are those of strings that end with
     // a zero byte and of arrays that end with a null pointer, all of which outlive the call.
@@ -171,7 +175,7 @@ fn run(shared: &Shared<'_>) -> Failure {
         libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
         libc::execve(shared.program.as_ptr(), shared.args.as_ptr(), shared.env.as_ptr());
     }
-    Failure::Exec(last_error())
+    SetupError::Exec(last_error())
 }
 
 /// Gives every signal its default action. Exec would do it for those that are handled, but not for those that are

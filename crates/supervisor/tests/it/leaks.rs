@@ -15,7 +15,7 @@ use supervisor::Supervisor;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::support::{Eye, Talk, order, script, soon, supervisor, supervisor_with};
+use crate::support::{ChildLines, ProcessWatch, script, soon, spec, supervisor, supervisor_with};
 
 /// A role's process. Killed at the end should it still run.
 struct Role {
@@ -26,14 +26,14 @@ struct Role {
 impl Role {
     fn start(name: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", &format!("process::{name}"), "--ignored", "--nocapture"]);
+        command.args(["--exact", &format!("leaks::{name}"), "--ignored", "--nocapture"]);
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(process.stdout.take().unwrap());
         Self { process, stdout }
     }
 
     /// The rest of a line of its output that starts with `word`.
-    fn hear(&mut self, word: &str) -> String {
+    fn read_line(&mut self, word: &str) -> String {
         let lines = (&mut self.stdout).lines();
         let found = lines
             .map(Result::unwrap)
@@ -61,23 +61,23 @@ fn two_hundred_stops_in_the_middle_of_work_leave_no_descriptor_task_thread_or_ch
 
 fn finds_nothing_leaked(role: &str) {
     let mut role = Role::start(role);
-    assert_eq!(role.hear("leaked: "), "nothing");
+    assert_eq!(role.read_line("leaked: "), "nothing");
     assert!(role.process.wait().unwrap().success());
 }
 
 #[test]
 fn kill_9_of_the_parent_leaves_no_child() {
     let mut role = Role::start("role_parent");
-    let eyes: Vec<Eye> = role
-        .hear("children: ")
+    let eyes: Vec<ProcessWatch> = role
+        .read_line("children: ")
         .split_whitespace()
-        .map(|pid| Eye::on(pid.parse::<i32>().unwrap()))
+        .map(|pid| ProcessWatch::on(pid.parse::<i32>().unwrap()))
         .collect();
     assert_eq!(eyes.len(), 32);
-    assert!(!eyes.iter().any(Eye::sees_death));
+    assert!(!eyes.iter().any(ProcessWatch::is_dead));
     role.process.kill().unwrap();
     let deadline = Instant::now() + Duration::from_secs(1);
-    assert!(eyes.iter().all(|eye| eye.sees_death_within(1)));
+    assert!(eyes.iter().all(|eye| eye.dies_within(1)));
     assert!(Instant::now() < deadline);
 }
 
@@ -89,7 +89,7 @@ struct Possessions {
     tasks: usize,
     /// Whether there is any child, dead or alive.
     children: bool,
-    /// Files and directories of children.
+    /// FileRules and directories of children.
     leavings: usize,
 }
 
@@ -103,7 +103,7 @@ impl Possessions {
             threads: count("/proc/self/task".as_ref()),
             tasks: Handle::current().metrics().num_alive_tasks() + supervisor.live(),
             children: !matches!(waitid(WaitId::All, look), Err(Errno::CHILD)),
-            leavings: lairs.map(|lair| count(&lair.unwrap().path())).sum(),
+            leavings: lairs.map(|runtime_dir| count(&runtime_dir.unwrap().path())).sum(),
         }
     }
 }
@@ -143,14 +143,14 @@ async fn nothing_lives(supervisor: &Supervisor) {
 /// Ten children, of each kind of end some at the same time.
 async fn cycle(supervisor: &Supervisor) {
     let asked = async {
-        let asked = supervisor.spawn(order("cat", &[])).await.unwrap();
-        let mut talk = Talk::with(&asked);
-        talk.say("hello").await.unwrap();
-        assert_eq!(talk.hear().await.as_deref(), Some("hello"));
+        let asked = supervisor.spawn(spec("cat", &[])).await.unwrap();
+        let mut talk = ChildLines::with(&asked);
+        talk.write_line("hello").await.unwrap();
+        assert_eq!(talk.read_line().await.as_deref(), Some("hello"));
         asked.stop().await;
     };
     let dropped = async {
-        let dropped = supervisor.spawn(order("cat", &[])).await.unwrap();
+        let dropped = supervisor.spawn(spec("cat", &[])).await.unwrap();
         let gone = dropped.done();
         drop(dropped);
         gone.cancelled().await;
@@ -168,17 +168,20 @@ async fn cycle(supervisor: &Supervisor) {
             .spawn(script("setsid sleep 1000 & echo ready; read go"))
             .await
             .unwrap();
-        assert_eq!(Talk::with(&with_stray).hear().await.as_deref(), Some("ready"));
+        assert_eq!(
+            ChildLines::with(&with_stray).read_line().await.as_deref(),
+            Some("ready")
+        );
         with_stray.stop().await;
     };
     let refused = async {
-        assert!(supervisor.spawn(order("/no/such/program", &[])).await.is_err());
+        assert!(supervisor.spawn(spec("/no/such/program", &[])).await.is_err());
     };
     soon("the end of all", async {
         tokio::join!(asked, dropped, by_itself, with_stray, refused);
     })
     .await;
-    let stop_at_once = async || supervisor.spawn(order("cat", &[])).await.unwrap().stop().await;
+    let stop_at_once = async || supervisor.spawn(spec("cat", &[])).await.unwrap().stop().await;
     for _ in 0..3 {
         soon("the end of both", async {
             tokio::join!(stop_at_once(), stop_at_once())
@@ -203,15 +206,15 @@ async fn role_stop_at_work() {
         for _ in 0..64 {
             let text = "yes to stderr >&2 & while read line; do echo $line; echo; done";
             let child = supervisor.spawn(script(text)).await.unwrap();
-            let talk = Talk::with(&child);
+            let talk = ChildLines::with(&child);
             children.push((child, talk));
         }
         assert_eq!(supervisor.live(), 64);
         let work = children.iter_mut().map(async |(child, talk)| {
-            talk.say("question").await.unwrap();
-            assert_eq!(talk.hear().await.as_deref(), Some("question"));
+            talk.write_line("question").await.unwrap();
+            assert_eq!(talk.read_line().await.as_deref(), Some("question"));
             // The second line of the answer is on its way, and so is another question.
-            tokio::join!(child.stop(), async { drop(talk.say("question").await) });
+            tokio::join!(child.stop(), async { drop(talk.write_line("question").await) });
         });
         soon("all stops", join_all(work)).await;
         assert!(children.iter().all(|(child, _)| child.exit().unwrap().requested));
@@ -246,8 +249,8 @@ async fn role_parent() {
             "trap '' TERM HUP; echo; exec sleep 1000"
         };
         let child = supervisor.spawn(script(text)).await.unwrap();
-        let mut talk = Talk::with(&child);
-        assert!(talk.hear().await.is_some());
+        let mut talk = ChildLines::with(&child);
+        assert!(talk.read_line().await.is_some());
         children.push((child, talk));
     }
     let pids: Vec<String> = children.iter().map(|(child, _)| child.pid().to_string()).collect();

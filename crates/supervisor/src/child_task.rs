@@ -1,8 +1,8 @@
 //! The task that owns one child from its start to its end.
 //!
-//! It is the only owner of the [`Leash`], so every way out of it reaps: the regular one below, and the drop of
-//! the leash if the runtime drops the task. The order at the end is fixed, and the safety of the signals rests
-//! on it (see [`leash`](crate::leash)): the first process has ended and is not reaped, SIGKILL to the group,
+//! It is the only owner of the [`ChildProcess`], so every way out of it reaps: the regular one below, and the drop of
+//! the child_process if the runtime drops the task. The order at the end is fixed, and the safety of the signals rests
+//! on it (see [`child_process`](crate::child_process)): the first process has ended and is not reaped, SIGKILL to the group,
 //! reap, end what left the group, read what is left of standard error, remove its directory, tell the exit, fire
 //! `done`.
 
@@ -20,32 +20,33 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use crate::child::{Child, Exit, Life};
+use crate::child::{Child, ChildState};
+use crate::child_process::{ChildProcess, ExitWatcher};
 use crate::error::SpawnError;
-use crate::forker::{Forker, Held, Started};
-use crate::io::{ChildIo, Outlet, Stdin};
-use crate::leash::{Ending, Leash};
-use crate::order::Order;
-use crate::stderr::{self, LogLimits, Tail};
-use crate::stopping::{Step, Stopping};
+use crate::exit::Exit;
+use crate::io::{ChildIo, OutputPipe, Stdin};
+use crate::spawn_thread::{SandboxedProcess, SpawnThread, SpawnedProcess};
+use crate::spec::ChildSpec;
+use crate::stderr::{self, LogLimits, StderrTail};
+use crate::stop_sequence::{StopAction, StopSequence};
 
 /// How long to wait for processes that were killed. Only one that hangs in the kernel takes so long.
-const PATIENCE: Duration = Duration::from_secs(1);
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long to go on killing as long as new ones turn up.
-const PERSISTENCE: Duration = Duration::from_secs(10);
+const SWEEP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Everything that the task needs to know.
-pub(crate) struct Watch {
-    pub(crate) forker: Forker,
-    pub(crate) tail: Tail,
+pub(crate) struct ChildTask {
+    pub(crate) spawn_thread: SpawnThread,
+    pub(crate) tail: StderrTail,
     pub(crate) tag: Arc<str>,
     pub(crate) stop_grace: Duration,
     pub(crate) log_limits: LogLimits,
-    pub(crate) life: Life,
+    pub(crate) state: ChildState,
 }
 
-/// A process as the policy of stopping sees it. The tests script one.
+/// A process as the policy of stop_sequence sees it. The tests script one.
 trait Stoppable {
     /// Waits until it has ended and is to be reaped. Cancel safe.
     fn ended(&self) -> impl Future<Output = ()> + Send;
@@ -54,33 +55,33 @@ trait Stoppable {
     fn kill(&self);
 }
 
-/// A process on its leash.
-struct Leashed<'a> {
-    leash: &'a Leash,
-    ending: &'a Ending,
+/// A process on its child_process.
+struct ProcessHandle<'a> {
+    child_process: &'a ChildProcess,
+    exit_watcher: &'a ExitWatcher,
     stdin: &'a Stdin,
 }
 
 /// The process and its streams, ready for the runtime.
-struct Ready {
-    held: Held,
-    ending: Ending,
+struct RunningProcess {
+    held: SandboxedProcess,
+    exit_watcher: ExitWatcher,
     stdin: Arc<Stdin>,
-    stdout: Outlet,
-    stderr: Outlet,
+    stdout: OutputPipe,
+    stderr: OutputPipe,
 }
 
-impl Watch {
+impl ChildTask {
     /// Starts the child, answers with its handle, and stays with it until it is gone.
-    pub(crate) async fn run(self, order: Order, answer: oneshot::Sender<Result<Child, SpawnError>>) {
+    pub(crate) async fn run(self, spec: ChildSpec, answer: oneshot::Sender<Result<Child, SpawnError>>) {
         // However this ends, nobody waits for the child for ever.
-        let _done = self.life.done.clone().drop_guard();
+        let _done = self.state.done.clone().drop_guard();
         let gone = CancellationToken::new();
-        let started = self.forker.spawn(order).await;
-        let ready = started.and_then(|started| Ready::new(started, &gone).map_err(SpawnError::from_system));
-        let Ready {
+        let started = self.spawn_thread.spawn(spec).await;
+        let ready = started.and_then(|started| RunningProcess::new(started, &gone).map_err(SpawnError::from_system));
+        let RunningProcess {
             held,
-            ending,
+            exit_watcher,
             stdin,
             stdout,
             stderr,
@@ -92,38 +93,38 @@ impl Watch {
             }
         };
         let since = Instant::now();
-        let pid = held.leash.group().as_raw_nonzero();
+        let pid = held.child_process.group().as_raw_nonzero();
         tracing::debug!(tag = &*self.tag, pid, "child started");
 
         let io = ChildIo::new(Arc::clone(&stdin), stdout);
-        let child = Child::new(pid.get().unsigned_abs(), io, self.tail.clone(), self.life.clone());
+        let child = Child::new(pid.get().unsigned_abs(), io, self.tail.clone(), self.state.clone());
         // If the caller no longer waits, the handle is dropped here, which asks for the stop.
         let _ = answer.send(Ok(child));
 
         let pump = stderr::pump(stderr, self.log_limits, &self.tag, &self.tail);
-        let life = async {
-            let mut stopping = Stopping::new(self.stop_grace);
-            let process = Leashed {
-                leash: &held.leash,
-                ending: &ending,
+        let state = async {
+            let mut sequence = StopSequence::new(self.stop_grace);
+            let process = ProcessHandle {
+                child_process: &held.child_process,
+                exit_watcher: &exit_watcher,
                 stdin: &stdin,
             };
-            until_ended(&process, &mut stopping, &self.life.stop, &self.tag).await;
+            until_ended(&process, &mut sequence, &self.state.stop, &self.tag).await;
             let lived = since.elapsed();
             stdin.close();
-            let reaped = self.forker.finish(held).await;
+            let reaped = self.spawn_thread.finish(held).await;
             if reaped.as_ref().is_some_and(|reaped| !reaped.clean) {
                 self.until_nothing_is_left().await;
             }
             gone.cancel();
-            let (status, room) = reaped.map(|reaped| (reaped.status, reaped.room)).unzip();
-            (exit(status, lived, stopping.asked()), room)
+            let (status, sandbox) = reaped.map(|reaped| (reaped.status, reaped.sandbox)).unzip();
+            (exit(status, lived, sequence.requested()), sandbox)
         };
-        let ((exit, room), ()) = tokio::join!(life, pump);
-        if let Some(room) = room.filter(|room| !room.is_left_empty()) {
+        let ((exit, sandbox), ()) = tokio::join!(state, pump);
+        if let Some(sandbox) = sandbox.filter(|sandbox| !sandbox.is_left_empty()) {
             // Removing what a child left may take any time.
             let span = Span::current();
-            let _ = spawn_blocking(move || span.in_scope(|| drop(room))).await;
+            let _ = spawn_blocking(move || span.in_scope(|| drop(sandbox))).await;
         }
         tracing::debug!(
             tag = &*self.tag,
@@ -135,22 +136,22 @@ impl Watch {
             "child ended"
         );
         // Only this task sets it, once.
-        let _ = self.life.exit.set(exit);
+        let _ = self.state.exit.set(exit);
     }
 
     /// Waits until nothing is left of what the child started, or until patience ends.
     async fn until_nothing_is_left(&self) {
-        let end = Instant::now() + PERSISTENCE;
-        let mut deadline = Instant::now() + PATIENCE;
+        let end = Instant::now() + SWEEP_TIMEOUT;
+        let mut deadline = Instant::now() + KILL_TIMEOUT;
         let mut pause = Duration::from_millis(1);
         let mut known = BTreeSet::new();
         loop {
-            let left = self.forker.sweep().await;
+            let left = self.spawn_thread.sweep().await;
             if left.is_empty() {
                 return;
             }
             if !left.is_subset(&known) {
-                deadline = end.min(Instant::now() + PATIENCE);
+                deadline = end.min(Instant::now() + KILL_TIMEOUT);
             }
             if Instant::now() >= deadline {
                 tracing::warn!(
@@ -167,25 +168,25 @@ impl Watch {
     }
 }
 
-impl Ready {
-    /// On failure the child is ended, by the drop of its leash.
-    fn new(started: Started, gone: &CancellationToken) -> io::Result<Self> {
-        let Started { held, streams } = started;
+impl RunningProcess {
+    /// On failure the child is ended, by the drop of its child_process.
+    fn new(started: SpawnedProcess, gone: &CancellationToken) -> io::Result<Self> {
+        let SpawnedProcess { held, streams } = started;
         let stdout = pipe::Receiver::from_owned_fd(streams.stdout.into())?;
         let stderr = pipe::Receiver::from_owned_fd(streams.stderr.into())?;
         Ok(Self {
-            ending: held.leash.ending()?,
+            exit_watcher: held.child_process.exit_watcher()?,
             stdin: Arc::new(Stdin::new(pipe::Sender::from_owned_fd(streams.stdin.into())?)),
-            stdout: Outlet::new(stdout, gone.clone()),
-            stderr: Outlet::new(stderr, gone.clone()),
+            stdout: OutputPipe::new(stdout, gone.clone()),
+            stderr: OutputPipe::new(stderr, gone.clone()),
             held,
         })
     }
 }
 
-impl Stoppable for Leashed<'_> {
+impl Stoppable for ProcessHandle<'_> {
     fn ended(&self) -> impl Future<Output = ()> + Send {
-        self.ending.wait()
+        self.exit_watcher.wait()
     }
 
     fn close_stdin(&self) {
@@ -193,37 +194,37 @@ impl Stoppable for Leashed<'_> {
     }
 
     fn terminate(&self) {
-        self.leash.terminate();
+        self.child_process.terminate();
     }
 
     fn kill(&self) {
-        self.leash.kill();
+        self.child_process.kill();
     }
 }
 
-/// Waits until the process has ended, and takes the steps of stopping it once that is asked for.
-async fn until_ended(process: &impl Stoppable, stopping: &mut Stopping, stop: &CancellationToken, tag: &str) {
+/// Waits until the process has ended, and takes the steps of stop_sequence it once that is asked for.
+async fn until_ended(process: &impl Stoppable, sequence: &mut StopSequence, stop: &CancellationToken, tag: &str) {
     loop {
-        while let Some(step) = stopping.due(Instant::now()) {
+        while let Some(step) = sequence.next_action(Instant::now()) {
             match step {
-                Step::CloseStdin => process.close_stdin(),
-                Step::Terminate => process.terminate(),
-                Step::Kill => {
+                StopAction::CloseStdin => process.close_stdin(),
+                StopAction::Terminate => process.terminate(),
+                StopAction::Kill => {
                     tracing::info!(tag, "the child did not end in time and is killed");
                     process.kill();
                 }
-                Step::KillAgain => {
+                StopAction::KillAgain => {
                     tracing::warn!(tag, "the child was killed and does not end");
                     process.kill();
                 }
             }
         }
-        let wake_at = stopping.wake_at();
+        let next_deadline = sequence.next_deadline();
         tokio::select! {
             biased;
             () = process.ended() => return,
-            () = stop.cancelled(), if !stopping.asked() => stopping.ask(),
-            () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
+            () = stop.cancelled(), if !sequence.requested() => sequence.request(),
+            () = sleep_until(next_deadline.unwrap_or_else(Instant::now)), if next_deadline.is_some() => {}
         }
     }
 }
@@ -276,9 +277,9 @@ mod tests {
             if asked {
                 stop.cancel();
             }
-            let mut stopping = Stopping::new(GRACE);
-            until_ended(&self, &mut stopping, &stop, "tag").await;
-            (self.record.into_inner().unwrap(), stopping.asked())
+            let mut sequence = StopSequence::new(GRACE);
+            until_ended(&self, &mut sequence, &stop, "tag").await;
+            (self.record.into_inner().unwrap(), sequence.requested())
         }
     }
 

@@ -15,7 +15,7 @@ use rustix::process::{
 };
 use supervisor::Isolation;
 
-use crate::support::{Talk, is_root, role, script, supervisor_with};
+use crate::support::{ChildLines, is_root, role, script, supervisor_with};
 
 /// What the spy goes after.
 const ENVIRONMENT: [&str; 4] = ["SPY_SIBLING", "SPY_PARENT", "SPY_STORE", "SPY_SOCKET"];
@@ -43,13 +43,13 @@ async fn let_loose(isolated: bool) -> Outcome {
     let socket = format!("spied-upon-{}-{isolated}", std::process::id());
     let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&socket).unwrap()).unwrap();
 
-    let mut order = script("pwd; cat");
-    order.env = vec![("TOKEN".into(), "t0k3n-of-the-sibling".into())];
-    let sibling = supervisor.spawn(order).await.unwrap();
-    let mut sibling_talk = Talk::with(&sibling);
-    let directory = sibling_talk.hear().await.unwrap();
+    let mut spec = script("pwd; cat");
+    spec.env = vec![("TOKEN".into(), "t0k3n-of-the-sibling".into())];
+    let sibling = supervisor.spawn(spec).await.unwrap();
+    let mut sibling_talk = ChildLines::with(&sibling);
+    let directory = sibling_talk.read_line().await.unwrap();
 
-    let mut spy = role("spy::role_spy");
+    let mut spy = role("isolation_attacks::role_attacker");
     let values = [
         sibling.pid().to_string(),
         std::process::id().to_string(),
@@ -63,10 +63,10 @@ async fn let_loose(isolated: bool) -> Outcome {
         .collect();
     spy.env.push(("SPY_DIRECTORY".into(), directory.into()));
     let spy = supervisor.spawn(spy).await.unwrap();
-    let mut talk = Talk::with(&spy);
+    let mut talk = ChildLines::with(&spy);
     let mut outcome = Outcome::new();
     loop {
-        let line = talk.hear_of("spy: ").await;
+        let line = talk.read_after("spy: ").await;
         if line == "gone home" {
             break;
         }
@@ -74,8 +74,8 @@ async fn let_loose(isolated: bool) -> Outcome {
         outcome.insert(attempt.to_owned(), result.to_owned());
     }
     // Nothing that was tried has hurt the sibling.
-    sibling_talk.say("alive").await.unwrap();
-    assert_eq!(sibling_talk.hear().await.as_deref(), Some("alive"));
+    sibling_talk.write_line("alive").await.unwrap();
+    assert_eq!(sibling_talk.read_line().await.as_deref(), Some("alive"));
     outcome
 }
 
@@ -125,7 +125,7 @@ async fn without_isolation_the_same_child_learns_a_lot() {
 
 #[test]
 #[ignore = "a role that another test starts as a child"]
-fn role_spy() {
+fn role_attacker() {
     let [sibling, parent, store, socket] = ENVIRONMENT.map(|name| std::env::var(name).unwrap());
     let attempt = |name: &str, result: Result<(), std::io::Error>| {
         let result = match result.as_ref().map_err(Errno::from_io_error) {

@@ -6,20 +6,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The range, and who has which number of it.
 #[derive(Clone, Debug)]
-pub(super) struct Users {
+pub(super) struct UserPool {
     range: RangeInclusive<u32>,
-    /// The numbers that are taken, each by exactly one [`Lease`]. Locked only to take one or to give it back.
+    /// The numbers that are taken, each by exactly one [`UserLease`]. Locked only to take one or to give it back.
     taken: Arc<Mutex<BTreeSet<u32>>>,
 }
 
 /// One number, given back when it is dropped: after the last process that has it is gone.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(super) struct UserLease {
     number: u32,
     taken: Arc<Mutex<BTreeSet<u32>>>,
 }
 
-impl Users {
+impl UserPool {
     pub(super) fn new(range: RangeInclusive<u32>) -> Self {
         Self {
             range,
@@ -28,24 +28,24 @@ impl Users {
     }
 
     /// The lowest free number, if there is one.
-    pub(super) fn lease(&self) -> Option<Lease> {
+    pub(super) fn lease(&self) -> Option<UserLease> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let number = self.range.clone().find(|number| !taken.contains(number))?;
         taken.insert(number);
-        Some(Lease {
+        Some(UserLease {
             number,
             taken: Arc::clone(&self.taken),
         })
     }
 }
 
-impl Lease {
+impl UserLease {
     pub(super) fn number(&self) -> u32 {
         self.number
     }
 }
 
-impl Drop for Lease {
+impl Drop for UserLease {
     fn drop(&mut self) {
         self.taken
             .lock()
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn no_number_is_given_twice_and_a_returned_one_is_given_again() {
-        let users = Users::new(70_000..=70_001);
+        let users = UserPool::new(70_000..=70_001);
         let (one, two) = (users.lease().unwrap(), users.lease().unwrap());
         assert_eq!((one.number(), two.number()), (70_000, 70_001));
         assert!(users.lease().is_none());

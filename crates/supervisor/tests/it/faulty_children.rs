@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 
-use crate::support::{Talk, done, order, script, soon, supervisor, supervisor_with_grace};
+use crate::support::{ChildLines, done, script, soon, spec, supervisor, supervisor_with_grace};
 
 /// 100 MB.
 const MUCH: usize = 100_000_000;
@@ -17,8 +17,8 @@ async fn a_child_that_closes_its_stdout_and_lives_can_be_seen_and_stopped() {
         .spawn(script("exec >&-; echo still here >&2; exec sleep 1000"))
         .await
         .unwrap();
-    let mut talk = Talk::with(&child);
-    assert_eq!(talk.hear().await, None);
+    let mut talk = ChildLines::with(&child);
+    assert_eq!(talk.read_line().await, None);
     assert!(child.exit().is_none() && !child.done().is_cancelled());
     soon("the stop", child.stop()).await;
     assert!(child.exit().unwrap().requested);
@@ -31,14 +31,14 @@ async fn a_child_that_exits_between_two_requests_is_done() {
         .spawn(script("read one; echo \"answer to $one\"; exit 0"))
         .await
         .unwrap();
-    let mut talk = Talk::with(&child);
-    talk.say("one").await.unwrap();
-    assert_eq!(talk.hear().await.as_deref(), Some("answer to one"));
+    let mut talk = ChildLines::with(&child);
+    talk.write_line("one").await.unwrap();
+    assert_eq!(talk.read_line().await.as_deref(), Some("answer to one"));
     done(&child).await;
     let exit = child.exit().unwrap();
     assert_eq!((exit.code, exit.requested), (Some(0), false));
-    assert!(talk.say("two").await.is_err());
-    assert_eq!(talk.hear().await, None);
+    assert!(talk.write_line("two").await.is_err());
+    assert_eq!(talk.read_line().await, None);
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn a_child_that_writes_much_without_a_newline_is_held_back_by_its_reader()
 #[tokio::test]
 async fn a_child_that_writes_much_and_is_not_read_can_be_stopped() {
     let supervisor = supervisor();
-    let child = supervisor.spawn(order("cat", &["/dev/zero"])).await.unwrap();
+    let child = supervisor.spawn(spec("cat", &["/dev/zero"])).await.unwrap();
     let _unread = child.take_io().unwrap();
     soon("the stop", child.stop()).await;
     assert_eq!(child.exit().unwrap().signal, Some(15));
@@ -79,10 +79,10 @@ async fn a_child_that_floods_stderr_at_full_speed_is_served_and_stopped_like_any
         ))
         .await
         .unwrap();
-    let mut talk = Talk::with(&child);
+    let mut talk = ChildLines::with(&child);
     for n in 0..200 {
-        talk.say(&format!("request {n}")).await.unwrap();
-        assert_eq!(talk.hear().await, Some(format!("request {n}")));
+        talk.write_line(&format!("request {n}")).await.unwrap();
+        assert_eq!(talk.read_line().await, Some(format!("request {n}")));
     }
     soon("the flood", async {
         while child.last_stderr().len() < 20 {
@@ -104,8 +104,8 @@ async fn a_child_that_writes_much_to_stderr_without_a_newline_costs_one_line() {
         )))
         .await
         .unwrap();
-    let mut talk = Talk::with(&child);
-    assert_eq!(talk.hear().await.as_deref(), Some(""));
+    let mut talk = ChildLines::with(&child);
+    assert_eq!(talk.read_line().await.as_deref(), Some(""));
     done(&child).await;
     let lines = child.last_stderr();
     assert_eq!(lines.len(), 1);
@@ -119,8 +119,8 @@ async fn a_child_that_forks_as_fast_as_it_can_is_ended_with_all_that_it_forked()
     let text = "echo go; while :; do setsid sh -c 'trap \"\" TERM; setsid sleep 0.5 & sleep 0.5' >/dev/null 2>&1 & sleep 0.01; done";
     let child = supervisor.spawn(script(text)).await.unwrap();
     let directory = std::fs::read_link(format!("/proc/{}/cwd", child.pid())).unwrap();
-    let mut talk = Talk::with(&child);
-    assert_eq!(talk.hear().await.as_deref(), Some("go"));
+    let mut talk = ChildLines::with(&child);
+    assert_eq!(talk.read_line().await.as_deref(), Some("go"));
     soon("a dozen of them", async {
         while working_in(&directory) < 12 {
             tokio::task::yield_now().await;
