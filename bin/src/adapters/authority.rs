@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broker::ports::{Authority, Body, BoxFuture};
+use broker::ports::{Authority, BoxFuture, ResponseBody};
 use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use oauth::AuthorizationServer;
@@ -16,7 +16,7 @@ use super::credentials::AccountCredentials;
 pub struct OAuthAuthority(pub AuthorizationServer);
 
 impl Authority for OAuthAuthority {
-    fn authenticate<'a>(&'a self, parts: &'a mut Parts) -> BoxFuture<'a, Result<(), Response<Body>>> {
+    fn authenticate<'a>(&'a self, parts: &'a mut Parts) -> BoxFuture<'a, Result<(), Response<ResponseBody>>> {
         Box::pin(async move {
             // From before the look-up: whatever ends the grant later is told to the registry later.
             let checked = CheckedAt(Instant::now());
@@ -27,7 +27,7 @@ impl Authority for OAuthAuthority {
         })
     }
 
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>> {
         Box::pin(self.0.serve(request))
     }
 }

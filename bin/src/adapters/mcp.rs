@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use broker::ports::{Body, BoxFuture, LogSpan, McpService};
+use broker::ports::{BoxFuture, LogSpan, McpService, ResponseBody};
 use bytes::Bytes;
 use http::{Request, Response, header::WWW_AUTHENTICATE};
 use oauth::{AuthorizationServer, ports::GrantEvents};
@@ -35,7 +35,7 @@ impl RegistryService {
 }
 
 impl McpService for RegistryService {
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>> {
         Box::pin(async move {
             let mut response = self.registry.serve(request).await;
             if let Some(SessionSpan(span)) = response.extensions_mut().remove() {

@@ -8,7 +8,7 @@ pub mod reference;
 
 use std::sync::Arc;
 
-use broker::ports::{Answered, BoxError, Metrics};
+use broker::ports::{BoxError, CompletedRequest, Metrics};
 use session::Registry;
 use supervisor::Supervisor;
 
@@ -43,7 +43,7 @@ impl Metrics for MetricsPage {
         Ok(self.counts.text()?)
     }
 
-    fn answered(&self, answered: Answered) {
-        self.counts.answered(answered);
+    fn request_completed(&self, completed: CompletedRequest) {
+        self.counts.request_completed(completed);
     }
 }

@@ -14,7 +14,7 @@ pub struct Config {
     /// Origins that may use `/mcp` from a browser besides the one of `public_url`: `https://host[:port]`.
     pub allowed_origins: Vec<String>,
     /// How much, how many, how long.
-    pub limits: Limits,
+    pub limits: HttpLimits,
     /// How long exchanges in flight may take to finish on shutdown.
     pub drain_deadline: Duration,
     /// How long, after that, sessions and connections may take to end before they are cut.
@@ -23,9 +23,9 @@ pub struct Config {
     pub build: BuildInfo,
 }
 
-/// Limits of connections and requests.
+/// HttpLimits of connections and requests.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct HttpLimits {
     /// Bytes of a body at `/mcp`. More is 413.
     pub mcp_body: usize,
     /// Bytes of a body under `/oauth/`. More is 413.
@@ -63,7 +63,7 @@ impl Config {
             public_url,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
-            limits: Limits::default(),
+            limits: HttpLimits::default(),
             drain_deadline: Duration::from_secs(10),
             stop_deadline: Duration::from_secs(15),
             build,
@@ -71,7 +71,7 @@ impl Config {
     }
 }
 
-impl Default for Limits {
+impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             mcp_body: 4 * 1024 * 1024,

@@ -14,61 +14,58 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{
-    config::Limits,
-    exchange::{self, Face},
-};
+use crate::{app_state::AppState, config::HttpLimits, exchange};
 
 /// How long a peer may take to agree that an idle connection ends.
-const FAREWELL: Duration = Duration::from_secs(5);
+const IDLE_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection that was accepted just before a drain has to begin its first request. Whoever connected then has been
 /// let in: to close on them would lose the request that is on its way.
-const FIRST: Duration = Duration::from_secs(1);
-/// How long a drain waits at most for a connection to be out of use for [`LULL`]. Some never are: those with a stream that listens.
-const LULLED: Duration = Duration::from_secs(1);
+const DRAIN_FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// How long a drain waits at most for a connection to be out of use for [`DRAIN_QUIET_PERIOD`]. Some never are: those with a stream that listens.
+const DRAIN_QUIET_TIMEOUT: Duration = Duration::from_secs(1);
 /// For how long nobody must have asked on a connection before it is closed by a drain. A request that is sent in the moment in
 /// which its connection closes is lost (RFC 9112 section 9.3.1), and whoever asks all the time would sooner or later send one: they
 /// are given the time to ask once more, and the answer tells them that the connection closes.
-const LULL: Duration = Duration::from_millis(500);
+const DRAIN_QUIET_PERIOD: Duration = Duration::from_millis(500);
 /// How long a drain waits at least before it closes a connection: for the runtime to hear of a request that lies in the socket already.
-const HEARD: Duration = Duration::from_millis(20);
+const DRAIN_SETTLE: Duration = Duration::from_millis(20);
 /// How often a silent HTTP/2 peer is asked whether it is there, and how long it may take to say so.
-const PING: Duration = Duration::from_secs(20);
+const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// How many exchanges a connection has, its own view of being busy.
 #[derive(Clone, Debug)]
 struct Activity {
-    now: watch::Sender<Use>,
+    now: watch::Sender<ConnectionUse>,
     /// Cancelled when the first one begins.
     begun: CancellationToken,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Use {
+struct ConnectionUse {
     exchanges: usize,
     /// When an exchange began or ended last.
     changed: Instant,
 }
 
 /// One exchange of a connection, until it is dropped.
-struct Busy(watch::Sender<Use>);
+struct ExchangeGuard(watch::Sender<ConnectionUse>);
 
 /// Puts the tasks that hyper starts under our owner.
 #[derive(Clone, Debug)]
-struct Tracked(TaskTracker);
+struct TrackedExecutor(TaskTracker);
 
 /// Serves a connection until it is over. `cut` ends it at once.
-pub(crate) async fn run(stream: TcpStream, face: Arc<Face>, cut: CancellationToken) {
-    let limits = face.config.limits.clone();
-    let draining = face.draining.clone();
-    let builder = builder(&limits, face.tasks.clone());
+pub(crate) async fn run(stream: TcpStream, state: Arc<AppState>, cut: CancellationToken) {
+    let limits = state.config.limits.clone();
+    let draining = state.draining.clone();
+    let builder = builder(&limits, state.tasks.clone());
     let activity = Activity::new();
     let begun = activity.clone();
     // A drain waits for the first request, and that has a token of its own by the time this one goes.
-    let first = face.unfinished.token();
+    let first = state.unfinished.token();
     let service = service_fn(move |request| {
-        let (face, busy, unfinished) = (Arc::clone(&face), begun.begin(), face.unfinished.token());
-        async move { Ok::<_, Infallible>(exchange::handle(face, request, busy, unfinished).await) }
+        let (state, busy, unfinished) = (Arc::clone(&state), begun.begin(), state.unfinished.token());
+        async move { Ok::<_, Infallible>(exchange::handle(state, request, busy, unfinished).await) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
 
@@ -82,7 +79,7 @@ pub(crate) async fn run(stream: TcpStream, face: Arc<Face>, cut: CancellationTok
             // First, so that a request of which the runtime has heard is begun before the connection is told to end.
             biased;
             outcome = connection.as_mut() => return log(outcome),
-            () = activity.lull() => {}
+            () = activity.wait_until_quiet() => {}
             () = cut.cancelled() => {}
         }
     }
@@ -91,13 +88,13 @@ pub(crate) async fn run(stream: TcpStream, face: Arc<Face>, cut: CancellationTok
     tokio::select! {
         outcome = connection => log(outcome),
         () = cut.cancelled() => tracing::debug!("connection cut"),
-        () = sleep(FAREWELL), if idle => tracing::debug!("idle connection cut"),
+        () = sleep(IDLE_CLOSE_TIMEOUT), if idle => tracing::debug!("idle connection cut"),
     }
 }
 
-fn builder(limits: &Limits, tasks: TaskTracker) -> auto::Builder<Tracked> {
+fn builder(limits: &HttpLimits, tasks: TaskTracker) -> auto::Builder<TrackedExecutor> {
     let head_bytes = limits.head_bytes.max(8192);
-    let mut builder = auto::Builder::new(Tracked(tasks));
+    let mut builder = auto::Builder::new(TrackedExecutor(tasks));
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -108,8 +105,8 @@ fn builder(limits: &Limits, tasks: TaskTracker) -> auto::Builder<Tracked> {
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(limits.streams)
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PING);
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_INTERVAL);
     builder
 }
 
@@ -123,7 +120,7 @@ fn log(outcome: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
 impl Activity {
     fn new() -> Self {
         Self {
-            now: watch::Sender::new(Use {
+            now: watch::Sender::new(ConnectionUse {
                 exchanges: 0,
                 changed: Instant::now(),
             }),
@@ -131,22 +128,22 @@ impl Activity {
         }
     }
 
-    fn begin(&self) -> Busy {
-        self.now.send_modify(|use_| {
-            use_.exchanges += 1;
-            use_.changed = Instant::now();
+    fn begin(&self) -> ExchangeGuard {
+        self.now.send_modify(|usage| {
+            usage.exchanges += 1;
+            usage.changed = Instant::now();
         });
         self.begun.cancel();
-        Busy(self.now.clone())
+        ExchangeGuard(self.now.clone())
     }
 
     /// Returns when a connection that is being drained may be told to end after what it has in hand.
-    async fn lull(&self) {
-        sleep(HEARD).await;
+    async fn wait_until_quiet(&self) {
+        sleep(DRAIN_SETTLE).await;
         if self.begun.is_cancelled() {
-            let _ = timeout(LULLED, self.idle_for(LULL)).await;
+            let _ = timeout(DRAIN_QUIET_TIMEOUT, self.idle_for(DRAIN_QUIET_PERIOD)).await;
         } else {
-            let _ = timeout(FIRST, self.begun.cancelled()).await;
+            let _ = timeout(DRAIN_FIRST_REQUEST, self.begun.cancelled()).await;
         }
     }
 
@@ -154,7 +151,7 @@ impl Activity {
     async fn idle_for(&self, time: Duration) {
         let mut changes = self.now.subscribe();
         loop {
-            let Use { exchanges, changed } = *changes.borrow_and_update();
+            let ConnectionUse { exchanges, changed } = *changes.borrow_and_update();
             tokio::select! {
                 () = sleep_until(changed + time), if exchanges == 0 => return,
                 // Any change, so that an exchange that is over in no time counts. The sender is `self`, so this cannot fail.
@@ -164,16 +161,16 @@ impl Activity {
     }
 }
 
-impl Drop for Busy {
+impl Drop for ExchangeGuard {
     fn drop(&mut self) {
-        self.0.send_modify(|use_| {
-            use_.exchanges = use_.exchanges.saturating_sub(1);
-            use_.changed = Instant::now();
+        self.0.send_modify(|usage| {
+            usage.exchanges = usage.exchanges.saturating_sub(1);
+            usage.changed = Instant::now();
         });
     }
 }
 
-impl<F> Executor<F> for Tracked
+impl<F> Executor<F> for TrackedExecutor
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,

@@ -8,22 +8,23 @@
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 
-use crate::{body, ports::Body};
+use crate::{ports::ResponseBody, response};
 
 /// The methods of `/mcp`.
-const METHODS: &str = "GET, POST, DELETE";
+const ALLOWED_METHODS: &str = "GET, POST, DELETE";
 /// What clients send besides what browsers let everyone send. Further `mcp-` headers are allowed as they are asked for:
 /// MCP 2026-07-28 lets tools name some of their own.
-const HEADERS: &str = "authorization, content-type, accept, last-event-id, mcp-protocol-version, mcp-session-id";
+const ALLOWED_HEADERS: &str =
+    "authorization, content-type, accept, last-event-id, mcp-protocol-version, mcp-session-id";
 /// What a script may read of an answer.
-const EXPOSED: &str = "mcp-session-id, mcp-protocol-version, www-authenticate, retry-after";
+const EXPOSED_HEADERS: &str = "mcp-session-id, mcp-protocol-version, www-authenticate, retry-after";
 /// How long a browser may remember the answer, in seconds.
 const MAX_AGE: &str = "7200";
 /// How many further headers may be asked for.
-const MAX_FURTHER: usize = 32;
+const MAX_EXTRA_HEADERS: usize = 32;
 
 /// The answer to a browser's question before the request itself, if the request is one.
-pub(crate) fn preflight(parts: &Parts) -> Option<Response<Body>> {
+pub(crate) fn preflight(parts: &Parts) -> Option<Response<ResponseBody>> {
     let headers = &parts.headers;
     let asks = parts.method == Method::OPTIONS
         && headers.contains_key(header::ORIGIN)
@@ -31,19 +32,25 @@ pub(crate) fn preflight(parts: &Parts) -> Option<Response<Body>> {
     if !asks {
         return None;
     }
-    let mut response = body::empty(StatusCode::NO_CONTENT);
+    let mut response = response::empty(StatusCode::NO_CONTENT);
     let answer = response.headers_mut();
-    answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
+    answer.insert(
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static(ALLOWED_METHODS),
+    );
     answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed_headers(headers));
     answer.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
     Some(response)
 }
 
 /// Lets the page of an origin that has been checked read an answer.
-pub(crate) fn open(response: &mut Response<Body>, origin: HeaderValue) {
+pub(crate) fn open(response: &mut Response<ResponseBody>, origin: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+    headers.insert(
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static(EXPOSED_HEADERS),
+    );
     // The answer differs from origin to origin, for whoever keeps answers.
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
 }
@@ -57,13 +64,13 @@ fn allowed_headers(headers: &HeaderMap) -> HeaderValue {
         .filter(|name| {
             name.starts_with("mcp-") && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && name.len() <= 64
         })
-        .take(MAX_FURTHER);
-    let mut allowed = HEADERS.to_owned();
+        .take(MAX_EXTRA_HEADERS);
+    let mut allowed = ALLOWED_HEADERS.to_owned();
     for name in further {
         allowed.push_str(", ");
         allowed.push_str(&name);
     }
-    HeaderValue::try_from(allowed).unwrap_or(HeaderValue::from_static(HEADERS))
+    HeaderValue::try_from(allowed).unwrap_or(HeaderValue::from_static(ALLOWED_HEADERS))
 }
 
 #[cfg(test)]
@@ -72,7 +79,7 @@ mod tests {
 
     use super::*;
 
-    fn asked(method: Method, headers: &[(&str, &str)]) -> Option<Response<Body>> {
+    fn asked(method: Method, headers: &[(&str, &str)]) -> Option<Response<ResponseBody>> {
         let mut request = Request::builder().method(method);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -106,12 +113,15 @@ mod tests {
                 .unwrap()
                 .to_owned()
         };
-        assert_eq!(allowed("authorization"), HEADERS);
-        assert_eq!(allowed("x-evil, cookie, mcp-e!vil, xmcp-a"), HEADERS);
+        assert_eq!(allowed("authorization"), ALLOWED_HEADERS);
+        assert_eq!(allowed("x-evil, cookie, mcp-e!vil, xmcp-a"), ALLOWED_HEADERS);
         assert_eq!(
             allowed("Mcp-Method, mcp-param-region"),
-            format!("{HEADERS}, mcp-method, mcp-param-region")
+            format!("{ALLOWED_HEADERS}, mcp-method, mcp-param-region")
         );
-        assert_eq!(allowed(&"mcp-a,".repeat(1000)).matches("mcp-a").count(), MAX_FURTHER);
+        assert_eq!(
+            allowed(&"mcp-a,".repeat(1000)).matches("mcp-a").count(),
+            MAX_EXTRA_HEADERS
+        );
     }
 }

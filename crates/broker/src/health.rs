@@ -10,23 +10,23 @@ use serde_json::{Map, Value, json};
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
-    body,
-    exchange::Face,
-    ports::{Body, Probe},
+    app_state::AppState,
+    ports::{Probe, ResponseBody},
+    response,
 };
 
 /// How long a probe may take. A longer one has failed.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The answer of `/healthz`: 200, or 503 if a probe failed.
-pub(crate) async fn health(face: &Face) -> Response<Body> {
+pub(crate) async fn health(state: &AppState) -> Response<ResponseBody> {
     let mut checks = JoinSet::new();
-    for probe in &face.probes {
+    for probe in &state.probes {
         checks.spawn(check(Arc::clone(probe)));
     }
     let mut healthy = true;
     let mut probes: Map<String, Value> = Map::new();
-    for probe in &face.probes {
+    for probe in &state.probes {
         // What is not overwritten below has panicked.
         probes.insert(probe.name().to_owned(), "failed".into());
     }
@@ -38,7 +38,7 @@ pub(crate) async fn health(face: &Face) -> Response<Body> {
             Ok((_, false)) | Err(_) => healthy = false,
         }
     }
-    let build = &face.config.build;
+    let build = &state.config.build;
     let (status, word) = if healthy {
         (StatusCode::OK, "ok")
     } else {
@@ -50,26 +50,26 @@ pub(crate) async fn health(face: &Face) -> Response<Body> {
         "revision": build.revision,
         "probes": probes,
     });
-    body::json(status, &said)
+    response::json(status, &said)
 }
 
 /// The answer of `/readyz`.
-pub(crate) fn readiness(face: &Face) -> Response<Body> {
-    if face.draining.is_cancelled() {
-        body::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+pub(crate) fn readiness(state: &AppState) -> Response<ResponseBody> {
+    if state.draining.is_cancelled() {
+        response::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
     } else {
-        body::text(StatusCode::OK, "ready\n")
+        response::text(StatusCode::OK, "ready\n")
     }
 }
 
 /// The page at the root, for whoever opens the URL in a browser.
-pub(crate) fn index(face: &Face) -> Response<Body> {
-    let url = face.config.public_url.mcp();
+pub(crate) fn index(state: &AppState) -> Response<ResponseBody> {
+    let url = state.config.public_url.mcp();
     let text = format!(
         "This is forgejo-mcp-broker. It gives every user of a Forgejo instance their own MCP server.\n\n\
          Add this URL to your MCP client, and sign in when it asks you to:\n\n    {url}\n"
     );
-    body::text(StatusCode::OK, text)
+    response::text(StatusCode::OK, text)
 }
 
 async fn check(probe: Arc<dyn Probe>) -> (&'static str, bool) {

@@ -13,23 +13,25 @@
 //!
 //! Left out so far: rate limits. TLS is the reverse proxy's.
 
-mod accept;
-mod admission;
-mod body;
+mod app_state;
 mod config;
 mod connection;
 mod cors;
 mod exchange;
 mod health;
+mod host_origin;
+mod http_error;
 mod listener;
 mod mcp;
+mod media_type;
 mod metrics;
 pub mod ports;
-mod refusal;
+mod request_body;
+mod response;
 mod route;
 mod server;
 mod url;
 
-pub use config::{BuildInfo, Config, Limits};
-pub use server::{Broker, ServeError};
+pub use config::{BuildInfo, Config, HttpLimits};
+pub use server::{Broker, BrokerError};
 pub use url::{PublicUrl, PublicUrlError};

@@ -7,11 +7,12 @@ use http::{HeaderMap, Method, Request, Response, header};
 use hyper::body::Incoming;
 
 use crate::{
-    accept::{EVENT_STREAM, JSON},
-    body, cors,
-    exchange::Face,
-    ports::Body,
-    refusal::Refusal,
+    app_state::AppState,
+    cors,
+    http_error::HttpError,
+    media_type::{EVENT_STREAM, JSON},
+    ports::ResponseBody,
+    request_body,
 };
 
 /// Serves one exchange, whose host has been checked.
@@ -19,40 +20,40 @@ use crate::{
 /// # Errors
 ///
 /// The check that the request did not pass. The authority's own answer is not an error here.
-pub(crate) async fn serve(face: &Face, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+pub(crate) async fn serve(state: &AppState, request: Request<Incoming>) -> Result<Response<ResponseBody>, HttpError> {
     let (mut parts, incoming) = request.into_parts();
-    face.admission.check_origin(&parts.headers)?;
+    state.host_origin.check_origin(&parts.headers)?;
     // Before the bearer, which a browser does not send with its question.
     if let Some(answer) = cors::preflight(&parts) {
         return Ok(answer);
     }
-    if let Err(challenge) = face.authority.authenticate(&mut parts).await {
+    if let Err(challenge) = state.authority.authenticate(&mut parts).await {
         return Ok(challenge);
     }
-    let limits = &face.config.limits;
+    let limits = &state.config.limits;
     let body = match parts.method {
         Method::POST => {
             check_post(&parts.headers)?;
-            body::read(incoming, &parts.headers, limits.mcp_body, limits.body_timeout).await?
+            request_body::read(incoming, &parts.headers, limits.mcp_body, limits.body_timeout).await?
         }
         Method::GET if EVENT_STREAM.is_acceptable(&parts.headers) => bytes::Bytes::new(),
-        Method::GET => return Err(Refusal::GetNotAcceptable),
+        Method::GET => return Err(HttpError::GetNotAcceptable),
         // What a DELETE carries has no meaning (RFC 9110 section 9.3.5).
         Method::DELETE => bytes::Bytes::new(),
-        _ => return Err(Refusal::McpMethod),
+        _ => return Err(HttpError::McpMethod),
     };
-    Ok(face.mcp.serve(Request::from_parts(parts, body)).await)
+    Ok(state.mcp.serve(Request::from_parts(parts, body)).await)
 }
 
 /// MCP 2025-11-25, transports, "Sending Messages to the Server": the answer may be either, so both have to be welcome.
-fn check_post(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_post(headers: &HeaderMap) -> Result<(), HttpError> {
     if !(JSON.is_acceptable(headers) && EVENT_STREAM.is_acceptable(headers)) {
-        return Err(Refusal::PostNotAcceptable);
+        return Err(HttpError::PostNotAcceptable);
     }
     let encoding = headers.get(header::CONTENT_ENCODING);
     let encoded = encoding.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
     if encoded || !JSON.is_content_of(headers) {
-        return Err(Refusal::UnsupportedMediaType);
+        return Err(HttpError::UnsupportedMediaType);
     }
     Ok(())
 }

@@ -10,9 +10,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
 
 use crate::{
-    body,
-    ports::{Body, Metrics},
-    refusal::Refusal,
+    http_error::HttpError,
+    ports::{Metrics, ResponseBody},
+    response,
 };
 
 /// OpenMetrics 1.0, "Protocol Negotiation".
@@ -20,26 +20,29 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 
 /// The metrics, and who may read them.
 #[derive(Debug)]
-pub(crate) struct Counted {
+pub(crate) struct MetricsEndpoint {
     pub(crate) metrics: Arc<dyn Metrics>,
     /// `None`: whoever reaches the broker.
     pub(crate) token: Option<SecretString>,
 }
 
 /// The answer to GET.
-pub(crate) fn exposition(counted: Option<&Counted>, headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
-    let counted = counted.ok_or(Refusal::NotFound)?;
+pub(crate) fn exposition(
+    counted: Option<&MetricsEndpoint>,
+    headers: &HeaderMap,
+) -> Result<Response<ResponseBody>, HttpError> {
+    let counted = counted.ok_or(HttpError::NotFound)?;
     if !counted.may_read(headers) {
-        return Err(Refusal::MetricsToken);
+        return Err(HttpError::MetricsToken);
     }
     let text = counted.metrics.text().map_err(|error| {
         tracing::error!(error, "the metrics cannot be written down");
-        Refusal::MetricsFailed
+        HttpError::MetricsFailed
     })?;
-    Ok(body::whole(StatusCode::OK, OPENMETRICS, text))
+    Ok(response::whole(StatusCode::OK, OPENMETRICS, text))
 }
 
-impl Counted {
+impl MetricsEndpoint {
     fn may_read(&self, headers: &HeaderMap) -> bool {
         let Some(token) = &self.token else { return true };
         let mut given = headers.get_all(header::AUTHORIZATION).iter();

@@ -17,7 +17,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a response: whole, or a stream of server-sent events.
-pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// The authorization server and the guard of `/mcp`.
 pub trait Authority: fmt::Debug + Send + Sync + 'static {
@@ -29,10 +29,10 @@ pub trait Authority: fmt::Debug + Send + Sync + 'static {
     ///
     /// A ready answer: 401 or 403 with `WWW-Authenticate` (RFC 6750 section 3), or 503 when the question cannot be
     /// answered now.
-    fn authenticate<'a>(&'a self, parts: &'a mut request::Parts) -> BoxFuture<'a, Result<(), Response<Body>>>;
+    fn authenticate<'a>(&'a self, parts: &'a mut request::Parts) -> BoxFuture<'a, Result<(), Response<ResponseBody>>>;
 
     /// Serves one request under `/oauth/` or `/.well-known/`, with 404 for a path that is not its own.
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>>;
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>>;
 }
 
 /// The span in which the face logs an exchange, in the extensions of its response: so the line about the answer carries the
@@ -43,7 +43,7 @@ pub struct LogSpan(pub tracing::Span);
 /// Serves authenticated MCP exchanges.
 pub trait McpService: fmt::Debug + Send + Sync + 'static {
     /// Serves one exchange. The caller is in the extensions of the request, put there by the [`Authority`].
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>>;
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>>;
 
     /// Stops all sessions: no exchange is begun after the call, and open streams end. Returns when no backend is left.
     /// Idempotent.
@@ -74,16 +74,16 @@ pub trait Metrics: fmt::Debug + Send + Sync + 'static {
     fn text(&self) -> Result<String, BoxError>;
 
     /// Counts an exchange of the face itself. Calls come from any thread and must return at once.
-    fn answered(&self, answered: Answered);
+    fn request_completed(&self, answered: CompletedRequest);
 }
 
 /// An exchange whose answer has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answered {
+pub struct CompletedRequest {
     /// Where it led: one of a handful of names, none of them chosen by a client.
     pub route: &'static str,
     /// The status of the answer.
     pub status: StatusCode,
     /// The time from the head of the request to the head of the answer.
-    pub took: Duration,
+    pub duration: Duration,
 }

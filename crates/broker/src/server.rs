@@ -7,11 +7,11 @@ use tokio::{net::TcpListener, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admission::Admission,
+    app_state::AppState,
     config::Config,
-    exchange::Face,
+    host_origin::HostOriginPolicy,
     listener,
-    metrics::Counted,
+    metrics::MetricsEndpoint,
     ports::{Authority, McpService, Metrics, Probe},
 };
 
@@ -22,12 +22,12 @@ pub struct Broker {
     authority: Arc<dyn Authority>,
     mcp: Arc<dyn McpService>,
     probes: Vec<Arc<dyn Probe>>,
-    counted: Option<Counted>,
+    counted: Option<MetricsEndpoint>,
 }
 
 /// Why serving ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
-pub enum ServeError {
+pub enum BrokerError {
     /// The listening socket is of no use any more.
     #[error("no connection can be accepted any more")]
     Accept(#[source] io::Error),
@@ -54,7 +54,7 @@ impl Broker {
     /// Serves `/metrics`, and counts its own exchanges: for everyone who reaches it, or for whoever has the token.
     #[must_use]
     pub fn with_metrics(mut self, metrics: Arc<dyn Metrics>, token: Option<SecretString>) -> Self {
-        self.counted = Some(Counted { metrics, token });
+        self.counted = Some(MetricsEndpoint { metrics, token });
         self
     }
 
@@ -68,10 +68,10 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`ServeError::Accept`] if the listening socket broke; the drain has been gone through then, too.
-    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
-        let face = Arc::new(Face {
-            admission: Admission::new(&self.config),
+    /// [`BrokerError::Accept`] if the listening socket broke; the drain has been gone through then, too.
+    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), BrokerError> {
+        let state = Arc::new(AppState {
+            host_origin: HostOriginPolicy::new(&self.config),
             config: self.config,
             authority: self.authority,
             mcp: self.mcp,
@@ -84,33 +84,33 @@ impl Broker {
         let cut = CancellationToken::new();
         let _cut_on_drop = cut.clone().drop_guard();
         // A connection that is not being drained does not look at `cut`.
-        let _drain_on_drop = face.draining.clone().drop_guard();
+        let _drain_on_drop = state.draining.clone().drop_guard();
 
-        let outcome = listener::accept(&listener, &face, &cut).await;
+        let outcome = listener::accept(&listener, &state, &cut).await;
         drop(listener);
-        face.draining.cancel();
-        drain(&face, &cut).await;
-        outcome.map_err(ServeError::Accept)
+        state.draining.cancel();
+        drain(&state, &cut).await;
+        outcome.map_err(BrokerError::Accept)
     }
 }
 
-async fn drain(face: &Face, cut: &CancellationToken) {
-    let config = &face.config;
-    face.unfinished.close();
-    if timeout(config.drain_deadline, face.unfinished.wait()).await.is_err() {
+async fn drain(state: &AppState, cut: &CancellationToken) {
+    let config = &state.config;
+    state.unfinished.close();
+    if timeout(config.drain_deadline, state.unfinished.wait()).await.is_err() {
         tracing::warn!(
-            left = face.unfinished.len(),
+            left = state.unfinished.len(),
             "exchanges are left after the drain deadline"
         );
     }
-    face.tasks.close();
+    state.tasks.close();
     let ending = async {
-        face.mcp.drain().await;
-        face.tasks.wait().await;
+        state.mcp.drain().await;
+        state.tasks.wait().await;
     };
     if timeout(config.stop_deadline, ending).await.is_err() {
         tracing::warn!("connections are cut after the stop deadline");
     }
     cut.cancel();
-    face.tasks.wait().await;
+    state.tasks.wait().await;
 }

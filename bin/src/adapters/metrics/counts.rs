@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use broker::ports::Answered;
+use broker::ports::CompletedRequest;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
@@ -121,8 +121,12 @@ impl Counts {
         Ok(text)
     }
 
-    pub(super) fn answered(&self, answered: Answered) {
-        let Answered { route, status, took } = answered;
+    pub(super) fn request_completed(&self, completed: CompletedRequest) {
+        let CompletedRequest {
+            route,
+            status,
+            duration: took,
+        } = completed;
         let status = status.as_u16();
         self.exchanges.get_or_create(&Exchange { route, status }).inc();
         let duration = self.exchange_duration.get_or_create(&[("route", route)]);

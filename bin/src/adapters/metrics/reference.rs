@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
-use broker::ports::Answered;
+use broker::ports::CompletedRequest;
 use http::StatusCode;
 
 use super::counts::{Counts, PREFIX};
@@ -16,10 +16,10 @@ use super::counts::{Counts, PREFIX};
 pub fn markdown() -> String {
     let counts = Counts::default();
     // The only ones that are not there from the start: one of them shows their labels.
-    counts.answered(Answered {
+    counts.request_completed(CompletedRequest {
         route: "mcp",
         status: StatusCode::OK,
-        took: Duration::ZERO,
+        duration: Duration::ZERO,
     });
     let text = counts.text().expect("a string takes any text");
     let mut page = String::from(HEAD);

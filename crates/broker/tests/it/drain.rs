@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::harness::{Harness, PATIENCE, Said, config, get, good, rest};
+use crate::harness::{Harness, PATIENCE, Received, config, get, good, rest};
 
 #[tokio::test]
 async fn an_exchange_in_flight_finishes_before_the_sessions_end() {
@@ -27,7 +27,7 @@ async fn an_exchange_in_flight_finishes_before_the_sessions_end() {
         assert!(!broker.journal.entries().contains(&"drain".to_owned()));
         broker.mcp.release.send_replace(true);
     });
-    let said = Said::of(answer.expect("an answer")).await;
+    let said = Received::of(answer.expect("an answer")).await;
     assert_eq!(said.body, "POST /mcp 4 from the caller");
     broker.ended().await;
     assert_eq!(broker.journal.entries().last().expect("an entry"), "drain");
@@ -57,7 +57,7 @@ async fn a_stream_that_answers_is_waited_for() {
     timeout(PATIENCE, refused).await.expect("the listener closes");
     assert!(!broker.journal.entries().contains(&"drain".to_owned()));
     broker.mcp.end_streams();
-    assert_eq!(Said::of(answer).await.body, "");
+    assert_eq!(Received::of(answer).await.body, "");
     broker.ended().await;
 }
 

@@ -7,8 +7,8 @@ use std::{
 };
 
 use broker::{
-    Broker, BuildInfo, Config, PublicUrl, ServeError,
-    ports::{Authority, Body, BoxError, BoxFuture, McpService, Probe},
+    Broker, BrokerError, BuildInfo, Config, PublicUrl,
+    ports::{Authority, BoxError, BoxFuture, McpService, Probe, ResponseBody},
 };
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header, request};
@@ -59,11 +59,11 @@ pub(crate) struct Harness {
     pub(crate) mcp: Arc<ScriptedMcp>,
     pub(crate) store: Arc<Switch>,
     pub(crate) shutdown: CancellationToken,
-    server: JoinSet<Result<(), ServeError>>,
+    server: JoinSet<Result<(), BrokerError>>,
 }
 
 /// An answer as a test looks at it.
-pub(crate) struct Said {
+pub(crate) struct Received {
     pub(crate) status: u16,
     pub(crate) headers: http::HeaderMap,
     pub(crate) body: String,
@@ -124,8 +124,8 @@ impl Harness {
     }
 
     /// Sends a request over a connection of its own.
-    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Said {
-        Said::of(self.answer(request).await).await
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Received {
+        Received::of(self.answer(request).await).await
     }
 
     /// The head of the answer, with the body still to come.
@@ -142,10 +142,10 @@ impl Harness {
     }
 
     /// Sends a request over HTTP/2.
-    pub(crate) async fn send_h2(&self, request: Request<Full<Bytes>>) -> Said {
+    pub(crate) async fn send_h2(&self, request: Request<Full<Bytes>>) -> Received {
         let mut sender = self.h2().await;
         let answer = timeout(PATIENCE, sender.send_request(request)).await;
-        Said::of(answer.expect("an answer in time").expect("an answer")).await
+        Received::of(answer.expect("an answer in time").expect("an answer")).await
     }
 
     pub(crate) async fn h2(&self) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
@@ -165,7 +165,7 @@ impl Harness {
     }
 }
 
-impl Said {
+impl Received {
     pub(crate) async fn of(response: Response<Incoming>) -> Self {
         let (parts, body) = response.into_parts();
         let body = timeout(PATIENCE, body.collect())
@@ -227,7 +227,7 @@ impl Journal {
 }
 
 impl Authority for OneBearer {
-    fn authenticate<'a>(&'a self, parts: &'a mut request::Parts) -> BoxFuture<'a, Result<(), Response<Body>>> {
+    fn authenticate<'a>(&'a self, parts: &'a mut request::Parts) -> BoxFuture<'a, Result<(), Response<ResponseBody>>> {
         Box::pin(async {
             self.0.note("authenticate".into());
             let bearer = parts.headers.get(header::AUTHORIZATION);
@@ -242,7 +242,7 @@ impl Authority for OneBearer {
         })
     }
 
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>> {
         Box::pin(async move {
             let said = format!("{} {} {}", request.method(), request.uri(), request.body().len());
             self.0.note(said.clone());
@@ -252,7 +252,7 @@ impl Authority for OneBearer {
 }
 
 impl McpService for ScriptedMcp {
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>> {
         Box::pin(async move {
             let caller = request.extensions().get::<&str>().copied().unwrap_or("nobody");
             let said = format!(
@@ -291,7 +291,7 @@ impl McpService for ScriptedMcp {
 }
 
 impl ScriptedMcp {
-    fn stream(&self) -> Response<Body> {
+    fn stream(&self) -> Response<ResponseBody> {
         let (sender, body) = Channel::new(1);
         self.streams.lock().expect("a lock").push(sender);
         self.begun.notify_one();
@@ -317,7 +317,7 @@ impl Probe for Switch {
     }
 }
 
-fn answer(status: StatusCode, text: &str) -> Response<Body> {
+fn answer(status: StatusCode, text: &str) -> Response<ResponseBody> {
     let body = Full::from(text.to_owned()).map_err(|never| match never {});
     let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() = status;

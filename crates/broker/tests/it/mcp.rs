@@ -5,7 +5,7 @@ use http::{HeaderValue, Request};
 use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{Harness, Said, config, get, good, rest};
+use crate::harness::{Harness, Received, config, get, good, rest};
 
 fn with(name: &'static str, value: &str) -> Request<Full<Bytes>> {
     let mut request = good("{}");
@@ -22,7 +22,7 @@ fn without(name: &'static str) -> Request<Full<Bytes>> {
 }
 
 /// The body is a JSON-RPC error without an id: nothing of the request's body was read.
-fn assert_refused(said: &Said, status: u16) {
+fn assert_refused(said: &Received, status: u16) {
     assert_eq!(said.status, status, "{}", said.body);
     assert_eq!(said.header("content-type"), Some("application/json"));
     let body = said.json();

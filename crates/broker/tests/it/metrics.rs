@@ -2,18 +2,18 @@
 
 use std::sync::{Arc, Mutex};
 
-use broker::ports::{Answered, BoxError, Metrics};
+use broker::ports::{BoxError, CompletedRequest, Metrics};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use secrecy::SecretString;
 
-use crate::harness::{Harness, Said, config, get, good};
+use crate::harness::{Harness, Received, config, get, good};
 
 /// Remembers what it is told.
 #[derive(Debug, Default)]
 struct Counter {
-    answered: Mutex<Vec<Answered>>,
+    answered: Mutex<Vec<CompletedRequest>>,
     broken: bool,
 }
 
@@ -25,7 +25,7 @@ impl Metrics for Counter {
         Ok("# EOF\n".to_owned())
     }
 
-    fn answered(&self, answered: Answered) {
+    fn request_completed(&self, answered: CompletedRequest) {
         self.answered.lock().expect("a lock").push(answered);
     }
 }
@@ -46,7 +46,7 @@ fn with_token(token: &str) -> Request<Full<Bytes>> {
     request
 }
 
-fn is_exposition(said: &Said) {
+fn is_exposition(said: &Received) {
     assert_eq!((said.status, said.body.as_str()), (200, "# EOF\n"));
     assert_eq!(
         said.header("content-type"),

@@ -6,14 +6,14 @@
 
 use http::{HeaderMap, HeaderValue, Uri, header, uri::Authority};
 
-use crate::{config::Config, refusal::Refusal};
+use crate::{config::Config, http_error::HttpError};
 
 /// The names by which a machine knows itself.
-const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+const LOOPBACK_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 /// The allow-lists.
 #[derive(Debug)]
-pub(crate) struct Admission {
+pub(crate) struct HostOriginPolicy {
     hosts: Vec<AllowedHost>,
     origins: Vec<String>,
 }
@@ -25,7 +25,7 @@ struct AllowedHost {
     port: Option<u16>,
 }
 
-impl Admission {
+impl HostOriginPolicy {
     pub(crate) fn new(config: &Config) -> Self {
         let public = &config.public_url;
         let mut hosts = vec![AllowedHost {
@@ -33,7 +33,7 @@ impl Admission {
             port: None,
         }];
         if public.is_loopback() {
-            hosts.extend(LOOPBACK.map(|name| AllowedHost {
+            hosts.extend(LOOPBACK_NAMES.map(|name| AllowedHost {
                 name: name.to_owned(),
                 port: None,
             }));
@@ -56,33 +56,33 @@ impl Admission {
     /// Checks every name that a request gives for its host.
     ///
     /// HTTP/2 has it in the target, HTTP/1.1 in the header or in both (RFC 9112 section 3.2): all of them have to be allowed.
-    pub(crate) fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub(crate) fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), HttpError> {
         let mut fields = headers.get_all(header::HOST).iter();
         let (field, second) = (fields.next(), fields.next());
         let target = uri.authority().map(Authority::as_str);
         if second.is_some() || (field.is_none() && target.is_none()) {
             // RFC 9112 section 3.2: no Host, or more than one, is a bad request.
-            return Err(Refusal::BadHost);
+            return Err(HttpError::BadHost);
         }
         let named = field
             .map(HeaderValue::as_bytes)
             .into_iter()
             .chain(target.map(str::as_bytes));
         for name in named {
-            let host = AllowedHost::parse(name).ok_or(Refusal::BadHost)?;
+            let host = AllowedHost::parse(name).ok_or(HttpError::BadHost)?;
             if !self.hosts.iter().any(|allowed| allowed.covers(&host)) {
-                return Err(Refusal::HostNotAllowed);
+                return Err(HttpError::HostNotAllowed);
             }
         }
         Ok(())
     }
 
     /// Checks the origin, if the request has one: requests of programs do not.
-    pub(crate) fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub(crate) fn check_origin(&self, headers: &HeaderMap) -> Result<(), HttpError> {
         for origin in headers.get_all(header::ORIGIN) {
             let origin = origin.as_bytes().to_ascii_lowercase();
             if !self.origins.iter().any(|allowed| allowed.as_bytes() == origin) {
-                return Err(Refusal::OriginNotAllowed);
+                return Err(HttpError::OriginNotAllowed);
             }
         }
         Ok(())
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
     use crate::{BuildInfo, PublicUrl};
 
-    fn admission(public_url: &str) -> Admission {
+    fn host_origin(public_url: &str) -> HostOriginPolicy {
         let build = BuildInfo {
             version: String::new(),
             revision: String::new(),
@@ -130,20 +130,20 @@ mod tests {
         let mut config = Config::new(PublicUrl::parse(public_url).unwrap(), build);
         config.allowed_hosts = vec!["proxy.internal:8080".into(), "Alias.example".into()];
         config.allowed_origins = vec!["https://App.example/".into()];
-        Admission::new(&config)
+        HostOriginPolicy::new(&config)
     }
 
-    fn host(admission: &Admission, hosts: &[&str], target: &str) -> Result<(), Refusal> {
+    fn host(host_origin: &HostOriginPolicy, hosts: &[&str], target: &str) -> Result<(), HttpError> {
         let mut headers = HeaderMap::new();
         for host in hosts {
             headers.append(header::HOST, host.parse().unwrap());
         }
-        admission.check_host(&target.parse().unwrap(), &headers)
+        host_origin.check_host(&target.parse().unwrap(), &headers)
     }
 
     #[test]
     fn only_listed_hosts_are_allowed() {
-        let admission = admission("https://mcp.example");
+        let host_origin = host_origin("https://mcp.example");
         for good in [
             "mcp.example",
             "MCP.example:443",
@@ -151,7 +151,7 @@ mod tests {
             "alias.example:1",
             "proxy.internal:8080",
         ] {
-            assert_eq!(host(&admission, &[good], "/mcp"), Ok(()), "{good}");
+            assert_eq!(host(&host_origin, &[good], "/mcp"), Ok(()), "{good}");
         }
         for bad in [
             "evil.example",
@@ -160,47 +160,51 @@ mod tests {
             "127.0.0.1:8080",
             "proxy.internal",
         ] {
-            assert_eq!(host(&admission, &[bad], "/mcp"), Err(Refusal::HostNotAllowed), "{bad}");
+            assert_eq!(
+                host(&host_origin, &[bad], "/mcp"),
+                Err(HttpError::HostNotAllowed),
+                "{bad}"
+            );
         }
         for odd in ["", "mcp.example@evil.example", "a b", "mcp.example/x"] {
-            assert_eq!(host(&admission, &[odd], "/mcp"), Err(Refusal::BadHost), "{odd}");
+            assert_eq!(host(&host_origin, &[odd], "/mcp"), Err(HttpError::BadHost), "{odd}");
         }
     }
 
     #[test]
     fn every_name_that_is_given_has_to_be_allowed() {
-        let admission = admission("https://mcp.example");
-        assert_eq!(host(&admission, &[], "https://mcp.example/mcp"), Ok(()));
-        assert_eq!(host(&admission, &["mcp.example"], "https://mcp.example/mcp"), Ok(()));
-        let mixed = host(&admission, &["mcp.example"], "https://evil.example/mcp");
-        assert_eq!(mixed, Err(Refusal::HostNotAllowed));
-        let mixed = host(&admission, &["evil.example"], "https://mcp.example/mcp");
-        assert_eq!(mixed, Err(Refusal::HostNotAllowed));
-        assert_eq!(host(&admission, &[], "/mcp"), Err(Refusal::BadHost));
+        let host_origin = host_origin("https://mcp.example");
+        assert_eq!(host(&host_origin, &[], "https://mcp.example/mcp"), Ok(()));
+        assert_eq!(host(&host_origin, &["mcp.example"], "https://mcp.example/mcp"), Ok(()));
+        let mixed = host(&host_origin, &["mcp.example"], "https://evil.example/mcp");
+        assert_eq!(mixed, Err(HttpError::HostNotAllowed));
+        let mixed = host(&host_origin, &["evil.example"], "https://mcp.example/mcp");
+        assert_eq!(mixed, Err(HttpError::HostNotAllowed));
+        assert_eq!(host(&host_origin, &[], "/mcp"), Err(HttpError::BadHost));
         assert_eq!(
-            host(&admission, &["mcp.example", "mcp.example"], "/mcp"),
-            Err(Refusal::BadHost)
+            host(&host_origin, &["mcp.example", "mcp.example"], "/mcp"),
+            Err(HttpError::BadHost)
         );
     }
 
     #[test]
     fn a_loopback_broker_knows_its_own_names() {
-        let admission = admission("http://127.0.0.1:8080");
+        let host_origin = host_origin("http://127.0.0.1:8080");
         for good in ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST"] {
-            assert_eq!(host(&admission, &[good], "/mcp"), Ok(()), "{good}");
+            assert_eq!(host(&host_origin, &[good], "/mcp"), Ok(()), "{good}");
         }
-        assert_eq!(host(&admission, &["127.0.0.2"], "/"), Err(Refusal::HostNotAllowed));
+        assert_eq!(host(&host_origin, &["127.0.0.2"], "/"), Err(HttpError::HostNotAllowed));
     }
 
     #[test]
     fn an_origin_is_allowed_as_a_whole_or_not_at_all() {
-        let admission = admission("https://mcp.example");
+        let host_origin = host_origin("https://mcp.example");
         let check = |origins: &[&str]| {
             let mut headers = HeaderMap::new();
             for origin in origins {
                 headers.append(header::ORIGIN, origin.parse().unwrap());
             }
-            admission.check_origin(&headers)
+            host_origin.check_origin(&headers)
         };
         assert_eq!(check(&[]), Ok(()));
         assert_eq!(check(&["https://mcp.example"]), Ok(()));
@@ -212,11 +216,11 @@ mod tests {
             "https://mcp.example:8443",
             "https://mcp.example.evil",
         ] {
-            assert_eq!(check(&[bad]), Err(Refusal::OriginNotAllowed), "{bad}");
+            assert_eq!(check(&[bad]), Err(HttpError::OriginNotAllowed), "{bad}");
         }
         assert_eq!(
             check(&["https://mcp.example", "https://evil.example"]),
-            Err(Refusal::OriginNotAllowed)
+            Err(HttpError::OriginNotAllowed)
         );
     }
 }

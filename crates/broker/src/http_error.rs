@@ -1,15 +1,15 @@
 //! Every answer with which the face refuses a request, in one place.
 //!
 //! At `/mcp` the body is a JSON-RPC error without an id: the request's own body has not been read. Elsewhere it is a line
-//! of plain text. What is said here is for the client; what the operator needs is in [`Refusal::reason`].
+//! of plain text. What is said here is for the client; what the operator needs is in [`HttpError::reason`].
 
 use http::{HeaderValue, Response, StatusCode, header};
 
-use crate::{body, ports::Body};
+use crate::{ports::ResponseBody, response};
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum HttpError {
     /// No Host, more than one, or one that is no host.
     BadHost,
     /// The host is not one of the broker's.
@@ -44,7 +44,7 @@ pub(crate) enum Refusal {
 
 /// In which form the client reads an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum ErrorFormat {
     /// A JSON-RPC error.
     JsonRpc,
     /// A line of text.
@@ -56,20 +56,20 @@ const SERVER_ERROR: i32 = -32000;
 /// JSON-RPC 2.0 section 5.1.
 const INTERNAL_ERROR: i32 = -32603;
 
-impl Refusal {
+impl HttpError {
     /// The answer.
-    pub(crate) fn answer(self, form: Form) -> Response<Body> {
+    pub(crate) fn answer(self, form: ErrorFormat) -> Response<ResponseBody> {
         let (status, text) = self.said();
         let mut response = match form {
-            Form::Text => body::text(status, format!("{text}\n")),
-            Form::JsonRpc => {
+            ErrorFormat::Text => response::text(status, format!("{text}\n")),
+            ErrorFormat::JsonRpc => {
                 let code = if status == StatusCode::INTERNAL_SERVER_ERROR {
                     INTERNAL_ERROR
                 } else {
                     SERVER_ERROR
                 };
                 let error = serde_json::json!({ "code": code, "message": text });
-                body::json(status, &serde_json::json!({ "jsonrpc": "2.0", "error": error }))
+                response::json(status, &serde_json::json!({ "jsonrpc": "2.0", "error": error }))
             }
         };
         let extra = match self {
