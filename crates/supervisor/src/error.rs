@@ -88,7 +88,7 @@ pub enum SpawnError {
     Os(#[source] io::Error),
     /// The supervisor is stopping and starts nothing any more.
     #[error("the supervisor is stopping")]
-    StopSequence,
+    Stopping,
 }
 
 impl fmt::Display for InvalidConfigError {

@@ -91,7 +91,7 @@ impl Supervisor {
     ///
     /// [`SpawnError::NotFound`], [`SpawnError::NotExecutable`] and [`SpawnError::Invalid`] write_line that this order
     /// will never work, [`SpawnError::Exhausted`] and [`SpawnError::TooSlow`] that it may work later,
-    /// [`SpawnError::StopSequence`] that [`stop_all`](Self::stop_all) was called, [`SpawnError::Isolation`] that the
+    /// [`SpawnError::Stopping`] that [`stop_all`](Self::stop_all) was called, [`SpawnError::Isolation`] that the
     /// child could not be kept apart and was not let run, [`SpawnError::Os`] anything else. A program that starts
     /// and then fails is no error here: the child is [`done`](Child::done) early; see [`Child::ready`].
     ///
@@ -120,12 +120,12 @@ impl Supervisor {
         // this child or this child is refused.
         let counted = self.watches.token();
         if self.stop.is_cancelled() {
-            return Err(SpawnError::StopSequence);
+            return Err(SpawnError::Stopping);
         }
         self.watches.spawn(watch.run(spec, answer).in_current_span());
         drop(counted);
         match timeout_at(too_late, child).await {
-            Ok(answer) => answer.unwrap_or(Err(SpawnError::StopSequence)),
+            Ok(answer) => answer.unwrap_or(Err(SpawnError::Stopping)),
             // When it comes after all, nobody takes its handle, which ends it.
             Err(_) => Err(SpawnError::TooSlow(self.start_timeout)),
         }

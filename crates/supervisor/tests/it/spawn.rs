@@ -130,7 +130,7 @@ async fn nothing_starts_after_stop_all() {
     assert!(child.exit().is_some());
     assert!(matches!(
         supervisor.spawn(spec("cat", &[])).await,
-        Err(SpawnError::StopSequence)
+        Err(SpawnError::Stopping)
     ));
     assert_eq!(supervisor.live(), 0);
 }
