@@ -13,7 +13,7 @@ use std::{
 
 use broker::{
     Broker, BuildInfo, PublicUrl,
-    ports::{Authority, Body, BoxFuture, McpService},
+    ports::{Authority, BoxFuture, McpService, ResponseBody},
 };
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, request::Parts};
@@ -398,17 +398,17 @@ struct Recorder {
 }
 
 impl Authority for Forgetful {
-    fn authenticate<'a>(&'a self, _parts: &'a mut Parts) -> BoxFuture<'a, Result<(), Response<Body>>> {
+    fn authenticate<'a>(&'a self, _parts: &'a mut Parts) -> BoxFuture<'a, Result<(), Response<ResponseBody>>> {
         Box::pin(async { Ok(()) })
     }
 
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>> {
         panic!("{} is asked of nobody", request.uri())
     }
 }
 
 impl McpService for Sessions {
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>> {
         Box::pin(self.0.serve(request))
     }
 
