@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, Result};
 use broker::Broker;
 use oauth::{AuthorizationServer, forgejo::Forgejo, ports::SystemClock, sqlite::SqliteStore};
-use session::{Registry, sqlite::SqliteRecords};
+use session::{RegistryBuilder, sqlite::SqliteRecords};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -83,15 +83,14 @@ async fn serve(mut config: Config) -> Result<()> {
     let (writer, readers) = (store.writer().clone(), store.readers().clone());
     let mut records = SqliteRecords::from_pools(writer, readers, Arc::new(SessionSeal(sealer))).await?;
     if store.found_others() {
-        records = records.beside_others();
+        records = records.shared_with_other_processes();
     }
     let counts = Arc::new(Counts::default());
-    let session = session::Parts {
-        records: Some(Arc::new(records)),
-        watcher: Arc::<Counts>::clone(&counts),
-        ..session::Parts::new(backends.spawner())
-    };
-    let registry = Registry::open(parts::session(&config), session).await;
+    let registry = RegistryBuilder::new(parts::session(&config), backends.spawner())
+        .records(Arc::new(records))
+        .observer(Arc::<Counts>::clone(&counts))
+        .open()
+        .await;
     let registry = Arc::new(registry.context("the sessions of before cannot be loaded")?);
     events.of(Arc::clone(&registry));
     let metrics = MetricsPage::new(counts, Arc::clone(&registry), backends.supervisor());

@@ -6,7 +6,7 @@ use broker::ports::{Authority, BoxFuture, ResponseBody};
 use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use oauth::AuthorizationServer;
-use session::ports::{Caller, CheckedAt, ClientId, GrantId, UserId};
+use session::ports::{AuthenticatedAt, Caller, ClientId, GrantId, UserId};
 use tokio::time::Instant;
 
 use super::credentials::AccountCredentials;
@@ -19,10 +19,10 @@ impl Authority for OAuthAuthority {
     fn authenticate<'a>(&'a self, parts: &'a mut Parts) -> BoxFuture<'a, Result<(), Response<ResponseBody>>> {
         Box::pin(async move {
             // From before the look-up: whatever ends the grant later is told to the registry later.
-            let checked = CheckedAt(Instant::now());
+            let checked = AuthenticatedAt(Instant::now());
             let caller = self.0.authenticate(&parts.headers).await?;
             parts.extensions.insert(checked);
-            parts.extensions.insert(session_caller(&caller));
+            parts.extensions.insert(Arc::new(session_caller(&caller)));
             Ok(())
         })
     }

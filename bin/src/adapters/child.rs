@@ -18,7 +18,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use secrecy::SecretString;
 use session::ports::{
-    Backend, BackendGone, Body, BoxError, BoxFuture, CredentialError, Snapshot, SpawnError, SpawnOrder, Spawner, Unread,
+    Backend, BackendGone, Body, BoxError, BoxFuture, CredentialError, NotProcessed, Snapshot, SpawnError, SpawnOrder,
+    Spawner,
 };
 use supervisor::{Child, ChildSpec, ReadyError, Supervisor};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -146,7 +147,7 @@ impl Backend for ChildBackend {
                 response.extensions_mut().insert(BackendGone);
             }
             if response.extensions().get::<bridge::Unread>().is_some() {
-                response.extensions_mut().insert(Unread);
+                response.extensions_mut().insert(NotProcessed);
             }
             response
         })

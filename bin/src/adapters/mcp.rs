@@ -6,7 +6,7 @@ use broker::ports::{BoxFuture, LogSpan, McpService, ResponseBody};
 use bytes::Bytes;
 use http::{Request, Response, header::WWW_AUTHENTICATE};
 use oauth::{AuthorizationServer, ports::GrantEvents};
-use session::{NeedsSignIn, Registry, ports::SessionSpan};
+use session::{Registry, SignInRequired, ports::SessionSpan};
 
 use super::authority::{grant_id, user_id};
 
@@ -41,7 +41,7 @@ impl McpService for RegistryService {
             if let Some(SessionSpan(span)) = response.extensions_mut().remove() {
                 response.extensions_mut().insert(LogSpan(span));
             }
-            if response.extensions().get::<NeedsSignIn>().is_some()
+            if response.extensions().get::<SignInRequired>().is_some()
                 && let Some(challenge) = self.server.challenge()
             {
                 response.headers_mut().insert(WWW_AUTHENTICATE, challenge);

@@ -1,7 +1,7 @@
 //! What `session` writes to disk is sealed by the key that seals `oauth`'s accounts.
 
 use oauth::seal::Sealer;
-use session::ports::{BoxError, RecordKey, Seal};
+use session::ports::{BoxError, Seal, SessionKey};
 
 /// Seals what is replayed to a fresh child.
 #[derive(Clone, Debug)]
@@ -11,11 +11,11 @@ pub struct SessionSeal(pub Sealer);
 const KIND: &str = "session";
 
 impl Seal for SessionSeal {
-    fn seal(&self, key: RecordKey, plain: &[u8]) -> Vec<u8> {
+    fn seal(&self, key: SessionKey, plain: &[u8]) -> Vec<u8> {
         self.0.seal_record(KIND, &key.0, plain)
     }
 
-    fn open(&self, key: RecordKey, sealed: &[u8]) -> Result<Vec<u8>, BoxError> {
+    fn open(&self, key: SessionKey, sealed: &[u8]) -> Result<Vec<u8>, BoxError> {
         Ok(self.0.open_record(KIND, &key.0, sealed)?)
     }
 }

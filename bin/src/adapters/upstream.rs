@@ -62,7 +62,7 @@ impl UpstreamSpawner {
     }
 
     async fn link(&self, order: SpawnOrder) -> Result<Arc<dyn Backend>, SpawnError> {
-        let credentials = order.caller.credentials;
+        let credentials = Arc::clone(&order.caller.credentials);
         // Who has to sign in again is told so now, not by an error of a later request.
         credentials.current().await.map_err(no_credential)?;
         let snapshot = order.snapshot.map(|snapshot| bridge::Snapshot::from_bytes(&snapshot.0));
@@ -71,7 +71,7 @@ impl UpstreamSpawner {
         let link = Link::new(
             Arc::clone(&self.endpoint),
             credentials,
-            order.caller.user,
+            order.caller.user.clone(),
             self.bridge.clone(),
             order.tag,
         );
@@ -106,7 +106,7 @@ impl Spawner for UpstreamSpawner {
         Box::pin(self.link(order))
     }
 
-    fn renews(&self) -> bool {
+    fn renews_credentials(&self) -> bool {
         true
     }
 }
@@ -135,7 +135,7 @@ impl Backend for UpstreamBackend {
                 response.extensions_mut().insert(BackendGone);
             }
             if response.extensions().get::<bridge::Unread>().is_some() {
-                response.extensions_mut().insert(session::ports::Unread);
+                response.extensions_mut().insert(session::ports::NotProcessed);
             }
             if listens && response.status().is_success() {
                 return self.heard(response);

@@ -219,11 +219,11 @@ fn registry(config: Config, lifetime: Option<Duration>) -> Arc<Registry> {
     Arc::new(Registry::new(config, Arc::new(fakes)))
 }
 
-async fn open(registry: &Registry, count: usize) -> Vec<(Caller, HeaderValue)> {
+async fn open(registry: &Registry, count: usize) -> Vec<(Arc<Caller>, HeaderValue)> {
     let mut sessions = Vec::with_capacity(count);
     for number in 0..count {
         let user = number % 100;
-        let caller = Caller {
+        let caller = Arc::new(Caller {
             grant: GrantId(format!("grant-{user}").into()),
             user: UserId(format!("user-{user}").into()),
             client: ClientId("bench".into()),
@@ -231,7 +231,7 @@ async fn open(registry: &Registry, count: usize) -> Vec<(Caller, HeaderValue)> {
                 lifetime: Duration::from_secs(1),
                 until: AtomicU64::new(0),
             }),
-        };
+        });
         let opened = registry.serve(request(&caller, None, "initialize")).await;
         let id = opened.headers().get("mcp-session-id").cloned().expect("a session id");
         sessions.push((caller, id));
@@ -239,7 +239,7 @@ async fn open(registry: &Registry, count: usize) -> Vec<(Caller, HeaderValue)> {
     sessions
 }
 
-async fn ping(registry: &Registry, caller: &Caller, id: &HeaderValue) {
+async fn ping(registry: &Registry, caller: &Arc<Caller>, id: &HeaderValue) {
     answered(registry, request(caller, Some(id), "ping")).await;
 }
 
@@ -250,14 +250,14 @@ async fn answered(registry: &Registry, request: Request<Bytes>) {
     assert!(body.starts_with(br#"{"jsonrpc":"2.0","id":1,"result""#));
 }
 
-fn request(caller: &Caller, id: Option<&HeaderValue>, method: &str) -> Request<Bytes> {
+fn request(caller: &Arc<Caller>, id: Option<&HeaderValue>, method: &str) -> Request<Bytes> {
     let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"}}"#);
     let mut request = Request::new(Bytes::from(body));
     *request.method_mut() = Method::POST;
     if let Some(id) = id {
         request.headers_mut().insert("mcp-session-id", id.clone());
     }
-    request.extensions_mut().insert(caller.clone());
+    request.extensions_mut().insert(Arc::clone(caller));
     request
 }
 

@@ -61,7 +61,7 @@ impl Spawner for Counters {
                 None => 0,
             };
             let counter = Counter {
-                user: order.caller.user,
+                user: order.caller.user.clone(),
                 count: AtomicU64::new(count),
                 ready: Mutex::new(ready),
                 done: CancellationToken::new(),
@@ -144,19 +144,19 @@ fn said(status: StatusCode, body: String) -> Response<Body> {
 }
 
 /// The service's own authentication: an API key names a user and an application of theirs.
-fn authenticate(request: &axum::extract::Request) -> Option<Caller> {
+fn authenticate(request: &axum::extract::Request) -> Option<Arc<Caller>> {
     let key = request.headers().get("x-api-key")?.to_str().ok()?;
     let (user, application) = match key {
         "ann-on-her-phone" => ("ann", "phone"),
         "ann-at-her-desk" => ("ann", "desk"),
         _ => return None,
     };
-    Some(Caller {
+    Some(Arc::new(Caller {
         grant: GrantId(format!("{user}/{application}").into()),
         user: UserId(user.into()),
         client: ClientId(application.into()),
         credentials: Arc::new(NoCredential),
-    })
+    }))
 }
 
 async fn mcp(State(registry): State<Arc<Registry>>, request: axum::extract::Request) -> axum::response::Response {

@@ -64,7 +64,7 @@ impl Spawner for SharedUpstream {
             let forwarder = Forwarder {
                 client: self.client.clone(),
                 url: self.url.clone(),
-                credentials: order.caller.credentials,
+                credentials: Arc::clone(&order.caller.credentials),
                 session: Mutex::new(session.map_err(|error| SpawnError::Failed(error.into()))?),
                 done: CancellationToken::new(),
             };
@@ -210,7 +210,7 @@ async fn ask(url: String) -> Result<Vec<String>, BoxError> {
     let registry = Registry::new(Config::default(), Arc::new(SharedUpstream { client, url }));
     let mut said = Vec::new();
     for user in ["ann", "bob"] {
-        let caller = Caller {
+        let caller = Arc::new(Caller {
             grant: GrantId(user.into()),
             user: UserId(user.into()),
             client: ClientId("example".into()),
@@ -218,7 +218,7 @@ async fn ask(url: String) -> Result<Vec<String>, BoxError> {
                 user,
                 count: AtomicU64::new(0),
             }),
-        };
+        });
         let opened = registry.serve(request(&caller, None, "initialize")).await;
         let id = opened.headers().get("mcp-session-id").cloned().ok_or("no session")?;
         for _ in 0..2 {
@@ -233,14 +233,14 @@ async fn ask(url: String) -> Result<Vec<String>, BoxError> {
     Ok(said)
 }
 
-fn request(caller: &Caller, session: Option<&HeaderValue>, method: &str) -> Request<Bytes> {
+fn request(caller: &Arc<Caller>, session: Option<&HeaderValue>, method: &str) -> Request<Bytes> {
     let body = serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": method }).to_string();
     let mut request = Request::new(Bytes::from(body));
     *request.method_mut() = Method::POST;
     if let Some(id) = session {
         request.headers_mut().insert("mcp-session-id", id.clone());
     }
-    request.extensions_mut().insert(caller.clone());
+    request.extensions_mut().insert(Arc::clone(caller));
     request
 }
 

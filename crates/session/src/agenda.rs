@@ -7,19 +7,19 @@ use std::collections::{BTreeSet, HashMap};
 
 use tokio::time::Instant;
 
-use crate::id::Key;
+use crate::ports::SessionKey;
 
 /// Keys by time.
 #[derive(Debug, Default)]
 pub(crate) struct Agenda {
     // The same keys, each once in either.
-    by_time: BTreeSet<(Instant, Key)>,
-    times: HashMap<Key, Instant>,
+    by_time: BTreeSet<(Instant, SessionKey)>,
+    times: HashMap<SessionKey, Instant>,
 }
 
 impl Agenda {
     /// Puts a key on the agenda, in the place of an earlier entry of it.
-    pub(crate) fn set(&mut self, key: Key, at: Instant) {
+    pub(crate) fn set(&mut self, key: SessionKey, at: Instant) {
         if let Some(before) = self.times.insert(key, at) {
             self.by_time.remove(&(before, key));
         }
@@ -27,14 +27,14 @@ impl Agenda {
     }
 
     /// Takes a key off.
-    pub(crate) fn cancel(&mut self, key: &Key) {
+    pub(crate) fn cancel(&mut self, key: &SessionKey) {
         if let Some(at) = self.times.remove(key) {
             self.by_time.remove(&(at, *key));
         }
     }
 
     /// Takes off what is due, earliest first.
-    pub(crate) fn due(&mut self, now: Instant) -> Vec<Key> {
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<SessionKey> {
         let mut due = Vec::new();
         while let Some((at, key)) = self.by_time.first().copied() {
             if at > now {
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn due_is_what_has_come_once_and_in_order() {
-        let keys: Vec<Key> = (0..4).map(|_| SessionId::draw().unwrap().key()).collect();
+        let keys: Vec<SessionKey> = (0..4).map(|_| SessionId::draw().unwrap().key()).collect();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut agenda = Agenda::default();

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::{
     journal,
     life::Was,
-    ports::{Change, Ending, Event, RecordKey, Sleep},
+    ports::{Change, DetachReason, EndReason, Event, SessionKey},
     registry::Shared,
     seat::{Inner, Session},
 };
@@ -40,7 +40,7 @@ impl Shut {
 
 impl Shared {
     /// Ends a session. False if it has ended before, or must not be.
-    pub(crate) fn end(&self, session: &Session, why: Ending, only: Shut) -> bool {
+    pub(crate) fn end(&self, session: &Session, why: EndReason, only: Shut) -> bool {
         // Asked before the lock is taken: neither is ours.
         let (now, shared) = (self.clock.now(), self.journal.is_shared());
         let (was, hold) = {
@@ -55,7 +55,7 @@ impl Shared {
             if was == Was::Live {
                 let used = used.map_or(now, |used| journal::wall(now, used));
                 // Under the lock, so that whoever finds the session ended finds its ending told.
-                if let Some(ending) = ending(session.key.record(), why, now, used, borrowed && shared) {
+                if let Some(ending) = ending(session.key, why, now, used, borrowed && shared) {
                     self.journal.end(ending);
                 }
             }
@@ -67,7 +67,7 @@ impl Shared {
         self.rotations().cancel(&session.key);
         session.ended.cancel();
         session.woken.notify_waiters();
-        self.watcher.on(Event::Ended(why));
+        self.observer.on(Event::Ended(why));
         session
             .span
             .in_scope(|| tracing::info!(session = %session.tag, reason = ?why, "session ended"));
@@ -82,7 +82,7 @@ impl Shared {
         let Some(seat) = session.seat() else { return };
         let snapshot = seat.backend.snapshot();
         if self.config.retain.is_zero() || snapshot.is_none() {
-            self.end(session, Ending::Idle, Shut::IdleFor(timeout));
+            self.end(session, EndReason::Idle, Shut::IdleFor(timeout));
             return;
         }
         {
@@ -98,7 +98,7 @@ impl Shared {
         session
             .span
             .in_scope(|| tracing::info!(session = %session.tag, "the session sleeps"));
-        self.watcher.on(Event::Slept(Sleep::Idle));
+        self.observer.on(Event::Detached(DetachReason::Idle));
         self.mark_dirty(session);
         self.plan_sleep(session);
     }
@@ -106,16 +106,26 @@ impl Shared {
 
 /// What the records are told of an end. What is `borrowed` is in the table as another registry has written it down, which may
 /// be serving it: here its place may be needed, and it may be of no use; what it is there is not for this one to say.
-pub(crate) fn ending(key: RecordKey, why: Ending, at: SystemTime, used: SystemTime, borrowed: bool) -> Option<Change> {
+pub(crate) fn ending(
+    key: SessionKey,
+    why: EndReason,
+    at: SystemTime,
+    used: SystemTime,
+    borrowed: bool,
+) -> Option<Change> {
     match why {
-        Ending::Deleted | Ending::Revoked => Some(Change::End(key, at)),
-        Ending::Displaced | Ending::Unrevivable if borrowed => None,
-        Ending::Displaced
-        | Ending::Unrevivable
-        | Ending::Idle
-        | Ending::BackendDied
-        | Ending::Expired
-        | Ending::NotOpened => Some(Change::Lapse { key, at, used }),
-        Ending::Stopping => None,
+        EndReason::Deleted | EndReason::Revoked => Some(Change::End(key, at)),
+        EndReason::Evicted | EndReason::Unrevivable if borrowed => None,
+        EndReason::Evicted
+        | EndReason::Unrevivable
+        | EndReason::Idle
+        | EndReason::BackendDied
+        | EndReason::Expired
+        | EndReason::NotOpened => Some(Change::ExpireIfUnused {
+            key,
+            at,
+            last_activity: used,
+        }),
+        EndReason::Shutdown => None,
     }
 }

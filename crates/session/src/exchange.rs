@@ -10,10 +10,9 @@ use tracing::{Instrument, Span};
 
 use crate::{
     ending::Shut,
-    id::Key,
     keeper, listen,
     open::{self, MCP_SESSION_ID},
-    ports::{BackendGone, Body, Caller, Ending, SessionSpan, Unread},
+    ports::{BackendGone, Body, Caller, EndReason, NotProcessed, SessionKey, SessionSpan},
     refusal::{Refusal, whole},
     registry::Shared,
     seat::Session,
@@ -77,7 +76,7 @@ async fn route(
     request: Request<Bytes>,
     of: &mut Option<Span>,
 ) -> Result<Response<Body>, Refusal> {
-    let Some(caller) = request.extensions().get::<Caller>().cloned() else {
+    let Some(caller) = request.extensions().get::<Arc<Caller>>().cloned() else {
         tracing::error!("a request has no caller: whoever embeds the registry has to authenticate it");
         return Err(Refusal::NoCaller);
     };
@@ -102,7 +101,7 @@ async fn route(
 /// Only a handshake needs no session.
 async fn without_session(
     shared: &Arc<Shared>,
-    caller: Caller,
+    caller: Arc<Caller>,
     request: Request<Bytes>,
     of: &mut Option<Span>,
 ) -> Result<Response<Body>, Refusal> {
@@ -131,12 +130,12 @@ async fn without_session(
 async fn within(
     shared: &Arc<Shared>,
     session: &Arc<Session>,
-    caller: &Caller,
+    caller: &Arc<Caller>,
     request: Request<Bytes>,
 ) -> Result<Response<Body>, Refusal> {
-    session.meet(caller);
+    session.bind_caller(caller);
     if request.method() == Method::DELETE {
-        shared.end(session, Ending::Deleted, Shut::Whatever);
+        shared.end(session, EndReason::Deleted, Shut::Whatever);
         let mut response = Response::new(whole(Bytes::new()));
         *response.status_mut() = StatusCode::NO_CONTENT;
         return Ok(response);
@@ -167,7 +166,7 @@ async fn within(
     let (entered, response) = loop {
         let entered = wake::enter(shared, session).await?;
         let response = entered.0.backend.serve(request.clone()).await;
-        if again == 0 || response.extensions().get::<Unread>().is_none() {
+        if again == 0 || response.extensions().get::<NotProcessed>().is_none() {
             break (entered, without_id(response));
         }
         // It died before anybody has noticed, and has read nothing of this.
@@ -191,9 +190,9 @@ fn without_id(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-fn find(shared: &Shared, caller: &Caller, value: &HeaderValue) -> Result<Arc<Session>, Refusal> {
+fn find(shared: &Shared, caller: &Arc<Caller>, value: &HeaderValue) -> Result<Arc<Session>, Refusal> {
     let unknown = Refusal::Unknown(shared.config.unknown_status);
-    let key = Key::of_header(value).ok_or(unknown)?;
+    let key = SessionKey::of_header(value).ok_or(unknown)?;
     match shared.table.find(&key) {
         Found::Session(session) if session.grant == caller.grant => Ok(session),
         Found::Session(session) => {

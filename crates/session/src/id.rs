@@ -1,15 +1,15 @@
 //! Session ids, and what is kept of them.
 //!
 //! An id is a bearer secret: whoever knows it and holds the grant may use the session. It exists here only between the
-//! draw and the answer that carries it. What is kept is its [`Key`], a SHA-256, so that neither the table nor a log nor
+//! draw and the answer that carries it. What is kept is its [`SessionKey`], a SHA-256, so that neither the table nor a log nor
 //! a core dump of the map gives an id away, and a lookup compares hashes rather than secrets.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use http::HeaderValue;
 use sha2::{Digest, Sha256};
 
-use crate::ports::RecordKey;
+use crate::ports::SessionKey;
 
 /// The random bytes of an id: 192 bits.
 const ID_BYTES: usize = 24;
@@ -20,10 +20,6 @@ const TAG_BYTES: usize = 4;
 
 /// A fresh session id: 48 lower-case hexadecimal characters.
 pub(crate) struct SessionId(String);
-
-/// What stands for a session id inside the registry.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Key([u8; 32]);
 
 /// The operating system gave no random bytes.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +34,8 @@ impl SessionId {
         Ok(Self(hex::encode(bytes)))
     }
 
-    pub(crate) fn key(&self) -> Key {
-        Key::of(self.0.as_bytes())
+    pub(crate) fn key(&self) -> SessionKey {
+        SessionKey::of(self.0.as_bytes())
     }
 
     pub(crate) fn into_header(self) -> HeaderValue {
@@ -49,7 +45,7 @@ impl SessionId {
     }
 }
 
-impl Key {
+impl SessionKey {
     /// The key of an id as a client sent it; `None` if it has not the shape of an id, and so cannot be one.
     pub(crate) fn of_header(value: &HeaderValue) -> Option<Self> {
         let bytes = value.as_bytes();
@@ -62,16 +58,6 @@ impl Key {
         hex::encode(&self.0[..TAG_BYTES]).into()
     }
 
-    /// The key as records have it.
-    pub(crate) fn record(&self) -> RecordKey {
-        RecordKey(self.0)
-    }
-
-    /// The key of a record.
-    pub(crate) fn of_record(key: RecordKey) -> Self {
-        Self(key.0)
-    }
-
     /// One of `buckets` buckets. Hashes are spread evenly.
     pub(crate) fn bucket(&self, buckets: usize) -> usize {
         let [high, low, ..] = self.0;
@@ -80,12 +66,6 @@ impl Key {
 
     fn of(id: &[u8]) -> Self {
         Self(Sha256::digest(id).into())
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({})", self.tag())
     }
 }
 
@@ -109,7 +89,7 @@ mod tests {
                     .iter()
                     .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b))
             );
-            assert_eq!(Key::of_header(&header), Some(key));
+            assert_eq!(SessionKey::of_header(&header), Some(key));
             assert!(seen.insert(header));
         }
     }
@@ -125,7 +105,7 @@ mod tests {
             &"a".repeat(49),
         ] {
             assert_eq!(
-                Key::of_header(&HeaderValue::from_str(wrong).unwrap()),
+                SessionKey::of_header(&HeaderValue::from_str(wrong).unwrap()),
                 None,
                 "{wrong:?}"
             );

@@ -17,8 +17,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    id::Key,
-    ports::{Change, Record, RecordKey, Records, RecordsError, Snapshot},
+    ports::{Change, Record, Records, RecordsError, SessionKey, Snapshot},
     registry::Shared,
     seat::{Session, Written},
     sync::{Mutex, MutexGuard, sleep, timeout_at},
@@ -48,8 +47,8 @@ pub(crate) struct Journal {
 /// The sessions that have changed and those that have ended since the last batch.
 #[derive(Debug, Default)]
 struct Pending {
-    dirty: Vec<Key>,
-    /// [`Change::End`] and [`Change::Lapse`].
+    dirty: Vec<SessionKey>,
+    /// [`Change::End`] and [`Change::ExpireIfUnused`].
     ended: Vec<Change>,
     /// What had to be gathered before the sessions ended with the registry.
     last: Vec<Change>,
@@ -57,7 +56,7 @@ struct Pending {
 
 /// Changes that the store does not have yet, by session.
 #[derive(Debug, Default)]
-struct Batch(BTreeMap<RecordKey, Change>);
+struct Batch(BTreeMap<SessionKey, Change>);
 
 impl Journal {
     pub(crate) fn new(records: Option<Arc<dyn Records>>) -> Self {
@@ -76,15 +75,15 @@ impl Journal {
         }
     }
 
-    /// Whether sessions that were loaded may be served by others ([`Records::shared`]).
+    /// Whether sessions that were loaded may be served by others ([`Records::is_shared`]).
     pub(crate) fn is_shared(&self) -> bool {
-        self.records.as_ref().is_some_and(|records| records.shared())
+        self.records.as_ref().is_some_and(|records| records.is_shared())
     }
 
     /// The snapshot in the record of a session.
-    pub(crate) async fn snapshot(&self, key: Key) -> Result<Option<Snapshot>, RecordsError> {
+    pub(crate) async fn snapshot(&self, key: SessionKey) -> Result<Option<Snapshot>, RecordsError> {
         match &self.records {
-            Some(records) => records.snapshot(key.record()).await,
+            Some(records) => records.snapshot(key).await,
             None => Ok(None),
         }
     }
@@ -198,7 +197,7 @@ impl Shared {
         let mut inner = session.inner();
         let last_activity = inner.life.last_activity()?;
         let snapshot = seated.or_else(|| inner.snapshot.clone());
-        let key = session.key.record();
+        let key = session.key;
         let at = wall(now, last_activity);
         match &mut inner.written {
             // One that was loaded and not used since has its snapshot in the record only.
@@ -249,7 +248,7 @@ impl Batch {
                     snapshot,
                 ),
                 // What has ended stays so.
-                (Some(ended @ (Change::End(..) | Change::Lapse { .. })), _) => ended,
+                (Some(ended @ (Change::End(..) | Change::ExpireIfUnused { .. })), _) => ended,
                 (_, change) => change,
             };
             self.0.insert(key, merged);
@@ -267,7 +266,7 @@ impl Batch {
         self.0.retain(|_, change| !matches!(change, Change::Touch(..)));
         let excess = self.0.len().saturating_sub(most);
         let endings = self.0.values().filter_map(|change| match change {
-            Change::End(key, at) | Change::Lapse { key, at, .. } => Some((*at, *key)),
+            Change::End(key, at) | Change::ExpireIfUnused { key, at, .. } => Some((*at, *key)),
             Change::Save(..) | Change::Touch(..) => None,
         });
         let mut endings: Vec<_> = endings.collect();
@@ -283,7 +282,7 @@ impl Batch {
     }
 
     fn endings(&self) -> usize {
-        let is_ending = |change: &&Change| matches!(change, Change::End(..) | Change::Lapse { .. });
+        let is_ending = |change: &&Change| matches!(change, Change::End(..) | Change::ExpireIfUnused { .. });
         self.0.values().filter(is_ending).count()
     }
 
@@ -306,10 +305,10 @@ impl Batch {
 }
 
 impl Change {
-    fn key(&self) -> RecordKey {
+    fn key(&self) -> SessionKey {
         match self {
             Self::Save(record, _) => record.key,
-            Self::Touch(key, _) | Self::End(key, _) | Self::Lapse { key, .. } => *key,
+            Self::Touch(key, _) | Self::End(key, _) | Self::ExpireIfUnused { key, .. } => *key,
         }
     }
 }
@@ -322,7 +321,7 @@ mod tests {
     fn record(seconds: u64) -> Record {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         Record {
-            key: RecordKey([1; 32]),
+            key: SessionKey([1; 32]),
             grant: GrantId("g".into()),
             user: UserId("u".into()),
             opened: SystemTime::UNIX_EPOCH,
@@ -333,7 +332,7 @@ mod tests {
     #[test]
     fn later_changes_of_a_session_take_the_place_of_earlier_ones() {
         let snapshot = Snapshot("s".into());
-        let key = RecordKey([1; 32]);
+        let key = SessionKey([1; 32]);
         let mut batch = Batch::default();
         batch.extend(vec![Change::Save(record(1), snapshot.clone())]);
         batch.extend(vec![Change::Touch(key, record(2).last_activity)]);
@@ -348,8 +347,8 @@ mod tests {
     fn of_too_many_changes_records_to_be_saved_are_kept() {
         let time = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let save = Change::Save(record(9), Snapshot("s".into()));
-        let touch = Change::Touch(RecordKey([2; 32]), time(9));
-        let end = |number: u8, seconds| Change::End(RecordKey([number; 32]), time(seconds));
+        let touch = Change::Touch(SessionKey([2; 32]), time(9));
+        let end = |number: u8, seconds| Change::End(SessionKey([number; 32]), time(seconds));
         let all = vec![end(3, 2), end(4, 1), touch.clone(), save.clone(), end(5, 3)];
         let left = |most| {
             let mut batch = Batch::default();

@@ -13,7 +13,7 @@ use tracing::Instrument;
 use crate::{
     caps::Hold,
     ending::Shut,
-    ports::{Backend, Ending, Event, Failure, Purpose, Sleep, Snapshot, SpawnError, SpawnOrder},
+    ports::{Backend, DetachReason, EndReason, Event, Snapshot, SpawnError, SpawnFailure, SpawnOrder, SpawnPurpose},
     registry::Shared,
     seat::{Expiry, Seat, Session},
     sync::timeout,
@@ -56,12 +56,12 @@ pub(crate) async fn start(
     shared: &Shared,
     session: &Session,
     snapshot: Option<Snapshot>,
-    purpose: Purpose,
+    purpose: SpawnPurpose,
 ) -> Result<Started, StartError> {
     let begun = Instant::now();
     let awaited = shared.tasks.token();
     let hold = session.inner().hold.clone();
-    let (Some(caller), Some(hold)) = (session.caller(), hold) else {
+    let (Some(caller), Some(hold)) = (session.caller().cloned(), hold) else {
         return Err(StartError::Ended);
     };
     let order = SpawnOrder {
@@ -82,7 +82,7 @@ pub(crate) async fn start(
         Ok(_) => Event::Spawned(purpose, Instant::now().saturating_duration_since(begun)),
         Err(error) => Event::SpawnFailed(purpose, error.failure()),
     };
-    shared.watcher.on(event);
+    shared.observer.on(event);
     outcome.map(|backend| Started {
         backend,
         hold,
@@ -160,23 +160,23 @@ pub(crate) fn lost(shared: &Shared, session: &Arc<Session>, seat: &Arc<Seat>) {
             // Whoever opens it decides what becomes of it.
             session.put_seat(&mut inner, None);
             drop(inner);
-            shared.watcher.on(Event::BackendDied);
+            shared.observer.on(Event::BackendDied);
             return;
         }
         if inner.life.is_live() && !config.retain.is_zero() && snapshot.is_some() {
             inner.snapshot = snapshot;
             session.put_seat(&mut inner, None);
             drop(inner);
-            shared.watcher.on(Event::BackendDied);
-            shared.watcher.on(Event::Slept(Sleep::BackendDied));
+            shared.observer.on(Event::BackendDied);
+            shared.observer.on(Event::Detached(DetachReason::BackendDied));
             tracing::info!(session = %session.tag, "the backend is gone, the session sleeps");
             shared.mark_dirty(session);
             shared.plan_sleep(session);
             return;
         }
     }
-    shared.watcher.on(Event::BackendDied);
-    shared.end(session, Ending::BackendDied, Shut::Whatever);
+    shared.observer.on(Event::BackendDied);
+    shared.end(session, EndReason::BackendDied, Shut::Whatever);
 }
 
 /// Watches a backend and sees to its end.
@@ -204,12 +204,12 @@ async fn keep(shared: &Arc<Shared>, session: &Arc<Session>, seat: &Arc<Seat>) {
 
 impl StartError {
     /// What it is counted as.
-    fn failure(&self) -> Failure {
+    fn failure(&self) -> SpawnFailure {
         match self {
-            Self::Spawn(SpawnError::Credentials(_)) => Failure::Credentials,
-            Self::Spawn(SpawnError::Unavailable(_)) => Failure::Unavailable,
-            Self::Spawn(SpawnError::Failed(_) | SpawnError::NotReady(_)) | Self::Ended => Failure::Failed,
-            Self::TimedOut => Failure::TimedOut,
+            Self::Spawn(SpawnError::Credentials(_)) => SpawnFailure::Credentials,
+            Self::Spawn(SpawnError::Unavailable(_)) => SpawnFailure::Unavailable,
+            Self::Spawn(SpawnError::Failed(_) | SpawnError::NotReady(_)) | Self::Ended => SpawnFailure::Failed,
+            Self::TimedOut => SpawnFailure::TimedOut,
         }
     }
 }

@@ -58,5 +58,5 @@ mod tombstones;
 mod wake;
 
 pub use config::{Config, UnknownStatus};
-pub use refusal::NeedsSignIn;
-pub use registry::{Parts, Registry, Stats};
+pub use refusal::SignInRequired;
+pub use registry::{Registry, RegistryBuilder, Stats};

@@ -18,7 +18,9 @@ use crate::{
     id::SessionId,
     keeper::{self, Place, StartError},
     life::Life,
-    ports::{BackendGone, Body, Caller, Cap, CheckedAt, Ending, Event, Purpose, SpawnError, UserId},
+    ports::{
+        AuthenticatedAt, BackendGone, Body, Caller, EndReason, Event, QuotaScope, SpawnError, SpawnPurpose, UserId,
+    },
     refusal::{Holder, Refusal, whole},
     registry::Shared,
     renewals::{self, Verdict},
@@ -56,7 +58,7 @@ enum Unopened {
 /// What the client is told instead. Nothing is left of the session then.
 pub(crate) async fn open(
     shared: &Arc<Shared>,
-    caller: &Caller,
+    caller: &Arc<Caller>,
     request: Request<Bytes>,
     of: &mut Option<Span>,
 ) -> Result<Response<Body>, Refusal> {
@@ -65,11 +67,11 @@ pub(crate) async fn open(
         tracing::error!(%error, "no session can be opened");
         Refusal::Internal
     })?;
-    let checked = request.extensions().get::<CheckedAt>().copied();
+    let checked = request.extensions().get::<AuthenticatedAt>().copied();
     let (grant, user) = (caller.grant.clone(), caller.user.clone());
     let session = Session::new(id.key(), grant, user, Life::Opening, Instant::now());
     let session = Arc::new(session);
-    session.meet(caller);
+    session.bind_caller(caller);
     let span = of.insert(session.span.clone()).clone();
     session.inner().hold = Some(Hold::new(slot, session.gone.clone().drop_guard()));
     shared
@@ -82,7 +84,7 @@ pub(crate) async fn open(
         (Judged::Open(mut response), seat) => {
             let pin = opening.go_live(&seat)?;
             response.headers_mut().insert(MCP_SESSION_ID, id.into_header());
-            shared.watcher.on(Event::Opened);
+            shared.observer.on(Event::Opened);
             Ok(exchange::pinned(response, pin))
         }
         // What a backend says that is being stopped since the grant has ended is not what the client has to know.
@@ -153,9 +155,9 @@ fn take_slot(shared: &Shared, user: &UserId) -> Result<Slot, Refusal> {
             Err(full) => break full,
         }
     };
-    shared.watcher.on(Event::Refused(match full {
-        Full::User => Cap::User,
-        Full::Total => Cap::Total,
+    shared.observer.on(Event::QuotaExceeded(match full {
+        Full::User => QuotaScope::User,
+        Full::Total => QuotaScope::Total,
     }));
     Err(match full {
         Full::User => {
@@ -202,7 +204,7 @@ fn displace(shared: &Shared, full: Full, user: &UserId) -> bool {
     asleep.sort_by_key(|(last_activity, _)| *last_activity);
     asleep
         .iter()
-        .any(|(_, session)| shared.end(session, Ending::Displaced, Shut::Dormant))
+        .any(|(_, session)| shared.end(session, EndReason::Evicted, Shut::Dormant))
 }
 
 fn holder(session: &Session, idle: Option<Duration>, now: Instant) -> Holder {
@@ -216,10 +218,10 @@ fn holder(session: &Session, idle: Option<Duration>, now: Instant) -> Holder {
 impl Opening<'_> {
     /// Not if the grant was ended after the bearer had been checked. Asked when the session is in the table, so that a revocation
     /// after this finds it there.
-    fn admit(&self, checked: Option<CheckedAt>) -> Result<(), Refusal> {
+    fn admit(&self, checked: Option<AuthenticatedAt>) -> Result<(), Refusal> {
         let (shared, session) = (self.shared, &self.session);
         if checked.is_some_and(|checked| shared.revocations.since(checked, &session.grant, &session.user)) {
-            shared.end(session, Ending::Revoked, Shut::Whatever);
+            shared.end(session, EndReason::Revoked, Shut::Whatever);
             return Err(self.refusal(&StartError::Ended));
         }
         Ok(())
@@ -234,7 +236,7 @@ impl Opening<'_> {
             Err(Unopened::Died(error)) => error,
             outcome => return outcome.map_err(|unopened| self.given_up(unopened)),
         };
-        let Some(credentials) = session.credentials.get() else {
+        let Some(credentials) = session.credentials() else {
             return Err(self.refusal(&error));
         };
         match renewals::ask(shared, &session.user, credentials, mark).await {
@@ -252,7 +254,7 @@ impl Opening<'_> {
     async fn attempt(&self, request: Request<Bytes>) -> Result<(Judged, Arc<Seat>), Unopened> {
         let (shared, session) = (self.shared, &self.session);
         let deadline = Instant::now() + shared.config.start_timeout;
-        let started = keeper::start(shared, session, None, Purpose::Opening).await;
+        let started = keeper::start(shared, session, None, SpawnPurpose::Opening).await;
         let started = started.map_err(|error| match error {
             StartError::Spawn(SpawnError::Failed(_)) => self.died(error),
             StartError::Spawn(_) | StartError::TimedOut | StartError::Ended => self.refusal(&error).into(),
@@ -350,7 +352,7 @@ impl From<Refusal> for Unopened {
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
         if self.session.inner().life.is_opening() {
-            self.shared.end(&self.session, Ending::NotOpened, Shut::Whatever);
+            self.shared.end(&self.session, EndReason::NotOpened, Shut::Whatever);
         }
     }
 }

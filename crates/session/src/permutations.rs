@@ -24,7 +24,7 @@ use self::world::{World, answer, durable, grant, user};
 use crate::{
     Config, Stats,
     ending::Shut,
-    ports::{CheckedAt, Credentials, Ending},
+    ports::{AuthenticatedAt, Credentials, EndReason},
     renewals::{self, Verdict},
     rotator,
 };
@@ -72,13 +72,13 @@ fn however_many_wake_a_session_there_is_one_spawn() {
                 assert_eq!(ask.await.expect("no panic").0, 200);
             }
             assert_eq!(world.spawns(), 2, "one for the opening, one for the revival");
-            assert_eq!(world.at_rest().await.live, 1);
+            assert_eq!(world.at_rest().await.attached, 1);
             world.stop().await;
         });
     });
 }
 
-/// Sleep, revival and exchanges: no exchange is lost, and never is more than one backend started at a time.
+/// DetachReason, revival and exchanges: no exchange is lost, and never is more than one backend started at a time.
 #[test]
 fn who_comes_while_a_session_goes_to_sleep_is_served() {
     explore(|| {
@@ -93,14 +93,14 @@ fn who_comes_while_a_session_goes_to_sleep_is_served() {
             assert_eq!(second.await.expect("no panic").0, 200);
             sleeping.await.expect("no panic");
             let stats = world.at_rest().await;
-            assert_eq!(stats.live + stats.dormant, 1);
+            assert_eq!(stats.attached + stats.dormant, 1);
             assert_eq!(world.yard.most_under.load(Ordering::SeqCst), 1);
             world.stop().await;
         });
     });
 }
 
-/// A backend dies while it is being replaced: its watcher does not evict the one that took its seat.
+/// A backend dies while it is being replaced: its observer does not evict the one that took its seat.
 #[test]
 fn the_death_of_a_replaced_backend_evicts_nothing() {
     explore(|| {
@@ -114,13 +114,13 @@ fn the_death_of_a_replaced_backend_evicts_nothing() {
             rotating.await.expect("no panic");
             dying.await.expect("no panic");
             let stats = world.at_rest().await;
-            assert_eq!(stats.live + stats.dormant, 1, "the session has outlived it");
+            assert_eq!(stats.attached + stats.dormant, 1, "the session has outlived it");
             assert_eq!(
-                stats.live,
+                stats.attached,
                 world.yard.rotated.load(Ordering::SeqCst),
                 "who has taken the seat keeps it"
             );
-            if stats.live == 1 {
+            if stats.attached == 1 {
                 let now = session.seat().expect("a seat");
                 assert!(!Arc::ptr_eq(&now, &seat) && !now.backend.is_gone());
             }
@@ -205,7 +205,7 @@ fn caps_are_exact() {
                 (1, 1),
                 "nothing is spawned without a place"
             );
-            assert_eq!(world.at_rest().await.live, 1);
+            assert_eq!(world.at_rest().await.attached, 1);
             assert_eq!(
                 answer(&world.reg, world.request(Method::DELETE, Some(&good[0]), ""))
                     .await
@@ -240,7 +240,7 @@ fn a_session_that_wakes_is_not_displaced() {
             assert!(matches!((woken, opened), (200, 429) | (404, 200)), "{woken} {opened}");
             assert!(world.running().len() <= 1);
             let stats = world.at_rest().await;
-            assert!(stats.live + stats.dormant <= 1);
+            assert!(stats.attached + stats.dormant <= 1);
             world.stop().await;
         });
     });
@@ -253,7 +253,7 @@ fn a_revocation_leaves_no_session_that_is_being_opened() {
         block_on(async {
             let world = World::new(Config::default());
             let mut request = world.initialize();
-            request.extensions_mut().insert(CheckedAt(Instant::now()));
+            request.extensions_mut().insert(AuthenticatedAt(Instant::now()));
             let opening = world.send(request);
             let reg = Arc::clone(&world.reg);
             let revoking = spawn(async move { reg.end_grant(&grant()).await });
@@ -309,7 +309,7 @@ fn a_stop_leaves_nothing_whatever_is_under_way() {
             let asked = [world.send(world.ping(&id)), world.send(world.initialize())];
             let shared = Arc::clone(world.shared());
             let ending = spawn(async move {
-                shared.end(&session, Ending::Idle, Shut::Dormant);
+                shared.end(&session, EndReason::Idle, Shut::Dormant);
             });
             let stops: Vec<_> = (0..2)
                 .map(|_| {

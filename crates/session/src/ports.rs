@@ -4,8 +4,8 @@
 //! holds and for how long; [`Records`] keep what is left of a session without its backend. Nothing here knows of processes, JSON-RPC framing or OAuth: an embedder brings its own
 //! implementations. All traits are object-safe and are held as `Arc<dyn _>`.
 
+mod observer;
 mod records;
-mod watcher;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::SystemTime};
 
@@ -17,8 +17,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    records::{Change, Record, RecordKey, Records, RecordsError, Seal},
-    watcher::{Cap, Clock, Ending, Event, Failure, NoWatcher, Purpose, Sleep, SystemClock, Watcher},
+    observer::{
+        Clock, DetachReason, EndReason, Event, NoopObserver, Observer, QuotaScope, SpawnFailure, SpawnPurpose,
+        SystemClock,
+    },
+    records::{Change, Record, Records, RecordsError, Seal, SessionKey},
 };
 
 /// An owned future that can move between threads.
@@ -38,7 +41,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///
     /// The registry has already checked the session id and its owner. A backend whose server is gone still
     /// answers: with a JSON-RPC error that carries the id of the request, never with silence, and marks the answer with
-    /// [`BackendGone`], and with [`Unread`] where that is certain.
+    /// [`BackendGone`], and with [`NotProcessed`] where that is certain.
     /// Dropping the future abandons the exchange, not the server.
     fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>>;
 
@@ -75,7 +78,7 @@ pub struct BackendGone;
 /// Marks, in the extensions of a response to a request, that the server was gone before it can have read anything of the
 /// request. The registry then asks the next backend, and the client sees nothing of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unread;
+pub struct NotProcessed;
 
 /// The span of the session that an exchange belongs to, in the extensions of the response: whoever logs the exchange can
 /// do so under the session's fields.
@@ -97,7 +100,7 @@ pub trait Spawner: fmt::Debug + Send + Sync + 'static {
 
     /// Whether a credential that is refused upstream is renewed by the backends themselves. If not, one that ends at its start is a
     /// reason for the registry to have it renewed, since nothing else would tell.
-    fn renews(&self) -> bool {
+    fn renews_credentials(&self) -> bool {
         false
     }
 }
@@ -144,7 +147,7 @@ pub enum CredentialError {
 #[derive(Clone, Debug)]
 pub struct SpawnOrder {
     /// Whose session it is.
-    pub caller: Caller,
+    pub caller: Arc<Caller>,
     /// What the fresh backend must replay before it serves; `None` for a new session.
     pub snapshot: Option<Snapshot>,
     /// A short name of the session for logs. It is derived from a hash and cannot be turned back into the id.
@@ -169,7 +172,9 @@ pub enum SpawnError {
     NotReady(#[source] BoxError),
 }
 
-/// Who asks: attached to the extensions of each request by whoever authenticated it.
+/// The grant that a request is authenticated for.
+///
+/// The embedder makes one for each grant and puts the shared value, an `Arc<Caller>`, into the extensions of each request.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// One user's yes to one client. Sessions are bound to it.
@@ -187,7 +192,7 @@ pub struct Caller {
 /// Put into the extensions of a request beside its [`Caller`], it lets the registry refuse to open a session whose grant was ended
 /// while the rest of the request arrived. Without it a grant that ends in between is noticed at the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CheckedAt(pub Instant);
+pub struct AuthenticatedAt(pub Instant);
 
 /// Names a grant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::{ending::Shut, ports::Ending, registry::Shared, seat::Session};
+use crate::{ending::Shut, ports::EndReason, registry::Shared, seat::Session};
 
 /// Reaps until the registry closes.
 pub(crate) async fn run(shared: Arc<Shared>) {
@@ -31,7 +31,7 @@ fn sweep(shared: &Arc<Shared>, now: Instant) {
         match idle {
             Some(idle) if idle >= limit && session.seat().is_some() => shared.sleep(&session),
             Some(idle) if idle >= limit => {
-                shared.end(&session, Ending::Idle, Shut::IdleFor(limit));
+                shared.end(&session, EndReason::Idle, Shut::IdleFor(limit));
             }
             _ => {}
         }

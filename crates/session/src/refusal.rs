@@ -20,9 +20,9 @@ use crate::{config::UnknownStatus, ports::Body, shallow::Id};
 /// this in the extensions of the response and adds the header (RFC 6750 section 3), or answers in its own way:
 ///
 /// ```
-/// # use session::NeedsSignIn;
+/// # use session::SignInRequired;
 /// # fn finish<B>(mut response: http::Response<B>) -> http::Response<B> {
-/// if response.extensions().get::<NeedsSignIn>().is_some() {
+/// if response.extensions().get::<SignInRequired>().is_some() {
 ///     let challenge = http::HeaderValue::from_static("Bearer error=\"invalid_token\"");
 ///     response.headers_mut().insert(http::header::WWW_AUTHENTICATE, challenge);
 /// }
@@ -30,7 +30,7 @@ use crate::{config::UnknownStatus, ports::Body, shallow::Id};
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NeedsSignIn;
+pub struct SignInRequired;
 
 /// Why the registry answers itself.
 #[derive(Debug)]
@@ -143,7 +143,7 @@ impl Refusal {
             headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
         }
         if matches!(self, Self::SignIn) {
-            response.extensions_mut().insert(NeedsSignIn);
+            response.extensions_mut().insert(SignInRequired);
         }
         response
     }

@@ -17,7 +17,9 @@ use crate::{
     ending::Shut,
     exchange,
     journal::{self, Journal},
-    ports::{Body, Clock, Ending, GrantId, NoWatcher, Records, RecordsError, Spawner, SystemClock, UserId, Watcher},
+    ports::{
+        Body, Clock, EndReason, GrantId, NoopObserver, Observer, Records, RecordsError, Spawner, SystemClock, UserId,
+    },
     reaper,
     renewals::Renewals,
     restore,
@@ -36,28 +38,25 @@ pub struct Registry {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// What a registry is made of.
-#[derive(Clone, Debug)]
-pub struct Parts {
-    /// Makes backends.
-    pub spawner: Arc<dyn Spawner>,
-    /// Keeps sessions over restarts; without it they last as long as the registry.
-    pub records: Option<Arc<dyn Records>>,
-    /// Counts what happens.
-    pub watcher: Arc<dyn Watcher>,
-    /// Tells the time of records and credentials.
-    pub clock: Arc<dyn Clock>,
+/// Builds a [`Registry`]: a spawner is required, everything else has a default.
+#[derive(Debug)]
+pub struct RegistryBuilder {
+    config: Config,
+    spawner: Arc<dyn Spawner>,
+    records: Option<Arc<dyn Records>>,
+    observer: Arc<dyn Observer>,
+    clock: Arc<dyn Clock>,
 }
 
 /// What the registry holds at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Sessions that a client can use and that have a backend.
-    pub live: usize,
+    pub attached: usize,
     /// Sessions that a client can use and that have no backend now.
     pub dormant: usize,
     /// Sessions whose backend starts or has not yet answered the handshake.
-    pub starting: usize,
+    pub opening: usize,
     /// Sessions that have ended and whose backend is still being stopped. They count towards the caps.
     pub stopping: usize,
 }
@@ -67,7 +66,7 @@ pub struct Stats {
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) spawner: Arc<dyn Spawner>,
-    pub(crate) watcher: Arc<dyn Watcher>,
+    pub(crate) observer: Arc<dyn Observer>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) journal: Journal,
     pub(crate) table: Table,
@@ -90,15 +89,78 @@ pub(crate) struct Shared {
     closed: Once,
 }
 
-impl Parts {
-    /// The least: a spawner, no durable records, the clock of the machine, and nobody who counts.
+impl RegistryBuilder {
+    /// A registry without durable records, with the clock of the machine and without an observer.
     #[must_use]
-    pub fn new(spawner: Arc<dyn Spawner>) -> Self {
+    pub fn new(config: Config, spawner: Arc<dyn Spawner>) -> Self {
         Self {
+            config,
             spawner,
             records: None,
-            watcher: Arc::new(NoWatcher),
+            observer: Arc::new(NoopObserver),
             clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Keeps sessions over restarts. Without records they last as long as the registry.
+    #[must_use]
+    pub fn records(self, records: Arc<dyn Records>) -> Self {
+        Self {
+            records: Some(records),
+            ..self
+        }
+    }
+
+    /// Reports events, for metrics.
+    #[must_use]
+    pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
+        Self { observer, ..self }
+    }
+
+    /// Replaces the wall clock that records and credentials are compared with.
+    #[must_use]
+    pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Loads the sessions from the records and starts the tasks of the registry on the current runtime. The loaded sessions are
+    /// dormant: the first request of each revives it.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordsError`] if the records cannot be loaded.
+    pub async fn open(self) -> Result<Registry, RecordsError> {
+        let records = self.records.clone();
+        let registry = self.build();
+        if let Some(records) = records {
+            restore::load(&registry.shared, records.as_ref()).await?;
+        }
+        registry.begin();
+        Ok(registry)
+    }
+
+    /// A registry without its tasks.
+    pub(crate) fn build(self) -> Registry {
+        let shared = Shared {
+            table: Table::new(self.config.tombstones),
+            caps: Caps::new(self.config.max_sessions, self.config.max_sessions_per_user),
+            revocations: Revocations::default(),
+            renewals: Renewals::default(),
+            journal: Journal::new(self.records),
+            spawner: self.spawner,
+            observer: self.observer,
+            clock: self.clock,
+            looks: Mutex::default(),
+            rotations: Mutex::default(),
+            rotate_now: Notify::new(),
+            tasks: Tasks::new(),
+            closing: CancellationToken::new(),
+            gathered: CancellationToken::new(),
+            closed: Once::new(),
+            config: self.config,
+        };
+        Registry {
+            shared: Arc::new(shared),
         }
     }
 }
@@ -111,25 +173,9 @@ impl Registry {
     /// Outside of a tokio runtime.
     #[must_use]
     pub fn new(config: Config, spawner: Arc<dyn Spawner>) -> Self {
-        let registry = Self::idle(config, Parts::new(spawner));
+        let registry = RegistryBuilder::new(config, spawner).build();
         registry.begin();
         registry
-    }
-
-    /// Makes a registry, with the sessions that its records hold, and starts its tasks on the current runtime. Those
-    /// sessions are dormant: the first request of each brings its backend back.
-    ///
-    /// # Errors
-    ///
-    /// [`RecordsError`] if the records cannot be loaded.
-    pub async fn open(config: Config, parts: Parts) -> Result<Self, RecordsError> {
-        let records = parts.records.clone();
-        let registry = Self::idle(config, parts);
-        if let Some(records) = records {
-            restore::load(&registry.shared, records.as_ref()).await?;
-        }
-        registry.begin();
-        Ok(registry)
     }
 
     /// Serves one exchange at the MCP endpoint. A [`Caller`](crate::ports::Caller) has to be in the extensions of the
@@ -144,7 +190,7 @@ impl Registry {
     /// Ends the sessions of a grant, those that are opening included.
     ///
     /// The call itself ends them: from then on their ids are answered with 404, and their backends are told to stop. A
-    /// request on its way whose bearer was checked before opens no session ([`CheckedAt`](crate::ports::CheckedAt)). The
+    /// request on its way whose bearer was checked before opens no session ([`AuthenticatedAt`](crate::ports::AuthenticatedAt)). The
     /// future only waits until the backends are gone; dropping it takes nothing back.
     pub fn end_grant(&self, grant: &GrantId) -> impl Future<Output = ()> + Send + use<> {
         // Noted first: an opening that the table does not have yet will find the note.
@@ -153,7 +199,7 @@ impl Registry {
             .note(Whose::Grant(grant.clone()), Instant::now());
         all_gone(
             self.shared
-                .end_where(Ending::Revoked, |session| session.grant == *grant),
+                .end_where(EndReason::Revoked, |session| session.grant == *grant),
         )
     }
 
@@ -204,38 +250,14 @@ impl Registry {
         };
         for session in &sessions {
             if session.inner().life.is_opening() {
-                stats.starting += 1;
+                stats.opening += 1;
             } else if session.seat().is_some() {
-                stats.live += 1;
+                stats.attached += 1;
             } else {
                 stats.dormant += 1;
             }
         }
         stats
-    }
-
-    pub(crate) fn idle(config: Config, parts: Parts) -> Self {
-        let shared = Shared {
-            table: Table::new(config.tombstones),
-            caps: Caps::new(config.max_sessions, config.max_sessions_per_user),
-            revocations: Revocations::default(),
-            renewals: Renewals::default(),
-            journal: Journal::new(parts.records),
-            spawner: parts.spawner,
-            watcher: parts.watcher,
-            clock: parts.clock,
-            looks: Mutex::default(),
-            rotations: Mutex::default(),
-            rotate_now: Notify::new(),
-            tasks: Tasks::new(),
-            closing: CancellationToken::new(),
-            gathered: CancellationToken::new(),
-            closed: Once::new(),
-            config,
-        };
-        Self {
-            shared: Arc::new(shared),
-        }
     }
 
     fn begin(&self) {
@@ -256,7 +278,7 @@ impl Shared {
     /// Ends the sessions of all grants of a user.
     pub(crate) fn end_user(&self, user: &UserId) -> Vec<Arc<Session>> {
         self.revocations.note(Whose::User(user.clone()), Instant::now());
-        self.end_where(Ending::Revoked, |session| session.user == *user)
+        self.end_where(EndReason::Revoked, |session| session.user == *user)
     }
 
     pub(crate) fn looks(&self) -> MutexGuard<'_, Agenda> {
@@ -280,7 +302,7 @@ impl Shared {
     }
 
     /// Ends what is wanted, and tells what that was.
-    fn end_where(&self, why: Ending, wanted: impl Fn(&Session) -> bool) -> Vec<Arc<Session>> {
+    fn end_where(&self, why: EndReason, wanted: impl Fn(&Session) -> bool) -> Vec<Arc<Session>> {
         let sessions = self.table.select(wanted);
         for session in &sessions {
             self.end(session, why, Shut::Whatever);
@@ -294,7 +316,7 @@ impl Shared {
             self.table.close();
             self.closing.cancel();
             self.gather_last();
-            self.end_where(Ending::Stopping, |_| true);
+            self.end_where(EndReason::Shutdown, |_| true);
             // Each session has ended by now, and whatever else ended one has told the journal so.
             self.gathered.cancel();
         });

@@ -5,7 +5,7 @@
 //!
 //! - A backend that did not start, or was gone before it had shaken hands, is a reason to ask for a renewal; one that
 //!   takes too long is not. Nor is any where the spawner says that its backends renew credentials themselves
-//!   ([`Spawner::renews`](crate::ports::Spawner::renews)): there it is only looked whether the user still has a credential.
+//!   ([`Spawner::renews_credentials`](crate::ports::Spawner::renews)): there it is only looked whether the user still has a credential.
 //! - One such renewal at a time for a user: whoever has the same reason meanwhile waits for its outcome. After one has
 //!   begun there is none for that user for [`Config::renewal_pause`](crate::Config::renewal_pause). So a server that cannot start
 //!   at all costs one renewal in that time, however often it is tried; and who takes a credential back upstream within that time
@@ -130,7 +130,7 @@ pub(crate) async fn ask(
     credentials: &Arc<dyn Credentials>,
     mark: Mark,
 ) -> Verdict {
-    if shared.spawner.renews() {
+    if shared.spawner.renews_credentials() {
         return still_there(shared, user, credentials).await;
     }
     let pause = shared.config.renewal_pause;

@@ -9,11 +9,9 @@ use tokio::time::Instant;
 
 use crate::{
     caps::Hold,
-    ending,
-    id::Key,
-    journal,
+    ending, journal,
     life::Life,
-    ports::{Ending, Record, Records, RecordsError},
+    ports::{EndReason, Record, Records, RecordsError},
     registry::Shared,
     seat::{Session, Written},
 };
@@ -22,7 +20,7 @@ use crate::{
 pub(crate) async fn load(shared: &Shared, records: &dyn Records) -> Result<(), RecordsError> {
     journal::forget(shared, records).await?;
     for key in records.ended(shared.config.tombstones).await? {
-        shared.table.bury(Key::of_record(key));
+        shared.table.bury(key);
     }
     let mut loaded = records.all().await?;
     loaded.sort_by_key(|record| std::cmp::Reverse(record.last_activity));
@@ -36,7 +34,7 @@ pub(crate) async fn load(shared: &Shared, records: &dyn Records) -> Result<(), R
 
 /// False if the session has ended. Its record then goes with the next batch.
 fn admit(shared: &Shared, record: &Record) -> bool {
-    let key = Key::of_record(record.key);
+    let key = record.key;
     let now = Instant::now();
     // A clock that was set back makes nobody older.
     let idle = shared
@@ -52,9 +50,9 @@ fn admit(shared: &Shared, record: &Record) -> bool {
     let Some(slot) = slot else {
         shared.table.bury(key);
         let why = if idle < shared.config.retain {
-            Ending::Displaced
+            EndReason::Evicted
         } else {
-            Ending::Idle
+            EndReason::Idle
         };
         let borrowed = shared.journal.is_shared();
         if let Some(ending) = ending::ending(record.key, why, shared.clock.now(), record.last_activity, borrowed) {

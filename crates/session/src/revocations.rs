@@ -17,7 +17,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    ports::{CheckedAt, GrantId, UserId},
+    ports::{AuthenticatedAt, GrantId, UserId},
     sync::{Mutex, MutexGuard},
 };
 
@@ -60,7 +60,7 @@ impl Revocations {
     }
 
     /// Whether a caller may have been revoked after the check.
-    pub(crate) fn since(&self, checked: CheckedAt, grant: &GrantId, user: &UserId) -> bool {
+    pub(crate) fn since(&self, checked: AuthenticatedAt, grant: &GrantId, user: &UserId) -> bool {
         let noted = self.noted();
         let of = |whose| noted.latest.get(&whose).copied();
         [
@@ -110,7 +110,7 @@ mod tests {
             let revocations = Revocations::default();
             revocations.note(Whose::Grant(grant("a")), at(5));
             revocations.note(Whose::User(UserId("bob".into())), at(5));
-            let since = |seconds, name| revocations.since(CheckedAt(at(seconds)), &grant(name), &user());
+            let since = |seconds, name| revocations.since(AuthenticatedAt(at(seconds)), &grant(name), &user());
             assert!(since(4, "a") && since(5, "a"));
             assert!(!since(6, "a") && !since(4, "b"));
             revocations.note(Whose::User(user()), at(7));
@@ -130,7 +130,7 @@ mod tests {
             }
             assert_eq!(revocations.noted().order.len(), MOST);
             assert_eq!(revocations.noted().latest.len(), MOST);
-            let since = |seconds| revocations.since(CheckedAt(at(seconds)), &grant("z"), &user());
+            let since = |seconds| revocations.since(AuthenticatedAt(at(seconds)), &grant("z"), &user());
             assert!(since(1) && !since(2));
             revocations.note(Whose::Grant(grant("a")), at(4) + KEEP);
             assert_eq!(revocations.noted().latest.len(), 1);

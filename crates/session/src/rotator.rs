@@ -21,7 +21,7 @@ use tracing::Instrument;
 use crate::{
     ending::Shut,
     keeper::{self, Place, StartError},
-    ports::{CredentialError, Ending, Event, Purpose, Sleep, SpawnError, UserId},
+    ports::{CredentialError, DetachReason, EndReason, Event, SpawnError, SpawnPurpose, UserId},
     registry::Shared,
     seat::{Seat, Session},
     wake::describe,
@@ -79,7 +79,7 @@ async fn rotate(shared: &Arc<Shared>, user: &UserId, sessions: Vec<Seated>) {
         .filter_map(|(_, seat)| seat.expires)
         .map(|e| e.wall)
         .collect();
-    let Some(credentials) = sessions.iter().find_map(|(session, _)| session.credentials.get()) else {
+    let Some(credentials) = sessions.iter().find_map(|(session, _)| session.credentials()) else {
         return;
     };
     let mut credential = credentials.current().await;
@@ -119,7 +119,7 @@ pub(crate) async fn replace(shared: &Arc<Shared>, session: &Arc<Session>, seat: 
     let turn = Turn(session);
     for _ in 0..ATTEMPTS {
         let Some(snapshot) = seat.backend.snapshot() else { break };
-        let started = keeper::start(shared, session, Some(snapshot.clone()), Purpose::Rotation);
+        let started = keeper::start(shared, session, Some(snapshot.clone()), SpawnPurpose::Rotation);
         // One that has been put to sleep, or was lost, needs no replacement.
         let Some(started) = seat.retired.run_until_cancelled(started).await else {
             return;
@@ -128,7 +128,7 @@ pub(crate) async fn replace(shared: &Arc<Shared>, session: &Arc<Session>, seat: 
             Ok(started) if seat.backend.snapshot().as_ref() == Some(&snapshot) => {
                 if keeper::sit_down(shared, session, started, Place::Of(seat)).is_some() {
                     tracing::info!(session = %session.tag, "session moved to a fresh backend");
-                    shared.watcher.on(Event::Rotated);
+                    shared.observer.on(Event::Rotated);
                     shared.mark_dirty(session);
                 }
                 return;
@@ -153,7 +153,7 @@ pub(crate) async fn replace(shared: &Arc<Shared>, session: &Arc<Session>, seat: 
 /// The seat keeps its backend while the credential lives. Once that is over the session sleeps, and the next request asks for
 /// the credential again; it ends if nothing of it is retained, and so it does if a request comes first.
 fn put_off(shared: &Shared, session: &Arc<Session>, seat: &Arc<Seat>) {
-    shared.watcher.on(Event::RotationFailed);
+    shared.observer.on(Event::RotationFailed);
     let now = Instant::now();
     let Some(expiry) = seat.expires else { return };
     let left = expiry.at.saturating_duration_since(now);
@@ -173,7 +173,7 @@ pub(crate) fn expire(shared: &Shared, session: &Arc<Session>, seat: &Arc<Seat>) 
     let snapshot = seat.backend.snapshot();
     if shared.config.retain.is_zero() || snapshot.is_none() {
         if session.is_seated(seat) {
-            shared.end(session, Ending::Expired, Shut::Whatever);
+            shared.end(session, EndReason::Expired, Shut::Whatever);
         }
         return;
     }
@@ -185,7 +185,7 @@ pub(crate) fn expire(shared: &Shared, session: &Arc<Session>, seat: &Arc<Seat>) 
         inner.snapshot = snapshot;
         session.put_seat(&mut inner, None);
     }
-    shared.watcher.on(Event::Slept(Sleep::Expired));
+    shared.observer.on(Event::Detached(DetachReason::Expired));
     let told = || tracing::warn!(session = %session.tag, "the credential has run out, the session sleeps");
     session.span.in_scope(told);
     shared.mark_dirty(session);

@@ -15,9 +15,8 @@ use tracing::Span;
 
 use crate::{
     caps::Hold,
-    id::Key,
     life::Life,
-    ports::{Backend, Caller, ClientId, Credentials, Ending, GrantId, Snapshot, UserId},
+    ports::{Backend, Caller, Credentials, EndReason, GrantId, SessionKey, Snapshot, UserId},
     registry::Shared,
     streak::Streak,
     sync::{ArcSwapOption, AtomicBool, AtomicUsize, Mutex, MutexGuard},
@@ -27,15 +26,13 @@ use crate::{
 /// A session: the record, and the cell for the backend that serves it now.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) key: Key,
+    pub(crate) key: SessionKey,
     /// Names the session in logs.
     pub(crate) tag: Arc<str>,
     pub(crate) grant: GrantId,
     pub(crate) user: UserId,
     /// Known once a request has come since the registry started.
-    pub(crate) credentials: OnceLock<Arc<dyn Credentials>>,
-    /// Set before the credentials are.
-    client: OnceLock<ClientId>,
+    caller: OnceLock<Arc<Caller>>,
     pub(crate) opened: Instant,
     /// Whatever is logged of the session is logged in it. The client is among its fields once it is known.
     pub(crate) span: Span,
@@ -62,7 +59,7 @@ pub(crate) struct Inner {
     // Changes to `Ended` only in `Shared::end`, which then takes the session out of the table.
     pub(crate) life: Life,
     /// Why the session has ended; `None` until it has.
-    pub(crate) ending: Option<Ending>,
+    pub(crate) ending: Option<EndReason>,
     /// There until the session ends.
     pub(crate) hold: Option<Arc<Hold>>,
     /// What the next backend has to replay; the latest that is known.
@@ -129,7 +126,7 @@ impl Inner {
 }
 
 impl Session {
-    pub(crate) fn new(key: Key, grant: GrantId, user: UserId, life: Life, now: Instant) -> Self {
+    pub(crate) fn new(key: SessionKey, grant: GrantId, user: UserId, life: Life, now: Instant) -> Self {
         let tag = key.tag();
         // A root, of the highest level: a warning has the fields too where the filter lets nothing else through, and no
         // session's lines those of another one that happened to cause them.
@@ -146,8 +143,7 @@ impl Session {
             tag,
             grant,
             user,
-            credentials: OnceLock::new(),
-            client: OnceLock::new(),
+            caller: OnceLock::new(),
             opened: now,
             span,
             ended: CancellationToken::new(),
@@ -198,27 +194,26 @@ impl Session {
     }
 
     /// Learns from a request who speaks on the session. What was learnt before stays.
-    pub(crate) fn meet(&self, caller: &Caller) {
-        self.client.get_or_init(|| {
+    pub(crate) fn bind_caller(&self, caller: &Arc<Caller>) {
+        self.caller.get_or_init(|| {
             self.span.record("client", &*caller.client.0);
-            caller.client.clone()
+            Arc::clone(caller)
         });
-        self.credentials.get_or_init(|| Arc::clone(&caller.credentials));
     }
 
     /// Whether the session was ended with its grant or its user: who asks for it has to sign in again.
     pub(crate) fn is_revoked(&self) -> bool {
-        self.inner().ending == Some(Ending::Revoked)
+        self.inner().ending == Some(EndReason::Revoked)
     }
 
     /// Who the session belongs to, if a request has said so since the registry started.
-    pub(crate) fn caller(&self) -> Option<Caller> {
-        Some(Caller {
-            grant: self.grant.clone(),
-            user: self.user.clone(),
-            credentials: Arc::clone(self.credentials.get()?),
-            client: self.client.get()?.clone(),
-        })
+    pub(crate) fn caller(&self) -> Option<&Arc<Caller>> {
+        self.caller.get()
+    }
+
+    /// The upstream credential of the session's user.
+    pub(crate) fn credentials(&self) -> Option<&Arc<dyn Credentials>> {
+        Some(&self.caller()?.credentials)
     }
 
     /// Pins the session; `None` if it takes no exchanges.

@@ -10,7 +10,7 @@ use std::{
 
 use sqlx::{Row as _, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 
-use crate::ports::{BoxFuture, Change, GrantId, Record, RecordKey, Records, RecordsError, Seal, Snapshot, UserId};
+use crate::ports::{BoxFuture, Change, GrantId, Record, Records, RecordsError, Seal, SessionKey, Snapshot, UserId};
 
 /// Session records in a SQLite database.
 #[derive(Clone, Debug)]
@@ -67,9 +67,9 @@ impl SqliteRecords {
         })
     }
 
-    /// Says that other processes may be at work on these records now ([`Records::shared`]).
+    /// Says that other processes may be at work on these records now ([`Records::is_shared`]).
     #[must_use]
-    pub fn beside_others(self) -> Self {
+    pub fn shared_with_other_processes(self) -> Self {
         Self { shared: true, ..self }
     }
 
@@ -103,7 +103,11 @@ impl SqliteRecords {
                         .await?;
                 }
                 Change::End(key, ended_at) => end(&mut change, key, ended_at).await?,
-                Change::Lapse { key, at, used } => {
+                Change::ExpireIfUnused {
+                    key,
+                    at,
+                    last_activity: used,
+                } => {
                     let used_since: bool = sqlx::query_scalar(
                         "SELECT EXISTS (SELECT 1 FROM session_records WHERE key_hash = ? AND last_activity > ?)",
                     )
@@ -131,7 +135,7 @@ impl Records for SqliteRecords {
         })
     }
 
-    fn snapshot(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Snapshot>, RecordsError>> {
+    fn snapshot(&self, key: SessionKey) -> BoxFuture<'_, Result<Option<Snapshot>, RecordsError>> {
         Box::pin(async move {
             let sealed: Option<Vec<u8>> = sqlx::query_scalar("SELECT snapshot FROM session_records WHERE key_hash = ?")
                 .bind(key.0.to_vec())
@@ -143,7 +147,7 @@ impl Records for SqliteRecords {
         })
     }
 
-    fn ended(&self, most: usize) -> BoxFuture<'_, Result<Vec<RecordKey>, RecordsError>> {
+    fn ended(&self, most: usize) -> BoxFuture<'_, Result<Vec<SessionKey>, RecordsError>> {
         Box::pin(async move {
             let rows = sqlx::query("SELECT key_hash FROM session_endings ORDER BY ended_at DESC, key_hash LIMIT ?")
                 .bind(count(most))
@@ -167,7 +171,7 @@ impl Records for SqliteRecords {
         })
     }
 
-    fn shared(&self) -> bool {
+    fn is_shared(&self) -> bool {
         self.shared
     }
 
@@ -186,7 +190,7 @@ impl From<sqlx::Error> for RecordsError {
     }
 }
 
-async fn end(change: &mut SqliteConnection, key: RecordKey, at: SystemTime) -> Result<(), sqlx::Error> {
+async fn end(change: &mut SqliteConnection, key: SessionKey, at: SystemTime) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM session_records WHERE key_hash = ?")
         .bind(key.0.to_vec())
         .execute(&mut *change)
@@ -210,12 +214,12 @@ fn record(row: &SqliteRow) -> Result<Record, RecordsError> {
     })
 }
 
-fn key(row: &SqliteRow) -> Result<RecordKey, RecordsError> {
+fn key(row: &SqliteRow) -> Result<SessionKey, RecordsError> {
     let key: Vec<u8> = row.try_get("key_hash")?;
     let key = key
         .try_into()
         .map_err(|_| RecordsError::Damaged("a hash does not have 32 bytes".into()))?;
-    Ok(RecordKey(key))
+    Ok(SessionKey(key))
 }
 
 fn count(of: usize) -> i64 {

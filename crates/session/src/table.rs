@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    id::Key,
+    ports::SessionKey,
     seat::Session,
     sync::{AtomicBool, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard},
     tombstones::Tombstones,
@@ -44,7 +44,7 @@ pub(crate) struct Closed;
 struct Shard {
     // Under the lock, so that nothing comes in behind whoever closed the table and then looked at all shards.
     closed: bool,
-    sessions: HashMap<Key, Arc<Session>>,
+    sessions: HashMap<SessionKey, Arc<Session>>,
 }
 
 /// Enough that threads rarely meet; few enough in permutations that they do.
@@ -69,7 +69,7 @@ impl Table {
         Ok(())
     }
 
-    pub(crate) fn find(&self, key: &Key) -> Found {
+    pub(crate) fn find(&self, key: &SessionKey) -> Found {
         match self.get(key) {
             Some(session) => Found::Session(session),
             None if self.tombstones().contains(key) => Found::Ended,
@@ -77,17 +77,17 @@ impl Table {
         }
     }
 
-    pub(crate) fn get(&self, key: &Key) -> Option<Arc<Session>> {
+    pub(crate) fn get(&self, key: &SessionKey) -> Option<Arc<Session>> {
         self.read(key).sessions.get(key).cloned()
     }
 
     /// Remembers a session that ended before the table was there.
-    pub(crate) fn bury(&self, key: Key) {
+    pub(crate) fn bury(&self, key: SessionKey) {
         self.tombstones().add(key);
     }
 
     /// Takes a session out that has ended. A tombstone says that a client held its id.
-    pub(crate) fn remove(&self, key: &Key, tombstone: bool) {
+    pub(crate) fn remove(&self, key: &SessionKey, tombstone: bool) {
         // The tombstone first: in no moment is the id unknown.
         if tombstone {
             self.tombstones().add(*key);
@@ -119,13 +119,13 @@ impl Table {
 
     // No code of others runs while one of these locks is held, except the pure filters of `select`.
 
-    fn read(&self, key: &Key) -> RwLockReadGuard<'_, Shard> {
+    fn read(&self, key: &SessionKey) -> RwLockReadGuard<'_, Shard> {
         self.shards[key.bucket(SHARDS)]
             .read()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, key: &Key) -> RwLockWriteGuard<'_, Shard> {
+    fn change(&self, key: &SessionKey) -> RwLockWriteGuard<'_, Shard> {
         self.shards[key.bucket(SHARDS)]
             .write()
             .unwrap_or_else(PoisonError::into_inner)

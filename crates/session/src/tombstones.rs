@@ -2,14 +2,14 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use crate::id::Key;
+use crate::ports::SessionKey;
 
 /// The newest ended keys. `order` and `keys` hold the same keys, at most `cap` of them.
 #[derive(Debug)]
 pub(crate) struct Tombstones {
     cap: usize,
-    order: VecDeque<Key>,
-    keys: HashSet<Key>,
+    order: VecDeque<SessionKey>,
+    keys: HashSet<SessionKey>,
 }
 
 impl Tombstones {
@@ -21,7 +21,7 @@ impl Tombstones {
         }
     }
 
-    pub(crate) fn add(&mut self, key: Key) {
+    pub(crate) fn add(&mut self, key: SessionKey) {
         if self.keys.insert(key) {
             self.order.push_back(key);
         }
@@ -32,7 +32,7 @@ impl Tombstones {
         }
     }
 
-    pub(crate) fn contains(&self, key: &Key) -> bool {
+    pub(crate) fn contains(&self, key: &SessionKey) -> bool {
         self.keys.contains(key)
     }
 }
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn the_oldest_tombstone_goes_first_and_their_number_is_bounded() {
-        let keys: Vec<Key> = (0..5).map(|_| SessionId::draw().unwrap().key()).collect();
+        let keys: Vec<SessionKey> = (0..5).map(|_| SessionId::draw().unwrap().key()).collect();
         let mut tombs = Tombstones::new(3);
         for key in &keys {
             tombs.add(*key);

@@ -11,7 +11,7 @@ use tracing::Instrument;
 use crate::{
     ending::Shut,
     keeper::{self, Place, StartError, Started},
-    ports::{Ending, Event, Purpose, Snapshot, SpawnError},
+    ports::{EndReason, Event, Snapshot, SpawnError, SpawnPurpose},
     refusal::Refusal,
     registry::Shared,
     renewals::{self, Verdict},
@@ -63,7 +63,7 @@ pub(crate) async fn enter(shared: &Arc<Shared>, session: &Arc<Session>) -> Resul
             if let Some(entered) = seat.enter() {
                 if let Some(since) = waited {
                     let waited = Instant::now().saturating_duration_since(since);
-                    shared.watcher.on(Event::Waited(waited));
+                    shared.observer.on(Event::Waited(waited));
                     tracing::debug!(session = %session.tag, ?waited, "a request has waited for its backend");
                 }
                 return Ok(entered);
@@ -85,7 +85,7 @@ pub(crate) async fn enter(shared: &Arc<Shared>, session: &Arc<Session>) -> Resul
             Flight::Over(Ok(())) => {}
             Flight::Over(Err(why)) => {
                 let waited = Instant::now().saturating_duration_since(since);
-                shared.watcher.on(Event::Waited(waited));
+                shared.observer.on(Event::Waited(waited));
                 return Err(refusal(shared, why));
             }
             Flight::Under => return Err(Refusal::Internal),
@@ -106,7 +106,7 @@ fn join(
             return Ok(None);
         }
         if !inner.life.is_live() {
-            let revoked = inner.ending == Some(Ending::Revoked);
+            let revoked = inner.ending == Some(EndReason::Revoked);
             drop(inner);
             let why = if revoked { Unrevived::SignIn } else { Unrevived::Ended };
             return Err(refusal(shared, why));
@@ -116,7 +116,7 @@ fn join(
             None => {
                 if let Some(wait) = inner.streak.wait(Instant::now()) {
                     drop(inner);
-                    shared.watcher.on(Event::PutOff);
+                    shared.observer.on(Event::BackedOff);
                     return Err(refusal(shared, Unrevived::Backoff(wait)));
                 }
                 let (tell, flight) = watch::channel(Flight::Under);
@@ -136,7 +136,7 @@ fn join(
                 Ok(()) => Event::Revived(Instant::now().saturating_duration_since(since)),
                 Err(_) => Event::RevivalFailed,
             };
-            shared.watcher.on(event);
+            shared.observer.on(event);
             // First off the session, then told: who comes after the outcome is known begins anew.
             drop(landing);
             tell.send_replace(Flight::Over(outcome));
@@ -158,7 +158,7 @@ impl Drop for Landing<'_> {
 async fn revive(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<(), Unrevived> {
     let Some(snapshot) = snapshot(shared, session).await? else {
         tracing::warn!(session = %session.tag, "nothing is left to revive the session from");
-        shared.end(session, Ending::Unrevivable, Shut::Whatever);
+        shared.end(session, EndReason::Unrevivable, Shut::Whatever);
         return Err(Unrevived::Ended);
     };
     match start(shared, session, snapshot).await {
@@ -179,15 +179,14 @@ async fn revive(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<(), Unre
 /// Starts a backend, and once more if the first one ended at its start and the credential could be renewed.
 async fn start(shared: &Arc<Shared>, session: &Session, snapshot: Snapshot) -> Result<Started, StartError> {
     let mark = shared.renewals.mark();
-    let started = keeper::start(shared, session, Some(snapshot.clone()), Purpose::Revival).await;
-    let (Err(StartError::Spawn(SpawnError::Failed(_))), Some(credentials)) = (&started, session.credentials.get())
-    else {
+    let started = keeper::start(shared, session, Some(snapshot.clone()), SpawnPurpose::Revival).await;
+    let (Err(StartError::Spawn(SpawnError::Failed(_))), Some(credentials)) = (&started, session.credentials()) else {
         return started;
     };
     match renewals::ask(shared, &session.user, credentials, mark).await {
         Verdict::Again => {
             tracing::info!(session = %session.tag, "once more with a renewed credential");
-            keeper::start(shared, session, Some(snapshot), Purpose::Revival).await
+            keeper::start(shared, session, Some(snapshot), SpawnPurpose::Revival).await
         }
         // The session has been ended with its user.
         Verdict::SignIn | Verdict::AsItIs => started,

@@ -12,7 +12,7 @@ use prometheus_client::{
 };
 use session::{
     Stats,
-    ports::{Event, Watcher},
+    ports::{Event, Observer},
 };
 
 use super::names;
@@ -98,15 +98,15 @@ impl Counts {
     /// Sets what is not counted but stands.
     pub(super) fn stand(&self, stats: Stats, children: usize) {
         let Stats {
-            live,
+            opening,
+            attached,
             dormant,
-            starting,
             stopping,
         } = stats;
         for (state, count) in [
-            ("live", live),
+            ("live", attached),
             ("dormant", dormant),
-            ("starting", starting),
+            ("starting", opening),
             ("stopping", stopping),
         ] {
             self.sessions.get_or_create(&[("state", state)]).set(whole(count));
@@ -255,7 +255,7 @@ impl Counts {
     }
 }
 
-impl Watcher for Counts {
+impl Observer for Counts {
     fn on(&self, event: Event) {
         match event {
             Event::Opened => _ = self.opened.inc(),
@@ -267,17 +267,17 @@ impl Watcher for Counts {
             }
             Event::SpawnFailed(purpose, why) => self.spawned(names::purpose(purpose), names::failure(why)),
             Event::BackendDied => _ = self.children_died.inc(),
-            Event::Slept(why) => _ = self.slept.get_or_create(&[("reason", names::sleep(why))]).inc(),
+            Event::Detached(why) => _ = self.slept.get_or_create(&[("reason", names::sleep(why))]).inc(),
             Event::Revived(took) => {
                 self.revived(REVIVED);
                 self.revival_duration.observe(took.as_secs_f64());
             }
             Event::RevivalFailed => self.revived(FAILED),
             Event::Waited(time) => self.request_wait.observe(time.as_secs_f64()),
-            Event::PutOff => _ = self.put_off.inc(),
+            Event::BackedOff => _ = self.put_off.inc(),
             Event::Rotated => self.rotated(MOVED),
             Event::RotationFailed => self.rotated(FAILED),
-            Event::Refused(cap) => _ = self.refused.get_or_create(&[("cap", names::cap(cap))]).inc(),
+            Event::QuotaExceeded(cap) => _ = self.refused.get_or_create(&[("cap", names::cap(cap))]).inc(),
             Event::Ended(why) => _ = self.ended.get_or_create(&[("reason", names::ending(why))]).inc(),
         }
     }
@@ -292,7 +292,7 @@ fn whole(count: usize) -> i64 {
 mod tests {
     use std::time::Duration;
 
-    use session::ports::{Ending, Failure, Purpose, Sleep};
+    use session::ports::{DetachReason, EndReason, SpawnFailure, SpawnPurpose};
 
     use super::*;
 
@@ -327,13 +327,13 @@ mod tests {
             Event::Revived(second),
             Event::RevivalFailed,
             Event::Waited(second),
-            Event::PutOff,
+            Event::BackedOff,
             Event::Rotated,
             Event::RotationFailed,
         ];
         all.extend(names::ENDINGS.map(Event::Ended));
-        all.extend(names::SLEEPS.map(Event::Slept));
-        all.extend(names::CAPS.map(Event::Refused));
+        all.extend(names::SLEEPS.map(Event::Detached));
+        all.extend(names::CAPS.map(Event::QuotaExceeded));
         for purpose in names::PURPOSES {
             all.push(Event::Spawned(purpose, second));
             all.extend(names::FAILURES.map(|failure| Event::SpawnFailed(purpose, failure)));
@@ -352,15 +352,15 @@ mod tests {
         assert!(still.is_empty(), "{still:?}");
         for (event, line) in [
             (
-                Event::Ended(Ending::Revoked),
+                Event::Ended(EndReason::Revoked),
                 "sessions_ended_total{reason=\"revoked\"} 2",
             ),
             (
-                Event::Slept(Sleep::Expired),
+                Event::Detached(DetachReason::Expired),
                 "sessions_slept_total{reason=\"token_expired\"} 2",
             ),
             (
-                Event::SpawnFailed(Purpose::Revival, Failure::Unavailable),
+                Event::SpawnFailed(SpawnPurpose::Revival, SpawnFailure::Unavailable),
                 "spawns_total{purpose=\"revival\",outcome=\"unavailable\"} 2",
             ),
             (Event::Waited(second), "request_wait_seconds_sum 2.0"),

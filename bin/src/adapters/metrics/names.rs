@@ -1,74 +1,74 @@
 //! How each kind of event is called in a label. The lists are there so that every series exists from the start, with zero in it.
 
-use session::ports::{Cap, Ending, Failure, Purpose, Sleep};
+use session::ports::{DetachReason, EndReason, QuotaScope, SpawnFailure, SpawnPurpose};
 
-pub(super) const PURPOSES: [Purpose; 3] = [Purpose::Opening, Purpose::Revival, Purpose::Rotation];
+pub(super) const PURPOSES: [SpawnPurpose; 3] = [SpawnPurpose::Opening, SpawnPurpose::Revival, SpawnPurpose::Rotation];
 
-pub(super) const FAILURES: [Failure; 4] = [
-    Failure::Credentials,
-    Failure::Unavailable,
-    Failure::Failed,
-    Failure::TimedOut,
+pub(super) const FAILURES: [SpawnFailure; 4] = [
+    SpawnFailure::Credentials,
+    SpawnFailure::Unavailable,
+    SpawnFailure::Failed,
+    SpawnFailure::TimedOut,
 ];
 
-pub(super) const SLEEPS: [Sleep; 3] = [Sleep::Idle, Sleep::BackendDied, Sleep::Expired];
+pub(super) const SLEEPS: [DetachReason; 3] = [DetachReason::Idle, DetachReason::BackendDied, DetachReason::Expired];
 
-pub(super) const CAPS: [Cap; 2] = [Cap::User, Cap::Total];
+pub(super) const CAPS: [QuotaScope; 2] = [QuotaScope::User, QuotaScope::Total];
 
-pub(super) const ENDINGS: [Ending; 9] = [
-    Ending::Deleted,
-    Ending::BackendDied,
-    Ending::Idle,
-    Ending::Revoked,
-    Ending::NotOpened,
-    Ending::Displaced,
-    Ending::Unrevivable,
-    Ending::Expired,
-    Ending::Stopping,
+pub(super) const ENDINGS: [EndReason; 9] = [
+    EndReason::Deleted,
+    EndReason::BackendDied,
+    EndReason::Idle,
+    EndReason::Revoked,
+    EndReason::NotOpened,
+    EndReason::Evicted,
+    EndReason::Unrevivable,
+    EndReason::Expired,
+    EndReason::Shutdown,
 ];
 
-pub(super) fn purpose(purpose: Purpose) -> &'static str {
+pub(super) fn purpose(purpose: SpawnPurpose) -> &'static str {
     match purpose {
-        Purpose::Opening => "opening",
-        Purpose::Revival => "revival",
-        Purpose::Rotation => "rotation",
+        SpawnPurpose::Opening => "opening",
+        SpawnPurpose::Revival => "revival",
+        SpawnPurpose::Rotation => "rotation",
     }
 }
 
-pub(super) fn failure(failure: Failure) -> &'static str {
+pub(super) fn failure(failure: SpawnFailure) -> &'static str {
     match failure {
-        Failure::Credentials => "sign_in_needed",
-        Failure::Unavailable => "unavailable",
-        Failure::Failed => "failed",
-        Failure::TimedOut => "timed_out",
+        SpawnFailure::Credentials => "sign_in_needed",
+        SpawnFailure::Unavailable => "unavailable",
+        SpawnFailure::Failed => "failed",
+        SpawnFailure::TimedOut => "timed_out",
     }
 }
 
-pub(super) fn sleep(sleep: Sleep) -> &'static str {
+pub(super) fn sleep(sleep: DetachReason) -> &'static str {
     match sleep {
-        Sleep::Idle => "idle",
-        Sleep::BackendDied => "child_died",
-        Sleep::Expired => "token_expired",
+        DetachReason::Idle => "idle",
+        DetachReason::BackendDied => "child_died",
+        DetachReason::Expired => "token_expired",
     }
 }
 
-pub(super) fn cap(cap: Cap) -> &'static str {
+pub(super) fn cap(cap: QuotaScope) -> &'static str {
     match cap {
-        Cap::User => "user",
-        Cap::Total => "total",
+        QuotaScope::User => "user",
+        QuotaScope::Total => "total",
     }
 }
 
-pub(super) fn ending(ending: Ending) -> &'static str {
+pub(super) fn ending(ending: EndReason) -> &'static str {
     match ending {
-        Ending::Deleted => "deleted",
-        Ending::BackendDied => "child_died",
-        Ending::Idle => "idle",
-        Ending::Revoked => "revoked",
-        Ending::NotOpened => "not_opened",
-        Ending::Displaced => "displaced",
-        Ending::Unrevivable => "unrevivable",
-        Ending::Expired => "token_expired",
-        Ending::Stopping => "stopping",
+        EndReason::Deleted => "deleted",
+        EndReason::BackendDied => "child_died",
+        EndReason::Idle => "idle",
+        EndReason::Revoked => "revoked",
+        EndReason::NotOpened => "not_opened",
+        EndReason::Evicted => "displaced",
+        EndReason::Unrevivable => "unrevivable",
+        EndReason::Expired => "token_expired",
+        EndReason::Shutdown => "stopping",
     }
 }

@@ -16,11 +16,11 @@ use shuttle::future::{JoinHandle, spawn, yield_now};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, Parts, Registry, Stats,
+    Config, Registry, RegistryBuilder, Stats,
     open::MCP_SESSION_ID,
     ports::{
         Backend, BackendGone, Body, BoxFuture, Caller, ClientId, Credential, CredentialError, Credentials, Event,
-        GrantId, Snapshot, SpawnError, SpawnOrder, Spawner, UserId, Watcher,
+        GrantId, Observer, Snapshot, SpawnError, SpawnOrder, Spawner, UserId,
     },
     refusal::whole,
     registry::Shared,
@@ -65,11 +65,8 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(config: Config) -> Self {
         let yard = Arc::<Yard>::default();
-        let parts = Parts {
-            watcher: Arc::clone(&yard) as _,
-            ..Parts::new(Arc::clone(&yard) as _)
-        };
-        let reg = Arc::new(Registry::idle(config, parts));
+        let builder = RegistryBuilder::new(config, Arc::clone(&yard) as _).observer(Arc::clone(&yard) as _);
+        let reg = Arc::new(builder.build());
         Self {
             reg,
             yard,
@@ -88,12 +85,12 @@ impl World {
             let id = id.parse().expect("a header value");
             request.headers_mut().insert(MCP_SESSION_ID, id);
         }
-        request.extensions_mut().insert(Caller {
+        request.extensions_mut().insert(Arc::new(Caller {
             grant: grant(),
             user: user(),
             client: ClientId("a-client".into()),
             credentials: Arc::clone(&self.wallet) as _,
-        });
+        }));
         request
     }
 
@@ -214,7 +211,7 @@ impl Spawner for Yard {
     }
 }
 
-impl Watcher for Yard {
+impl Observer for Yard {
     fn on(&self, event: Event) {
         if event == Event::Rotated {
             self.rotated.fetch_add(1, Ordering::SeqCst);

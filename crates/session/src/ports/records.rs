@@ -24,14 +24,14 @@ pub trait Records: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`RecordsError::Damaged`] if it cannot be read now or ever.
-    fn snapshot(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Snapshot>, RecordsError>>;
+    fn snapshot(&self, key: SessionKey) -> BoxFuture<'_, Result<Option<Snapshot>, RecordsError>>;
 
     /// The sessions that have ended, the newest `most` of them, the oldest of these first.
     ///
     /// # Errors
     ///
     /// [`RecordsError`].
-    fn ended(&self, most: usize) -> BoxFuture<'_, Result<Vec<RecordKey>, RecordsError>>;
+    fn ended(&self, most: usize) -> BoxFuture<'_, Result<Vec<SessionKey>, RecordsError>>;
 
     /// Forgets which sessions ended before `before`, and of the others all but the newest `most`.
     ///
@@ -42,7 +42,7 @@ pub trait Records: fmt::Debug + Send + Sync + 'static {
 
     /// Whether others may have been at work on the records when this was opened: then the sessions that they serve are among
     /// all that there are, and are theirs until they are used here.
-    fn shared(&self) -> bool {
+    fn is_shared(&self) -> bool {
         false
     }
 
@@ -56,13 +56,13 @@ pub trait Records: fmt::Debug + Send + Sync + 'static {
 
 /// What stands for a session: the SHA-256 of its id. The id itself is never stored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RecordKey(pub [u8; 32]);
+pub struct SessionKey(pub [u8; 32]);
 
 /// What is known of a session without its backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Which session.
-    pub key: RecordKey,
+    pub key: SessionKey,
     /// The grant that it is bound to.
     pub grant: GrantId,
     /// The user of the grant.
@@ -79,18 +79,18 @@ pub enum Change {
     /// The record is as follows, unless the session has ended.
     Save(Record, Snapshot),
     /// There has been an exchange. A later one that is known of stays.
-    Touch(RecordKey, SystemTime),
+    Touch(SessionKey, SystemTime),
     /// The session has ended: its record goes, and its key is remembered among the ended ones.
-    End(RecordKey, SystemTime),
+    End(SessionKey, SystemTime),
     /// The same, but nobody wanted it: its time was over, or its place was needed. Nothing happens if the record knows of an
-    /// exchange after `used` (by more than the second that two readings of a clock may be apart).
-    Lapse {
+    /// exchange after `last_activity` (by more than the second that two readings of a clock may be apart).
+    ExpireIfUnused {
         /// Which session.
-        key: RecordKey,
+        key: SessionKey,
         /// When it ended.
         at: SystemTime,
         /// When the last exchange was, as far as the one who gives it up knows.
-        used: SystemTime,
+        last_activity: SystemTime,
     },
 }
 
@@ -108,18 +108,18 @@ pub enum RecordsError {
 /// Protects snapshots at rest: a handshake may hold what a client would not want on a disk.
 pub trait Seal: fmt::Debug + Send + Sync + 'static {
     /// Seals bytes for one record.
-    fn seal(&self, key: RecordKey, plain: &[u8]) -> Vec<u8>;
+    fn seal(&self, key: SessionKey, plain: &[u8]) -> Vec<u8>;
 
     /// Opens what [`Seal::seal`] made for the same record.
     ///
     /// # Errors
     ///
     /// If it was not sealed so, or not for this record.
-    fn open(&self, key: RecordKey, sealed: &[u8]) -> Result<Vec<u8>, BoxError>;
+    fn open(&self, key: SessionKey, sealed: &[u8]) -> Result<Vec<u8>, BoxError>;
 }
 
-impl fmt::Debug for RecordKey {
+impl fmt::Debug for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RecordKey({})", hex::encode(&self.0[..4]))
+        write!(f, "SessionKey({})", hex::encode(&self.0[..4]))
     }
 }

@@ -67,9 +67,9 @@ async fn a_backend_that_is_being_stopped_still_counts() {
     assert_eq!(
         reg.stats(),
         Stats {
-            live: 0,
+            attached: 0,
             dormant: 0,
-            starting: 0,
+            opening: 0,
             stopping: 1
         }
     );

@@ -422,8 +422,8 @@ impl Run {
             .iter()
             .filter(|row| matches!(row.state, State::Live { .. }))
             .count();
-        assert_eq!(stats.live + stats.dormant, live, "{stats:?}");
-        assert_eq!(stats.stopping, self.slots(|_| true) - live - stats.starting);
+        assert_eq!(stats.attached + stats.dormant, live, "{stats:?}");
+        assert_eq!(stats.stopping, self.slots(|_| true) - live - stats.opening);
         let held = *self.world.spawner.hold_stops.borrow();
         for row in &self.rows {
             let (serving, spawns) = (self.world.serving(&row.tag).len(), self.spawns(row));

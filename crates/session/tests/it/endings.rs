@@ -8,8 +8,8 @@ use std::{
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use session::{
-    Config, NeedsSignIn, Registry, Stats,
-    ports::{CheckedAt, UserId},
+    Config, Registry, SignInRequired, Stats,
+    ports::{AuthenticatedAt, UserId},
 };
 use tokio::{task::JoinSet, time::Instant};
 
@@ -60,9 +60,9 @@ async fn a_dead_backend_takes_its_entry_along_and_answers_what_waits() {
     assert_eq!(
         reg.stats(),
         Stats {
-            live: 1,
+            attached: 1,
             dormant: 0,
-            starting: 0,
+            opening: 0,
             stopping: 0
         }
     );
@@ -76,7 +76,7 @@ async fn idle_sessions_are_reaped_by_stop() {
     tokio::time::sleep(Duration::from_secs(10 * 60)).await;
     assert_eq!(status_of(&reg, "ann/x", &used).await, 200);
     tokio::time::sleep(Duration::from_secs(5 * 60 - 1)).await;
-    assert_eq!(reg.stats().live, 2);
+    assert_eq!(reg.stats().attached, 2);
     tokio::time::sleep(Duration::from_secs(31)).await;
     assert_eq!(status_of(&reg, "ann/x", &idle).await, 404);
     assert_eq!(status_of(&reg, "ann/x", &used).await, 200);
@@ -91,11 +91,11 @@ async fn an_exchange_in_flight_pins_until_its_body_is_over() {
     let id = open(&reg, "ann/x").await;
     let response = post(&reg, "ann/x", Some(&id), &rpc("2", "stream")).await;
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    assert_eq!(reg.stats().live, 1, "the body is still there");
+    assert_eq!(reg.stats().attached, 1, "the body is still there");
     spawner.last().streams.lock().expect("a lock").clear();
     assert!(response.into_body().collect().await.is_ok());
     tokio::time::sleep(Duration::from_secs(14 * 60)).await;
-    assert_eq!(reg.stats().live, 1, "idle only since the body is over");
+    assert_eq!(reg.stats().attached, 1, "idle only since the body is over");
     tokio::time::sleep(Duration::from_secs(2 * 60)).await;
     assert_eq!(reg.stats(), Stats::default());
 }
@@ -109,7 +109,7 @@ async fn an_exchange_whose_client_is_gone_pins_no_longer() {
     let asked = Arc::clone(&reg);
     clients.spawn(async move { said(&asked, "ann/x", Some(&id), &rpc("5", "slow")).await });
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    assert_eq!(reg.stats().live, 1);
+    assert_eq!(reg.stats().attached, 1);
     clients.shutdown().await;
     tokio::time::sleep(Duration::from_secs(16 * 60)).await;
     assert_eq!(reg.stats(), Stats::default());
@@ -124,7 +124,7 @@ async fn a_stream_that_only_listens_does_not_pin() {
     let stream = reg.serve(request(Method::GET, "ann/x", Some(&id), "")).await;
     assert_eq!(stream.headers()["content-type"], "text/event-stream");
     tokio::time::sleep(Duration::from_secs(14 * 60)).await;
-    assert_eq!(reg.stats().live, 1, "opening it was a sign of life");
+    assert_eq!(reg.stats().attached, 1, "opening it was a sign of life");
     tokio::time::sleep(Duration::from_secs(2 * 60)).await;
     assert_eq!(reg.stats(), Stats::default());
     assert!(stream.into_body().collect().await.is_ok(), "and it ends cleanly");
@@ -177,7 +177,7 @@ async fn ending_a_grant_reaches_what_is_only_opening() {
         let response = clients.join_next().await.expect("a client").expect("no panic");
         assert!(response.headers().get("mcp-session-id").is_none());
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-        assert!(response.extensions().get::<NeedsSignIn>().is_some());
+        assert!(response.extensions().get::<SignInRequired>().is_some());
         assert_eq!((reg.stats(), spawner.running.now()), (Stats::default(), 0));
     }
 }
@@ -196,7 +196,7 @@ async fn a_failure_that_the_end_of_the_grant_overtakes_is_told_as_that_end() {
         drop(reg.end_user(&UserId("ann".into())));
         let response = clients.join_next().await.expect("a client").expect("no panic");
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{outcome:?}");
-        assert!(response.extensions().get::<NeedsSignIn>().is_some());
+        assert!(response.extensions().get::<SignInRequired>().is_some());
         settle().await;
         assert_eq!((reg.stats(), spawner.running.now()), (Stats::default(), 0));
     }
@@ -208,7 +208,7 @@ async fn a_grant_that_ends_while_a_request_arrives_opens_nothing() {
     let reg = registry(&spawner, Config::default());
     let checked_now = |who| {
         let mut asked = request(Method::POST, who, None, &rpc("1", "initialize"));
-        asked.extensions_mut().insert(CheckedAt(Instant::now()));
+        asked.extensions_mut().insert(AuthenticatedAt(Instant::now()));
         asked
     };
     // Let in, and then everything of the grant, or of the user, is ended before the whole request is there.
@@ -220,7 +220,7 @@ async fn a_grant_that_ends_while_a_request_arrives_opens_nothing() {
     for late in [of_grant, of_user] {
         let response = reg.serve(late).await;
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-        assert!(response.extensions().get::<NeedsSignIn>().is_some());
+        assert!(response.extensions().get::<SignInRequired>().is_some());
     }
     assert_eq!(
         (spawner.orders(), reg.stats()),

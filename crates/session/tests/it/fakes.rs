@@ -19,7 +19,7 @@ use session::{
     Config, Registry,
     ports::{
         Backend, BackendGone, Body, BoxError, BoxFuture, Caller, ClientId, Credential, CredentialError, Credentials,
-        GrantId, Snapshot, SpawnError, SpawnOrder, Spawner, Unread, UserId,
+        GrantId, NotProcessed, Snapshot, SpawnError, SpawnOrder, Spawner, UserId,
     },
 };
 use tokio::sync::{oneshot, watch};
@@ -225,7 +225,7 @@ impl Spawner for ScriptedSpawner {
         })
     }
 
-    fn renews(&self) -> bool {
+    fn renews_credentials(&self) -> bool {
         self.renews.load(Ordering::SeqCst)
     }
 }
@@ -294,7 +294,7 @@ impl RecordingBackend {
             );
             response.extensions_mut().insert(BackendGone);
             if deaf {
-                response.extensions_mut().insert(Unread);
+                response.extensions_mut().insert(NotProcessed);
             }
             return response;
         }
@@ -420,14 +420,14 @@ impl Credentials for NeverExpires {
 }
 
 /// A grant of a user: `caller("ann/phone")`.
-pub(crate) fn caller(name: &str) -> Caller {
+pub(crate) fn caller(name: &str) -> Arc<Caller> {
     let user = name.split('/').next().unwrap_or(name);
-    Caller {
+    Arc::new(Caller {
         grant: grant(name),
         user: UserId(user.into()),
         client: ClientId("a-client".into()),
         credentials: Arc::new(NeverExpires),
-    }
+    })
 }
 
 pub(crate) fn grant(name: &str) -> GrantId {

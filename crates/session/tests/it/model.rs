@@ -308,7 +308,7 @@ impl Run {
 
     fn revoke(&mut self) {
         let who = self.dice.pick(&CALLERS);
-        let user = caller(who).user;
+        let user = caller(who).user.clone();
         let whole_user = self.dice.below(2) == 0;
         if whole_user {
             drop(self.reg.end_user(&UserId(Arc::clone(&user.0))));
@@ -345,15 +345,15 @@ impl Run {
     async fn check(&mut self) {
         let stats = self.reg.stats();
         let count = |wanted: fn(&State) -> bool| self.rows.iter().filter(|r| wanted(&r.state)).count();
-        let live = count(|state| matches!(state, State::Live { .. }));
-        let starting = count(|state| matches!(state, State::Opening { .. }));
-        let stopping = self.slots(None) - live - starting;
+        let attached = count(|state| matches!(state, State::Live { .. }));
+        let opening = count(|state| matches!(state, State::Opening { .. }));
+        let stopping = self.slots(None) - attached - opening;
         assert_eq!(
             stats,
             Stats {
-                live,
+                attached,
                 dormant: 0,
-                starting,
+                opening,
                 stopping
             }
         );

@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
-use session::{Config, NeedsSignIn, Stats};
+use session::{Config, SignInRequired, Stats};
 use tokio::task::JoinSet;
 
 use crate::fakes::{
@@ -24,9 +24,9 @@ async fn initialize_spawns_and_answers_with_a_fresh_id() {
     assert_eq!(
         reg.stats(),
         Stats {
-            live: 2,
+            attached: 2,
             dormant: 0,
-            starting: 0,
+            opening: 0,
             stopping: 0
         }
     );
@@ -65,7 +65,7 @@ async fn a_failed_start_is_told_with_the_id_and_without_the_reason() {
         assert_eq!(response.status().as_u16(), status);
         let after = response.headers().get("retry-after").map(|v| v.to_str().expect("text"));
         assert_eq!(after, retry);
-        let needs_sign_in = response.extensions().get::<NeedsSignIn>().is_some();
+        let needs_sign_in = response.extensions().get::<SignInRequired>().is_some();
         assert_eq!(needs_sign_in, outcome == Outcome::Credentials);
         assert_eq!(session_id(&response), None);
         let body = text(response).await;
@@ -109,7 +109,7 @@ async fn an_answer_of_after_the_deadline_opens_nothing() {
         let asked = std::sync::Arc::clone(&reg);
         clients.spawn(async move { post(&asked, "ann/x", None, &rpc("1", "initialize")).await });
         settle().await;
-        assert_eq!(reg.stats().starting, 1);
+        assert_eq!(reg.stats().opening, 1);
         // The machine stalls: when it goes on, the deadline is over and the answer is there.
         tokio::time::advance(STREAMED_AFTER * 3 / 2).await;
         let response = clients.join_next().await.expect("a client").expect("an answer");
@@ -117,7 +117,7 @@ async fn an_answer_of_after_the_deadline_opens_nothing() {
         assert_eq!(response.status() == StatusCode::OK, opened);
         settle().await;
         assert_eq!(
-            (reg.stats().live, spawner.running.now()),
+            (reg.stats().attached, spawner.running.now()),
             (usize::from(opened), usize::from(opened))
         );
     }
@@ -143,7 +143,7 @@ async fn a_handshake_answered_by_a_stream_keeps_the_session_and_pins_it() {
     let id = session_id(&response).expect("an id");
     assert_eq!(id.len(), 48, "the registry's id, not one of the backend");
     tokio::time::sleep(Config::default().idle_timeout * 3).await;
-    assert_eq!(reg.stats().live, 1);
+    assert_eq!(reg.stats().attached, 1);
     lock(&spawner.last().streams).clear();
     drop(response.into_body().collect().await);
     tokio::time::sleep(Config::default().idle_timeout * 2).await;
@@ -161,7 +161,7 @@ async fn a_client_that_leaves_takes_its_opening_with_it() {
         clients.spawn(async move { post(&asked, "ann/x", None, &rpc("1", "initialize")).await });
         settle().await;
         let tag = spawner.last_tag();
-        assert_eq!(reg.stats().starting, 1);
+        assert_eq!(reg.stats().opening, 1);
         if let Some(outcome) = decided {
             assert!(spawner.decide(&tag, outcome));
             settle().await;

@@ -123,7 +123,7 @@ async fn point_06_a_backend_that_dies_is_cleaned_up_at_once() {
         answer.1
     );
     settle().await;
-    assert_eq!(reg.stats().live, 0);
+    assert_eq!(reg.stats().attached, 0);
     assert_eq!(said(&reg, "ann/x", Some(&id), &rpc("9", "ping")).await.0, 404);
 }
 
@@ -136,7 +136,7 @@ async fn point_07_idle_backends_are_stopped_and_what_is_in_flight_pins() {
         .await;
     let _listens = world.send(Method::GET, "ann/x", Some(&idle), "").await;
     sleep(Duration::from_secs(15 * 60 + 31)).await;
-    assert_eq!((world.reg.stats().live, world.reg.stats().dormant), (1, 1));
+    assert_eq!((world.reg.stats().attached, world.reg.stats().dormant), (1, 1));
     let stopped = lock(&world.spawner.backends)[0].stops.load(Ordering::SeqCst);
     assert_eq!(stopped, 1, "by its stop");
     drop(stream);

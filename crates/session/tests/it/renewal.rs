@@ -6,7 +6,7 @@ use std::{
 };
 
 use http::{Method, StatusCode};
-use session::{Config, NeedsSignIn, Stats, ports::Event};
+use session::{Config, SignInRequired, Stats, ports::Event};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -33,7 +33,7 @@ async fn initialize(world: &World, who: &str) -> (u16, bool) {
     let response = world.send(Method::POST, who, None, &rpc("1", "initialize")).await;
     let (status, sign_in) = (
         response.status().as_u16(),
-        response.extensions().get::<NeedsSignIn>().is_some(),
+        response.extensions().get::<SignInRequired>().is_some(),
     );
     assert_eq!(session_id(&response).is_some(), status == 200);
     drop(text(response).await);
@@ -66,7 +66,7 @@ async fn a_credential_that_was_taken_back_is_401_at_a_revival() {
     settle().await;
     let response = world.send(Method::POST, "ann/x", Some(&id), &rpc("2", "ping")).await;
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-    assert!(response.extensions().get::<NeedsSignIn>().is_some());
+    assert!(response.extensions().get::<SignInRequired>().is_some());
     assert_eq!((refreshes(&wallet), world.reg.stats()), (1, Stats::default()));
 }
 
@@ -189,7 +189,7 @@ async fn many_openings_at_once_share_one_renewal_and_each_goes_on_with_it() {
     }
     assert_eq!((good, refreshes(&wallet)), (8, 1));
     settle().await;
-    assert_eq!((world.reg.stats().live, world.spawner.running.now()), (8, 8));
+    assert_eq!((world.reg.stats().attached, world.spawner.running.now()), (8, 8));
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use http::Method;
 use http_body_util::BodyExt;
 use session::{
     Config, Stats,
-    ports::{Ending, Event},
+    ports::{EndReason, Event},
 };
 use tokio::{task::JoinSet, time::sleep};
 
@@ -32,10 +32,10 @@ async fn an_idle_session_sleeps_and_the_next_request_wakes_it() {
     let world = World::new(durable()).await;
     let id = world.open("ann/x").await;
     sleep(Duration::from_secs(16 * 60)).await;
-    assert_eq!((world.reg.stats().live, world.reg.stats().dormant), (0, 1));
+    assert_eq!((world.reg.stats().attached, world.reg.stats().dormant), (0, 1));
     assert_eq!(world.spawner.running.now(), 0);
     world.must_answer("ann/x", &id).await;
-    assert_eq!(world.reg.stats().live, 1);
+    assert_eq!(world.reg.stats().attached, 1);
     let order = lock(&world.spawner.orders).last().expect("an order").clone();
     let replayed = order.snapshot.expect("a snapshot").0;
     assert_eq!(replayed, "<initialize><notifications/initialized>");
@@ -99,7 +99,7 @@ async fn a_crash_costs_what_was_in_flight_and_nothing_more() {
 async fn a_dead_backend_that_was_not_yet_noticed_gets_no_request() {
     let world = World::new(durable()).await;
     let id = world.open("ann/x").await;
-    // No task has run since: the watcher does not know.
+    // No task has run since: the observer does not know.
     world.spawner.last().die();
     world.must_answer("ann/x", &id).await;
 }
@@ -153,7 +153,7 @@ async fn a_crash_loop_is_bounded_and_says_so() {
         sleep(Duration::from_secs(after)).await;
     }
     assert_eq!(waits, [1, 2, 4, 8, 16]);
-    assert_eq!(world.count(|event| *event == Event::PutOff), 5);
+    assert_eq!(world.count(|event| *event == Event::BackedOff), 5);
     // Whoever has answered once is no part of a loop.
     for _ in 0..10 {
         world.must_answer("ann/x", &id).await;
@@ -246,7 +246,7 @@ async fn a_session_survives_a_restart() {
     assert_eq!(world.ping("ann/x", &id).await.0, 503);
 
     world.restart().await;
-    assert_eq!((world.reg.stats().live, world.reg.stats().dormant), (0, 1));
+    assert_eq!((world.reg.stats().attached, world.reg.stats().dormant), (0, 1));
     assert_eq!(world.ping("bob/x", &id).await.0, 403, "it is still bound to its grant");
     assert_eq!(world.spawner.orders(), 2, "and nobody else wakes it");
     world.must_answer("ann/x", &id).await;
@@ -444,7 +444,7 @@ async fn a_new_session_takes_the_place_of_the_one_that_slept_longest() {
     world.must_answer("ann/x", &newer).await;
     world.must_answer("ann/x", &newest).await;
     assert_eq!(refused(&world).await, 429);
-    assert_eq!(world.count(|event| *event == Event::Ended(Ending::Displaced)), 1);
+    assert_eq!(world.count(|event| *event == Event::Ended(EndReason::Evicted)), 1);
 }
 
 async fn refused(world: &World) -> u16 {

@@ -9,7 +9,7 @@ use http::Method;
 use http_body_util::BodyExt;
 use session::{
     Config, Stats,
-    ports::{Ending, Event},
+    ports::{EndReason, Event},
 };
 use tokio::{task::JoinSet, time::sleep};
 
@@ -47,7 +47,7 @@ async fn all_sessions_of_a_user_move_after_one_refresh() {
     assert_eq!(world.wallet("ann").refreshes.load(Ordering::SeqCst), 1);
     assert_eq!(world.wallet("bob").refreshes.load(Ordering::SeqCst), 1);
     assert_eq!(world.spawner.running.now(), 3, "the old ones are gone");
-    assert_eq!(world.reg.stats().live, 3);
+    assert_eq!(world.reg.stats().attached, 3);
     for (who, id) in [("ann/x", &a), ("ann/y", &b), ("bob/x", &c)] {
         world.must_answer(who, id).await;
     }
@@ -125,7 +125,7 @@ async fn the_watcher_of_a_replaced_backend_evicts_nobody() {
     assert_eq!(world.spawner.running.now(), 2, "the old one is being stopped");
     old.die();
     settle().await;
-    assert_eq!(world.reg.stats().live, 1);
+    assert_eq!(world.reg.stats().attached, 1);
     world.must_answer("ann/x", &id).await;
 }
 
@@ -173,7 +173,7 @@ async fn a_refusal_for_good_ends_the_sessions_of_the_user_alone() {
     sleep(BEFORE + AFTER).await;
     assert_eq!(world.ping("ann/x", &id).await.0, 404);
     world.must_answer("bob/x", &other).await;
-    assert_eq!(world.count(|event| *event == Event::Ended(Ending::Revoked)), 1);
+    assert_eq!(world.count(|event| *event == Event::Ended(EndReason::Revoked)), 1);
     assert_eq!(world.spawner.running.now(), 1);
 }
 

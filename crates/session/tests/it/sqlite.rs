@@ -6,7 +6,7 @@ use std::{
 };
 
 use session::{
-    ports::{BoxError, Change, GrantId, Record, RecordKey, Records, RecordsError, Seal, Snapshot, UserId},
+    ports::{BoxError, Change, GrantId, Record, Records, RecordsError, Seal, SessionKey, Snapshot, UserId},
     sqlite::SqliteRecords,
 };
 use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
@@ -17,11 +17,11 @@ use tempfile::TempDir;
 struct Reversed;
 
 impl Seal for Reversed {
-    fn seal(&self, key: RecordKey, plain: &[u8]) -> Vec<u8> {
+    fn seal(&self, key: SessionKey, plain: &[u8]) -> Vec<u8> {
         key.0.iter().chain(plain.iter().rev()).copied().collect()
     }
 
-    fn open(&self, key: RecordKey, sealed: &[u8]) -> Result<Vec<u8>, BoxError> {
+    fn open(&self, key: SessionKey, sealed: &[u8]) -> Result<Vec<u8>, BoxError> {
         let (of, plain) = sealed.split_at_checked(32).ok_or("too short")?;
         if of == key.0 {
             Ok(plain.iter().rev().copied().collect())
@@ -47,7 +47,7 @@ async fn records(pool: &SqlitePool) -> SqliteRecords {
 fn record(key: u8, seconds: u64) -> Record {
     let time = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     Record {
-        key: RecordKey([key; 32]),
+        key: SessionKey([key; 32]),
         grant: GrantId("a grant".into()),
         user: UserId("42".into()),
         opened: time(1),
@@ -70,10 +70,10 @@ async fn records_are_there_after_a_restart() {
     ];
     records(&first).await.apply(changes).await.expect("written");
     let changes = vec![
-        Change::Touch(RecordKey([1; 32]), record(1, 99).last_activity),
+        Change::Touch(SessionKey([1; 32]), record(1, 99).last_activity),
         Change::Save(record(2, 25), snapshot("two again")),
-        Change::End(RecordKey([3; 32]), record(3, 31).last_activity),
-        Change::End(RecordKey([9; 32]), record(9, 29).last_activity),
+        Change::End(SessionKey([3; 32]), record(3, 31).last_activity),
+        Change::End(SessionKey([9; 32]), record(9, 29).last_activity),
     ];
     // Twice: a batch may be tried again.
     for _ in 0..2 {
@@ -87,12 +87,12 @@ async fn records_are_there_after_a_restart() {
     all.sort_by_key(|record| record.key);
     assert_eq!(all, [record(1, 99), record(2, 25)]);
     for (key, expected) in [(1, Some("handshake of one")), (2, Some("two again")), (3, None)] {
-        let found = again.snapshot(RecordKey([key; 32])).await.expect("readable");
+        let found = again.snapshot(SessionKey([key; 32])).await.expect("readable");
         assert_eq!(found, expected.map(snapshot));
     }
     assert_eq!(
         again.ended(9).await.expect("endings"),
-        [RecordKey([9; 32]), RecordKey([3; 32])]
+        [SessionKey([9; 32]), SessionKey([3; 32])]
     );
     second.close().await;
     let file = std::fs::read(directory.path().join("sessions.db")).expect("the file");
@@ -124,24 +124,24 @@ async fn what_is_given_up_stays_where_it_has_been_used_since_and_what_has_ended_
     let changes = [1, 2, 3].map(|key| Change::Save(record(key, 10), snapshot("a handshake")));
     store.apply(changes.to_vec()).await.expect("written");
     let used = |seconds| record(0, seconds).last_activity;
-    let lapse = |key, known| Change::Lapse {
-        key: RecordKey([key; 32]),
+    let lapse = |key, known| Change::ExpireIfUnused {
+        key: SessionKey([key; 32]),
         at: used(50),
-        used: used(known),
+        last_activity: used(known),
     };
     let changes = vec![
-        Change::Touch(RecordKey([1; 32]), used(40)),
+        Change::Touch(SessionKey([1; 32]), used(40)),
         // What is known elsewhere of earlier times takes nothing back.
-        Change::Touch(RecordKey([1; 32]), used(20)),
+        Change::Touch(SessionKey([1; 32]), used(20)),
         lapse(1, 10),
         lapse(2, 10),
-        Change::End(RecordKey([3; 32]), used(51)),
+        Change::End(SessionKey([3; 32]), used(51)),
     ];
     store.apply(changes).await.expect("written");
     let late = [2, 3].map(|key| Change::Save(record(key, 60), snapshot("too late")));
     store.apply(late.to_vec()).await.expect("written");
     assert_eq!(store.all().await.expect("records"), [record(1, 40)]);
-    let ended = [RecordKey([2; 32]), RecordKey([3; 32])];
+    let ended = [SessionKey([2; 32]), SessionKey([3; 32])];
     assert_eq!(store.ended(9).await.expect("endings"), ended);
 }
 
@@ -162,10 +162,10 @@ async fn what_was_sealed_for_another_record_is_damaged() {
     .await
     .expect("changed");
     assert_eq!(
-        store.snapshot(RecordKey([1; 32])).await.expect("readable"),
+        store.snapshot(SessionKey([1; 32])).await.expect("readable"),
         Some(snapshot("one"))
     );
-    let damaged = store.snapshot(RecordKey([2; 32])).await;
+    let damaged = store.snapshot(SessionKey([2; 32])).await;
     assert!(matches!(damaged, Err(RecordsError::Damaged(_))), "{damaged:?}");
 }
 
@@ -176,13 +176,13 @@ async fn endings_are_forgotten_by_age_and_number() {
     let store = records(&pool).await;
     let time = |seconds| record(0, seconds).last_activity;
     let changes = (1..=9)
-        .map(|n| Change::End(RecordKey([n; 32]), time(u64::from(n))))
+        .map(|n| Change::End(SessionKey([n; 32]), time(u64::from(n))))
         .collect();
     store.apply(changes).await.expect("written");
     // The time of an ending is that of the first: a batch that is tried again makes nothing younger.
-    let again = vec![Change::End(RecordKey([1; 32]), time(100))];
+    let again = vec![Change::End(SessionKey([1; 32]), time(100))];
     store.apply(again).await.expect("written");
-    let keys = |of: std::ops::RangeInclusive<u8>| of.map(|n| RecordKey([n; 32])).collect::<Vec<_>>();
+    let keys = |of: std::ops::RangeInclusive<u8>| of.map(|n| SessionKey([n; 32])).collect::<Vec<_>>();
     assert_eq!(
         store.ended(4).await.expect("endings"),
         keys(6..=9),

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use http::Method;
 use session::{
     Config,
-    ports::{Cap, Ending, Event, Failure, Purpose, Sleep},
+    ports::{DetachReason, EndReason, Event, QuotaScope, SpawnFailure, SpawnPurpose},
 };
 use tokio::time::sleep;
 
@@ -32,13 +32,16 @@ fn told(world: &World) -> Vec<Event> {
 async fn a_session_is_told_of_from_its_opening_to_its_end() {
     let world = World::new(durable()).await;
     let id = world.open("ann/x").await;
-    assert_eq!(told(&world), [Event::Spawned(Purpose::Opening, NOTHING), Event::Opened]);
+    assert_eq!(
+        told(&world),
+        [Event::Spawned(SpawnPurpose::Opening, NOTHING), Event::Opened]
+    );
 
     sleep(Duration::from_secs(16 * 60)).await;
-    assert_eq!(told(&world), [Event::Slept(Sleep::Idle)]);
+    assert_eq!(told(&world), [Event::Detached(DetachReason::Idle)]);
     world.must_answer("ann/x", &id).await;
     let revived = [
-        Event::Spawned(Purpose::Revival, NOTHING),
+        Event::Spawned(SpawnPurpose::Revival, NOTHING),
         Event::Revived(NOTHING),
         Event::Waited(NOTHING),
     ];
@@ -46,12 +49,15 @@ async fn a_session_is_told_of_from_its_opening_to_its_end() {
 
     world.spawner.last().die();
     settle().await;
-    assert_eq!(told(&world), [Event::BackendDied, Event::Slept(Sleep::BackendDied)]);
+    assert_eq!(
+        told(&world),
+        [Event::BackendDied, Event::Detached(DetachReason::BackendDied)]
+    );
     world.must_answer("ann/x", &id).await;
     assert_eq!(told(&world), revived);
 
     drop(world.send(Method::DELETE, "ann/x", Some(&id), "").await);
-    assert_eq!(told(&world), [Event::Ended(Ending::Deleted)]);
+    assert_eq!(told(&world), [Event::Ended(EndReason::Deleted)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,7 +87,7 @@ async fn a_revival_is_told_with_how_long_its_requests_have_waited() {
     assert_eq!(
         events,
         [
-            Event::SpawnFailed(Purpose::Revival, Failure::Unavailable),
+            Event::SpawnFailed(SpawnPurpose::Revival, SpawnFailure::Unavailable),
             Event::RevivalFailed
         ]
     );
@@ -104,14 +110,14 @@ async fn a_rotation_is_told_and_so_is_its_failure() {
     sleep(Duration::from_secs(57 * 60)).await;
     assert_eq!(
         told(&world),
-        [Event::Spawned(Purpose::Rotation, NOTHING), Event::Rotated]
+        [Event::Spawned(SpawnPurpose::Rotation, NOTHING), Event::Rotated]
     );
     assert_eq!(world.wallet("ann").refreshes.load(Ordering::SeqCst), 1);
 
     *lock(&world.wallet("ann").answers) = Answers::Later;
     sleep(Duration::from_secs(61 * 60)).await;
     let mut events = told(&world);
-    assert_eq!(events.pop(), Some(Event::Slept(Sleep::Expired)));
+    assert_eq!(events.pop(), Some(Event::Detached(DetachReason::Expired)));
     assert!(events.len() > 1 && events.iter().all(|event| *event == Event::RotationFailed));
 }
 
@@ -130,10 +136,10 @@ async fn refusals_and_failed_starts_are_told_with_their_reasons() {
     // So that what failed is not tried once more with another credential.
     *lock(&world.wallet("ann").answers) = Answers::Later;
     for (outcome, failure) in [
-        (Some(Outcome::Credentials), Failure::Credentials),
-        (Some(Outcome::Unavailable), Failure::Unavailable),
-        (Some(Outcome::Failed), Failure::Failed),
-        (None, Failure::TimedOut),
+        (Some(Outcome::Credentials), SpawnFailure::Credentials),
+        (Some(Outcome::Unavailable), SpawnFailure::Unavailable),
+        (Some(Outcome::Failed), SpawnFailure::Failed),
+        (None, SpawnFailure::TimedOut),
     ] {
         let initialize = rpc("1", "initialize");
         let opening = async { drop(world.send(Method::POST, "ann/x", None, &initialize).await) };
@@ -146,8 +152,8 @@ async fn refusals_and_failed_starts_are_told_with_their_reasons() {
         assert_eq!(
             told(&world),
             [
-                Event::SpawnFailed(Purpose::Opening, failure),
-                Event::Ended(Ending::NotOpened)
+                Event::SpawnFailed(SpawnPurpose::Opening, failure),
+                Event::Ended(EndReason::NotOpened)
             ]
         );
     }
@@ -160,8 +166,8 @@ async fn refusals_and_failed_starts_are_told_with_their_reasons() {
         });
     }
     told(&world);
-    for (who, cap) in [("ann/y", Cap::User), ("eve/x", Cap::Total)] {
+    for (who, cap) in [("ann/y", QuotaScope::User), ("eve/x", QuotaScope::Total)] {
         drop(world.send(Method::POST, who, None, &rpc("1", "initialize")).await);
-        assert_eq!(told(&world), [Event::Refused(cap)]);
+        assert_eq!(told(&world), [Event::QuotaExceeded(cap)]);
     }
 }

@@ -13,10 +13,10 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use secrecy::SecretString;
 use session::{
-    Config, Parts, Registry,
+    Config, Registry, RegistryBuilder,
     ports::{
-        Body, BoxError, BoxFuture, Caller, Change, Clock, Credential, CredentialError, Credentials, Event, Record,
-        RecordKey, Records, RecordsError, Snapshot, UserId, Watcher,
+        Body, BoxError, BoxFuture, Caller, Change, Clock, Credential, CredentialError, Credentials, Event, Observer,
+        Record, Records, RecordsError, SessionKey, Snapshot, UserId,
     },
 };
 use tokio::time::Instant;
@@ -67,8 +67,8 @@ pub(crate) enum Answers {
 
 #[derive(Debug, Default)]
 pub(crate) struct MemoryRecords {
-    pub(crate) rows: Mutex<BTreeMap<RecordKey, (Record, Snapshot)>>,
-    pub(crate) endings: Mutex<Vec<(SystemTime, RecordKey)>>,
+    pub(crate) rows: Mutex<BTreeMap<SessionKey, (Record, Snapshot)>>,
+    pub(crate) endings: Mutex<Vec<(SystemTime, SessionKey)>>,
     pub(crate) refuses: Mutex<bool>,
     /// What is told to those who open them.
     pub(crate) shared: Mutex<bool>,
@@ -127,7 +127,11 @@ impl World {
         let mut request = request(method, who, id, body);
         let caller = caller(who);
         let credentials = self.wallet(&caller.user.0) as Arc<dyn Credentials>;
-        request.extensions_mut().insert(Caller { credentials, ..caller });
+        let caller = Caller {
+            credentials,
+            ..Arc::unwrap_or_clone(caller)
+        };
+        request.extensions_mut().insert(Arc::new(caller));
         request
     }
 
@@ -183,18 +187,16 @@ async fn build(
     events: &Arc<Heard>,
     clock: &Arc<PausedClock>,
 ) -> Arc<Registry> {
-    let parts = Parts {
-        records: Some(Arc::clone(records) as _),
-        watcher: Arc::clone(events) as _,
-        clock: Arc::clone(clock) as _,
-        ..Parts::new(Arc::clone(spawner) as _)
-    };
-    Arc::new(Registry::open(config.clone(), parts).await.expect("records"))
+    let builder = RegistryBuilder::new(config.clone(), Arc::clone(spawner) as _)
+        .records(Arc::clone(records) as _)
+        .observer(Arc::clone(events) as _)
+        .clock(Arc::clone(clock) as _);
+    Arc::new(builder.open().await.expect("records"))
 }
 
 /// The user of a caller.
 pub(crate) fn user(name: &str) -> UserId {
-    caller(name).user
+    caller(name).user.clone()
 }
 
 impl Wallet {
@@ -254,7 +256,7 @@ impl Clock for PausedClock {
     }
 }
 
-impl Watcher for Heard {
+impl Observer for Heard {
     fn on(&self, event: Event) {
         lock(&self.0).push(event);
     }
@@ -265,11 +267,11 @@ impl Records for MemoryRecords {
         Box::pin(async { Ok(lock(&self.rows).values().map(|(record, _)| record.clone()).collect()) })
     }
 
-    fn snapshot(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Snapshot>, RecordsError>> {
+    fn snapshot(&self, key: SessionKey) -> BoxFuture<'_, Result<Option<Snapshot>, RecordsError>> {
         Box::pin(async move { Ok(lock(&self.rows).get(&key).map(|(_, snapshot)| snapshot.clone())) })
     }
 
-    fn ended(&self, most: usize) -> BoxFuture<'_, Result<Vec<RecordKey>, RecordsError>> {
+    fn ended(&self, most: usize) -> BoxFuture<'_, Result<Vec<SessionKey>, RecordsError>> {
         Box::pin(async move {
             let endings = lock(&self.endings);
             let newest = endings.iter().skip(endings.len().saturating_sub(most));
@@ -287,7 +289,7 @@ impl Records for MemoryRecords {
         })
     }
 
-    fn shared(&self) -> bool {
+    fn is_shared(&self) -> bool {
         *lock(&self.shared)
     }
 
@@ -310,9 +312,12 @@ impl Records for MemoryRecords {
                             record.last_activity = last_activity;
                         }
                     }
-                    Change::Lapse { key, used, .. }
-                        if rows.get(&key).is_some_and(|(record, _)| record.last_activity > used) => {}
-                    Change::End(key, at) | Change::Lapse { key, at, .. } => {
+                    Change::ExpireIfUnused {
+                        key,
+                        last_activity: used,
+                        ..
+                    } if rows.get(&key).is_some_and(|(record, _)| record.last_activity > used) => {}
+                    Change::End(key, at) | Change::ExpireIfUnused { key, at, .. } => {
                         rows.remove(&key);
                         let mut endings = lock(&self.endings);
                         if !endings.iter().any(|(_, ended)| *ended == key) {

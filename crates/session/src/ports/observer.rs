@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Hears what happens, to count it. Calls come from any thread and must return at once.
-pub trait Watcher: fmt::Debug + Send + Sync + 'static {
+pub trait Observer: fmt::Debug + Send + Sync + 'static {
     /// Something has happened.
     fn on(&self, event: Event);
 }
@@ -17,13 +17,13 @@ pub enum Event {
     /// A session was opened.
     Opened,
     /// A backend was started, in so long.
-    Spawned(Purpose, Duration),
+    Spawned(SpawnPurpose, Duration),
     /// A backend did not start.
-    SpawnFailed(Purpose, Failure),
+    SpawnFailed(SpawnPurpose, SpawnFailure),
     /// A backend was gone by itself.
     BackendDied,
     /// A session was put to sleep.
-    Slept(Sleep),
+    Detached(DetachReason),
     /// A dormant session has a backend again; so long after the first request that waited for it.
     Revived(Duration),
     /// A dormant session did not get a backend.
@@ -31,20 +31,20 @@ pub enum Event {
     /// A request has waited so long for a backend of its dormant session, whether there was one in the end or not.
     Waited(Duration),
     /// A request was put off because backends of its session keep ending.
-    PutOff,
+    BackedOff,
     /// A session has moved to a fresh backend.
     Rotated,
     /// A session did not move and keeps its backend for now.
     RotationFailed,
     /// A session was not opened because a cap is reached.
-    Refused(Cap),
+    QuotaExceeded(QuotaScope),
     /// A session has ended.
-    Ended(Ending),
+    Ended(EndReason),
 }
 
 /// What a backend is started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum SpawnPurpose {
     /// A new session.
     Opening,
     /// A session that sleeps.
@@ -55,7 +55,7 @@ pub enum Purpose {
 
 /// Why a backend did not start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum SpawnFailure {
     /// The user has to sign in again ([`SpawnError::Credentials`](super::SpawnError::Credentials)).
     Credentials,
     /// None can be made now ([`SpawnError::Unavailable`](super::SpawnError::Unavailable)).
@@ -69,7 +69,7 @@ pub enum Failure {
 
 /// Why a session is put to sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sleep {
+pub enum DetachReason {
     /// Nothing happened on it for long enough.
     Idle,
     /// Its backend was gone by itself.
@@ -80,7 +80,7 @@ pub enum Sleep {
 
 /// Which cap is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cap {
+pub enum QuotaScope {
     /// The one of a user.
     User,
     /// The one of the registry.
@@ -89,7 +89,7 @@ pub enum Cap {
 
 /// Why a session ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum EndReason {
     /// The client ended it.
     Deleted,
     /// Its backend was gone by itself, and nothing is retained.
@@ -101,13 +101,13 @@ pub enum Ending {
     /// It did not come to life.
     NotOpened,
     /// It was dormant, and a new session took its place.
-    Displaced,
+    Evicted,
     /// Its record is of no use for a fresh backend.
     Unrevivable,
     /// Its backend's credential ran out and could not be renewed, and nothing is retained.
     Expired,
     /// The registry stops.
-    Stopping,
+    Shutdown,
 }
 
 /// The wall clock: records outlive the process, and credentials expire by the calendar.
@@ -122,7 +122,7 @@ pub struct SystemClock;
 
 /// Counts nothing.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct NoWatcher;
+pub struct NoopObserver;
 
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
@@ -131,6 +131,6 @@ impl Clock for SystemClock {
     }
 }
 
-impl Watcher for NoWatcher {
+impl Observer for NoopObserver {
     fn on(&self, _event: Event) {}
 }
