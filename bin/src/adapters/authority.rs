@@ -33,12 +33,12 @@ impl Authority for OAuthAuthority {
 }
 
 /// The grant that a session is bound to, by its name.
-pub(super) fn grant_id(grant: &str) -> GrantId {
-    GrantId(Arc::from(grant))
+pub(super) fn grant_id(grant: &oauth::ids::GrantId) -> GrantId {
+    GrantId(Arc::from(grant.0.as_str()))
 }
 
 /// The user of a session. Forgejo's numeric id is the key: logins can be changed.
-pub(super) fn user_id(user: i64) -> UserId {
+pub(super) fn user_id(user: oauth::ids::UserId) -> UserId {
     UserId(Arc::from(user.to_string()))
 }
 
@@ -46,7 +46,7 @@ fn session_caller(caller: &oauth::Caller) -> Caller {
     Caller {
         grant: grant_id(caller.grant()),
         user: user_id(caller.user()),
-        client: ClientId(Arc::from(caller.client())),
+        client: ClientId(Arc::from(caller.client().0.as_str())),
         credentials: Arc::new(AccountCredentials(caller.account())),
     }
 }

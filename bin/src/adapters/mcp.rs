@@ -5,7 +5,11 @@ use std::sync::{Arc, OnceLock};
 use broker::ports::{BoxFuture, LogSpan, McpService, ResponseBody};
 use bytes::Bytes;
 use http::{Request, Response, header::WWW_AUTHENTICATE};
-use oauth::{AuthorizationServer, ports::GrantEvents};
+use oauth::{
+    AuthorizationServer,
+    ids::{GrantId, UserId},
+    ports::GrantEvents,
+};
 use session::{Registry, SignInRequired, ports::SessionSpan};
 
 use super::authority::{grant_id, user_id};
@@ -65,26 +69,26 @@ impl SessionEvents {
 }
 
 impl GrantEvents for SessionEvents {
-    fn grant_ended(&self, grant: &str) {
+    fn grant_ended(&self, grant: &GrantId) {
         if let Some(registry) = self.registry.get() {
             // The call ends the sessions; the future would only wait for their children.
             drop(registry.end_grant(&grant_id(grant)));
         }
     }
 
-    fn user_ended(&self, user: i64) {
+    fn user_ended(&self, user: UserId) {
         if let Some(registry) = self.registry.get() {
             drop(registry.end_user(&user_id(user)));
         }
     }
 
-    fn user_signed_in(&self, user: i64) {
+    fn user_signed_in(&self, user: UserId) {
         if let Some(registry) = self.registry.get() {
             registry.rotate_user(&user_id(user));
         }
     }
 
-    fn sessions(&self, grant: &str) -> usize {
+    fn sessions(&self, grant: &GrantId) -> usize {
         self.registry
             .get()
             .map_or(0, |registry| registry.sessions_of_grant(&grant_id(grant)))

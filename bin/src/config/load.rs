@@ -6,6 +6,7 @@ use figment::value::{Dict, Value};
 use oauth::{
     config::{Registration, StaticClient},
     forgejo::Scopes,
+    ids::ClientId,
     seal::Sealer,
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -333,7 +334,7 @@ fn client(table: &Dict) -> Result<StaticClient, String> {
     }
     let uris = table.get("redirect_uris").ok_or("redirect_uris is required")?;
     Ok(StaticClient {
-        client_id: required("client_id")?,
+        client_id: ClientId(required("client_id")?),
         client_secret: secret.map(SecretString::from),
         name: Some(required("client_name")?),
         redirect_uris: values::list(uris).map_err(|reason| named("redirect_uris", reason))?,

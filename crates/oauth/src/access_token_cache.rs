@@ -15,7 +15,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::records::{BearerRecord, TokenHash};
+use crate::{
+    ids::{ClientId, GrantId, UserId},
+    records::{BearerRecord, TokenHash},
+};
 
 /// The bearers that have been looked up.
 #[derive(Debug)]
@@ -33,7 +36,7 @@ pub(crate) struct Generation(u64);
 struct State {
     epoch: u64,
     entries: HashMap<TokenHash, Entry>,
-    grants: HashMap<String, HashSet<TokenHash>>,
+    grants: HashMap<GrantId, HashSet<TokenHash>>,
 }
 
 #[derive(Debug)]
@@ -82,13 +85,13 @@ impl AccessTokenCache {
         {
             state.remove(any);
         }
-        let grant = record.grant.grant.clone();
+        let grant = record.grant.id.clone();
         state.grants.entry(grant).or_default().insert(token);
         state.entries.insert(token, Entry { record, asked_at: now });
     }
 
     /// Forgets the bearers of a grant.
-    pub(crate) fn forget_grant(&self, grant: &str) {
+    pub(crate) fn forget_grant(&self, grant: &GrantId) {
         let mut state = self.state();
         state.epoch += 1;
         for token in state.grants.remove(grant).unwrap_or_default() {
@@ -97,13 +100,13 @@ impl AccessTokenCache {
     }
 
     /// Forgets the bearers of a user.
-    pub(crate) fn forget_user(&self, user: i64) {
+    pub(crate) fn forget_user(&self, user: UserId) {
         self.forget(|record| record.grant.user == user);
     }
 
     /// Forgets the bearers of a client.
-    pub(crate) fn forget_client(&self, client_id: &str) {
-        self.forget(|record| record.grant.client_id == client_id);
+    pub(crate) fn forget_client(&self, client_id: &ClientId) {
+        self.forget(|record| record.grant.client_id == *client_id);
     }
 
     /// Forgets everything, when it is not known what has ended.
@@ -138,7 +141,7 @@ impl State {
         let Some(entry) = self.entries.remove(&token) else {
             return;
         };
-        let grant = &entry.record.grant.grant;
+        let grant = &entry.record.grant.id;
         if let Some(tokens) = self.grants.get_mut(grant) {
             tokens.remove(&token);
             if tokens.is_empty() {
@@ -166,10 +169,10 @@ mod tests {
     fn record(grant: &str, user: i64) -> BearerRecord {
         BearerRecord {
             grant: GrantRecord {
-                grant: grant.to_owned(),
-                user,
+                id: GrantId(grant.to_owned()),
+                user: UserId(user),
                 login: "alice".to_owned(),
-                client_id: format!("client of {grant}"),
+                client_id: ClientId(format!("client of {grant}")),
                 scope: "mcp".to_owned(),
             },
             expires_at: NOW + Duration::from_secs(50),
@@ -217,11 +220,11 @@ mod tests {
         ] {
             keep(&bearers, token, record(grant, user));
         }
-        bearers.forget_grant("a");
+        bearers.forget_grant(&GrantId("a".to_owned()));
         assert!(!knows(&bearers, "a1", 0) && !knows(&bearers, "a2", 0) && knows(&bearers, "b", 0));
-        bearers.forget_user(1);
+        bearers.forget_user(UserId(1));
         assert!(!knows(&bearers, "b", 0) && knows(&bearers, "c", 0));
-        bearers.forget_client("client of c");
+        bearers.forget_client(&ClientId("client of c".to_owned()));
         assert!(!knows(&bearers, "c", 0) && knows(&bearers, "d", 0));
     }
 
@@ -230,7 +233,7 @@ mod tests {
         let bearers = AccessTokenCache::default();
         let token = secret::hash("a");
         let asked = bearers.find(token, NOW).expect_err("the token is new");
-        bearers.forget_grant("g");
+        bearers.forget_grant(&GrantId("g".to_owned()));
         bearers.keep(asked, token, record("g", 1), NOW);
         assert!(!knows(&bearers, "a", 0));
     }

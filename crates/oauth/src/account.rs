@@ -30,6 +30,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    ids::{LeaseOwner, PairId, UserId},
     ports::{Clock, GrantEvents, Judged, Store, StoreError, TokenPair, Upstream, UpstreamError},
     records::AccountRecord,
     seal::{Binding, OpenError, Sealer},
@@ -43,7 +44,7 @@ use turns::Turns;
 #[derive(Clone)]
 pub struct Account {
     accounts: Arc<Accounts>,
-    user: i64,
+    user: UserId,
 }
 
 /// An upstream access token.
@@ -71,22 +72,22 @@ pub(crate) struct Accounts {
     /// The sign-ins under way.
     pub(crate) turns: Turns,
     /// What this process is called where it holds leases: a random number.
-    pub(crate) process: i64,
+    pub(crate) process: LeaseOwner,
     /// The renewals under way. An entry is there exactly as long as its task.
-    pub(crate) flights: Mutex<HashMap<i64, watch::Receiver<Option<Outcome>>>>,
+    pub(crate) flights: Mutex<HashMap<UserId, watch::Receiver<Option<Outcome>>>>,
 }
 
 /// Takes a renewal out of the table, also when its task panics.
 struct Landing<'a> {
     accounts: &'a Accounts,
-    user: i64,
+    user: UserId,
 }
 
 /// How often a pair that is not in the store yet is offered to it.
 const STORE_ATTEMPTS: u32 = 3;
 
 impl Account {
-    pub(crate) fn new(accounts: Arc<Accounts>, user: i64) -> Self {
+    pub(crate) fn new(accounts: Arc<Accounts>, user: UserId) -> Self {
         Self { accounts, user }
     }
 
@@ -140,11 +141,11 @@ impl fmt::Debug for Account {
 
 impl Accounts {
     /// Seals a pair for a user, under a new version.
-    pub(crate) fn record(&self, user: i64, pair: &TokenPair) -> AccountRecord {
+    pub(crate) fn record(&self, user: UserId, pair: &TokenPair) -> AccountRecord {
         let now = self.clock.now();
         AccountRecord {
             user,
-            version: i64::from_be_bytes(secret::random()),
+            version: PairId(i64::from_be_bytes(secret::random())),
             access: self.sealer.seal(&pair.access_token, Binding::Access(user)),
             refresh: self.sealer.seal(&pair.refresh_token, Binding::Refresh(user)),
             issued_at: now,
@@ -160,12 +161,12 @@ impl Accounts {
     }
 
     /// Ends all grants of a user and forgets the account. The store tells.
-    pub(crate) async fn end_user(&self, user: i64) -> Result<(), StoreError> {
+    pub(crate) async fn end_user(&self, user: UserId) -> Result<(), StoreError> {
         self.store.end_user(user).await
     }
 
     /// Joins the renewal of a user, or begins one. What is named `seen` is to be renewed, or whatever is there.
-    async fn join(self: Arc<Self>, user: i64, seen: Option<i64>) -> Outcome {
+    async fn join(self: Arc<Self>, user: UserId, seen: Option<PairId>) -> Outcome {
         let mut flight = {
             let mut flights = self.flights();
             match flights.get(&user) {
@@ -197,7 +198,7 @@ impl Accounts {
         }
     }
 
-    async fn renew(&self, user: i64, seen: Option<i64>) -> Outcome {
+    async fn renew(&self, user: UserId, seen: Option<PairId>) -> Outcome {
         let account = match self.lease(user, seen).await? {
             Turn::Renewed(record) => return self.give(&record),
             Turn::Ours(account) => account,
@@ -210,7 +211,7 @@ impl Accounts {
         outcome
     }
 
-    async fn renew_leased(&self, user: i64, account: Option<AccountRecord>) -> Outcome {
+    async fn renew_leased(&self, user: UserId, account: Option<AccountRecord>) -> Outcome {
         let Some(record) = account else {
             return self.refuse(user, None, Refusal::Missing).await;
         };
@@ -223,7 +224,7 @@ impl Accounts {
         };
         match self.upstream.refresh(&refresh_token).await {
             Ok(pair) => {
-                tracing::debug!(user, "account renewed");
+                tracing::debug!(user = user.0, "account renewed");
                 let renewed = self.record(user, &pair);
                 let version = renewed.version;
                 let outcome = self.keep(renewed, record.version, &pair).await;
@@ -240,10 +241,10 @@ impl Accounts {
                 @ (UpstreamError::Misconfigured(_) | UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_)),
             ) => {
                 if matches!(error, UpstreamError::Misconfigured(_)) {
-                    tracing::error!(user, %error, "the account cannot be renewed until the operator mends the configuration");
+                    tracing::error!(user = user.0, %error, "the account cannot be renewed until the operator mends the configuration");
                 } else {
                     tracing::warn!(
-                        user,
+                        user = user.0,
                         error = &error as &dyn std::error::Error,
                         "the account cannot be renewed now"
                     );
@@ -254,7 +255,7 @@ impl Accounts {
     }
 
     /// Puts a renewed pair into the store, in the place of the one that it renews.
-    async fn keep(&self, record: AccountRecord, version: i64, pair: &TokenPair) -> Outcome {
+    async fn keep(&self, record: AccountRecord, version: PairId, pair: &TokenPair) -> Outcome {
         let user = record.user;
         let mut attempt = 1;
         // The former pair is dead at the upstream: a store that is busy is worth waiting for.
@@ -263,7 +264,7 @@ impl Accounts {
                 Ok(replaced) => break replaced,
                 Err(error) if attempt == STORE_ATTEMPTS => {
                     tracing::error!(
-                        user,
+                        user = user.0,
                         error = &error as &dyn std::error::Error,
                         "a renewed account is lost"
                     );
@@ -289,7 +290,7 @@ impl Accounts {
     }
 
     /// Ends a user's grants because the pair named `version` is of no use, unless another pair has taken its place.
-    async fn refuse(&self, user: i64, version: Option<i64>, refusal: Refusal) -> Outcome {
+    async fn refuse(&self, user: UserId, version: Option<PairId>, refusal: Refusal) -> Outcome {
         // The sign-ins that are under way now. Later ones have not killed the pair.
         let mut known = None;
         loop {
@@ -307,7 +308,7 @@ impl Accounts {
             }
         }
         tracing::warn!(
-            user,
+            user = user.0,
             error = &refusal as &dyn std::error::Error,
             "the user has to sign in again"
         );
@@ -340,7 +341,7 @@ impl Accounts {
         })
     }
 
-    fn flights(&self) -> MutexGuard<'_, HashMap<i64, watch::Receiver<Option<Outcome>>>> {
+    fn flights(&self) -> MutexGuard<'_, HashMap<UserId, watch::Receiver<Option<Outcome>>>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

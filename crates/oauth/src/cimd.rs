@@ -18,6 +18,7 @@ use crate::{
     client_name::clean_name,
     document_cache::DocumentCache,
     fetch::{self, Fetch, FetchError},
+    ids::ClientId,
     jwt::KeySet,
     ports::Clock,
     records::{ClientAuth, ClientRecord, KeySource},
@@ -69,8 +70,8 @@ impl ClientDocuments {
     }
 
     /// What was last known of a client, without a look at the network.
-    pub(crate) fn known(&self, client_id: &str) -> Option<ClientRecord> {
-        self.documents.copy(client_id).map(|client| (*client).clone())
+    pub(crate) fn known(&self, client_id: &ClientId) -> Option<ClientRecord> {
+        self.documents.copy(&client_id.0).map(|client| (*client).clone())
     }
 
     /// The key set at a URL. `newer`: the one that is kept was found wanting.
@@ -89,8 +90,8 @@ impl ClientDocuments {
 }
 
 /// Whether a client identifier is meant as a URL.
-pub(crate) fn is_url(client_id: &str) -> bool {
-    client_id.starts_with("https://")
+pub(crate) fn is_url(client_id: &ClientId) -> bool {
+    client_id.0.starts_with("https://")
 }
 
 /// Checks the URL of a document (the draft, section 3).
@@ -101,9 +102,9 @@ pub(crate) fn is_url(client_id: &str) -> bool {
 /// # Errors
 ///
 /// What is wrong with it.
-pub(crate) fn client_url(client_id: &str) -> Result<Url, &'static str> {
-    let url = fetch::check_url(client_id)?;
-    if url.as_str() != client_id {
+pub(crate) fn client_url(client_id: &ClientId) -> Result<Url, &'static str> {
+    let url = fetch::check_url(&client_id.0)?;
+    if url.as_str() != client_id.0 {
         return Err("the URL must be in its normal form, with a path");
     }
     // The parser leaves these alone; whoever serves the document may not.
@@ -150,7 +151,7 @@ fn read(json: &[u8], url: &Url) -> Result<ClientRecord, &'static str> {
         return Err("it has no client_name");
     }
     Ok(ClientRecord {
-        client_id: metadata.client_id,
+        client_id: ClientId(metadata.client_id),
         name,
         redirect_uris: metadata.redirect_uris,
         auth,
@@ -216,7 +217,7 @@ mod tests {
     fn a_document_is_a_client_that_its_host_vouches_for() {
         let client = document(&json!({})).unwrap();
         assert_eq!(
-            (client.client_id.as_str(), client.domain.as_deref()),
+            (client.client_id.0.as_str(), client.domain.as_deref()),
             (URL, Some("client.example"))
         );
         assert_eq!(client.auth, ClientAuth::None);
@@ -268,7 +269,7 @@ mod tests {
             "https://client.example:8443/a/b",
             "https://client.example/a?b=c",
         ] {
-            assert!(client_url(good).is_ok(), "{good}");
+            assert!(client_url(&ClientId(good.to_owned())).is_ok(), "{good}");
         }
         for bad in [
             "https://client.example",
@@ -282,7 +283,7 @@ mod tests {
             "http://client.example/a",
             "https://10.0.0.1/a",
         ] {
-            assert!(client_url(bad).is_err(), "{bad}");
+            assert!(client_url(&ClientId(bad.to_owned())).is_err(), "{bad}");
         }
     }
 }

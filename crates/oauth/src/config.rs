@@ -10,6 +10,7 @@ use url::Url;
 
 use crate::{
     allow_list::AllowList,
+    ids::ClientId,
     records::{ClientAuth, ClientRecord},
     redirect_uri, secret,
 };
@@ -71,7 +72,7 @@ pub enum Registration {
 #[derive(Clone, Debug)]
 pub struct StaticClient {
     /// The client identifier.
-    pub client_id: String,
+    pub client_id: ClientId,
     /// The secret of a confidential client.
     pub client_secret: Option<SecretString>,
     /// What the consent page calls it.
@@ -323,14 +324,14 @@ fn client_faults(clients: &[StaticClient]) -> Vec<ConfigError> {
         });
     };
     for (index, client) in clients.iter().enumerate() {
-        let id = &client.client_id;
+        let id = &client.client_id.0;
         if id.is_empty() || id.len() > 256 || !id.bytes().all(|b| b.is_ascii_graphic()) {
             fault(format!(
                 "client {} needs a client_id of 1 to 256 printable ASCII characters",
                 index + 1
             ));
         }
-        if clients[..index].iter().any(|before| before.client_id == *id) {
+        if clients[..index].iter().any(|before| before.client_id.0 == *id) {
             fault(format!("two clients have the client_id {id:?}"));
         }
         if client.redirect_uris.is_empty() {
@@ -402,7 +403,7 @@ mod tests {
         config.code_ttl = Duration::from_secs(3600);
         config.access_token_ttl = Duration::ZERO;
         config.clients = vec![StaticClient {
-            client_id: "x".to_owned(),
+            client_id: ClientId("x".to_owned()),
             client_secret: Some(String::new().into()),
             name: None,
             redirect_uris: vec!["javascript:alert(1)".to_owned()],

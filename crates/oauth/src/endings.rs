@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     access_token_cache::AccessTokenCache,
+    ids::{ClientId, GrantId, PairId, UserId},
     ports::{
         AccountStore, Admitted, BoxFuture, ClientStore, GrantEvents, GrantStore, NewTokens, Placed, SignIn, SignedIn,
         SignedInPair, Spent, Store, StoreError, Taken,
@@ -54,13 +55,13 @@ struct Told {
     /// Held by the one who asks the store what has ended because a bearer has come.
     asking: tokio::sync::Mutex<()>,
     /// When grants were used last, since it was written down. Bounded by [`USES`].
-    uses: Mutex<HashMap<String, SystemTime>>,
+    uses: Mutex<HashMap<GrantId, SystemTime>>,
 }
 
 /// Uses that are being written down. What is left of them when it is dropped goes back.
 struct TakenUses<'a> {
     told: &'a Told,
-    uses: HashMap<String, SystemTime>,
+    uses: HashMap<GrantId, SystemTime>,
 }
 
 /// How many uses are kept to be written down. Of further grants the next use is noted.
@@ -115,14 +116,14 @@ impl TellingStore {
 }
 
 impl Told {
-    fn used(&self, grant: &str, now: SystemTime) {
+    fn used(&self, grant: &GrantId, now: SystemTime) {
         let mut uses = lock(&self.uses);
         if uses.len() < USES || uses.contains_key(grant) {
-            uses.insert(grant.to_owned(), now);
+            uses.insert(grant.clone(), now);
         }
     }
 
-    fn grant_ended(&self, grant: &str) {
+    fn grant_ended(&self, grant: &GrantId) {
         self.bearers.forget_grant(grant);
         self.events.grant_ended(grant);
     }
@@ -133,7 +134,7 @@ impl Told {
         match &outcome {
             Ok(Spent::Reused(grant)) => self.grant_ended(grant),
             Ok(Spent::Replayed(grant)) => self.bearers.forget_grant(grant),
-            Ok(Spent::Issued(grant)) => self.bearers.forget_grant(&grant.grant),
+            Ok(Spent::Issued(grant)) => self.bearers.forget_grant(&grant.id),
             Ok(Spent::Gone) => {}
             Err(_) => self.bearers.forget_all(),
         }
@@ -167,8 +168,8 @@ impl ClientStore for TellingStore {
         self.told.store.update_client(client)
     }
 
-    fn delete_client<'a>(&'a self, client_id: &'a str) -> BoxFuture<'a, Result<Vec<String>, StoreError>> {
-        let client_id = client_id.to_owned();
+    fn delete_client<'a>(&'a self, client_id: &'a ClientId) -> BoxFuture<'a, Result<Vec<GrantId>, StoreError>> {
+        let client_id = client_id.clone();
         self.change(async move |told: Arc<Told>| {
             let outcome = told.store.delete_client(&client_id).await;
             told.bearers.forget_client(&client_id);
@@ -192,7 +193,7 @@ impl ClientStore for TellingStore {
         self.told.store.client_like(fingerprint)
     }
 
-    fn client<'a>(&'a self, client_id: &'a str) -> BoxFuture<'a, Result<Option<ClientRecord>, StoreError>> {
+    fn client<'a>(&'a self, client_id: &'a ClientId) -> BoxFuture<'a, Result<Option<ClientRecord>, StoreError>> {
         self.told.store.client(client_id)
     }
 }
@@ -274,14 +275,14 @@ impl GrantStore for TellingStore {
             };
             let found = self.told.store.bearer(access, now).await?;
             if let Some(record) = &found {
-                self.told.used(&record.grant.grant, now);
+                self.told.used(&record.grant.id, now);
                 bearers.keep(asked_in, access, record.clone(), now);
             }
             Ok(found)
         })
     }
 
-    fn record_uses(&self, uses: Vec<(String, SystemTime)>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn record_uses(&self, uses: Vec<(GrantId, SystemTime)>) -> BoxFuture<'_, Result<(), StoreError>> {
         self.told.store.record_uses(uses)
     }
 
@@ -289,12 +290,12 @@ impl GrantStore for TellingStore {
         self.told.store.grant_of(token)
     }
 
-    fn grants_of(&self, user: i64) -> BoxFuture<'_, Result<Vec<GrantSummary>, StoreError>> {
+    fn grants_of(&self, user: UserId) -> BoxFuture<'_, Result<Vec<GrantSummary>, StoreError>> {
         self.told.store.grants_of(user)
     }
 
-    fn end_grant<'a>(&'a self, grant: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
-        let grant = grant.to_owned();
+    fn end_grant<'a>(&'a self, grant: &'a GrantId) -> BoxFuture<'a, Result<(), StoreError>> {
+        let grant = grant.clone();
         self.change(async move |told: Arc<Told>| {
             let outcome = told.store.end_grant(&grant).await;
             told.bearers.forget_grant(&grant);
@@ -305,7 +306,7 @@ impl GrantStore for TellingStore {
         })
     }
 
-    fn end_user(&self, user: i64) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn end_user(&self, user: UserId) -> BoxFuture<'_, Result<(), StoreError>> {
         self.change(async move |told: Arc<Told>| {
             let outcome = told.store.end_user(user).await;
             told.bearers.forget_user(user);
@@ -318,15 +319,15 @@ impl GrantStore for TellingStore {
 }
 
 impl AccountStore for TellingStore {
-    fn account_users(&self) -> BoxFuture<'_, Result<Vec<i64>, StoreError>> {
+    fn account_users(&self) -> BoxFuture<'_, Result<Vec<UserId>, StoreError>> {
         self.told.store.account_users()
     }
 
-    fn account(&self, user: i64) -> BoxFuture<'_, Result<Option<AccountRecord>, StoreError>> {
+    fn account(&self, user: UserId) -> BoxFuture<'_, Result<Option<AccountRecord>, StoreError>> {
         self.told.store.account(user)
     }
 
-    fn replace_account(&self, account: AccountRecord, version: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
+    fn replace_account(&self, account: AccountRecord, version: PairId) -> BoxFuture<'_, Result<bool, StoreError>> {
         self.told.store.replace_account(account, version)
     }
 

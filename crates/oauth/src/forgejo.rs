@@ -27,7 +27,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use crate::ports::{BoxFuture, GrantedScope, TokenPair, Upstream, UpstreamError, UpstreamUser};
+use crate::{
+    ids::UserId,
+    ports::{BoxFuture, GrantedScope, TokenPair, Upstream, UpstreamError, UpstreamUser},
+};
 use answers::Asked;
 use http_client::HttpClient;
 
@@ -246,7 +249,7 @@ impl Upstream for Forgejo {
             let user: User = serde_json::from_slice(response.body())
                 .map_err(|_| UpstreamError::Unexpected("the user is not described as expected".to_owned()))?;
             Ok(UpstreamUser {
-                id: user.id,
+                id: UserId(user.id),
                 login: user.login,
                 active: user.active && !user.prohibit_login,
             })

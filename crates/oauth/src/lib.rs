@@ -8,6 +8,7 @@
 //!
 //! - [`config`]: what an operator decides, checked as a whole;
 //! - [`ports`]: what the crate needs from outside (a store, an upstream, a clock, an ear for endings);
+//! - [`ids`]: identifiers of clients, grants, users, pairs of tokens, exchanges and processes;
 //! - [`records`]: what the store keeps;
 //! - [`server`]: the endpoints and the guard;
 //! - [`account`]: the one upstream credential of a user, renewed in single flight;
@@ -27,6 +28,7 @@ pub mod account;
 pub mod config;
 pub mod fetch;
 pub mod forgejo;
+pub mod ids;
 pub mod ports;
 pub mod records;
 pub mod seal;

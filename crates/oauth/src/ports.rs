@@ -8,7 +8,9 @@ mod upstream;
 
 use std::{fmt, future::Future, pin::Pin, time::SystemTime};
 
-pub use processes::{EndedGrant, Endings, Exchange, Judged, Lease, ProcessStore};
+use crate::ids::{GrantId, UserId};
+
+pub use processes::{EndedGrant, Endings, Judged, Lease, ProcessStore};
 pub use store::{
     AccountStore, Admitted, ClientStore, GrantStore, NewTokens, Placed, SignIn, SignedIn, SignedInPair, Spent, Store,
     StoreError, Taken,
@@ -29,16 +31,16 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 /// All calls must return at once. Endings are told after the change is in the store, and may be told twice.
 pub trait GrantEvents: fmt::Debug + Send + Sync + 'static {
     /// A grant has ended: revoked, reused, or displaced.
-    fn grant_ended(&self, grant: &str);
+    fn grant_ended(&self, grant: &GrantId);
 
     /// All grants of a user have ended: refused by Forgejo or by the allow-list.
-    fn user_ended(&self, user: i64);
+    fn user_ended(&self, user: UserId);
 
     /// A user has signed in: whatever runs on the credential of before may move to the new one.
-    fn user_signed_in(&self, _user: i64) {}
+    fn user_signed_in(&self, _user: UserId) {}
 
     /// How many sessions live on a grant, for the page that shows it.
-    fn sessions(&self, grant: &str) -> usize;
+    fn sessions(&self, grant: &GrantId) -> usize;
 }
 
 /// The clock of the machine.

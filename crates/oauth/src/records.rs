@@ -5,6 +5,8 @@
 
 use std::{fmt, time::SystemTime};
 
+use crate::ids::{ClientId, GrantId, PairId, UserId};
+
 /// SHA-256 of a token, code, state, cookie or client secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash(pub [u8; 32]);
@@ -13,7 +15,7 @@ pub struct TokenHash(pub [u8; 32]);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientRecord {
     /// The client identifier.
-    pub client_id: String,
+    pub client_id: ClientId,
     /// What the client calls itself. Nobody has verified it.
     pub name: Option<String>,
     /// Where the client may be sent back to.
@@ -79,7 +81,7 @@ pub enum Purpose {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientRequest {
     /// The client that asked.
-    pub client_id: String,
+    pub client_id: ClientId,
     /// Where the client wants its answer, as it wrote it.
     pub redirect_uri: String,
     /// The client's own `state`.
@@ -89,20 +91,20 @@ pub struct ClientRequest {
     /// The scope that the grant is to have.
     pub scope: String,
     /// Whose earlier approval this goes by. `None` if the user has just been asked.
-    pub approved_by: Option<i64>,
+    pub approved_by: Option<UserId>,
 }
 
 /// One user's yes to one client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantRecord {
-    /// The name of the grant.
-    pub grant: String,
+    /// The grant.
+    pub id: GrantId,
     /// Forgejo's numeric id of the user.
-    pub user: i64,
+    pub user: UserId,
     /// The user's login at the time of the sign-in.
     pub login: String,
     /// The client.
-    pub client_id: String,
+    pub client_id: ClientId,
     /// What the tokens of the grant allow: scopes with a space between them.
     pub scope: String,
 }
@@ -133,11 +135,11 @@ pub struct CodeRecord {
     /// The code.
     pub code: TokenHash,
     /// The grant whose tokens it buys.
-    pub grant: String,
+    pub grant: GrantId,
     /// The user of the grant.
-    pub user: i64,
+    pub user: UserId,
     /// The client it was issued to.
-    pub client_id: String,
+    pub client_id: ClientId,
     /// The redirect URI it was delivered to.
     pub redirect_uri: String,
     /// The client's S256 challenge.
@@ -150,9 +152,9 @@ pub struct CodeRecord {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccountRecord {
     /// Forgejo's numeric id of the user.
-    pub user: i64,
+    pub user: UserId,
     /// Names this pair of tokens: a random number, new with each pair, never reused after a deletion.
-    pub version: i64,
+    pub version: PairId,
     /// The sealed access token.
     pub access: Vec<u8>,
     /// The sealed refresh token.

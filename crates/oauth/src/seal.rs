@@ -21,7 +21,7 @@ use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 
 pub use key_file::{KeyFile, KeyFileError, KeyTextError};
 
-use crate::secret;
+use crate::{ids::UserId, secret};
 
 /// Seals and opens upstream tokens and other records, and makes keyed hashes. Clones share their keys.
 #[derive(Clone)]
@@ -45,9 +45,9 @@ pub enum OpenError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Binding {
     /// The upstream access token of a user.
-    Access(i64),
+    Access(UserId),
     /// The upstream refresh token of a user.
-    Refresh(i64),
+    Refresh(UserId),
 }
 
 const FORMAT: u8 = 1;
@@ -210,32 +210,38 @@ mod tests {
     #[test]
     fn what_is_sealed_opens_for_its_record_only() {
         let sealer = Sealer::with_key([7; 32]);
-        let sealed = sealer.seal(&token(), Binding::Access(42));
+        let sealed = sealer.seal(&token(), Binding::Access(UserId(42)));
         assert_eq!(
-            sealer.open(&sealed, Binding::Access(42)).unwrap().expose_secret(),
+            sealer
+                .open(&sealed, Binding::Access(UserId(42)))
+                .unwrap()
+                .expose_secret(),
             "gto_example"
         );
         assert_eq!(
-            sealer.open(&sealed, Binding::Access(43)).unwrap_err(),
+            sealer.open(&sealed, Binding::Access(UserId(43))).unwrap_err(),
             OpenError::Forged
         );
         assert_eq!(
-            sealer.open(&sealed, Binding::Refresh(42)).unwrap_err(),
+            sealer.open(&sealed, Binding::Refresh(UserId(42))).unwrap_err(),
             OpenError::Forged
         );
     }
 
     #[test]
     fn another_key_does_not_open_it() {
-        let sealed = Sealer::with_key([7; 32]).seal(&token(), Binding::Access(42));
+        let sealed = Sealer::with_key([7; 32]).seal(&token(), Binding::Access(UserId(42)));
         let other = Sealer::with_key([8; 32]);
-        assert_eq!(other.open(&sealed, Binding::Access(42)).unwrap_err(), OpenError::Forged);
+        assert_eq!(
+            other.open(&sealed, Binding::Access(UserId(42))).unwrap_err(),
+            OpenError::Forged
+        );
     }
 
     #[test]
     fn a_new_key_seals_and_the_old_one_still_opens() {
         let old = Sealer::with_key([7; 32]);
-        let sealed = old.seal(&token(), Binding::Refresh(1));
+        let sealed = old.seal(&token(), Binding::Refresh(UserId(1)));
         let both = Sealer {
             keys: [
                 (1, SecretBox::new(Box::new([7; 32]))),
@@ -244,12 +250,12 @@ mod tests {
             .into(),
         };
         assert_eq!(
-            both.open(&sealed, Binding::Refresh(1)).unwrap().expose_secret(),
+            both.open(&sealed, Binding::Refresh(UserId(1))).unwrap().expose_secret(),
             "gto_example"
         );
-        let resealed = both.seal(&token(), Binding::Refresh(1));
+        let resealed = both.seal(&token(), Binding::Refresh(UserId(1)));
         assert_eq!(
-            old.open(&resealed, Binding::Refresh(1)).unwrap_err(),
+            old.open(&resealed, Binding::Refresh(UserId(1))).unwrap_err(),
             OpenError::UnknownKey(2)
         );
     }
@@ -262,18 +268,24 @@ mod tests {
         for (kind, key) in [("session", b"b"), ("other", b"a")] {
             assert_eq!(sealer.open_record(kind, key, &sealed).unwrap_err(), OpenError::Forged);
         }
-        assert_eq!(sealer.open(&sealed, Binding::Access(1)).unwrap_err(), OpenError::Forged);
+        assert_eq!(
+            sealer.open(&sealed, Binding::Access(UserId(1))).unwrap_err(),
+            OpenError::Forged
+        );
     }
 
     #[test]
     fn no_byte_can_be_changed_or_left_out() {
         let sealer = Sealer::with_key([7; 32]);
-        let sealed = sealer.seal(&token(), Binding::Access(42));
+        let sealed = sealer.seal(&token(), Binding::Access(UserId(42)));
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;
-            assert!(sealer.open(&changed, Binding::Access(42)).is_err(), "byte {at}");
-            assert!(sealer.open(&sealed[..at], Binding::Access(42)).is_err(), "cut at {at}");
+            assert!(sealer.open(&changed, Binding::Access(UserId(42))).is_err(), "byte {at}");
+            assert!(
+                sealer.open(&sealed[..at], Binding::Access(UserId(42))).is_err(),
+                "cut at {at}"
+            );
         }
     }
 
@@ -302,8 +314,8 @@ mod tests {
         assert!(both.verifies("a", &["b"], &both.keyed_hash("a", &["b"])));
         assert!(!both.verifies("a", &["c"], &hash));
         assert!(!old.verifies("a", &["b"], &both.keyed_hash("a", &["b"])));
-        assert!(!both.is_current(&old.seal(&token(), Binding::Access(1))));
-        assert!(both.is_current(&both.seal(&token(), Binding::Access(1))));
+        assert!(!both.is_current(&old.seal(&token(), Binding::Access(UserId(1)))));
+        assert!(both.is_current(&both.seal(&token(), Binding::Access(UserId(1)))));
     }
 
     #[test]

@@ -39,6 +39,7 @@ use crate::{
     config::{Config, ConfigError, ConfigErrors, Settings},
     endings::TellingStore,
     fetch::Fetch,
+    ids::LeaseOwner,
     ports::{Clock, GrantEvents, Store, StoreError, Upstream},
     seal::Sealer,
     secret,
@@ -125,7 +126,7 @@ impl AuthorizationServer {
             lead: settings.refresh_lead,
             tasks,
             turns: Turns::default(),
-            process: i64::from_be_bytes(secret::random()),
+            process: LeaseOwner(i64::from_be_bytes(secret::random())),
             flights: Mutex::new(HashMap::new()),
         };
         Ok(Self {

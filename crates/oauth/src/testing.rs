@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use url::Url;
 
 use crate::{
+    ids::{GrantId, UserId},
     pkce,
     ports::{BoxFuture, Clock, GrantEvents, GrantedScope, TokenPair, Upstream, UpstreamError, UpstreamUser},
 };
@@ -54,17 +55,17 @@ pub struct ManualClock(Mutex<SystemTime>);
 #[derive(Debug, Default)]
 pub struct RecordedEvents {
     ended: Mutex<Vec<String>>,
-    sessions: Mutex<HashMap<String, usize>>,
+    sessions: Mutex<HashMap<GrantId, usize>>,
 }
 
 #[derive(Debug)]
 struct State {
-    users: HashMap<i64, UpstreamUser>,
+    users: HashMap<UserId, UpstreamUser>,
     members: Vec<(String, String)>,
-    codes: HashMap<String, (i64, String, String)>,
+    codes: HashMap<String, (UserId, String, String)>,
     sign_ins: u32,
     /// By user: how many pairs there have been. The last one's refresh token is the one that is good.
-    pairs: HashMap<i64, u32>,
+    pairs: HashMap<UserId, u32>,
     trouble: Option<Trouble>,
     members_trouble: bool,
     granted_scope: GrantedScope,
@@ -97,7 +98,7 @@ impl Default for ScriptedUpstream {
 
 impl ScriptedUpstream {
     /// Adds a user who may sign in.
-    pub fn add_user(&self, id: i64, login: &str) {
+    pub fn add_user(&self, id: UserId, login: &str) {
         self.state().users.insert(
             id,
             UpstreamUser {
@@ -109,7 +110,7 @@ impl ScriptedUpstream {
     }
 
     /// Locks a user out.
-    pub fn deactivate(&self, id: i64) {
+    pub fn deactivate(&self, id: UserId) {
         if let Some(user) = self.state().users.get_mut(&id) {
             user.active = false;
         }
@@ -125,7 +126,7 @@ impl ScriptedUpstream {
     /// # Panics
     ///
     /// If the address lacks what it needs.
-    pub fn sign_in(&self, id: i64, authorize_url: &str) -> String {
+    pub fn sign_in(&self, id: UserId, authorize_url: &str) -> String {
         let url = Url::parse(authorize_url).expect("the authorize URL is a URL");
         let parameter = |name: &str| {
             let found = url.query_pairs().find(|(key, _)| key == name);
@@ -221,7 +222,7 @@ impl Gate {
 
 impl State {
     /// Makes the next pair of a user. Access tokens read `access-USER-NUMBER`.
-    fn next_pair(&mut self, user: i64) -> TokenPair {
+    fn next_pair(&mut self, user: UserId) -> TokenPair {
         let number = self.pairs.entry(user).or_default();
         *number += 1;
         TokenPair {
@@ -306,7 +307,7 @@ impl Upstream for ScriptedUpstream {
                 .expose_secret()
                 .split('-')
                 .nth(1)
-                .and_then(|id| id.parse::<i64>().ok());
+                .and_then(|id| id.parse().ok().map(UserId));
             id.and_then(|id| state.users.get(&id))
                 .cloned()
                 .ok_or_else(|| UpstreamError::Refused("401: no such token".to_owned()))
@@ -368,9 +369,9 @@ impl RecordedEvents {
     }
 
     /// Says from now on that this many sessions live on a grant.
-    pub fn set_sessions(&self, grant: &str, count: usize) {
+    pub fn set_sessions(&self, grant: &GrantId, count: usize) {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.insert(grant.to_owned(), count);
+        sessions.insert(grant.clone(), count);
     }
 
     fn push(&self, event: String) {
@@ -379,15 +380,15 @@ impl RecordedEvents {
 }
 
 impl GrantEvents for RecordedEvents {
-    fn grant_ended(&self, grant: &str) {
+    fn grant_ended(&self, grant: &GrantId) {
         self.push(format!("grant {grant}"));
     }
 
-    fn user_ended(&self, user: i64) {
+    fn user_ended(&self, user: UserId) {
         self.push(format!("user {user}"));
     }
 
-    fn sessions(&self, grant: &str) -> usize {
+    fn sessions(&self, grant: &GrantId) -> usize {
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.get(grant).copied().unwrap_or_default()
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::lease::Elsewhere;
-use crate::{ports::StoreError, seal::OpenError};
+use crate::{ids::UserId, ports::StoreError, seal::OpenError};
 
 /// Why an account gives no token.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -46,8 +46,8 @@ impl AccountError {
     }
 
     /// What is stored cannot be opened here and now.
-    pub(super) fn unopened(user: i64, error: OpenError) -> Self {
-        tracing::error!(user, %error, "the account cannot be opened: nothing is done for its user until the key is there");
+    pub(super) fn unopened(user: UserId, error: OpenError) -> Self {
+        tracing::error!(user = user.0, %error, "the account cannot be opened: nothing is done for its user until the key is there");
         Self::Transient(Arc::new(error))
     }
 

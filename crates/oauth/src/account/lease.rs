@@ -13,7 +13,10 @@
 use std::time::Duration;
 
 use super::{AccountError, Accounts};
-use crate::records::AccountRecord;
+use crate::{
+    ids::{PairId, UserId},
+    records::AccountRecord,
+};
 
 /// What became of the wait for a lease.
 pub(super) enum Turn {
@@ -38,12 +41,12 @@ pub(super) const LOOK: Duration = Duration::from_millis(50);
 
 impl Accounts {
     /// Takes the lease of a user's account, to renew the pair named `seen`, or the one that is there.
-    pub(super) async fn lease(&self, user: i64, seen: Option<i64>) -> Result<Turn, AccountError> {
+    pub(super) async fn lease(&self, user: UserId, seen: Option<PairId>) -> Result<Turn, AccountError> {
         let turn = tokio::time::timeout(WAIT, self.wait_for_lease(user, seen));
         turn.await.unwrap_or_else(|_| Err(AccountError::elsewhere()))
     }
 
-    async fn wait_for_lease(&self, user: i64, mut seen: Option<i64>) -> Result<Turn, AccountError> {
+    async fn wait_for_lease(&self, user: UserId, mut seen: Option<PairId>) -> Result<Turn, AccountError> {
         loop {
             let now = self.clock.now();
             let lease = self.store.lease(user, self.process, now + LIFE, now).await?;
@@ -62,25 +65,25 @@ impl Accounts {
     }
 
     /// Keeps a lease from running out. It has no end.
-    pub(super) async fn extend_lease(&self, user: i64) {
+    pub(super) async fn extend_lease(&self, user: UserId) {
         loop {
             tokio::time::sleep(LIFE / 5).await;
             let now = self.clock.now();
             match self.store.lease(user, self.process, now + LIFE, now).await {
                 Ok(lease) if lease.taken => {}
                 Ok(_) => tracing::warn!(
-                    user,
+                    user = user.0,
                     "another process has taken the lease of an account that is being renewed here"
                 ),
-                Err(error) => tracing::warn!(user, %error, "a lease is not extended"),
+                Err(error) => tracing::warn!(user = user.0, %error, "a lease is not extended"),
             }
         }
     }
 
     /// Gives a lease back. One that cannot be given back runs out.
-    pub(super) async fn release_lease(&self, user: i64) {
+    pub(super) async fn release_lease(&self, user: UserId) {
         if let Err(error) = self.store.release(user, self.process).await {
-            tracing::debug!(user, %error, "a lease is not given back: it runs out in a moment");
+            tracing::debug!(user = user.0, %error, "a lease is not given back: it runs out in a moment");
         }
     }
 }

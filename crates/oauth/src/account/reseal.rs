@@ -38,7 +38,7 @@ impl Accounts {
                 ..record.clone()
             }),
             (Err(error), _) | (_, Err(error)) => {
-                tracing::error!(user, %error, "an account cannot be opened, and is left as it is");
+                tracing::error!(user = user.0, %error, "an account cannot be opened, and is left as it is");
                 None
             }
         }

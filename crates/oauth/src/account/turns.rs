@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Accounts;
-use crate::ports::{Exchange, StoreError};
+use crate::{ids::ExchangeId, ports::StoreError};
 
 /// How many sign-ins of this process are talking to the upstream.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Accounts {
     /// is under way.
     pub(crate) async fn exchange<T, E: From<StoreError>>(
         &self,
-        what: impl AsyncFnOnce(Exchange) -> Result<T, E>,
+        what: impl AsyncFnOnce(ExchangeId) -> Result<T, E>,
     ) -> Result<T, E> {
         let exchange = self.store.begin_exchange(self.clock.now() + LIFE).await?;
         let extended = async {

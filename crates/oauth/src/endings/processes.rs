@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{TellingStore, Told, lock};
-use crate::ports::{BoxFuture, Endings, Exchange, Judged, Lease, ProcessStore, StoreError};
+use crate::{
+    ids::{ExchangeId, LeaseOwner, PairId, UserId},
+    ports::{BoxFuture, Endings, Judged, Lease, ProcessStore, StoreError},
+};
 
 /// What has been heard of endings.
 #[derive(Debug, Default)]
@@ -71,36 +74,36 @@ impl Told {
 impl ProcessStore for TellingStore {
     fn lease(
         &self,
-        user: i64,
-        owner: i64,
+        user: UserId,
+        owner: LeaseOwner,
         until: SystemTime,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<Lease, StoreError>> {
         self.told.store.lease(user, owner, until, now)
     }
 
-    fn release(&self, user: i64, owner: i64) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn release(&self, user: UserId, owner: LeaseOwner) -> BoxFuture<'_, Result<(), StoreError>> {
         self.told.store.release(user, owner)
     }
 
-    fn begin_exchange(&self, until: SystemTime) -> BoxFuture<'_, Result<Exchange, StoreError>> {
+    fn begin_exchange(&self, until: SystemTime) -> BoxFuture<'_, Result<ExchangeId, StoreError>> {
         self.told.store.begin_exchange(until)
     }
 
-    fn extend_exchange(&self, exchange: Exchange, until: SystemTime) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn extend_exchange(&self, exchange: ExchangeId, until: SystemTime) -> BoxFuture<'_, Result<(), StoreError>> {
         self.told.store.extend_exchange(exchange, until)
     }
 
-    fn end_exchange(&self, exchange: Exchange) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn end_exchange(&self, exchange: ExchangeId) -> BoxFuture<'_, Result<(), StoreError>> {
         self.told.store.end_exchange(exchange)
     }
 
     fn end_refused(
         &self,
-        user: i64,
-        version: Option<i64>,
-        owner: i64,
-        known: Option<Exchange>,
+        user: UserId,
+        version: Option<PairId>,
+        owner: LeaseOwner,
+        known: Option<ExchangeId>,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<Judged, StoreError>> {
         self.change(async move |told: Arc<Told>| {

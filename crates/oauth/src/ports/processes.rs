@@ -14,11 +14,10 @@
 use std::time::SystemTime;
 
 use super::{BoxFuture, StoreError};
-use crate::records::AccountRecord;
-
-/// The number of a code exchange. A later one has a greater number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Exchange(pub i64);
+use crate::{
+    ids::{ExchangeId, GrantId, LeaseOwner, PairId, UserId},
+    records::AccountRecord,
+};
 
 /// What became of a lease that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +37,7 @@ pub enum Judged {
     Replaced(Box<AccountRecord>),
     /// Nothing has ended: an exchange is under way that may have killed the pair. This is the newest that had begun when the
     /// question was asked first.
-    Exchanging(Exchange),
+    Exchanging(ExchangeId),
     /// Nothing has ended: someone else has the lease of the account.
     Elsewhere,
 }
@@ -58,7 +57,7 @@ pub struct Endings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndedGrant {
     /// Its name.
-    pub grant: String,
+    pub grant: GrantId,
     /// Whether it has ended as a whole. Else only some of its tokens have.
     pub whole: bool,
 }
@@ -68,33 +67,33 @@ pub trait ProcessStore: std::fmt::Debug + Send + Sync + 'static {
     /// Takes the lease of a user's account until a time, if nobody else has it at `now`. Who has it already extends it.
     fn lease(
         &self,
-        user: i64,
-        owner: i64,
+        user: UserId,
+        owner: LeaseOwner,
         until: SystemTime,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<Lease, StoreError>>;
 
     /// Gives the lease of a user's account back, if this owner has it.
-    fn release(&self, user: i64, owner: i64) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn release(&self, user: UserId, owner: LeaseOwner) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Notes that an exchange begins.
-    fn begin_exchange(&self, until: SystemTime) -> BoxFuture<'_, Result<Exchange, StoreError>>;
+    fn begin_exchange(&self, until: SystemTime) -> BoxFuture<'_, Result<ExchangeId, StoreError>>;
 
     /// Notes that an exchange is still under way.
-    fn extend_exchange(&self, exchange: Exchange, until: SystemTime) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn extend_exchange(&self, exchange: ExchangeId, until: SystemTime) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Notes that an exchange has come to its end.
-    fn end_exchange(&self, exchange: Exchange) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn end_exchange(&self, exchange: ExchangeId) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Ends a user because the upstream has refused the pair named `version` (`None`: because there is no pair), unless
     /// another pair is there, someone else than `owner` has the lease of the account, or an exchange that began no later than
     /// `known` is under way. Without `known`, any counts. It is asked again and again while one is: that takes no turn of a writer.
     fn end_refused(
         &self,
-        user: i64,
-        version: Option<i64>,
-        owner: i64,
-        known: Option<Exchange>,
+        user: UserId,
+        version: Option<PairId>,
+        owner: LeaseOwner,
+        known: Option<ExchangeId>,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<Judged, StoreError>>;
 

@@ -7,9 +7,10 @@
 
 use std::{fmt, time::SystemTime};
 
-use super::{BoxFuture, Exchange, ProcessStore};
+use super::{BoxFuture, ProcessStore};
 use crate::{
     BoxError,
+    ids::{ClientId, ExchangeId, GrantId, PairId, UserId},
     records::{
         AccountRecord, BearerRecord, ClientRecord, CodeRecord, GrantRecord, GrantSummary, PendingRecord, TokenHash,
     },
@@ -45,10 +46,10 @@ pub enum Spent {
     /// The new tokens are in the store. This is their grant.
     Issued(GrantRecord),
     /// It had been used before, so that someone else may hold it: the grant, which is named here, has been ended.
-    Reused(String),
+    Reused(GrantId),
     /// The code had been used before: the tokens that it bought have been revoked. The grant, which is named here, goes on
     /// with those of other sign-ins.
-    Replayed(String),
+    Replayed(GrantId),
     /// It is unknown or has expired.
     Gone,
 }
@@ -71,7 +72,7 @@ pub struct SignedInPair {
     /// The tokens.
     pub account: AccountRecord,
     /// The exchange that yielded them. `None` for tokens that are to replace whatever is there.
-    pub exchange: Option<Exchange>,
+    pub exchange: Option<ExchangeId>,
 }
 
 /// What became of the tokens of a sign-in.
@@ -89,9 +90,9 @@ pub enum Placed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedIn {
     /// The name of the grant: a new one, or the one that goes on.
-    pub grant: String,
+    pub grant: GrantId,
     /// The grants that have been ended because the user has too many.
-    pub displaced: Vec<String>,
+    pub displaced: Vec<GrantId>,
 }
 
 /// What became of a pending sign-in that was asked for.
@@ -131,7 +132,7 @@ pub trait ClientStore: fmt::Debug + Send + Sync + 'static {
     fn update_client(&self, client: ClientRecord) -> BoxFuture<'_, Result<bool, StoreError>>;
 
     /// Forgets a client and ends its grants, whose names are returned.
-    fn delete_client<'a>(&'a self, client_id: &'a str) -> BoxFuture<'a, Result<Vec<String>, StoreError>>;
+    fn delete_client<'a>(&'a self, client_id: &'a ClientId) -> BoxFuture<'a, Result<Vec<GrantId>, StoreError>>;
 
     /// Notes that a signed assertion is used now. Says whether this is the first time: `false` until it has expired.
     fn use_assertion(
@@ -145,7 +146,7 @@ pub trait ClientStore: fmt::Debug + Send + Sync + 'static {
     fn client_like(&self, fingerprint: TokenHash) -> BoxFuture<'_, Result<Option<ClientRecord>, StoreError>>;
 
     /// Finds a client.
-    fn client<'a>(&'a self, client_id: &'a str) -> BoxFuture<'a, Result<Option<ClientRecord>, StoreError>>;
+    fn client<'a>(&'a self, client_id: &'a ClientId) -> BoxFuture<'a, Result<Option<ClientRecord>, StoreError>>;
 }
 
 /// Keeps pending authorizations, grants, codes and tokens.
@@ -201,31 +202,31 @@ pub trait GrantStore: fmt::Debug + Send + Sync + 'static {
     fn bearer(&self, access: TokenHash, now: SystemTime) -> BoxFuture<'_, Result<Option<BearerRecord>, StoreError>>;
 
     /// Notes when grants were used, and with them their clients. Those that are gone are left out.
-    fn record_uses(&self, uses: Vec<(String, SystemTime)>) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn record_uses(&self, uses: Vec<(GrantId, SystemTime)>) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Finds the grant of a token of either kind, expired or not.
     fn grant_of(&self, token: TokenHash) -> BoxFuture<'_, Result<Option<GrantRecord>, StoreError>>;
 
     /// The grants of a user, the one used last first. There is a limit to how many a user has.
-    fn grants_of(&self, user: i64) -> BoxFuture<'_, Result<Vec<GrantSummary>, StoreError>>;
+    fn grants_of(&self, user: UserId) -> BoxFuture<'_, Result<Vec<GrantSummary>, StoreError>>;
 
     /// Ends a grant with its codes and tokens. Ending one that is not there is no error.
-    fn end_grant<'a>(&'a self, grant: &'a str) -> BoxFuture<'a, Result<(), StoreError>>;
+    fn end_grant<'a>(&'a self, grant: &'a GrantId) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Ends all grants of a user and forgets the account.
-    fn end_user(&self, user: i64) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn end_user(&self, user: UserId) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
 /// Keeps the sealed upstream tokens, one pair per user.
 pub trait AccountStore: fmt::Debug + Send + Sync + 'static {
     /// The users who have an account.
-    fn account_users(&self) -> BoxFuture<'_, Result<Vec<i64>, StoreError>>;
+    fn account_users(&self) -> BoxFuture<'_, Result<Vec<UserId>, StoreError>>;
 
     /// Finds the account of a user.
-    fn account(&self, user: i64) -> BoxFuture<'_, Result<Option<AccountRecord>, StoreError>>;
+    fn account(&self, user: UserId) -> BoxFuture<'_, Result<Option<AccountRecord>, StoreError>>;
 
     /// Puts a new pair where the pair named `version` is. Says whether there was one.
-    fn replace_account(&self, account: AccountRecord, version: i64) -> BoxFuture<'_, Result<bool, StoreError>>;
+    fn replace_account(&self, account: AccountRecord, version: PairId) -> BoxFuture<'_, Result<bool, StoreError>>;
 
     /// Puts the tokens of a sign-in where the user's are. May be repeated with the same tokens after an error.
     fn place_account(&self, pair: SignedInPair) -> BoxFuture<'_, Result<Placed, StoreError>>;

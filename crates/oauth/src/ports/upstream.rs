@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::BoxFuture;
-use crate::BoxError;
+use crate::{BoxError, ids::UserId};
 
 /// Signs users in by the authorization code flow with PKCE and renews their tokens.
 pub trait Upstream: fmt::Debug + Send + Sync + 'static {
@@ -92,7 +92,7 @@ pub struct TokenPair {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamUser {
     /// The number that stays when the login changes.
-    pub id: i64,
+    pub id: UserId,
     /// The login.
     pub login: String,
     /// Whether the upstream lets the user in.

@@ -20,7 +20,7 @@ use http::{HeaderMap, HeaderValue};
 use url::Url;
 
 use super::cookie::CookieKind;
-use crate::{redirect_uri, seal::Sealer};
+use crate::{ids::UserId, redirect_uri, seal::Sealer};
 
 /// What is approved.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ pub(super) struct Approvals(Vec<Approval>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Approval {
-    user: i64,
+    user: UserId,
     expires_at: u64,
     hash: [u8; 32],
 }
@@ -66,7 +66,7 @@ impl Approvals {
     }
 
     /// Who has approved this here, if anyone has.
-    pub(super) fn approver(&self, sealer: &Sealer, subject: Subject<'_>, now: SystemTime) -> Option<i64> {
+    pub(super) fn approver(&self, sealer: &Sealer, subject: Subject<'_>, now: SystemTime) -> Option<UserId> {
         if !may_be_remembered(subject.redirect_uri) {
             return None;
         }
@@ -80,7 +80,7 @@ impl Approvals {
     }
 
     /// These and one more, in the place of an earlier one for the same. `None` if it is not to be remembered.
-    pub(super) fn with(&self, sealer: &Sealer, subject: Subject<'_>, user: i64, now: SystemTime) -> Option<Self> {
+    pub(super) fn with(&self, sealer: &Sealer, subject: Subject<'_>, user: UserId, now: SystemTime) -> Option<Self> {
         if !may_be_remembered(subject.redirect_uri) {
             return None;
         }
@@ -99,7 +99,7 @@ impl Approvals {
     pub(super) fn set_cookie(&self, secure: bool) -> Option<HeaderValue> {
         let mut bytes = Vec::with_capacity(self.0.len() * LENGTH);
         for approval in &self.0 {
-            bytes.extend_from_slice(&approval.user.to_be_bytes());
+            bytes.extend_from_slice(&approval.user.0.to_be_bytes());
             bytes.extend_from_slice(&approval.expires_at.to_be_bytes());
             bytes.extend_from_slice(&approval.hash);
         }
@@ -112,7 +112,7 @@ impl Approval {
         let (user, rest) = bytes.split_first_chunk::<8>()?;
         let (expires_at, hash) = rest.split_first_chunk::<8>()?;
         Some(Self {
-            user: i64::from_be_bytes(*user),
+            user: UserId(i64::from_be_bytes(*user)),
             expires_at: u64::from_be_bytes(*expires_at),
             hash: hash.try_into().ok()?,
         })
@@ -164,7 +164,8 @@ mod tests {
 
     fn approved(client_id: &str) -> Approvals {
         let none = Approvals::default();
-        none.with(&sealer(), subject(client_id, URI), 11, now()).unwrap()
+        none.with(&sealer(), subject(client_id, URI), UserId(11), now())
+            .unwrap()
     }
 
     /// Through the browser and back.
@@ -178,7 +179,7 @@ mod tests {
     fn an_approval_is_for_its_client_redirect_uri_and_scope() {
         let approvals = returned(&approved("one"));
         let approver = |subject| approvals.approver(&sealer(), subject, now());
-        assert_eq!(approver(subject("one", URI)), Some(11));
+        assert_eq!(approver(subject("one", URI)), Some(UserId(11)));
         assert_eq!(approver(subject("two", URI)), None);
         assert_eq!(approver(subject("one", "https://app.example/other")), None);
         let wider = Subject {
@@ -212,7 +213,7 @@ mod tests {
     fn it_counts_for_thirty_days() {
         let approvals = approved("one");
         let after = |seconds| approvals.approver(&sealer(), subject("one", URI), now() + Duration::from_secs(seconds));
-        assert_eq!(after(MAX_AGE - 1), Some(11));
+        assert_eq!(after(MAX_AGE - 1), Some(UserId(11)));
         assert_eq!(after(MAX_AGE), None);
     }
 
@@ -227,7 +228,11 @@ mod tests {
             "cursor://anysphere.cursor-mcp/oauth/callback",
         ] {
             let none = Approvals::default();
-            assert_eq!(none.with(&sealer(), subject("one", uri), 11, now()), None, "{uri}");
+            assert_eq!(
+                none.with(&sealer(), subject("one", uri), UserId(11), now()),
+                None,
+                "{uri}"
+            );
         }
     }
 
@@ -236,14 +241,18 @@ mod tests {
         let mut approvals = Approvals::default();
         for round in 0..40 {
             let client = format!("client {}", round % 20);
-            approvals = approvals.with(&sealer(), subject(&client, URI), 11, now()).unwrap();
-            approvals = approvals.with(&sealer(), subject(&client, URI), 12, now()).unwrap();
+            approvals = approvals
+                .with(&sealer(), subject(&client, URI), UserId(11), now())
+                .unwrap();
+            approvals = approvals
+                .with(&sealer(), subject(&client, URI), UserId(12), now())
+                .unwrap();
         }
         let approvals = returned(&approvals);
         assert_eq!(approvals.0.len(), MAX_COUNT);
         assert_eq!(
             approvals.approver(&sealer(), subject("client 19", URI), now()),
-            Some(12)
+            Some(UserId(12))
         );
         assert_eq!(approvals.approver(&sealer(), subject("client 3", URI), now()), None);
         assert!(approvals.set_cookie(true).unwrap().len() < 2048);

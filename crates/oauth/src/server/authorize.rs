@@ -27,6 +27,7 @@ use super::{
     response, same_origin, scope, sign_in,
 };
 use crate::{
+    ids::{ClientId, UserId},
     pkce,
     records::{ClientRecord, ClientRequest, Purpose},
     redirect_uri,
@@ -123,7 +124,7 @@ pub(super) fn page_uri(inner: &ServerState, request: &ClientRequest) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.extend_pairs([
         ("response_type", "code"),
-        ("client_id", &request.client_id),
+        ("client_id", &request.client_id.0),
         ("redirect_uri", &request.redirect_uri),
         ("code_challenge", &request.code_challenge),
         ("code_challenge_method", "S256"),
@@ -180,8 +181,9 @@ async fn check(inner: &ServerState, params: &Params) -> Result<AuthorizationRequ
     let client_id = params
         .value("client_id")
         .ok_or(AuthorizeError::Page(ErrorPage::BadRequest))?;
+    let client_id = ClientId(client_id.to_owned());
     let client = inner
-        .client(client_id)
+        .client(&client_id)
         .await
         .map_err(|error| match error {
             LookupError::Store(error) => {
@@ -280,7 +282,7 @@ fn is_sealed(inner: &ServerState, browser: &BrowserId, asked: &AuthorizationRequ
 impl AuthorizationRequest {
     fn subject(&self) -> Subject<'_> {
         Subject {
-            client_id: &self.client.client_id,
+            client_id: &self.client.client_id.0,
             redirect_uri: &self.redirect_uri,
             scope: self.scope,
         }
@@ -289,7 +291,7 @@ impl AuthorizationRequest {
     fn sealed_parts<'a>(&'a self, browser: &'a BrowserId) -> [&'a str; 6] {
         [
             browser.as_str(),
-            &self.client.client_id,
+            &self.client.client_id.0,
             &self.redirect_uri,
             self.state.as_deref().unwrap_or_default(),
             &self.code_challenge,
@@ -297,7 +299,7 @@ impl AuthorizationRequest {
         ]
     }
 
-    fn into_purpose(self, approved_by: Option<i64>) -> Purpose {
+    fn into_purpose(self, approved_by: Option<UserId>) -> Purpose {
         Purpose::Client(ClientRequest {
             client_id: self.client.client_id,
             redirect_uri: self.redirect_uri,

@@ -22,6 +22,7 @@ use super::{
     response, sign_in,
 };
 use crate::{
+    ids::UserId,
     ports::Taken,
     records::{ClientRequest, Purpose},
     secret,
@@ -104,14 +105,14 @@ fn remember(
     inner: &ServerState,
     request: &Request<Bytes>,
     of: &ClientRequest,
-    user: i64,
+    user: UserId,
     response: &mut Response<Body>,
 ) {
     if of.approved_by.is_some() {
         return;
     }
     let subject = Subject {
-        client_id: &of.client_id,
+        client_id: &of.client_id.0,
         redirect_uri: &of.redirect_uri,
         scope: &of.scope,
     };

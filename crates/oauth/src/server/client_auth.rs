@@ -12,13 +12,14 @@ use http::{HeaderMap, header};
 
 use super::{ServerState, client_lookup::LookupError, params::Params, response::OAuthError};
 use crate::{
+    ids::ClientId,
     records::{ClientAuth, ClientRecord},
     secret,
 };
 
 /// What a request brings to show whose it is.
 struct ClientCredentials {
-    client_id: String,
+    client_id: ClientId,
     secret: Option<String>,
     assertion: Option<String>,
     /// In an `Authorization` header.
@@ -93,7 +94,7 @@ fn presented(headers: &HeaderMap, params: &Params) -> Result<ClientCredentials, 
             ));
         }
         return Ok(ClientCredentials {
-            client_id: id,
+            client_id: ClientId(id),
             secret: Some(secret),
             assertion: None,
             basic: true,
@@ -111,7 +112,7 @@ fn presented(headers: &HeaderMap, params: &Params) -> Result<ClientCredentials, 
         (None, None) => return Err(OAuthError::InvalidRequest("client_id is missing")),
     };
     Ok(ClientCredentials {
-        client_id,
+        client_id: ClientId(client_id),
         secret: secret.map(str::to_owned),
         assertion: assertion.map(str::to_owned),
         basic: false,

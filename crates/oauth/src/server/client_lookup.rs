@@ -2,7 +2,7 @@
 //! by the document at the URL that the identifier is.
 
 use super::ServerState;
-use crate::{cimd, config::Registration, fetch::FetchError, ports::StoreError, records::ClientRecord};
+use crate::{cimd, config::Registration, fetch::FetchError, ids::ClientId, ports::StoreError, records::ClientRecord};
 
 /// Why it cannot be said who a client is.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub(super) enum LookupError {
 
 impl ServerState {
     /// Finds a client: those of the configuration first. `None`: there is no such client, or its document is none.
-    pub(super) async fn client(&self, client_id: &str) -> Result<Option<ClientRecord>, LookupError> {
+    pub(super) async fn client(&self, client_id: &ClientId) -> Result<Option<ClientRecord>, LookupError> {
         if let Some(client) = self.configured(client_id) {
             return Ok(Some(client));
         }
@@ -28,7 +28,7 @@ impl ServerState {
     }
 
     /// Finds a client as far as that can be done without the network: for pages that show many.
-    pub(super) async fn known_client(&self, client_id: &str) -> Result<Option<ClientRecord>, StoreError> {
+    pub(super) async fn known_client(&self, client_id: &ClientId) -> Result<Option<ClientRecord>, StoreError> {
         if let Some(client) = self.configured(client_id) {
             return Ok(Some(client));
         }
@@ -43,12 +43,15 @@ impl ServerState {
         self.documents.is_some() && self.settings.reads_documents()
     }
 
-    fn configured(&self, client_id: &str) -> Option<ClientRecord> {
+    fn configured(&self, client_id: &ClientId) -> Option<ClientRecord> {
         let configured = self.settings.clients.iter();
-        configured.clone().find(|client| client.client_id == client_id).cloned()
+        configured
+            .clone()
+            .find(|client| client.client_id == *client_id)
+            .cloned()
     }
 
-    async fn described(&self, client_id: &str) -> Result<Option<ClientRecord>, LookupError> {
+    async fn described(&self, client_id: &ClientId) -> Result<Option<ClientRecord>, LookupError> {
         let Some(documents) = self.documents.as_ref().filter(|_| self.settings.reads_documents()) else {
             return Ok(None);
         };

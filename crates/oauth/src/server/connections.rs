@@ -19,12 +19,17 @@ use super::{
     params::Params,
     response, same_origin, sign_in,
 };
-use crate::{ports::StoreError, records::Purpose, seal::Sealer};
+use crate::{
+    ids::{GrantId, UserId},
+    ports::StoreError,
+    records::Purpose,
+    seal::Sealer,
+};
 
 /// A user in a browser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BrowserSession {
-    user: i64,
+    user: UserId,
     login: String,
     /// In seconds since 1970.
     expires_at: u64,
@@ -112,21 +117,22 @@ pub(super) async fn act(inner: &ServerState, request: &Request<Bytes>) -> Respon
 
 /// Ends a grant of the user. One that is not there, or not theirs, is left alone without a word.
 async fn end(inner: &ServerState, session: &BrowserSession, grant: &str) -> Result<(), StoreError> {
+    let grant = GrantId(grant.to_owned());
     let grants = inner.store().grants_of(session.user).await?;
-    if grants.iter().any(|summary| summary.grant.grant == grant) {
-        inner.store().end_grant(grant).await?;
-        tracing::info!(user = session.user, grant, "grant ended by its user");
+    if grants.iter().any(|summary| summary.grant.id == grant) {
+        inner.store().end_grant(&grant).await?;
+        tracing::info!(user = session.user.0, grant = grant.0, "grant ended by its user");
     }
     Ok(())
 }
 
 async fn end_all(inner: &ServerState, session: &BrowserSession) -> Result<(), StoreError> {
     inner.store().end_user(session.user).await?;
-    tracing::info!(user = session.user, "all grants ended by their user");
+    tracing::info!(user = session.user.0, "all grants ended by their user");
     Ok(())
 }
 
-async fn connections(inner: &ServerState, user: i64) -> Result<Vec<Connection>, StoreError> {
+async fn connections(inner: &ServerState, user: UserId) -> Result<Vec<Connection>, StoreError> {
     let mut connections = Vec::new();
     for summary in inner.store().grants_of(user).await? {
         let grant = summary.grant;
@@ -134,7 +140,7 @@ async fn connections(inner: &ServerState, user: i64) -> Result<Vec<Connection>, 
         let (name, domain) = client.map_or((None, None), |client| (client.name, client.domain));
         // The identifier of a client with a document is its URL, which was fetched when the user said yes.
         let domain = domain.or_else(|| {
-            let url = Url::parse(&grant.client_id).ok()?;
+            let url = Url::parse(&grant.client_id.0).ok()?;
             (url.scheme() == "https").then_some(url.host_str()?.to_owned())
         });
         connections.push(Connection {
@@ -142,8 +148,8 @@ async fn connections(inner: &ServerState, user: i64) -> Result<Vec<Connection>, 
             domain,
             created_at: summary.created_at,
             last_used_at: summary.last_used_at,
-            sessions: inner.accounts.events.sessions(&grant.grant),
-            grant: grant.grant,
+            sessions: inner.accounts.events.sessions(&grant.id),
+            grant: grant.id.0,
         });
     }
     Ok(connections)
@@ -151,7 +157,7 @@ async fn connections(inner: &ServerState, user: i64) -> Result<Vec<Connection>, 
 
 impl BrowserSession {
     /// A session of a user who has just signed in.
-    pub(super) fn begin(user: i64, login: &str, now: SystemTime) -> Self {
+    pub(super) fn begin(user: UserId, login: &str, now: SystemTime) -> Self {
         Self {
             user,
             login: login.to_owned(),
@@ -180,7 +186,7 @@ impl BrowserSession {
         let (user, expires_at) = (self.user.to_string(), self.expires_at.to_string());
         let hash = sealer.keyed_hash(SESSION, &[browser.as_str(), &user, &expires_at, &self.login]);
         let mut bytes = Vec::with_capacity(8 + 8 + 32 + self.login.len());
-        bytes.extend_from_slice(&self.user.to_be_bytes());
+        bytes.extend_from_slice(&self.user.0.to_be_bytes());
         bytes.extend_from_slice(&self.expires_at.to_be_bytes());
         bytes.extend_from_slice(&hash);
         bytes.extend_from_slice(self.login.as_bytes());
@@ -193,7 +199,7 @@ impl BrowserSession {
         let (expires_at, rest) = rest.split_first_chunk::<8>()?;
         let (hash, login) = rest.split_first_chunk::<32>()?;
         let session = Self {
-            user: i64::from_be_bytes(*user),
+            user: UserId(i64::from_be_bytes(*user)),
             login: String::from_utf8(login.to_vec()).ok()?,
             expires_at: u64::from_be_bytes(*expires_at),
         };
@@ -225,7 +231,7 @@ mod tests {
     #[test]
     fn a_session_is_good_in_its_browser_for_its_time_and_unchanged() {
         let (sealer, browser) = (Sealer::with_key([7; 32]), BrowserId::mint());
-        let session = BrowserSession::begin(11, "alice", now());
+        let session = BrowserSession::begin(UserId(11), "alice", now());
         let value = session.seal(&sealer, &browser);
         assert_eq!(BrowserSession::open(&sealer, &browser, &value, now()), Some(session));
         assert_eq!(BrowserSession::open(&sealer, &BrowserId::mint(), &value, now()), None);

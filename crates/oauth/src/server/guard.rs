@@ -7,7 +7,12 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
 use super::{Body, ServerState, metadata, response, scope};
-use crate::{account::Account, records::GrantRecord, secret};
+use crate::{
+    account::Account,
+    ids::{ClientId, GrantId, UserId},
+    records::GrantRecord,
+    secret,
+};
 
 /// Who sends a request. Only the guard can make one.
 #[derive(Clone, Debug)]
@@ -36,12 +41,12 @@ struct ErrorBody<'a> {
 
 impl Caller {
     /// The grant: one user's yes to one client. It stays the same when tokens are refreshed.
-    pub fn grant(&self) -> &str {
-        &self.grant.grant
+    pub fn grant(&self) -> &GrantId {
+        &self.grant.id
     }
 
     /// Forgejo's numeric id of the user.
-    pub fn user(&self) -> i64 {
+    pub fn user(&self) -> UserId {
         self.grant.user
     }
 
@@ -51,7 +56,7 @@ impl Caller {
     }
 
     /// The client.
-    pub fn client(&self) -> &str {
+    pub fn client(&self) -> &ClientId {
         &self.grant.client_id
     }
 

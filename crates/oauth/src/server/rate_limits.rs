@@ -30,6 +30,7 @@ use std::time::{Duration, SystemTime};
 use super::response::OAuthError;
 use crate::{
     config::Settings,
+    ids::{ClientId, GrantId, UserId},
     rate_limiter::{Rate, RateLimiter, Wait},
 };
 
@@ -37,17 +38,17 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct RateLimits {
     registrations: RateLimiter<()>,
-    management: RateLimiter<String>,
+    management: RateLimiter<ClientId>,
     all_management: RateLimiter<()>,
     /// The empty text stands for the page of connections.
-    sign_ins: RateLimiter<String>,
+    sign_ins: RateLimiter<ClientId>,
     all_sign_ins: RateLimiter<()>,
-    client_requests: RateLimiter<String>,
+    client_requests: RateLimiter<ClientId>,
     all_assertions: RateLimiter<()>,
-    grant_requests: RateLimiter<String>,
-    user_tokens: RateLimiter<i64>,
+    grant_requests: RateLimiter<GrantId>,
+    user_tokens: RateLimiter<UserId>,
     all_tokens: RateLimiter<()>,
-    guesses: RateLimiter<String>,
+    guesses: RateLimiter<ClientId>,
 }
 
 /// How long to wait before a sign-in may begin.
@@ -102,7 +103,7 @@ impl RateLimits {
     }
 
     /// One look at or change of a registration, by its owner.
-    pub(super) fn manage(&self, client_id: &str, now: SystemTime) -> Result<(), OAuthError> {
+    pub(super) fn manage(&self, client_id: &ClientId, now: SystemTime) -> Result<(), OAuthError> {
         self.management
             .take(client_id, now)
             .map_err(|wait| slow_down(client_id, wait))
@@ -114,10 +115,11 @@ impl RateLimits {
     }
 
     /// One sign-in that begins, for a client or for the page of connections.
-    pub(super) fn sign_in(&self, client_id: Option<&str>, now: SystemTime) -> Result<(), TooManySignIns> {
-        let client_id = client_id.unwrap_or_default();
+    pub(super) fn sign_in(&self, client_id: Option<&ClientId>, now: SystemTime) -> Result<(), TooManySignIns> {
+        let none = ClientId(String::new());
+        let client_id = client_id.unwrap_or(&none);
         self.sign_ins.take(client_id, now).map_err(|_| {
-            tracing::warn!(client = client_id, "more sign-ins begin for a client than may");
+            tracing::warn!(client = client_id.0, "more sign-ins begin for a client than may");
             TooManySignIns
         })?;
         self.all_sign_ins.take(&(), now).map_err(|_| {
@@ -134,14 +136,20 @@ impl RateLimits {
     }
 
     /// One request of a client that has proved who it is.
-    pub(super) fn client(&self, client_id: &str, now: SystemTime) -> Result<(), OAuthError> {
+    pub(super) fn client(&self, client_id: &ClientId, now: SystemTime) -> Result<(), OAuthError> {
         self.client_requests
             .take(client_id, now)
             .map_err(|wait| slow_down(client_id, wait))
     }
 
     /// One use of a code or a refresh token of a user's grant, which is good as far as can be told without a change.
-    pub(super) fn tokens(&self, grant: &str, user: i64, client_id: &str, now: SystemTime) -> Result<(), OAuthError> {
+    pub(super) fn tokens(
+        &self,
+        grant: &GrantId,
+        user: UserId,
+        client_id: &ClientId,
+        now: SystemTime,
+    ) -> Result<(), OAuthError> {
         let own = |wait| slow_down(client_id, wait);
         self.grant_requests.take(grant, now).map_err(own)?;
         self.user_tokens.take(&user, now).map_err(own)?;
@@ -149,7 +157,7 @@ impl RateLimits {
     }
 
     /// A code or token that is no good: what to answer instead of `refused` when there have been too many.
-    pub(super) fn guess(&self, client_id: &str, refused: OAuthError, now: SystemTime) -> OAuthError {
+    pub(super) fn guess(&self, client_id: &ClientId, refused: OAuthError, now: SystemTime) -> OAuthError {
         match self.guesses.take(client_id, now) {
             Ok(()) => refused,
             Err(wait) => slow_down(client_id, wait),
@@ -157,8 +165,8 @@ impl RateLimits {
     }
 }
 
-fn slow_down(client_id: &str, wait: Wait) -> OAuthError {
-    tracing::warn!(client = client_id, "a client asks more often than it may");
+fn slow_down(client_id: &ClientId, wait: Wait) -> OAuthError {
+    tracing::warn!(client = client_id.0, "a client asks more often than it may");
     OAuthError::SlowDown(wait)
 }
 

@@ -29,6 +29,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Body, ServerState, response::OAuthError};
 use crate::{
+    ids::ClientId,
     ports::Admitted,
     records::{ClientAuth, ClientRecord, KeySource, TokenHash},
     redirect_uri, secret,
@@ -73,7 +74,7 @@ async fn try_register(inner: &ServerState, body: &[u8]) -> Result<Response<Body>
             (ClientAuth::PrivateKeyJwt(source.clone()), None)
         }
     };
-    let client_id = secret::name("fmb_client_");
+    let client_id = ClientId(secret::name("fmb_client_"));
     let token = match asked.method {
         AuthMethod::None => manage::public_token(inner, &client_id),
         AuthMethod::Basic | AuthMethod::Post | AuthMethod::PrivateKeyJwt(_) => secret::mint(secret::REGISTRATION),
@@ -95,7 +96,7 @@ async fn try_register(inner: &ServerState, body: &[u8]) -> Result<Response<Body>
         .await?
     {
         Admitted::New => {
-            tracing::info!(client = client.client_id, "client registered");
+            tracing::info!(client = client.client_id.0, "client registered");
             let (token, uris) = (token.expose_secret(), &client.redirect_uris);
             Ok(client_information::response(
                 inner,
@@ -116,7 +117,7 @@ async fn try_register(inner: &ServerState, body: &[u8]) -> Result<Response<Body>
 
 /// The answer for a public client that is there already.
 fn shared(inner: &ServerState, known: &ClientRecord, asked: &ClientMetadata) -> Response<Body> {
-    tracing::debug!(client = known.client_id, "client registered again");
+    tracing::debug!(client = known.client_id.0, "client registered again");
     let token = manage::public_token(inner, &known.client_id);
     let uris = &asked.redirect_uris;
     client_information::response(inner, StatusCode::CREATED, known, uris, token.expose_secret(), None)

@@ -24,11 +24,11 @@ async fn try_revoke(inner: &ServerState, request: &Request<Bytes>) -> Result<(),
         .ok_or(OAuthError::InvalidRequest("token is missing"))?;
     let grant = inner.store().grant_of(secret::hash(token)).await?;
     if let Some(grant) = grant.filter(|grant| grant.client_id == client.client_id) {
-        inner.store().end_grant(&grant.grant).await?;
+        inner.store().end_grant(&grant.id).await?;
         tracing::info!(
-            user = grant.user,
-            client = grant.client_id,
-            grant = grant.grant,
+            user = grant.user.0,
+            client = grant.client_id.0,
+            grant = grant.id.0,
             "grant revoked by its client"
         );
     }

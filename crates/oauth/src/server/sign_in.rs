@@ -31,7 +31,7 @@ pub(super) async fn begin(inner: &ServerState, browser: &BrowserId, purpose: Pur
     let accounts = &inner.accounts;
     let now = accounts.clock.now();
     let client = match &purpose {
-        Purpose::Client(request) => Some(request.client_id.as_str()),
+        Purpose::Client(request) => Some(&request.client_id),
         Purpose::Connections => None,
     };
     if let Err(TooManySignIns) = inner.rate_limits.sign_in(client, now) {

@@ -86,8 +86,8 @@ async fn spend_code(inner: &ServerState, client: &ClientRecord, params: &Params)
         || !pkce::verifies(verifier, &record.code_challenge)
     {
         tracing::warn!(
-            client = client.client_id,
-            grant = record.grant,
+            client = client.client_id.0,
+            grant = record.grant.0,
             "a code was presented that is not for this request"
         );
         return Err(OAuthError::InvalidGrant(REFUSED));
@@ -128,7 +128,7 @@ async fn spend_refresh(
     let now = inner.accounts.clock.now();
     inner
         .rate_limits
-        .tokens(&grant.grant, grant.user, &client.client_id, now)?;
+        .tokens(&grant.id, grant.user, &client.client_id, now)?;
     scope::of_renewal(&grant.scope, params.value("scope")).map_err(|InvalidScope| OAuthError::InvalidScope)?;
     // A client is not told to go on when there is nothing behind its tokens any more.
     match Account::new(Arc::clone(&inner.accounts), grant.user).current().await {
@@ -153,8 +153,8 @@ fn issued(spent: Spent, client: &ClientRecord, what: &'static str) -> Option<Gra
         Spent::Issued(grant) => Some(grant),
         Spent::Reused(grant) => {
             tracing::warn!(
-                client = client.client_id,
-                grant,
+                client = client.client_id.0,
+                grant = grant.0,
                 what,
                 "reuse: it was used before, and its grant has been ended"
             );
@@ -162,8 +162,8 @@ fn issued(spent: Spent, client: &ClientRecord, what: &'static str) -> Option<Gra
         }
         Spent::Replayed(grant) => {
             tracing::warn!(
-                client = client.client_id,
-                grant,
+                client = client.client_id.0,
+                grant = grant.0,
                 what,
                 "reuse: it was used before, and the tokens that it bought have been revoked"
             );

@@ -4,12 +4,13 @@ use sqlx::{Executor, Row as _, Sqlite, Transaction};
 
 use super::{SqliteStore, seconds, time};
 use crate::{
+    ids::{PairId, UserId},
     ports::{AccountStore, BoxFuture, Placed, SignedInPair, StoreError},
     records::AccountRecord,
 };
 
 impl AccountStore for SqliteStore {
-    fn account_users(&self) -> BoxFuture<'_, Result<Vec<i64>, StoreError>> {
+    fn account_users(&self) -> BoxFuture<'_, Result<Vec<UserId>, StoreError>> {
         Box::pin(async move {
             let users = sqlx::query_scalar("SELECT user_id FROM oauth_accounts ORDER BY user_id")
                 .fetch_all(&self.readers)
@@ -18,11 +19,11 @@ impl AccountStore for SqliteStore {
         })
     }
 
-    fn account(&self, user: i64) -> BoxFuture<'_, Result<Option<AccountRecord>, StoreError>> {
+    fn account(&self, user: UserId) -> BoxFuture<'_, Result<Option<AccountRecord>, StoreError>> {
         Box::pin(find(&self.readers, user))
     }
 
-    fn replace_account(&self, account: AccountRecord, version: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
+    fn replace_account(&self, account: AccountRecord, version: PairId) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move {
             let mut change = self.begin().await?;
             let done = sqlx::query(
@@ -61,7 +62,7 @@ impl AccountStore for SqliteStore {
 
 pub(super) async fn find<'c>(
     executor: impl Executor<'c, Database = Sqlite>,
-    user: i64,
+    user: UserId,
 ) -> Result<Option<AccountRecord>, StoreError> {
     let row = sqlx::query(
         "SELECT version, access_sealed, refresh_sealed, issued_at, expires_at FROM oauth_accounts WHERE user_id = ?",
@@ -83,7 +84,7 @@ pub(super) async fn find<'c>(
 }
 
 /// Forgets the account of a user. Grants, codes and tokens go with it.
-pub(super) async fn end(change: &mut Transaction<'static, Sqlite>, user: i64) -> Result<(), StoreError> {
+pub(super) async fn end(change: &mut Transaction<'static, Sqlite>, user: UserId) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM oauth_accounts WHERE user_id = ?")
         .bind(user)
         .execute(&mut **change)

@@ -6,6 +6,7 @@ use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 
 use super::{SqliteStore, damaged, seconds, time, token_hash};
 use crate::{
+    ids::{ClientId, GrantId},
     ports::{Admitted, BoxFuture, ClientStore, StoreError},
     records::{ClientAuth, ClientRecord, KeySource, TokenHash},
 };
@@ -69,7 +70,7 @@ impl ClientStore for SqliteStore {
         })
     }
 
-    fn delete_client<'a>(&'a self, client_id: &'a str) -> BoxFuture<'a, Result<Vec<String>, StoreError>> {
+    fn delete_client<'a>(&'a self, client_id: &'a ClientId) -> BoxFuture<'a, Result<Vec<GrantId>, StoreError>> {
         Box::pin(async move {
             let mut change = self.begin().await?;
             let ended = sqlx::query_scalar("DELETE FROM oauth_grants WHERE client_id = ? RETURNING grant_id")
@@ -123,7 +124,7 @@ impl ClientStore for SqliteStore {
         })
     }
 
-    fn client<'a>(&'a self, client_id: &'a str) -> BoxFuture<'a, Result<Option<ClientRecord>, StoreError>> {
+    fn client<'a>(&'a self, client_id: &'a ClientId) -> BoxFuture<'a, Result<Option<ClientRecord>, StoreError>> {
         Box::pin(async move {
             let row = select("client_id")
                 .bind(client_id)

@@ -6,6 +6,7 @@ use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 
 use super::{SqliteStore, accounts, pending, seconds, time, tokens};
 use crate::{
+    ids::{GrantId, UserId},
     ports::{BoxFuture, GrantStore, NewTokens, SignIn, SignedIn, Spent, StoreError, Taken},
     records::{BearerRecord, CodeRecord, GrantRecord, GrantSummary, PendingRecord, TokenHash},
     secret,
@@ -166,7 +167,7 @@ impl GrantStore for SqliteStore {
         })
     }
 
-    fn record_uses(&self, uses: Vec<(String, SystemTime)>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn record_uses(&self, uses: Vec<(GrantId, SystemTime)>) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let mut change = self.begin().await?;
             for (grant, at) in uses {
@@ -201,7 +202,7 @@ impl GrantStore for SqliteStore {
         })
     }
 
-    fn grants_of(&self, user: i64) -> BoxFuture<'_, Result<Vec<GrantSummary>, StoreError>> {
+    fn grants_of(&self, user: UserId) -> BoxFuture<'_, Result<Vec<GrantSummary>, StoreError>> {
         Box::pin(async move {
             let rows = sqlx::query(
                 "SELECT grant_id, user_id, login, client_id, scope, created_at, last_used_at
@@ -222,7 +223,7 @@ impl GrantStore for SqliteStore {
         })
     }
 
-    fn end_grant<'a>(&'a self, grant: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn end_grant<'a>(&'a self, grant: &'a GrantId) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let mut change = self.begin().await?;
             tokens::end_grant(&mut change, grant).await?;
@@ -231,7 +232,7 @@ impl GrantStore for SqliteStore {
         })
     }
 
-    fn end_user(&self, user: i64) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn end_user(&self, user: UserId) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let mut change = self.begin().await?;
             accounts::end(&mut change, user).await?;
@@ -247,7 +248,7 @@ async fn put_grant(
     grant: GrantRecord,
     now: SystemTime,
 ) -> Result<SignedIn, StoreError> {
-    let goes_on: Option<String> = sqlx::query_scalar(
+    let goes_on: Option<GrantId> = sqlx::query_scalar(
         "UPDATE oauth_grants SET login = ?, scope = ?, last_used_at = ?
          WHERE grant_id = (SELECT grant_id FROM oauth_grants WHERE user_id = ? AND client_id = ?
                            ORDER BY last_used_at DESC, grant_id LIMIT 1)
@@ -266,7 +267,7 @@ async fn put_grant(
             displaced: Vec::new(),
         });
     }
-    let displaced: Vec<String> = sqlx::query_scalar(
+    let displaced: Vec<GrantId> = sqlx::query_scalar(
         "DELETE FROM oauth_grants WHERE grant_id IN (
              SELECT grant_id FROM oauth_grants WHERE user_id = ?
              ORDER BY last_used_at DESC, created_at DESC LIMIT -1 OFFSET ?)
@@ -280,7 +281,7 @@ async fn put_grant(
         "INSERT INTO oauth_grants (grant_id, user_id, login, client_id, scope, created_at, last_used_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
     )
-    .bind(&grant.grant)
+    .bind(&grant.id)
     .bind(grant.user)
     .bind(grant.login)
     .bind(grant.client_id)
@@ -289,13 +290,16 @@ async fn put_grant(
     .execute(&mut **change)
     .await?;
     Ok(SignedIn {
-        grant: grant.grant,
+        grant: grant.id,
         displaced,
     })
 }
 
 /// Finds a grant that is known to be there.
-pub(super) async fn find(change: &mut Transaction<'static, Sqlite>, grant: &str) -> Result<GrantRecord, StoreError> {
+pub(super) async fn find(
+    change: &mut Transaction<'static, Sqlite>,
+    grant: &GrantId,
+) -> Result<GrantRecord, StoreError> {
     let row = sqlx::query("SELECT grant_id, user_id, login, client_id, scope FROM oauth_grants WHERE grant_id = ?")
         .bind(grant)
         .fetch_one(&mut **change)
@@ -305,7 +309,7 @@ pub(super) async fn find(change: &mut Transaction<'static, Sqlite>, grant: &str)
 
 fn grant_of_row(row: &SqliteRow) -> Result<GrantRecord, StoreError> {
     Ok(GrantRecord {
-        grant: row.try_get("grant_id")?,
+        id: row.try_get("grant_id")?,
         user: row.try_get("user_id")?,
         login: row.try_get("login")?,
         client_id: row.try_get("client_id")?,

@@ -5,14 +5,17 @@ use std::time::SystemTime;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::{SqliteStore, accounts, seconds};
-use crate::ports::{BoxFuture, EndedGrant, Endings, Exchange, Judged, Lease, ProcessStore, StoreError};
+use crate::{
+    ids::{ExchangeId, LeaseOwner, PairId, UserId},
+    ports::{BoxFuture, EndedGrant, Endings, Judged, Lease, ProcessStore, StoreError},
+};
 
 /// A pair that the upstream has refused, and who says so.
 struct Refused {
-    user: i64,
-    version: Option<i64>,
-    owner: i64,
-    known: Option<Exchange>,
+    user: UserId,
+    version: Option<PairId>,
+    owner: LeaseOwner,
+    known: Option<ExchangeId>,
 }
 
 /// How many endings are read at once.
@@ -26,8 +29,8 @@ pub(super) const ENDINGS: i64 = 10_000;
 impl ProcessStore for SqliteStore {
     fn lease(
         &self,
-        user: i64,
-        owner: i64,
+        user: UserId,
+        owner: LeaseOwner,
         until: SystemTime,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<Lease, StoreError>> {
@@ -64,7 +67,7 @@ impl ProcessStore for SqliteStore {
         })
     }
 
-    fn release(&self, user: i64, owner: i64) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn release(&self, user: UserId, owner: LeaseOwner) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let mut change = self.begin().await?;
             sqlx::query("DELETE FROM oauth_leases WHERE user_id = ? AND owner = ?")
@@ -77,7 +80,7 @@ impl ProcessStore for SqliteStore {
         })
     }
 
-    fn begin_exchange(&self, until: SystemTime) -> BoxFuture<'_, Result<Exchange, StoreError>> {
+    fn begin_exchange(&self, until: SystemTime) -> BoxFuture<'_, Result<ExchangeId, StoreError>> {
         Box::pin(async move {
             let mut change = self.begin().await?;
             let number = sqlx::query_scalar("INSERT INTO oauth_exchanges (expires_at) VALUES (?) RETURNING number")
@@ -85,11 +88,11 @@ impl ProcessStore for SqliteStore {
                 .fetch_one(&mut *change)
                 .await?;
             change.commit().await?;
-            Ok(Exchange(number))
+            Ok(ExchangeId(number))
         })
     }
 
-    fn extend_exchange(&self, exchange: Exchange, until: SystemTime) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn extend_exchange(&self, exchange: ExchangeId, until: SystemTime) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let mut change = self.begin().await?;
             sqlx::query("UPDATE oauth_exchanges SET expires_at = ? WHERE number = ?")
@@ -102,7 +105,7 @@ impl ProcessStore for SqliteStore {
         })
     }
 
-    fn end_exchange(&self, exchange: Exchange) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn end_exchange(&self, exchange: ExchangeId) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let mut change = self.begin().await?;
             sqlx::query("DELETE FROM oauth_exchanges WHERE number = ?")
@@ -116,10 +119,10 @@ impl ProcessStore for SqliteStore {
 
     fn end_refused(
         &self,
-        user: i64,
-        version: Option<i64>,
-        owner: i64,
-        known: Option<Exchange>,
+        user: UserId,
+        version: Option<PairId>,
+        owner: LeaseOwner,
+        known: Option<ExchangeId>,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<Judged, StoreError>> {
         Box::pin(async move {
@@ -206,6 +209,6 @@ impl Refused {
                 .bind(self.known.map_or(i64::MAX, |known| known.0))
                 .fetch_one(&mut *connection)
                 .await?;
-        Ok(exchanging.map(|number| Judged::Exchanging(self.known.unwrap_or(Exchange(number)))))
+        Ok(exchanging.map(|number| Judged::Exchanging(self.known.unwrap_or(ExchangeId(number)))))
     }
 }

@@ -6,6 +6,7 @@ use sqlx::{Row as _, Sqlite, Transaction};
 
 use super::{SqliteStore, grants, seconds};
 use crate::{
+    ids::GrantId,
     ports::{NewTokens, Spent, StoreError},
     records::TokenHash,
 };
@@ -21,7 +22,7 @@ const GENERATIONS: i64 = 1000;
 /// One family of refresh tokens.
 #[derive(Clone, Copy)]
 struct Family<'a> {
-    grant: &'a str,
+    grant: &'a GrantId,
     /// The hash of the code that began it.
     name: &'a [u8],
 }
@@ -40,7 +41,7 @@ pub(super) async fn spend_code(
     let Some(row) = row else {
         return Ok(Spent::Gone);
     };
-    let grant: String = row.try_get("grant_id")?;
+    let grant: GrantId = row.try_get("grant_id")?;
     // Reuse comes before expiry: a code that is shown twice has leaked, however late.
     if row.try_get::<bool, _>("used")? {
         let spent = revoke_family(&mut change, grant, code).await?;
@@ -94,7 +95,7 @@ pub(super) async fn spend_refresh(
     let Some(row) = row else {
         return Ok(Spent::Gone);
     };
-    let grant: String = row.try_get("grant_id")?;
+    let grant: GrantId = row.try_get("grant_id")?;
     let own: i64 = row.try_get("own")?;
     let newest: i64 = row.try_get("newest")?;
     if own < newest - 1 {
@@ -116,7 +117,7 @@ pub(super) async fn spend_refresh(
 /// Revokes what a code has bought, and ends the grant if no other sign-in has left tokens or an unused code.
 async fn revoke_family(
     change: &mut Transaction<'static, Sqlite>,
-    grant: String,
+    grant: GrantId,
     code: TokenHash,
 ) -> Result<Spent, StoreError> {
     for statement in [
@@ -150,7 +151,7 @@ async fn revoke_family(
 }
 
 /// Ends a grant; its codes and tokens go with it.
-pub(super) async fn end_grant(change: &mut Transaction<'static, Sqlite>, grant: &str) -> Result<(), StoreError> {
+pub(super) async fn end_grant(change: &mut Transaction<'static, Sqlite>, grant: &GrantId) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM oauth_grants WHERE grant_id = ?")
         .bind(grant)
         .execute(&mut **change)

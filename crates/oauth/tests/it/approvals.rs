@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use oauth::ids::UserId;
+
 use crate::{
     browser::{Browser, authorization},
     world::{ALICE, Answer, BOB, World, with},
@@ -24,7 +26,7 @@ async fn authorize(world: &World, browser: &mut Browser, client: &str, changes: 
 }
 
 /// Asks, is asked, says yes, signs in.
-async fn approve(world: &World, browser: &mut Browser, client: &str, user: i64) -> Answer {
+async fn approve(world: &World, browser: &mut Browser, client: &str, user: UserId) -> Answer {
     let page = authorize(world, browser, client, &[]).await;
     assert_eq!(page.status, StatusCode::OK, "{page:?}");
     let to_forgejo = browser.answer(world, &page, "approve").await;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 
+use oauth::ids::UserId;
+
 use crate::world::{Answer, CHALLENGE, REDIRECT, World, encode, form_request};
 
 /// One browser with its cookies. It forgets one only when it is told to.
@@ -65,7 +67,7 @@ impl Browser {
     }
 
     /// Signs in at Forgejo and comes back.
-    pub(crate) async fn return_from(&mut self, world: &World, to_forgejo: &Answer, user: i64) -> Answer {
+    pub(crate) async fn return_from(&mut self, world: &World, to_forgejo: &Answer, user: UserId) -> Answer {
         let code = world.upstream.sign_in(user, to_forgejo.location().as_str());
         let state = to_forgejo.parameter("state").unwrap();
         self.open(
@@ -76,7 +78,7 @@ impl Browser {
     }
 
     /// The whole way to the client's code.
-    pub(crate) async fn sign_in(&mut self, world: &World, client: &str, user: i64) -> String {
+    pub(crate) async fn sign_in(&mut self, world: &World, client: &str, user: UserId) -> String {
         let to_forgejo = self.approve(world, client).await;
         let back = self.return_from(world, &to_forgejo, user).await;
         back.parameter("code").unwrap_or_else(|| panic!("no code: {back:?}"))

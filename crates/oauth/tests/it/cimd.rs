@@ -49,7 +49,7 @@ async fn a_described_client_signs_in_without_registration_and_stays() {
         page.body
     );
     let tokens = world.tokens(CLIENT, ALICE).await;
-    assert_eq!(world.caller(&tokens.access).await.client(), CLIENT);
+    assert_eq!(world.caller(&tokens.access).await.client().0, CLIENT);
     assert_eq!(host.asked("/metadata.json"), 1, "it was kept");
     // A restart forgets what was kept, and asks again.
     world.restart([7; 32]).await;

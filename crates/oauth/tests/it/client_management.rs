@@ -120,7 +120,7 @@ async fn a_client_with_a_secret_reads_changes_and_deletes_its_registration() {
     let deleted = manage(&world, Method::DELETE, &registered, token, None).await;
     assert_eq!((deleted.status, deleted.body.as_str()), (StatusCode::NO_CONTENT, ""));
     assert!(world.authenticate(&tokens.access).await.is_err());
-    assert!(world.events.take().iter().any(|ended| ended.contains(&grant)));
+    assert!(world.events.take().iter().any(|ended| ended.contains(&grant.0)));
     let gone = manage(&world, Method::GET, &registered, token, None).await;
     assert_eq!(gone.error(), (401, "invalid_token".to_owned()));
 }

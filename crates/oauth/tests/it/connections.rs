@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{StatusCode, header};
-use oauth::Config;
+use oauth::{Config, ids::UserId};
 
 use crate::{
     browser::{Browser, hidden_fields},
@@ -13,7 +13,7 @@ use crate::{
 const PATH: &str = "/oauth/connections";
 
 /// Signs in for the page, and opens it.
-async fn signed_in(world: &World, browser: &mut Browser, user: i64) -> Answer {
+async fn signed_in(world: &World, browser: &mut Browser, user: UserId) -> Answer {
     let page = browser.open(world, PATH).await;
     assert_eq!(page.status, StatusCode::OK, "{page:?}");
     assert!(page.body.contains("Sign in at forgejo.example"), "{}", page.body);
@@ -71,9 +71,9 @@ async fn a_user_sees_their_own_clients_with_times_and_sessions_and_ends_one() {
     }
     let shown = grants(&page);
     assert_eq!(shown.len(), 2);
-    assert!(shown.contains(&grant));
+    assert!(shown.contains(&grant.0));
 
-    let ended = act(&world, &mut browser, &page, "end", Some(&grant)).await;
+    let ended = act(&world, &mut browser, &page, "end", Some(&grant.0)).await;
     assert_eq!(ended.location().as_str(), format!("{ISSUER}{PATH}?ended"));
     assert_eq!(world.events.take(), [format!("grant {grant}")]);
     assert_eq!(
@@ -87,7 +87,7 @@ async fn a_user_sees_their_own_clients_with_times_and_sessions_and_ends_one() {
     // The rest is untouched, and a second press of the button does nothing.
     world.caller(&second.access).await;
     world.caller(&other.access).await;
-    act(&world, &mut browser, &page, "end", Some(&grant)).await.location();
+    act(&world, &mut browser, &page, "end", Some(&grant.0)).await.location();
     assert!(world.events.take().is_empty());
     let page = browser.open(&world, &format!("{PATH}?ended")).await;
     assert!(page.body.contains("The access has ended"));
@@ -102,8 +102,8 @@ async fn nobody_ends_the_grant_of_another_user() {
     let grant = world.caller(&alice.access).await.grant().to_owned();
     let mut browser = Browser::default();
     let page = signed_in(&world, &mut browser, BOB).await;
-    assert!(!page.body.contains(&grant) && page.body.contains("No application has access"));
-    act(&world, &mut browser, &page, "end", Some(&grant)).await.location();
+    assert!(!page.body.contains(&grant.0) && page.body.contains("No application has access"));
+    act(&world, &mut browser, &page, "end", Some(&grant.0)).await.location();
     world.caller(&alice.access).await;
     act(&world, &mut browser, &page, "end-all", None).await.location();
     world.caller(&alice.access).await;

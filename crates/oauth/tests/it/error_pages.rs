@@ -404,7 +404,7 @@ async fn a_user_whom_forgejo_locks_out_during_the_sign_in_gets_a_page() {
     let mut browser = Browser::default();
     let to_forgejo = browser.approve(&world, &client).await;
     // The scripted upstream knows no such user: it refuses the token that it has just made.
-    let back = browser.return_from(&world, &to_forgejo, 99).await;
+    let back = browser.return_from(&world, &to_forgejo, oauth::ids::UserId(99)).await;
     assert_eq!(back.status, StatusCode::FORBIDDEN, "{back:?}");
     assert!(back.body.contains("locked this account out") && back.body.contains("error=access_denied"));
 }

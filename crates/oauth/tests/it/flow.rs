@@ -45,7 +45,7 @@ async fn a_user_signs_in_and_the_guard_knows_them() {
 
     let caller = world.caller(&tokens.access).await;
     assert_eq!(
-        (caller.user(), caller.login(), caller.client()),
+        (caller.user(), caller.login(), caller.client().0.as_str()),
         (ALICE, "alice", client.as_str())
     );
     let upstream = caller.account().current().await.unwrap();

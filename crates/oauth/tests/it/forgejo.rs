@@ -288,7 +288,7 @@ async fn a_user_is_read_from_the_api() {
         )
         .await;
         let user = server.forgejo.user(&secret(JWT)).await.unwrap();
-        assert_eq!((user.id, user.login.as_str(), user.active), (7, "alice", active));
+        assert_eq!((user.id.0, user.login.as_str(), user.active), (7, "alice", active));
         assert_eq!(server.seen().line, "GET /git/api/v1/user");
         assert_eq!(server.seen().authorization, format!("Bearer {JWT}"));
     }

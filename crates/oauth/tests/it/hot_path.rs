@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use http::{StatusCode, header};
-use oauth::{Config, ports::GrantStore as _};
+use oauth::{Config, ids::UserId, ports::GrantStore as _};
 
 use crate::{
     browser::Browser,
@@ -254,8 +254,8 @@ async fn all_tokens_have_a_ceiling_that_only_good_ones_count_towards() {
     let client = world.client().await;
     let mut all = Vec::new();
     for user in 0..USERS {
-        world.upstream.add_user(100 + user, &format!("user{user}"));
-        all.push(world.tokens(&client, 100 + user).await);
+        world.upstream.add_user(UserId(100 + user), &format!("user{user}"));
+        all.push(world.tokens(&client, UserId(100 + user)).await);
     }
     let late = world.tokens(&client, ALICE).await;
     // Guesses, and whoever is no client, take nothing of it.

@@ -10,6 +10,7 @@ use std::{
 use http::StatusCode;
 use oauth::{
     AccountError,
+    ids::{LeaseOwner, PairId},
     ports::{
         AccountStore as _, BoxFuture, GrantStore as _, GrantedScope, Judged, ProcessStore as _, TokenPair, Upstream,
         UpstreamError, UpstreamUser,
@@ -317,7 +318,7 @@ async fn the_lease_of_a_killed_process_runs_out_and_nobody_is_thrown_out() {
 
 #[tokio::test]
 async fn who_comes_back_alone_waits_for_no_lease() {
-    const DEAD: i64 = 4711;
+    const DEAD: LeaseOwner = LeaseOwner(4711);
     let mut world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
@@ -329,7 +330,7 @@ async fn who_comes_back_alone_waits_for_no_lease() {
     // While another process has the store open, either may be its own.
     let other = world.another(Line::to(&world)).await;
     world.restart([7; 32]).await;
-    assert!(!world.store.lease(ALICE, 1, later, now).await.unwrap().taken);
+    assert!(!world.store.lease(ALICE, LeaseOwner(1), later, now).await.unwrap().taken);
     other.store.close().await;
     world.restart([7; 32]).await;
     let account = world.caller(&tokens.access).await.account();
@@ -338,7 +339,7 @@ async fn who_comes_back_alone_waits_for_no_lease() {
     let version = world.store.account(ALICE).await.unwrap().unwrap().version;
     let judged = world
         .store
-        .end_refused(ALICE, Some(version), 1, None, now)
+        .end_refused(ALICE, Some(version), LeaseOwner(1), None, now)
         .await
         .unwrap();
     assert_eq!(judged, Judged::Ended);
@@ -349,18 +350,25 @@ async fn a_lease_is_its_owners_until_it_is_given_back_or_runs_out() {
     let world = World::new().await;
     let now = oauth::ports::Clock::now(world.clock.as_ref());
     let at = |seconds| now + Duration::from_secs(seconds);
-    let lease = async |owner, until, now| world.store.lease(ALICE, owner, at(until), at(now)).await.unwrap().taken;
+    let lease = async |owner, until, now| {
+        world
+            .store
+            .lease(ALICE, LeaseOwner(owner), at(until), at(now))
+            .await
+            .unwrap()
+            .taken
+    };
     assert!(lease(1, 10, 0).await);
     assert!(!lease(2, 20, 9).await, "it is held");
     assert!(lease(1, 19, 9).await, "its owner extends it");
     assert!(!lease(2, 20, 18).await);
     assert!(lease(2, 29, 19).await, "it has run out");
-    world.store.release(ALICE, 1).await.unwrap();
+    world.store.release(ALICE, LeaseOwner(1)).await.unwrap();
     assert!(
         !lease(1, 29, 19).await,
         "who has lost it does not give back that of another"
     );
-    world.store.release(ALICE, 2).await.unwrap();
+    world.store.release(ALICE, LeaseOwner(2)).await.unwrap();
     assert!(lease(1, 29, 19).await);
 }
 
@@ -372,15 +380,24 @@ async fn a_refusal_is_judged_when_the_exchanges_that_had_begun_have_ended_and_th
     let now = oauth::ports::Clock::now(world.clock.as_ref());
     let later = now + Duration::from_secs(10);
     let there = world.store.account(ALICE).await.unwrap().unwrap();
-    let judge = async |version, known, now| world.store.end_refused(ALICE, version, 1, known, now).await.unwrap();
+    let judge = async |version, known, now| {
+        world
+            .store
+            .end_refused(ALICE, version, LeaseOwner(1), known, now)
+            .await
+            .unwrap()
+    };
     let version = Some(there.version);
     let replaced = Judged::Replaced(Box::new(there));
-    assert_eq!(judge(version.map(|version| version ^ 1), None, now).await, replaced);
+    assert_eq!(
+        judge(version.map(|version| PairId(version.0 ^ 1)), None, now).await,
+        replaced
+    );
     assert_eq!(judge(None, None, now).await, replaced);
 
-    assert!(world.store.lease(ALICE, 2, later, now).await.unwrap().taken);
+    assert!(world.store.lease(ALICE, LeaseOwner(2), later, now).await.unwrap().taken);
     assert_eq!(judge(version, None, now).await, Judged::Elsewhere);
-    world.store.release(ALICE, 2).await.unwrap();
+    world.store.release(ALICE, LeaseOwner(2)).await.unwrap();
 
     let first = world.store.begin_exchange(later).await.unwrap();
     assert_eq!(judge(version, None, now).await, Judged::Exchanging(first));

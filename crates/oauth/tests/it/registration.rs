@@ -5,6 +5,7 @@ use http::{StatusCode, header};
 use oauth::{
     Config,
     config::{Registration, StaticClient},
+    ids::ClientId,
 };
 use serde_json::{Value, json};
 
@@ -105,7 +106,7 @@ async fn closed_registration_leaves_the_clients_of_the_configuration() {
     let mut config = Config::new(ISSUER);
     config.registration = Registration::Closed;
     config.clients = vec![StaticClient {
-        client_id: "known".to_owned(),
+        client_id: ClientId("known".to_owned()),
         client_secret: Some("hush".to_owned().into()),
         name: Some("Known client".to_owned()),
         redirect_uris: vec![REDIRECT.to_owned()],

@@ -11,6 +11,7 @@ use http::StatusCode;
 use oauth::{
     Config,
     config::StaticClient,
+    ids::ClientId,
     ports::{Admitted, ClientStore as _, Store as _},
     records::{ClientAuth, ClientRecord},
     sqlite::SqliteStore,
@@ -85,7 +86,7 @@ async fn readers_wait_for_no_writer_and_writers_stand_in_line() {
     }
     // What was there before the long change began is there to be read, by as many as there may be.
     for _ in 0..20 {
-        let record = world.store.client(&client).await.unwrap().unwrap();
+        let record = world.store.client(&ClientId(client.clone())).await.unwrap().unwrap();
         assert_eq!(record.name.as_deref(), Some("Test client"));
         world.authenticate(&tokens.access).await.unwrap();
     }
@@ -107,7 +108,7 @@ async fn readers_wait_for_no_writer_and_writers_stand_in_line() {
 
 fn registered(number: usize) -> ClientRecord {
     ClientRecord {
-        client_id: format!("client-{number}"),
+        client_id: ClientId(format!("client-{number}")),
         name: None,
         redirect_uris: vec![REDIRECT.to_owned()],
         auth: ClientAuth::None,
@@ -181,7 +182,7 @@ async fn a_user_has_a_limited_number_of_grants() {
     config.clients = clients
         .iter()
         .map(|client_id| StaticClient {
-            client_id: client_id.clone(),
+            client_id: ClientId(client_id.clone()),
             client_secret: None,
             name: None,
             redirect_uris: vec![REDIRECT.to_owned()],

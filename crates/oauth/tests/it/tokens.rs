@@ -97,7 +97,7 @@ async fn a_second_sign_in_of_a_client_goes_on_with_its_grant() {
     let rotated = world.refresh(&client, &first.refresh).await.tokens();
     let second = world.tokens(&client, ALICE).await;
     let grant = world.caller(&first.access).await.grant().to_owned();
-    assert_eq!(world.caller(&second.access).await.grant(), grant);
+    assert_eq!(world.caller(&second.access).await.grant(), &grant);
     // Each sign-in has its own succession: neither takes the other for reuse.
     let third = world.refresh(&client, &second.refresh).await.tokens();
     let rotated = world.refresh(&client, &rotated.refresh).await.tokens();
@@ -110,7 +110,7 @@ async fn a_second_sign_in_of_a_client_goes_on_with_its_grant() {
     assert_eq!(world.refresh(&client, &third.refresh).await.error(), invalid_grant());
     // From then on it is a new grant.
     let anew = world.tokens(&client, ALICE).await;
-    assert_ne!(world.caller(&anew.access).await.grant(), grant);
+    assert_ne!(world.caller(&anew.access).await.grant(), &grant);
 }
 
 #[tokio::test]

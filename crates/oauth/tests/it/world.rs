@@ -12,6 +12,7 @@ use http_body_util::BodyExt as _;
 use oauth::{
     AuthorizationServer, Caller, Config,
     fetch::Fetch,
+    ids::UserId,
     ports::Upstream,
     seal::Sealer,
     sqlite::SqliteStore,
@@ -22,8 +23,8 @@ use tempfile::TempDir;
 
 pub(crate) const ISSUER: &str = "https://broker.example";
 pub(crate) const REDIRECT: &str = "http://127.0.0.1:4711/callback";
-pub(crate) const ALICE: i64 = 11;
-pub(crate) const BOB: i64 = 12;
+pub(crate) const ALICE: UserId = UserId(11);
+pub(crate) const BOB: UserId = UserId(12);
 
 /// Everything around a server.
 pub(crate) struct World {
@@ -202,7 +203,7 @@ impl World {
     }
 
     /// Signs a user in from the consent page to the tokens.
-    pub(crate) async fn tokens(&self, client: &str, user: i64) -> Tokens {
+    pub(crate) async fn tokens(&self, client: &str, user: UserId) -> Tokens {
         let code = crate::browser::Browser::default().sign_in(self, client, user).await;
         self.exchange(client, &code).await.tokens()
     }

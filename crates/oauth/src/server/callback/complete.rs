@@ -10,7 +10,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::super::ServerState;
 use crate::{
     account::turns::Slot,
-    ports::{Exchange, GrantedScope, Placed, SignIn, SignedInPair, StoreError, TokenPair, UpstreamError, UpstreamUser},
+    ids::{ExchangeId, GrantId, UserId},
+    ports::{GrantedScope, Placed, SignIn, SignedInPair, StoreError, TokenPair, UpstreamError, UpstreamUser},
     records::{ClientRequest, CodeRecord, GrantRecord, Purpose},
     secret,
 };
@@ -20,11 +21,11 @@ pub(super) enum CompletedSignIn {
     /// A code for the client.
     Code {
         code: SecretString,
-        user: i64,
+        user: UserId,
         request: ClientRequest,
     },
     /// Somebody who wants to see their connections.
-    User { user: i64, login: String },
+    User { user: UserId, login: String },
 }
 
 /// Why a sign-in came to nothing.
@@ -48,7 +49,7 @@ pub(super) enum SignInError {
 /// A pair, and the exchange or renewal that it came of.
 struct Yielded {
     pair: TokenPair,
-    by: Exchange,
+    by: ExchangeId,
 }
 
 /// How often what an exchange has yielded is offered to the store.
@@ -70,7 +71,7 @@ pub(super) async fn finish(
 
 async fn finish_exchange(
     inner: &ServerState,
-    exchange: Exchange,
+    exchange: ExchangeId,
     purpose: Purpose,
     code: SecretString,
     verifier: SecretString,
@@ -94,7 +95,7 @@ async fn finish_exchange(
     match judge(inner, &purpose, &pair, &user).await {
         Ok(()) => {}
         Err(failure @ SignInError::NotAllowed { .. }) => {
-            tracing::warn!(user = user.id, login = user.login, "the user may not use this server");
+            tracing::warn!(user = user.id.0, login = user.login, "the user may not use this server");
             // Whoever may not sign in may not go on with an earlier sign-in either.
             accounts.end_user(user.id).await.map_err(SignInError::Store)?;
             return Err(failure);
@@ -147,8 +148,8 @@ async fn judge(
             .any(|summary| summary.grant.client_id == request.client_id);
         if approver != user.id || !goes_on {
             tracing::info!(
-                user = user.id,
-                client = request.client_id,
+                user = user.id.0,
+                client = request.client_id.0,
                 "a remembered approval does not count: the user is asked"
             );
             return Err(SignInError::AskAgain);
@@ -163,7 +164,7 @@ async fn judge(
         }
         GrantedScope::Other(granted) => {
             tracing::warn!(
-                user = user.id,
+                user = user.id.0,
                 "the user's grant at Forgejo has another scope than the one asked for"
             );
             Err(SignInError::OtherScope { granted })
@@ -200,7 +201,7 @@ fn new_grant(
     code: &SecretString,
 ) -> (GrantRecord, CodeRecord) {
     let grant = GrantRecord {
-        grant: secret::name("grant_"),
+        id: GrantId(secret::name("grant_")),
         user: user.id,
         login: user.login.clone(),
         client_id: request.client_id.clone(),
@@ -208,7 +209,7 @@ fn new_grant(
     };
     let code = CodeRecord {
         code: secret::hash(code.expose_secret()),
-        grant: grant.grant.clone(),
+        grant: grant.id.clone(),
         user: user.id,
         client_id: request.client_id.clone(),
         redirect_uri: request.redirect_uri.clone(),
@@ -221,8 +222,8 @@ fn new_grant(
 /// Puts a pair where it belongs in the order of the user's sign-ins, with the grant if there is one.
 async fn settle(
     inner: &ServerState,
-    exchange: Exchange,
-    user: i64,
+    exchange: ExchangeId,
+    user: UserId,
     pair: TokenPair,
     grant: Option<(GrantRecord, CodeRecord)>,
 ) -> Result<(), SignInError> {
@@ -264,7 +265,7 @@ async fn settle(
 /// Keeps the outcome. The user's former pair is dead at Forgejo: a store that is busy is worth waiting for.
 async fn store(
     inner: &ServerState,
-    user: i64,
+    user: UserId,
     pair: Option<SignedInPair>,
     grant: Option<&(GrantRecord, CodeRecord)>,
 ) -> Result<Placed, SignInError> {
@@ -272,7 +273,7 @@ async fn store(
     loop {
         match store_once(inner, user, pair.clone(), grant).await {
             Err(error) if attempt == STORE_ATTEMPTS => {
-                tracing::error!(user, "a sign-in is lost: the store does not take it");
+                tracing::error!(user = user.0, "a sign-in is lost: the store does not take it");
                 return Err(error.into());
             }
             Err(_) => {
@@ -286,7 +287,7 @@ async fn store(
 
 async fn store_once(
     inner: &ServerState,
-    user: i64,
+    user: UserId,
     pair: Option<SignedInPair>,
     grant: Option<&(GrantRecord, CodeRecord)>,
 ) -> Result<Placed, StoreError> {
@@ -303,7 +304,13 @@ async fn store_once(
     let Some(signed_in) = accounts.store.complete_sign_in(sign_in, now).await? else {
         return Ok(Placed::Unclear);
     };
-    tracing::info!(user, login, client, grant = signed_in.grant, "signed in");
+    tracing::info!(
+        user = user.0,
+        login,
+        client = client.0,
+        grant = signed_in.grant.0,
+        "signed in"
+    );
     Ok(Placed::Kept)
 }
 

@@ -60,7 +60,7 @@ pub(super) async fn check(
         .map_err(ClientAuthError::Error)?;
     inner.rate_limits.assertion(now).map_err(ClientAuthError::Error)?;
     // Length before text: the border between the two is where it is.
-    let once = secret::hash(&format!("{}:{}{id}", client.client_id.len(), client.client_id));
+    let once = secret::hash(&format!("{}:{}{id}", client.client_id.0.len(), client.client_id));
     let first = inner.store().use_assertion(once, expires_at + SKEW, now).await;
     if !first.map_err(|error| ClientAuthError::Error(OAuthError::Store(error)))? {
         return Err(refuse(client, "it has been used before"));
@@ -75,7 +75,7 @@ fn check_claims(
     claims: &Claims,
     now: SystemTime,
 ) -> Result<(), &'static str> {
-    let is_client = |name: &Option<String>| name.as_deref() == Some(client.client_id.as_str());
+    let is_client = |name: &Option<String>| name.as_deref() == Some(client.client_id.0.as_str());
     if !is_client(&claims.iss) || !is_client(&claims.sub) {
         return Err("its iss and sub are not the client");
     }
@@ -127,7 +127,7 @@ async fn keys(
         (KeySource::Uri(uri), Some(documents)) => documents.key_set(uri, newer).await.map_err(|error| match error {
             FetchError::Unavailable(why) => {
                 tracing::warn!(
-                    client = client.client_id,
+                    client = client.client_id.0,
                     why,
                     "the keys of a client cannot be read now"
                 );
@@ -143,7 +143,7 @@ async fn keys(
 fn refuse(client: &ClientRecord, why: &'static str) -> ClientAuthError {
     let host = client.domain.as_deref().unwrap_or_default();
     tracing::warn!(
-        client = client.client_id,
+        client = client.client_id.0,
         host,
         why,
         "the assertion of a client is refused"

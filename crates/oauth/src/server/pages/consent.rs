@@ -44,7 +44,7 @@ pub(in crate::server) fn consent(inner: &ServerState, asked: &AuthorizationReque
         connections: inner.connections_uri(),
         fields: [
             ("response_type", "code"),
-            ("client_id", &asked.client.client_id),
+            ("client_id", &asked.client.client_id.0),
             ("redirect_uri", &asked.redirect_uri),
             ("state", asked.state.as_deref().unwrap_or_default()),
             ("code_challenge", &asked.code_challenge),

@@ -61,7 +61,7 @@ pub(super) fn response(
         None => (None, None),
     };
     let answer = Registered {
-        client_id: &client.client_id,
+        client_id: &client.client_id.0,
         client_secret: secret.map(|secret| secret.expose_secret()),
         client_id_issued_at: client
             .created_at

@@ -14,6 +14,7 @@ use super::{
     client_metadata::{self, AuthMethod, ClientMetadata},
 };
 use crate::{
+    ids::ClientId,
     records::{ClientAuth, ClientRecord},
     secret,
     server::{Body, ServerState, response, response::OAuthError},
@@ -23,8 +24,8 @@ use crate::{
 const PURPOSE: &str = "registration access token";
 
 /// The registration access token of a public client.
-pub(super) fn public_token(inner: &ServerState, client_id: &str) -> SecretString {
-    let bytes = inner.accounts.sealer.keyed_hash(PURPOSE, &[client_id]);
+pub(super) fn public_token(inner: &ServerState, client_id: &ClientId) -> SecretString {
+    let bytes = inner.accounts.sealer.keyed_hash(PURPOSE, &[&client_id.0]);
     secret::with_prefix(secret::REGISTRATION, bytes)
 }
 
@@ -38,9 +39,10 @@ pub(in crate::server) async fn manage(inner: &ServerState, request: &Request<Byt
 
 async fn try_manage(inner: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, OAuthError> {
     let client_id = request.uri().path().rsplit('/').next().unwrap_or_default();
+    let client_id = ClientId(client_id.to_owned());
     let token = bearer(request.headers()).ok_or(OAuthError::InvalidRegistrationToken)?;
     // Section 2: the answer is the same for a client that there is not.
-    let client = inner.store().client(client_id).await?;
+    let client = inner.store().client(&client_id).await?;
     let client = client
         .filter(|client| is_token_of(inner, client, token))
         .ok_or(OAuthError::InvalidRegistrationToken)?;
@@ -64,7 +66,7 @@ async fn try_manage(inner: &ServerState, request: &Request<Bytes>) -> Result<Res
     inner.rate_limits.change(inner.accounts.clock.now())?;
     if method == Verb::DELETE {
         inner.store().delete_client(&client.client_id).await?;
-        tracing::info!(client = client.client_id, "client deleted by itself, with its grants");
+        tracing::info!(client = client.client_id.0, "client deleted by itself, with its grants");
         let mut response = response::plain(StatusCode::NO_CONTENT, "");
         response.headers_mut().remove(header::CONTENT_TYPE);
         return Ok(response);
@@ -73,7 +75,7 @@ async fn try_manage(inner: &ServerState, request: &Request<Bytes>) -> Result<Res
     if !inner.store().update_client(client.clone()).await? {
         return Err(OAuthError::InvalidRegistrationToken);
     }
-    tracing::info!(client = client.client_id, "client changed its registration");
+    tracing::info!(client = client.client_id.0, "client changed its registration");
     Ok(client_information::response(
         inner,
         StatusCode::OK,
@@ -87,7 +89,7 @@ async fn try_manage(inner: &ServerState, request: &Request<Bytes>) -> Result<Res
 /// A client with new metadata (section 2.2): all of it is replaced, but for who the client is and how it proves that.
 fn replaced(inner: &ServerState, client: ClientRecord, body: &[u8]) -> Result<ClientRecord, OAuthError> {
     let object = client_metadata::object(body)?;
-    if object.get("client_id").and_then(Value::as_str) != Some(client.client_id.as_str()) {
+    if object.get("client_id").and_then(Value::as_str) != Some(client.client_id.0.as_str()) {
         return Err(OAuthError::InvalidClientMetadata(
             "client_id must be that of the client",
         ));
