@@ -1,62 +1,41 @@
-//! What the registry itself costs: `cargo bench -p session`, or `cargo xtask bench session`.
+//! The cost of the registry itself: `cargo bench -p session`, or `cargo xtask bench session`.
 //!
-//! Backends are fakes that answer at once, so that what is measured is the registry: the dispatch of one request among 10,
-//! 1,000 and 100,000 sessions; the memory of a dormant session and of one with a backend; a revival over its backend's own start;
-//! and requests under rotation, none of which may fail. Plain loops and a sorted list of times, no framework: the numbers
-//! are for comparing one state of the code with another on one machine.
-#![expect(clippy::print_stdout, reason = "a benchmark talks to whoever runs it")]
+//! Scripted backends answer at once, so the figures are those of the registry: the dispatch of one request among 10,
+//! 1,000 and 100,000 sessions; the memory of a dormant session and of an attached one; a revival without the start of
+//! its backend; and requests during rotation, none of which may fail. Plain loops and a sorted list of times, no
+//! framework: the figures compare two states of the code on one machine.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http::{HeaderValue, Method, Request, StatusCode};
+use http_body_util::BodyExt;
 use session::{
     Config, Registry,
-    ports::{
-        Backend, Body, BoxFuture, Caller, ClientId, Credential, CredentialError, Credentials, GrantId, Snapshot,
-        SpawnError, SpawnOrder, Spawner, UserId,
-    },
+    ports::{Caller, SystemClock},
+    testing::{ScriptedCredentials, ScriptedSpawner, caller},
 };
 use tokio::{task::JoinSet, time::Instant};
-use tokio_util::sync::CancellationToken;
 
-/// Makes backends that answer at once.
-#[derive(Debug)]
-struct Fakes {
-    spawned: AtomicUsize,
-    lifetime: Option<Duration>,
-}
-
-#[derive(Debug)]
-struct Fake {
-    done: CancellationToken,
-    expires_at: Option<SystemTime>,
-}
-
-/// A credential that is renewed whenever that is asked for.
-#[derive(Debug)]
-struct Renewed {
-    lifetime: Duration,
-    until: AtomicU64,
-}
-
-/// The times that something took, or the sizes that something had.
+/// Measured durations.
 struct Times(Vec<Duration>);
 
-/// How many sessions the memory of one is measured by.
+/// The number of sessions for a measurement of memory.
 const COUNT: usize = 50_000;
-/// The arguments by which this program measures memory.
+/// The arguments that select a measurement of memory.
 const LIVE: &str = "live-memory";
 const DORMANT: &str = "dormant-memory";
-/// As long as that of a client that names itself and its capabilities.
+/// As long as the handshake of a client with a name and capabilities.
 const SNAPSHOT: &[u8] = &[b'x'; 400];
+/// The lifetime of a credential where sessions are rotated.
+const LIFETIME: Duration = Duration::from_secs(1);
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -70,7 +49,7 @@ fn main() {
             _ => {}
         }
         dispatch().await;
-        // Each in a process of its own: what others have left free would be taken first, and not be seen.
+        // Each in a process of its own: memory that an earlier part has freed would be reused and not be measured.
         for part in [LIVE, DORMANT] {
             let program = std::env::current_exe().expect("this program");
             let status = std::process::Command::new(program).arg(part).status();
@@ -84,16 +63,16 @@ fn main() {
 async fn dispatch() {
     let mut medians = Vec::new();
     for count in [10, 1_000, 100_000] {
-        let registry = registry(config(), None);
-        let sessions = open(&registry, count).await;
+        let registry = registry(config());
+        let sessions = open(&registry, count, None).await;
         let mut times = Times(Vec::new());
-        for turn in 0..50_000_usize {
-            // Far apart, so that neither the table nor a cache has an easy time.
-            let (caller, id) = &sessions[turn.wrapping_mul(48_271) % count];
-            // Whoever has read and authenticated a request has just made it.
+        for round in 0..50_000_usize {
+            // Far apart, so that caches do not help.
+            let (caller, id) = &sessions[round.wrapping_mul(48_271) % count];
+            // Made outside of the measurement, as by the server that has read it.
             let request = request(caller, Some(id), "ping");
             let began = Instant::now();
-            answered(&registry, request).await;
+            must_answer(&registry, request).await;
             times.0.push(began.elapsed());
         }
         println!("dispatch among {count:>6} sessions: {}", times.summary());
@@ -107,28 +86,25 @@ async fn dispatch() {
 }
 
 async fn live_memory() {
-    let live = registry(config(), None);
+    let live = registry(config());
     let before = resident();
-    open(&live, COUNT).await;
+    open(&live, COUNT, None).await;
     let each = resident().saturating_sub(before) / COUNT;
     println!("memory of a session with a backend: {each} bytes (aim: at most 24576)");
     live.stop().await;
 }
 
 async fn dormant_memory() {
-    let dormant = registry(
-        Config {
-            idle_timeout: Duration::from_millis(1),
-            reap_interval: Duration::from_millis(1),
-            ..config()
-        },
-        None,
-    );
-    // A few first, so that what the sleepers leave free is taken again by those that follow.
+    let dormant = registry(Config {
+        idle_timeout: Duration::from_millis(1),
+        reap_interval: Duration::from_millis(1),
+        ..config()
+    });
+    // In batches, so that later sessions reuse the memory that earlier ones freed when they became dormant.
     let before = resident();
     let mut all = Vec::new();
     for _ in 0..COUNT / 500 {
-        all.extend(open(&dormant, 500).await);
+        all.extend(open(&dormant, 500, None).await);
         while dormant.stats().dormant < all.len() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -139,17 +115,14 @@ async fn dormant_memory() {
 }
 
 async fn revival() {
-    const SLEEPERS: usize = 2_000;
-    let registry = registry(
-        Config {
-            idle_timeout: Duration::from_millis(1),
-            reap_interval: Duration::from_millis(1),
-            ..config()
-        },
-        None,
-    );
-    let sessions = open(&registry, SLEEPERS).await;
-    while registry.stats().dormant < SLEEPERS {
+    const DORMANT_SESSIONS: usize = 2_000;
+    let registry = registry(Config {
+        idle_timeout: Duration::from_millis(1),
+        reap_interval: Duration::from_millis(1),
+        ..config()
+    });
+    let sessions = open(&registry, DORMANT_SESSIONS, None).await;
+    while registry.stats().dormant < DORMANT_SESSIONS {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let mut times = Times(Vec::new());
@@ -166,18 +139,14 @@ async fn revival() {
 }
 
 async fn rotation() {
-    const MOVING: usize = 200;
-    let lifetime = Duration::from_secs(1);
-    let fakes = Arc::new(Fakes {
-        spawned: AtomicUsize::new(0),
-        lifetime: Some(lifetime),
-    });
+    const SESSIONS: usize = 200;
+    let spawner = spawner();
     let config = Config {
         rotate_interval: Duration::from_millis(20),
         ..config()
     };
-    let registry = Arc::new(Registry::new(config, Arc::clone(&fakes) as _));
-    let sessions = open(&registry, MOVING).await;
+    let registry = Arc::new(Registry::new(config, Arc::clone(&spawner) as _));
+    let sessions = open(&registry, SESSIONS, Some(LIFETIME)).await;
     let over = Arc::new(AtomicBool::new(false));
     let mut load = JoinSet::new();
     for (caller, id) in sessions {
@@ -185,7 +154,6 @@ async fn rotation() {
         load.spawn(async move {
             let mut requests = 0_usize;
             while !over.load(Ordering::Relaxed) {
-                // Panics on any answer but a good one.
                 ping(&registry, &caller, &id).await;
                 requests += 1;
                 tokio::task::yield_now().await;
@@ -193,11 +161,11 @@ async fn rotation() {
             requests
         });
     }
-    tokio::time::sleep(lifetime * 4).await;
+    tokio::time::sleep(LIFETIME * 4).await;
     over.store(true, Ordering::Relaxed);
     let requests: usize = load.join_all().await.iter().sum();
-    let moves = fakes.spawned.load(Ordering::Relaxed) - MOVING;
-    println!("rotation under load: {requests} requests over {moves} moves, 0 errors");
+    let rotations = spawner.spawn_count() - SESSIONS;
+    println!("rotation under load: {requests} requests over {rotations} rotations, 0 errors");
     registry.stop().await;
 }
 
@@ -211,39 +179,43 @@ fn config() -> Config {
     }
 }
 
-fn registry(config: Config, lifetime: Option<Duration>) -> Arc<Registry> {
-    let fakes = Fakes {
-        spawned: AtomicUsize::new(0),
-        lifetime,
-    };
-    Arc::new(Registry::new(config, Arc::new(fakes)))
+fn spawner() -> Arc<ScriptedSpawner> {
+    ScriptedSpawner::unrecorded(Bytes::from_static(SNAPSHOT))
 }
 
-async fn open(registry: &Registry, count: usize) -> Vec<(Arc<Caller>, HeaderValue)> {
+fn registry(config: Config) -> Registry {
+    Registry::new(config, spawner())
+}
+
+/// Opens sessions of 100 users, whose credentials expire if they have a lifetime.
+async fn open(registry: &Registry, count: usize, lifetime: Option<Duration>) -> Vec<(Arc<Caller>, HeaderValue)> {
+    let callers: Vec<_> = (0..100)
+        .map(|user| {
+            let credentials = match lifetime {
+                Some(lifetime) => ScriptedCredentials::expiring(Arc::new(SystemClock), lifetime),
+                None => ScriptedCredentials::permanent(),
+            };
+            Arc::new(Caller {
+                credentials: Arc::new(credentials),
+                ..Arc::unwrap_or_clone(caller(&format!("user-{user}/grant")))
+            })
+        })
+        .collect();
     let mut sessions = Vec::with_capacity(count);
     for number in 0..count {
-        let user = number % 100;
-        let caller = Arc::new(Caller {
-            grant: GrantId(format!("grant-{user}").into()),
-            user: UserId(format!("user-{user}").into()),
-            client: ClientId("bench".into()),
-            credentials: Arc::new(Renewed {
-                lifetime: Duration::from_secs(1),
-                until: AtomicU64::new(0),
-            }),
-        });
-        let opened = registry.serve(request(&caller, None, "initialize")).await;
+        let caller = &callers[number % callers.len()];
+        let opened = registry.serve(request(caller, None, "initialize")).await;
         let id = opened.headers().get("mcp-session-id").cloned().expect("a session id");
-        sessions.push((caller, id));
+        sessions.push((Arc::clone(caller), id));
     }
     sessions
 }
 
 async fn ping(registry: &Registry, caller: &Arc<Caller>, id: &HeaderValue) {
-    answered(registry, request(caller, Some(id), "ping")).await;
+    must_answer(registry, request(caller, Some(id), "ping")).await;
 }
 
-async fn answered(registry: &Registry, request: Request<Bytes>) {
+async fn must_answer(registry: &Registry, request: Request<Bytes>) {
     let answer = registry.serve(request).await;
     assert_eq!(answer.status(), StatusCode::OK);
     let body = answer.into_body().collect().await.expect("a body").to_bytes();
@@ -261,17 +233,12 @@ fn request(caller: &Arc<Caller>, id: Option<&HeaderValue>, method: &str) -> Requ
     request
 }
 
-/// The memory of this process that is in use, in bytes.
+/// The resident memory of this process, in bytes.
 fn resident() -> usize {
     const PAGE: usize = 4096;
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
     pages.unwrap_or_default() * PAGE
-}
-
-#[expect(clippy::disallowed_methods, reason = "credentials expire by the calendar")]
-fn now() -> SystemTime {
-    SystemTime::now()
 }
 
 impl Times {
@@ -290,83 +257,5 @@ impl Times {
     fn summary(&self) -> String {
         let [half, most, nearly] = [0.5, 0.99, 0.999].map(|of| self.quantile(of));
         format!("p50 {half:?}, p99 {most:?}, p99.9 {nearly:?}")
-    }
-}
-
-impl Spawner for Fakes {
-    fn spawn(&self, order: SpawnOrder) -> BoxFuture<'_, Result<Arc<dyn Backend>, SpawnError>> {
-        Box::pin(async move {
-            self.spawned.fetch_add(1, Ordering::Relaxed);
-            let expires_at = match self.lifetime {
-                Some(_) => {
-                    let credential = order.caller.credentials.current().await;
-                    Some(
-                        credential
-                            .map_err(|error| SpawnError::Credentials(error.into()))?
-                            .expires_at,
-                    )
-                }
-                None => None,
-            };
-            Ok(Arc::new(Fake {
-                done: CancellationToken::new(),
-                expires_at,
-            }) as Arc<dyn Backend>)
-        })
-    }
-}
-
-impl Backend for Fake {
-    fn serve(&self, _request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
-        Box::pin(async {
-            let body = Full::new(Bytes::from_static(br#"{"jsonrpc":"2.0","id":1,"result":{}}"#));
-            Response::new(body.map_err(|never| match never {}).boxed_unsync())
-        })
-    }
-
-    fn done(&self) -> CancellationToken {
-        self.done.clone()
-    }
-
-    fn stop(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async { self.done.cancel() })
-    }
-
-    fn snapshot(&self) -> Option<Snapshot> {
-        // A copy of its own, as a backend that keeps a record has.
-        Some(Snapshot(Bytes::copy_from_slice(SNAPSHOT)))
-    }
-
-    fn expires_at(&self) -> Option<SystemTime> {
-        self.expires_at
-    }
-}
-
-impl Credentials for Renewed {
-    fn current(&self) -> BoxFuture<'_, Result<Credential, CredentialError>> {
-        Box::pin(async {
-            let until = SystemTime::UNIX_EPOCH + Duration::from_millis(self.until.load(Ordering::Relaxed));
-            if until <= now() {
-                return self.refresh().await;
-            }
-            Ok(Credential {
-                access_token: "token".into(),
-                expires_at: until,
-            })
-        })
-    }
-
-    fn refresh(&self) -> BoxFuture<'_, Result<Credential, CredentialError>> {
-        Box::pin(async {
-            let expires_at = now() + self.lifetime;
-            let since = expires_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            self.until
-                .store(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-            Ok(Credential {
-                access_token: "token".into(),
-                expires_at: SystemTime::UNIX_EPOCH
-                    + Duration::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
-            })
-        })
     }
 }

@@ -1,13 +1,13 @@
-//! The registry in a service of one's own: axum in front, one's own authentication, and servers that are no processes.
+//! An axum service that embeds the registry, with its own authentication and MCP servers that run in the same process.
 //!
-//! A service that wants MCP sessions brings three things: it says who asks (here: a table of API keys), it makes the servers
-//! (here: a [`Counter`] in memory for each session), and it mounts [`Registry::serve`] at a path. It gets caps, idle
-//! timeouts, revival and orderly shutdown. Run it with `cargo run -p session --example in_process`: it serves itself,
-//! asks a few things, and prints the answers.
-#![allow(clippy::print_stdout, reason = "an example talks to whoever runs it")]
+//! A service that wants MCP sessions does three things. It names the caller of each request (here from a table of API
+//! keys), it starts the MCP servers (here a [`Counter`] in memory for each session), and it mounts [`Registry::serve`]
+//! at a path. The registry gives it quotas, idle timeouts, revival and orderly shutdown.
+//!
+//! `cargo run -p session --example in_process` starts the service, sends it a few requests and prints the answers.
+#![allow(clippy::print_stdout, reason = "an example prints its results")]
 
 use std::{
-    error::Error,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -19,28 +19,29 @@ use axum::{Router, body::to_bytes, extract::State, response::IntoResponse, routi
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use session::{
     Config, Registry,
     ports::{
-        Backend, Body, BoxFuture, Caller, ClientId, Credential, CredentialError, Credentials, GrantId, Snapshot,
-        SpawnError, SpawnOrder, Spawner, UserId,
+        Backend, Body, BoxError, BoxFuture, Caller, ClientId, Credential, CredentialError, Credentials, GrantId,
+        Snapshot, SpawnError, SpawnOrder, Spawner, UserId,
     },
 };
 use tokio_util::sync::CancellationToken;
 
-/// Larger requests are refused.
+/// The largest request body, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// Makes a server for each session. A session that slept gets one that goes on counting where the last one was.
+/// Starts a [`Counter`] for each session. The counter of a revived session goes on from the snapshot of the last one.
 #[derive(Debug)]
 struct Counters;
 
-/// An MCP server in this process: it has one tool, which counts.
+/// An MCP server with one tool, which counts its calls.
 #[derive(Debug)]
 struct Counter {
     user: UserId,
     count: AtomicU64,
-    /// Whether `initialize` was answered: before that there is nothing to go on from.
+    /// Set once `initialize` was answered. Before that the server has no snapshot.
     ready: Mutex<bool>,
     done: CancellationToken,
 }
@@ -74,10 +75,10 @@ impl Spawner for Counters {
 impl Counter {
     fn answer(&self, request: &Request<Bytes>) -> Response<Body> {
         let Ok(message) = serde_json::from_slice::<serde_json::Value>(request.body()) else {
-            return said(StatusCode::BAD_REQUEST, String::new());
+            return json(StatusCode::BAD_REQUEST, String::new());
         };
         let Some(id) = message.get("id") else {
-            return said(StatusCode::ACCEPTED, String::new());
+            return json(StatusCode::ACCEPTED, String::new());
         };
         let result = match message["method"].as_str() {
             Some("initialize") => {
@@ -96,7 +97,7 @@ impl Counter {
             _ => serde_json::json!({}),
         };
         let answer = serde_json::json!({ "jsonrpc": "2.0", "id": id, "result": result });
-        said(StatusCode::OK, answer.to_string())
+        json(StatusCode::OK, answer.to_string())
     }
 }
 
@@ -134,16 +135,17 @@ impl Credentials for NoCredential {
     }
 }
 
-fn said(status: StatusCode, body: String) -> Response<Body> {
+fn json(status: StatusCode, body: String) -> Response<Body> {
     let body = Full::new(Bytes::from(body)).map_err(|never| match never {});
     let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() = status;
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-/// The service's own authentication: an API key names a user and an application of theirs.
+/// The authentication of the service: an API key names a user and one of the user's applications.
 fn authenticate(request: &axum::extract::Request) -> Option<Arc<Caller>> {
     let key = request.headers().get("x-api-key")?.to_str().ok()?;
     let (user, application) = match key {
@@ -172,14 +174,14 @@ async fn mcp(State(registry): State<Arc<Registry>>, request: axum::extract::Requ
     registry.serve(request).await.map(axum::body::Body::new)
 }
 
-/// Serves, asks, and returns what was answered.
+/// Runs the service, sends requests to it and returns the answers.
 ///
 /// # Errors
 ///
-/// Whatever keeps it from that.
-pub(crate) async fn demonstrate() -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
+/// Any error of the listener or of a request.
+pub(crate) async fn demonstrate() -> Result<Vec<String>, BoxError> {
     let config = Config {
-        // Short, so that the example shows a session that slept.
+        // Short, so that the session goes dormant while the example runs.
         idle_timeout: Duration::from_millis(50),
         reap_interval: Duration::from_millis(10),
         retain: Duration::from_secs(3600),
@@ -192,64 +194,54 @@ pub(crate) async fn demonstrate() -> Result<Vec<String>, Box<dyn Error + Send + 
     let stop = CancellationToken::new();
     let serving = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
     let asking = async {
-        let said = ask(&url, &registry).await;
-        // First the sessions, so that open streams end, then the listener.
+        let answers = ask(&url, &registry).await;
+        // The sessions stop first, so that open streams end, and the listener last.
         registry.stop().await;
         stop.cancel();
-        said
+        answers
     };
-    let (served, said) = tokio::join!(serving.into_future(), asking);
+    let (served, answers) = tokio::join!(serving.into_future(), asking);
     served?;
-    said
+    answers
 }
 
-async fn ask(url: &str, registry: &Registry) -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
-    let client = testkit::plain::client(Duration::from_secs(10));
-    let post = |key: &'static str, session: Option<String>, method: &str| {
-        let body = serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": method }).to_string();
-        let mut request = client.post(url).header("x-api-key", key).body(body);
-        if let Some(session) = session {
-            request = request.header("mcp-session-id", session);
-        }
-        request.send()
-    };
-    let mut said = Vec::new();
-    let opened = post("ann-on-her-phone", None, "initialize").await?;
-    let session = opened
-        .headers()
-        .get("mcp-session-id")
-        .ok_or("no session")?
-        .to_str()?
-        .to_owned();
-    said.push(
-        post("ann-on-her-phone", Some(session.clone()), "tools/call")
-            .await?
-            .text()
-            .await?,
-    );
+async fn ask(url: &str, registry: &Registry) -> Result<Vec<String>, BoxError> {
+    let opened = post(url, "ann-on-her-phone", None, "initialize").await?;
+    let session = opened.headers().get("mcp-session-id").ok_or("no session id")?;
+    let first = post(url, "ann-on-her-phone", Some(session), "tools/call").await?;
+    // The registry stops the idle server; the next request starts another one, which goes on counting.
     while registry.stats().dormant == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    said.push(
-        post("ann-on-her-phone", Some(session.clone()), "tools/call")
-            .await?
-            .text()
-            .await?,
-    );
-    for key in ["ann-at-her-desk", "a stranger"] {
-        said.push(
-            post(key, Some(session.clone()), "tools/call")
-                .await?
-                .status()
-                .to_string(),
-        );
+    let second = post(url, "ann-on-her-phone", Some(session), "tools/call").await?;
+    let mut answers = vec![first.into_body(), second.into_body()];
+    // A session is bound to its grant: another application of the same user must not use it.
+    for key in ["ann-at-her-desk", "an unknown key"] {
+        let refused = post(url, key, Some(session), "tools/call").await?;
+        answers.push(refused.status().to_string());
     }
-    Ok(said)
+    Ok(answers)
+}
+
+/// Posts a message with an API key and reads the whole answer.
+async fn post(url: &str, key: &str, session: Option<&HeaderValue>, method: &str) -> Result<Response<String>, BoxError> {
+    let body = serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": method }).to_string();
+    let mut request = Request::post(url).header("x-api-key", key);
+    if let Some(session) = session {
+        request = request.header("mcp-session-id", session);
+    }
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let (parts, body) = client
+        .request(request.body(Full::new(Bytes::from(body)))?)
+        .await?
+        .into_parts();
+    let body = String::from_utf8(body.collect().await?.to_bytes().into())?;
+    Ok(Response::from_parts(parts, body))
 }
 
 #[tokio::main]
 #[allow(dead_code, reason = "the tests call `demonstrate`")]
-async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn main() -> Result<(), BoxError> {
     for line in demonstrate().await? {
         println!("{line}");
     }

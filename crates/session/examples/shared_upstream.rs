@@ -1,13 +1,13 @@
-//! One shared HTTP upstream for all sessions: each request goes there with the token of its own user.
+//! One HTTP upstream that all sessions share: each request carries the token of its own user.
 //!
-//! Where a server takes its token from each request (as `forgejo-mcp --transport http` does), no process is needed for a
-//! session, and a credential is renewed without anything being started: a [`Forwarder`] asks for it each time. It says
-//! so by not telling an expiry ([`Backend::expires_at`]), and the registry leaves it where it is. Run it with
-//! `cargo run -p session --example shared_upstream`.
-#![allow(clippy::print_stdout, reason = "an example talks to whoever runs it")]
+//! Some MCP servers read the token from each request, as `forgejo-mcp --transport http` does. A session of such a server
+//! needs no process of its own: a [`Forwarder`] asks for the current credential at every request. It reports no expiry
+//! ([`Backend::expires_at`]), so the registry never rotates it.
+//!
+//! `cargo run -p session --example shared_upstream` forwards a few requests and prints the answers.
+#![allow(clippy::print_stdout, reason = "an example prints its results")]
 
 use std::{
-    error::Error,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -19,6 +19,10 @@ use axum::{Router, http::HeaderMap, routing::post};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use secrecy::ExposeSecret as _;
 use session::{
     Config, Registry,
@@ -29,25 +33,27 @@ use session::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Makes a forwarder for each session: nothing is started.
+type HttpClient = Client<HttpConnector, Full<Bytes>>;
+
+/// Makes a forwarder for each session. It starts no process.
 #[derive(Debug)]
 struct SharedUpstream {
-    client: reqwest::Client,
+    client: HttpClient,
     url: String,
 }
 
-/// Takes the requests of one session to the upstream.
+/// Forwards the requests of one session to the upstream.
 #[derive(Debug)]
 struct Forwarder {
-    client: reqwest::Client,
+    client: HttpClient,
     url: String,
     credentials: Arc<dyn Credentials>,
-    /// The upstream's own id of the session, once `initialize` was answered. It is all that has to be known to go on.
+    /// The session id of the upstream, from its answer to `initialize`. It is the whole snapshot.
     session: Mutex<Option<HeaderValue>>,
     done: CancellationToken,
 }
 
-/// A credential that is a new one each time it is asked for.
+/// A credential with a new token at every request.
 #[derive(Debug)]
 struct Fresh {
     user: &'static str,
@@ -77,7 +83,11 @@ impl Forwarder {
     async fn forward(&self, request: Request<Bytes>) -> Result<Response<Body>, BoxError> {
         let credential = self.credentials.current().await?;
         let (parts, body) = request.into_parts();
-        let mut outgoing = self.client.request(parts.method, &self.url).body(body);
+        let token = format!("Bearer {}", credential.access_token.expose_secret());
+        let mut outgoing = Request::builder()
+            .method(parts.method)
+            .uri(&self.url)
+            .header(header::AUTHORIZATION, token);
         for name in [header::ACCEPT, header::CONTENT_TYPE, "mcp-protocol-version".parse()?] {
             if let Some(value) = parts.headers.get(&name) {
                 outgoing = outgoing.header(name, value);
@@ -86,22 +96,12 @@ impl Forwarder {
         if let Some(id) = self.session() {
             outgoing = outgoing.header("mcp-session-id", id);
         }
-        let answer = outgoing
-            .bearer_auth(credential.access_token.expose_secret())
-            .send()
-            .await?;
+        let answer = self.client.request(outgoing.body(Full::new(body))?).await?;
         if let Some(id) = answer.headers().get("mcp-session-id") {
             *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(id.clone());
         }
-        // The body streams through as it comes.
-        let answer: Response<reqwest::Body> = answer.into();
-        let (parts, body) = answer.into_parts();
-        let mut response = Response::new(body.map_err(BoxError::from).boxed_unsync());
-        *response.status_mut() = parts.status;
-        if let Some(kind) = parts.headers.get(header::CONTENT_TYPE) {
-            response.headers_mut().insert(header::CONTENT_TYPE, kind.clone());
-        }
-        Ok(response)
+        // The body is passed on as it arrives.
+        Ok(answer.map(|body| body.map_err(BoxError::from).boxed_unsync()))
     }
 
     fn session(&self) -> Option<HeaderValue> {
@@ -132,14 +132,15 @@ impl Backend for Forwarder {
     }
 }
 
-/// An error that carries the id of the request, so that no client waits for nothing.
+/// A JSON-RPC error with the id of the request, so that the client does not wait until its timeout.
 fn unavailable(message: &[u8]) -> Response<Body> {
     let message: serde_json::Value = serde_json::from_slice(message).unwrap_or_default();
-    let error = serde_json::json!({ "code": -32000, "message": "The server cannot be reached" });
+    let error = serde_json::json!({ "code": -32000, "message": "the MCP server cannot be reached" });
     let body = serde_json::json!({ "jsonrpc": "2.0", "id": message["id"], "error": error }).to_string();
     let mut response = Response::new(Full::new(body.into()).map_err(|never| match never {}).boxed_unsync());
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -159,13 +160,13 @@ impl Credentials for Fresh {
     }
 }
 
-/// Stands for the upstream: it says whose token it was given.
+/// The upstream: its answer repeats the token that it received.
 async fn upstream(headers: HeaderMap, body: Bytes) -> Response<axum::body::Body> {
     let message: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     let token = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
-        .unwrap_or("nobody");
+        .unwrap_or("none");
     let session = headers
         .get("mcp-session-id")
         .and_then(|value| value.to_str().ok())
@@ -179,16 +180,17 @@ async fn upstream(headers: HeaderMap, body: Bytes) -> Response<axum::body::Body>
             .headers_mut()
             .insert("mcp-session-id", HeaderValue::from_static("of-the-upstream"));
     }
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-/// Serves, asks, and returns what was answered.
+/// Runs the upstream, sends requests through a registry and returns the answers.
 ///
 /// # Errors
 ///
-/// Whatever keeps it from that.
+/// Any error of the listener or of a request.
 pub(crate) async fn demonstrate() -> Result<Vec<String>, BoxError> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/mcp", listener.local_addr()?);
@@ -196,19 +198,19 @@ pub(crate) async fn demonstrate() -> Result<Vec<String>, BoxError> {
     let service = Router::new().route("/mcp", post(upstream));
     let serving = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
     let asking = async {
-        let said = ask(url).await;
+        let answers = ask(url).await;
         stop.cancel();
-        said
+        answers
     };
-    let (served, said) = tokio::join!(serving.into_future(), asking);
+    let (served, answers) = tokio::join!(serving.into_future(), asking);
     served?;
-    said
+    answers
 }
 
 async fn ask(url: String) -> Result<Vec<String>, BoxError> {
-    let client = testkit::plain::fresh_connections(Duration::from_secs(10));
+    let client = Client::builder(TokioExecutor::new()).build_http();
     let registry = Registry::new(Config::default(), Arc::new(SharedUpstream { client, url }));
-    let mut said = Vec::new();
+    let mut answers = Vec::new();
     for user in ["ann", "bob"] {
         let caller = Arc::new(Caller {
             grant: GrantId(user.into()),
@@ -224,13 +226,13 @@ async fn ask(url: String) -> Result<Vec<String>, BoxError> {
         for _ in 0..2 {
             let answer = registry.serve(request(&caller, Some(&id), "tools/call")).await;
             assert_eq!(answer.status(), StatusCode::OK);
-            said.push(String::from_utf8(
+            answers.push(String::from_utf8(
                 answer.into_body().collect().await?.to_bytes().into(),
             )?);
         }
     }
     registry.stop().await;
-    Ok(said)
+    Ok(answers)
 }
 
 fn request(caller: &Arc<Caller>, session: Option<&HeaderValue>, method: &str) -> Request<Bytes> {
@@ -246,7 +248,7 @@ fn request(caller: &Arc<Caller>, session: Option<&HeaderValue>, method: &str) ->
 
 #[tokio::main]
 #[allow(dead_code, reason = "the tests call `demonstrate`")]
-async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn main() -> Result<(), BoxError> {
     for line in demonstrate().await? {
         println!("{line}");
     }

@@ -54,6 +54,8 @@ pub mod sqlite;
 mod streak;
 mod sync;
 mod table;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod tombstones;
 mod wake;
 

@@ -1,0 +1,334 @@
+//! A registry with scripted surroundings: backends, credentials, durable records and the wall clock.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use session::{
+    Config, Parts, Registry,
+    ports::{Body, Caller, Clock, Event, UserId, Watcher},
+    testing::{ScriptedBackend, ScriptedCredentials, ScriptedSpawner, SpawnOutcome, caller},
+};
+use tokio::{task::JoinSet, time::Instant};
+
+use crate::memory_records::MemoryRecords;
+
+/// The lifetime of expiring credentials.
+pub(crate) const LIFETIME: Duration = Duration::from_secs(3600);
+
+/// How long [`durable`] sessions outlive their backends.
+pub(crate) const RETAIN: Duration = Duration::from_secs(24 * 3600);
+
+/// A message that ends the handshake.
+pub(crate) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+
+#[derive(Debug)]
+pub(crate) struct Harness {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) spawner: Arc<ScriptedSpawner>,
+    pub(crate) records: Arc<MemoryRecords>,
+    events: Arc<RecordedEvents>,
+    /// By user. Permanent ones if there is no clock.
+    credentials: Mutex<BTreeMap<UserId, Arc<ScriptedCredentials>>>,
+    clock: Option<Arc<PausedClock>>,
+    config: Config,
+}
+
+/// The wall clock of paused time.
+#[derive(Debug)]
+struct PausedClock(Instant);
+
+#[derive(Debug, Default)]
+struct RecordedEvents(Mutex<Vec<Event>>);
+
+/// The output of a task that runs while the test goes on. The task is aborted when this is dropped.
+#[derive(Debug)]
+pub(crate) struct InBackground<T>(JoinSet<T>);
+
+impl Harness {
+    /// Records are kept, credentials expire after [`LIFETIME`], and each backend starts at once.
+    pub(crate) async fn new(config: Config) -> Self {
+        Self::with_spawner(config, ScriptedSpawner::immediate(SpawnOutcome::Ready)).await
+    }
+
+    /// As [`Harness::new`], but the test resolves each spawn.
+    pub(crate) async fn manual(config: Config) -> Self {
+        Self::with_spawner(config, ScriptedSpawner::manual()).await
+    }
+
+    pub(crate) async fn with_spawner(config: Config, spawner: Arc<ScriptedSpawner>) -> Self {
+        let clock = Arc::new(PausedClock(Instant::now()));
+        let (records, events) = (Arc::<MemoryRecords>::default(), Arc::<RecordedEvents>::default());
+        let registry = open_registry(&config, &spawner, &records, &events, &clock).await;
+        Self {
+            registry,
+            spawner,
+            records,
+            events,
+            credentials: Mutex::default(),
+            clock: Some(clock),
+            config,
+        }
+    }
+
+    /// A registry with a spawner and nothing else. Credentials never expire, and each backend starts at once.
+    pub(crate) fn plain(config: Config) -> Self {
+        Self::plain_with_outcome(config, SpawnOutcome::Ready)
+    }
+
+    pub(crate) fn plain_with_outcome(config: Config, outcome: SpawnOutcome) -> Self {
+        Self::plain_with_spawner(config, ScriptedSpawner::immediate(outcome))
+    }
+
+    /// As [`Harness::plain`], but the test resolves each spawn.
+    pub(crate) fn plain_manual(config: Config) -> Self {
+        Self::plain_with_spawner(config, ScriptedSpawner::manual())
+    }
+
+    fn plain_with_spawner(config: Config, spawner: Arc<ScriptedSpawner>) -> Self {
+        Self {
+            registry: Arc::new(Registry::new(config.clone(), Arc::clone(&spawner) as _)),
+            spawner,
+            records: Arc::default(),
+            events: Arc::default(),
+            credentials: Mutex::default(),
+            clock: None,
+            config,
+        }
+    }
+
+    /// Opens another registry on the same records, as after a restart of the process.
+    pub(crate) async fn restart(&mut self) {
+        let clock = self.clock.as_ref().expect("a plain registry keeps no records");
+        self.registry = open_registry(&self.config, &self.spawner, &self.records, &self.events, clock).await;
+    }
+
+    /// Sets the quota of a user for registries that are opened later.
+    pub(crate) fn set_user_quota(&mut self, quota: usize) {
+        self.config.max_sessions_per_user = quota;
+    }
+
+    /// The credentials of a user.
+    pub(crate) fn credentials(&self, user: &str) -> Arc<ScriptedCredentials> {
+        let mut all = lock(&self.credentials);
+        let credentials = all.entry(UserId(user.into())).or_insert_with(|| {
+            Arc::new(match &self.clock {
+                Some(clock) => ScriptedCredentials::expiring(Arc::clone(clock) as _, LIFETIME),
+                None => ScriptedCredentials::permanent(),
+            })
+        });
+        Arc::clone(credentials)
+    }
+
+    /// A request of the caller `who`, with a session id if there is one.
+    pub(crate) fn request(&self, method: Method, who: &str, id: Option<&str>, body: &str) -> Request<Bytes> {
+        let mut request = Request::new(Bytes::copy_from_slice(body.as_bytes()));
+        *request.method_mut() = method;
+        if let Some(id) = id {
+            let id = id.parse().expect("a header value");
+            request.headers_mut().insert("mcp-session-id", id);
+        }
+        let caller = caller(who);
+        let credentials = self.credentials(&caller.user.0) as _;
+        request.extensions_mut().insert(Caller { credentials, ..caller });
+        request
+    }
+
+    pub(crate) async fn send(&self, method: Method, who: &str, id: Option<&str>, body: &str) -> Response<Body> {
+        self.registry.serve(self.request(method, who, id, body)).await
+    }
+
+    pub(crate) async fn post(&self, who: &str, id: Option<&str>, body: &str) -> Response<Body> {
+        self.send(Method::POST, who, id, body).await
+    }
+
+    /// Opens a listening stream.
+    pub(crate) async fn listen(&self, who: &str, id: &str) -> Response<Body> {
+        self.send(Method::GET, who, Some(id), "").await
+    }
+
+    pub(crate) async fn delete(&self, who: &str, id: &str) -> StatusCode {
+        self.send(Method::DELETE, who, Some(id), "").await.status()
+    }
+
+    /// The status and the body of the answer to a POST.
+    pub(crate) async fn exchange(&self, who: &str, id: Option<&str>, body: &str) -> (u16, String) {
+        status_and_text(self.post(who, id, body).await).await
+    }
+
+    /// The answer to `initialize` without a session id.
+    pub(crate) async fn initialize(&self, who: &str) -> Response<Body> {
+        self.post(who, None, &rpc("1", "initialize")).await
+    }
+
+    /// Opens a session with the whole handshake and returns its id.
+    pub(crate) async fn open(&self, who: &str) -> String {
+        self.complete_handshake(who, self.initialize(who).await).await
+    }
+
+    /// Opens a session whose spawn the test resolves.
+    pub(crate) async fn open_manually(&self, who: &str) -> String {
+        let initialize = self.initialize_in_background(who);
+        run_ready_tasks().await;
+        assert!(self.spawner.resolve_last(SpawnOutcome::Ready));
+        self.complete_handshake(who, initialize.output().await).await
+    }
+
+    async fn complete_handshake(&self, who: &str, initialized: Response<Body>) -> String {
+        assert_eq!(initialized.status(), StatusCode::OK);
+        let id = session_id(&initialized).expect("a session id");
+        drop(body_text(initialized).await);
+        drop(self.post(who, Some(&id), INITIALIZED).await);
+        id
+    }
+
+    /// The status and the body of the answer to a ping with the id 77.
+    pub(crate) async fn ping(&self, who: &str, id: &str) -> (u16, String) {
+        self.exchange(who, Some(id), &rpc("77", "ping")).await
+    }
+
+    /// Asserts that the backend answers a ping.
+    pub(crate) async fn must_answer(&self, who: &str, id: &str) {
+        let (status, body) = self.ping(who, id).await;
+        assert_eq!(
+            (status, body.as_str()),
+            (200, r#"{"jsonrpc":"2.0","id":77,"result":{}}"#)
+        );
+    }
+
+    /// Asserts the status of a ping and that the answer carries the id of the request.
+    pub(crate) async fn must_be(&self, status: u16, who: &str, id: &str) {
+        let (actual, body) = self.ping(who, id).await;
+        assert_eq!(actual, status, "{body}");
+        assert!(body.contains(r#""id":77"#), "{body}");
+    }
+
+    pub(crate) fn initialize_in_background(&self, who: &str) -> InBackground<Response<Body>> {
+        self.post_in_background(who, None, &rpc("1", "initialize"))
+    }
+
+    pub(crate) fn post_in_background(&self, who: &str, id: Option<&str>, body: &str) -> InBackground<Response<Body>> {
+        let (registry, request) = (Arc::clone(&self.registry), self.request(Method::POST, who, id, body));
+        in_background(async move { registry.serve(request).await })
+    }
+
+    pub(crate) fn exchange_in_background(
+        &self,
+        who: &str,
+        id: Option<&str>,
+        body: &str,
+    ) -> InBackground<(u16, String)> {
+        let (registry, request) = (Arc::clone(&self.registry), self.request(Method::POST, who, id, body));
+        in_background(async move { status_and_text(registry.serve(request).await).await })
+    }
+
+    pub(crate) fn ping_in_background(&self, who: &str, id: &str) -> InBackground<(u16, String)> {
+        self.exchange_in_background(who, Some(id), &rpc("77", "ping"))
+    }
+
+    /// The running backends of a session that were not told to stop.
+    pub(crate) fn serving(&self, tag: &str) -> Vec<Arc<ScriptedBackend>> {
+        let mut backends = self.spawner.running_backends();
+        backends.retain(|backend| backend.tag() == tag && backend.stop_count() == 0);
+        backends
+    }
+
+    /// The events since the last call.
+    pub(crate) fn take_events(&self) -> Vec<Event> {
+        std::mem::take(&mut *lock(&self.events.0))
+    }
+
+    /// The number of such events since the last [`Harness::take_events`].
+    pub(crate) fn event_count(&self, event: Event) -> usize {
+        lock(&self.events.0).iter().filter(|other| **other == event).count()
+    }
+}
+
+async fn open_registry(
+    config: &Config,
+    spawner: &Arc<ScriptedSpawner>,
+    records: &Arc<MemoryRecords>,
+    events: &Arc<RecordedEvents>,
+    clock: &Arc<PausedClock>,
+) -> Arc<Registry> {
+    let parts = Parts {
+        records: Some(Arc::clone(records) as _),
+        watcher: Arc::clone(events) as _,
+        clock: Arc::clone(clock) as _,
+        ..Parts::new(Arc::clone(spawner) as _)
+    };
+    Arc::new(Registry::open(config.clone(), parts).await.expect("records"))
+}
+
+impl Clock for PausedClock {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 30) + self.0.elapsed()
+    }
+}
+
+impl Watcher for RecordedEvents {
+    fn on(&self, event: Event) {
+        lock(&self.0).push(event);
+    }
+}
+
+impl<T: Send + 'static> InBackground<T> {
+    /// Waits for the task.
+    pub(crate) async fn output(mut self) -> T {
+        self.0.join_next().await.expect("a task").expect("no panic")
+    }
+
+    /// Whether the task has ended. Its output is lost if it has.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.0.try_join_next().is_some()
+    }
+}
+
+pub(crate) fn in_background<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> InBackground<T> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(task);
+    InBackground(tasks)
+}
+
+/// Lets every task run until it waits. No time passes.
+pub(crate) async fn run_ready_tasks() {
+    for _ in 0..24 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Sessions outlive their backends.
+pub(crate) fn durable() -> Config {
+    Config {
+        retain: RETAIN,
+        ..Config::default()
+    }
+}
+
+pub(crate) fn rpc(id: &str, method: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}"}}"#)
+}
+
+pub(crate) fn session_id(response: &Response<Body>) -> Option<String> {
+    let id = response.headers().get("mcp-session-id")?;
+    Some(id.to_str().expect("text").to_owned())
+}
+
+pub(crate) async fn body_text(response: Response<Body>) -> String {
+    let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+    String::from_utf8(bytes.into()).expect("UTF-8")
+}
+
+async fn status_and_text(response: Response<Body>) -> (u16, String) {
+    (response.status().as_u16(), body_text(response).await)
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no test panics while it holds a lock")
+}

@@ -1,0 +1,101 @@
+//! Durable records in memory, which refuse writes on command.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::SystemTime,
+};
+
+use session::ports::{BoxFuture, Change, Record, RecordKey, Records, RecordsError, Snapshot};
+
+use crate::harness::lock;
+
+#[derive(Debug, Default)]
+pub(crate) struct MemoryRecords {
+    pub(crate) rows: Mutex<BTreeMap<RecordKey, (Record, Snapshot)>>,
+    pub(crate) endings: Mutex<Vec<(SystemTime, RecordKey)>>,
+    /// Whether writes fail.
+    pub(crate) refuses: Mutex<bool>,
+    /// The answer to [`Records::shared`].
+    pub(crate) shared: Mutex<bool>,
+    /// The number of writes.
+    pub(crate) batches: AtomicUsize,
+}
+
+impl MemoryRecords {
+    /// The only record.
+    pub(crate) fn only(&self) -> (Record, Snapshot) {
+        let rows = lock(&self.rows);
+        assert_eq!(rows.len(), 1);
+        rows.values().next().expect("a row").clone()
+    }
+}
+
+impl Records for MemoryRecords {
+    fn all(&self) -> BoxFuture<'_, Result<Vec<Record>, RecordsError>> {
+        Box::pin(async { Ok(lock(&self.rows).values().map(|(record, _)| record.clone()).collect()) })
+    }
+
+    fn snapshot(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Snapshot>, RecordsError>> {
+        Box::pin(async move { Ok(lock(&self.rows).get(&key).map(|(_, snapshot)| snapshot.clone())) })
+    }
+
+    fn ended(&self, most: usize) -> BoxFuture<'_, Result<Vec<RecordKey>, RecordsError>> {
+        Box::pin(async move {
+            let endings = lock(&self.endings);
+            let newest = endings.iter().skip(endings.len().saturating_sub(most));
+            Ok(newest.map(|(_, key)| *key).collect())
+        })
+    }
+
+    fn forget_ended(&self, before: SystemTime, most: usize) -> BoxFuture<'_, Result<(), RecordsError>> {
+        Box::pin(async move {
+            let mut endings = lock(&self.endings);
+            endings.retain(|(at, _)| *at >= before);
+            let excess = endings.len().saturating_sub(most);
+            endings.drain(..excess);
+            Ok(())
+        })
+    }
+
+    fn shared(&self) -> bool {
+        *lock(&self.shared)
+    }
+
+    fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), RecordsError>> {
+        Box::pin(async move {
+            if *lock(&self.refuses) {
+                return Err(RecordsError::Unavailable("no".into()));
+            }
+            self.batches.fetch_add(1, Ordering::SeqCst);
+            let mut rows = lock(&self.rows);
+            for change in changes {
+                match change {
+                    Change::Save(record, snapshot) => {
+                        if !lock(&self.endings).iter().any(|(_, ended)| *ended == record.key) {
+                            rows.insert(record.key, (record, snapshot));
+                        }
+                    }
+                    Change::Touch(key, last_activity) => {
+                        if let Some((record, _)) = rows.get_mut(&key) {
+                            record.last_activity = last_activity;
+                        }
+                    }
+                    Change::Lapse { key, used, .. }
+                        if rows.get(&key).is_some_and(|(record, _)| record.last_activity > used) => {}
+                    Change::End(key, at) | Change::Lapse { key, at, .. } => {
+                        rows.remove(&key);
+                        let mut endings = lock(&self.endings);
+                        if !endings.iter().any(|(_, ended)| *ended == key) {
+                            endings.push((at, key));
+                        }
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+}
