@@ -1,4 +1,5 @@
-//! Measures what a part costs. Each report is Markdown and is printed; that of the bridge is kept under `target/bench` too.
+//! Measures the cost of a part. Each benchmark prints a Markdown report; the bridge's is also written
+//! to `target/bench`.
 
 use std::fs;
 
@@ -7,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::shell;
 
-/// What can be measured.
+/// The parts that have a benchmark.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Part {
     /// Round trips through the bridge, next to the bare pipe and a bare HTTP server
@@ -40,9 +41,9 @@ fn bridge() -> Result<()> {
         "fake-forgejo-mcp",
     ]);
     shell::run(&mut build)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), Into::into);
+    let target = shell::target()?;
     let folder = target.join("bench");
-    fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    fs::create_dir_all(&folder).with_context(|| format!("{} cannot be created", folder.display()))?;
     let mut bench = shell::cargo();
     bench
         .args(["bench", "--locked", "--package", "bridge", "--bench", "bridge"])

@@ -1,17 +1,19 @@
-//! Development tasks, as `cargo xtask TASK`: what cargo cannot do by itself.
-#![expect(clippy::print_stdout, reason = "a task talks to whoever started it")]
+//! Development tasks, run as `cargo xtask TASK`: everything that cargo cannot do by itself.
+//!
+//! The package depends on no other package of the workspace. It compiles within seconds, and a
+//! change to a crate does not rebuild it.
+#![expect(clippy::print_stdout, reason = "a task reports to the person who started it")]
 
 mod bench;
-mod conformance;
-mod demo;
-mod docs;
-mod interop;
+mod install;
+mod programs;
 mod shell;
 mod test;
 mod tidy;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -23,14 +25,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Everything that has to hold: format, lints, rules, licences, all tests, official clients, the conformance
-    /// suite, the demo
-    Test,
-    /// The official SDK clients and a foreign MCP server against the broker
+    /// Run every check: format, lints, repository rules, licenses, documentation, all tests,
+    /// official clients, the conformance suite, the demo
+    Test {
+        /// Run the randomized tests (chaos, kills, schedules) in their long form
+        #[arg(long)]
+        full: bool,
+    },
+    /// Run the official SDK clients and a foreign MCP server against the broker
     Interop,
-    /// The official conformance suite against the broker
+    /// Run the official conformance suite against the broker
     Conformance,
-    /// A fake Forgejo and the broker on loopback, to try clients on
+    /// Start a fake Forgejo and the broker on loopback, to try clients on
     Demo {
         /// Play a client through the whole flow, print each step, and exit
         #[arg(long)]
@@ -39,27 +45,27 @@ enum Task {
         #[arg(long)]
         port: Option<u16>,
     },
-    /// What a part costs, next to what it cannot do without
+    /// Measure what a part costs, next to what it cannot do without
     Bench {
-        /// The part
+        /// The part to measure
         #[arg(value_enum)]
         part: bench::Part,
     },
-    /// The rules of the repository that no compiler checks
+    /// Check the repository rules that no compiler checks
     Tidy,
-    /// Print generated documents anew
+    /// Write the documents that are generated from code
     Docs,
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
-        Task::Test => test::run(),
-        Task::Interop => interop::run().map(|_| ()),
-        Task::Conformance => conformance::run(),
-        Task::Demo { once, port } => demo::run(once, port),
+        Task::Test { full } => test::run(full),
+        Task::Interop => test::run_interop(""),
+        Task::Conformance => test::run_interop("server_suite::"),
+        Task::Demo { once, port } => demo(once, port),
         Task::Bench { part } => bench::run(part),
         Task::Tidy => tidy::run(),
-        Task::Docs => docs::run(),
+        Task::Docs => docs(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,4 +74,31 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn demo(once: bool, port: Option<u16>) -> Result<()> {
+    println!("xtask: building the broker and its test doubles");
+    programs::build()?;
+    let mut demo = programs::demo()?;
+    if once {
+        demo.arg("--once");
+    }
+    if let Some(port) = port {
+        demo.arg("--port").arg(port.to_string());
+    }
+    shell::run(&mut demo)
+}
+
+/// Runs the tests that compare generated documents with the code, in the mode that writes them.
+fn docs() -> Result<()> {
+    let mut tests = shell::cargo();
+    tests.args([
+        "test",
+        "--workspace",
+        "--all-features",
+        "--locked",
+        "--lib",
+        "documents::",
+    ]);
+    shell::run(tests.env("UPDATE_DOCS", "1"))
 }

@@ -1,4 +1,4 @@
-//! Runs other programs from the root of the workspace, and counts what test runners say.
+//! Runs other programs in the root of the workspace, and counts the tests that they report.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -8,18 +8,11 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// How many tests a runner said it ran.
+/// Counts of tests that a runner reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
-}
-
-impl std::ops::AddAssign for Tally {
-    fn add_assign(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-    }
 }
 
 /// The root of the workspace.
@@ -30,44 +23,55 @@ pub(crate) fn root() -> PathBuf {
         .map_or_else(|| manifest.to_path_buf(), Path::to_path_buf)
 }
 
-/// The cargo that started this task. It is not told what that one says of this package: build scripts that look at it
-/// would run again at each change between this task and a cargo by hand.
+/// The directory into which cargo builds the workspace.
+pub(crate) fn target() -> Result<PathBuf> {
+    let metadata = cargo_metadata::MetadataCommand::new()
+        .current_dir(root())
+        .no_deps()
+        .exec()?;
+    Ok(metadata.target_directory.into_std_path_buf())
+}
+
+/// The cargo that started this task, without the variables that it sets for this package. Build
+/// scripts that depend on them would otherwise run again whenever a person calls cargo directly.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     for (name, _) in std::env::vars_os() {
-        let said = name.to_string_lossy();
-        if said.starts_with("CARGO_PKG_") || said.starts_with("CARGO_MANIFEST_") {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
             command.env_remove(name);
         }
     }
     command
 }
 
-/// A program, to be run in the root of the workspace.
+/// A program that runs in the root of the workspace.
 pub(crate) fn program(name: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(name);
     command.current_dir(root());
     command
 }
 
-/// Runs a program and fails if it does.
+/// Runs a program, and fails if the program fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let name = describe(command);
     println!("xtask: {name}");
-    let status = command
-        .status()
-        .with_context(|| format!("{name} could not be started"))?;
+    let status = command.status().with_context(|| format!("cannot start {name}"))?;
     if !status.success() {
         bail!("{name} failed ({status})");
     }
     Ok(())
 }
 
-/// Runs a test runner of cargo, passing its output on, and adds up what it says. The tally comes with a failure too.
+/// Runs cargo's test runner, prints its output, and counts its tests. A failed run has counts, too.
 pub(crate) fn run_tests(command: &mut Command) -> (Tally, Result<()>) {
     let mut tally = Tally::default();
-    let outcome = stream(command, |line| tally += summary(line));
+    let outcome = stream(command, |line| {
+        let counts = summary(line);
+        tally.passed += counts.passed;
+        tally.failed += counts.failed;
+    });
     (tally, outcome)
 }
 
@@ -77,10 +81,10 @@ fn stream(command: &mut Command, mut each_line: impl FnMut(&str)) -> Result<()> 
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
-        .with_context(|| format!("{name} could not be started"))?;
+        .with_context(|| format!("cannot start {name}"))?;
     let stdout = child.stdout.take().context("standard output was piped")?;
     for line in BufReader::new(stdout).lines() {
-        let line = line.with_context(|| format!("{name} printed something unreadable"))?;
+        let line = line.with_context(|| format!("{name} printed a line that is not UTF-8"))?;
         println!("{line}");
         each_line(&line);
     }
@@ -92,7 +96,7 @@ fn stream(command: &mut Command, mut each_line: impl FnMut(&str)) -> Result<()> 
     Ok(())
 }
 
-/// Reads `test result: ok. 12 passed; 0 failed; ...`.
+/// Parses `test result: ok. 12 passed; 0 failed; ...`.
 fn summary(line: &str) -> Tally {
     let Some(counts) = line.strip_prefix("test result: ") else {
         return Tally::default();

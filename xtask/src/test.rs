@@ -1,72 +1,146 @@
-//! The one command that checks everything: what the README names and what CI runs.
+//! The test command of the README, which CI runs, and the part of it that needs foreign programs.
 
-use anyhow::{Context, Result, bail};
+#![expect(clippy::disallowed_types, reason = "a task times its own steps")]
 
-use crate::{
-    conformance, demo, interop,
-    shell::{self, Tally},
+use std::{
+    process::Command,
+    time::{Duration, Instant},
 };
 
-/// The cargo-deny that checks licences, sources and duplicates; installed if this version is not there.
-const CARGO_DENY: &str = "0.20.2";
+use anyhow::{Context, Result, bail, ensure};
 
-pub(crate) fn run() -> Result<()> {
-    shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
-    shell::run(shell::cargo().args(["fmt", "--check", "--manifest-path", interop::RUST]))?;
-    shell::run(shell::cargo().args([
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--all-features",
-        "--locked",
-        "--",
-        "--deny",
-        "warnings",
-    ]))?;
-    deny()?;
-    documentation()?;
+use crate::{
+    install, programs,
+    shell::{self, Tally},
+    tidy,
+};
 
-    let mut all = Tally::default();
-    let (tally, outcome) =
-        shell::run_tests(shell::cargo().args(["test", "--workspace", "--all-features", "--locked", "--no-fail-fast"]));
-    all += tally;
-    report(all, outcome)?;
-    let (tally, outcome) = interop::run_tests();
-    all += tally;
-    report(all, outcome)?;
-    let (tally, outcome) = conformance::run_suite();
-    all += tally;
-    report(all, outcome)?;
-    demo::run(true, None).context("the demo")?;
+/// The long forms of the randomized tests: a variable that a test reads, and its value.
+const LONG_FORMS: &[(&str, &str)] = &[
+    ("BRIDGE_SCHEDULES", "100000"),
+    ("CHAOS_SECONDS", "600"),
+    ("CRASH_ROUNDS", "500"),
+    ("OAUTH_SCHEDULES", "10000"),
+    ("PERMUTATIONS", "10000"),
+];
 
-    if all.passed == 0 {
-        bail!("no test was run");
-    }
-    println!("xtask: everything holds");
-    println!("{} passed, {} failed", all.passed, all.failed);
+/// Runs every check, the quick ones first.
+pub(crate) fn run(full: bool) -> Result<()> {
+    let mut steps = Steps::default();
+    steps.run("format", || {
+        shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
+        shell::run(shell::cargo().args(["fmt", "--check", "--manifest-path", install::RUST_CLIENT]))
+    })?;
+    steps.run("tidy", tidy::run)?;
+    steps.run("licenses", || {
+        shell::run(install::cargo_deny()?.args(["--workspace", "check", "bans", "licenses", "sources"]))
+    })?;
+    steps.run("lints", lints)?;
+    steps.run("documentation", documentation)?;
+    let mut total = Tally::default();
+    steps.run("tests", || {
+        total.add(shell::run_tests(tests(full).arg("--no-fail-fast")))
+    })?;
+    steps.run("installation", install)?;
+    steps.run("interop", || total.add(interop("", full)))?;
+    steps.run("demo", || shell::run(programs::demo()?.arg("--once")))?;
+    steps.print();
+    ensure!(total.passed > 0, "no test ran");
+    println!("{} passed, {} failed", total.passed, total.failed);
     Ok(())
 }
 
-fn report(tally: Tally, outcome: Result<()>) -> Result<()> {
-    if outcome.is_err() {
-        println!("{} passed, {} failed", tally.passed, tally.failed.max(1));
-    }
-    outcome
+/// Installs the foreign programs and runs those tests of `bin/tests/it/interop` whose path begins
+/// with `filter`.
+pub(crate) fn run_interop(filter: &str) -> Result<()> {
+    install()?;
+    // Builds the programs that the tests start.
+    shell::run(tests(false).args(["--quiet", "--no-run"]))?;
+    let mut total = Tally::default();
+    total.add(interop(filter, false))?;
+    println!("{} passed, {} failed", total.passed, total.failed);
+    Ok(())
 }
 
-fn deny() -> Result<()> {
-    let installed = shell::cargo().args(["deny", "--version"]).output();
-    let version = installed
-        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
-        .unwrap_or_default();
-    if version.trim() != format!("cargo-deny {CARGO_DENY}") {
-        shell::run(shell::cargo().args(["install", "--locked", "--version", CARGO_DENY, "cargo-deny"]))?;
-    }
-    shell::run(shell::cargo().args(["deny", "--workspace", "check", "bans", "licenses", "sources"]))
+fn lints() -> Result<()> {
+    let targets = ["clippy", "--workspace", "--all-targets", "--all-features", "--locked"];
+    shell::run(shell::cargo().args(targets).args(["--", "--deny", "warnings"]))
 }
 
+/// Builds the documentation of all crates and refuses broken links.
 fn documentation() -> Result<()> {
     let mut rustdoc = shell::cargo();
     rustdoc.args(["doc", "--workspace", "--all-features", "--no-deps", "--locked"]);
-    shell::run(rustdoc.env("RUSTDOCFLAGS", "--deny warnings"))
+    // With the examples the build has the features of the lints' build, and checks no dependency again.
+    rustdoc.args(["--lib", "--bins", "--examples"]);
+    shell::run(rustdoc.env(
+        "RUSTDOCFLAGS",
+        "--deny warnings --allow rustdoc::private_intra_doc_links",
+    ))
+}
+
+fn install() -> Result<()> {
+    install::interop()?;
+    programs::build_without_testing()
+}
+
+/// A run of all tests that need nothing but the workspace.
+fn tests(full: bool) -> Command {
+    let mut command = shell::cargo();
+    command.args(["test", "--workspace", "--all-features", "--locked"]);
+    if full {
+        command.envs(LONG_FORMS.iter().copied());
+    }
+    command
+}
+
+/// Runs tests that are ignored elsewhere, since they need foreign programs. The build is that of all
+/// other tests.
+fn interop(filter: &str, full: bool) -> (Tally, Result<()>) {
+    let folder = match programs::folder() {
+        Ok(folder) => folder,
+        Err(error) => return (Tally::default(), Err(error)),
+    };
+    let mut command = tests(full);
+    command
+        .env(programs::FOLDER, folder)
+        .args(["--test", "it", "--", "--ignored"])
+        .arg(format!("interop::{filter}"));
+    match shell::run_tests(&mut command) {
+        // A filter that matches no test is a mistake.
+        (Tally { passed: 0, .. }, Ok(())) => (Tally::default(), Err(anyhow::anyhow!("no test ran"))),
+        outcome => outcome,
+    }
+}
+
+/// Times the steps of a run.
+#[derive(Default)]
+struct Steps(Vec<(&'static str, Duration)>);
+
+impl Steps {
+    fn run(&mut self, name: &'static str, step: impl FnOnce() -> Result<()>) -> Result<()> {
+        let begun = Instant::now();
+        let outcome = step();
+        self.0.push((name, begun.elapsed()));
+        outcome.context(name)
+    }
+
+    fn print(&self) {
+        for (name, time) in &self.0 {
+            println!("xtask: {name} took {} s", time.as_secs());
+        }
+    }
+}
+
+impl Tally {
+    /// Adds the tests of one run. Prints the sum if the run failed, so that the last line counts.
+    fn add(&mut self, (tally, outcome): (Tally, Result<()>)) -> Result<()> {
+        self.passed += tally.passed;
+        self.failed += tally.failed;
+        if let Err(error) = outcome {
+            println!("{} passed, {} failed", self.passed, self.failed.max(1));
+            bail!(error);
+        }
+        Ok(())
+    }
 }

@@ -10,6 +10,7 @@ mod features;
 mod held;
 mod released;
 mod sdk;
+mod server_suite;
 mod staying;
 mod tools;
 

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
 };
@@ -20,14 +20,29 @@ pub struct Programs {
     pub conformance_mcp: PathBuf,
 }
 
-/// The programs of the workspace, built once in the life of this process.
+/// The variable that names a folder with the built programs, for a caller that has just built them.
+const FOLDER: &str = "TESTKIT_PROGRAMS";
+
+/// The programs of the workspace: those in the folder that `TESTKIT_PROGRAMS` names, else built once in
+/// the life of this process.
 ///
 /// # Panics
 ///
 /// If they cannot be built.
 pub fn programs() -> &'static Programs {
     static PROGRAMS: OnceLock<Programs> = OnceLock::new();
-    PROGRAMS.get_or_init(|| build().expect("the programs of the workspace can be built"))
+    PROGRAMS.get_or_init(|| match std::env::var_os(FOLDER) {
+        Some(folder) => in_folder(Path::new(&folder)),
+        None => build().expect("the programs of the workspace can be built"),
+    })
+}
+
+fn in_folder(folder: &Path) -> Programs {
+    Programs {
+        broker: folder.join("forgejo-mcp-broker"),
+        fake_forgejo_mcp: folder.join("fake-forgejo-mcp"),
+        conformance_mcp: folder.join("conformance-mcp"),
+    }
 }
 
 fn build() -> Result<Programs> {

@@ -1,9 +1,12 @@
-//! The main job on loopback, with a fake Forgejo: to try clients on, or to watch a scripted one go through the whole flow.
+//! The broker on loopback in front of a fake Forgejo: to try clients on, or to watch a scripted
+//! client go through the whole flow. `cargo xtask demo` builds and starts it.
 //!
-//! The broker runs as a process with its defaults, as an operator would run it. Everything it needs lies in a temporary
-//! directory, which goes when the task ends.
+//! The broker runs as a process with its defaults, as an operator would run it. All its files are
+//! in a temporary directory that is removed at the end.
+#![expect(clippy::print_stdout, reason = "the demo reports to the person who started it")]
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
 use serde_json::{Value, json};
 use testkit::{
     Browser, Client, FakeForgejo,
@@ -15,35 +18,43 @@ use testkit::{
 const LOGIN: &str = "alice";
 const PASSWORD: &str = "alice-password";
 
-/// The port to which people are invited.
+/// The port of the broker if a person tries it.
 const PORT: u16 = 8080;
 
-/// Runs the demo; a scripted one takes any free port, unless it is given one.
-pub(crate) fn run(once: bool, port: Option<u16>) -> Result<()> {
+#[derive(Debug, Parser)]
+#[command(name = "demo", about = "A fake Forgejo and the broker on loopback")]
+struct Arguments {
+    /// Play a client through the whole flow, print each step, and exit
+    #[arg(long)]
+    once: bool,
+    /// The port that the broker listens on: 8080, or a free one with --once
+    #[arg(long)]
+    port: Option<u16>,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let Arguments { once, port } = Arguments::parse();
     let port = port.unwrap_or_else(|| if once { free_port() } else { PORT });
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let (forgejo, mut broker) = start(port).await?;
-        let outcome = if once {
-            play(&broker).await
-        } else {
-            invite(&forgejo, &broker).await
-        };
-        let children = broker.children()?;
-        let status = broker.terminate().await?;
-        forgejo.stop().await;
-        outcome?;
-        ensure!(status.success(), "the broker ended with {status}");
-        ensure!(
-            children.iter().all(|child| !child.is_alive()),
-            "a child outlived the broker"
-        );
-        Ok(())
-    })
+    let (forgejo, mut broker) = start(port).await?;
+    let outcome = if once {
+        play(&broker).await
+    } else {
+        invite(&forgejo, &broker).await
+    };
+    let children = broker.children()?;
+    let status = broker.terminate().await?;
+    forgejo.stop().await;
+    outcome?;
+    ensure!(status.success(), "the broker ended with {status}");
+    ensure!(
+        children.iter().all(|child| !child.is_alive()),
+        "a child outlived the broker"
+    );
+    Ok(())
 }
 
 async fn start(port: u16) -> Result<(FakeForgejo, BrokerProcess)> {
-    println!("xtask: building the broker");
     let programs = programs();
     let forgejo = FakeForgejo::start(Options::for_redirect(&redirect_uri(port))).await?;
     let child = ChildCommand::fake_forgejo_mcp(&programs.fake_forgejo_mcp);
@@ -79,11 +90,11 @@ Add it to a client:
   stdio only        npx mcp-remote {url}
   Inspector         npx @modelcontextprotocol/inspector   (Streamable HTTP, {url}, via proxy)
 
-Ctrl-C ends it.",
+Press Ctrl-C to stop.",
         forgejo.url(),
     );
-    tokio::signal::ctrl_c().await.context("Ctrl-C cannot be waited for")?;
-    println!("\nstopping");
+    tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")?;
+    println!("\nShutting down");
     Ok(())
 }
 
