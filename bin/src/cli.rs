@@ -7,7 +7,7 @@ use supervisor::MissingLayer;
 
 use crate::{
     build, check,
-    config::{self, Config, Faults, Sources},
+    config::{self, Config, ConfigErrors, Sources, crates},
     logging, serve,
 };
 
@@ -62,7 +62,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn load(source: Source) -> Result<Config, Faults> {
+fn load(source: Source) -> Result<Config, ConfigErrors> {
     config::load(&Sources::process(source.config))
 }
 
@@ -83,27 +83,25 @@ fn start(config: Config) -> ExitCode {
     reason = "the answer to `check` is for whoever asked, not for the log"
 )]
 fn approve(config: &Config, missing: &[MissingLayer]) -> ExitCode {
-    if let Some(upstream) = &config.child.upstream
-        && let Err(error) = check::upstream(config, upstream)
-    {
-        eprintln!(
-            "The configuration is sound, but there is no MCP server at {}: {error:#}.",
-            upstream.url
-        );
-        return ExitCode::from(EX_UNAVAILABLE);
+    if let Some(endpoint) = crates::endpoint(config) {
+        let url = endpoint.url.clone();
+        if let Err(error) = check::upstream(endpoint) {
+            eprintln!("The configuration is valid, but there is no MCP server at {url}: {error:#}.");
+            return ExitCode::from(EX_UNAVAILABLE);
+        }
     }
     for missing in missing {
-        println!("Children will do without what this machine does not have: {missing}.");
+        println!("Isolation layer not available on this machine: {missing}.");
     }
     println!(
-        "The configuration is sound: {} will serve {}.",
+        "The configuration is valid: {} will serve {}.",
         config.server.public_url, config.forgejo.url
     );
     ExitCode::SUCCESS
 }
 
 #[expect(clippy::print_stderr, reason = "logging is not set up without a configuration")]
-fn refuse(faults: &Faults) -> ExitCode {
+fn refuse(faults: &ConfigErrors) -> ExitCode {
     eprintln!("{faults}");
     ExitCode::from(EX_USAGE)
 }

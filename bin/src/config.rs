@@ -1,207 +1,146 @@
-//! The configuration: one TOML file, environment overrides, every fault at once.
+//! The configuration: one TOML file, environment overrides, all errors at once.
 //!
-//! [`keys`] is the table of every key with its default and its text; the reference in `docs/configuration.md` is
-//! printed from it. [`Sources`] are injected, so that a test never touches the process environment. What a crate
-//! validates itself (the scopes of Forgejo, say) is asked of that crate, and its refusal becomes a fault of the key.
+//! A section is defined once ([`section`]): each key with its kind, its default and its documentation. The struct that the
+//! program uses, the reading with its checks, and `docs/configuration.md` all come from that definition. [`Sources`] are
+//! injected, so that a test never touches the process environment. A crate validates its own part; its errors become
+//! errors of the keys.
 
-mod fault;
-pub mod keys;
-mod load;
-mod read;
-pub mod reference;
+mod child;
+pub mod crates;
+mod error;
+pub mod kinds;
+mod oauth;
+mod reader;
+pub mod section;
+mod sections;
 mod sources;
-mod upstream;
-mod values;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
-
-use oauth::{
-    config::{Registration, StaticClient},
-    seal::Sealer,
-};
-use secrecy::SecretString;
-use supervisor::{Delivery, Isolation, IsolationLimits};
-use url::Url;
+use supervisor::MissingLayer;
 
 pub use self::{
-    fault::{Fault, Faults},
-    load::{check, load},
+    child::{ChildConfig, ChildMode, UpstreamConfig},
+    error::{ConfigError, ConfigErrors},
+    oauth::OauthConfig,
+    sections::{ForgejoConfig, LogConfig, LogFormat, MetricsConfig, ServerConfig, SessionConfig, StoreConfig},
     sources::Sources,
 };
+use self::{
+    reader::Reader,
+    section::{ConfigKey, Section, section},
+};
 
-/// Everything that the operator decides, validated.
-#[derive(Debug)]
-pub struct Config {
-    /// `[server]`
-    pub server: Server,
-    /// `[forgejo]`
-    pub forgejo: Forgejo,
-    /// `[child]`
-    pub child: Child,
-    /// `[session]`
-    pub session: Session,
-    /// `[oauth]`
-    pub oauth: OAuth,
-    /// `[store]`
-    pub store: Store,
-    /// `[metrics]`
-    pub metrics: Metrics,
-    /// `[log]`
-    pub log: Log,
+section! {
+    /// Everything that the operator decides, validated.
+    pub struct Config {
+        /// The listening socket and its public name.
+        server: ServerConfig,
+        /// The Forgejo instance.
+        forgejo: ForgejoConfig,
+        /// The MCP servers.
+        child: ChildConfig,
+        /// Sessions.
+        session: SessionConfig,
+        /// The authorization server.
+        oauth: OauthConfig,
+        /// The database and its key.
+        store: StoreConfig,
+        /// Metrics.
+        metrics: MetricsConfig,
+        /// The log.
+        log: LogConfig,
+    }
 }
 
-/// Where the broker listens and what it is called.
-#[derive(Debug)]
-pub struct Server {
-    /// The address of the listening socket.
-    pub listen: SocketAddr,
-    /// The issuer; everything published derives from it. It has no trailing slash when printed by the broker.
-    pub public_url: Url,
-    /// Further values of `Host` that are answered.
-    pub allowed_hosts: Vec<String>,
-    /// Further values of `Origin` that are answered.
-    pub allowed_origins: Vec<String>,
-    /// How long exchanges in flight may take to finish once the broker was told to stop.
-    pub drain_timeout: Duration,
+/// All keys, in the order of the reference.
+#[must_use]
+pub fn keys() -> Vec<ConfigKey> {
+    let mut keys = Vec::new();
+    Config::keys("", &mut keys);
+    keys
 }
 
-/// The Forgejo instance and the application that the broker is there.
-#[derive(Debug)]
-pub struct Forgejo {
-    /// The root URL of the instance.
-    pub url: Url,
-    /// The client id of the application.
-    pub client_id: String,
-    /// Its secret.
-    pub client_secret: SecretString,
-    /// What the broker asks a user for.
-    pub scopes: Vec<String>,
-    /// Logins that may sign in; empty means everyone.
-    pub allowed_users: Vec<String>,
-    /// Organisations whose members may sign in; empty means everyone.
-    pub allowed_orgs: Vec<String>,
+/// Reads and checks a configuration.
+///
+/// # Errors
+///
+/// All errors of the configuration, not only the first.
+pub fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
+    let (reader, config) = read(sources)?;
+    reader.finish(config)
 }
 
-/// The MCP server that is started for each session.
-#[derive(Debug)]
-pub struct Child {
-    /// The program, looked up in `PATH` if it has no slash.
-    pub command: String,
-    /// Its arguments, with placeholders.
-    pub args: Vec<String>,
-    /// Its own environment variables, with placeholders.
-    pub env: Vec<(String, SecretString)>,
-    /// How long it may take to start.
-    pub start_timeout: Duration,
-    /// How long it may take to stop before it is killed.
-    pub stop_grace: Duration,
-    /// Names of the broker's variables that it inherits.
-    pub inherit_env: Vec<String>,
-    /// How the values of its own variables reach it.
-    pub delivery: BTreeMap<String, Delivery>,
-    /// How many lines of its standard error are logged a second.
-    pub stderr_lines_per_second: u32,
-    /// What it may use.
-    pub limits: IsolationLimits,
-    /// What keeps it apart.
-    pub isolation: Isolation,
-    /// The server that all sessions share. With it nothing is started, and of the rest only the two times count.
-    pub upstream: Option<Upstream>,
+/// As [`load`], and tries which layers of the isolation this machine has. Returns the missing ones too, unless they are
+/// required.
+///
+/// # Errors
+///
+/// All errors of the configuration, not only the first.
+pub fn check(sources: &Sources) -> Result<(Config, Vec<MissingLayer>), ConfigErrors> {
+    let (mut reader, config) = read(sources)?;
+    let mut missing = Vec::new();
+    // A shared server is not a child: there is nothing to isolate.
+    if config.child.mode == ChildMode::Process {
+        match crates::supervisor(&config).try_isolation() {
+            Ok(report) => missing = report.missing,
+            Err(error) => reader.report("child.require_isolation", format!("cannot try the isolation: {error}")),
+        }
+    }
+    if config.child.require_isolation {
+        for missing in missing.drain(..) {
+            let key = format!("child.{}", missing.layer.field());
+            reader.report_first(&key, format!("required, but not available on this machine: {missing}"));
+        }
+    }
+    Ok((reader.finish(config)?, missing))
 }
 
-/// An MCP server that takes its token from each request.
-#[derive(Debug)]
-pub struct Upstream {
-    /// Its MCP endpoint.
-    pub url: Url,
-    /// How long a connection to it may take to come about.
-    pub connect_timeout: Duration,
-    /// The longest message that is taken from it, in bytes.
-    pub max_message: usize,
+/// Reads all keys, and checks those that depend on each other.
+fn read(sources: &Sources) -> Result<(Reader, Config), ConfigErrors> {
+    let values = sources.merge().map_err(|error| ConfigErrors(vec![error]))?;
+    let keys = keys();
+    let mut reader = Reader::new(values, &keys);
+    let config = Config::read(&mut reader, "");
+    config.child.check(&mut reader, &keys);
+    if !config.forgejo.allowed_orgs.is_empty() && !config.forgejo.scopes.read_organizations() {
+        reader.report_first("forgejo.allowed_orgs", "needs read:organization among forgejo.scopes");
+    }
+    if config.store.key.is_some() && reader.is_set("store.key_file") {
+        reader.report("store.key", "set together with store.key_file; set one of the two");
+    }
+    if let Err(errors) = crates::oauth(&config).validate() {
+        for error in errors.0 {
+            reader.report_first(error.key, error.fault);
+        }
+    }
+    if let Err(faults) = crates::supervisor(&config).check() {
+        for fault in faults.0 {
+            let key = match fault.field {
+                "delivery" if reader.is_set("child.secret_files") => "child.secret_files".to_owned(),
+                "delivery" => "child.secret_descriptors".to_owned(),
+                field => format!("child.{field}"),
+            };
+            reader.report_first(&key, fault.reason);
+        }
+    }
+    Ok((reader, config))
 }
 
-/// How many sessions live, and for how long.
-#[derive(Debug)]
-pub struct Session {
-    /// How many sessions there may be in all.
-    pub max_sessions: usize,
-    /// How many of them one user may have.
-    pub max_sessions_per_user: usize,
-    /// How long a backend may be idle.
-    pub idle_timeout: Duration,
-    /// How often idle backends are looked for.
-    pub reap_interval: Duration,
-    /// How often credentials that are about to expire are looked for.
-    pub rotate_interval: Duration,
-    /// How long before its expiry a credential is renewed.
-    pub refresh_lead: Duration,
-    /// How long a session outlives its backend.
-    pub retain: Duration,
-    /// The status for a session id that the broker does not know: 404 or 410.
-    pub unknown_status: u16,
-}
+#[cfg(test)]
+mod tests {
+    use super::{Sources, load};
 
-/// What the authorization server issues.
-#[derive(Debug)]
-pub struct OAuth {
-    /// The lifetime of access tokens.
-    pub access_token_ttl: Duration,
-    /// How long a refresh token may lie unused.
-    pub refresh_token_ttl: Duration,
-    /// The lifetime of authorization codes.
-    pub code_ttl: Duration,
-    /// Who may register a client.
-    pub registration: Registration,
-    /// With the allow-list: where answers of registered clients may go.
-    pub allowed_redirect_hosts: Vec<String>,
-    /// With the allow-list: whose documents may describe clients.
-    pub allowed_client_domains: Vec<String>,
-    /// How many clients may be registered.
-    pub max_clients: u32,
-    /// How many new clients may register in a minute.
-    pub registrations_per_minute: u32,
-    /// How many sign-ins may begin in a minute.
-    pub sign_ins_per_minute: u32,
-    /// How many times in a minute tokens may be issued.
-    pub tokens_per_minute: u32,
-    /// Clients that need no registration.
-    pub clients: Vec<StaticClient>,
-}
-
-/// Where things are kept.
-#[derive(Debug)]
-pub struct Store {
-    /// The SQLite database.
-    pub path: PathBuf,
-    /// The file with the key that seals Forgejo's tokens.
-    pub key_file: PathBuf,
-    /// The key itself, in the place of the file.
-    pub key: Option<Sealer>,
-}
-
-/// Whether the broker tells what it has counted, and whom.
-#[derive(Debug)]
-pub struct Metrics {
-    /// Whether there is `/metrics`.
-    pub enabled: bool,
-    /// What has to be brought as a bearer; `None` lets everyone read.
-    pub token: Option<SecretString>,
-}
-
-/// What is logged, and how.
-#[derive(Debug)]
-pub struct Log {
-    /// The form of a line.
-    pub format: LogFormat,
-    /// Which events are logged, in the syntax of `tracing_subscriber::EnvFilter`.
-    pub filter: String,
-}
-
-/// The form of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Pretty,
-    /// One JSON object a line.
-    Json,
+    #[test]
+    fn only_required_keys_are_missing_without_any_source() {
+        let errors = load(&Sources::default()).unwrap_err();
+        let keys: Vec<&str> = errors.0.iter().map(|error| error.key.as_str()).collect();
+        assert_eq!(
+            keys,
+            [
+                "forgejo.url",
+                "forgejo.client_id",
+                "forgejo.client_secret",
+                "forgejo.scopes"
+            ]
+        );
+    }
 }

@@ -9,8 +9,9 @@ pub mod build;
 mod check;
 pub mod cli;
 pub mod config;
+#[cfg(test)]
+mod documents;
 pub mod logging;
-mod parts;
 pub mod serve;
 pub mod template;
 pub mod upstream;

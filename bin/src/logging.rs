@@ -4,10 +4,10 @@ use std::io;
 
 use tracing_subscriber::{EnvFilter, fmt};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{LogConfig, LogFormat};
 
 /// Sets the process's log up. A second call changes nothing.
-pub fn start(log: &Log) {
+pub fn start(log: &LogConfig) {
     // The filter was checked with the configuration.
     let filter = EnvFilter::try_new(&log.filter).unwrap_or_default();
     let lines = fmt().with_env_filter(filter).with_writer(io::stderr);

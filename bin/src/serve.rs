@@ -27,8 +27,7 @@ use crate::{
         store::StoreProbe,
     },
     build,
-    config::Config,
-    parts,
+    config::{Config, crates},
 };
 
 /// How long it may take, once nothing is served any more, until sign-ins have ended and the store is closed.
@@ -48,7 +47,7 @@ pub fn run(config: Config) -> Result<()> {
     outcome
 }
 
-async fn serve(mut config: Config) -> Result<()> {
+async fn serve(config: Config) -> Result<()> {
     let tasks = TaskTracker::new();
     let shutdown = signals::shutdown(&tasks).context("signals cannot be handled")?;
 
@@ -59,12 +58,12 @@ async fn serve(mut config: Config) -> Result<()> {
         return Ok(());
     };
     let store = store.with_context(|| format!("the store {} cannot be opened", config.store.path.display()))?;
-    let sealer = key::sealer(&mut config.store, &store).await?;
-    let forgejo = Forgejo::new(parts::forgejo(&config)?)?;
+    let sealer = key::sealer(&config.store, &store).await?;
+    let forgejo = Forgejo::new(crates::forgejo(&config))?;
 
     let events = SessionEvents::default();
     let server = AuthorizationServer::new(
-        expiry::exact_in_tests(parts::oauth(&config))?,
+        expiry::exact_in_tests(crates::oauth(&config))?,
         Arc::new(store.clone()),
         sealer.clone(),
         Arc::new(forgejo),
@@ -86,7 +85,7 @@ async fn serve(mut config: Config) -> Result<()> {
         records = records.shared_with_other_processes();
     }
     let counts = Arc::new(Counts::default());
-    let registry = RegistryBuilder::new(parts::session(&config), backends.spawner())
+    let registry = RegistryBuilder::new(crates::session(&config), backends.spawner())
         .records(Arc::new(records))
         .observer(Arc::<Counts>::clone(&counts))
         .open()
@@ -95,13 +94,13 @@ async fn serve(mut config: Config) -> Result<()> {
     events.of(Arc::clone(&registry));
     let metrics = MetricsPage::new(counts, Arc::clone(&registry), backends.supervisor());
     let mut broker = Broker::new(
-        parts::broker(&config)?,
+        crates::broker(&config)?,
         Arc::new(OAuthAuthority(server.clone())),
         Arc::new(RegistryService::new(registry, server.clone())),
         vec![Arc::new(StoreProbe(server.clone()))],
     );
     if config.metrics.enabled {
-        broker = broker.with_metrics(Arc::new(metrics), config.metrics.token.take());
+        broker = broker.with_metrics(Arc::new(metrics), config.metrics.token.clone());
     }
 
     let listener = listener::listener(config.server.listen).await?;

@@ -4,7 +4,6 @@
 
 mod counts;
 mod names;
-pub mod reference;
 
 use std::sync::Arc;
 
@@ -13,6 +12,8 @@ use session::Registry;
 use supervisor::Supervisor;
 
 pub use self::counts::Counts;
+#[cfg(test)]
+pub(crate) use self::counts::PREFIX;
 
 /// What `/metrics` shows.
 #[derive(Debug)]

@@ -1,40 +1,44 @@
-//! Where values come from: a TOML file, and above it the environment (`BROKER_SERVER__LISTEN` for `server.listen`).
+//! Sources of values: a TOML file, and above it the environment (`BROKER_SERVER__LISTEN` for `server.listen`).
 //!
-//! Environment values stay text until a key says what it wants of them: guessing a type here would turn an
-//! all-digit client secret into a number.
+//! Environment values stay text until a key says which kind it needs: guessing a type here would turn an all-digit
+//! client secret into a number.
 
-use std::path::{Path, PathBuf};
-
-use figment::{
-    Figment, Metadata, Profile, Provider,
-    providers::{Format, Toml},
-    value::{Dict, Map, Value},
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
 };
 
-use super::fault::Fault;
+use toml::{Table, Value};
 
-/// What [`load`](super::load()) reads.
+use super::error::ConfigError;
+
+/// The sources that [`load`](super::load()) reads.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// The configuration file; `None` for defaults and environment alone.
     pub file: Option<PathBuf>,
-    /// The process environment; variables that do not begin with `BROKER_` are passed over.
+    /// The process environment; variables that do not begin with `BROKER_` are ignored.
     pub environment: Vec<(String, String)>,
+}
+
+/// The values of all sources, the environment's over the file's.
+#[derive(Debug)]
+pub(super) struct Values {
+    table: Table,
+    file: String,
+    /// The keys that the environment sets.
+    overridden: BTreeSet<String>,
 }
 
 /// The prefix of environment overrides.
 const PREFIX: &str = "BROKER_";
 
-/// The name that values of the environment carry in figment's metadata.
-pub(super) const ENVIRONMENT: &str = "environment";
-
-struct Environment(Vec<(Vec<String>, String)>);
-
 impl Sources {
     /// A file and the environment of this process.
     #[must_use]
     pub fn process(file: Option<PathBuf>) -> Self {
-        // Variables that are not UTF-8 cannot name a key of ours.
+        // Variables that are not UTF-8 cannot name a key.
         let environment = std::env::vars_os()
             .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
             .collect();
@@ -42,67 +46,81 @@ impl Sources {
     }
 
     /// Reads and merges the sources.
-    pub(super) fn merge(&self) -> Result<Figment, Fault> {
-        let mut figment = Figment::new();
-        if let Some(path) = &self.file {
-            let file = Toml::file_exact(path);
-            file.data().map_err(|error| unreadable(path, &error))?;
-            figment = figment.merge(file);
+    pub(super) fn merge(&self) -> Result<Values, ConfigError> {
+        let table = self.file.as_deref().map(read).transpose()?;
+        let mut values = Values {
+            table: table.unwrap_or_default(),
+            file: self
+                .file
+                .as_deref()
+                .unwrap_or(Path::new("default"))
+                .display()
+                .to_string(),
+            overridden: BTreeSet::new(),
+        };
+        for (name, value) in &self.environment {
+            // Other programs use this prefix too: a name without a section is not ours.
+            if let Some(name) = name.strip_prefix(PREFIX).filter(|name| name.contains("__")) {
+                let path: Vec<String> = name.split("__").map(str::to_lowercase).collect();
+                insert(&mut values.table, &path, value);
+                values.overridden.insert(path.join("."));
+            }
         }
-        Ok(figment.merge(Environment(overrides(&self.environment))))
+        Ok(values)
     }
 }
 
-/// The environment variable that overrides a key.
-pub(super) fn variable(key: &str) -> String {
-    format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"))
+impl Values {
+    /// The value of a dotted key.
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        let mut names = key.split('.');
+        let first = self.table.get(names.next()?)?;
+        names.try_fold(first, |value, name| value.as_table()?.get(name))
+    }
+
+    /// Where a key is set, for people.
+    pub(super) fn source(&self, key: &str) -> String {
+        let variable = format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"));
+        if self.overridden.contains(key) {
+            variable
+        } else if self.get(key).is_some() {
+            self.file.clone()
+        } else {
+            format!("not set; {variable} would set it")
+        }
+    }
+
+    pub(super) fn table(&self) -> &Table {
+        &self.table
+    }
 }
 
-fn unreadable(path: &Path, error: &figment::Error) -> Fault {
-    Fault {
+/// Reads a TOML file. The message of a syntax error names the line and does not show it: it may hold a secret.
+fn read(path: &Path) -> Result<Table, ConfigError> {
+    let error = |reason| ConfigError {
         key: String::new(),
         source: path.display().to_string(),
-        reason: error.kind.to_string().trim().to_owned(),
-    }
+        reason,
+    };
+    let text = fs::read_to_string(path).map_err(|cause| error(format!("cannot read the file: {cause}")))?;
+    text.parse().map_err(|cause: toml::de::Error| {
+        let before = cause.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        error(format!("invalid TOML in line {line}: {}", cause.message()))
+    })
 }
 
-fn overrides(environment: &[(String, String)]) -> Vec<(Vec<String>, String)> {
-    environment
-        .iter()
-        .filter_map(|(name, value)| {
-            let path = name.strip_prefix(PREFIX)?;
-            // A name without a section is nothing of ours: other programs use such a prefix too.
-            path.contains("__")
-                .then(|| (path.split("__").map(str::to_lowercase).collect(), value.clone()))
-        })
-        .collect()
-}
-
-impl Provider for Environment {
-    fn metadata(&self) -> Metadata {
-        Metadata::named(ENVIRONMENT)
-    }
-
-    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        let mut root = Dict::new();
-        for (path, value) in &self.0 {
-            insert(&mut root, path, value);
-        }
-        Ok(Profile::default().collect(root))
-    }
-}
-
-fn insert(dict: &mut Dict, path: &[String], value: &str) {
+fn insert(table: &mut Table, path: &[String], value: &str) {
     let Some((name, rest)) = path.split_first() else { return };
     if rest.is_empty() {
-        dict.insert(name.clone(), Value::from(value));
+        table.insert(name.clone(), Value::from(value));
         return;
     }
-    let entry = dict.entry(name.clone()).or_insert_with(|| Value::from(Dict::new()));
-    if !matches!(entry, Value::Dict(..)) {
-        *entry = Value::from(Dict::new());
+    let entry = table.entry(name.clone()).or_insert_with(|| Value::Table(Table::new()));
+    if !entry.is_table() {
+        *entry = Value::Table(Table::new());
     }
-    if let Value::Dict(_, inner) = entry {
+    if let Some(inner) = entry.as_table_mut() {
         insert(inner, rest, value);
     }
 }

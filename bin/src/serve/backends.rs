@@ -8,8 +8,7 @@ use supervisor::Supervisor;
 
 use crate::{
     adapters::{child::ChildSpawner, upstream::UpstreamSpawner},
-    config::Config,
-    parts,
+    config::{Config, crates},
     upstream::Endpoint,
 };
 
@@ -22,14 +21,14 @@ pub(super) enum Backends {
 
 impl Backends {
     pub(super) fn new(config: &Config) -> Result<Self> {
-        if let Some(upstream) = &config.child.upstream {
-            let endpoint = Endpoint::new(parts::endpoint(config, upstream)).context("no HTTP client can be made")?;
-            tracing::info!(url = %upstream.url, "all sessions share one MCP server");
-            let spawner = UpstreamSpawner::new(endpoint, parts::bridge_upstream(config, upstream));
+        if let Some(endpoint) = crates::endpoint(config) {
+            tracing::info!(url = %endpoint.url, "all sessions share one MCP server");
+            let endpoint = Endpoint::new(endpoint).context("no HTTP client can be made")?;
+            let spawner = UpstreamSpawner::new(endpoint, crates::bridge_upstream(config));
             return Ok(Self::Upstream(Arc::new(spawner)));
         }
-        let supervisor = Arc::new(Supervisor::new(parts::supervisor(config))?);
-        let spawner = ChildSpawner::new(Arc::clone(&supervisor), parts::program(config), parts::bridge(config));
+        let supervisor = Arc::new(Supervisor::new(crates::supervisor(config))?);
+        let spawner = ChildSpawner::new(Arc::clone(&supervisor), crates::program(config), crates::bridge(config));
         Ok(Self::Children(supervisor, Arc::new(spawner)))
     }
 

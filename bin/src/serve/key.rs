@@ -7,13 +7,13 @@ use oauth::{
     sqlite::SqliteStore,
 };
 
-use crate::config::Store;
+use crate::config::StoreConfig;
 
 /// Takes the key. A key file is made for a database without accounts only: with a new key in the place of one that was
 /// lost or not mounted, every account would be taken for forged, and its user's access ended.
-pub(super) async fn sealer(config: &mut Store, store: &SqliteStore) -> Result<Sealer> {
-    if let Some(sealer) = config.key.take() {
-        return Ok(sealer);
+pub(super) async fn sealer(config: &StoreConfig, store: &SqliteStore) -> Result<Sealer> {
+    if let Some(sealer) = &config.key {
+        return Ok(sealer.clone());
     }
     let (file, path) = (KeyFile::at(&config.key_file), config.key_file.display());
     let users = store.account_users().await.context("the accounts cannot be read")?;

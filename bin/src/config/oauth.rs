@@ -1,0 +1,87 @@
+//! The section `[oauth]`, and the clients that it names.
+
+use std::time::Duration;
+
+use oauth::{
+    config::{Registration, StaticClient},
+    ids::ClientId,
+};
+use secrecy::SecretString;
+use toml::{Table, Value};
+
+use super::{
+    kinds::{Kind, choice, filled, kind, list, secret_file, tables},
+    section::section,
+};
+
+section! {
+    /// The authorization server.
+    pub struct OauthConfig {
+        /// The lifetime of the access tokens that clients get.
+        access_token_ttl: Duration = "1h",
+        /// How long a refresh token may remain unused.
+        refresh_token_ttl: Duration = "30d",
+        /// The lifetime of authorization codes.
+        code_ttl: Duration = "60s",
+        /// Whether clients may register themselves (RFC 7591) or be described by a document at the URL
+        /// that is their name (client ID metadata documents). Closed: only `oauth.clients`.
+        /// Allow-list: those that the next two keys name.
+        registration: Registration = "open",
+        /// With `allow-list`: hosts in the redirect URIs of a client that registers itself.
+        /// `"claude.ai"` is that host with https, `"*.example.org"` the hosts below it, `"localhost"`
+        /// the user's own machine, `"cursor:"` a private scheme. Empty: no client may register itself.
+        allowed_redirect_hosts: Vec<String> = [],
+        /// With `allow-list`: the hosts whose documents may describe a client, as `"claude.ai"` or
+        /// `"*.example.org"`. Empty: no client may be described by a document.
+        allowed_client_domains: Vec<String> = [],
+        /// How many clients may be registered. At that number, new clients replace unused ones.
+        max_clients: u32 = 10000,
+        /// How many new clients may register in a minute (then 429). A public client that is known
+        /// already is not counted.
+        registrations_per_minute: u32 = 60,
+        /// How many sign-ins may begin in a minute (then a page with 503); for one client, a fifth of
+        /// them, but at least 10. Users who are signed in do not notice.
+        sign_ins_per_minute: u32 = 3000,
+        /// How many times in a minute tokens may be issued (then 503); to one user, a fiftieth of
+        /// them, but at least 10 (then 429). This and the two before are counted by each broker, in
+        /// memory.
+        tokens_per_minute: u32 = 12000,
+        /// Clients that need no registration: tables with `client_id`, `client_name`, `redirect_uris`
+        /// and, for confidential ones, `client_secret` or `client_secret_file`.
+        clients: Vec<StaticClient> = [],
+    }
+}
+
+choice!(Registration: Open = "open", Closed = "closed", AllowList = "allow-list");
+kind!(Vec<StaticClient>, "tables", |value| tables(value, static_client));
+
+fn required<T>(value: Option<&Value>, read: impl Fn(&Value) -> Result<T, String>) -> Result<T, String> {
+    value.map_or_else(|| Err("required".to_owned()), read)
+}
+
+fn static_client(table: &Table) -> Result<StaticClient, String> {
+    const KEYS: [&str; 5] = [
+        "client_id",
+        "client_secret",
+        "client_secret_file",
+        "client_name",
+        "redirect_uris",
+    ];
+    let [id, secret, secret_path, name, uris] = KEYS.map(|key| table.get(key));
+    let named = |key: &'static str| move |reason| format!("{key}: {reason}");
+    if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        return Err(format!("unknown key {key}; a client has {}", KEYS.join(", ")));
+    }
+    let secret = match (secret.cloned(), secret_path) {
+        (Some(_), Some(_)) => return Err("client_secret: set together with client_secret_file".to_owned()),
+        (given, None) => given,
+        (None, Some(path)) => Some(secret_file(path).map_err(named("client_secret_file"))?),
+    };
+    let secret = secret.map(|secret| filled(&secret)).transpose();
+    Ok(StaticClient {
+        client_id: ClientId(required(id, filled).map_err(named("client_id"))?),
+        client_secret: secret.map_err(named("client_secret"))?.map(SecretString::from),
+        name: Some(required(name, filled).map_err(named("client_name"))?),
+        redirect_uris: required(uris, list).map_err(named("redirect_uris"))?,
+    })
+}
