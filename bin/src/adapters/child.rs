@@ -146,7 +146,7 @@ impl Backend for ChildBackend {
             if response.extensions().get::<ServerEnded>().is_some() {
                 response.extensions_mut().insert(BackendGone);
             }
-            if response.extensions().get::<bridge::Unread>().is_some() {
+            if response.extensions().get::<bridge::NotProcessed>().is_some() {
                 response.extensions_mut().insert(NotProcessed);
             }
             response

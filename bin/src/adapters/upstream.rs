@@ -134,7 +134,7 @@ impl Backend for UpstreamBackend {
             if response.extensions().get::<ServerEnded>().is_some() {
                 response.extensions_mut().insert(BackendGone);
             }
-            if response.extensions().get::<bridge::Unread>().is_some() {
+            if response.extensions().get::<bridge::NotProcessed>().is_some() {
                 response.extensions_mut().insert(session::ports::NotProcessed);
             }
             if listens && response.status().is_success() {

@@ -1,35 +1,39 @@
-//! Why a bridge could not be made.
+//! Errors of a bridge: why it cannot connect, read a snapshot, or accept a client message.
 //!
-//! Only [`Bridge::connect`](crate::Bridge::connect) fails: once connected, every trouble is an answer at some exchange.
+//! Only [`Bridge::connect`](crate::Bridge::connect) fails. Once connected, every error is an answer
+//! to some exchange; `exchange::response` maps a [`RejectReason`] to HTTP. A request that was
+//! accepted and fails later gets a JSON-RPC error instead.
 
-/// Why a bridge over a fresh server cannot stand in for the one before it.
+use crate::jsonrpc::MessageError;
+
+/// Why a fresh server cannot replace the one before it.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The server ended before it had answered. A later try with a fresh server may succeed.
+    /// The server ended before it answered. A retry with a fresh server may succeed.
     #[error("the server ended during the handshake")]
     Ended,
-    /// The server did not answer in time. A later try may succeed.
+    /// The server did not answer in time. A retry may succeed.
     #[error("the server did not answer the handshake in time")]
     TimedOut,
-    /// The server answered `initialize` with an error, though the same request was good once.
-    #[error("the server refused the handshake with error {code}")]
+    /// The server answered `initialize` with an error, although the same request succeeded before.
+    #[error("the server rejected the handshake with error {code}")]
     Refused {
         /// The JSON-RPC error code.
         code: i64,
     },
-    /// The server answered `initialize` with something that is no `InitializeResult`.
-    #[error("the server's answer to the handshake cannot be used")]
+    /// The server's answer to `initialize` is not an `InitializeResult`.
+    #[error("the server's answer to the handshake is invalid")]
     Unusable,
-    /// The server negotiated another version than the client knows of. Trying again does not help.
-    #[error("the server negotiated {negotiated} where the client holds {held}")]
+    /// The server negotiated another version than the client has. A retry does not help.
+    #[error("the server negotiated version {negotiated}, but the client has version {held}")]
     VersionChanged {
-        /// The version that the client was told.
+        /// The version that the client has.
         held: String,
-        /// The version that the server now answers.
+        /// The version that the server negotiates now.
         negotiated: String,
     },
-    /// The server lacks something that the client was told it has. Trying again does not help.
-    #[error("the server does not have the capability {capability} any more")]
+    /// The server lacks a capability that the client was promised. A retry does not help.
+    #[error("the server no longer has the capability {capability}")]
     CapabilityMissing {
         /// The capability, with dots between its levels.
         capability: String,
@@ -39,10 +43,35 @@ pub enum ConnectError {
 /// Why bytes are not a snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// The bytes are not what [`Snapshot::to_bytes`](crate::Snapshot::to_bytes) makes.
+    /// The bytes do not come from [`Snapshot::to_bytes`](crate::Snapshot::to_bytes).
     #[error("the snapshot cannot be read")]
     Malformed(#[source] serde_json::Error),
-    /// The snapshot is of a form that this version does not know.
-    #[error("the snapshot has the unknown form {0}")]
-    UnknownForm(u32),
+    /// This version does not know the format of the snapshot.
+    #[error("the snapshot has the unknown format {0}")]
+    UnknownFormat(u32),
+}
+
+/// Why the bridge does not accept a client message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RejectReason {
+    /// The endpoint does not serve this HTTP method.
+    MethodNotAllowed,
+    /// The body is not a message.
+    InvalidMessage(MessageError),
+    /// The `MCP-Protocol-Version` header names a version that is not supported.
+    UnsupportedVersion(String),
+    /// A request with this id is in flight.
+    IdInFlight,
+    /// A batch contains an `initialize`.
+    InitializeInBatch,
+    /// The parameters of an `initialize` are too large to keep for the life of a session.
+    InitializeTooLarge,
+    /// Another `initialize` is in flight.
+    Initializing,
+    /// Too many exchanges are open.
+    TooManyRequests,
+    /// The server does not read, and the outbox is full.
+    ServerNotReading,
+    /// The server has ended.
+    ServerEnded,
 }

@@ -1,194 +1,186 @@
-//! One HTTP exchange: a POST that brings a message, or a GET that listens or comes back (MCP 2025-11-25, "Streamable HTTP").
+//! One HTTP exchange: a POST with a message, or a GET that listens or resumes (MCP 2025-11-25,
+//! "Streamable HTTP").
 //!
-//! Origin, authentication, session, media types and the size of the body have been dealt with before. Ending the
-//! session is not a matter of the bridge, so DELETE is refused.
+//! `Origin`, authentication, session, media types and the size of the body are checked before. A
+//! bridge does not end sessions, so it rejects DELETE.
 
-use std::{sync::Arc, time::Duration};
+mod response;
+mod sse;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::time::{Instant, timeout};
 
+use self::sse::SseBody;
 use crate::{
     Body,
     config::Config,
-    envelope::{Envelope, Kind, Malformed},
-    event_id::EventId,
-    id::Id,
+    error::RejectReason,
+    jsonrpc::{Envelope, Id, MessageError, MessageKind},
     legacy,
-    refusal::Refusal,
-    respond,
-    shared::{Outlet, Shared},
-    sse::EventStream,
-    streams::Form,
+    state::{BridgeState, StreamHandle},
+    streams::{EventId, ResponseMode},
 };
 
-/// Marks, in the extensions of a response to a message, that the server had ended by then. The body says so to the client;
-/// this says it to whoever decides what becomes of the session.
+/// A response extension: the server had ended by the time of this response.
+///
+/// The body tells the client; the extension tells the owner of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerEnded;
 
-/// Marks, beside [`ServerEnded`], that the server can have read nothing of the request: it may be made again, of another one.
+/// A response extension beside [`ServerEnded`]: the server cannot have read any part of the request,
+/// so it is safe to send the request to another server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unread;
+pub struct NotProcessed;
 
-/// How many answers an exchange was asked for.
-#[derive(Clone, Copy)]
-enum Count {
-    One,
-    Batch,
-}
-
-/// Serves one exchange. Dropping the future hangs up on the exchange and nothing else.
-pub(crate) async fn serve(shared: &Arc<Shared>, config: &Config, request: Request<Bytes>) -> Response<Body> {
+/// Serves one exchange. Dropping the future detaches the reader and has no other effect.
+pub(crate) async fn serve(state: &Arc<BridgeState>, config: &Config, request: Request<Bytes>) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    if parts.method == Method::POST {
-        match Envelope::parse(&body) {
-            Ok(message) => post(shared, config, &parts.headers, message).await,
-            Err(Malformed::Batch) => batch(shared, config, &parts.headers, &body).await,
-            Err(why) => {
-                let id = if let Malformed::NotJsonRpc(id) = &why {
-                    id.clone()
-                } else {
-                    None
-                };
-                respond::refused(&Refusal::Malformed(why), id.as_ref())
+    let served = match parts.method {
+        Method::POST => match Envelope::parse(&body) {
+            Ok(message) => return post(state, config, &parts.headers, message).await,
+            Err(MessageError::Batch) => post_batch(state, config, &parts.headers, &body).await,
+            Err(MessageError::NotJsonRpc(Some(id))) => {
+                let reason = RejectReason::InvalidMessage(MessageError::NotJsonRpc(None));
+                return response::rejected(&reason, Some(&id));
             }
-        }
-    } else if parts.method == Method::GET {
-        listen(shared, config, &parts.headers)
-    } else {
-        respond::refused(&Refusal::Method, None)
-    }
-}
-
-async fn post(shared: &Arc<Shared>, config: &Config, headers: &HeaderMap, message: Envelope) -> Response<Body> {
-    match message.kind().clone() {
-        Kind::Request { id, method } => match ask(shared, headers, message, &id, &method) {
-            Ok(outlet) => {
-                let stream = outlet.stream();
-                let response = answer(config, patience(config, &method), outlet, Count::One).await;
-                let mut response = mark_ended(shared, response);
-                if shared.step(|machine| machine.was_unread(stream)) {
-                    response.extensions_mut().insert(Unread);
-                }
-                response
-            }
-            Err(refusal) => respond::refused(&refusal, Some(&id)),
+            Err(error) => Err(RejectReason::InvalidMessage(error)),
         },
-        Kind::Notification { method } => {
-            let taken = check_version(shared, headers)
-                .and_then(|()| shared.step(|machine| machine.notify(Instant::now(), message, &method)));
-            taken.map_or_else(|refusal| not_taken(&refusal), |()| respond::accepted())
-        }
-        Kind::Response { id, .. } => {
-            let taken = check_version(shared, headers)
-                .and_then(|()| shared.step(|machine| machine.respond(&message, id.as_ref())));
-            taken.map_or_else(|refusal| not_taken(&refusal), |()| respond::accepted())
-        }
-    }
+        Method::GET => listen(state, config, &parts.headers),
+        _other => Err(RejectReason::MethodNotAllowed),
+    };
+    served.unwrap_or_else(|reason| response::rejected(&reason, None))
 }
 
-/// A notification or a response that nobody takes. If the server has ended it has read nothing of it.
-fn not_taken(refusal: &Refusal) -> Response<Body> {
-    let mut response = respond::refused(refusal, None);
-    if matches!(refusal, Refusal::Ended) {
+async fn post(state: &Arc<BridgeState>, config: &Config, headers: &HeaderMap, message: Envelope) -> Response<Body> {
+    let accepted = match message.kind().clone() {
+        MessageKind::Request { id, method } => {
+            return match open_request(state, headers, message, &id, &method) {
+                Ok(handle) => answer_request(state, config, &method, handle).await,
+                Err(reason) => response::rejected(&reason, Some(&id)),
+            };
+        }
+        MessageKind::Notification { method } => check_version(state, headers)
+            .and_then(|()| state.step(|machine| machine.notify(Instant::now(), message, &method))),
+        MessageKind::Response { id, .. } => {
+            check_version(state, headers).and_then(|()| state.step(|machine| machine.respond(&message, id.as_ref())))
+        }
+    };
+    let Err(reason) = accepted else {
+        return response::accepted();
+    };
+    let mut response = response::rejected(&reason, None);
+    if reason == RejectReason::ServerEnded {
         response.extensions_mut().insert(ServerEnded);
-        response.extensions_mut().insert(Unread);
+        response.extensions_mut().insert(NotProcessed);
     }
     response
 }
 
-/// A batch is taken where the revision has batches.
-async fn batch(shared: &Arc<Shared>, config: &Config, headers: &HeaderMap, body: &[u8]) -> Response<Body> {
-    let taken = check_version(shared, headers).and_then(|()| {
-        if !shared.step(|machine| machine.has_batches()) {
-            return Err(Refusal::Malformed(Malformed::Batch));
-        }
-        let messages = legacy::split(body).map_err(Refusal::Malformed)?;
-        shared.step(|machine| machine.batch(Instant::now(), messages))
-    });
-    match taken {
-        Ok(Some(reader)) => {
-            let outlet = Outlet::new(shared, reader);
-            let stream = outlet.stream();
-            let response = answer(config, config.json_patience, outlet, Count::Batch).await;
-            // What of a batch was read is not told apart, so it is not said to be unread; the note goes.
-            shared.step(|machine| machine.was_unread(stream));
-            mark_ended(shared, response)
-        }
-        Ok(None) => respond::accepted(),
-        Err(refusal) => respond::refused(&refusal, None),
+/// Serves a batch, if the negotiated revision has batches.
+async fn post_batch(
+    state: &Arc<BridgeState>,
+    config: &Config,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Response<Body>, RejectReason> {
+    check_version(state, headers)?;
+    if !state.step(|machine| machine.has_batches()) {
+        return Err(RejectReason::InvalidMessage(MessageError::Batch));
     }
+    let messages = legacy::split_batch(body).map_err(RejectReason::InvalidMessage)?;
+    let Some(reader) = state.step(|machine| machine.batch(Instant::now(), messages))? else {
+        return Ok(response::accepted());
+    };
+    let handle = StreamHandle::new(state, reader);
+    let (stream, unflushed) = (handle.stream(), handle.unflushed());
+    let mut response = match timeout(config.sse_upgrade_delay, handle.response_mode()).await {
+        Ok(ResponseMode::Json(lines)) => response::json(StatusCode::OK, unflushed.track(response::array(&lines))),
+        Ok(ResponseMode::Sse) | Err(_) => response::sse(SseBody::new(handle, config)),
+    };
+    // The server may have read a part of the batch, so the response is never marked as not processed.
+    state.step(|machine| machine.take_not_processed(stream));
+    mark_ended(state, &mut response);
+    Ok(response)
 }
 
-fn ask(shared: &Arc<Shared>, headers: &HeaderMap, message: Envelope, id: &Id, method: &str) -> Result<Outlet, Refusal> {
-    // An `initialize` says in its body which version it wants; a header is left over from somewhere.
+fn open_request(
+    state: &Arc<BridgeState>,
+    headers: &HeaderMap,
+    message: Envelope,
+    id: &Id,
+    method: &str,
+) -> Result<StreamHandle, RejectReason> {
+    // The body of `initialize` names the version; a header is a leftover.
     if method != "initialize" {
-        check_version(shared, headers)?;
+        check_version(state, headers)?;
     }
-    let stream = shared.step(|machine| machine.request(Instant::now(), message, id.clone(), method))?;
-    Ok(Outlet::new(shared, stream))
+    let reader = state.step(|machine| machine.request(Instant::now(), message, id.clone(), method))?;
+    Ok(StreamHandle::new(state, reader))
 }
 
-/// How long an answer may take before it becomes a stream. The one to `initialize` is waited for: a session is worth its id
-/// only if the server has said yes, and a stream would have to begin before that is known.
-fn patience(config: &Config, method: &str) -> Duration {
-    if method == "initialize" {
+/// Answers with JSON if the response comes first, and with an event stream after any other message
+/// or a delay.
+async fn answer_request(
+    state: &Arc<BridgeState>,
+    config: &Config,
+    method: &str,
+    handle: StreamHandle,
+) -> Response<Body> {
+    // A session gets its id only after the server has accepted `initialize`, and an event stream
+    // would have to begin before.
+    let delay = if method == "initialize" {
         config.handshake_timeout
     } else {
-        config.json_patience
-    }
-}
-
-/// Marks an answer that came after the server's end.
-fn mark_ended(shared: &Shared, mut response: Response<Body>) -> Response<Body> {
-    if shared.step(|machine| machine.has_ended()) {
-        response.extensions_mut().insert(ServerEnded);
+        config.sse_upgrade_delay
+    };
+    let (stream, unflushed) = (handle.stream(), handle.unflushed());
+    let mut response = match timeout(delay, handle.response_mode()).await {
+        Ok(ResponseMode::Json(mut lines)) => match lines.pop() {
+            Some(line) => response::json(StatusCode::OK, unflushed.track(line)),
+            // Unreachable: no other reader can resume the stream before it is primed.
+            None => response::rejected(&RejectReason::ServerEnded, None),
+        },
+        Ok(ResponseMode::Sse) | Err(_) => response::sse(SseBody::new(handle, config)),
+    };
+    mark_ended(state, &mut response);
+    if state.step(|machine| machine.take_not_processed(stream)) {
+        response.extensions_mut().insert(NotProcessed);
     }
     response
 }
 
-/// An answer that comes first is JSON; anything before it, or a while of silence, makes a stream.
-async fn answer(config: &Config, patience: Duration, outlet: Outlet, count: Count) -> Response<Body> {
-    match (timeout(patience, outlet.form()).await, count) {
-        (Ok(Form::Whole(mut lines)), Count::One) => match lines.pop() {
-            Some(line) => respond::message(StatusCode::OK, outlet.lent().lend(line)),
-            // Nobody else can have read the stream of a request before it has become one; this is only for the sake of saying something.
-            None => respond::refused(&Refusal::Ended, None),
-        },
-        (Ok(Form::Whole(lines)), Count::Batch) => {
-            respond::message(StatusCode::OK, outlet.lent().lend(respond::array(&lines)))
-        }
-        (Ok(Form::Events) | Err(_), _) => respond::events(EventStream::new(outlet, config)),
+/// Marks a response that came after the end of the server.
+fn mark_ended(state: &BridgeState, response: &mut Response<Body>) {
+    if state.step(|machine| machine.has_ended()) {
+        response.extensions_mut().insert(ServerEnded);
     }
 }
 
-/// A GET that names an event goes on behind it; any other listens from now on. A name that no bridge has given is no name.
-fn listen(shared: &Arc<Shared>, config: &Config, headers: &HeaderMap) -> Response<Body> {
+/// Resumes the stream of the event that a GET names; any other GET opens a new stream. An invalid
+/// event id is ignored.
+fn listen(state: &Arc<BridgeState>, config: &Config, headers: &HeaderMap) -> Result<Response<Body>, RejectReason> {
+    check_version(state, headers)?;
     let from = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let from = from.and_then(EventId::parse);
-    let reader = check_version(shared, headers).and_then(|()| {
-        shared.step(|machine| match &from {
-            Some(from) => machine.resume(Instant::now(), from),
-            None => machine.listen(Instant::now()),
-        })
-    });
-    match reader {
-        Ok(reader) => respond::events(EventStream::new(Outlet::new(shared, reader), config)),
-        Err(refusal) => respond::refused(&refusal, None),
-    }
+    let reader = state.step(|machine| match &from {
+        Some(from) => machine.resume(Instant::now(), from),
+        None => machine.listen(Instant::now()),
+    })?;
+    Ok(response::sse(SseBody::new(StreamHandle::new(state, reader), config)))
 }
 
-/// A version that is named must be one that is served, or the one that the session has negotiated; naming none is fine
-/// (MCP 2025-11-25, "Protocol Version Header").
-fn check_version(shared: &Shared, headers: &HeaderMap) -> Result<(), Refusal> {
-    for named in headers.get_all("mcp-protocol-version") {
-        let named = String::from_utf8_lossy(named.as_bytes()).trim().to_owned();
-        let served = legacy::SUPPORTED.contains(&named.as_str())
-            || shared.step(|machine| machine.version() == Some(named.as_str()));
-        if !served {
-            return Err(Refusal::Version(named));
+/// Accepts the supported versions, the negotiated one, and no version at all (MCP 2025-11-25,
+/// "Protocol Version Header").
+fn check_version(state: &BridgeState, headers: &HeaderMap) -> Result<(), RejectReason> {
+    for version in headers.get_all("mcp-protocol-version") {
+        let version = String::from_utf8_lossy(version.as_bytes()).trim().to_owned();
+        let supported = legacy::SUPPORTED.contains(&version.as_str())
+            || state.step(|machine| machine.version() == Some(version.as_str()));
+        if !supported {
+            return Err(RejectReason::UnsupportedVersion(version));
         }
     }
     Ok(())

@@ -1,23 +1,27 @@
-//! What reads bytes from outside, to be fed with bytes of any sort: framing, messages and batches, event ids.
+//! Fuzz targets for everything that reads bytes from outside: framing, messages and batches, event
+//! ids.
 //!
-//! Each target takes arbitrary bytes and panics if something does not hold. The tests here run them on the corpora in
-//! `fuzz/corpus` and on `BRIDGE_FUZZ_RUNS` mutations of these, which follow from `BRIDGE_FUZZ_SEED`; with the feature `fuzzing` the targets
-//! are public, for any fuzzer that wants to drive them.
+//! Each target takes arbitrary bytes and panics if a property fails. The tests run the targets on
+//! the corpora in `fuzz/corpus` and on `BRIDGE_FUZZ_RUNS` mutations of them, derived from
+//! `BRIDGE_FUZZ_SEED`. The feature `fuzzing` makes the targets public for other fuzzers.
 
 use crate::{
-    envelope::{Envelope, Kind, Malformed},
-    event_id::{Asked, EventId},
-    framing::{Frame, Framer},
-    legacy, overlong,
+    jsonrpc::{self, Envelope, Id, MessageError, MessageKind},
+    legacy,
+    link::{
+        framing::{Frame, Framer},
+        truncated_line,
+    },
+    streams::{EventId, RequestIds},
 };
 
-/// Lines are the same however the bytes arrive, none is longer than the limit, and nothing else is kept.
+/// Checks that frames do not depend on read sizes and that no line exceeds the limit.
 ///
-/// The first byte is the limit, the second the length of the pieces.
+/// The first byte is the limit, the second the size of a read.
 ///
 /// # Panics
 ///
-/// If that does not hold.
+/// If a property fails.
 pub fn framing(bytes: &[u8]) {
     let [limit, piece, bytes @ ..] = bytes else { return };
     let (limit, piece) = (usize::from(*limit), usize::from(*piece) + 1);
@@ -38,10 +42,10 @@ pub fn framing(bytes: &[u8]) {
             Frame::Line(framed) => assert!(framed == line && line.len() <= limit),
             Frame::TooLong(excerpt) => {
                 assert!(line.len() > limit && line.starts_with(&excerpt.head) && line.ends_with(&excerpt.tail));
-                // Of what was read only a whole answer is believed.
-                if let (Some(id), Ok(message)) = (overlong::answered(excerpt), Envelope::parse(line)) {
-                    let Kind::Response { id: Some(answered), .. } = message.kind() else {
-                        panic!("{message:?} is no answer")
+                // A recognized response agrees with the whole line.
+                if let (Some(id), Ok(message)) = (truncated_line::answered_request(excerpt), Envelope::parse(line)) {
+                    let MessageKind::Response { id: Some(answered), .. } = message.kind() else {
+                        panic!("{message:?} is not a response")
                     };
                     assert_eq!(answered.number(), Some(id));
                 }
@@ -51,51 +55,52 @@ pub fn framing(bytes: &[u8]) {
     assert_eq!(framer.is_within_line(), !last.is_empty());
 }
 
-/// A message that is taken is JSON on one line, and stays what it is when it is rewritten.
+/// Checks that a valid message is one line of JSON and keeps its meaning when rewritten.
 ///
 /// # Panics
 ///
-/// If that does not hold.
+/// If a property fails.
 pub fn envelope(bytes: &[u8]) {
     match Envelope::parse(bytes) {
-        Ok(message) => rewritten(&message, bytes),
-        Err(Malformed::Batch) => {
-            for message in legacy::split(bytes).unwrap_or_default() {
+        Ok(message) => check_rewrites(&message, bytes),
+        Err(MessageError::Batch) => {
+            for message in legacy::split_batch(bytes).unwrap_or_default() {
                 let text = message.clone().into_line();
-                rewritten(&message, &text);
+                check_rewrites(&message, &text);
             }
         }
-        Err(Malformed::NotUtf8) => assert!(std::str::from_utf8(bytes).is_err()),
-        Err(Malformed::NotJson | Malformed::NotJsonRpc(_)) => {}
+        Err(MessageError::NotUtf8) => assert!(std::str::from_utf8(bytes).is_err()),
+        Err(MessageError::NotJson | MessageError::NotJsonRpc(_)) => {}
     }
 }
 
-/// An event id that is taken has one spelling, which passes through a header, and names ids that fit into a message.
+/// Checks that a valid event id has one spelling, fits into a header, and names ids that fit into a
+/// message.
 ///
 /// # Panics
 ///
-/// If that does not hold.
+/// If a property fails.
 pub fn event_id(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Some(event) = EventId::parse(text) else { return };
     assert_eq!(event.to_string(), text);
     assert!(http::HeaderValue::from_str(text).is_ok());
-    let ids = event.asked.ids();
-    assert_eq!(Asked::new(&ids), event.asked);
+    let ids: Vec<Id> = event.requests.ids();
+    assert_eq!(RequestIds::new(&ids), event.requests);
     for id in ids {
-        let error = crate::rpc::error(id.raw(), crate::rpc::UNAVAILABLE, "text");
+        let error = jsonrpc::error(id.raw(), jsonrpc::UNAVAILABLE, "text");
         let read = Envelope::parse(&error).map(|message| message.kind().clone());
-        assert!(matches!(read, Ok(Kind::Response { id: Some(read), error: true }) if read == id));
+        assert!(matches!(read, Ok(MessageKind::Response { id: Some(read), error: true }) if read == id));
     }
 }
 
-fn rewritten(message: &Envelope, bytes: &[u8]) {
+fn check_rewrites(message: &Envelope, bytes: &[u8]) {
     let line = message.clone().into_line();
     assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
     assert_eq!(line.len(), bytes.len());
     let read = |bytes: &[u8]| Envelope::parse(bytes).unwrap_or_else(|why| panic!("{why:?}: {bytes:?}"));
     assert_eq!(read(&line).kind(), message.kind());
-    if let Kind::Request { id, .. } = message.kind() {
+    if let MessageKind::Request { id, .. } = message.kind() {
         assert_eq!(message.with_id(id.raw()), line);
         let other = read(&message.with_id("4711"));
         assert_eq!((other.params(), other.outcome()), (message.params(), message.outcome()));
@@ -110,14 +115,15 @@ fn rewritten(message: &Envelope, bytes: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{fs, path::Path};
 
-    use super::*;
-    use crate::dice::{Dice, setting};
+    use fastrand::Rng;
 
-    /// What is worth putting anywhere.
-    const WORDS: [&[u8]; 16] = [
+    use super::*;
+
+    /// Fragments that are meaningful at any place.
+    const FRAGMENTS: [&[u8]; 16] = [
         b"\"jsonrpc\":\"2.0\"",
         b"\"id\":",
         b"\"method\":\"m\"",
@@ -136,6 +142,11 @@ mod tests {
         b"\xff",
     ];
 
+    /// A number from the environment, or the default.
+    pub(crate) fn env_number(name: &str, default: u64) -> u64 {
+        std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+    }
+
     fn corpus(name: &str) -> Vec<Vec<u8>> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
         let mut files: Vec<_> = fs::read_dir(folder)
@@ -146,24 +157,24 @@ mod tests {
         files.iter().map(|file| fs::read(file).expect("a file")).collect()
     }
 
-    fn mutate(dice: &mut Dice, bytes: &mut Vec<u8>, other: &[u8]) {
-        let at = dice.roll(bytes.len() + 1);
-        let end = at + dice.roll(bytes.len() - at + 1);
-        match dice.roll(7) {
-            0 if at < bytes.len() => bytes[at] ^= 1 << dice.roll(8),
-            1 if at < bytes.len() => bytes[at] = dice.roll(256) as u8,
+    fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>, other: &[u8]) {
+        let at = rng.usize(..=bytes.len());
+        let end = rng.usize(at..=bytes.len());
+        match rng.usize(..7) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << rng.u8(..8),
+            1 if at < bytes.len() => bytes[at] = rng.u8(..),
             2 => drop(bytes.drain(at..end)),
             3 => {
                 let piece = bytes[at..end].to_vec();
                 bytes.splice(at..at, piece);
             }
             4 => {
-                let from = dice.roll(other.len() + 1);
+                let from = rng.usize(..=other.len());
                 bytes.splice(at..end, other[from..].iter().copied());
             }
             _ => {
-                let word = *dice.pick(&WORDS);
-                bytes.splice(at..at, word.iter().copied());
+                let fragment = rng.choice(FRAGMENTS).expect("fragments");
+                bytes.splice(at..at, fragment.iter().copied());
             }
         }
         bytes.truncate(4096);
@@ -173,12 +184,12 @@ mod tests {
         let corpus = corpus(name);
         assert!(!corpus.is_empty());
         corpus.iter().for_each(|bytes| target(bytes));
-        let mut dice = Dice::new(setting("BRIDGE_FUZZ_SEED", 0));
-        for _ in 0..setting("BRIDGE_FUZZ_RUNS", 50_000) {
-            let mut bytes = dice.pick(&corpus).clone();
-            for _ in 0..1 + dice.roll(4) {
-                let other = dice.pick(&corpus).clone();
-                mutate(&mut dice, &mut bytes, &other);
+        let mut rng = Rng::with_seed(env_number("BRIDGE_FUZZ_SEED", 0));
+        for _ in 0..env_number("BRIDGE_FUZZ_RUNS", 50_000) {
+            let mut bytes = rng.choice(&corpus).expect("a corpus").clone();
+            for _ in 0..rng.usize(1..=4) {
+                let other = rng.choice(&corpus).expect("a corpus");
+                mutate(&mut rng, &mut bytes, other);
             }
             let outcome = std::panic::catch_unwind(|| target(&bytes));
             assert!(outcome.is_ok(), "{name} fails on \"{}\"", bytes.escape_ascii());
@@ -186,17 +197,17 @@ mod tests {
     }
 
     #[test]
-    fn framing_holds_on_anything() {
+    fn framing_properties_hold_for_mutated_inputs() {
         run("framing", framing);
     }
 
     #[test]
-    fn envelopes_hold_on_anything() {
+    fn envelope_properties_hold_for_mutated_inputs() {
         run("envelope", envelope);
     }
 
     #[test]
-    fn event_ids_hold_on_anything() {
+    fn event_id_properties_hold_for_mutated_inputs() {
         run("event_id", event_id);
     }
 }

@@ -1,212 +1,195 @@
-//! The era of handshakes and sessions (MCP up to 2025-11-25), as one synchronous state machine.
+//! The legacy era (MCP up to 2025-11-25, with handshakes and sessions) as one synchronous state
+//! machine.
 //!
-//! What clients send, what the server writes, the passing of time and the closing of streams go in as calls; lines for the
-//! server and events for streams come out of [`outbox`](Legacy::outbox) and [`streams`](Legacy::streams). There is no io in here,
-//! and time is an argument, so everything that can happen can be replayed in a test.
+//! Client messages, server messages, time and the end of the stream go in as calls; lines for the
+//! server come out of [`outbox`](StateMachine::outbox), events for clients out of
+//! [`streams`](StateMachine::streams). There is no io, and time is an argument, so a test can replay
+//! any schedule.
 //!
-//! What holds at all times:
-//! - A request that was taken gets exactly one answer on its own stream: the server's, or one error of the bridge.
-//! - A message of the server that is no answer is put on one stream at most.
-//! - Every request in flight, in either direction, and every stream that only waits for a client to come back, has exactly one
-//!   entry in `due`.
+//! Invariants:
+//! - An accepted request gets exactly one response on its own stream: the server's, or one error of
+//!   the bridge.
+//! - Any other server message goes to at most one stream.
+//! - Every request in flight, in either direction, and every retained stream has exactly one timer.
 //!
-//! This file has what clients send; `batch` the same in arrays; `readers` has how clients come and go; `server` has what the
-//! server writes; `time` what is given up and the end.
+//! This file accepts client messages, `batch` those in arrays. `readers` attaches and detaches
+//! clients, `server_messages` and `server_requests` handle the server's messages, `timeouts` handles
+//! timers and the end.
 //!
-//! Left out: requests with the 2026-07-28 `_meta`, which belong to another era.
+//! Out of scope: requests with the `_meta` of 2026-07-28, which belong to another era.
 
-mod asks;
 mod batch;
+mod client_settings;
 mod handshake;
+mod in_flight;
 mod readers;
-mod server;
+mod server_messages;
+mod server_requests;
 mod snapshot;
-mod table;
 #[cfg(test)]
 mod tests;
-mod time;
-mod wishes;
+mod timeouts;
+mod timers;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeSet, HashMap},
     hash::{BuildHasher, RandomState},
-    sync::Arc,
 };
 
 use tokio::time::Instant;
 
 pub use self::snapshot::Snapshot;
-use self::{
-    asks::Asks,
-    handshake::{Begin, Handshake},
-    table::{Entry, Table},
-    wishes::Wish,
-};
 pub(crate) use self::{
-    batch::split,
-    handshake::{SUPPORTED, error_code, result_version},
+    batch::split_batch,
+    handshake::{SUPPORTED, error_code, result_version, unsupported_version},
+};
+use self::{
+    client_settings::ClientSetting,
+    handshake::Handshake,
+    in_flight::{ClientRequest, InFlight},
+    timers::{Timer, Timers},
 };
 use crate::{
     config::Config,
-    envelope::{Envelope, Kind},
-    event_id::Asked,
-    faults::{Fault, Faults},
-    id::{Id, Key},
-    json,
-    outbox::Outbox,
-    refusal::Refusal,
-    rpc,
-    streams::{Reader, StreamId, Streams},
+    dropped::DropReason,
+    error::RejectReason,
+    jsonrpc::{self, Envelope, Id, MessageKind, RequestKey, json},
+    link::outbox::Outbox,
+    streams::{Reader, RequestIds, StreamId, Streams},
 };
 
-const ENDED: &str = "the MCP server of this session has ended";
+pub(crate) const SERVER_ENDED: &str = "the MCP server of this session has ended";
+pub(crate) const SERVER_NOT_READING: &str = "the MCP server of this session does not read its input";
 
 /// The state machine of one bridge.
 #[derive(Debug)]
-pub(crate) struct Legacy {
+pub(crate) struct StateMachine {
     config: Config,
-    life: Life,
-    table: Table,
-    asks: Asks,
+    link: LinkState,
+    in_flight: InFlight,
+    /// The open requests of the server. Their ids stay as they are, because one server and one
+    /// client share a bridge.
+    server_requests: HashMap<RequestKey, Id>,
     handshake: Handshake,
-    due: BTreeSet<(Instant, Due)>,
-    /// The streams of requests that failed and of which the server can have read nothing, until somebody asks.
-    unread: BTreeSet<StreamId>,
-    /// The streams that only wait for a client to come back, and until when.
-    idle: BTreeMap<StreamId, Instant>,
-    faults: Arc<Faults>,
-    /// The streams toward clients, to be polled by their readers.
+    timers: Timers,
+    /// The streams of failed requests that the server cannot have read, until their exchanges ask.
+    not_processed: BTreeSet<StreamId>,
+    /// The streams toward clients, for their readers to poll.
     pub(crate) streams: Streams,
-    /// The lines toward the server, to be written by the writer.
+    /// The lines toward the server, for the link to write.
     pub(crate) outbox: Outbox,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
-    /// Messages pass both ways.
+enum LinkState {
+    /// Messages pass in both directions.
     Open,
-    /// The server takes no more messages; what it has written may still come.
-    Deaf,
-    /// Nothing passes any more.
+    /// The server accepts no more messages; its own may still arrive.
+    WriteClosed,
+    /// No message passes.
     Ended,
 }
 
-/// What happens when its time has come.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Due {
-    /// A request of the client is given up.
-    Request(u64),
-    /// A request of the server is given up.
-    Ask(Key),
-    /// A stream is forgotten.
-    Stream(StreamId),
-}
-
-impl Legacy {
-    /// A fresh machine.
-    pub(crate) fn new(config: Config, faults: Arc<Faults>) -> Self {
+impl StateMachine {
+    pub(crate) fn new(config: Config) -> Self {
         Self {
-            life: Life::Open,
-            table: Table::default(),
-            asks: Asks::default(),
+            link: LinkState::Open,
+            in_flight: InFlight::default(),
+            server_requests: HashMap::new(),
             handshake: Handshake::default(),
-            due: BTreeSet::new(),
-            unread: BTreeSet::new(),
-            idle: BTreeMap::new(),
-            faults,
-            // Tells this bridge from the ones before and after it; nobody has to be unable to guess it.
+            timers: Timers::default(),
+            not_processed: BTreeSet::new(),
+            // The epoch distinguishes this bridge from earlier and later ones; it is not a secret.
             streams: Streams::new(RandomState::new().hash_one("epoch"), &config),
             outbox: Outbox::new(config.outgoing),
             config,
         }
     }
 
-    /// Takes a request. Its answer, and what comes before it, will be on the stream.
+    /// Accepts a request. Its response, and messages before it, will be on the stream.
     ///
     /// # Errors
     ///
-    /// [`Refusal::IdInFlight`], [`Refusal::Busy`], [`Refusal::HandshakeTooLarge`] and [`Refusal::Initializing`].
+    /// [`RejectReason::IdInFlight`], [`RejectReason::TooManyRequests`],
+    /// [`RejectReason::InitializeTooLarge`] and [`RejectReason::Initializing`].
     pub(crate) fn request(
         &mut self,
         now: Instant,
         mut message: Envelope,
         id: Id,
         method: &str,
-    ) -> Result<Reader, Refusal> {
-        if self.table.contains(id.key()) {
-            return Err(Refusal::IdInFlight);
+    ) -> Result<Reader, RejectReason> {
+        if self.in_flight.contains(id.key()) {
+            return Err(RejectReason::IdInFlight);
         }
         self.check_room(1)?;
-        let initialize = method == "initialize" && self.life == Life::Open;
-        if initialize {
-            match self.handshake.begin() {
-                Begin::Forward if handshake::is_too_large(&message) => return Err(Refusal::HandshakeTooLarge),
-                Begin::Forward => handshake::lower(&mut message),
-                Begin::Recorded(result) => {
-                    let reader = self.streams.open_private(Asked::new([&id]), 1);
-                    self.streams.answer(reader.stream, rpc::result(id.raw(), &result));
-                    return Ok(reader);
-                }
-                Begin::Busy => return Err(Refusal::Initializing),
-            }
+        let requests = RequestIds::new([&id]);
+        if method != "initialize" || self.link != LinkState::Open {
+            let (reader, placed) = self.streams.open_exchange(requests, 1);
+            self.forward(now, &message, id, method, reader.stream);
+            self.server_requests_placed(now, &placed);
+            return Ok(reader);
         }
-        let asked = Asked::new([&id]);
-        // Before the handshake is made there is no session whose messages could be on a stream.
-        let (reader, adopted) = if initialize {
-            (self.streams.open_private(asked, 1), Vec::new())
-        } else {
-            self.streams.open_exchange(asked, 1)
-        };
+        // No other message may go to the stream: there is no session before the handshake.
+        if let Some(result) = self.handshake.result() {
+            let reader = self.streams.open_response_only(requests, 1);
+            self.streams.respond(reader.stream, jsonrpc::result(id.raw(), result));
+            return Ok(reader);
+        }
+        if self.handshake.is_in_progress() {
+            return Err(RejectReason::Initializing);
+        }
+        if handshake::is_too_large(&message) {
+            return Err(RejectReason::InitializeTooLarge);
+        }
+        handshake::lower_version(&mut message);
+        let reader = self.streams.open_response_only(requests, 1);
         self.forward(now, &message, id, method, reader.stream);
-        self.adopted(now, &adopted);
         Ok(reader)
     }
 
-    /// Repeats a recorded handshake toward a fresh server. The answer will be on the stream and nothing else.
-    /// `None` if the snapshot is unusable.
-    pub(crate) fn replay(&mut self, now: Instant, snapshot: &Snapshot) -> Option<Reader> {
-        let message = snapshot.initialize(&self.table.next_number().to_string())?;
-        self.request_of_own(now, &message)
+    /// Replays a recorded handshake to a fresh server. The stream will carry the response and
+    /// nothing else. `None` if the snapshot is unusable.
+    pub(crate) fn replay_handshake(&mut self, now: Instant, snapshot: &Snapshot) -> Option<Reader> {
+        let message = snapshot.initialize(&self.in_flight.next_number().to_string())?;
+        self.send_own_request(now, &message)
     }
 
-    /// Repeats toward a fresh server what the client had asked for. The answers will be on the streams, one on each.
-    pub(crate) fn replay_wishes(&mut self, now: Instant, snapshot: &Snapshot) -> Vec<Reader> {
-        let wishes = snapshot.wishes();
+    /// Confirms a replayed handshake and replays the recorded settings. Each stream will carry one
+    /// response.
+    pub(crate) fn replay_settings(&mut self, now: Instant, snapshot: &Snapshot) -> Vec<Reader> {
+        self.handshake.confirm();
+        self.send_own(jsonrpc::initialized());
+        let settings = snapshot.settings();
         let mut readers = Vec::new();
-        for wish in wishes.iter() {
-            let text = wish.request(&self.table.next_number().to_string());
+        for setting in settings.iter() {
+            let text = setting.request(&self.in_flight.next_number().to_string());
             let message = Envelope::parse(text.as_bytes()).ok();
-            readers.extend(message.and_then(|message| self.request_of_own(now, &message)));
+            readers.extend(message.and_then(|message| self.send_own_request(now, &message)));
         }
         readers
     }
 
-    /// Confirms a replayed handshake as its client once did.
-    pub(crate) fn confirm(&mut self) {
-        self.handshake.confirm();
-        self.tell_server(rpc::initialized());
-    }
-
-    /// Takes a notification.
+    /// Accepts a notification of a client.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Stalled`] and [`Refusal::Ended`].
-    pub(crate) fn notify(&mut self, now: Instant, message: Envelope, method: &str) -> Result<(), Refusal> {
-        if self.life != Life::Open {
-            return Err(Refusal::Ended);
+    /// [`RejectReason::ServerNotReading`] and [`RejectReason::ServerEnded`].
+    pub(crate) fn notify(&mut self, now: Instant, message: Envelope, method: &str) -> Result<(), RejectReason> {
+        if self.link != LinkState::Open {
+            return Err(RejectReason::ServerEnded);
         }
-        let initialized = method == "notifications/initialized";
         if method == "notifications/cancelled" {
             self.cancel(now, message);
             return Ok(());
         }
-        // A client whose `initialize` was answered from the record confirms once more; the server knows already.
+        let initialized = method == "notifications/initialized";
+        // A client whose `initialize` was answered from the record confirms again.
         if initialized && self.handshake.is_confirmed() {
             return Ok(());
         }
-        if !self.outbox.offer(message.into_line()) {
-            return Err(Refusal::Stalled);
+        if !self.outbox.push(message.into_line()) {
+            return Err(RejectReason::ServerNotReading);
         }
         if initialized {
             self.handshake.confirm();
@@ -214,131 +197,136 @@ impl Legacy {
         Ok(())
     }
 
-    /// Takes the answer to a request of the server.
+    /// Accepts the response of a client to a server request.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Stalled`] and [`Refusal::Ended`].
-    pub(crate) fn respond(&mut self, message: &Envelope, id: Option<&Id>) -> Result<(), Refusal> {
-        if self.life != Life::Open {
-            return Err(Refusal::Ended);
+    /// [`RejectReason::ServerNotReading`] and [`RejectReason::ServerEnded`].
+    pub(crate) fn respond(&mut self, message: &Envelope, id: Option<&Id>) -> Result<(), RejectReason> {
+        if self.link != LinkState::Open {
+            return Err(RejectReason::ServerEnded);
         }
-        let Some(ask) = id.and_then(|id| self.asks.take(id.key())) else {
-            self.faults.count(Fault::UnknownResponse);
+        let Some(server_id) = id.and_then(|id| self.server_requests.get(id.key())) else {
+            self.count(DropReason::UnmatchedClientMessage);
             return Ok(());
         };
-        if !self.outbox.offer(message.with_id(ask.id.raw())) {
-            self.asks.insert(ask);
-            return Err(Refusal::Stalled);
+        if !self.outbox.push(message.with_id(server_id.raw())) {
+            return Err(RejectReason::ServerNotReading);
         }
-        self.due.remove(&(ask.deadline, Due::Ask(ask.id.key().clone())));
+        let key = server_id.key().clone();
+        self.take_server_request(&key);
         Ok(())
     }
 
-    /// The protocol version of the session, once negotiated.
+    /// The negotiated protocol version.
     pub(crate) fn version(&self) -> Option<&str> {
         self.handshake.version()
     }
 
-    /// What a fresh server must be told to stand in for this one; `None` before the handshake has a result.
+    /// The state that a fresh server needs to replace this one; `None` before the handshake has a
+    /// result.
     pub(crate) fn snapshot(&self) -> Option<Snapshot> {
         self.handshake.snapshot()
     }
 
-    fn cancel(&mut self, now: Instant, mut message: Envelope) {
-        let id = message.param("requestId").and_then(Id::parse);
-        let Some((number, entry)) = id.and_then(|id| self.table.by_id(id.key())) else {
-            self.faults.count(Fault::UnknownCancel);
-            return;
-        };
-        // `initialize` must not be cancelled (MCP 2025-11-25, "Cancellation").
-        if self.handshake.is_asked(number) {
-            return;
-        }
-        let deadline = entry.deadline.min(now + self.config.cancel_grace);
-        self.due.remove(&(entry.deadline, Due::Request(number)));
-        self.due.insert((deadline, Due::Request(number)));
-        entry.deadline = deadline;
-        entry.cancelled = true;
-        message.set_param("requestId", &number.to_string());
-        self.tell_server(message.into_line());
+    /// True if the server ended and cannot have read any part of the request of this stream. Only
+    /// the first call for a stream tells.
+    pub(crate) fn take_not_processed(&mut self, stream: StreamId) -> bool {
+        self.not_processed.remove(&stream)
     }
 
-    /// Sends a request to the server, or puts on its stream why not.
-    fn forward(&mut self, now: Instant, message: &Envelope, id: Id, method: &str, stream: StreamId) {
-        if self.life != Life::Open {
-            self.note_unread(stream);
-            self.streams
-                .answer(stream, rpc::error(id.raw(), rpc::UNAVAILABLE, ENDED));
+    fn cancel(&mut self, now: Instant, mut message: Envelope) {
+        let id = message.param_id("requestId");
+        let Some((number, request)) = id.and_then(|id| self.in_flight.by_key(id.key())) else {
+            self.count(DropReason::UnmatchedClientMessage);
+            return;
+        };
+        // A client must not cancel `initialize` (MCP 2025-11-25, "Cancellation").
+        if self.handshake.is_pending(number) {
             return;
         }
-        let number = self.table.next_number();
-        if !self.outbox.offer(message.with_id(&number.to_string())) {
-            let why = "the MCP server of this session does not read its input";
-            self.streams.answer(stream, rpc::error(id.raw(), rpc::UNAVAILABLE, why));
+        request.cancelled = true;
+        self.timers
+            .set_at_most(Timer::Request(number), now + self.config.cancel_grace);
+        message.set_param("requestId", &number.to_string());
+        self.send_own(message.into_line());
+    }
+
+    /// Sends a request to the server, or puts an error on its stream.
+    fn forward(&mut self, now: Instant, message: &Envelope, id: Id, method: &str, stream: StreamId) {
+        if self.link != LinkState::Open {
+            self.mark_not_processed(stream);
+            self.fail(stream, &id, SERVER_ENDED);
+            return;
+        }
+        let number = self.in_flight.next_number();
+        if !self.outbox.push(message.with_id(&number.to_string())) {
+            self.fail(stream, &id, SERVER_NOT_READING);
             return;
         }
         if method == "initialize" {
-            self.handshake.asked(number, message);
+            self.handshake.begin(number, message);
         }
-        let deadline = now + self.config.request_timeout;
-        let number = self.table.insert(Entry {
+        let number = self.in_flight.insert(ClientRequest {
             id,
             stream,
             token: progress_token(message),
-            line: self.outbox.last(),
-            deadline,
+            line: self.outbox.last_number(),
             cancelled: false,
-            wish: Wish::of(method, message),
+            setting: ClientSetting::of(method, message),
         });
-        self.due.insert((deadline, Due::Request(number)));
+        self.timers
+            .set(Timer::Request(number), now + self.config.request_timeout);
     }
 
-    /// Whether the server has ended and can have read nothing of the request of this stream. It is said once.
-    pub(crate) fn was_unread(&mut self, stream: StreamId) -> bool {
-        self.unread.remove(&stream)
+    fn fail(&mut self, stream: StreamId, id: &Id, why: &str) {
+        let error = jsonrpc::error(id.raw(), jsonrpc::UNAVAILABLE, why);
+        self.streams.respond(stream, error);
     }
 
-    fn note_unread(&mut self, stream: StreamId) {
-        // Whoever has gone away does not ask.
+    fn mark_not_processed(&mut self, stream: StreamId) {
+        // Without a reader no exchange asks.
         if !self.streams.is_attached(stream) {
             return;
         }
-        // Nor does who goes away just now, so there is a limit: the one of requests in flight.
-        if self.unread.len() >= self.config.max_in_flight {
-            self.unread.pop_first();
+        // A client that leaves now does not ask either, so there is a limit: that of requests in flight.
+        if self.not_processed.len() >= self.config.max_in_flight {
+            self.not_processed.pop_first();
         }
-        self.unread.insert(stream);
+        self.not_processed.insert(stream);
     }
 
-    fn request_of_own(&mut self, now: Instant, message: &Envelope) -> Option<Reader> {
-        let Kind::Request { id, method } = message.kind().clone() else {
+    fn send_own_request(&mut self, now: Instant, message: &Envelope) -> Option<Reader> {
+        let MessageKind::Request { id, method } = message.kind().clone() else {
             return None;
         };
-        let reader = self.streams.open_private(Asked::default(), 1);
+        let reader = self.streams.open_response_only(RequestIds::default(), 1);
         self.forward(now, message, id, &method, reader.stream);
         Some(reader)
     }
 
-    /// Whether there is room for so many requests more.
-    fn check_room(&self, requests: usize) -> Result<(), Refusal> {
+    /// Checks that so many more requests fit.
+    fn check_room(&self, requests: usize) -> Result<(), RejectReason> {
         let Config {
             max_in_flight,
             max_listeners,
             ..
         } = self.config;
-        let full = self.table.len().saturating_add(requests) > max_in_flight
+        let full = self.in_flight.len().saturating_add(requests) > max_in_flight
             || self.streams.count_attached() >= max_in_flight.saturating_add(max_listeners);
-        if full { Err(Refusal::Busy) } else { Ok(()) }
+        if full {
+            Err(RejectReason::TooManyRequests)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn count(&self, reason: DropReason) {
+        self.config.drop_counts.count(reason);
     }
 }
 
-fn progress_token(message: &Envelope) -> Option<Key> {
+fn progress_token(message: &Envelope) -> Option<RequestKey> {
     let meta = message.param("_meta")?;
     Some(Id::parse(&meta[json::member(meta, "progressToken")?])?.key().clone())
-}
-
-/// The supported versions as a JSON array.
-pub(crate) fn supported() -> String {
-    format!("[{}]", SUPPORTED.map(json::quote).join(","))
 }

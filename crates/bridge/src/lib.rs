@@ -1,50 +1,41 @@
-//! One JSON-RPC byte stream, carried over many HTTP exchanges.
+//! Carries one JSON-RPC byte stream over many HTTP exchanges.
 //!
-//! A [`Bridge`] takes a byte stream on which a local MCP server speaks (newline-delimited JSON-RPC, as over stdio) and serves it as the
-//! MCP endpoint of one session over Streamable HTTP. It gives every request its own answer, whatever order the
-//! answers come in and whatever ids the clients choose, puts what the server sends on its own account where somebody reads it, and
-//! records the handshake, so that a fresh server can stand in for one that is gone.
+//! A [`Bridge`] takes the byte stream of a local MCP server (newline-delimited JSON-RPC, as over
+//! stdio) and serves it as the MCP endpoint of one session over Streamable HTTP. It matches
+//! responses to requests in any order and with any client ids, routes the messages that the server
+//! sends unasked to a stream that a client reads, and records the handshake, so that a fresh server
+//! can replace one that has ended.
 //!
-//! What holds:
-//! - A request gets exactly one answer, with its id byte for byte: the server's, or a JSON-RPC error of the bridge. An answer never
-//!   reaches another request.
-//! - Nothing that a server writes is fatal but the end of its stream, and nothing that a client sends reaches another session.
-//! - Messages pass byte for byte but for ids, line breaks between tokens, and a protocol version that is too new.
-//! - A client that loses its connection may come back to any stream with `Last-Event-ID`, and gets what it has not seen, or an error for
-//!   each request whose answer is not kept any more.
-//! - Every queue, table and buffer has a limit in [`Config`], with a stated answer where it is reached.
+//! Guarantees:
+//! - A request gets exactly one response, with its id byte for byte: the server's, or a JSON-RPC
+//!   error of the bridge. A response never reaches another request.
+//! - Only the end of its output ends the connection to a server, whatever it writes. No client
+//!   message reaches another session.
+//! - Messages pass byte for byte except for ids, line breaks between tokens, and a protocol version
+//!   that is too new.
+//! - A client that loses its connection can resume any stream with `Last-Event-ID`. It gets the
+//!   events that it has not seen, or an error for each request whose response is no longer kept.
+//! - Every queue, table and buffer has a limit in [`Config`] and a defined answer at the limit.
 //!
-//! What it leaves out: processes, sessions, authentication, Origin, media types and body limits are other
-//! parts' business. What is kept for clients that come back is kept in memory, and goes with the bridge.
+//! Out of scope: processes, sessions, authentication, `Origin`, media types and body limits. Replay
+//! buffers live in memory and end with the bridge.
 //!
-//! The modules in reading order: `json`, `id`, `envelope` (one message), `event_id` (a place on a stream), `framing`, `overlong` and
-//! `outbox` (the server's side), `streams`
-//! (the clients' side), `legacy` (the state machine between them), `shared` and `driver` (its lock and its task), `sse`, `respond`
-//! and `exchange` (HTTP), `bridge` (all together). There is no `ports`: all that a bridge needs is a byte stream.
+//! Modules in reading order: `jsonrpc` (one message), `link` (the server's side: lines in and out),
+//! `streams` (the clients' side: event streams and replay), `legacy` (the state machine between
+//! them), `state` (its lock), `exchange` (HTTP), `bridge` (the public type). There is no `ports`
+//! module: a bridge needs only a byte stream.
 
 mod bridge;
 mod config;
-#[cfg(test)]
-mod dice;
-mod driver;
-mod envelope;
+mod dropped;
 mod error;
-mod event_id;
 mod exchange;
-mod faults;
-mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
-mod id;
-mod json;
+mod jsonrpc;
 mod legacy;
-mod outbox;
-mod overlong;
-mod refusal;
-mod respond;
-mod rpc;
-mod shared;
-mod sse;
+mod link;
+mod state;
 mod streams;
 
 use bytes::Bytes;
@@ -52,14 +43,14 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 pub use self::{
     bridge::Bridge,
-    config::{Config, Limits},
+    config::{Config, QueueLimits},
+    dropped::{DropCounts, DropReason},
     error::{ConnectError, SnapshotError},
-    exchange::{ServerEnded, Unread},
-    faults::Fault,
+    exchange::{NotProcessed, ServerEnded},
     legacy::Snapshot,
 };
 
-/// What may go wrong while a response body is produced. Bodies of a bridge never fail.
+/// The error type of a response body. Bodies of a bridge never fail.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a response: whole, or a stream of server-sent events.

@@ -1,406 +1,353 @@
-//! The streams toward clients: what waits on each, what is kept of each, and on which a message goes.
+//! The streams toward clients: routes each message to one stream, and replays streams on resume.
 //!
-//! A stream belongs to one POST (an exchange) or one GET (a listener). Every message is put on exactly one stream (MCP 2025-11-25,
-//! "Multiple Connections"). A message that belongs to no request goes to the newest listener, else to the newest exchange that
-//! is still unanswered, else it waits for the next stream of either sort. What a reader that leaves has not been given finds
-//! its way anew, but for what belongs to the request of its stream.
+//! A stream belongs to one POST (an exchange) or one GET (a listener). Every message goes to
+//! exactly one stream (MCP 2025-11-25, "Multiple Connections"). A message without a request goes
+//! to the newest listener, else to the newest exchange without a response, else it waits for the
+//! next stream of either kind. When a reader detaches, unread messages are routed again, except
+//! those that belong to the request of the stream.
 //!
-//! A stream has one reader at a time. Once it has been primed (its client has an event id) it outlives its reader: what it has handed
-//! out is kept for replay, and what belongs to its request goes on to gather. A later reader goes on from the place that it names
-//! and takes the stream over from one that may still seem to be there.
+//! A stream has one reader at a time. A primed stream (its client has an event id) outlives its
+//! reader: delivered messages go to the replay buffer, and messages of its request still gather. A
+//! later reader continues at the position that it names, and replaces a reader that may still seem
+//! attached.
 //!
-//! Limits: so many waiting messages a stream, so many waiting bytes over all; so many messages and bytes over all that
-//! are kept for replay. Waiting notifications give way, oldest first; a request of the server is handed back; for answers it can be
-//! asked beforehand whether they fit. Of what is kept the oldest goes first, and with an answer goes its stream.
+//! Limits: pending messages of one stream; pending bytes of all streams; messages and bytes of all
+//! replay buffers. At a limit, the oldest pending notifications are dropped and server requests
+//! are rejected; [`Streams::has_room`] tells beforehand if a response fits. The replay buffer
+//! evicts its oldest messages, and with a response its whole stream.
 //!
-//! No io and no time: a stream is polled with a context, and wakers that are due are collected for the caller to wake.
-//! `log` is the queue of one stream, `lent` counts what is on its way to clients, `keep` is what becomes of a stream whose reader is gone.
+//! This module does no io and knows no time: polling takes a context, and the caller wakes the
+//! collected wakers.
 
-mod keep;
-mod lent;
-mod log;
+mod event_id;
+mod event_queue;
+mod message;
+mod replay_buffer;
+mod resume;
 #[cfg(test)]
 mod tests;
+mod unflushed;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
+    iter,
     task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
 
-pub(crate) use self::lent::Lent;
-use self::{keep::Kept, log::Log};
+pub(crate) use self::{
+    event_id::{EventId, RequestIds},
+    message::{Event, NotificationScope, ResponseMode, Routed, StreamMessage},
+    unflushed::Unflushed,
+};
+use self::{
+    event_queue::{EventQueue, QueuedMessage},
+    replay_buffer::ReplayBuffer,
+};
 use crate::{
-    config::{Config, Limits},
-    event_id::{Asked, EventId},
-    id::Key,
+    config::{Config, QueueLimits},
+    jsonrpc::RequestKey,
 };
 
-/// Names a stream of one bridge. Younger streams have greater names.
+/// Names a stream of one bridge. Newer streams have greater ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct StreamId(u64);
 
 /// One reader of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reader {
-    /// What it reads.
     pub(crate) stream: StreamId,
-    /// The how-many-eth it is.
-    turn: u64,
-}
-
-/// A message on its way to a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Item {
-    /// A notification.
-    Notification {
-        /// The message.
-        line: Bytes,
-        /// What it is about.
-        about: About,
-    },
-    /// A request of the server.
-    Ask {
-        /// Its id.
-        key: Key,
-        /// The message.
-        line: Bytes,
-    },
-    /// An answer to a request of the stream.
-    Answer(Bytes),
-}
-
-/// What a notification is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum About {
-    /// The request of its stream: it means nothing on another.
-    Request,
-    /// The progress of something that is not known here. Of two that wait for somebody to read them the newer says it all.
-    Progress(Key),
-    /// Anything else.
-    Other,
-}
-
-/// What comes off a stream.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Event {
-    /// Its place.
-    pub(crate) id: EventId,
-    /// The message, on one line.
-    pub(crate) line: Bytes,
-    /// Whether it is the last one.
-    pub(crate) last: bool,
-}
-
-/// What an exchange turns out to be.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// Its answers, before which there was nothing. They have been taken off the stream, which is over.
-    Whole(Vec<Bytes>),
-    /// A stream.
-    Events,
-}
-
-/// Where a message went.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Routed {
-    /// On a stream.
-    Placed,
-    /// Among those that wait for a stream.
-    Waiting,
-    /// Nowhere: there is no room.
-    Refused,
+    /// Grows with each reader of the stream.
+    generation: u64,
 }
 
 /// All streams of a bridge.
 #[derive(Debug)]
 pub(crate) struct Streams {
-    /// Tells the event ids of this bridge from those of another.
+    /// Distinguishes the event ids of this bridge from those of other bridges.
     epoch: u64,
-    backlog: Limits,
-    max_unread: usize,
+    backlog: QueueLimits,
+    max_unflushed: usize,
     max_listeners: usize,
     next: u64,
     all: BTreeMap<StreamId, Stream>,
-    /// How many of `all` have a reader.
+    /// The number of streams with a reader.
     attached: usize,
-    /// Those of `all` that were made by GET, have a reader and have not been ended.
+    /// Streams of a GET that have a reader and have not ended.
     listeners: BTreeSet<StreamId>,
-    /// Those of `all` that wait for an answer, have a reader and may carry other messages meanwhile.
+    /// Streams of a POST that have a reader, wait for a response and may carry other messages.
     exchanges: BTreeSet<StreamId>,
-    waiting: VecDeque<Item>,
-    /// The bytes of all items in `all` without a stamp and of those in `waiting`.
+    /// Messages that wait for the next stream.
+    waiting: EventQueue,
+    /// The bytes of all messages in `all` and `waiting` outside the replay buffer.
     bytes: usize,
-    /// The bytes that readers have taken off and that are not written yet.
-    lent: Lent,
-    kept: Kept,
+    unflushed: Unflushed,
+    replay_buffer: ReplayBuffer,
+    /// The number of notifications dropped since the last [`Streams::take_dropped`].
     dropped: usize,
-    due: Vec<Waker>,
+    wakers: Vec<Waker>,
+    /// The primed streams removed since the last [`Streams::take_removed`].
+    removed: Vec<StreamId>,
 }
 
 #[derive(Debug)]
 struct Stream {
-    log: Log,
-    asked: Asked,
-    kind: Kind,
-    /// Nothing is added any more; the stream ends when nothing waits.
+    queue: EventQueue,
+    requests: RequestIds,
+    kind: StreamKind,
+    /// No more messages are added; the stream ends once no message is pending.
     ended: bool,
-    /// Its client has an event id of it, so it may come back.
+    /// The client has an event id of the stream and can resume it.
     primed: bool,
-    /// The reader, if there is one now, has this turn.
-    turn: u64,
+    /// The generation of the newest reader.
+    generation: u64,
     attached: bool,
     waker: Option<Waker>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum StreamKind {
     Listener,
     Exchange {
-        /// How many answers are to come.
+        /// The number of responses still to come.
         pending: usize,
-        /// Whether it carries its answers and nothing else.
-        private: bool,
+        /// The stream carries no other messages than its responses.
+        responses_only: bool,
     },
 }
 
-impl Item {
-    fn line(&self) -> &Bytes {
-        match self {
-            Self::Notification { line, .. } | Self::Ask { line, .. } | Self::Answer(line) => line,
-        }
-    }
-
-    fn is_ask(&self, wanted: &Key) -> bool {
-        matches!(self, Self::Ask { key, .. } if key == wanted)
-    }
-
-    /// Whether it means nothing on another stream.
-    fn is_bound(&self) -> bool {
-        matches!(
-            self,
-            Self::Answer(_)
-                | Self::Notification {
-                    about: About::Request,
-                    ..
-                }
-        )
-    }
-
-    fn is_progress(&self, wanted: &Key) -> bool {
-        matches!(self, Self::Notification { about: About::Progress(key), .. } if key == wanted)
-    }
-}
-
 impl Streams {
-    /// No streams.
     pub(crate) fn new(epoch: u64, config: &Config) -> Self {
         Self {
             epoch,
             backlog: config.backlog,
-            max_unread: config.max_unread,
+            max_unflushed: config.max_unflushed,
             max_listeners: config.max_listeners.max(1),
             next: 0,
             all: BTreeMap::new(),
             attached: 0,
             listeners: BTreeSet::new(),
             exchanges: BTreeSet::new(),
-            waiting: VecDeque::new(),
+            waiting: EventQueue::default(),
             bytes: 0,
-            lent: Lent::default(),
-            kept: Kept::new(config.replay),
+            unflushed: Unflushed::default(),
+            replay_buffer: ReplayBuffer::new(config.replay_buffer),
             dropped: 0,
-            due: Vec::new(),
+            wakers: Vec::new(),
+            removed: Vec::new(),
         }
     }
 
-    /// Opens the stream of `pending` requests. Gives back the requests of the server that had been waiting and are on it now.
-    pub(crate) fn open_exchange(&mut self, asked: Asked, pending: usize) -> (Reader, Vec<Key>) {
-        let private = false;
-        let reader = self.open(asked, Kind::Exchange { pending, private });
+    /// Opens a stream for `pending` requests. Returns the server requests that had waited for a
+    /// stream and are on this one now.
+    pub(crate) fn open_exchange(&mut self, requests: RequestIds, pending: usize) -> (Reader, Vec<RequestKey>) {
+        let responses_only = false;
+        let reader = self.open(
+            requests,
+            StreamKind::Exchange {
+                pending,
+                responses_only,
+            },
+        );
         self.exchanges.insert(reader.stream);
-        (reader, self.adopt(reader.stream))
+        (reader, self.attach_waiting(reader.stream))
     }
 
-    /// Opens a stream that carries the answers to its requests and nothing else.
-    pub(crate) fn open_private(&mut self, asked: Asked, pending: usize) -> Reader {
-        let private = true;
-        self.open(asked, Kind::Exchange { pending, private })
+    /// Opens a stream that carries the responses to its requests and nothing else.
+    pub(crate) fn open_response_only(&mut self, requests: RequestIds, pending: usize) -> Reader {
+        let responses_only = true;
+        self.open(
+            requests,
+            StreamKind::Exchange {
+                pending,
+                responses_only,
+            },
+        )
     }
 
-    /// Opens the stream of a GET, as [`open_exchange`](Self::open_exchange). If there are too many, the oldest ends.
-    pub(crate) fn open_listener(&mut self) -> (Reader, Vec<Key>) {
-        self.make_room();
-        let reader = self.open(Asked::default(), Kind::Listener);
+    /// Opens the stream of a GET, like [`open_exchange`](Self::open_exchange). At the limit the
+    /// oldest listener ends.
+    pub(crate) fn open_listener(&mut self) -> (Reader, Vec<RequestKey>) {
+        self.end_oldest_listener_at_limit();
+        let reader = self.open(RequestIds::default(), StreamKind::Listener);
         self.listeners.insert(reader.stream);
-        (reader, self.adopt(reader.stream))
+        (reader, self.attach_waiting(reader.stream))
     }
 
-    /// How many streams have a reader.
+    /// The number of streams with a reader.
     pub(crate) fn count_attached(&self) -> usize {
         self.attached
     }
 
-    /// Whether a stream has a reader.
     pub(crate) fn is_attached(&self, id: StreamId) -> bool {
         self.all.get(&id).is_some_and(|stream| stream.attached)
     }
 
-    /// Whether an answer of this size fits on a stream. On one without a reader it is kept, for which there are other limits.
+    /// True if a response of this size fits on a stream. Without a reader the limits of the replay
+    /// buffer apply instead.
     pub(crate) fn has_room(&self, id: StreamId, size: usize) -> bool {
-        let unread = self.bytes.saturating_add(self.lent.bytes());
-        unread == 0
-            || unread.saturating_add(size) <= self.max_unread
-            || self.all.get(&id).is_none_or(|stream| !stream.attached)
+        let unread = self.bytes.saturating_add(self.unflushed.bytes());
+        unread == 0 || unread.saturating_add(size) <= self.max_unflushed || !self.is_attached(id)
     }
 
-    /// The account of what is on its way to clients.
-    pub(crate) fn lent(&self) -> &Lent {
-        &self.lent
+    /// The count of bytes that readers have taken and not yet written.
+    pub(crate) fn unflushed(&self) -> &Unflushed {
+        &self.unflushed
     }
 
-    /// Puts an answer on a stream, which ends with the last one. `false` if the stream is gone.
-    pub(crate) fn answer(&mut self, id: StreamId, line: Bytes) -> bool {
+    /// Puts a response on a stream, which ends with the last one. `false` if the stream is gone.
+    pub(crate) fn respond(&mut self, id: StreamId, line: Bytes) -> bool {
         let Some(stream) = self.all.get_mut(&id).filter(|stream| !stream.ended) else {
             return false;
         };
-        if let Kind::Exchange { pending, .. } = &mut stream.kind {
+        if let StreamKind::Exchange { pending, .. } = &mut stream.kind {
             *pending = pending.saturating_sub(1);
             if *pending == 0 {
                 self.end(id);
             }
         }
-        self.append(id, Item::Answer(line));
+        self.push(id, StreamMessage::Response(line));
         true
     }
 
-    /// Puts a notification on the stream of the request that it belongs to. `false` if that stream is gone.
+    /// Puts a notification on the stream of its request. `false` if that stream is gone.
     pub(crate) fn notify(&mut self, id: StreamId, line: Bytes) -> bool {
-        let about = About::Request;
-        match self.all.get(&id) {
-            Some(stream) if !stream.ended => {
-                self.admit(id, Item::Notification { line, about });
-                true
-            }
-            Some(_) | None => false,
-        }
-    }
-
-    /// Puts a message that belongs to no request where it is read soonest.
-    pub(crate) fn route(&mut self, item: Item) -> Routed {
-        let target = self.listeners.last().or(self.exchanges.last()).copied();
-        let (admitted, placed) = match target {
-            Some(id) => (self.admit(id, item), Routed::Placed),
-            None => (self.wait(item), Routed::Waiting),
-        };
-        if admitted { placed } else { Routed::Refused }
-    }
-
-    /// Takes back a request of the server that no client has read yet; `false` if there is none.
-    pub(crate) fn withdraw(&mut self, key: &Key) -> bool {
-        if let Some(at) = self.waiting.iter().position(|item| item.is_ask(key)) {
-            self.bytes -= self.waiting.remove(at).map_or(0, |item| item.line().len());
-            return true;
-        }
-        let mut streams = self.all.values_mut();
-        let Some(slot) = streams.find_map(|stream| stream.log.remove(|item| item.is_ask(key))) else {
+        if self.all.get(&id).is_none_or(|stream| stream.ended) {
             return false;
-        };
-        self.release(&slot);
+        }
+        let scope = NotificationScope::Request;
+        self.push_within_limits(Some(id), StreamMessage::Notification { line, scope });
         true
     }
 
-    /// Ends all listeners cleanly and drops what waits. Exchanges end with their answers.
+    /// Puts a message without a request on the stream that is most likely read.
+    pub(crate) fn route(&mut self, message: StreamMessage) -> Routed {
+        let target = self.listeners.last().or(self.exchanges.last()).copied();
+        if target.is_none()
+            && let StreamMessage::Notification {
+                scope: NotificationScope::Progress(token),
+                ..
+            } = &message
+            && let Some(superseded) = self.waiting.remove(|message| message.is_progress(token))
+        {
+            self.release(&superseded);
+        }
+        match (self.push_within_limits(target, message), target) {
+            (false, _) => Routed::Rejected,
+            (true, Some(_)) => Routed::Placed,
+            (true, None) => Routed::Waiting,
+        }
+    }
+
+    /// Removes a server request that no client has read; `false` if there is none.
+    pub(crate) fn withdraw(&mut self, key: &RequestKey) -> bool {
+        let queues = self.all.values_mut().map(|stream| &mut stream.queue);
+        let removed = iter::once(&mut self.waiting)
+            .chain(queues)
+            .find_map(|queue| queue.remove(|message| message.is_server_request(key)));
+        removed.map(|removed| self.release(&removed)).is_some()
+    }
+
+    /// Ends all listeners and drops the waiting messages. Exchanges end with their responses.
     pub(crate) fn end_listeners(&mut self) {
         while let Some(id) = self.listeners.pop_first() {
             self.end(id);
         }
-        self.bytes -= self.waiting.drain(..).map(|item| item.line().len()).sum::<usize>();
+        for dropped in self.waiting.take() {
+            self.release(&dropped);
+        }
     }
 
-    /// What an exchange turns out to be, once that is certain: its answers are all there, or something else came before.
-    pub(crate) fn poll_form(&mut self, reader: Reader, context: &Context<'_>) -> Poll<Form> {
-        let Some(stream) = self.reading(reader) else {
-            return Poll::Ready(Form::Whole(Vec::new()));
+    /// Decides how to answer an exchange: JSON once all responses are there, SSE as soon as another
+    /// message comes first.
+    pub(crate) fn poll_response_mode(&mut self, reader: Reader, context: &Context<'_>) -> Poll<ResponseMode> {
+        let Some(stream) = self.stream_of(reader) else {
+            return Poll::Ready(ResponseMode::Json(Vec::new()));
         };
-        if stream.log.waiting().any(|item| !matches!(item, Item::Answer(_))) {
-            return Poll::Ready(Form::Events);
+        if stream
+            .queue
+            .pending()
+            .any(|message| !matches!(message, StreamMessage::Response(_)))
+        {
+            return Poll::Ready(ResponseMode::Sse);
         }
         if !stream.ended {
-            stream.wait(context);
+            stream.register_waker(context);
             return Poll::Pending;
         }
-        let slots = stream.log.take();
-        slots.iter().for_each(|slot| self.release(slot));
-        let lines = slots.into_iter().map(|slot| slot.item.line().clone());
-        Poll::Ready(Form::Whole(lines.collect()))
+        let responses = stream.queue.take();
+        responses.iter().for_each(|queued| self.release(queued));
+        let lines = responses.into_iter().map(|queued| queued.message.line().clone());
+        Poll::Ready(ResponseMode::Json(lines.collect()))
     }
 
-    /// From now on the client of this reader has an event id, so the stream may be resumed. Gives its place.
+    /// Primes a stream: its client gets an event id and can resume from now on. Returns the current
+    /// position, or `None` if another reader has replaced this one.
     pub(crate) fn prime(&mut self, reader: Reader) -> Option<EventId> {
         let epoch = self.epoch;
-        let stream = self.reading(reader)?;
+        let stream = self.stream_of(reader)?;
         stream.primed = true;
         Some(stream.event_id(epoch, reader.stream))
     }
 
-    /// The next event of a stream; `None` once it has ended, or has been taken over by another reader.
-    pub(crate) fn poll(&mut self, reader: Reader, context: &Context<'_>) -> Poll<Option<Event>> {
+    /// The next event of a stream; `None` once it has ended, or if another reader has replaced this
+    /// one.
+    pub(crate) fn poll_event(&mut self, reader: Reader, context: &Context<'_>) -> Poll<Option<Event>> {
         let epoch = self.epoch;
-        let Some(stream) = self.reading(reader) else {
+        let Some(stream) = self.stream_of(reader) else {
             return Poll::Ready(None);
         };
-        if stream.log.count_waiting() == 0 {
+        if stream.queue.count_pending() == 0 {
             if stream.ended {
                 return Poll::Ready(None);
             }
-            stream.wait(context);
+            stream.register_waker(context);
             return Poll::Pending;
         }
-        let Some(line) = self.hand_out(reader.stream) else {
+        let Some(line) = self.deliver_next(reader.stream) else {
             return Poll::Ready(None);
         };
-        let event = self.reading(reader).map(|stream| Event {
+        let event = self.stream_of(reader).map(|stream| Event {
             id: stream.event_id(epoch, reader.stream),
             line,
-            last: stream.ended && stream.log.count_waiting() == 0,
+            last: stream.ended && stream.queue.count_pending() == 0,
         });
-        self.kept_shrinks();
+        self.trim_replay_buffer();
         Poll::Ready(event)
     }
 
-    /// The readers that have something to read, to be woken once the lock around this is free.
-    pub(crate) fn take_due(&mut self) -> Vec<Waker> {
-        std::mem::take(&mut self.due)
+    /// The wakers of readers with something to read, to be woken outside the lock.
+    pub(crate) fn take_wakers(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.wakers)
     }
 
-    /// How many notifications have been dropped since this was asked last.
+    /// The number of notifications dropped since the last call.
     pub(crate) fn take_dropped(&mut self) -> usize {
         std::mem::take(&mut self.dropped)
     }
 
-    fn open(&mut self, asked: Asked, kind: Kind) -> Reader {
+    fn open(&mut self, requests: RequestIds, kind: StreamKind) -> Reader {
         let stream = StreamId(self.next);
         self.next += 1;
         self.attached += 1;
         self.all.insert(
             stream,
             Stream {
-                log: Log::default(),
-                asked,
+                queue: EventQueue::default(),
+                requests,
                 kind,
                 ended: false,
                 primed: false,
-                turn: 0,
+                generation: 0,
                 attached: true,
                 waker: None,
             },
         );
-        Reader { stream, turn: 0 }
+        Reader { stream, generation: 0 }
     }
 
-    fn make_room(&mut self) {
+    fn end_oldest_listener_at_limit(&mut self) {
         if self.listeners.len() >= self.max_listeners
             && let Some(oldest) = self.listeners.pop_first()
         {
@@ -409,25 +356,25 @@ impl Streams {
     }
 
     /// The stream of a reader that has not been replaced.
-    fn reading(&mut self, reader: Reader) -> Option<&mut Stream> {
+    fn stream_of(&mut self, reader: Reader) -> Option<&mut Stream> {
         self.all
             .get_mut(&reader.stream)
-            .filter(|stream| stream.attached && stream.turn == reader.turn)
+            .filter(|stream| stream.attached && stream.generation == reader.generation)
     }
 
-    fn adopt(&mut self, id: StreamId) -> Vec<Key> {
-        let waiting = std::mem::take(&mut self.waiting);
-        let mut asks = Vec::new();
+    /// Moves the waiting messages to a stream. Returns the server requests among them.
+    fn attach_waiting(&mut self, id: StreamId) -> Vec<RequestKey> {
+        let mut server_requests = Vec::new();
         if let Some(stream) = self.all.get_mut(&id) {
-            for item in waiting {
-                if let Item::Ask { key, .. } = &item {
-                    asks.push(key.clone());
+            for queued in self.waiting.take() {
+                if let StreamMessage::ServerRequest { key, .. } = &queued.message {
+                    server_requests.push(key.clone());
                 }
-                // It counts as waiting here as it did there.
-                stream.log.push(item, None);
+                // The byte count includes the message already.
+                stream.queue.push(queued.message, None);
             }
         }
-        asks
+        server_requests
     }
 
     fn end(&mut self, id: StreamId) {
@@ -435,61 +382,42 @@ impl Streams {
         self.exchanges.remove(&id);
         if let Some(stream) = self.all.get_mut(&id) {
             stream.ended = true;
-            self.due.extend(stream.waker.take());
+            self.wakers.extend(stream.waker.take());
         }
     }
 
-    /// Adds to a stream, making room by dropping its oldest notifications. `false` if there is no room; a notification that
-    /// finds none counts as dropped.
-    fn admit(&mut self, id: StreamId, item: Item) -> bool {
-        let size = item.line().len();
+    /// Adds a message to a stream or to those that wait for one, and drops the oldest notifications
+    /// to make room. `false` if there is no room; a rejected notification counts as dropped.
+    fn push_within_limits(&mut self, target: Option<StreamId>, message: StreamMessage) -> bool {
+        let size = message.line().len();
+        let is_notification = |message: &StreamMessage| matches!(message, StreamMessage::Notification { .. });
         loop {
-            let Some(stream) = self.all.get_mut(&id) else {
-                return false;
+            let (queue, attached) = match target {
+                None => (&mut self.waiting, true),
+                Some(id) => match self.all.get_mut(&id) {
+                    Some(stream) => (&mut stream.queue, stream.attached),
+                    None => return false,
+                },
             };
-            // On a stream without a reader bytes are bounded by what may be kept.
-            let full = stream.log.count_waiting() >= self.backlog.messages
-                || (stream.attached && self.bytes > 0 && self.bytes.saturating_add(size) > self.backlog.bytes);
+            // Without a reader the replay buffer limits the bytes.
+            let full = queue.count_pending() >= self.backlog.messages
+                || (attached && self.bytes > 0 && self.bytes.saturating_add(size) > self.backlog.bytes);
             if !full {
                 break;
             }
-            let oldest = stream.log.remove(|item| matches!(item, Item::Notification { .. }));
-            let Some(removed) = oldest else {
-                self.dropped += usize::from(matches!(item, Item::Notification { .. }));
+            let Some(oldest) = queue.remove(is_notification) else {
+                self.dropped += usize::from(is_notification(&message));
                 return false;
             };
-            self.release(&removed);
+            self.release(&oldest);
             self.dropped += 1;
         }
-        self.append(id, item);
-        true
-    }
-
-    /// Adds to those that wait for a stream, as [`admit`](Self::admit).
-    fn wait(&mut self, item: Item) -> bool {
-        let size = item.line().len();
-        if let Item::Notification {
-            about: About::Progress(token),
-            ..
-        } = &item
-            && let Some(older) = self.waiting.iter().position(|item| item.is_progress(token))
-        {
-            self.bytes -= self.waiting.remove(older).map_or(0, |item| item.line().len());
+        if let Some(id) = target {
+            self.push(id, message);
+        } else {
+            self.bytes += size;
+            self.waiting.push(message, None);
         }
-        while self.waiting.len() >= self.backlog.messages
-            || (self.bytes > 0 && self.bytes.saturating_add(size) > self.backlog.bytes)
-        {
-            let mut waiting = self.waiting.iter();
-            let oldest = waiting.position(|item| matches!(item, Item::Notification { .. }));
-            let Some(removed) = oldest.and_then(|at| self.waiting.remove(at)) else {
-                self.dropped += usize::from(matches!(item, Item::Notification { .. }));
-                return false;
-            };
-            self.bytes -= removed.line().len();
-            self.dropped += 1;
-        }
-        self.bytes += size;
-        self.waiting.push_back(item);
         true
     }
 }
@@ -498,19 +426,16 @@ impl Stream {
     fn event_id(&self, epoch: u64, id: StreamId) -> EventId {
         EventId {
             epoch,
-            stream: id.0,
-            place: self.log.place(),
-            asked: self.asked.clone(),
+            stream: id,
+            position: self.queue.position(),
+            requests: self.requests.clone(),
         }
     }
 
-    fn wait(&mut self, context: &Context<'_>) {
-        let same = self
-            .waker
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(context.waker()));
-        if !same {
-            self.waker = Some(context.waker().clone());
+    fn register_waker(&mut self, context: &Context<'_>) {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
         }
     }
 }

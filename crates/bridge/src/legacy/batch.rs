@@ -1,111 +1,114 @@
-//! Batches: several messages in one JSON array, as MCP 2025-03-26 had them and no other revision.
+//! Batches: several messages in one JSON array, which only MCP 2025-03-26 has.
 //!
-//! A batch is taken as a whole or refused as a whole. Its requests share one stream, which ends with the last of their answers. It is
-//! not passed on as a batch: the server reads its messages one by one, which every server can.
+//! A batch is accepted or rejected as a whole. Its requests share one stream, which ends with their
+//! last response. The server gets the messages one by one, which every server supports.
+
+use std::collections::HashSet;
 
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::Legacy;
+use super::StateMachine;
 use crate::{
-    envelope::{Envelope, Kind, Malformed},
-    event_id::Asked,
-    id::Id,
-    refusal::Refusal,
-    streams::Reader,
+    error::RejectReason,
+    jsonrpc::{Envelope, Id, MessageError, MessageKind},
+    streams::{Reader, RequestIds},
 };
 
 /// The revision that has batches.
-const REVISION: &str = "2025-03-26";
+const BATCH_REVISION: &str = "2025-03-26";
 
-/// The messages of a batch.
+/// Splits a batch into its messages.
 ///
 /// # Errors
 ///
-/// [`Malformed::NotJsonRpc`] when one of them is none, or there is none; the other variants as for a single message.
-pub(crate) fn split(bytes: &[u8]) -> Result<Vec<Envelope>, Malformed> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Malformed::NotUtf8)?;
-    let parts: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| Malformed::NotJson)?;
+/// [`MessageError::NotJsonRpc`] when the batch is empty or one of its messages is invalid; the other
+/// variants as for a single message.
+pub(crate) fn split_batch(bytes: &[u8]) -> Result<Vec<Envelope>, MessageError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| MessageError::NotUtf8)?;
+    let parts: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| MessageError::NotJson)?;
     if parts.is_empty() {
-        return Err(Malformed::NotJsonRpc(None));
+        return Err(MessageError::NotJsonRpc(None));
     }
     let messages = parts.into_iter().map(|part| Envelope::parse(part.get().as_bytes()));
-    // Nothing in a batch is answered for itself when the whole is refused, so no id is told either.
+    // A rejected batch gets one answer for all its messages, so the error carries no id.
     messages
         .collect::<Result<_, _>>()
-        .map_err(|_| Malformed::NotJsonRpc(None))
+        .map_err(|_| MessageError::NotJsonRpc(None))
 }
 
-impl Legacy {
-    /// Whether the session has negotiated the revision with batches.
+impl StateMachine {
+    /// True if the session has negotiated the revision with batches.
     pub(crate) fn has_batches(&self) -> bool {
-        self.version() == Some(REVISION)
+        self.version() == Some(BATCH_REVISION)
     }
 
-    /// Takes a batch. Its answers will be on the stream; there is none if there are no requests in it.
+    /// Accepts a batch of a client. Its responses will be on the stream; a batch without requests
+    /// has none.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Malformed`] where the session has no batches, [`Refusal::InitializeInBatch`], and what its messages are refused for.
-    pub(crate) fn batch(&mut self, now: Instant, messages: Vec<Envelope>) -> Result<Option<Reader>, Refusal> {
+    /// [`RejectReason::InvalidMessage`] in a session without batches,
+    /// [`RejectReason::InitializeInBatch`], and the errors of its single messages.
+    pub(crate) fn batch(&mut self, now: Instant, messages: Vec<Envelope>) -> Result<Option<Reader>, RejectReason> {
         if !self.has_batches() {
-            return Err(Refusal::Malformed(Malformed::Batch));
+            return Err(RejectReason::InvalidMessage(MessageError::Batch));
         }
         let ids = self.check_batch(&messages)?;
         if ids.is_empty() {
-            let mut taken = Ok(());
+            let mut accepted = Ok(());
             for message in messages {
-                let this = self.tell(now, message);
-                taken = taken.and(this);
+                let this = self.accept_without_response(now, message);
+                accepted = accepted.and(this);
             }
-            return taken.map(|()| None);
+            return accepted.map(|()| None);
         }
-        let (reader, adopted) = self.streams.open_exchange(Asked::new(&ids), ids.len());
+        let (reader, placed) = self.streams.open_exchange(RequestIds::new(&ids), ids.len());
         for message in messages {
-            if let Kind::Request { id, method } = message.kind().clone() {
+            if let MessageKind::Request { id, method } = message.kind().clone() {
                 self.forward(now, &message, id, &method, reader.stream);
-            } else if self.tell(now, message).is_err() {
-                // Its requests are answered, with the reason; there is nobody else to tell.
-                tracing::debug!("a message in a batch was not taken");
+            } else if self.accept_without_response(now, message).is_err() {
+                // The responses to the requests of the batch carry the reason.
+                tracing::debug!("message in a batch rejected");
             }
         }
-        self.adopted(now, &adopted);
+        self.server_requests_placed(now, &placed);
         Ok(Some(reader))
     }
 
-    /// Takes a batch of the server. `false` where the session has none.
-    pub(crate) fn take_batch(&mut self, now: Instant, messages: Vec<Envelope>) -> bool {
+    /// Handles a batch of the server. `false` in a session without batches.
+    pub(crate) fn receive_batch(&mut self, now: Instant, messages: Vec<Envelope>) -> bool {
         if !self.has_batches() {
             return false;
         }
         for message in messages {
-            self.take(now, message);
+            self.receive(now, message);
         }
         true
     }
 
-    fn tell(&mut self, now: Instant, message: Envelope) -> Result<(), Refusal> {
+    fn accept_without_response(&mut self, now: Instant, message: Envelope) -> Result<(), RejectReason> {
         match message.kind().clone() {
-            Kind::Notification { method } => self.notify(now, message, &method),
-            Kind::Response { id, .. } => self.respond(&message, id.as_ref()),
-            Kind::Request { .. } => Ok(()),
+            MessageKind::Notification { method } => self.notify(now, message, &method),
+            MessageKind::Response { id, .. } => self.respond(&message, id.as_ref()),
+            MessageKind::Request { .. } => Ok(()),
         }
     }
 
-    /// The ids of the requests in a batch, if all of them can be taken.
-    fn check_batch(&self, messages: &[Envelope]) -> Result<Vec<Id>, Refusal> {
+    /// Checks that all requests of a batch are acceptable, and returns their ids.
+    fn check_batch(&self, messages: &[Envelope]) -> Result<Vec<Id>, RejectReason> {
         let mut ids: Vec<Id> = Vec::new();
-        let mut keys = std::collections::HashSet::new();
+        let mut keys = HashSet::new();
         for message in messages {
-            let Kind::Request { id, method } = message.kind() else {
+            let MessageKind::Request { id, method } = message.kind() else {
                 continue;
             };
             // MCP 2025-03-26, "Initialization".
             if &**method == "initialize" {
-                return Err(Refusal::InitializeInBatch);
+                return Err(RejectReason::InitializeInBatch);
             }
-            if self.table.contains(id.key()) || !keys.insert(id.key().clone()) {
-                return Err(Refusal::IdInFlight);
+            if self.in_flight.contains(id.key()) || !keys.insert(id.key().clone()) {
+                return Err(RejectReason::IdInFlight);
             }
             ids.push(id.clone());
         }

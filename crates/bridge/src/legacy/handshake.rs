@@ -1,60 +1,40 @@
-//! The handshake of a session: recorded as it passes, given out as a snapshot, answered again from the record.
+//! The handshake of a session: recorded as it passes, exported as a snapshot, and answered again
+//! from the record.
 //!
-//! A bridge never negotiates above [`LATEST`]: an `initialize` that asks for more is lowered before the server sees it,
-//! and a server that answers more all the same has not agreed to anything (MCP 2025-11-25, "Version Negotiation").
-//! What the client has asked for since is recorded with it.
+//! A bridge never negotiates above [`LATEST`]. It lowers an `initialize` that requests more before
+//! the server sees it, and a server that answers with more has not agreed on a version (MCP
+//! 2025-11-25, "Version Negotiation"). The record includes the client's settings.
 
 use super::{
+    client_settings::{ClientSetting, ClientSettings},
     snapshot::Snapshot,
-    wishes::{Wish, Wishes},
 };
-use crate::{envelope::Envelope, json};
+use crate::jsonrpc::{Envelope, json};
 
 /// The newest protocol version with a handshake.
 pub(crate) const LATEST: &str = "2025-11-25";
-/// The longest parameters of an `initialize`, in bytes. They are kept, and written down, for as long as the session lives.
-const MAX_PARAMS: usize = 64 * 1024;
-/// The protocol versions that Streamable HTTP knows.
+/// The largest parameters of an `initialize`, in bytes. They are stored for the life of a session.
+const MAX_PARAMS_BYTES: usize = 64 * 1024;
+/// The protocol versions of Streamable HTTP.
 pub(crate) const SUPPORTED: [&str; 3] = ["2025-03-26", "2025-06-18", LATEST];
 
-/// The state of the handshake.
 #[derive(Debug, Default)]
-pub(crate) struct Handshake {
-    state: State,
-    /// Whether the client has confirmed with `notifications/initialized`.
+pub(super) struct Handshake {
+    state: HandshakeState,
+    /// The client has sent `notifications/initialized`.
     initialized: bool,
-    wishes: Wishes,
-}
-
-/// What is to be done with an `initialize` of the client.
-#[derive(Debug)]
-pub(crate) enum Begin {
-    /// It goes to the server.
-    Forward,
-    /// It is answered with this result: the handshake has been made.
-    Recorded(Box<str>),
-    /// Another one is under way.
-    Busy,
-}
-
-/// What has come of an `initialize`.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The answer goes to the client as it is.
-    Pass,
-    /// The server insists on this newer version, which cannot be carried.
-    TooNew(String),
+    settings: ClientSettings,
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum HandshakeState {
     #[default]
-    Fresh,
-    Asked {
+    NotStarted,
+    Pending {
         number: u64,
         params: Box<str>,
     },
-    Done {
+    Complete {
         params: Box<str>,
         result: Box<str>,
         version: Box<str>,
@@ -62,78 +42,80 @@ enum State {
 }
 
 impl Handshake {
-    /// What is to be done with an `initialize`.
-    pub(crate) fn begin(&self) -> Begin {
-        match &self.state {
-            State::Fresh => Begin::Forward,
-            State::Asked { .. } => Begin::Busy,
-            State::Done { result, .. } => Begin::Recorded(result.clone()),
-        }
-    }
-
-    /// An `initialize` has gone to the server under this number.
-    pub(crate) fn asked(&mut self, number: u64, message: &Envelope) {
-        self.state = State::Asked {
+    /// Records that an `initialize` has gone to the server under this number.
+    pub(super) fn begin(&mut self, number: u64, message: &Envelope) {
+        self.state = HandshakeState::Pending {
             number,
             params: message.params().unwrap_or("{}").into(),
         };
     }
 
-    /// Whether the request of this number is the `initialize` that is under way.
-    pub(crate) fn is_asked(&self, number: u64) -> bool {
-        matches!(&self.state, State::Asked { number: asked, .. } if *asked == number)
+    pub(super) fn is_in_progress(&self) -> bool {
+        matches!(self.state, HandshakeState::Pending { .. })
     }
 
-    /// The `initialize` under way has been answered. Only a result with a version completes the handshake.
-    pub(crate) fn answered(&mut self, error: bool, outcome: &str) -> Outcome {
-        let State::Asked { params, .. } = std::mem::take(&mut self.state) else {
-            return Outcome::Pass;
+    /// True if the request of this number is the pending `initialize`.
+    pub(super) fn is_pending(&self, number: u64) -> bool {
+        matches!(&self.state, HandshakeState::Pending { number: pending, .. } if *pending == number)
+    }
+
+    /// Records the answer to the pending `initialize`. Only a result with a supported version
+    /// completes the handshake. Returns the version of the server if it is too new.
+    pub(super) fn complete(&mut self, error: bool, outcome: &str) -> Option<String> {
+        let HandshakeState::Pending { params, .. } = std::mem::take(&mut self.state) else {
+            return None;
         };
-        let Some(version) = (!error).then(|| result_version(outcome)).flatten() else {
-            return Outcome::Pass;
-        };
+        let version = (!error).then(|| result_version(outcome)).flatten()?;
         if version.as_str() > LATEST {
-            return Outcome::TooNew(version);
+            return Some(version);
         }
-        self.state = State::Done {
+        self.state = HandshakeState::Complete {
             params,
             result: outcome.into(),
             version: version.into(),
         };
-        Outcome::Pass
+        None
     }
 
-    /// The `initialize` under way will not be answered any more.
-    pub(crate) fn given_up(&mut self) {
-        self.state = State::Fresh;
+    /// Gives up the pending `initialize`.
+    pub(super) fn abort(&mut self) {
+        self.state = HandshakeState::NotStarted;
     }
 
-    /// Whether the client has confirmed this handshake before, so that the server need not hear it again.
-    pub(crate) fn is_confirmed(&self) -> bool {
+    /// True if the client has confirmed this handshake, so that the server needs no confirmation.
+    pub(super) fn is_confirmed(&self) -> bool {
         self.initialized
     }
 
-    /// The server hears `notifications/initialized`. Before there is a result it confirms nothing.
-    pub(crate) fn confirm(&mut self) {
-        self.initialized = matches!(self.state, State::Done { .. });
+    /// Records `notifications/initialized`. Before there is a result it confirms nothing.
+    pub(super) fn confirm(&mut self) {
+        self.initialized = matches!(self.state, HandshakeState::Complete { .. });
     }
 
-    /// The version that was negotiated.
-    pub(crate) fn version(&self) -> Option<&str> {
+    /// The negotiated version.
+    pub(super) fn version(&self) -> Option<&str> {
         match &self.state {
-            State::Done { version, .. } => Some(version),
-            State::Fresh | State::Asked { .. } => None,
+            HandshakeState::Complete { version, .. } => Some(version),
+            HandshakeState::NotStarted | HandshakeState::Pending { .. } => None,
         }
     }
 
-    /// The server has granted a wish. `false` if there is no room to record it.
-    pub(crate) fn grant(&mut self, wish: Wish, max_subscriptions: usize) -> bool {
-        self.wishes.grant(wish, max_subscriptions)
+    /// The recorded `InitializeResult`.
+    pub(super) fn result(&self) -> Option<&str> {
+        match &self.state {
+            HandshakeState::Complete { result, .. } => Some(result),
+            HandshakeState::NotStarted | HandshakeState::Pending { .. } => None,
+        }
+    }
+
+    /// Records a setting that the server has accepted. `false` if it does not fit.
+    pub(super) fn apply_setting(&mut self, setting: ClientSetting, max_subscriptions: usize) -> bool {
+        self.settings.apply(setting, max_subscriptions)
     }
 
     /// The record, once there is a result.
-    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
-        let State::Done {
+    pub(super) fn snapshot(&self) -> Option<Snapshot> {
+        let HandshakeState::Complete {
             params,
             result,
             version,
@@ -141,20 +123,20 @@ impl Handshake {
         else {
             return None;
         };
-        Snapshot::new(params, result, version, self.initialized, &self.wishes)
+        Snapshot::new(params, result, version, self.initialized, &self.settings)
     }
 }
 
-/// Whether the parameters of an `initialize` are too large to be kept.
-pub(crate) fn is_too_large(message: &Envelope) -> bool {
-    message.params().is_some_and(|params| params.len() > MAX_PARAMS)
+/// True if the parameters of an `initialize` are too large to store.
+pub(super) fn is_too_large(message: &Envelope) -> bool {
+    message.params().is_some_and(|params| params.len() > MAX_PARAMS_BYTES)
 }
 
-/// Makes an `initialize` ask for [`LATEST`] if it asks for anything newer. Versions are dates, or names of drafts, which
-/// compare as newer.
-pub(crate) fn lower(message: &mut Envelope) {
-    let asked = message.param("protocolVersion").and_then(json::string);
-    if asked.is_some_and(|asked| asked.as_str() > LATEST) {
+/// Lowers the version that an `initialize` requests to [`LATEST`]. Versions are dates, or draft
+/// names, which compare as newer.
+pub(super) fn lower_version(message: &mut Envelope) {
+    let requested = message.param("protocolVersion").and_then(json::string);
+    if requested.is_some_and(|requested| requested.as_str() > LATEST) {
         message.set_param("protocolVersion", &json::quote(LATEST));
     }
 }
@@ -169,6 +151,15 @@ pub(crate) fn error_code(error: &str) -> Option<i64> {
     error[json::member(error, "code")?].parse().ok()
 }
 
+/// The `data` of an error about an unsupported version (JSON text).
+pub(crate) fn unsupported_version(requested: &str) -> String {
+    let supported = SUPPORTED.map(json::quote).join(",");
+    format!(
+        r#"{{"supported":[{supported}],"requested":{}}}"#,
+        json::quote(requested)
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,17 +171,21 @@ mod tests {
         Envelope::parse(text.as_bytes()).expect("a message")
     }
 
+    fn is_not_started(handshake: &Handshake) -> bool {
+        !handshake.is_in_progress() && handshake.result().is_none()
+    }
+
     #[test]
     fn a_version_above_the_latest_is_lowered() {
-        for (asked, sent) in [
+        for (requested, sent) in [
             ("2026-07-28", LATEST),
             ("DRAFT-2026", LATEST),
             ("2025-11-25", "2025-11-25"),
             ("2025-03-26", "2025-03-26"),
             ("2024-11-05", "2024-11-05"),
         ] {
-            let mut message = initialize(asked);
-            lower(&mut message);
+            let mut message = initialize(requested);
+            lower_version(&mut message);
             assert_eq!(
                 message.params(),
                 Some(format!(r#"{{"protocolVersion":"{sent}","x":1.0}}"#).as_str())
@@ -199,19 +194,17 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_snapshot_once_there_is_a_result() {
+    fn a_snapshot_needs_a_result() {
         let mut handshake = Handshake::default();
         assert!(handshake.snapshot().is_none());
         handshake.confirm();
         assert!(!handshake.is_confirmed());
-        handshake.asked(1, &initialize("2025-11-25"));
-        assert!(handshake.is_asked(1) && !handshake.is_asked(2));
-        assert!(matches!(handshake.begin(), Begin::Busy));
+        handshake.begin(1, &initialize("2025-11-25"));
+        assert!(handshake.is_pending(1) && !handshake.is_pending(2));
+        assert!(handshake.is_in_progress());
         assert!(handshake.snapshot().is_none());
-        handshake.answered(false, r#"{"protocolVersion":"2025-06-18","s":2}"#);
-        assert!(
-            matches!(handshake.begin(), Begin::Recorded(result) if &*result == r#"{"protocolVersion":"2025-06-18","s":2}"#)
-        );
+        handshake.complete(false, r#"{"protocolVersion":"2025-06-18","s":2}"#);
+        assert_eq!(handshake.result(), Some(r#"{"protocolVersion":"2025-06-18","s":2}"#));
         assert_eq!(handshake.version(), Some("2025-06-18"));
         assert!(!handshake.snapshot().expect("done").is_initialized());
         handshake.confirm();
@@ -220,29 +213,26 @@ mod tests {
     }
 
     #[test]
-    fn an_initialize_that_failed_may_be_tried_again() {
+    fn a_failed_initialize_may_be_retried() {
         for outcome in ["{}", "3", "{\"protocolVersion\":4}"] {
             let mut handshake = Handshake::default();
-            handshake.asked(1, &initialize("2025-11-25"));
-            assert_eq!(handshake.answered(false, outcome), Outcome::Pass);
-            assert!(matches!(handshake.begin(), Begin::Forward));
+            handshake.begin(1, &initialize("2025-11-25"));
+            assert_eq!(handshake.complete(false, outcome), None);
+            assert!(is_not_started(&handshake));
         }
         let mut handshake = Handshake::default();
-        handshake.asked(1, &initialize("2025-11-25"));
-        assert_eq!(
-            handshake.answered(true, r#"{"protocolVersion":"2025-11-25"}"#),
-            Outcome::Pass
-        );
-        assert!(matches!(handshake.begin(), Begin::Forward));
+        handshake.begin(1, &initialize("2025-11-25"));
+        assert_eq!(handshake.complete(true, r#"{"protocolVersion":"2025-11-25"}"#), None);
+        assert!(is_not_started(&handshake));
     }
 
     #[test]
-    fn a_server_that_answers_a_newer_version_has_agreed_to_nothing() {
+    fn a_result_with_a_newer_version_does_not_complete_the_handshake() {
         let mut handshake = Handshake::default();
-        handshake.asked(1, &initialize("2025-11-25"));
+        handshake.begin(1, &initialize("2025-11-25"));
         assert_eq!(
-            handshake.answered(false, r#"{"protocolVersion":"2026-07-28"}"#),
-            Outcome::TooNew("2026-07-28".into())
+            handshake.complete(false, r#"{"protocolVersion":"2026-07-28"}"#),
+            Some("2026-07-28".into())
         );
         assert!(handshake.snapshot().is_none());
     }

@@ -1,120 +1,114 @@
-//! How the readers of streams come, come back and go.
+//! Clients that attach to streams, resume them, and detach.
 //!
-//! A client that goes away has not cancelled anything (MCP 2025-11-25, "Sending Messages to the Server", point 6). If it has an event id,
-//! what belongs to its stream gathers there until it comes back, or until there is nothing left to wait for and its time is over. A client
-//! that comes back too late for an answer gets an error for its request: a status would only make it try again.
+//! A client that disconnects cancels nothing (MCP 2025-11-25, "Sending Messages to the Server",
+//! point 6). If it has an event id, messages of its stream gather until it resumes; once nothing
+//! more can come, the stream expires. A client that resumes too late gets an error for its request,
+//! because on an HTTP error status it would only retry.
 
 use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
-use super::{Due, Legacy, Life};
+use super::{LinkState, StateMachine, timers::Timer};
 use crate::{
-    event_id::EventId,
-    faults::Fault,
-    refusal::Refusal,
-    rpc,
-    streams::{About, Event, Item, Reader, StreamId},
+    dropped::DropReason,
+    error::RejectReason,
+    streams::{Event, EventId, NotificationScope, Reader, StreamId, StreamMessage},
 };
 
-impl Legacy {
-    /// Opens a stream for what belongs to no request. On a server that has ended the stream ends at once.
+impl StateMachine {
+    /// Opens a stream for messages without a request. After the end of the server it ends at once.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Busy`].
-    pub(crate) fn listen(&mut self, now: Instant) -> Result<Reader, Refusal> {
+    /// [`RejectReason::TooManyRequests`].
+    pub(crate) fn listen(&mut self, now: Instant) -> Result<Reader, RejectReason> {
         self.check_room(0)?;
-        let (reader, adopted) = self.streams.open_listener();
-        if self.life == Life::Ended {
+        let (reader, placed) = self.streams.open_listener();
+        if self.link == LinkState::Ended {
             self.streams.end_listeners();
         }
-        self.adopted(now, &adopted);
+        self.server_requests_placed(now, &placed);
         Ok(reader)
     }
 
-    /// Goes on with a stream where its client left it. Of a stream that is not kept, or that another bridge had, the requests
-    /// get their errors; if there are none the client listens anew.
+    /// Resumes a stream behind an event. If the stream is gone or belongs to another bridge, its
+    /// requests get errors; without requests the client gets a new stream.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Busy`].
-    pub(crate) fn resume(&mut self, now: Instant, from: &EventId) -> Result<Reader, Refusal> {
+    /// [`RejectReason::TooManyRequests`].
+    pub(crate) fn resume(&mut self, now: Instant, from: &EventId) -> Result<Reader, RejectReason> {
         self.check_room(0)?;
-        if let Some((reader, adopted)) = self.streams.resume(from) {
-            self.needed(reader.stream);
-            if self.life == Life::Ended {
+        if let Some((reader, placed)) = self.streams.resume(from) {
+            self.timers.cancel(&Timer::Stream(reader.stream));
+            if self.link == LinkState::Ended {
                 self.streams.end_listeners();
             }
-            self.adopted(now, &adopted);
+            self.server_requests_placed(now, &placed);
             return Ok(reader);
         }
-        let ids = from.asked.ids();
+        let ids = from.requests.ids();
         if ids.is_empty() {
             return self.listen(now);
         }
-        let reader = self.streams.open_private(from.asked.clone(), ids.len());
+        let reader = self.streams.open_response_only(from.requests.clone(), ids.len());
         for id in ids {
-            self.faults.count(Fault::AnswerLost);
-            let why = "the answer to this request is not kept any more";
-            self.streams
-                .answer(reader.stream, rpc::error(id.raw(), rpc::UNAVAILABLE, why));
+            self.count(DropReason::NotReplayable);
+            self.fail(
+                reader.stream,
+                &id,
+                "the response to this request is no longer available",
+            );
         }
         Ok(reader)
     }
 
     /// The next event for a reader; `None` once its stream has ended.
-    pub(crate) fn poll(&mut self, reader: Reader, context: &Context<'_>) -> Poll<Option<Event>> {
-        let polled = self.streams.poll(reader, context);
-        self.take_note();
+    pub(crate) fn poll_event(&mut self, reader: Reader, context: &Context<'_>) -> Poll<Option<Event>> {
+        let polled = self.streams.poll_event(reader, context);
+        self.note_stream_changes();
         polled
     }
 
-    /// A reader is gone.
-    pub(crate) fn hang_up(&mut self, now: Instant, reader: Reader) {
-        for item in self.streams.close(reader) {
-            match item {
-                Item::Answer(_) => self.faults.count(Fault::AnswerAbandoned),
-                Item::Notification {
-                    about: About::Request, ..
+    /// Detaches a reader and routes its unread messages again.
+    pub(crate) fn detach(&mut self, now: Instant, reader: Reader) {
+        for message in self.streams.detach(reader) {
+            match &message {
+                StreamMessage::Response(_) => self.count(DropReason::ClientGone),
+                StreamMessage::Notification {
+                    scope: NotificationScope::Request,
+                    ..
                 } => {}
-                Item::Notification { .. } | Item::Ask { .. } if self.life == Life::Ended => {}
-                item @ Item::Notification { .. } => {
-                    self.streams.route(item);
+                _other if self.link == LinkState::Ended => {}
+                StreamMessage::Notification { .. } => {
+                    self.streams.route(message);
                 }
-                Item::Ask { ref key, .. } => {
+                StreamMessage::ServerRequest { key, .. } => {
                     let key = key.clone();
-                    let routed = self.streams.route(item);
-                    self.asked(now, &key, &routed);
+                    let routed = self.streams.route(message);
+                    self.server_request_routed(now, &key, &routed);
                 }
             }
         }
-        self.not_needed(now, reader.stream);
-        self.take_note();
+        self.schedule_expiry(now, reader.stream);
+        self.note_stream_changes();
     }
 
-    /// If a stream waits for nothing any more but for a client that comes back, it does so for a limited time.
-    pub(super) fn not_needed(&mut self, now: Instant, stream: StreamId) {
-        if self.life != Life::Ended && self.streams.is_idle(stream) && !self.idle.contains_key(&stream) {
-            let until = now + self.config.replay_time;
-            self.idle.insert(stream, until);
-            self.due.insert((until, Due::Stream(stream)));
+    /// Starts the expiry of a stream that only waits for its client to resume it.
+    pub(super) fn schedule_expiry(&mut self, now: Instant, stream: StreamId) {
+        let timer = Timer::Stream(stream);
+        if self.link != LinkState::Ended && self.streams.is_retained(stream) && !self.timers.contains(&timer) {
+            self.timers.set(timer, now + self.config.replay_time);
         }
     }
 
-    /// Nobody comes back to this stream any more.
-    pub(super) fn forget(&mut self, stream: StreamId) {
-        self.idle.remove(&stream);
-        for item in self.streams.forget(stream) {
-            if matches!(item, Item::Answer(_)) {
-                self.faults.count(Fault::AnswerAbandoned);
+    /// Removes a stream that its client has not resumed in time.
+    pub(super) fn expire(&mut self, stream: StreamId) {
+        for message in self.streams.expire(stream) {
+            if matches!(message, StreamMessage::Response(_)) {
+                self.count(DropReason::ClientGone);
             }
-        }
-    }
-
-    pub(super) fn needed(&mut self, stream: StreamId) {
-        if let Some(until) = self.idle.remove(&stream) {
-            self.due.remove(&(until, Due::Stream(stream)));
         }
     }
 }

@@ -17,19 +17,19 @@ fn id(raw: &str) -> Id {
     Id::parse(raw).expect("an id")
 }
 
-fn machine() -> (Legacy, Instant) {
-    (Legacy::new(Config::default(), Arc::default()), Instant::now())
+fn machine() -> (StateMachine, Instant) {
+    (StateMachine::new(Config::default()), Instant::now())
 }
 
-fn line(machine: &mut Legacy) -> String {
+fn line(machine: &mut StateMachine) -> String {
     String::from_utf8(machine.outbox.take().expect("a line").into())
         .expect("text")
         .trim_end()
         .to_owned()
 }
 
-fn event(machine: &mut Legacy, reader: Reader) -> String {
-    let polled = machine.streams.poll(reader, &Context::from_waker(Waker::noop()));
+fn event(machine: &mut StateMachine, reader: Reader) -> String {
+    let polled = machine.streams.poll_event(reader, &Context::from_waker(Waker::noop()));
     let Poll::Ready(Some(event)) = polled else {
         panic!("{polled:?} is no event")
     };
@@ -41,31 +41,31 @@ fn a_request_of_the_server_moves_on_when_its_stream_goes_unread() {
     let (mut machine, now) = machine();
     let first = machine.listen(now).expect("room");
     let ask = r#"{"jsonrpc":"2.0","id":"s1","method":"roots/list"}"#;
-    machine.take(now, message(ask));
-    machine.hang_up(now, first);
+    machine.receive(now, message(ask));
+    machine.detach(now, first);
     let second = machine.listen(now).expect("room");
     assert_eq!(event(&mut machine, second), ask);
-    machine.hang_up(now, second);
+    machine.detach(now, second);
     // It has been read, so it is not put on a third stream, and it has the time of a request that was delivered.
     let third = machine.listen(now).expect("room");
     assert!(
         machine
             .streams
-            .poll(third, &Context::from_waker(Waker::noop()))
+            .poll_event(third, &Context::from_waker(Waker::noop()))
             .is_pending()
     );
-    machine.tick(now + Duration::from_secs(599));
+    machine.run_timers(now + Duration::from_secs(599));
     assert!(machine.outbox.is_empty());
-    machine.tick(now + Duration::from_secs(600));
+    machine.run_timers(now + Duration::from_secs(600));
     assert!(line(&mut machine).starts_with(r#"{"jsonrpc":"2.0","id":"s1","error":{"code":-32001,"#));
-    assert_eq!(machine.next_due(), None);
+    assert_eq!(machine.next_deadline(), None);
 }
 
 #[test]
 fn a_request_that_the_server_takes_back_unread_is_never_seen() {
     let (mut machine, now) = machine();
-    machine.take(now, message(r#"{"jsonrpc":"2.0","id":5,"method":"ping"}"#));
-    machine.take(
+    machine.receive(now, message(r#"{"jsonrpc":"2.0","id":5,"method":"ping"}"#));
+    machine.receive(
         now,
         message(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":5}}"#),
     );
@@ -73,29 +73,29 @@ fn a_request_that_the_server_takes_back_unread_is_never_seen() {
     assert!(
         machine
             .streams
-            .poll(stream, &Context::from_waker(Waker::noop()))
+            .poll_event(stream, &Context::from_waker(Waker::noop()))
             .is_pending()
     );
-    assert_eq!(machine.next_due(), None);
+    assert_eq!(machine.next_deadline(), None);
 }
 
 #[test]
 fn too_many_requests_of_the_server_are_answered_with_errors() {
     let (mut machine, now) = machine();
     for id in 0..=256 {
-        machine.take(
+        machine.receive(
             now,
             message(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#)),
         );
     }
     assert!(line(&mut machine).starts_with(r#"{"jsonrpc":"2.0","id":256,"error""#));
-    assert_eq!(machine.faults.total(Fault::AskRefused), 1);
+    assert_eq!(machine.config.drop_counts.get(DropReason::ServerRequestRejected), 1);
 }
 
 #[test]
 fn an_answer_of_the_client_keeps_the_id_as_the_server_wrote_it() {
     let (mut machine, now) = machine();
-    machine.take(now, message(r#"{"jsonrpc":"2.0","id":7.0,"method":"ping"}"#));
+    machine.receive(now, message(r#"{"jsonrpc":"2.0","id":7.0,"method":"ping"}"#));
     machine
         .respond(&message(r#"{"jsonrpc":"2.0","id":7,"result":{}}"#), Some(&id("7")))
         .expect("taken");
@@ -115,7 +115,7 @@ fn initialize_is_not_cancelled_by_its_client() {
     machine.notify(now, message(cancel), method).expect("taken");
     assert!(machine.outbox.is_empty());
     // Nor by its timeout, after which it may be tried again.
-    machine.tick(now + Duration::from_secs(600));
+    machine.run_timers(now + Duration::from_secs(600));
     assert!(machine.outbox.is_empty());
     assert!(machine.request(now, message(initialize), id("0"), "initialize").is_ok());
 }
@@ -125,9 +125,9 @@ fn progress_for_a_client_that_left_goes_where_it_may_be_read() {
     let (mut machine, now) = machine();
     let text = r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"_meta":{"progressToken":"t"}}}"#;
     let stream = machine.request(now, message(text), id("1"), "m").expect("taken");
-    machine.hang_up(now, stream);
+    machine.detach(now, stream);
     let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"t"}}"#;
-    machine.take(now, message(progress));
+    machine.receive(now, message(progress));
     let listener = machine.listen(now).expect("room");
     assert_eq!(event(&mut machine, listener), progress);
 }

@@ -1,67 +1,84 @@
 //! Streams by themselves: where messages go, what is kept, and what gives way.
 
 use super::*;
-use crate::id::Id;
+use crate::jsonrpc::Id;
 
-const PLENTY: Limits = Limits {
+impl Streams {
+    /// The number of streams.
+    pub(crate) fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The number of retained streams.
+    pub(crate) fn count_retained(&self) -> usize {
+        self.all.keys().filter(|id| self.is_retained(**id)).count()
+    }
+
+    /// The number of messages in the replay buffer, and their bytes.
+    pub(crate) fn replay_usage(&self) -> (usize, usize) {
+        self.replay_buffer.usage()
+    }
+}
+
+const PLENTY: QueueLimits = QueueLimits {
     messages: 99,
     bytes: 9999,
 };
 
-fn with(backlog: Limits, replay: Limits) -> Streams {
+fn with(backlog: QueueLimits, replay_buffer: QueueLimits) -> Streams {
     let config = Config {
         backlog,
-        replay,
+        replay_buffer,
         max_listeners: 2,
-        max_unread: 30,
+        max_unflushed: 30,
         ..Config::default()
     };
     Streams::new(7, &config)
 }
 
 fn streams(messages: usize, bytes: usize) -> Streams {
-    with(Limits { messages, bytes }, PLENTY)
+    with(QueueLimits { messages, bytes }, PLENTY)
 }
 
 fn keeping(messages: usize, bytes: usize) -> Streams {
-    with(PLENTY, Limits { messages, bytes })
+    with(PLENTY, QueueLimits { messages, bytes })
 }
 
-fn told(line: &'static str) -> Item {
-    Item::Notification {
+fn told(line: &'static str) -> StreamMessage {
+    StreamMessage::Notification {
         line: line.into(),
-        about: About::Other,
+        scope: NotificationScope::Session,
     }
 }
 
-fn progress(token: &str, line: &'static str) -> Item {
-    Item::Notification {
+fn progress(token: &str, line: &'static str) -> StreamMessage {
+    StreamMessage::Notification {
         line: line.into(),
-        about: About::Progress(key(token)),
+        scope: NotificationScope::Progress(key(token)),
     }
 }
 
-fn key(raw: &str) -> Key {
+fn key(raw: &str) -> RequestKey {
     Id::parse(raw).expect("an id").key().clone()
 }
 
-fn ask(raw: &'static str) -> Item {
-    Item::Ask {
+fn ask(raw: &'static str) -> StreamMessage {
+    StreamMessage::ServerRequest {
         key: key(raw),
         line: raw.into(),
     }
 }
 
 fn exchange(streams: &mut Streams) -> Reader {
-    streams.open_exchange(Asked::default(), 1).0
+    streams.open_exchange(RequestIds::default(), 1).0
 }
 
 fn poll(streams: &mut Streams, reader: Reader) -> Poll<Option<Event>> {
-    streams.poll(reader, &Context::from_waker(Waker::noop()))
+    streams.poll_event(reader, &Context::from_waker(Waker::noop()))
 }
 
-fn form(streams: &mut Streams, reader: Reader) -> Poll<Form> {
-    streams.poll_form(reader, &Context::from_waker(Waker::noop()))
+fn form(streams: &mut Streams, reader: Reader) -> Poll<ResponseMode> {
+    streams.poll_response_mode(reader, &Context::from_waker(Waker::noop()))
 }
 
 /// All that a stream holds, and whether it has ended.
@@ -88,7 +105,10 @@ fn event(streams: &mut Streams, reader: Reader) -> (EventId, String) {
 
 /// Nothing is left on any account.
 fn check_empty(streams: &Streams) {
-    assert_eq!((streams.bytes, streams.kept(), streams.attached), (0, (0, 0), 0));
+    assert_eq!(
+        (streams.bytes, streams.replay_usage(), streams.attached),
+        (0, (0, 0), 0)
+    );
     assert!(streams.all.is_empty());
 }
 
@@ -101,7 +121,7 @@ fn the_newest_listener_comes_before_the_newest_exchange() {
     let (listener, _) = streams.open_listener();
     let (newer, _) = streams.open_listener();
     streams.route(told("b"));
-    assert_eq!(streams.close(newer), [told("b")]);
+    assert_eq!(streams.detach(newer), [told("b")]);
     streams.route(told("c"));
     assert_eq!(read(&mut streams, first), (vec![], false));
     assert_eq!(read(&mut streams, second), (vec!["a".into()], false));
@@ -113,11 +133,11 @@ fn what_finds_no_stream_waits_for_the_next_and_goes_there_once() {
     let mut streams = streams(9, 99);
     assert_eq!(streams.route(told("a")), Routed::Waiting);
     assert_eq!(streams.route(ask("1")), Routed::Waiting);
-    let private = streams.open_private(Asked::default(), 1);
-    let (exchange, asks) = streams.open_exchange(Asked::default(), 1);
+    let responses_only = streams.open_response_only(RequestIds::default(), 1);
+    let (exchange, asks) = streams.open_exchange(RequestIds::default(), 1);
     assert_eq!(asks, [key("1")]);
     assert_eq!(streams.open_listener().1, []);
-    assert_eq!(read(&mut streams, private), (vec![], false));
+    assert_eq!(read(&mut streams, responses_only), (vec![], false));
     assert_eq!(read(&mut streams, exchange), (vec!["a".into(), "1".into()], false));
 }
 
@@ -135,7 +155,7 @@ fn of_the_progress_that_waits_for_somebody_the_newest_is_left() {
         (["b", "x", "c", "d"].map(String::from).into(), false)
     );
     assert_eq!(streams.take_dropped(), 0);
-    streams.close(listener);
+    streams.detach(listener);
     check_empty(&streams);
 }
 
@@ -144,28 +164,28 @@ fn an_answer_ends_its_stream() {
     let mut streams = streams(9, 99);
     let reader = exchange(&mut streams);
     assert!(streams.notify(reader.stream, "p".into()));
-    assert!(streams.answer(reader.stream, "r".into()));
+    assert!(streams.respond(reader.stream, "r".into()));
     assert!(!streams.notify(reader.stream, "late".into()));
-    assert!(!streams.answer(reader.stream, "again".into()));
+    assert!(!streams.respond(reader.stream, "again".into()));
     assert_eq!(streams.route(told("x")), Routed::Waiting);
-    assert_eq!(form(&mut streams, reader), Poll::Ready(Form::Events));
+    assert_eq!(form(&mut streams, reader), Poll::Ready(ResponseMode::Sse));
     assert_eq!(read(&mut streams, reader), (vec!["p".into(), "r".into()], true));
-    streams.close(reader);
-    assert!(!streams.answer(reader.stream, "r".into()));
+    streams.detach(reader);
+    assert!(!streams.respond(reader.stream, "r".into()));
 }
 
 #[test]
 fn answers_with_nothing_before_them_are_taken_whole() {
     let mut streams = streams(9, 99);
-    let (reader, _) = streams.open_exchange(Asked::default(), 2);
+    let (reader, _) = streams.open_exchange(RequestIds::default(), 2);
     assert_eq!(form(&mut streams, reader), Poll::Pending);
-    assert!(streams.answer(reader.stream, "a".into()));
+    assert!(streams.respond(reader.stream, "a".into()));
     assert_eq!(form(&mut streams, reader), Poll::Pending);
-    assert!(streams.answer(reader.stream, "b".into()));
+    assert!(streams.respond(reader.stream, "b".into()));
     let lines = vec!["a".into(), "b".into()];
-    assert_eq!(form(&mut streams, reader), Poll::Ready(Form::Whole(lines)));
+    assert_eq!(form(&mut streams, reader), Poll::Ready(ResponseMode::Json(lines)));
     assert_eq!(read(&mut streams, reader), (vec![], true));
-    assert_eq!(streams.close(reader), []);
+    assert_eq!(streams.detach(reader), []);
     check_empty(&streams);
 }
 
@@ -176,7 +196,7 @@ fn a_slow_reader_loses_its_oldest_notifications_and_nothing_else() {
     for item in [told("a"), ask("1"), told("b"), told("c"), told("d")] {
         assert_eq!(streams.route(item), Routed::Placed);
     }
-    assert!(streams.answer(reader.stream, "r".into()));
+    assert!(streams.respond(reader.stream, "r".into()));
     assert_eq!(
         read(&mut streams, reader),
         (vec!["1".into(), "c".into(), "d".into(), "r".into()], true)
@@ -191,8 +211,8 @@ fn a_queue_full_of_requests_hands_the_next_back() {
     let (reader, _) = streams.open_listener();
     assert_eq!(streams.route(ask("1")), Routed::Placed);
     assert_eq!(streams.route(ask("2")), Routed::Placed);
-    assert_eq!(streams.route(ask("3")), Routed::Refused);
-    assert_eq!(streams.route(told("a")), Routed::Refused);
+    assert_eq!(streams.route(ask("3")), Routed::Rejected);
+    assert_eq!(streams.route(told("a")), Routed::Rejected);
     assert_eq!(streams.take_dropped(), 1);
     assert!(streams.withdraw(&key("1")) && !streams.withdraw(&key("3")));
     assert_eq!(read(&mut streams, reader), (vec!["2".into()], false));
@@ -210,7 +230,7 @@ fn bytes_are_limited_over_all_streams() {
     assert_eq!(read(&mut streams, one).0, ["123456"]);
     assert_eq!(read(&mut streams, two).0, ["xyz"]);
     streams.notify(two.stream, "one message of any size".into());
-    assert_eq!(streams.close(two).len(), 1);
+    assert_eq!(streams.detach(two).len(), 1);
     assert_eq!(streams.bytes, 0);
 }
 
@@ -232,7 +252,7 @@ fn a_listener_that_had_to_make_room_is_listened_to_again() {
     let (id, _) = event(&mut streams, oldest);
     let others = [(); 2].map(|()| streams.open_listener().0);
     assert_eq!(read(&mut streams, oldest), (vec![], true));
-    streams.close(oldest);
+    streams.detach(oldest);
     let (again, _) = streams.resume(&id).expect("kept");
     assert_eq!(read(&mut streams, again), (vec![], false));
     assert_eq!(others.map(|reader| read(&mut streams, reader).1), [true, false]);
@@ -244,9 +264,9 @@ fn a_stream_is_gone_with_its_reader_unless_the_client_has_an_event_id() {
     let reader = exchange(&mut streams);
     streams.notify(reader.stream, "p".into());
     let (id, _) = event(&mut streams, reader);
-    streams.close(reader);
+    streams.detach(reader);
     assert!(streams.resume(&id).is_none());
-    assert!(!streams.answer(reader.stream, "r".into()));
+    assert!(!streams.respond(reader.stream, "r".into()));
     check_empty(&streams);
 }
 
@@ -260,29 +280,29 @@ fn a_client_that_comes_back_gets_what_it_has_not_seen_and_the_rest() {
     }
     let (first, _) = event(&mut streams, reader);
     let (second, _) = event(&mut streams, reader);
-    assert_eq!(streams.close(reader), []);
+    assert_eq!(streams.detach(reader), []);
     // What comes meanwhile gathers.
-    assert!(streams.notify(reader.stream, "4".into()) && streams.answer(reader.stream, "r".into()));
-    assert!(streams.is_idle(reader.stream));
+    assert!(streams.notify(reader.stream, "4".into()) && streams.respond(reader.stream, "r".into()));
+    assert!(streams.is_retained(reader.stream));
     for (from, expected) in [
         (&second, &["3", "4", "r"][..]),
         (&start, &["1", "2", "3", "4", "r"]),
         (&first, &["2", "3", "4", "r"]),
     ] {
         let (again, _) = streams.resume(from).expect("kept");
-        assert!(!streams.is_idle(reader.stream));
+        assert!(!streams.is_retained(reader.stream));
         assert_eq!(streams.prime(again).as_ref(), Some(from));
         let (lines, ended) = read(&mut streams, again);
         assert_eq!(
             (lines.as_slice(), ended),
             (&expected.iter().map(|s| s.to_string()).collect::<Vec<_>>()[..], true)
         );
-        assert_eq!(streams.close(again), []);
+        assert_eq!(streams.detach(again), []);
     }
-    assert_eq!(streams.kept(), (5, 5));
-    streams.forget(reader.stream);
+    assert_eq!(streams.replay_usage(), (5, 5));
+    streams.expire(reader.stream);
     assert!(streams.resume(&start).is_none());
-    assert_eq!(streams.take_gone(), [reader.stream]);
+    assert_eq!(streams.take_removed(), [reader.stream]);
     check_empty(&streams);
 }
 
@@ -297,7 +317,7 @@ fn a_reader_that_comes_back_takes_the_stream_over() {
     streams.route(told("b"));
     assert_eq!(read(&mut streams, old), (vec![], true));
     assert_eq!(streams.prime(old), None);
-    assert_eq!(streams.close(old), []);
+    assert_eq!(streams.detach(old), []);
     assert_eq!(read(&mut streams, new), (vec!["a".into(), "b".into()], false));
     assert_eq!(streams.count_attached(), 1);
 }
@@ -310,10 +330,10 @@ fn what_a_reader_leaves_behind_finds_its_way_unless_it_belongs_to_the_stream() {
     streams.notify(reader.stream, "p".into());
     streams.route(told("a"));
     streams.route(ask("1"));
-    assert_eq!(streams.close(reader), [told("a"), ask("1")]);
+    assert_eq!(streams.detach(reader), [told("a"), ask("1")]);
     assert_eq!(streams.route(ask("1")), Routed::Waiting);
-    let (again, adopted) = streams.resume(&start).expect("kept");
-    assert_eq!(adopted, [key("1")]);
+    let (again, attached_requests) = streams.resume(&start).expect("kept");
+    assert_eq!(attached_requests, [key("1")]);
     assert_eq!(read(&mut streams, again), (vec!["p".into(), "1".into()], false));
 }
 
@@ -324,7 +344,7 @@ fn a_listener_that_comes_back_hears_again_what_it_may_have_missed() {
     let start = streams.prime(reader).expect("a reader");
     streams.route(told("a"));
     event(&mut streams, reader);
-    streams.close(reader);
+    streams.detach(reader);
     // Elsewhere there is nobody, so this waits; and it comes on one stream.
     assert_eq!(streams.route(told("b")), Routed::Waiting);
     let (again, _) = streams.resume(&start).expect("kept");
@@ -337,7 +357,7 @@ fn a_listener_that_has_brought_nothing_is_not_kept() {
     let mut streams = streams(9, 99);
     let (reader, _) = streams.open_listener();
     let start = streams.prime(reader).expect("a reader");
-    streams.close(reader);
+    streams.detach(reader);
     assert!(streams.resume(&start).is_none());
     check_empty(&streams);
 }
@@ -351,7 +371,7 @@ fn what_is_kept_is_bounded_and_the_oldest_goes_first() {
         streams.notify(reader.stream, line.into());
     }
     assert_eq!(read(&mut streams, reader).0.len(), 3);
-    assert_eq!(streams.kept(), (2, 2));
+    assert_eq!(streams.replay_usage(), (2, 2));
     let (again, _) = streams.resume(&start).expect("kept");
     assert_eq!(read(&mut streams, again), (vec!["2".into(), "3".into()], false));
 }
@@ -362,12 +382,12 @@ fn with_its_answer_a_stream_is_forgotten() {
     let [one, two] = [(); 2].map(|()| exchange(&mut streams));
     let starts = [one, two].map(|reader| streams.prime(reader).expect("a reader"));
     for reader in [one, two] {
-        streams.close(reader);
+        streams.detach(reader);
     }
-    assert!(streams.answer(one.stream, "123456".into()));
-    assert!(streams.answer(two.stream, "an answer of any size".into()));
+    assert!(streams.respond(one.stream, "123456".into()));
+    assert!(streams.respond(two.stream, "an answer of any size".into()));
     assert!(streams.resume(&starts[0]).is_none());
-    assert_eq!(streams.take_gone(), [one.stream]);
+    assert_eq!(streams.take_removed(), [one.stream]);
     let (again, _) = streams.resume(&starts[1]).expect("kept");
     assert_eq!(read(&mut streams, again), (vec!["an answer of any size".into()], true));
 }
@@ -375,17 +395,17 @@ fn with_its_answer_a_stream_is_forgotten() {
 #[test]
 fn a_reader_goes_on_when_what_was_kept_of_its_stream_is_forgotten() {
     let mut streams = keeping(1, 99);
-    let (reader, _) = streams.open_exchange(Asked::default(), 3);
+    let (reader, _) = streams.open_exchange(RequestIds::default(), 3);
     let start = streams.prime(reader).expect("a reader");
     for line in ["a", "b", "c"] {
-        assert!(streams.answer(reader.stream, line.into()));
+        assert!(streams.respond(reader.stream, line.into()));
     }
     assert_eq!(
         read(&mut streams, reader),
         (["a", "b", "c"].map(String::from).into(), true)
     );
     // Two of three answers cannot be given again, so the client is told that they are lost.
-    assert_eq!(streams.close(reader), []);
+    assert_eq!(streams.detach(reader), []);
     assert!(streams.resume(&start).is_none());
     check_empty(&streams);
 }
@@ -395,18 +415,18 @@ fn an_event_id_of_another_bridge_or_made_up_is_of_no_stream() {
     let mut streams = streams(9, 99);
     let reader = exchange(&mut streams);
     let start = streams.prime(reader).expect("a reader");
-    let other = Asked::new([&Id::parse("1").expect("an id")]);
+    let other = RequestIds::new([&Id::parse("1").expect("an id")]);
     for wrong in [
         EventId {
             epoch: 8,
             ..start.clone()
         },
         EventId {
-            stream: 5,
+            stream: StreamId(5),
             ..start.clone()
         },
         EventId {
-            asked: other,
+            requests: other,
             ..start.clone()
         },
     ] {
@@ -414,12 +434,12 @@ fn an_event_id_of_another_bridge_or_made_up_is_of_no_stream() {
     }
     // A place that has not been reached is the last one.
     let ahead = EventId {
-        place: 99,
+        position: 99,
         ..start.clone()
     };
     let (again, _) = streams.resume(&ahead).expect("kept");
     assert_eq!(streams.prime(again), Some(start));
-    assert!(streams.answer(reader.stream, "r".into()));
+    assert!(streams.respond(reader.stream, "r".into()));
     assert_eq!(read(&mut streams, again), (vec!["r".into()], true));
 }
 
@@ -428,16 +448,16 @@ fn answers_have_room_until_too_much_is_unread() {
     let mut streams = streams(9, 99);
     let [one, two] = [(); 2].map(|()| exchange(&mut streams));
     assert!(streams.has_room(one.stream, 1000));
-    assert!(streams.answer(one.stream, "twenty bytes of text".into()));
+    assert!(streams.respond(one.stream, "twenty bytes of text".into()));
     assert!(streams.has_room(two.stream, 10) && !streams.has_room(two.stream, 11));
     let (_, line) = event(&mut streams, one);
     // It is unread until it is written.
-    let line = streams.lent().lend(line.into());
+    let line = streams.unflushed().track(line.into());
     assert!(!streams.has_room(two.stream, 11));
     drop(line);
     assert!(streams.has_room(two.stream, 1000));
     streams.notify(two.stream, "0123456789".into());
     streams.prime(two);
-    streams.close(two);
+    streams.detach(two);
     assert!(streams.has_room(two.stream, 1000));
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use bridge::{Bridge, Fault};
+use bridge::{Bridge, DropReason};
 
-use crate::harness::{Bench, Server, bridge, call, initialize, post};
+use crate::harness::{Server, bridge, call, initialize, post, start_post};
 
 /// A session of this revision.
 async fn session(version: &str) -> (Arc<Bridge>, Server) {
     let (bridge, mut server) = bridge().await;
-    let reply = Bench::default().post(&bridge, initialize(version));
+    let reply = start_post(&bridge, initialize(version));
     let (id, _) = server.request().await;
     server
         .result(id, &format!(r#"{{"protocolVersion":"{version}"}}"#))
@@ -27,7 +27,7 @@ async fn a_batch_reaches_the_server_one_by_one_and_is_answered_as_one() {
         call(1),
         call(2).replace(":2,", ":\"two\",")
     );
-    let reply = Bench::default().post(&bridge, body);
+    let reply = start_post(&bridge, body);
     let (first, _) = server.request().await;
     assert_eq!(server.line().await, notification);
     let (second, _) = server.request().await;
@@ -42,7 +42,7 @@ async fn a_batch_reaches_the_server_one_by_one_and_is_answered_as_one() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_becomes_a_stream_that_ends_with_its_last_answer() {
     let (bridge, mut server) = session("2025-03-26").await;
-    let reply = Bench::default().post(&bridge, format!("[{},{}]", call(1), call(2)));
+    let reply = start_post(&bridge, format!("[{},{}]", call(1), call(2)));
     let (first, _) = server.request().await;
     let (second, _) = server.request().await;
     server.result(first, "1").await;
@@ -70,7 +70,7 @@ async fn a_batch_without_requests_is_accepted() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_is_refused_as_a_whole() {
     let (bridge, mut server) = session("2025-03-26").await;
-    let _flying = Bench::default().post(&bridge, call(7));
+    let _flying = start_post(&bridge, call(7));
     server.request().await;
     for (body, status) in [
         ("[]".to_owned(), 400),
@@ -87,7 +87,7 @@ async fn a_batch_is_refused_as_a_whole() {
     ] {
         assert_eq!(post(&bridge, body.clone()).await.status, status, "{body}");
     }
-    assert!(server.hears_nothing(std::time::Duration::from_secs(60)).await);
+    assert!(server.receives_nothing(std::time::Duration::from_secs(60)).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,21 +97,21 @@ async fn other_revisions_have_no_batches_in_either_direction() {
         let refused = post(&bridge, format!("[{}]", call(1))).await;
         assert_eq!(refused.status, 400);
         assert_eq!(refused.error().await["error"]["code"], -32600);
-        let reply = Bench::default().post(&bridge, call(1));
+        let reply = start_post(&bridge, call(1));
         let (id, _) = server.request().await;
         server
             .write(&format!(r#"[{{"jsonrpc":"2.0","id":{id},"result":"batch"}}]"#))
             .await;
         server.result(id, "\"single\"").await;
         assert!(reply.await.expect("no panic").json().await.contains("single"));
-        assert_eq!(bridge.faults(Fault::NotJsonRpc), 1);
+        assert_eq!(server.dropped(DropReason::InvalidMessage), 1);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_of_the_server_is_taken_apart() {
     let (bridge, mut server) = session("2025-03-26").await;
-    let replies = [1, 2].map(|id| Bench::default().post(&bridge, call(id)));
+    let replies = [1, 2].map(|id| start_post(&bridge, call(id)));
     let (first, _) = server.request().await;
     let (second, _) = server.request().await;
     let answer = |id: u64| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);

@@ -2,17 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bridge::{Bridge, Config, ConnectError, Fault, Snapshot};
+use bridge::{Bridge, Config, ConnectError, DropReason, Snapshot};
 use serde_json::Value;
-use tokio::io::DuplexStream;
 
-use crate::harness::{Bench, Server, bridge, initialize, post};
+use crate::harness::{Server, bridge, initialize, post, start_post};
 
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// Makes the whole handshake, as a client and a server that agree on `version`.
-async fn shake_hands(bridge: &Arc<Bridge>, server: &mut Server, version: &str) {
-    let reply = Bench::default().post(bridge, initialize("2025-11-25"));
+async fn handshake(bridge: &Arc<Bridge>, server: &mut Server, version: &str) {
+    let reply = start_post(bridge, initialize("2025-11-25"));
     let (id, _) = server.request().await;
     server
         .result(
@@ -27,7 +26,7 @@ async fn shake_hands(bridge: &Arc<Bridge>, server: &mut Server, version: &str) {
 
 async fn snapshot(version: &str) -> Snapshot {
     let (bridge, mut server) = bridge().await;
-    shake_hands(&bridge, &mut server, version).await;
+    handshake(&bridge, &mut server, version).await;
     let bytes = bridge.snapshot().expect("a handshake").to_bytes();
     Snapshot::from_bytes(&bytes).expect("a snapshot")
 }
@@ -37,15 +36,16 @@ async fn resume<F: Future<Output = ()>>(
     snapshot: &Snapshot,
     server: impl FnOnce(Server) -> F,
 ) -> Result<Bridge, ConnectError> {
-    let (near, far): (DuplexStream, DuplexStream) = tokio::io::duplex(1 << 16);
+    let (near, far) = tokio::io::duplex(1 << 16);
     let config = Config::default();
-    tokio::join!(Bridge::connect(near, config, Some(snapshot)), server(Server::new(far))).0
+    let server = server(Server::new(far, &config));
+    tokio::join!(Bridge::connect(near, config, Some(snapshot)), server).0
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_version_above_the_latest_never_reaches_the_server() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
-    let reply = bench.post(&bridge, initialize("2026-07-28"));
+    let (bridge, mut server) = bridge().await;
+    let reply = start_post(&bridge, initialize("2026-07-28"));
     let (id, line) = server.request().await;
     let message: Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!(message["params"]["protocolVersion"], "2025-11-25");
@@ -59,8 +59,8 @@ async fn a_version_above_the_latest_never_reaches_the_server() {
 
 #[tokio::test(start_paused = true)]
 async fn a_version_above_the_latest_never_reaches_the_client() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
-    let reply = bench.post(&bridge, initialize("2025-11-25"));
+    let (bridge, mut server) = bridge().await;
+    let reply = start_post(&bridge, initialize("2025-11-25"));
     let (id, _) = server.request().await;
     server.result(id, r#"{"protocolVersion":"2026-07-28"}"#).await;
     let error = reply.await.expect("no panic").error().await;
@@ -73,7 +73,7 @@ async fn a_version_above_the_latest_never_reaches_the_client() {
 
 #[tokio::test(start_paused = true)]
 async fn a_handshake_that_is_too_large_to_be_kept_is_refused_with_its_id() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let (bridge, mut server) = bridge().await;
     let padded = |size: usize| {
         let head = r#"{"protocolVersion":"2025-11-25","x":""#;
         let params = format!("{head}{}\"}}", "x".repeat(size - head.len() - 2));
@@ -86,9 +86,9 @@ async fn a_handshake_that_is_too_large_to_be_kept_is_refused_with_its_id() {
         (&error["id"], &error["error"]["code"]),
         (&"large".into(), &(-32600).into())
     );
-    assert!(server.hears_nothing(Duration::from_secs(1)).await);
+    assert!(server.receives_nothing(Duration::from_secs(1)).await);
     // Nothing of it is left in the way of one that is as large as may be.
-    let asked = bench.post(&bridge, padded(64 * 1024));
+    let asked = start_post(&bridge, padded(64 * 1024));
     let (id, _) = server.request().await;
     server.result(id, r#"{"protocolVersion":"2025-11-25"}"#).await;
     assert_eq!(asked.await.expect("no panic").status, 200);
@@ -97,20 +97,20 @@ async fn a_handshake_that_is_too_large_to_be_kept_is_refused_with_its_id() {
 #[tokio::test(start_paused = true)]
 async fn initialize_on_a_live_session_is_answered_from_the_record() {
     let (bridge, mut server) = bridge().await;
-    shake_hands(&bridge, &mut server, "2025-06-18").await;
+    handshake(&bridge, &mut server, "2025-06-18").await;
     let again = initialize("2025-11-25").replace("\"id\":0", "\"id\":\"again\"");
     assert_eq!(
         post(&bridge, again).await.json().await,
         r#"{"jsonrpc":"2.0","id":"again","result":{"protocolVersion":"2025-06-18","serverInfo":{"name":"first"}}}"#
     );
     assert_eq!(post(&bridge, INITIALIZED).await.status, 202);
-    assert!(server.hears_nothing(Duration::from_secs(60)).await);
+    assert!(server.receives_nothing(Duration::from_secs(60)).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_second_initialize_while_the_first_is_under_way_is_a_conflict() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
-    let _first = bench.post(&bridge, initialize("2025-11-25"));
+    let (bridge, mut server) = bridge().await;
+    let _first = start_post(&bridge, initialize("2025-11-25"));
     server.request().await;
     let second = post(&bridge, initialize("2025-11-25").replace("\"id\":0", "\"id\":1")).await;
     assert_eq!(
@@ -121,8 +121,8 @@ async fn a_second_initialize_while_the_first_is_under_way_is_a_conflict() {
 
 #[tokio::test(start_paused = true)]
 async fn an_initialize_that_the_server_refuses_may_be_tried_again() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
-    let reply = bench.post(&bridge, initialize("2025-11-25"));
+    let (bridge, mut server) = bridge().await;
+    let reply = start_post(&bridge, initialize("2025-11-25"));
     let (id, _) = server.request().await;
     server
         .write(&format!(
@@ -131,15 +131,16 @@ async fn an_initialize_that_the_server_refuses_may_be_tried_again() {
         .await;
     assert_eq!(reply.await.expect("no panic").error().await["error"]["code"], -32602);
     assert!(bridge.snapshot().is_none());
-    shake_hands(&bridge, &mut server, "2025-11-25").await;
+    handshake(&bridge, &mut server, "2025-11-25").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fresh_server_stands_in_after_the_replay() {
     let snapshot = snapshot("2025-06-18").await;
     let (near, far) = tokio::io::duplex(1 << 16);
-    let mut server = Server::new(far);
-    let (bridge, ()) = tokio::join!(Bridge::connect(near, Config::default(), Some(&snapshot)), async {
+    let config = Config::default();
+    let mut server = Server::new(far, &config);
+    let (bridge, ()) = tokio::join!(Bridge::connect(near, config, Some(&snapshot)), async {
         let (id, line) = server.request().await;
         let message: Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(message["params"]["protocolVersion"], "2025-06-18");
@@ -158,7 +159,7 @@ async fn a_fresh_server_stands_in_after_the_replay() {
     let text = |snapshot: &Snapshot| String::from_utf8(snapshot.to_bytes().into()).expect("text");
     let renewed = text(&bridge.snapshot().expect("a handshake"));
     assert_eq!(renewed, text(&snapshot).replace("2025-11-25", "2025-06-18"));
-    let reply = Bench::default().post(&bridge, r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
+    let reply = start_post(&bridge, r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
     let (id, _) = server.request().await;
     server.result(id, "{}").await;
     let messages = reply.await.expect("no panic").messages().await;
@@ -177,20 +178,21 @@ async fn a_fresh_server_stands_in_after_the_replay() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_had_not_confirmed_confirms_to_the_fresh_server_itself() {
     let (bridge, mut server) = bridge().await;
-    let reply = Bench::default().post(&bridge, initialize("2025-11-25"));
+    let reply = start_post(&bridge, initialize("2025-11-25"));
     let (id, _) = server.request().await;
     server.result(id, r#"{"protocolVersion":"2025-11-25"}"#).await;
     reply.await.expect("no panic");
     let snapshot = bridge.snapshot().expect("a handshake");
 
     let (near, far) = tokio::io::duplex(1 << 16);
-    let mut server = Server::new(far);
-    let (bridge, ()) = tokio::join!(Bridge::connect(near, Config::default(), Some(&snapshot)), async {
+    let config = Config::default();
+    let mut server = Server::new(far, &config);
+    let (bridge, ()) = tokio::join!(Bridge::connect(near, config, Some(&snapshot)), async {
         let (id, _) = server.request().await;
         server.result(id, r#"{"protocolVersion":"2025-11-25"}"#).await;
     });
     let bridge = bridge.expect("a good replay");
-    assert!(server.hears_nothing(Duration::from_secs(5)).await);
+    assert!(server.receives_nothing(Duration::from_secs(5)).await);
     assert_eq!(post(&bridge, INITIALIZED).await.status, 202);
     assert_eq!(server.line().await, INITIALIZED);
 }
@@ -206,7 +208,7 @@ async fn a_replay_that_fails_says_how_and_drops_the_io() {
 
     let silent = resume(&snapshot, |mut server| async move {
         server.request().await;
-        server.gone().await;
+        server.wait_for_end().await;
     });
     assert!(matches!(silent.await, Err(ConnectError::TimedOut)));
 
@@ -217,21 +219,21 @@ async fn a_replay_that_fails_says_how_and_drops_the_io() {
                 r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32099,"message":"no"}}}}"#
             ))
             .await;
-        server.gone().await;
+        server.wait_for_end().await;
     });
     assert!(matches!(refused.await, Err(ConnectError::Refused { code: -32099 })));
 
     let useless = resume(&snapshot, |mut server| async move {
         let (id, _) = server.request().await;
         server.result(id, "[]").await;
-        server.gone().await;
+        server.wait_for_end().await;
     });
     assert!(matches!(useless.await, Err(ConnectError::Unusable)));
 
     let changed = resume(&snapshot, |mut server| async move {
         let (id, _) = server.request().await;
         server.result(id, r#"{"protocolVersion":"2025-03-26"}"#).await;
-        server.gone().await;
+        server.wait_for_end().await;
     });
     let Err(ConnectError::VersionChanged { held, negotiated }) = changed.await else {
         panic!("another version")
@@ -242,7 +244,7 @@ async fn a_replay_that_fails_says_how_and_drops_the_io() {
 #[tokio::test(start_paused = true)]
 async fn nothing_that_shows_a_bridge_shows_its_content() {
     let (bridge, mut server) = bridge().await;
-    shake_hands(&bridge, &mut server, "2025-11-25").await;
+    handshake(&bridge, &mut server, "2025-11-25").await;
     let shown = format!("{bridge:?} {:?}", bridge.snapshot());
     assert!(!shown.contains("clientInfo") && !shown.contains("first"), "{shown}");
 }
@@ -252,13 +254,13 @@ async fn a_confirmation_that_comes_too_early_does_not_stand_for_the_real_one() {
     let (bridge, mut server) = bridge().await;
     assert_eq!(post(&bridge, INITIALIZED).await.status, 202);
     assert_eq!(server.line().await, INITIALIZED);
-    shake_hands(&bridge, &mut server, "2025-11-25").await;
+    handshake(&bridge, &mut server, "2025-11-25").await;
 }
 
 /// A request that the server grants.
 async fn granted(bridge: &Arc<Bridge>, server: &mut Server, method: &str, params: &str) {
     let body = format!(r#"{{"jsonrpc":"2.0","id":"w","method":"{method}","params":{params}}}"#);
-    let reply = Bench::default().post(bridge, body);
+    let reply = start_post(bridge, body);
     let (id, _) = server.request().await;
     server.result(id, "{}").await;
     assert_eq!(reply.await.expect("no panic").status, 200);
@@ -267,7 +269,7 @@ async fn granted(bridge: &Arc<Bridge>, server: &mut Server, method: &str, params
 #[tokio::test(start_paused = true)]
 async fn the_log_level_and_the_live_subscriptions_are_renewed_on_a_fresh_server() {
     let (bridge, mut server) = bridge().await;
-    shake_hands(&bridge, &mut server, "2025-11-25").await;
+    handshake(&bridge, &mut server, "2025-11-25").await;
     for (method, params) in [
         ("logging/setLevel", r#"{"level":"info"}"#),
         ("logging/setLevel", r#"{"level":"debug"}"#),
@@ -279,7 +281,7 @@ async fn the_log_level_and_the_live_subscriptions_are_renewed_on_a_fresh_server(
         granted(&bridge, &mut server, method, params).await;
     }
     // What the server has not granted is not renewed.
-    let reply = Bench::default().post(
+    let reply = start_post(
         &bridge,
         r#"{"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"f:4"}}"#,
     );
@@ -294,8 +296,9 @@ async fn the_log_level_and_the_live_subscriptions_are_renewed_on_a_fresh_server(
     let snapshot = bridge.snapshot().expect("a handshake");
     let snapshot = Snapshot::from_bytes(&snapshot.to_bytes()).expect("a snapshot");
     let (near, far) = tokio::io::duplex(1 << 16);
-    let mut server = Server::new(far);
-    let (bridge, ()) = tokio::join!(Bridge::connect(near, Config::default(), Some(&snapshot)), async {
+    let config = Config::default();
+    let mut server = Server::new(far, &config);
+    let (bridge, ()) = tokio::join!(Bridge::connect(near, config, Some(&snapshot)), async {
         let (id, _) = server.request().await;
         server.result(id, r#"{"protocolVersion":"2025-11-25"}"#).await;
         assert_eq!(server.line().await, INITIALIZED);
@@ -325,7 +328,7 @@ async fn the_log_level_and_the_live_subscriptions_are_renewed_on_a_fresh_server(
         server.result(asked[0].0, "{}").await;
     });
     let bridge = bridge.expect("a good replay");
-    assert_eq!(bridge.faults(Fault::ReplayRefused), 1);
+    assert_eq!(server.dropped(DropReason::SettingLost), 1);
     let bytes = bridge.snapshot().expect("a handshake").to_bytes();
     let renewed: Value = serde_json::from_slice(&bytes).expect("JSON");
     assert_eq!(
@@ -337,7 +340,7 @@ async fn the_log_level_and_the_live_subscriptions_are_renewed_on_a_fresh_server(
 #[tokio::test(start_paused = true)]
 async fn a_fresh_server_that_lacks_a_capability_does_not_stand_in() {
     let (bridge, mut server) = bridge().await;
-    let reply = Bench::default().post(&bridge, initialize("2025-11-25"));
+    let reply = start_post(&bridge, initialize("2025-11-25"));
     let (id, _) = server.request().await;
     let capabilities = r#"{"tools":{},"resources":{"subscribe":true}}"#;
     server
@@ -357,7 +360,7 @@ async fn a_fresh_server_that_lacks_a_capability_does_not_stand_in() {
                 &format!(r#"{{"protocolVersion":"2025-11-25","capabilities":{capabilities}}}"#),
             )
             .await;
-        server.gone().await;
+        server.wait_for_end().await;
     });
     let Err(ConnectError::CapabilityMissing { capability }) = lacking.await else {
         panic!("a capability is missing")
@@ -368,12 +371,12 @@ async fn a_fresh_server_that_lacks_a_capability_does_not_stand_in() {
 #[tokio::test(start_paused = true)]
 async fn a_message_before_the_answer_to_initialize_does_not_make_it_a_stream() {
     let (bridge, mut server) = bridge().await;
-    let reply = Bench::default().post(&bridge, initialize("2025-11-25"));
+    let reply = start_post(&bridge, initialize("2025-11-25"));
     let (id, _) = server.request().await;
-    let told = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#;
-    server.write(told).await;
-    assert!(server.hears_nothing(Duration::from_secs(5)).await);
+    let message = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#;
+    server.write(message).await;
+    assert!(server.receives_nothing(Duration::from_secs(5)).await);
     server.result(id, r#"{"protocolVersion":"2025-11-25"}"#).await;
     assert!(reply.await.expect("no panic").json().await.contains("2025-11-25"));
-    assert_eq!(crate::harness::get(&bridge).await.message().await, told);
+    assert_eq!(crate::harness::get(&bridge).await.message().await, message);
 }

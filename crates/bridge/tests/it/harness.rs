@@ -1,42 +1,40 @@
-//! The two sides of a bridge under test.
-//!
-//! The [`Server`] is scripted line by line. Exchanges run on a `JoinSet` of the [`Bench`], whose failures surface when
-//! their responses are asked for.
+//! The two sides of a bridge under test: HTTP exchanges, and a server that is scripted line by line.
 
 use std::{sync::Arc, time::Duration};
 
-use bridge::{Body, Bridge, Config};
+use bridge::{Body, Bridge, Config, DropCounts, DropReason};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream},
-    task::{JoinHandle, JoinSet},
+    task::JoinHandle,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Long enough for anything that is going to happen, on paused time.
-const PATIENCE: Duration = Duration::from_secs(3600);
+/// Longer, on paused time, than anything in a test takes.
+const TEST_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// The far end of the pipe.
+/// The server's end of the pipe.
 pub(crate) struct Server {
     io: BufReader<DuplexStream>,
+    drop_counts: DropCounts,
 }
 
-/// A response of which the head has come.
+/// A response whose head has arrived.
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     response: Response<Body>,
     buffered: String,
-    /// The id of the event that came last.
+    /// The id of the last event.
     pub(crate) last_id: Option<String>,
 }
 
-/// What an event stream brings.
+/// One item of an event stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Sse {
-    /// The event that a stream begins with.
+    /// The priming event.
     Prime,
     Message(String),
     Comment,
@@ -49,24 +47,34 @@ pub(crate) async fn bridge() -> (Arc<Bridge>, Server) {
 
 pub(crate) async fn bridge_with(config: Config, pipe: usize) -> (Arc<Bridge>, Server) {
     let (near, far) = tokio::io::duplex(pipe);
+    let server = Server::new(far, &config);
     let bridge = Bridge::connect(near, config, None).await.expect("nothing to replay");
-    (
-        Arc::new(bridge),
-        Server {
-            io: BufReader::new(far),
-        },
-    )
+    (Arc::new(bridge), server)
 }
 
 impl Server {
-    pub(crate) fn new(io: DuplexStream) -> Self {
-        Self { io: BufReader::new(io) }
+    /// The far end of a pipe to a bridge with this configuration.
+    pub(crate) fn new(io: DuplexStream, config: &Config) -> Self {
+        Self {
+            io: BufReader::new(io),
+            drop_counts: config.drop_counts.clone(),
+        }
     }
 
-    /// The next line that the bridge writes; panics if there is none.
+    /// The number of messages that the bridge has dropped for this reason.
+    pub(crate) fn dropped(&self, reason: DropReason) -> u64 {
+        self.drop_counts.get(reason)
+    }
+
+    /// Closes the pipe and returns the counts of the bridge.
+    pub(crate) fn close(self) -> DropCounts {
+        self.drop_counts
+    }
+
+    /// The next line from the bridge; panics at its end.
     pub(crate) async fn line(&mut self) -> String {
         let mut line = String::new();
-        timeout(PATIENCE, self.io.read_line(&mut line))
+        timeout(TEST_TIMEOUT, self.io.read_line(&mut line))
             .await
             .expect("a line")
             .expect("an open pipe");
@@ -74,7 +82,7 @@ impl Server {
         line.trim_end().to_owned()
     }
 
-    /// The next request: its id and its whole line.
+    /// The id and the line of the next request.
     pub(crate) async fn request(&mut self) -> (u64, String) {
         let line = self.line().await;
         let message: serde_json::Value = serde_json::from_str(&line).expect("JSON");
@@ -94,34 +102,26 @@ impl Server {
             .await;
     }
 
-    /// Whether nothing is written for a long while.
-    pub(crate) async fn hears_nothing(&mut self, during: Duration) -> bool {
+    /// True if the bridge writes nothing for this time.
+    pub(crate) async fn receives_nothing(&mut self, during: Duration) -> bool {
         let mut line = String::new();
         timeout(during, self.io.read_line(&mut line)).await.is_err()
     }
 
-    /// Waits until the bridge has dropped its end.
-    pub(crate) async fn gone(&mut self) {
+    /// Waits until the bridge has closed its end.
+    pub(crate) async fn wait_for_end(&mut self) {
         let mut rest = Vec::new();
-        timeout(PATIENCE, self.io.read_to_end(&mut rest))
+        timeout(TEST_TIMEOUT, self.io.read_to_end(&mut rest))
             .await
             .expect("the end")
             .expect("a clean end");
     }
 }
 
-/// Exchanges under way, each on its own task.
-#[derive(Default)]
-pub(crate) struct Bench {
-    tasks: TaskTracker,
-}
-
-impl Bench {
-    /// Starts a POST and leaves it running.
-    pub(crate) fn post(&self, bridge: &Arc<Bridge>, body: impl Into<Bytes>) -> JoinHandle<Reply> {
-        let (bridge, body) = (Arc::clone(bridge), body.into());
-        self.tasks.spawn(async move { post(&bridge, body).await })
-    }
+/// Starts a POST on its own task.
+pub(crate) fn start_post(bridge: &Arc<Bridge>, body: impl Into<Bytes>) -> JoinHandle<Reply> {
+    let (bridge, body) = (Arc::clone(bridge), body.into());
+    TaskTracker::new().spawn(async move { post(&bridge, body).await })
 }
 
 pub(crate) async fn post(bridge: &Bridge, body: impl Into<Bytes>) -> Reply {
@@ -132,20 +132,20 @@ pub(crate) async fn get(bridge: &Bridge) -> Reply {
     send(bridge, Request::get("/mcp").body(Bytes::new()).expect("a request")).await
 }
 
-/// Comes back behind the last event of a stream that is cut by this.
-pub(crate) async fn come_back(bridge: &Bridge, cut: Reply) -> Reply {
+/// Disconnects a stream and resumes it behind its last event.
+pub(crate) async fn resume(bridge: &Bridge, cut: Reply) -> Reply {
     let id = cut.last_id.clone().expect("an event");
     drop(cut);
-    get_from(bridge, &id).await
+    resume_from(bridge, &id).await
 }
 
-pub(crate) async fn get_from(bridge: &Bridge, id: &str) -> Reply {
+pub(crate) async fn resume_from(bridge: &Bridge, id: &str) -> Reply {
     let request = Request::get("/mcp").header("Last-Event-ID", id);
     send(bridge, request.body(Bytes::new()).expect("a request")).await
 }
 
 pub(crate) async fn send(bridge: &Bridge, request: Request<Bytes>) -> Reply {
-    let response = timeout(PATIENCE, bridge.serve(request)).await.expect("a response");
+    let response = timeout(TEST_TIMEOUT, bridge.serve(request)).await.expect("a response");
     Reply {
         status: response.status(),
         response,
@@ -155,9 +155,9 @@ pub(crate) async fn send(bridge: &Bridge, request: Request<Bytes>) -> Reply {
 }
 
 impl Reply {
-    /// Whether it says that the server has read nothing of the request.
-    pub(crate) fn is_unread(&self) -> bool {
-        self.response.extensions().get::<bridge::Unread>().is_some()
+    /// True if the response says that the server has not read the request.
+    pub(crate) fn is_not_processed(&self) -> bool {
+        self.response.extensions().get::<bridge::NotProcessed>().is_some()
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -167,24 +167,24 @@ impl Reply {
             .map(|value| value.to_str().expect("text"))
     }
 
-    /// The whole body of an answer that is not a stream.
+    /// The whole body of a response that is not an event stream.
     pub(crate) async fn text(mut self) -> String {
         while self.frame().await {}
         self.buffered
     }
 
-    /// The body of a JSON answer.
+    /// The body of a JSON response.
     pub(crate) async fn json(self) -> String {
         assert_eq!(self.header("content-type"), Some("application/json"));
         self.text().await
     }
 
-    /// The JSON-RPC error in a JSON answer.
+    /// The JSON-RPC error in a JSON response.
     pub(crate) async fn error(self) -> serde_json::Value {
         serde_json::from_str(&self.json().await).expect("JSON")
     }
 
-    /// The next thing on an event stream, comments included.
+    /// The next item of an event stream, comments included.
     pub(crate) async fn next(&mut self) -> Sse {
         assert_eq!(self.header("content-type"), Some("text/event-stream"));
         loop {
@@ -203,7 +203,7 @@ impl Reply {
         }
     }
 
-    /// The next message on an event stream.
+    /// The next message of an event stream.
     pub(crate) async fn message(&mut self) -> String {
         loop {
             match self.next().await {
@@ -214,7 +214,7 @@ impl Reply {
         }
     }
 
-    /// All messages to the end of an event stream.
+    /// All messages up to the end of an event stream.
     pub(crate) async fn messages(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
@@ -227,7 +227,7 @@ impl Reply {
     }
 
     async fn frame(&mut self) -> bool {
-        let frame = timeout(PATIENCE, self.response.body_mut().frame())
+        let frame = timeout(TEST_TIMEOUT, self.response.body_mut().frame())
             .await
             .expect("a frame or the end");
         let Some(frame) = frame else { return false };
@@ -237,7 +237,7 @@ impl Reply {
     }
 }
 
-/// One block of an event stream, as strict as clients are.
+/// Parses one block of an event stream as strictly as clients do.
 fn parse(block: &str) -> (Sse, Option<String>) {
     if block.starts_with(':') {
         return (Sse::Comment, None);
@@ -254,7 +254,7 @@ fn parse(block: &str) -> (Sse, Option<String>) {
     (Sse::Message(line.to_owned()), Some(id))
 }
 
-/// Waits for something that the tasks under test bring about without any time passing.
+/// Waits for a condition that becomes true without time passing.
 pub(crate) async fn until(condition: impl Fn() -> bool) {
     for _ in 0..100_000 {
         if condition() {
@@ -262,15 +262,15 @@ pub(crate) async fn until(condition: impl Fn() -> bool) {
         }
         tokio::task::yield_now().await;
     }
-    panic!("it has not come about");
+    panic!("the condition does not hold");
 }
 
 /// Waits for the end of a bridge.
-pub(crate) async fn ended(done: &CancellationToken) {
-    timeout(PATIENCE, done.cancelled()).await.expect("the end");
+pub(crate) async fn wait_for_end(done: &CancellationToken) {
+    timeout(TEST_TIMEOUT, done.cancelled()).await.expect("the end");
 }
 
-/// A request with a number for its id.
+/// A request with a numeric id.
 pub(crate) fn call(id: u64) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{}}}}"#)
 }
@@ -280,6 +280,3 @@ pub(crate) fn initialize(version: &str) -> String {
         r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{{}},"clientInfo":{{"name":"c","version":"1"}}}}}}"#
     )
 }
-
-/// A set of tasks that is waited for, for tests that need many exchanges.
-pub(crate) type Crowd = JoinSet<Reply>;

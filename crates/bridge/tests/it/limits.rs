@@ -1,20 +1,21 @@
 //! A side that does not read: memory stays bounded, and the other side learns of it.
 
-use bridge::{Config, Fault};
+use bridge::{Config, DropReason};
+use tokio::task::JoinSet;
 
-use crate::harness::{Bench, Crowd, bridge, bridge_with, call, get, post, until};
+use crate::harness::{bridge, bridge_with, call, get, post, start_post, until};
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_stops_reading_is_an_error_with_a_reason() {
     let mut config = Config::default();
     config.outgoing.messages = 3;
     // Less than a line fits into the pipe, so the writer is stuck at once.
-    let ((bridge, mut server), bench) = (bridge_with(config, 16).await, Bench::default());
-    let stuck = bench.post(&bridge, call(0));
+    let (bridge, mut server) = bridge_with(config, 16).await;
+    let stuck = start_post(&bridge, call(0));
     let stuck = stuck.await.expect("no panic");
     let mut waiting = Vec::new();
     for id in 1..=3 {
-        let reply = bench.post(&bridge, call(id));
+        let reply = start_post(&bridge, call(id));
         waiting.push(reply.await.expect("no panic"));
     }
     let refused = post(&bridge, call(4)).await;
@@ -45,9 +46,9 @@ async fn a_server_that_stops_reading_is_an_error_with_a_reason() {
 async fn a_client_that_reads_slowly_loses_notifications_but_not_its_answer() {
     let mut config = Config::default();
     config.backlog.messages = 10;
-    let ((bridge, mut server), bench) = (bridge_with(config, 1 << 16).await, Bench::default());
+    let (bridge, mut server) = bridge_with(config, 1 << 16).await;
     let body = r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"_meta":{"progressToken":"t"}}}"#;
-    let reply = bench.post(&bridge, body);
+    let reply = start_post(&bridge, body);
     let (id, _) = server.request().await;
     let mut reply = reply.await.expect("no panic");
     for n in 0..5000 {
@@ -59,7 +60,7 @@ async fn a_client_that_reads_slowly_loses_notifications_but_not_its_answer() {
             .await;
     }
     server.result(id, "\"kept\"").await;
-    until(|| bridge.faults(Fault::NotificationDropped) == 4990).await;
+    until(|| server.dropped(DropReason::BacklogFull) == 4990).await;
     let messages = reply.messages().await;
     assert_eq!(messages.len(), 11);
     assert!(
@@ -72,14 +73,14 @@ async fn a_client_that_reads_slowly_loses_notifications_but_not_its_answer() {
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_requests_at_once_are_served_or_refused() {
     let (bridge, mut server) = bridge().await;
-    let mut crowd = Crowd::new();
+    let mut tasks = JoinSet::new();
     for id in 0..10_000 {
         let bridge = std::sync::Arc::clone(&bridge);
-        crowd.spawn(async move { post(&bridge, call(id)).await });
+        tasks.spawn(async move { post(&bridge, call(id)).await });
     }
     let mut refused = 0;
     while refused < 10_000 - 1024 {
-        let reply = crowd.join_next().await.expect("a task").expect("no panic");
+        let reply = tasks.join_next().await.expect("a task").expect("no panic");
         assert_eq!(reply.status, 429);
         refused += 1;
     }
@@ -87,7 +88,7 @@ async fn ten_thousand_requests_at_once_are_served_or_refused() {
         let (id, _) = server.request().await;
         server.result(id, "{}").await;
     }
-    while let Some(reply) = crowd.join_next().await {
+    while let Some(reply) = tasks.join_next().await {
         let reply = reply.expect("no panic");
         assert_eq!(reply.status, 200);
         assert!(reply.text().await.contains(r#""result":{}"#));
@@ -101,9 +102,9 @@ async fn open_listeners_leave_room_for_requests() {
         max_listeners: 2,
         ..Config::default()
     };
-    let ((bridge, mut server), bench) = (bridge_with(config, 1 << 16).await, Bench::default());
+    let (bridge, mut server) = bridge_with(config, 1 << 16).await;
     let _listeners = [get(&bridge).await, get(&bridge).await];
-    let reply = bench.post(&bridge, call(1));
+    let reply = start_post(&bridge, call(1));
     let (id, _) = server.request().await;
     // Streams that nobody reads and nobody closes use up what there is, and no more is opened.
     assert_eq!(get(&bridge).await.status, 429);
@@ -114,24 +115,24 @@ async fn open_listeners_leave_room_for_requests() {
 #[tokio::test(start_paused = true)]
 async fn answers_that_nobody_reads_are_bounded() {
     let config = Config {
-        max_unread: 5000,
+        max_unflushed: 5000,
         ..Config::default()
     };
-    let ((bridge, mut server), bench) = (bridge_with(config, 1 << 16).await, Bench::default());
+    let (bridge, mut server) = bridge_with(config, 1 << 16).await;
     let large = format!("\"{}\"", "x".repeat(3000));
-    let first = bench.post(&bridge, call(1));
+    let first = start_post(&bridge, call(1));
     let (id, _) = server.request().await;
     server.result(id, &large).await;
     // Its head has come, and nobody reads its body.
     let first = first.await.expect("no panic");
-    let second = bench.post(&bridge, call(2));
+    let second = start_post(&bridge, call(2));
     let (id, _) = server.request().await;
     server.result(id, &large).await;
     let error = second.await.expect("no panic").error().await;
     assert_eq!((&error["id"], &error["error"]["code"]), (&2.into(), &(-32000).into()));
-    assert_eq!(bridge.faults(Fault::AnswerRefused), 1);
+    assert_eq!(server.dropped(DropReason::ClientNotReading), 1);
     assert!(first.text().await.contains("xxx"));
-    let third = bench.post(&bridge, call(3));
+    let third = start_post(&bridge, call(3));
     let (id, _) = server.request().await;
     server.result(id, &large).await;
     assert!(third.await.expect("no panic").text().await.contains("xxx"));
@@ -143,9 +144,9 @@ async fn an_answer_that_is_too_long_is_an_error_at_once() {
         max_line: 1000,
         ..Config::default()
     };
-    let ((bridge, mut server), bench) = (bridge_with(config, 1 << 16).await, Bench::default());
+    let (bridge, mut server) = bridge_with(config, 1 << 16).await;
     let start = tokio::time::Instant::now();
-    let replies = [1, 2].map(|id| bench.post(&bridge, call(id)));
+    let replies = [1, 2].map(|id| start_post(&bridge, call(id)));
     let (first, _) = server.request().await;
     let (second, _) = server.request().await;
     let long = "x".repeat(5000);
@@ -173,5 +174,5 @@ async fn an_answer_that_is_too_long_is_an_error_at_once() {
         assert!(error["error"]["message"].as_str().expect("text").contains("too long"));
     }
     assert_eq!(start.elapsed().as_secs(), 0);
-    assert_eq!(bridge.faults(Fault::LineTooLong), 3);
+    assert_eq!(server.dropped(DropReason::LineTooLong), 3);
 }

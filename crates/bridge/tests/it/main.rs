@@ -1,12 +1,12 @@
-//! A bridge over an in-memory pipe, with a scripted server on one side and HTTP exchanges on the other, on paused time.
+//! A bridge between HTTP exchanges and a scripted server on an in-memory pipe, on paused time.
 
-mod answers;
 mod batches;
-mod ending;
+mod end_of_stream;
 mod handshake;
 mod harness;
-mod isolation;
 mod limits;
-mod refusals;
+mod rejections;
+mod requests;
+mod response_matching;
 mod resumption;
 mod server_messages;

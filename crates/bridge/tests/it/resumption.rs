@@ -2,24 +2,26 @@
 
 use std::time::Duration;
 
-use bridge::{Config, Fault};
+use bridge::{Config, DropReason};
 
-use crate::harness::{Bench, Reply, Server, Sse, bridge, bridge_with, call, come_back, get, get_from, post, until};
+use crate::harness::{
+    Reply, Server, Sse, bridge, bridge_with, call, get, post, resume, resume_from, start_post, until,
+};
 
 const REQUEST: &str = r#"{"jsonrpc":"2.0","id":"a","method":"m","params":{"_meta":{"progressToken":"t"}}}"#;
-const LOST: &str = r#""error":{"code":-32000,"message":"the answer to this request is not kept any more"}}"#;
+const LOST: &str = r#""error":{"code":-32000,"message":"the response to this request is no longer available"}}"#;
 
 fn progress(n: u32) -> String {
     format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":"t","progress":{n}}}}}"#)
 }
 
-fn told(n: u32) -> String {
+fn log_message(n: u32) -> String {
     format!(r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"n":{n}}}}}"#)
 }
 
 /// A request whose answer has become a stream: the stream behind its first event, and the number of the request.
 async fn streaming(bridge: &std::sync::Arc<bridge::Bridge>, server: &mut Server, body: &str) -> (Reply, u64) {
-    let reply = Bench::default().post(bridge, body.to_owned());
+    let reply = start_post(bridge, body.to_owned());
     let (number, _) = server.request().await;
     let mut reply = reply.await.expect("no panic");
     assert_eq!(reply.next().await, Sse::Prime);
@@ -35,7 +37,7 @@ async fn an_answer_waits_for_a_client_that_was_cut_off_before_it() {
     server.result(number, "\"late\"").await;
     // Twice, as the first attempt may have been cut off too.
     for _ in 0..2 {
-        let mut again = get_from(&bridge, &id).await;
+        let mut again = resume_from(&bridge, &id).await;
         assert_eq!(
             (again.status.as_u16(), again.header("content-type")),
             (200, Some("text/event-stream"))
@@ -48,7 +50,7 @@ async fn an_answer_waits_for_a_client_that_was_cut_off_before_it() {
         );
         assert_eq!(again.next().await, Sse::End);
     }
-    assert_eq!(bridge.faults(Fault::AnswerAbandoned), 0);
+    assert_eq!(server.dropped(DropReason::ClientGone), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -57,7 +59,7 @@ async fn a_client_that_comes_back_sees_every_message_once() {
     let (mut reply, number) = streaming(&bridge, &mut server, REQUEST).await;
     server.write(&progress(1)).await;
     assert_eq!(reply.message().await, progress(1));
-    let mut again = come_back(&bridge, reply).await;
+    let mut again = resume(&bridge, reply).await;
     server.write(&progress(2)).await;
     assert_eq!(again.message().await, progress(2));
     // Between two connections nothing is lost, and nothing goes elsewhere.
@@ -66,9 +68,9 @@ async fn a_client_that_comes_back_sees_every_message_once() {
     let mut listener = get(&bridge).await;
     server.write(&progress(3)).await;
     server.result(number, "{}").await;
-    server.write(&told(1)).await;
-    assert_eq!(listener.message().await, told(1));
-    let mut again = get_from(&bridge, &id).await;
+    server.write(&log_message(1)).await;
+    assert_eq!(listener.message().await, log_message(1));
+    let mut again = resume_from(&bridge, &id).await;
     assert_eq!(
         again.messages().await,
         [progress(3), r#"{"jsonrpc":"2.0","id":"a","result":{}}"#.to_owned()]
@@ -79,19 +81,19 @@ async fn a_client_that_comes_back_sees_every_message_once() {
 async fn a_cut_off_client_may_go_on_listening_where_it_was() {
     let (bridge, mut server) = bridge().await;
     let mut listener = get(&bridge).await;
-    server.write(&told(1)).await;
-    server.write(&told(2)).await;
-    assert_eq!(listener.message().await, told(1));
+    server.write(&log_message(1)).await;
+    server.write(&log_message(2)).await;
+    assert_eq!(listener.message().await, log_message(1));
     let id = listener.last_id.clone().expect("an event");
-    assert_eq!(listener.message().await, told(2));
+    assert_eq!(listener.message().await, log_message(2));
     drop(listener);
-    server.write(&told(3)).await;
-    let mut again = get_from(&bridge, &id).await;
+    server.write(&log_message(3)).await;
+    let mut again = resume_from(&bridge, &id).await;
     for n in [2, 3] {
-        assert_eq!(again.message().await, told(n));
+        assert_eq!(again.message().await, log_message(n));
     }
-    server.write(&told(4)).await;
-    assert_eq!(again.message().await, told(4));
+    server.write(&log_message(4)).await;
+    assert_eq!(again.message().await, log_message(4));
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,7 +103,7 @@ async fn a_connection_that_only_seems_to_be_there_is_replaced() {
     let id = old.last_id.clone().expect("an event");
     server.write(&progress(1)).await;
     assert_eq!(old.message().await, progress(1));
-    let mut new = get_from(&bridge, &id).await;
+    let mut new = resume_from(&bridge, &id).await;
     assert_eq!(old.next().await, Sse::End);
     drop(old);
     server.result(number, "{}").await;
@@ -119,15 +121,15 @@ async fn who_comes_back_too_late_for_an_answer_gets_an_error_for_its_request() {
     drop(cut);
     server.result(number, "{}").await;
     tokio::time::sleep(Duration::from_secs(299)).await;
-    drop(get_from(&bridge, &id).await);
+    drop(resume_from(&bridge, &id).await);
     // The time runs from when the client was there last.
     tokio::time::sleep(Duration::from_secs(299)).await;
-    drop(get_from(&bridge, &id).await);
+    drop(resume_from(&bridge, &id).await);
     tokio::time::sleep(Duration::from_secs(301)).await;
-    let mut late = get_from(&bridge, &id).await;
+    let mut late = resume_from(&bridge, &id).await;
     assert_eq!(late.status, 200);
     assert_eq!(late.messages().await, [format!(r#"{{"jsonrpc":"2.0","id":"a",{LOST}"#)]);
-    assert_eq!(bridge.faults(Fault::AnswerLost), 1);
+    assert_eq!(server.dropped(DropReason::NotReplayable), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -139,13 +141,13 @@ async fn a_request_without_a_client_is_kept_as_long_as_it_is_worked_on() {
     tokio::time::sleep(Duration::from_secs(590)).await;
     server.result(number, "{}").await;
     tokio::time::sleep(Duration::from_secs(290)).await;
-    assert_eq!(get_from(&bridge, &id).await.messages().await.len(), 1);
+    assert_eq!(resume_from(&bridge, &id).await.messages().await.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_kept_is_bounded_by_its_size() {
     let mut config = Config::default();
-    config.replay.bytes = 1000;
+    config.replay_buffer.bytes = 1000;
     let (bridge, mut server) = bridge_with(config, 1 << 16).await;
     let mut ids = Vec::new();
     for n in 0..3 {
@@ -155,12 +157,12 @@ async fn what_is_kept_is_bounded_by_its_size() {
         server.result(number, &format!("\"{}\"", "x".repeat(400))).await;
     }
     // The next exchange is answered after all of that has been taken.
-    let reply = Bench::default().post(&bridge, call(9));
+    let reply = start_post(&bridge, call(9));
     let (number, _) = server.request().await;
     server.result(number, "{}").await;
     reply.await.expect("no panic");
     for (n, id) in ids.iter().enumerate() {
-        let messages = get_from(&bridge, id).await.messages().await;
+        let messages = resume_from(&bridge, id).await.messages().await;
         assert_eq!((messages.len(), messages[0].contains(LOST)), (1, n == 0), "{n}");
     }
 }
@@ -173,7 +175,7 @@ async fn the_bridge_to_the_next_server_says_that_an_answer_is_lost() {
     let (second, mut server) = bridge().await;
     // Its own first stream must not be taken for the other's.
     let (_own, _) = streaming(&second, &mut server, &call(1)).await;
-    let mut again = get_from(&second, &id).await;
+    let mut again = resume_from(&second, &id).await;
     assert_eq!(again.status, 200);
     assert_eq!(
         again.messages().await,
@@ -182,9 +184,9 @@ async fn the_bridge_to_the_next_server_says_that_an_answer_is_lost() {
     // A listener of the other has lost nothing that could be named, so it goes on listening.
     let mut listener = get(&first).await;
     assert_eq!(listener.next().await, Sse::Prime);
-    let mut listener = come_back(&second, listener).await;
-    server.write(&told(1)).await;
-    assert_eq!(listener.message().await, told(1));
+    let mut listener = resume(&second, listener).await;
+    server.write(&log_message(1)).await;
+    assert_eq!(listener.message().await, log_message(1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,7 +196,7 @@ async fn the_end_of_the_server_reaches_a_client_that_comes_back() {
     let id = cut.last_id.clone().expect("an event");
     drop((cut, server));
     bridge.done().cancelled().await;
-    let messages = get_from(&bridge, &id).await.messages().await;
+    let messages = resume_from(&bridge, &id).await.messages().await;
     assert_eq!(messages.len(), 1);
     assert!(
         messages[0].contains(r#""id":"a","error":{"code":-32000"#),
@@ -206,22 +208,22 @@ async fn the_end_of_the_server_reaches_a_client_that_comes_back() {
 async fn a_name_that_no_bridge_has_given_is_no_name() {
     let (bridge, mut server) = bridge().await;
     for id in ["", "1", "x-y-z", "0-0-0-zz", "ffffffffffffffffffff-0-0"] {
-        let mut listener = get_from(&bridge, id).await;
+        let mut listener = resume_from(&bridge, id).await;
         assert_eq!(listener.status, 200);
-        server.write(&told(1)).await;
-        assert_eq!(listener.message().await, told(1));
+        server.write(&log_message(1)).await;
+        assert_eq!(listener.message().await, log_message(1));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_without_an_event_id_cannot_come_back_and_leaves_nothing_behind() {
     let (bridge, mut server) = bridge().await;
-    let reply = Bench::default().post(&bridge, call(1));
+    let reply = start_post(&bridge, call(1));
     let (number, _) = server.request().await;
     reply.abort();
     assert!(reply.await.is_err());
     server.result(number, "{}").await;
-    until(|| bridge.faults(Fault::AnswerAbandoned) == 1).await;
+    until(|| server.dropped(DropReason::ClientGone) == 1).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,7 +236,7 @@ async fn a_request_of_the_server_that_was_under_way_is_asked_again() {
     server.write(ask).await;
     assert_eq!(listener.message().await, ask);
     drop(listener);
-    assert_eq!(get_from(&bridge, &id).await.message().await, ask);
+    assert_eq!(resume_from(&bridge, &id).await.message().await, ask);
     let answer = r#"{"jsonrpc":"2.0","id":5,"result":{"roots":[]}}"#;
     assert_eq!(post(&bridge, answer).await.status, 202);
     assert_eq!(server.line().await, answer);

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use bridge::{Config, Fault};
+use bridge::{Config, DropReason};
 
-use crate::harness::{Bench, Server, Sse, bridge, bridge_with, call, get, post, until};
+use crate::harness::{Server, Sse, bridge, bridge_with, call, get, post, start_post, until};
 
-fn told(n: u32) -> String {
+fn log_message(n: u32) -> String {
     format!(r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"n":{n}}}}}"#)
 }
 
 /// Waits until the bridge has read everything that was written: by an exchange that comes after it.
 async fn settle(bridge: &std::sync::Arc<bridge::Bridge>, server: &mut Server) {
-    let reply = Bench::default().post(bridge, r#"{"jsonrpc":"2.0","id":"settle","method":"ping"}"#);
+    let reply = start_post(bridge, r#"{"jsonrpc":"2.0","id":"settle","method":"ping"}"#);
     let (id, _) = server.request().await;
     server.result(id, "{}").await;
     reply.await.expect("no panic");
@@ -32,16 +32,16 @@ async fn a_get_stream_starts_at_once_and_is_kept_alive() {
 
 #[tokio::test(start_paused = true)]
 async fn what_belongs_to_no_request_goes_to_the_listener_on_one_stream_only() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let (bridge, mut server) = bridge().await;
     let mut old = get(&bridge).await;
     let mut new = get(&bridge).await;
-    let reply = bench.post(&bridge, call(1));
+    let reply = start_post(&bridge, call(1));
     let (id, _) = server.request().await;
-    server.write(&told(1)).await;
-    assert_eq!(new.message().await, told(1));
+    server.write(&log_message(1)).await;
+    assert_eq!(new.message().await, log_message(1));
     drop(new);
-    server.write(&told(2)).await;
-    assert_eq!(old.message().await, told(2));
+    server.write(&log_message(2)).await;
+    assert_eq!(old.message().await, log_message(2));
     server.result(id, "{}").await;
     assert_eq!(
         reply.await.expect("no panic").json().await,
@@ -53,18 +53,18 @@ async fn what_belongs_to_no_request_goes_to_the_listener_on_one_stream_only() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_listener_it_goes_to_the_newest_request() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
-    let older = bench.post(&bridge, call(1));
+    let (bridge, mut server) = bridge().await;
+    let older = start_post(&bridge, call(1));
     let (first, _) = server.request().await;
-    let newer = bench.post(&bridge, call(2));
+    let newer = start_post(&bridge, call(2));
     let (second, _) = server.request().await;
-    server.write(&told(1)).await;
+    server.write(&log_message(1)).await;
     server.result(second, "{}").await;
-    server.write(&told(2)).await;
+    server.write(&log_message(2)).await;
     server.result(first, "{}").await;
     for (reply, n) in [(older, 2), (newer, 1)] {
         let messages = reply.await.expect("no panic").messages().await;
-        assert_eq!((messages.len(), &messages[0]), (2, &told(n)));
+        assert_eq!((messages.len(), &messages[0]), (2, &log_message(n)));
     }
 }
 
@@ -74,13 +74,13 @@ async fn with_nobody_there_notifications_wait_and_the_oldest_give_way() {
     config.backlog.messages = 3;
     let (bridge, mut server) = bridge_with(config, 1 << 16).await;
     for n in 1..=5 {
-        server.write(&told(n)).await;
+        server.write(&log_message(n)).await;
     }
-    server.write(&told(6)).await;
-    until(|| bridge.faults(Fault::NotificationDropped) == 3).await;
+    server.write(&log_message(6)).await;
+    until(|| server.dropped(DropReason::BacklogFull) == 3).await;
     let mut listener = get(&bridge).await;
     for n in 4..=6 {
-        assert_eq!(listener.message().await, told(n));
+        assert_eq!(listener.message().await, log_message(n));
     }
 }
 
@@ -105,8 +105,8 @@ async fn a_request_of_the_server_is_answered_by_its_client_under_its_own_id() {
         .status,
         202
     );
-    assert!(server.hears_nothing(Duration::from_secs(60)).await);
-    assert_eq!(bridge.faults(Fault::UnknownResponse), 2);
+    assert!(server.receives_nothing(Duration::from_secs(60)).await);
+    assert_eq!(server.dropped(DropReason::UnmatchedClientMessage), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,22 +122,22 @@ async fn a_request_of_the_server_that_nobody_hears_gets_an_error_in_time() {
     );
     // A client that comes too late is not asked any more.
     let mut listener = get(&bridge).await;
-    server.write(&told(1)).await;
-    assert_eq!(listener.message().await, told(1));
+    server.write(&log_message(1)).await;
+    assert_eq!(listener.message().await, log_message(1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_of_the_server_waits_for_a_client_that_comes_in_time() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let (bridge, mut server) = bridge().await;
     let ask = r#"{"jsonrpc":"2.0","id":9,"method":"elicitation/create"}"#;
     server.write(ask).await;
-    assert!(server.hears_nothing(Duration::from_secs(20)).await);
-    let reply = bench.post(&bridge, call(1));
+    assert!(server.receives_nothing(Duration::from_secs(20)).await);
+    let reply = start_post(&bridge, call(1));
     let (id, _) = server.request().await;
     let mut reply = reply.await.expect("no panic");
     assert_eq!(reply.message().await, ask);
     // Somebody has read it, so it has more time than one that nobody hears.
-    assert!(server.hears_nothing(Duration::from_secs(100)).await);
+    assert!(server.receives_nothing(Duration::from_secs(100)).await);
     let answer = r#"{"jsonrpc":"2.0","id":9,"result":{"action":"accept"}}"#;
     assert_eq!(post(&bridge, answer).await.status, 202);
     assert_eq!(server.line().await, answer);
@@ -151,8 +151,8 @@ async fn garbage_is_counted_and_nothing_else() {
         max_line: 1000,
         ..Config::default()
     };
-    let ((bridge, mut server), bench) = (bridge_with(config, 1 << 16).await, Bench::default());
-    let reply = bench.post(&bridge, call(1));
+    let (bridge, mut server) = bridge_with(config, 1 << 16).await;
+    let reply = start_post(&bridge, call(1));
     let (id, _) = server.request().await;
     server
         .raw(b"Listening on port 80\n\n  \n\xff\xfe\n{\"jsonrpc\":\"2.0\",\n")
@@ -171,11 +171,11 @@ async fn garbage_is_counted_and_nothing_else() {
     );
     settle(&bridge, &mut server).await;
     let counts = [
-        Fault::NotJson,
-        Fault::NotJsonRpc,
-        Fault::LineTooLong,
-        Fault::UnknownAnswer,
+        DropReason::InvalidJson,
+        DropReason::InvalidMessage,
+        DropReason::LineTooLong,
+        DropReason::UnmatchedResponse,
     ];
-    assert_eq!(counts.map(|fault| bridge.faults(fault)), [3, 3, 1, 2]);
+    assert_eq!(counts.map(|fault| server.dropped(fault)), [3, 3, 1, 2]);
     assert!(!bridge.done().is_cancelled());
 }

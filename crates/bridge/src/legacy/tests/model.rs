@@ -13,11 +13,13 @@ use std::{
     time::Duration,
 };
 
+use fastrand::Rng;
+
 use super::super::*;
 use crate::{
-    dice::{Dice, setting},
-    event_id::EventId,
-    streams::{Event, Form},
+    fuzz::tests::env_number,
+    jsonrpc::MessageError,
+    streams::{Event, EventId, ResponseMode},
 };
 
 /// Ids that are easily taken for each other. The first three are one id in three spellings.
@@ -40,7 +42,7 @@ const CANCEL_GRACE: u64 = 5;
 const REPLAY_TIME: u64 = 30;
 const MAX_IN_FLIGHT: usize = 6;
 const MAX_LISTENERS: usize = 2;
-const MAX_ASKS: usize = 3;
+const MAX_SERVER_REQUESTS: usize = 3;
 
 /// A request that the server may still answer.
 #[derive(Clone, Debug)]
@@ -84,8 +86,8 @@ struct Cut {
 }
 
 struct World {
-    dice: Dice,
-    machine: Legacy,
+    rng: Rng,
+    machine: StateMachine,
     now: Instant,
     nonce: usize,
     batches: bool,
@@ -116,7 +118,7 @@ fn config(roomy: bool) -> Config {
     let mut config = Config {
         max_in_flight: MAX_IN_FLIGHT,
         max_listeners: MAX_LISTENERS,
-        max_asks: MAX_ASKS,
+        max_server_requests: MAX_SERVER_REQUESTS,
         request_timeout: Duration::from_secs(REQUEST_TIMEOUT),
         cancel_grace: Duration::from_secs(CANCEL_GRACE),
         replay_time: Duration::from_secs(REPLAY_TIME),
@@ -124,8 +126,8 @@ fn config(roomy: bool) -> Config {
     };
     config.backlog.messages = 4;
     if !roomy {
-        config.replay.messages = 5;
-        config.replay.bytes = 400;
+        config.replay_buffer.messages = 5;
+        config.replay_buffer.bytes = 400;
     }
     config
 }
@@ -143,11 +145,11 @@ impl Connection {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut dice = Dice::new(seed);
-        let (batches, roomy) = (dice.once_in(2), !dice.once_in(4));
+        let mut rng = Rng::with_seed(seed);
+        let (batches, roomy) = (rng.bool(), rng.usize(..4) > 0);
         let mut world = Self {
-            dice,
-            machine: Legacy::new(config(roomy), Arc::default()),
+            rng,
+            machine: StateMachine::new(config(roomy)),
             now: Instant::now(),
             nonce: 0,
             batches,
@@ -173,14 +175,14 @@ impl World {
         self.server(r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-03-26"}}"#);
         let context = Context::from_waker(Waker::noop());
         assert!(matches!(
-            self.machine.streams.poll_form(reader, &context),
-            Poll::Ready(Form::Whole(_))
+            self.machine.streams.poll_response_mode(reader, &context),
+            Poll::Ready(ResponseMode::Json(_))
         ));
-        self.machine.hang_up(self.now, reader);
+        self.machine.detach(self.now, reader);
     }
 
     fn step(&mut self) {
-        match self.dice.roll(36) {
+        match self.rng.usize(..36) {
             0..=6 => self.request(),
             7..=8 => self.batch(),
             9..=13 => {
@@ -188,12 +190,12 @@ impl World {
             }
             14 => self.answer_twice(),
             15 => {
-                let number = 1_000_000 + self.dice.roll(9);
+                let number = 1_000_000 + self.rng.usize(..9);
                 self.server(&format!(r#"{{"jsonrpc":"2.0","id":{number},"result":"nobody"}}"#));
                 self.server(&format!(r#"{{"jsonrpc":"2.0","id":"{number}","result":"nobody"}}"#));
             }
             16 => {
-                let garbage = *self.dice.pick(&GARBAGE);
+                let garbage = self.pick(&GARBAGE);
                 self.bytes(garbage);
             }
             17..=18 => self.cut(),
@@ -201,7 +203,7 @@ impl World {
             22 => self.take_over(),
             23 => self.cancel(),
             24..=25 => {
-                let token = self.dice.roll(4);
+                let token = self.rng.usize(..4);
                 self.tell(&format!(
                     r#""method":"notifications/progress","params":{{"progressToken":{token},"progress":1,"#
                 ));
@@ -209,7 +211,7 @@ impl World {
             26 => self.tell(r#""method":"notifications/message","params":{"#),
             27..=28 => self.ask(),
             29 => {
-                let raw = self.dice.roll(4).to_string();
+                let raw = self.rng.usize(..4).to_string();
                 let text = format!(r#"{{"jsonrpc":"2.0","id":{raw},"result":{{}}}}"#);
                 self.machine.respond(&message(&text), Some(&id(&raw))).expect("taken");
             }
@@ -218,21 +220,29 @@ impl World {
                 // The client has no more patience for one whole answer.
                 let count = self.connections.len();
                 if count > 0 {
-                    let at = self.dice.roll(count);
+                    let at = self.rng.usize(..count);
                     self.prime(at);
                 }
             }
             32..=33 => self.break_one(),
             _ => {
-                let seconds = *self.dice.pick(&[1, 4, 9, 25]);
+                let seconds = self.pick(&[1, 4, 9, 25]);
                 self.pass(seconds);
             }
         }
         self.check_outbox();
-        if !self.dice.once_in(3) {
+        if !self.once_in(3) {
             self.read_all();
         }
         self.check_books();
+    }
+
+    fn once_in(&mut self, count: usize) -> bool {
+        self.rng.usize(..count) == 0
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        *self.rng.choice(from).expect("a choice")
     }
 
     fn nonce(&mut self) -> usize {
@@ -242,7 +252,7 @@ impl World {
 
     fn text(&mut self, raw: &str) -> (String, usize) {
         let nonce = self.nonce();
-        let meta = match self.dice.roll(4) {
+        let meta = match self.rng.usize(..4) {
             3 => String::new(),
             token => format!(r#""_meta":{{"progressToken":{token}}},"#),
         };
@@ -263,14 +273,14 @@ impl World {
     }
 
     fn request(&mut self) {
-        let raw = *self.dice.pick(&IDS);
+        let raw = self.pick(&IDS);
         let (text, nonce) = self.text(raw);
         let (flying, room) = (self.is_flying(raw), self.has_room(1));
         let taken = self.machine.request(self.now, message(&text), id(raw), "m");
         if flying {
-            assert_eq!(taken, Err(Refusal::IdInFlight));
+            assert_eq!(taken, Err(RejectReason::IdInFlight));
         } else if !room {
-            assert_eq!(taken, Err(Refusal::Busy));
+            assert_eq!(taken, Err(RejectReason::TooManyRequests));
         } else {
             self.sent(taken.expect("room"), &[(raw, nonce)]);
         }
@@ -279,23 +289,23 @@ impl World {
     fn batch(&mut self) {
         let mut made = Vec::new();
         let mut texts = Vec::new();
-        for _ in 0..1 + self.dice.roll(3) {
-            let raw = *self.dice.pick(&IDS);
+        for _ in 0..1 + self.rng.usize(..3) {
+            let raw = self.pick(&IDS);
             let (text, nonce) = self.text(raw);
             texts.push(text);
             made.push((raw, nonce));
         }
-        let messages = split(format!("[{}]", texts.join(",\n")).as_bytes()).expect("messages");
+        let messages = split_batch(format!("[{}]", texts.join(",\n")).as_bytes()).expect("messages");
         let keys: HashSet<_> = made.iter().map(|(raw, _)| id(raw).key().clone()).collect();
         let conflict = keys.len() < made.len() || made.iter().any(|(raw, _)| self.is_flying(raw));
         let room = self.has_room(made.len());
         let taken = self.machine.batch(self.now, messages);
         if !self.batches {
-            assert_eq!(taken, Err(Refusal::Malformed(crate::envelope::Malformed::Batch)));
+            assert_eq!(taken, Err(RejectReason::InvalidMessage(MessageError::Batch)));
         } else if conflict {
-            assert_eq!(taken, Err(Refusal::IdInFlight));
+            assert_eq!(taken, Err(RejectReason::IdInFlight));
         } else if !room {
-            assert_eq!(taken, Err(Refusal::Busy));
+            assert_eq!(taken, Err(RejectReason::TooManyRequests));
         } else {
             self.sent(taken.expect("room").expect("a stream"), &made);
         }
@@ -310,7 +320,7 @@ impl World {
         for (line, (raw, nonce)) in lines.into_iter().zip(made) {
             let sent = message(line);
             assert_eq!(sent.param("nonce"), Some(nonce.to_string().as_str()));
-            let Kind::Request { id, .. } = sent.kind() else {
+            let MessageKind::Request { id, .. } = sent.kind() else {
                 panic!("{line} is no request")
             };
             let number = id.number().expect("a number of the bridge's own");
@@ -334,12 +344,12 @@ impl World {
         if self.flying.is_empty() {
             return None;
         }
-        let at = self.dice.roll(self.flying.len());
+        let at = self.rng.usize(..self.flying.len());
         let sent = self.flying.remove(at);
         let (number, nonce) = (sent.number, sent.nonce);
-        let outcome = *self.dice.pick(&["result", "error"]);
+        let outcome = self.pick(&["result", "error"]);
         let line = format!(r#"{{"{outcome}":{{"nonce":{nonce},"x":1.50}}, "id":{number}, "jsonrpc":"2.0"}}"#);
-        if self.batches && self.dice.once_in(3) {
+        if self.batches && self.once_in(3) {
             self.bytes(&format!("[{line}]"));
         } else {
             self.server(&line);
@@ -362,16 +372,16 @@ impl World {
     }
 
     fn server(&mut self, line: &str) {
-        self.machine.take(self.now, message(line));
+        self.machine.receive(self.now, message(line));
     }
 
     /// A line of the server as the driver takes it.
     fn bytes(&mut self, line: &str) {
         match Envelope::parse(line.as_bytes()) {
-            Ok(message) => self.machine.take(self.now, message),
+            Ok(message) => self.machine.receive(self.now, message),
             Err(_) => {
-                if let Ok(messages) = split(line.as_bytes()) {
-                    self.machine.take_batch(self.now, messages);
+                if let Ok(messages) = split_batch(line.as_bytes()) {
+                    self.machine.receive_batch(self.now, messages);
                 }
             }
         }
@@ -390,7 +400,7 @@ impl World {
                 self.connections.push(Connection::new(exchange, reader));
                 self.prime(self.connections.len() - 1);
             }
-            Err(refusal) => assert!(!room && refusal == Refusal::Busy),
+            Err(refusal) => assert!(!room && refusal == RejectReason::TooManyRequests),
         }
     }
 
@@ -406,7 +416,7 @@ impl World {
     fn break_one(&mut self) {
         let count = self.connections.len();
         if count > 0 {
-            let at = self.dice.roll(count);
+            let at = self.rng.usize(..count);
             let connection = &mut self.connections[at];
             connection.broken = connection.last.is_some();
         }
@@ -415,14 +425,14 @@ impl World {
     /// A connection is lost.
     fn cut(&mut self) {
         if !self.connections.is_empty() {
-            let at = self.dice.roll(self.connections.len());
+            let at = self.rng.usize(..self.connections.len());
             self.cut_one(at);
         }
     }
 
     fn cut_one(&mut self, at: usize) {
         let connection = self.connections.swap_remove(at);
-        self.machine.hang_up(self.now, connection.reader);
+        self.machine.detach(self.now, connection.reader);
         match connection.last {
             Some(last) => self.cuts.push(Cut {
                 exchange: connection.exchange,
@@ -437,7 +447,7 @@ impl World {
         if self.cuts.is_empty() || !self.has_room(0) {
             return;
         }
-        let at = self.dice.roll(self.cuts.len());
+        let at = self.rng.usize(..self.cuts.len());
         let cut = self.cuts.swap_remove(at);
         self.resume(&cut);
     }
@@ -447,7 +457,7 @@ impl World {
         let exchange = &mut self.exchanges[cut.exchange];
         let since = exchange.settled.map(|settled| settled.max(cut.since));
         let expired = since.is_some_and(|since| self.now >= since + Duration::from_secs(REPLAY_TIME));
-        let same = reader.stream == Streams::stream_of(&cut.last);
+        let same = reader.stream == cut.last.stream;
         if !exchange.is_listener && self.roomy {
             assert_eq!(same, !expired, "kept for its time and no longer");
         }
@@ -472,7 +482,7 @@ impl World {
         if streams.is_empty() || !self.has_room(0) {
             return;
         }
-        let at = *self.dice.pick(&streams);
+        let at = self.pick(&streams);
         let old = self.connections.swap_remove(at);
         let Some(last) = old.last else { return };
         let cut = Cut {
@@ -484,9 +494,9 @@ impl World {
         let reader = self.machine.resume(self.now, &cut.last).expect("room");
         let context = Context::from_waker(Waker::noop());
         if reader.stream == old.reader.stream {
-            assert_eq!(self.machine.poll(old.reader, &context), Poll::Ready(None));
+            assert_eq!(self.machine.poll_event(old.reader, &context), Poll::Ready(None));
         }
-        self.machine.hang_up(self.now, old.reader);
+        self.machine.detach(self.now, old.reader);
         let mut exchange = cut.exchange;
         if self.exchanges[exchange].is_listener && reader.stream != old.reader.stream {
             exchange = self.exchanges.len();
@@ -500,7 +510,7 @@ impl World {
     }
 
     fn cancel(&mut self) {
-        let raw = *self.dice.pick(&IDS);
+        let raw = self.pick(&IDS);
         let method = "notifications/cancelled";
         let text = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"requestId":{raw}}}}}"#);
         self.machine.notify(self.now, message(&text), method).expect("taken");
@@ -520,7 +530,7 @@ impl World {
     }
 
     fn ask(&mut self) {
-        let (id, nonce) = (self.dice.roll(4), self.nonce());
+        let (id, nonce) = (self.rng.usize(..4), self.nonce());
         let line = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping","params":{{"once":{nonce}}}}}"#);
         // A second request of the same id is the server's fault; it waits for one answer.
         self.asked.insert(id, 1);
@@ -531,9 +541,9 @@ impl World {
     fn pass(&mut self, seconds: u64) {
         let until = self.now + Duration::from_secs(seconds);
         // As the driver does: whatever is due is done when it is.
-        while let Some(due) = self.machine.next_due().filter(|due| *due <= until) {
+        while let Some(due) = self.machine.next_deadline().filter(|due| *due <= until) {
             self.now = self.now.max(due);
-            self.machine.tick(self.now);
+            self.machine.run_timers(self.now);
             let given_up: Vec<_> = self.flying.extract_if(.., |sent| sent.deadline <= self.now).collect();
             for sent in given_up {
                 self.settle(sent.exchange);
@@ -552,7 +562,7 @@ impl World {
                     "the stream has ended without an outcome for {:?}",
                     exchange.open
                 );
-                self.machine.hang_up(self.now, connection.reader);
+                self.machine.detach(self.now, connection.reader);
             }
         }
     }
@@ -562,26 +572,29 @@ impl World {
         let context = Context::from_waker(Waker::noop());
         let (reader, exchange) = (self.connections[at].reader, self.connections[at].exchange);
         if self.connections[at].last.is_none() {
-            match self.machine.streams.poll_form(reader, &context) {
+            match self.machine.streams.poll_response_mode(reader, &context) {
                 Poll::Pending => return false,
-                Poll::Ready(Form::Whole(lines)) => {
+                Poll::Ready(ResponseMode::Json(lines)) => {
                     lines.iter().for_each(|line| self.has_read(exchange, line));
                     return true;
                 }
-                Poll::Ready(Form::Events) => self.prime(at),
+                Poll::Ready(ResponseMode::Sse) => self.prime(at),
             }
         }
         loop {
-            match self.machine.poll(reader, &context) {
+            match self.machine.poll_event(reader, &context) {
                 Poll::Pending => return false,
                 Poll::Ready(_) if self.connections[at].broken => return false,
                 Poll::Ready(None) => return true,
                 Poll::Ready(Some(Event { id, line, last })) => {
                     self.has_read(exchange, &line);
                     let before = self.connections[at].last.replace(id.clone());
-                    assert!(before.is_some_and(|before| before.place < id.place), "places grow");
+                    assert!(
+                        before.is_some_and(|before| before.position < id.position),
+                        "places grow"
+                    );
                     if last {
-                        assert_eq!(self.machine.poll(reader, &context), Poll::Ready(None));
+                        assert_eq!(self.machine.poll_event(reader, &context), Poll::Ready(None));
                     }
                 }
             }
@@ -598,14 +611,14 @@ impl World {
             return;
         }
         let answer = message(&line);
-        let Kind::Response {
+        let MessageKind::Response {
             id: Some(answered),
             error,
         } = answer.kind()
         else {
             panic!("{line} was never said")
         };
-        let lost = line.contains("is not kept any more");
+        let lost = line.contains("is no longer available");
         let Some(nonce) = exchange.open.remove(answered.raw()) else {
             // A client that had some answers of a batch is told that all are lost.
             assert!(lost, "{line} answers nothing");
@@ -625,16 +638,16 @@ impl World {
             for line in std::str::from_utf8(&lines).expect("text").lines() {
                 let sent = message(line);
                 match sent.kind() {
-                    Kind::Response { id: Some(id), .. } => {
+                    MessageKind::Response { id: Some(id), .. } => {
                         let asked = self.asked.get_mut(&id.raw().parse().expect("an id of ours"));
                         assert_eq!(std::mem::take(asked.expect("asked")), 1, "{line} is a second answer");
                     }
-                    Kind::Notification { method } => {
+                    MessageKind::Notification { method } => {
                         assert_eq!(&**method, "notifications/cancelled");
                         let number: u64 = sent.param("requestId").expect("an id").parse().expect("a number");
                         assert!(number <= self.nonce as u64 + 1, "{line} cancels nothing");
                     }
-                    Kind::Request { .. } | Kind::Response { id: None, .. } => {
+                    MessageKind::Request { .. } | MessageKind::Response { id: None, .. } => {
                         panic!("{line} was not expected")
                     }
                 }
@@ -645,14 +658,19 @@ impl World {
     /// The bookkeeping holds together, and within the limits.
     fn check_books(&self) {
         let machine = &self.machine;
-        let entries = machine.table.len() + machine.asks.len() + machine.idle.len();
-        assert_eq!(machine.due.len(), entries, "everything open has one deadline");
-        assert_eq!(machine.table.len(), self.flying.len());
-        assert!(machine.asks.len() <= MAX_ASKS);
-        assert!(machine.idle.keys().all(|stream| machine.streams.is_idle(*stream)));
-        assert_eq!(machine.idle.len(), machine.streams.count_idle());
-        let (messages, bytes) = machine.streams.kept();
-        let limits = config(self.roomy).replay;
+        let retained = machine.timers.all().filter_map(|timer| match timer {
+            Timer::Stream(stream) => Some(*stream),
+            Timer::Request(_) | Timer::ServerRequest(_) => None,
+        });
+        let retained: Vec<_> = retained.collect();
+        let entries = machine.in_flight.len() + machine.server_requests.len() + retained.len();
+        assert_eq!(machine.timers.all().count(), entries, "each open entry has one timer");
+        assert_eq!(machine.in_flight.len(), self.flying.len());
+        assert!(machine.server_requests.len() <= MAX_SERVER_REQUESTS);
+        assert!(retained.iter().all(|stream| machine.streams.is_retained(*stream)));
+        assert_eq!(retained.len(), machine.streams.count_retained());
+        let (messages, bytes) = machine.streams.replay_usage();
+        let limits = config(self.roomy).replay_buffer;
         assert!(messages <= limits.messages && (messages <= 1 || bytes <= limits.bytes));
         assert!(machine.streams.count() <= self.flying.len() + self.attached() + messages);
     }
@@ -663,7 +681,7 @@ impl World {
             self.cut_one(at);
         }
         self.read_all();
-        if self.dice.once_in(2) {
+        if self.once_in(2) {
             self.machine.end(self.now);
             self.flying.clear();
             for exchange in &mut self.exchanges {
@@ -676,12 +694,12 @@ impl World {
         // Listeners go on until their server ends; here they make room.
         for connection in std::mem::take(&mut self.connections) {
             assert!(self.exchanges[connection.exchange].open.is_empty());
-            self.machine.hang_up(self.now, connection.reader);
+            self.machine.detach(self.now, connection.reader);
         }
         let cuts = std::mem::take(&mut self.cuts);
-        if self.dice.once_in(4) {
+        if self.once_in(4) {
             // The bridge to the next server has seen none of these streams.
-            self.machine = Legacy::new(config(self.roomy), Arc::default());
+            self.machine = StateMachine::new(config(self.roomy));
             self.roomy = false;
         }
         for cut in &cuts {
@@ -698,11 +716,11 @@ impl World {
             );
         }
         for connection in std::mem::take(&mut self.connections) {
-            self.machine.hang_up(self.now, connection.reader);
+            self.machine.detach(self.now, connection.reader);
         }
-        self.machine.tick(self.now + Duration::from_secs(10_000));
-        self.machine.tick(self.now + Duration::from_secs(20_000));
-        assert_eq!(self.machine.next_due(), None);
+        self.machine.run_timers(self.now + Duration::from_secs(10_000));
+        self.machine.run_timers(self.now + Duration::from_secs(20_000));
+        assert_eq!(self.machine.next_deadline(), None);
         assert_eq!(self.machine.streams.count_attached(), 0);
     }
 }
@@ -717,11 +735,11 @@ impl Drop for Seed {
 
 #[test]
 fn each_request_has_one_outcome_whatever_happens() {
-    let first = setting("BRIDGE_MODEL_SEED", 0);
-    for seed in first..first + setting("BRIDGE_MODEL_SCHEDULES", 10_000) {
+    let first = env_number("BRIDGE_MODEL_SEED", 0);
+    for seed in first..first + env_number("BRIDGE_MODEL_SCHEDULES", 10_000) {
         let named = Seed(seed);
         let mut world = World::new(seed);
-        for _ in 0..20 + world.dice.roll(80) {
+        for _ in 0..20 + world.rng.usize(..80) {
             world.step();
         }
         world.end();

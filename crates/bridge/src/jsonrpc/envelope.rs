@@ -1,26 +1,26 @@
 //! One JSON-RPC 2.0 message, read shallowly and rewritten by splicing.
 //!
-//! A message is read once: its kind, its id and its method. Where it is rewritten (an id exchanged, a version lowered), the
-//! new text replaces the old in place and every other byte stays as it came: unknown members, number formats and the
-//! order of members survive. The text never holds a raw line break, so that a message is always one line: between the
-//! tokens of JSON a line break is white space, and within a string it is not allowed (RFC 8259 sections 2 and 7).
-//! Batches are refused.
+//! Parsing finds the kind, the id and the method. A rewrite (another id, a lower version) replaces
+//! text in place, and every other byte stays: unknown members, number formats, member order. The
+//! text never holds a raw line break, so that a message is always one line: between JSON tokens a
+//! line break is white space, and within a string it is invalid (RFC 8259 sections 2 and 7).
+//! Batches are rejected.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
-use crate::{
+use super::{
     id::Id,
-    json::{self, Flaw},
+    json::{self, JsonError},
 };
 
-/// A message and what is known of it.
+/// A parsed message.
 #[derive(Clone, Debug)]
 pub(crate) struct Envelope {
     text: String,
-    kind: Kind,
+    kind: MessageKind,
     id_at: Option<Range<usize>>,
     params_at: Option<Range<usize>>,
     outcome_at: Option<Range<usize>>,
@@ -28,38 +28,30 @@ pub(crate) struct Envelope {
 
 /// The three kinds of message (JSON-RPC 2.0 sections 4 and 5).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Wants an answer.
-    Request {
-        /// The id that its answer carries.
-        id: Id,
-        /// What is asked for.
-        method: Box<str>,
-    },
-    /// Wants none.
-    Notification {
-        /// What is told.
-        method: Box<str>,
-    },
-    /// Is one.
+pub(crate) enum MessageKind {
+    /// Expects a response with the same id.
+    Request { id: Id, method: Box<str> },
+    /// Expects no response.
+    Notification { method: Box<str> },
+    /// Answers a request.
     Response {
-        /// The id of the request; `None` for `null`, which answers a request that could not be read.
+        /// The id of the request; `None` for `null`, which answers a request that was unreadable.
         id: Option<Id>,
-        /// Whether it carries an error rather than a result.
+        /// True for an error, false for a result.
         error: bool,
     },
 }
 
-/// Why a text is no message.
+/// Why bytes are not one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Malformed {
-    /// It is not UTF-8.
+pub(crate) enum MessageError {
+    /// The bytes are not UTF-8.
     NotUtf8,
-    /// It is not JSON.
+    /// The text is not JSON.
     NotJson,
-    /// It is a JSON array: a batch, which MCP has dropped since 2025-06-18.
+    /// The text is a JSON array: a batch, which MCP dropped in 2025-06-18.
     Batch,
-    /// It is JSON, but no JSON-RPC 2.0 message. The id is there if it could be made out.
+    /// The text is JSON but not a JSON-RPC 2.0 message. Holds the id if it is readable.
     NotJsonRpc(Option<Id>),
 }
 
@@ -68,47 +60,47 @@ impl Envelope {
     ///
     /// # Errors
     ///
-    /// Each variant of [`Malformed`].
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        let text = std::str::from_utf8(bytes).map_err(|_| Malformed::NotUtf8)?;
+    /// Each variant of [`MessageError`].
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, MessageError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| MessageError::NotUtf8)?;
         let names = ["jsonrpc", "id", "method", "params", "result", "error"];
         let [version, id_at, method_at, params_at, result_at, error_at] =
-            json::members(text, names).map_err(|flaw| match flaw {
-                Flaw::Syntax => Malformed::NotJson,
-                Flaw::Shape => not_an_object(text),
+            json::members(text, names).map_err(|error| match error {
+                JsonError::Syntax => MessageError::NotJson,
+                JsonError::Shape => not_an_object(text),
             })?;
         let part = |at: &Option<Range<usize>>| at.clone().map(|at| &text[at]);
 
         let id = part(&id_at).and_then(Id::parse);
-        let foreign = || Malformed::NotJsonRpc(id.clone());
+        let invalid = || MessageError::NotJsonRpc(id.clone());
         if part(&version).and_then(json::string).as_deref() != Some("2.0") {
-            return Err(foreign());
+            return Err(invalid());
         }
         // Some servers write `"error": null` beside a result.
         let error_at = error_at.filter(|at| &text[at.clone()] != "null");
         let kind = match (part(&method_at), part(&id_at)) {
             (Some(method), raw_id) => {
-                let method = json::string(method).ok_or_else(foreign)?.into();
+                let method = json::string(method).ok_or_else(invalid)?.into();
                 match (raw_id, &id) {
-                    (None, _) => Kind::Notification { method },
-                    (Some(_), Some(id)) => Kind::Request { id: id.clone(), method },
-                    (Some(_), None) => return Err(foreign()),
+                    (None, _) => MessageKind::Notification { method },
+                    (Some(_), Some(id)) => MessageKind::Request { id: id.clone(), method },
+                    (Some(_), None) => return Err(invalid()),
                 }
             }
             (None, Some(raw_id)) => {
-                let told_once = result_at.is_some() != error_at.is_some();
-                if !told_once || (id.is_none() && raw_id != "null") {
-                    return Err(foreign());
+                let has_one_outcome = result_at.is_some() != error_at.is_some();
+                if !has_one_outcome || (id.is_none() && raw_id != "null") {
+                    return Err(invalid());
                 }
-                Kind::Response {
+                MessageKind::Response {
                     id: id.clone(),
                     error: error_at.is_some(),
                 }
             }
-            (None, None) => return Err(foreign()),
+            (None, None) => return Err(invalid()),
         };
 
-        // Read first, flattened after: a line break within a string has been refused by then.
+        // Parsing has rejected line breaks within strings by now.
         let text = text.replace(['\n', '\r'], " ");
         Ok(Self {
             text,
@@ -119,12 +111,12 @@ impl Envelope {
         })
     }
 
-    /// What kind of message it is.
-    pub(crate) fn kind(&self) -> &Kind {
+    /// The kind of the message.
+    pub(crate) fn kind(&self) -> &MessageKind {
         &self.kind
     }
 
-    /// The `params`, if there are any.
+    /// The `params`, if present.
     pub(crate) fn params(&self) -> Option<&str> {
         Some(&self.text[self.params_at.clone()?])
     }
@@ -134,13 +126,18 @@ impl Envelope {
         self.outcome_at.clone().map_or("null", |at| &self.text[at])
     }
 
-    /// A member of the `params`; `None` also when the `params` are no object or are ambiguous.
+    /// A member of the `params`; `None` also when the `params` are ambiguous or not an object.
     pub(crate) fn param(&self, name: &str) -> Option<&str> {
         let params = self.params()?;
         Some(&params[json::member(params, name)?])
     }
 
-    /// The message as it came, on one line.
+    /// A member of the `params` that is an id or a token.
+    pub(crate) fn param_id(&self, name: &str) -> Option<Id> {
+        self.param(name).and_then(Id::parse)
+    }
+
+    /// The original message, on one line.
     pub(crate) fn into_line(self) -> Bytes {
         self.text.into()
     }
@@ -153,7 +150,7 @@ impl Envelope {
         }
     }
 
-    /// Exchanges a member of the `params`, which has to be there. What was known of the message stays true.
+    /// Replaces a member of the `params`, if present.
     pub(crate) fn set_param(&mut self, name: &str, value: &str) {
         let Some(params) = self.params_at.clone() else {
             return;
@@ -163,12 +160,12 @@ impl Envelope {
         };
         let at = params.start + member.start..params.start + member.end;
         let text = self.splice(&at, value);
-        // Whatever lies behind the member, or ends with or behind it, moves by the difference in length.
-        let shift = |place: usize| {
-            if place >= at.end {
-                place - at.len() + value.len()
+        // Offsets at or behind the end of the member move by the difference in length.
+        let shift = |offset: usize| {
+            if offset >= at.end {
+                offset - at.len() + value.len()
             } else {
-                place
+                offset
             }
         };
         for range in [&mut self.id_at, &mut self.params_at, &mut self.outcome_at]
@@ -185,14 +182,14 @@ impl Envelope {
     }
 }
 
-fn not_an_object(text: &str) -> Malformed {
+fn not_an_object(text: &str) -> MessageError {
     if serde_json::from_str::<IgnoredAny>(text).is_err() {
-        return Malformed::NotJson;
+        return MessageError::NotJson;
     }
     if text.trim_start().starts_with('[') {
-        Malformed::Batch
+        MessageError::Batch
     } else {
-        Malformed::NotJsonRpc(None)
+        MessageError::NotJsonRpc(None)
     }
 }
 
@@ -211,11 +208,11 @@ mod tests {
     }
 
     #[test]
-    fn tells_the_kinds_apart() {
+    fn requests_notifications_and_responses_are_distinguished() {
         let request = read(r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{}}"#);
         assert_eq!(
             *request.kind(),
-            Kind::Request {
+            MessageKind::Request {
                 id: id("\"a\""),
                 method: "tools/call".into()
             }
@@ -223,24 +220,24 @@ mod tests {
         let notification = read(r#"{"method":"notifications/x","jsonrpc":"2.0"}"#);
         assert_eq!(
             *notification.kind(),
-            Kind::Notification {
+            MessageKind::Notification {
                 method: "notifications/x".into()
             }
         );
         let answer = read(r#"{"jsonrpc":"2.0","id":0,"result":null}"#);
         assert_eq!(
             *answer.kind(),
-            Kind::Response {
+            MessageKind::Response {
                 id: Some(id("0")),
                 error: false
             }
         );
         let error = read(r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#);
-        assert_eq!(*error.kind(), Kind::Response { id: None, error: true });
+        assert_eq!(*error.kind(), MessageKind::Response { id: None, error: true });
         let both = read(r#"{"jsonrpc":"2.0","id":1,"result":{},"error":null}"#);
         assert_eq!(
             *both.kind(),
-            Kind::Response {
+            MessageKind::Response {
                 id: Some(id("1")),
                 error: false
             }
@@ -249,54 +246,54 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_message() {
-        let refused = |text: &str| Envelope::parse(text.as_bytes()).expect_err("no message");
-        assert_eq!(refused(""), Malformed::NotJson);
-        assert_eq!(refused("{\"jsonrpc\":"), Malformed::NotJson);
-        assert_eq!(refused("[{]"), Malformed::NotJson);
-        assert_eq!(refused(" [{\"jsonrpc\":\"2.0\"}]"), Malformed::Batch);
-        assert_eq!(refused("3"), Malformed::NotJsonRpc(None));
+    fn rejects_invalid_messages() {
+        let rejected = |text: &str| Envelope::parse(text.as_bytes()).expect_err("no message");
+        assert_eq!(rejected(""), MessageError::NotJson);
+        assert_eq!(rejected("{\"jsonrpc\":"), MessageError::NotJson);
+        assert_eq!(rejected("[{]"), MessageError::NotJson);
+        assert_eq!(rejected(" [{\"jsonrpc\":\"2.0\"}]"), MessageError::Batch);
+        assert_eq!(rejected("3"), MessageError::NotJsonRpc(None));
         assert_eq!(
-            refused(r#"{"id":4,"method":"x"}"#),
-            Malformed::NotJsonRpc(Some(id("4")))
+            rejected(r#"{"id":4,"method":"x"}"#),
+            MessageError::NotJsonRpc(Some(id("4")))
         );
         assert_eq!(
-            refused(r#"{"jsonrpc":"1.0","id":4,"method":"x"}"#),
-            Malformed::NotJsonRpc(Some(id("4")))
+            rejected(r#"{"jsonrpc":"1.0","id":4,"method":"x"}"#),
+            MessageError::NotJsonRpc(Some(id("4")))
         );
         assert_eq!(
-            refused(r#"{"jsonrpc":"2.0","id":4,"method":5}"#),
-            Malformed::NotJsonRpc(Some(id("4")))
+            rejected(r#"{"jsonrpc":"2.0","id":4,"method":5}"#),
+            MessageError::NotJsonRpc(Some(id("4")))
         );
         assert_eq!(
-            refused(r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#),
-            Malformed::NotJsonRpc(None)
+            rejected(r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#),
+            MessageError::NotJsonRpc(None)
         );
         assert_eq!(
-            refused(r#"{"jsonrpc":"2.0","id":{},"method":"x"}"#),
-            Malformed::NotJsonRpc(None)
+            rejected(r#"{"jsonrpc":"2.0","id":{},"method":"x"}"#),
+            MessageError::NotJsonRpc(None)
         );
         assert_eq!(
-            refused(r#"{"jsonrpc":"2.0","id":4}"#),
-            Malformed::NotJsonRpc(Some(id("4")))
+            rejected(r#"{"jsonrpc":"2.0","id":4}"#),
+            MessageError::NotJsonRpc(Some(id("4")))
         );
         assert_eq!(
-            refused(r#"{"jsonrpc":"2.0","id":4,"result":1,"error":{}}"#),
-            Malformed::NotJsonRpc(Some(id("4")))
+            rejected(r#"{"jsonrpc":"2.0","id":4,"result":1,"error":{}}"#),
+            MessageError::NotJsonRpc(Some(id("4")))
         );
-        assert_eq!(refused(r#"{"jsonrpc":"2.0"}"#), Malformed::NotJsonRpc(None));
+        assert_eq!(rejected(r#"{"jsonrpc":"2.0"}"#), MessageError::NotJsonRpc(None));
         assert_eq!(
-            refused(r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"x"}"#),
-            Malformed::NotJsonRpc(None)
+            rejected(r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"x"}"#),
+            MessageError::NotJsonRpc(None)
         );
         assert_eq!(
             Envelope::parse(b"{\"\xff\":1}").expect_err("no message"),
-            Malformed::NotUtf8
+            MessageError::NotUtf8
         );
     }
 
     #[test]
-    fn exchanges_the_id_and_nothing_else() {
+    fn with_id_replaces_only_the_id() {
         let text = r#"{ "x":1.00, "id" : "\u0061" ,"jsonrpc":"2.0","method":"m","params":{"id":"a","n":1e2}}"#;
         let expected = r#"{ "x":1.00, "id" : 17 ,"jsonrpc":"2.0","method":"m","params":{"id":"a","n":1e2}}"#;
         assert_eq!(read(text).with_id("17"), expected);
@@ -308,20 +305,20 @@ mod tests {
         assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
         assert_eq!(
             read(std::str::from_utf8(&line).expect("text")).kind(),
-            &Kind::Notification { method: "a\nb".into() }
+            &MessageKind::Notification { method: "a\nb".into() }
         );
     }
 
     #[test]
-    fn a_line_break_within_a_string_is_not_json() {
+    fn a_line_break_within_a_string_is_invalid() {
         assert_eq!(
             Envelope::parse(b"{\"jsonrpc\":\"2.0\",\"method\":\"a\nb\"}").expect_err("no message"),
-            Malformed::NotJson
+            MessageError::NotJson
         );
     }
 
     #[test]
-    fn exchanges_a_parameter_and_stays_consistent() {
+    fn set_param_keeps_the_other_offsets_consistent() {
         let mut message = read(r#"{"params":{"a":"old","b":2},"id":5,"jsonrpc":"2.0","method":"m"}"#);
         message.set_param("a", "\"much newer\"");
         assert_eq!(message.params(), Some(r#"{"a":"much newer","b":2}"#));
@@ -334,7 +331,7 @@ mod tests {
         assert_eq!(message.param("missing"), None);
     }
 
-    /// Pieces of messages, which make a message now and then.
+    /// Concatenated fragments that sometimes form a message.
     fn soup() -> impl Strategy<Value = String> {
         let pieces = prop::sample::select(vec![
             "{",
@@ -377,11 +374,11 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn whatever_is_read_can_be_rewritten(text in soup(), value in "[1-9][0-9]{0,3}") {
+        fn parsed_messages_can_be_rewritten(text in soup(), value in "[1-9][0-9]{0,3}") {
             let Ok(mut message) = Envelope::parse(text.as_bytes()) else { return Ok(()) };
             let flat = text.replace(['\n', '\r'], " ");
             prop_assert_eq!(&message.clone().into_line(), flat.as_bytes());
-            if let Kind::Request { id, .. } = message.kind().clone() {
+            if let MessageKind::Request { id, .. } = message.kind().clone() {
                 prop_assert_eq!(message.with_id(id.raw()), flat.as_bytes());
                 let other = Envelope::parse(&message.with_id(&value)).expect("still a message");
                 prop_assert_eq!(other.params(), message.params());
@@ -393,7 +390,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_break_the_reader(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(Envelope::parse(&bytes).is_err() || std::str::from_utf8(&bytes).is_ok());
         }
     }

@@ -1,47 +1,45 @@
-//! Lines out of a byte stream: the framing of stdio transport (MCP 2025-11-25, "stdio").
+//! Cuts a byte stream into lines: the framing of the stdio transport (MCP 2025-11-25, "stdio").
 //!
-//! Bytes go in as they arrive, in pieces of any size; whole lines come out, without their line break. A line longer than
-//! the limit is skipped to its end and reported once, with its beginning and its end, and the buffer never grows beyond about twice the
-//! limit. Whether a line means anything is not decided here.
+//! Bytes go in as they arrive, in pieces of any size; whole lines come out without their line
+//! break. A line longer than the limit is skipped to its end and reported once, with its beginning
+//! and its end. The buffer never grows beyond about twice the limit.
 
 use bytes::{Bytes, BytesMut};
 
-/// How much room is made for one read.
-const READ: usize = 16 * 1024;
-/// How much of a line that is too long is kept of each of its ends.
-const EXCERPT: usize = 512;
+/// The buffer space reserved for one read, in bytes.
+const READ_SIZE: usize = 16 * 1024;
+/// The bytes kept from each end of a line that is too long.
+const EXCERPT_SIZE: usize = 512;
 
 /// Cuts a byte stream into lines.
 #[derive(Debug)]
 pub(crate) struct Framer {
     buffer: BytesMut,
     limit: usize,
-    /// How much of `buffer` is known to hold no line break.
+    /// The length of the prefix of `buffer` that holds no line break.
     searched: usize,
-    /// What is left of the current line, if it is too long.
-    skipping: Option<Excerpt>,
+    /// The excerpt of the current line, if that line is too long.
+    skipping: Option<LineExcerpt>,
 }
 
-/// What is left of a line that was too long.
+/// Both ends of a line that was too long.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Excerpt {
-    /// Its first bytes.
+pub(crate) struct LineExcerpt {
     pub(crate) head: Bytes,
-    /// Its last bytes.
     pub(crate) tail: Bytes,
 }
 
-/// What comes out.
+/// One line of the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
     /// A whole line.
     Line(Bytes),
-    /// A line was longer than the limit and is skipped.
-    TooLong(Excerpt),
+    /// A line longer than the limit, which was skipped.
+    TooLong(LineExcerpt),
 }
 
 impl Framer {
-    /// A framer for lines of up to `limit` bytes.
+    /// Creates a framer for lines of up to `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             buffer: BytesMut::new(),
@@ -51,13 +49,14 @@ impl Framer {
         }
     }
 
-    /// The buffer to append what was read to. [`next`](Self::next) has to be called until it is empty before the next read.
+    /// The buffer for the next read. Call [`next`](Self::next) until it returns `None` before the
+    /// next read.
     pub(crate) fn buffer(&mut self) -> &mut BytesMut {
-        self.buffer.reserve(READ);
+        self.buffer.reserve(READ_SIZE);
         &mut self.buffer
     }
 
-    /// The next frame; `None` when more has to be read.
+    /// The next frame; `None` when more bytes are needed.
     pub(crate) fn next(&mut self) -> Option<Frame> {
         let found = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
         let Some(end) = found.map(|offset| self.searched + offset) else {
@@ -78,21 +77,21 @@ impl Framer {
         self.skipping.take().map(Frame::TooLong)
     }
 
-    /// Whether the stream, if it ends now, ends within a line.
+    /// True if an end of the stream now would cut off a line.
     pub(crate) fn is_within_line(&self) -> bool {
         self.skipping.is_some() || !self.buffer.is_empty()
     }
 
-    /// Keeps what is kept of one more piece of a line that is too long.
+    /// Updates the excerpt with the next piece of a line that is too long.
     fn skip(&mut self, piece: &[u8]) {
         let excerpt = self.skipping.get_or_insert_default();
-        let room = EXCERPT - excerpt.head.len();
+        let room = EXCERPT_SIZE - excerpt.head.len();
         if room > 0 {
             let more = &piece[..piece.len().min(room)];
             excerpt.head = [&excerpt.head, more].concat().into();
         }
-        let end = &piece[piece.len().saturating_sub(EXCERPT)..];
-        let before = excerpt.tail.len().min(EXCERPT - end.len());
+        let end = &piece[piece.len().saturating_sub(EXCERPT_SIZE)..];
+        let before = excerpt.tail.len().min(EXCERPT_SIZE - end.len());
         excerpt.tail = [&excerpt.tail[excerpt.tail.len() - before..], end].concat().into();
     }
 }
@@ -108,11 +107,11 @@ mod tests {
         std::iter::from_fn(|| framer.next()).collect()
     }
 
-    /// What the frame of this line is.
+    /// The frame of a line that is too long.
     fn too_long(text: &[u8]) -> Frame {
-        Frame::TooLong(Excerpt {
-            head: Bytes::copy_from_slice(&text[..text.len().min(EXCERPT)]),
-            tail: Bytes::copy_from_slice(&text[text.len().saturating_sub(EXCERPT)..]),
+        Frame::TooLong(LineExcerpt {
+            head: Bytes::copy_from_slice(&text[..text.len().min(EXCERPT_SIZE)]),
+            tail: Bytes::copy_from_slice(&text[text.len().saturating_sub(EXCERPT_SIZE)..]),
         })
     }
 
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_comes_when_it_is_whole() {
+    fn a_line_is_returned_once_complete() {
         let mut framer = Framer::new(10);
         assert_eq!(feed(&mut framer, b"ab"), []);
         assert!(framer.is_within_line());
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_the_limit_passes_and_one_byte_more_is_skipped_to_its_end() {
+    fn a_line_at_the_limit_passes_and_a_longer_one_is_skipped() {
         let mut framer = Framer::new(3);
         assert_eq!(
             feed(&mut framer, b"abc\nabcd\nx\n"),
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_very_long_line_is_reported_once_by_its_ends_and_takes_no_room() {
+    fn a_very_long_line_is_reported_once_and_not_buffered() {
         let mut framer = Framer::new(8);
         assert_eq!(feed(&mut framer, &[b'y'; 700]), []);
         for _ in 0..1000 {
@@ -148,9 +147,9 @@ mod tests {
             assert!(framer.buffer.is_empty());
         }
         assert!(framer.is_within_line());
-        let excerpt = Excerpt {
-            head: vec![b'y'; EXCERPT].into(),
-            tail: [vec![b'x'; EXCERPT - 1], b"z".to_vec()].concat().into(),
+        let excerpt = LineExcerpt {
+            head: vec![b'y'; EXCERPT_SIZE].into(),
+            tail: [vec![b'x'; EXCERPT_SIZE - 1], b"z".to_vec()].concat().into(),
         };
         assert_eq!(feed(&mut framer, b"z\nok\n"), [Frame::TooLong(excerpt), line("ok")]);
     }
@@ -159,7 +158,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn the_frames_do_not_depend_on_how_the_bytes_arrive(
+        fn frames_do_not_depend_on_read_sizes(
             bytes in prop::collection::vec(prop_oneof![1 => Just(b'\n'), 300 => any::<u8>()], 0..4000),
             cuts in prop::collection::vec(prop_oneof![1usize..40, 500usize..1100], 1..60),
             limit in prop_oneof![0usize..30, 400usize..1100],

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use proptest::prelude::*;
 
-use crate::harness::{Bench, bridge_with};
+use crate::harness::{bridge_with, start_post};
 
 /// Ids that are all different and look alike.
 fn raw_id(n: usize) -> String {
@@ -17,12 +17,12 @@ fn raw_id(n: usize) -> String {
 }
 
 async fn exchange(count: usize, order: Vec<usize>, pipe: usize) {
-    let ((bridge, mut server), bench) = (bridge_with(bridge::Config::default(), pipe).await, Bench::default());
+    let (bridge, mut server) = bridge_with(bridge::Config::default(), pipe).await;
     let bridge = Arc::clone(&bridge);
     let replies: Vec<_> = (0..count)
         .map(|n| {
             let id = raw_id(n);
-            bench.post(
+            start_post(
                 &bridge,
                 format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"m","params":{{"n":{n}}}}}"#),
             )

@@ -8,29 +8,29 @@ use std::{
     time::Duration,
 };
 
-use bridge::{Bridge, Config, Fault};
+use bridge::{Bridge, Config, DropReason};
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     sync::Notify,
 };
 
-use crate::harness::{Bench, Server, Sse, bridge, bridge_with, call, ended, get, post};
+use crate::harness::{Server, Sse, bridge, bridge_with, call, get, post, start_post, wait_for_end};
 
 const ENDED: &str = r#""error":{"code":-32000,"message":"the MCP server of this session has ended"}}"#;
 
 #[tokio::test(start_paused = true)]
 async fn when_the_server_ends_whatever_waits_has_its_error_at_once() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let (bridge, mut server) = bridge().await;
     let mut listener = get(&bridge).await;
     assert_eq!(listener.next().await, Sse::Prime);
-    let streaming = bench.post(&bridge, r#"{"jsonrpc":"2.0","id":"a","method":"m"}"#);
+    let streaming = start_post(&bridge, r#"{"jsonrpc":"2.0","id":"a","method":"m"}"#);
     server.request().await;
     let mut streaming = streaming.await.expect("no panic");
-    let waiting = bench.post(&bridge, r#"{"jsonrpc":"2.0","id":"b","method":"m"}"#);
+    let waiting = start_post(&bridge, r#"{"jsonrpc":"2.0","id":"b","method":"m"}"#);
     server.request().await;
     let start = tokio::time::Instant::now();
     server.raw(b"{\"jsonrpc\":\"2.0\",").await;
-    drop(server);
+    let drop_counts = server.close();
     assert_eq!(
         streaming.messages().await,
         [format!(r#"{{"jsonrpc":"2.0","id":"a",{ENDED}"#)]
@@ -41,16 +41,16 @@ async fn when_the_server_ends_whatever_waits_has_its_error_at_once() {
         (200, format!(r#"{{"jsonrpc":"2.0","id":"b",{ENDED}"#))
     );
     assert_eq!(listener.next().await, Sse::End);
-    ended(&bridge.done()).await;
+    wait_for_end(&bridge.done()).await;
     assert_eq!(start.elapsed(), Duration::ZERO);
-    assert_eq!(bridge.faults(Fault::LineCutOff), 1);
+    assert_eq!(drop_counts.get(DropReason::InvalidJson), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn after_the_end_every_exchange_is_answered_at_once() {
     let (bridge, server) = bridge().await;
     drop(server);
-    ended(&bridge.done()).await;
+    wait_for_end(&bridge.done()).await;
     let reply = post(&bridge, call(3)).await;
     assert_eq!(
         (reply.status.as_u16(), reply.json().await),
@@ -58,7 +58,7 @@ async fn after_the_end_every_exchange_is_answered_at_once() {
     );
     let reply = post(&bridge, r#"{"jsonrpc":"2.0","method":"n"}"#).await;
     assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (503, Some("1")));
-    assert!(reply.is_unread(), "who has another server may tell that one");
+    assert!(reply.is_not_processed(), "who has another server may tell that one");
     assert_eq!(
         post(&bridge, r#"{"jsonrpc":"2.0","id":1,"result":1}"#).await.status,
         503
@@ -71,25 +71,25 @@ async fn after_the_end_every_exchange_is_answered_at_once() {
 async fn a_request_of_which_the_server_can_have_read_nothing_is_marked() {
     // A pipe for one line: the second one waits.
     let line = call(0).len() + 1;
-    let ((bridge, mut server), bench) = (bridge_with(Config::default(), line).await, Bench::default());
-    let read = bench.post(&bridge, call(1));
+    let (bridge, mut server) = bridge_with(Config::default(), line).await;
+    let read = start_post(&bridge, call(1));
     server.request().await;
-    let in_the_pipe = bench.post(&bridge, call(2));
+    let in_the_pipe = start_post(&bridge, call(2));
     tokio::task::yield_now().await;
-    let waiting = bench.post(&bridge, call(3));
+    let waiting = start_post(&bridge, call(3));
     tokio::time::sleep(Duration::from_millis(1)).await;
     drop(server);
     for (reply, unread) in [(read, false), (in_the_pipe, false), (waiting, true)] {
-        assert_eq!(reply.await.expect("no panic").is_unread(), unread);
+        assert_eq!(reply.await.expect("no panic").is_not_processed(), unread);
     }
-    ended(&bridge.done()).await;
-    assert!(post(&bridge, call(4)).await.is_unread());
+    wait_for_end(&bridge.done()).await;
+    assert!(post(&bridge, call(4)).await.is_not_processed());
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_the_server_wrote_before_it_ended_still_counts() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
-    let reply = bench.post(&bridge, call(1));
+    let (bridge, mut server) = bridge().await;
+    let reply = start_post(&bridge, call(1));
     let (id, _) = server.request().await;
     server.result(id, "\"last words\"").await;
     drop(server);
@@ -101,12 +101,12 @@ async fn what_the_server_wrote_before_it_ended_still_counts() {
 
 #[tokio::test(start_paused = true)]
 async fn closing_drops_the_io_and_fails_what_waits() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
-    let reply = bench.post(&bridge, call(1));
+    let (bridge, mut server) = bridge().await;
+    let reply = start_post(&bridge, call(1));
     server.request().await;
     tokio::join!(bridge.close(), bridge.close());
     assert!(bridge.done().is_cancelled());
-    server.gone().await;
+    server.wait_for_end().await;
     assert_eq!(
         reply.await.expect("no panic").json().await,
         format!(r#"{{"jsonrpc":"2.0","id":1,{ENDED}"#)
@@ -116,29 +116,29 @@ async fn closing_drops_the_io_and_fails_what_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_the_bridge_ends_the_stream_too() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let (bridge, mut server) = bridge().await;
     let mut listener = get(&bridge).await;
-    let reply = bench.post(&bridge, call(1));
+    let reply = start_post(&bridge, call(1));
     server.request().await;
     let mut reply = reply.await.expect("no panic");
     let done = bridge.done();
     drop(bridge);
-    ended(&done).await;
-    server.gone().await;
+    wait_for_end(&done).await;
+    server.wait_for_end().await;
     assert_eq!(reply.messages().await.len(), 1);
     assert_eq!(listener.messages().await, [""; 0]);
 }
 
 /// A server that has closed its input and goes on writing. Tells when it has refused something.
-struct Deaf(DuplexStream, Arc<Notify>);
+struct WriteClosed(DuplexStream, Arc<Notify>);
 
-impl AsyncRead for Deaf {
+impl AsyncRead for WriteClosed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Deaf {
+impl AsyncWrite for WriteClosed {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
         self.1.notify_one();
         Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
@@ -156,16 +156,17 @@ impl AsyncWrite for Deaf {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_refuses_input_has_a_moment_to_finish_what_it_says() {
     let (near, far) = tokio::io::duplex(1 << 16);
+    let config = Config::default();
+    let mut server = Server::new(far, &config);
     let refused = Arc::new(Notify::new());
     let bridge = Arc::new(
-        Bridge::connect(Deaf(near, Arc::clone(&refused)), Config::default(), None)
+        Bridge::connect(WriteClosed(near, Arc::clone(&refused)), config, None)
             .await
             .expect("nothing to replay"),
     );
-    let (mut server, bench) = (Server::new(far), Bench::default());
     let start = tokio::time::Instant::now();
-    let first = bench.post(&bridge, call(1));
-    let second = bench.post(&bridge, call(2));
+    let first = start_post(&bridge, call(1));
+    let second = start_post(&bridge, call(2));
     refused.notified().await;
     // The first request of a bridge has the number 1.
     server.result(1, "\"heard\"").await;
@@ -174,6 +175,6 @@ async fn a_server_that_refuses_input_has_a_moment_to_finish_what_it_says() {
         r#"{"jsonrpc":"2.0","id":1,"result":"heard"}"#
     );
     assert!(second.await.expect("no panic").text().await.contains(ENDED));
-    ended(&bridge.done()).await;
+    wait_for_end(&bridge.done()).await;
     assert_eq!(start.elapsed(), Duration::from_secs(1));
 }

@@ -1,51 +1,54 @@
-//! A shallow look into JSON text: where the members of one object are, and nothing deeper.
+//! Finds the members of one JSON object without parsing deeper.
 //!
-//! Whatever is found is a range of the original text, so that everything else goes through byte for byte. The whole text
-//! is checked for syntax on the way. An object that readers could disagree about is refused: a looked-for name that comes
-//! twice, or a name that differs from a looked-for one in its case alone, which some decoders take for the same.
+//! Each member is a range of the original text, so that everything else passes byte for byte. The
+//! whole text is checked for syntax on the way. Objects that readers could interpret differently
+//! are rejected: a wanted name that comes twice, or a name that differs from a wanted one only in
+//! case, because some decoders ignore case.
 
 use std::{fmt, ops::Range};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::{error::Category, value::RawValue};
 
-/// Why text has no members to speak of.
+/// Why the members of a text cannot be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flaw {
+pub(crate) enum JsonError {
     /// The text is not JSON.
     Syntax,
     /// The text is JSON, but not an object with unambiguous members.
     Shape,
 }
 
-/// Finds the named members of the object that `text` is.
+/// Finds the named members of the object `text`.
 ///
 /// # Errors
 ///
-/// [`Flaw::Syntax`] when `text` is not one JSON value, [`Flaw::Shape`] when it is not an object or is ambiguous.
-pub(crate) fn members<const N: usize>(text: &str, names: [&str; N]) -> Result<[Option<Range<usize>>; N], Flaw> {
+/// [`JsonError::Syntax`] when `text` is not one JSON value, [`JsonError::Shape`] when it is not an
+/// object or is ambiguous.
+pub(crate) fn members<const N: usize>(text: &str, names: [&str; N]) -> Result<[Option<Range<usize>>; N], JsonError> {
     let mut reader = serde_json::Deserializer::from_str(text);
     let found = reader
         .deserialize_map(Object { text, names: &names })
         .and_then(|found| reader.end().map(|()| found));
     found.map_err(|error| match error.classify() {
-        Category::Data => Flaw::Shape,
-        Category::Io | Category::Syntax | Category::Eof => Flaw::Syntax,
+        Category::Data => JsonError::Shape,
+        Category::Io | Category::Syntax | Category::Eof => JsonError::Syntax,
     })
 }
 
-/// Finds one member of the object that `text` is; `None` when there is no such member, no object, or no certainty.
+/// Finds one member of the object `text`; `None` if `text` is not an object, is ambiguous, or has
+/// no such member.
 pub(crate) fn member(text: &str, name: &str) -> Option<Range<usize>> {
     let [found] = members(text, [name]).ok()?;
     found
 }
 
-/// The string that `text` is, without its quotes and escapes.
+/// Decodes the JSON string `text`.
 pub(crate) fn string(text: &str) -> Option<String> {
     text.starts_with('"').then(|| serde_json::from_str(text).ok()).flatten()
 }
 
-/// `value` as a JSON string, with its quotes.
+/// Encodes `value` as a JSON string, with its quotes.
 pub(crate) fn quote(value: &str) -> String {
     serde_json::Value::from(value).to_string()
 }
@@ -110,7 +113,7 @@ impl<const N: usize> Visitor<'_> for Name<'_, N> {
 mod tests {
     use super::*;
 
-    fn find<'t, const N: usize>(text: &'t str, names: [&str; N]) -> Result<[Option<&'t str>; N], Flaw> {
+    fn find<'t, const N: usize>(text: &'t str, names: [&str; N]) -> Result<[Option<&'t str>; N], JsonError> {
         members(text, names).map(|found| found.map(|at| at.map(|at| &text[at])))
     }
 
@@ -124,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_null_member_is_there() {
+    fn a_null_member_is_found() {
         assert_eq!(find(r#"{"a":null}"#, ["a"]), Ok([Some("null")]));
     }
 
@@ -134,14 +137,14 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_member_that_comes_twice_or_in_another_case() {
-        assert_eq!(find(r#"{"id":1,"id":2}"#, ["id"]), Err(Flaw::Shape));
-        assert_eq!(find(r#"{"id":1,"\u0069d":2}"#, ["id"]), Err(Flaw::Shape));
-        assert_eq!(find(r#"{"id":1,"ID":2}"#, ["id"]), Err(Flaw::Shape));
+    fn rejects_a_member_that_comes_twice_or_in_another_case() {
+        assert_eq!(find(r#"{"id":1,"id":2}"#, ["id"]), Err(JsonError::Shape));
+        assert_eq!(find(r#"{"id":1,"\u0069d":2}"#, ["id"]), Err(JsonError::Shape));
+        assert_eq!(find(r#"{"id":1,"ID":2}"#, ["id"]), Err(JsonError::Shape));
     }
 
     #[test]
-    fn tells_broken_text_from_text_that_is_no_object() {
+    fn invalid_json_is_distinct_from_json_that_is_not_an_object() {
         for broken in [
             "",
             " ",
@@ -153,22 +156,22 @@ mod tests {
             "{\"x\":\"\\q\"}",
             "{'a':1}",
         ] {
-            assert_eq!(find(broken, ["a"]), Err(Flaw::Syntax), "{broken:?}");
+            assert_eq!(find(broken, ["a"]), Err(JsonError::Syntax), "{broken:?}");
         }
         for other in ["1", "null", "\"a\"", "[1,2]"] {
-            assert_eq!(find(other, ["a"]), Err(Flaw::Shape), "{other:?}");
+            assert_eq!(find(other, ["a"]), Err(JsonError::Shape), "{other:?}");
         }
     }
 
     #[test]
-    fn deep_nesting_is_passed_over_without_recursion() {
+    fn deep_nesting_is_skipped_without_recursion() {
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(find(&deep, ["a"]).is_ok());
         assert!(find(&deep, ["b"]).is_ok());
     }
 
     #[test]
-    fn quotes_what_needs_quoting() {
+    fn strings_are_quoted_and_decoded() {
         assert_eq!(quote("a\"b\n"), r#""a\"b\n""#);
         assert_eq!(string(r#""a\"b\n""#).as_deref(), Some("a\"b\n"));
         assert_eq!(string("12"), None);

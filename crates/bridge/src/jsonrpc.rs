@@ -1,30 +1,37 @@
-//! The JSON-RPC messages that a bridge writes itself, and their error codes.
+//! JSON-RPC 2.0 messages: reading them, and writing those that the bridge sends itself.
 //!
-//! Codes below -32600 are those of JSON-RPC 2.0 section 5.1; -32000 and -32001 are what the MCP SDKs use for a closed
-//! connection and for a timeout.
+//! Codes from -32600 down are those of JSON-RPC 2.0 section 5.1. The MCP SDKs use -32000 for a
+//! closed connection and -32001 for a timeout.
+
+mod envelope;
+mod id;
+pub(crate) mod json;
 
 use bytes::Bytes;
 
-use crate::json;
+pub(crate) use self::{
+    envelope::{Envelope, MessageError, MessageKind},
+    id::{Id, RequestKey},
+};
 
 /// The text is not JSON.
 pub(crate) const PARSE_ERROR: i32 = -32700;
-/// The JSON is not a message that can be taken.
+/// The JSON is not an acceptable message.
 pub(crate) const INVALID_REQUEST: i32 = -32600;
-/// The parameters are not what the method takes.
+/// The parameters do not fit the method.
 pub(crate) const INVALID_PARAMS: i32 = -32602;
-/// The other side of the bridge is gone, or cannot be reached now.
+/// The other side of the bridge is gone or unreachable.
 pub(crate) const UNAVAILABLE: i32 = -32000;
 /// The other side did not answer in time.
 pub(crate) const TIMED_OUT: i32 = -32001;
 
-/// An error for the request with the id `id` (JSON text).
+/// An error response to the request with the id `id` (JSON text).
 pub(crate) fn error(id: &str, code: i32, message: &str) -> Bytes {
     error_with(Some(id), code, message, None)
 }
 
-/// An error with `data` (JSON text). Where no id is known it has none (MCP 2025-11-25, `JSONRPCErrorResponse`): with `null` for an
-/// id some clients wait for ever.
+/// An error response with `data` (JSON text). An unknown id is left out (MCP 2025-11-25,
+/// `JSONRPCErrorResponse`): some clients wait forever on `null`.
 pub(crate) fn error_with(id: Option<&str>, code: i32, message: &str, data: Option<&str>) -> Bytes {
     let message = json::quote(message);
     let data = data.map(|data| format!(r#","data":{data}"#)).unwrap_or_default();
@@ -37,14 +44,14 @@ pub(crate) fn result(id: &str, result: &str) -> Bytes {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).into()
 }
 
-/// Tells the server that nobody waits for its answer to the request `id` any more.
+/// Cancels the request `id` at the server.
 pub(crate) fn cancelled(id: u64, reason: &str) -> Bytes {
     let reason = json::quote(reason);
     let method = r#""method":"notifications/cancelled""#;
     format!(r#"{{"jsonrpc":"2.0",{method},"params":{{"requestId":{id},"reason":{reason}}}}}"#).into()
 }
 
-/// The end of a handshake.
+/// Confirms a handshake.
 pub(crate) fn initialized() -> Bytes {
     Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#)
 }
@@ -52,25 +59,27 @@ pub(crate) fn initialized() -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::{Envelope, Kind};
 
     #[test]
-    fn what_a_bridge_writes_is_json_rpc() {
+    fn written_messages_are_valid_json_rpc() {
         for line in [
             error("7", PARSE_ERROR, "a \"quoted\" text"),
             error_with(Some("\"x\""), INVALID_REQUEST, "text", Some("{\"a\":[1]}")),
             result("0", "{}"),
         ] {
             let message = Envelope::parse(&line).expect("a message");
-            assert!(matches!(message.kind(), Kind::Response { .. }));
+            assert!(matches!(message.kind(), MessageKind::Response { .. }));
         }
-        let nobodys = error_with(None, PARSE_ERROR, "text", None);
-        assert_eq!(nobodys, r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"text"}}"#);
+        let without_id = error_with(None, PARSE_ERROR, "text", None);
+        assert_eq!(
+            without_id,
+            r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"text"}}"#
+        );
         let cancel = Envelope::parse(&cancelled(7, "because")).expect("a message");
         assert_eq!(cancel.param("requestId"), Some("7"));
         assert_eq!(
             *Envelope::parse(&initialized()).expect("a message").kind(),
-            Kind::Notification {
+            MessageKind::Notification {
                 method: "notifications/initialized".into()
             }
         );

@@ -1,41 +1,42 @@
-//! Event ids: what a client gives back in `Last-Event-ID` to go on with a stream (MCP 2025-11-25, "Resumability and Redelivery").
+//! Event ids: the value of `Last-Event-ID` with which a client resumes a stream (MCP 2025-11-25,
+//! "Resumability and Redelivery").
 //!
-//! An id names the bridge that made it, the stream, the place on the stream, and the requests that the stream answers. The
-//! requests are in it so that a client can be told that its answer is lost even by a bridge that has never seen the stream, such as
-//! the one of the next server. Ids are no secret and no permission: who may ask is decided by whoever hands the exchange over.
+//! An id names the bridge that made it, the stream, the position on the stream, and the requests
+//! that the stream answers. With the requests, even a bridge that has never seen the stream, such
+//! as the one of the next server, can tell the client that its response is lost. Ids are neither
+//! secret nor a permission: authorization happens before an exchange reaches the bridge.
 //!
-//! There is one spelling for each id, in ASCII, so that it passes through any header. What is not one is nobody's.
+//! Each id has exactly one spelling, in ASCII, so that it passes through any header.
 
 use std::fmt;
 
-use crate::id::Id;
+use super::StreamId;
+use crate::jsonrpc::Id;
 
-/// The longest list of requests that an id carries, in bytes of their texts. The requests beyond it are left out.
-const MAX_ASKED: usize = 1024;
+/// The largest list of requests in an id, in bytes of their texts. Further requests are left out.
+const MAX_REQUEST_BYTES: usize = 1024;
 
-/// A place on a stream.
+/// A position on a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EventId {
-    /// The bridge that the stream is of.
+    /// The bridge of the stream.
     pub(crate) epoch: u64,
-    /// The stream.
-    pub(crate) stream: u64,
-    /// The place: this event and all before it have been read.
-    pub(crate) place: u64,
-    /// The requests that the stream answers; none for a stream that a GET has opened.
-    pub(crate) asked: Asked,
+    pub(crate) stream: StreamId,
+    /// The client has this event and all before it.
+    pub(crate) position: u64,
+    /// The requests that the stream answers; none for the stream of a GET.
+    pub(crate) requests: RequestIds,
 }
 
-/// The requests that a stream answers, by the ids that their client gave them.
+/// The requests of a stream, by the ids that the client gave them, in the encoding of an event id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Asked(Box<str>);
+pub(crate) struct RequestIds(Box<str>);
 
-impl Asked {
-    /// The requests with these ids.
+impl RequestIds {
     pub(crate) fn new<'i>(ids: impl IntoIterator<Item = &'i Id>) -> Self {
         let mut text = String::new();
         for id in ids {
-            if text.len() + 2 * id.raw().len() > 2 * MAX_ASKED {
+            if text.len() + 2 * id.raw().len() > 2 * MAX_REQUEST_BYTES {
                 break;
             }
             text.push('-');
@@ -48,18 +49,18 @@ impl Asked {
         Self(text.into())
     }
 
-    /// The ids, as their client wrote them.
+    /// The ids in the client's spelling.
     pub(crate) fn ids(&self) -> Vec<Id> {
         self.0.split('-').skip(1).filter_map(decode).collect()
     }
 }
 
 impl EventId {
-    /// Reads an id; `None` if no bridge has written this.
+    /// Reads an id; `None` if no bridge can have written it.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(4, '-');
         let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
-        let (epoch, stream, place) = (number()?, number()?, number()?);
+        let (epoch, stream, position) = (number()?, StreamId(number()?), number()?);
         let ids: Vec<Id> = match parts.next() {
             Some(rest) => rest.split('-').map(decode).collect::<Option<_>>()?,
             None => Vec::new(),
@@ -67,10 +68,10 @@ impl EventId {
         let read = Self {
             epoch,
             stream,
-            place,
-            asked: Asked::new(&ids),
+            position,
+            requests: RequestIds::new(&ids),
         };
-        // Other spellings of the same (a leading zero, a sign, capitals) were not written by a bridge.
+        // Rejects other spellings, such as leading zeros, signs and capitals.
         (read.to_string() == text).then_some(read)
     }
 }
@@ -80,10 +81,10 @@ impl fmt::Display for EventId {
         let Self {
             epoch,
             stream,
-            place,
-            asked,
+            position,
+            requests,
         } = self;
-        write!(f, "{epoch:x}-{stream:x}-{place:x}{}", asked.0)
+        write!(f, "{epoch:x}-{:x}-{position:x}{}", stream.0, requests.0)
     }
 }
 
@@ -95,7 +96,7 @@ fn decode(part: &str) -> Option<Id> {
     let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
     let bytes = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
     let raw = String::from_utf8(bytes).ok()?;
-    // What an id holds is put into a message, so it has to be one JSON value and nothing else.
+    // The id becomes part of a message, so it must be exactly one JSON value.
     let one: &serde_json::value::RawValue = serde_json::from_str(&raw).ok()?;
     Id::parse(one.get()).filter(|id| id.raw() == raw)
 }
@@ -115,21 +116,21 @@ mod tests {
         let ids = [id("7"), id("\"a-\\u00e9\"")];
         let event = EventId {
             epoch: 0xbeef,
-            stream: 3,
-            place: 16,
-            asked: Asked::new(&ids),
+            stream: StreamId(3),
+            position: 16,
+            requests: RequestIds::new(&ids),
         };
         let text = event.to_string();
         assert_eq!(text, "beef-3-10-37-22612d5c753030653922");
         let read = EventId::parse(&text).expect("an id");
         assert_eq!(read, event);
-        assert_eq!(read.asked.ids(), ids);
+        assert_eq!(read.requests.ids(), ids);
         let listener = EventId::parse("0-0-0").expect("an id");
-        assert!(listener.asked.ids().is_empty());
+        assert!(listener.requests.ids().is_empty());
     }
 
     #[test]
-    fn what_no_bridge_has_written_is_no_id() {
+    fn other_spellings_are_rejected() {
         for text in [
             "",
             "-",
@@ -157,13 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn an_id_does_not_grow_without_limit() {
+    fn an_id_has_a_maximum_length() {
         let ids: Vec<_> = (0..5000).map(|n| id(&n.to_string())).collect();
         let event = EventId {
             epoch: u64::MAX,
-            stream: u64::MAX,
-            place: u64::MAX,
-            asked: Asked::new(&ids),
+            stream: StreamId(u64::MAX),
+            position: u64::MAX,
+            requests: RequestIds::new(&ids),
         };
         let text = event.to_string();
         assert!(text.len() < 4096, "{}", text.len());
@@ -174,21 +175,21 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn an_id_survives_its_text(
-            [epoch, stream, place] in any::<[u64; 3]>(),
+        fn an_id_roundtrips_through_its_text(
+            [epoch, stream, position] in any::<[u64; 3]>(),
             numbers in prop::collection::vec(any::<i64>(), 0..4),
             texts in prop::collection::vec(".{0,20}", 0..4),
         ) {
             let ids: Vec<_> = numbers.iter().map(|n| id(&n.to_string()))
-                .chain(texts.iter().map(|text| id(&crate::json::quote(text)))).collect();
-            let event = EventId { epoch, stream, place, asked: Asked::new(&ids) };
+                .chain(texts.iter().map(|text| id(&crate::jsonrpc::json::quote(text)))).collect();
+            let event = EventId { epoch, stream: StreamId(stream), position, requests: RequestIds::new(&ids) };
             let read = EventId::parse(&event.to_string()).expect("an id");
-            prop_assert_eq!(read.asked.ids(), ids);
+            prop_assert_eq!(read.requests.ids(), ids);
             prop_assert_eq!(read, event);
         }
 
         #[test]
-        fn there_is_one_spelling(text in "[0-9a-f-]{0,60}|[ -~]{0,30}") {
+        fn each_id_has_one_spelling(text in "[0-9a-f-]{0,60}|[ -~]{0,30}") {
             if let Some(event) = EventId::parse(&text) {
                 prop_assert_eq!(event.to_string(), text);
             }

@@ -1,40 +1,44 @@
-//! Request ids and progress tokens: strings or numbers (MCP 2025-11-25, `RequestId` and `ProgressToken`).
+//! Request ids and progress tokens: strings or numbers (MCP 2025-11-25, `RequestId` and
+//! `ProgressToken`).
 //!
-//! An id keeps the text in which it came, to be given back byte for byte, and a key by which it is compared: two spellings
-//! of one string or of one whole number (`1` and `1.0`) are one id, as they are to most readers of JSON.
+//! An id keeps its original text, to be returned byte for byte, and a key for comparison. Two
+//! spellings of one string or of one whole number (`1` and `1.0`) are one id, as most JSON readers
+//! treat them.
 
-/// The longest id that is taken, in bytes of its text. Ids are kept for every request in flight, so they have a limit.
-const MAX_BYTES: usize = 512;
+use super::json;
 
-/// An id as it was written.
+/// The longest accepted id, in bytes of its text. The bridge keeps ids of all requests in flight.
+const MAX_ID_BYTES: usize = 512;
+
+/// An id with its original text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Id {
     raw: Box<str>,
-    key: Key,
+    key: RequestKey,
 }
 
-/// What an id is compared by.
+/// The normalized form by which ids are compared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Key(Box<str>);
+pub(crate) struct RequestKey(Box<str>);
 
 impl Id {
-    /// The id that a JSON value is, if it is a string or a number of sensible length.
+    /// Reads an id; `None` unless `raw` is a JSON string or number within the length limit.
     pub(crate) fn parse(raw: &str) -> Option<Self> {
-        if raw.len() > MAX_BYTES {
+        if raw.len() > MAX_ID_BYTES {
             return None;
         }
         let key = match raw.as_bytes().first()? {
-            // A string with a lone surrogate has no unescaped form; it is compared as it is written.
-            b'"' => crate::json::string(raw).map_or_else(|| format!("r{raw}"), |text| format!("s{text}")),
+            // A string with a lone surrogate has no decoded form and is compared by its text.
+            b'"' => json::string(raw).map_or_else(|| format!("r{raw}"), |text| format!("s{text}")),
             b'-' | b'0'..=b'9' => format!(
                 "n{}",
-                whole(raw).map_or_else(|| raw.to_owned(), |whole| whole.to_string())
+                integer(raw).map_or_else(|| raw.to_owned(), |integer| integer.to_string())
             ),
             _ => return None,
         };
         Some(Self {
             raw: raw.into(),
-            key: Key(key.into()),
+            key: RequestKey(key.into()),
         })
     }
 
@@ -43,22 +47,22 @@ impl Id {
         &self.raw
     }
 
-    /// What the id is compared by.
-    pub(crate) fn key(&self) -> &Key {
+    /// The normalized form for comparison.
+    pub(crate) fn key(&self) -> &RequestKey {
         &self.key
     }
 
-    /// The id as one that a bridge has given out, which are whole numbers.
+    /// The id as a number that a bridge may have assigned.
     pub(crate) fn number(&self) -> Option<u64> {
         self.key.0.strip_prefix('n')?.parse().ok()
     }
 }
 
-/// The whole number that is written with a fraction or an exponent, as far as every reader of JSON agrees on it.
-fn whole(raw: &str) -> Option<i64> {
+/// The integer that is written with a fraction or an exponent, if all JSON readers agree on it.
+fn integer(raw: &str) -> Option<i64> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let value: f64 = raw.contains(['.', 'e', 'E']).then(|| raw.parse().ok())??;
-    // Within this range the conversion loses nothing.
+    // The conversion is exact within this range.
     (value.fract() == 0.0 && value.abs() < EXACT).then_some(value as i64)
 }
 
@@ -83,15 +87,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_an_id() {
+    fn other_values_are_not_ids() {
         for raw in ["null", "true", "{}", "[1]", ""] {
             assert_eq!(Id::parse(raw), None, "{raw}");
         }
-        assert_eq!(Id::parse(&format!("\"{}\"", "x".repeat(MAX_BYTES))), None);
+        assert_eq!(Id::parse(&format!("\"{}\"", "x".repeat(MAX_ID_BYTES))), None);
     }
 
     #[test]
-    fn spellings_of_one_value_are_one_key_and_a_number_is_never_a_string() {
+    fn spellings_of_one_value_share_a_key_and_numbers_differ_from_strings() {
         let key = |raw| Id::parse(raw).map(|id| id.key().clone());
         assert_eq!(key("\"a\""), key("\"\\u0061\""));
         assert_ne!(key("1"), key("\"1\""));

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use bridge::{Config, Fault};
+use bridge::{Config, DropReason};
 
-use crate::harness::{Bench, Sse, bridge, bridge_with, call, get, post};
+use crate::harness::{Sse, bridge, bridge_with, call, get, post, start_post};
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_comes_first_is_json() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
-    let reply = bench.post(&bridge, r#"{"jsonrpc":"2.0","id":"a","method":"tools/list"}"#);
+    let (bridge, mut server) = bridge().await;
+    let reply = start_post(&bridge, r#"{"jsonrpc":"2.0","id":"a","method":"tools/list"}"#);
     let (id, line) = server.request().await;
     assert_eq!(line, format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/list"}}"#));
     server
@@ -27,13 +27,13 @@ async fn an_answer_that_comes_first_is_json() {
 
 #[tokio::test(start_paused = true)]
 async fn answers_find_their_requests_whatever_their_order_and_ids() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let (bridge, mut server) = bridge().await;
     let ids = ["1", "\"1\"", "0", "1.5", "\"\"", "-7", "\"2\"", "2"];
     let mut replies = Vec::new();
     let mut numbers = Vec::new();
     for id in ids {
         let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"for":{id}}}}}"#);
-        replies.push(bench.post(&bridge, body));
+        replies.push(start_post(&bridge, body));
         let (number, line) = server.request().await;
         assert!(line.ends_with(&format!(r#""params":{{"for":{id}}}}}"#)), "{line}");
         numbers.push((number, id));
@@ -52,9 +52,9 @@ async fn answers_find_their_requests_whatever_their_order_and_ids() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_before_the_answer_makes_a_stream_that_ends_with_the_answer() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let (bridge, mut server) = bridge().await;
     let body = r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"_meta":{"progressToken":0}}}"#;
-    let reply = bench.post(&bridge, body);
+    let reply = start_post(&bridge, body);
     let (id, _) = server.request().await;
     let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":0,"progress":1}}"#;
     server.write(progress).await;
@@ -74,9 +74,9 @@ async fn a_message_before_the_answer_makes_a_stream_that_ends_with_the_answer() 
 
 #[tokio::test(start_paused = true)]
 async fn silence_makes_a_stream_that_is_kept_alive() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let (bridge, mut server) = bridge().await;
     let start = tokio::time::Instant::now();
-    let reply = bench.post(&bridge, call(1));
+    let reply = start_post(&bridge, call(1));
     let (id, _) = server.request().await;
     let mut reply = reply.await.expect("no panic");
     assert_eq!(start.elapsed(), Duration::from_secs(1));
@@ -91,7 +91,7 @@ async fn silence_makes_a_stream_that_is_kept_alive() {
 
 #[tokio::test(start_paused = true)]
 async fn progress_goes_to_the_request_that_asked_for_it() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let (bridge, mut server) = bridge().await;
     let mut listener = get(&bridge).await;
     let mut replies = Vec::new();
     let mut numbers = Vec::new();
@@ -100,7 +100,7 @@ async fn progress_goes_to_the_request_that_asked_for_it() {
             r#"{{"jsonrpc":"2.0","id":"{}","method":"tools/call","params":{{"_meta":{{"progressToken":{token}}}}}}}"#,
             replies.len()
         );
-        replies.push(bench.post(&bridge, body));
+        replies.push(start_post(&bridge, body));
         numbers.push(server.request().await.0);
     }
     let progress = |token: &str| {
@@ -147,13 +147,13 @@ async fn a_pretty_printed_body_is_one_line_to_the_server() {
     let line = server.line().await;
     let message: serde_json::Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!(message["params"]["t"], "a\nb");
-    assert!(server.hears_nothing(Duration::from_secs(1)).await);
+    assert!(server.receives_nothing(Duration::from_secs(1)).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn line_breaks_of_the_server_do_not_break_events() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
-    let reply = bench.post(&bridge, call(1));
+    let (bridge, mut server) = bridge().await;
+    let reply = start_post(&bridge, call(1));
     let (id, _) = server.request().await;
     server.raw(b"{\"jsonrpc\":\"2.0\",\r\"method\":\"n\"}\r\n\r\n\n").await;
     server.result(id, "{}").await;
@@ -169,8 +169,8 @@ async fn line_breaks_of_the_server_do_not_break_events() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cancellation_names_the_request_as_the_server_knows_it() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
-    let reply = bench.post(&bridge, r#"{"jsonrpc":"2.0","id":"x","method":"m"}"#);
+    let (bridge, mut server) = bridge().await;
+    let reply = start_post(&bridge, r#"{"jsonrpc":"2.0","id":"x","method":"m"}"#);
     let (id, _) = server.request().await;
     let cancel = |raw: &str| {
         format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{raw},"reason":"r"}}}}"#)
@@ -179,8 +179,8 @@ async fn a_cancellation_names_the_request_as_the_server_knows_it() {
     assert_eq!(post(&bridge, cancel(&id.to_string())).await.status, 202);
     assert_eq!(post(&bridge, cancel("\"x\"")).await.status, 202);
     assert_eq!(server.line().await, cancel(&id.to_string()));
-    assert!(server.hears_nothing(Duration::from_secs(60)).await);
-    assert_eq!(bridge.faults(Fault::UnknownCancel), 1);
+    assert!(server.receives_nothing(Duration::from_secs(60)).await);
+    assert_eq!(server.dropped(DropReason::UnmatchedClientMessage), 1);
     // A server that does not answer any more, as it should not, leaves nobody waiting.
     let messages = reply.await.expect("no panic").messages().await;
     assert_eq!(
@@ -191,8 +191,8 @@ async fn a_cancellation_names_the_request_as_the_server_knows_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_request_that_is_not_answered_is_in_flight_for_a_moment_only() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
-    let reply = bench.post(&bridge, call(4));
+    let (bridge, mut server) = bridge().await;
+    let reply = start_post(&bridge, call(4));
     server.request().await;
     let mut reply = reply.await.expect("no panic");
     let start = tokio::time::Instant::now();
@@ -201,7 +201,7 @@ async fn a_cancelled_request_that_is_not_answered_is_in_flight_for_a_moment_only
     assert!(reply.message().await.contains("the request was cancelled"));
     assert_eq!(start.elapsed(), Duration::from_secs(5));
     assert_eq!(reply.next().await, Sse::End);
-    let again = bench.post(&bridge, call(4));
+    let again = start_post(&bridge, call(4));
     server.line().await;
     let (number, _) = server.request().await;
     server.result(number, "{}").await;
@@ -210,8 +210,8 @@ async fn a_cancelled_request_that_is_not_answered_is_in_flight_for_a_moment_only
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_request_that_is_answered_soon_has_its_answer() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
-    let reply = bench.post(&bridge, call(4));
+    let (bridge, mut server) = bridge().await;
+    let reply = start_post(&bridge, call(4));
     let (id, _) = server.request().await;
     let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":4}}"#;
     assert_eq!(post(&bridge, cancel).await.status, 202);
@@ -225,12 +225,12 @@ async fn a_cancelled_request_that_is_answered_soon_has_its_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_goes_away_has_not_cancelled() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
-    let reply = bench.post(&bridge, call(1));
+    let (bridge, mut server) = bridge().await;
+    let reply = start_post(&bridge, call(1));
     let (id, _) = server.request().await;
     reply.abort();
     assert!(reply.await.is_err());
-    assert!(server.hears_nothing(Duration::from_secs(60)).await);
+    assert!(server.receives_nothing(Duration::from_secs(60)).await);
     let again = post(&bridge, call(1)).await;
     assert_eq!(
         (again.status.as_u16(), again.error().await["id"].clone()),
@@ -238,12 +238,12 @@ async fn a_client_that_goes_away_has_not_cancelled() {
     );
     server.result(id, "{}").await;
     // The id is free again, and the late answer was not kept for its next use.
-    let next = bench.post(&bridge, call(2));
+    let next = start_post(&bridge, call(2));
     let (other, _) = server.request().await;
     server.result(other, "{}").await;
     next.await.expect("no panic");
-    assert_eq!(bridge.faults(Fault::AnswerAbandoned), 1);
-    let again = bench.post(&bridge, call(1));
+    assert_eq!(server.dropped(DropReason::ClientGone), 1);
+    let again = start_post(&bridge, call(1));
     let (number, _) = server.request().await;
     assert_ne!(number, id);
     server.result(number, "\"new\"").await;
@@ -259,9 +259,9 @@ async fn a_request_that_takes_too_long_gets_an_error_and_is_cancelled() {
         request_timeout: Duration::from_secs(100),
         ..Config::default()
     };
-    let ((bridge, mut server), bench) = (bridge_with(config, 1 << 16).await, Bench::default());
+    let (bridge, mut server) = bridge_with(config, 1 << 16).await;
     let start = tokio::time::Instant::now();
-    let reply = bench.post(&bridge, r#"{"jsonrpc":"2.0","id":"slow","method":"m"}"#);
+    let reply = start_post(&bridge, r#"{"jsonrpc":"2.0","id":"slow","method":"m"}"#);
     let (id, _) = server.request().await;
     let messages = reply.await.expect("no panic").messages().await;
     assert_eq!(start.elapsed(), Duration::from_secs(100));
@@ -277,17 +277,17 @@ async fn a_request_that_takes_too_long_gets_an_error_and_is_cancelled() {
     );
     // The answer that comes after all is nobody's.
     server.result(id, "{}").await;
-    let next = bench.post(&bridge, call(1));
+    let next = start_post(&bridge, call(1));
     let (other, _) = server.request().await;
     server.result(other, "{}").await;
     next.await.expect("no panic");
-    assert_eq!(bridge.faults(Fault::UnknownAnswer), 1);
+    assert_eq!(server.dropped(DropReason::UnmatchedResponse), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_large_answer_passes_unchanged() {
-    let ((bridge, mut server), bench) = (bridge_with(Config::default(), 4096).await, Bench::default());
-    let reply = bench.post(&bridge, call(1));
+    let (bridge, mut server) = bridge_with(Config::default(), 4096).await;
+    let reply = start_post(&bridge, call(1));
     let (id, _) = server.request().await;
     let text = format!("\"{}\"", "tool ".repeat(1 << 20));
     server.result(id, &text).await;

@@ -1,14 +1,16 @@
-//! What a line that was too long has been: the answer to a request, or not.
+//! Recognizes the response in a line that was too long.
 //!
-//! Of such a line only its ends are left. If they show that it was an answer, and to which request, its client need not wait for what will not
-//! come. In doubt it was none: no request gets an error for what may have been somebody else's message.
+//! Only both ends of such a line are left. If they prove that it was the response to a certain
+//! request, that request fails at once instead of timing out. In doubt no request fails, because
+//! the line may have been another message.
 
-use crate::{framing::Excerpt, id::Id};
+use super::framing::LineExcerpt;
+use crate::jsonrpc::Id;
 
-/// The id of the request that the line has answered, as far as that is certain.
-pub(crate) fn answered(excerpt: &Excerpt) -> Option<u64> {
-    let head = beginning(&excerpt.head);
-    if !head.is_answer {
+/// The number of the request that the line answered, if that is certain.
+pub(crate) fn answered_request(excerpt: &LineExcerpt) -> Option<u64> {
+    let head = parse_head(&excerpt.head);
+    if !head.is_response {
         return None;
     }
     match head.id {
@@ -17,60 +19,62 @@ pub(crate) fn answered(excerpt: &Excerpt) -> Option<u64> {
     }
 }
 
-/// What the beginning of an object shows.
+/// The beginning of a JSON-RPC message.
 #[derive(Default)]
-struct Beginning<'t> {
+struct Head<'t> {
     id: Option<&'t str>,
-    is_answer: bool,
+    is_response: bool,
 }
 
-/// Reads the members of an object up to the first that is not whole.
-fn beginning(head: &[u8]) -> Beginning<'_> {
+/// Reads the members of an object up to the first incomplete one.
+fn parse_head(head: &[u8]) -> Head<'_> {
     // The excerpt may end within a character.
     let text = match std::str::from_utf8(head) {
         Ok(text) => text,
         Err(error) => std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or_default(),
     };
-    let mut seen = Beginning::default();
+    let mut found = Head::default();
     let Some(mut rest) = text.trim_ascii_start().strip_prefix('{') else {
-        return seen;
+        return found;
     };
     while let Some((name, after)) = value(rest) {
         let Some(after) = after.trim_ascii_start().strip_prefix(':') else {
             break;
         };
         match name {
-            "\"method\"" => return Beginning::default(),
-            "\"result\"" | "\"error\"" => seen.is_answer = true,
+            "\"method\"" => return Head::default(),
+            "\"result\"" | "\"error\"" => found.is_response = true,
             _other => {}
         }
         let Some((value, after)) = value(after) else { break };
         if name == "\"id\"" {
-            seen.id = Some(value);
+            found.id = Some(value);
         }
         let Some(after) = after.trim_ascii_start().strip_prefix(',') else {
             break;
         };
         rest = after;
     }
-    seen
+    found
 }
 
-/// The JSON value that a text begins with, and the rest; `None` if it is not whole.
+/// Splits off the JSON value at the beginning of a text; `None` if it is incomplete.
 fn value(text: &str) -> Option<(&str, &str)> {
     let text = text.trim_ascii_start();
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<serde::de::IgnoredAny>();
     values.next()?.ok()?;
     let end = values.byte_offset();
-    // A number that ends with the text may have gone on.
+    // A number at the end of the text may be incomplete.
     (end < text.len()).then(|| (&text[..end], &text[end..]))
 }
 
-/// The id, if it is the last member of the object that the line was. Within a string there is no quotation mark without a
-/// backslash before it, and behind the last brace there is nothing, so this is a member of the outermost object.
+/// The id, if it is the last member of the object on the line.
+///
+/// A quotation mark within a string follows a backslash, and nothing follows the last brace, so the
+/// match is a member of the outermost object.
 fn last_id(tail: &[u8]) -> Option<u64> {
     let before = tail.trim_ascii_end().strip_suffix(b"}")?.trim_ascii_end();
-    // Some writers put the version last.
+    // Some servers write the version last.
     let before = match strip_member(before, b"\"jsonrpc\"", b"\"2.0\"") {
         Some(before) => before.strip_suffix(b",")?.trim_ascii_end(),
         None => before,
@@ -82,7 +86,7 @@ fn last_id(tail: &[u8]) -> Option<u64> {
     std::str::from_utf8(number).ok()?.parse().ok()
 }
 
-/// What stands before a member that a text ends with.
+/// Strips a member from the end of a text.
 fn strip_member<'t>(text: &'t [u8], name: &[u8], value: &[u8]) -> Option<&'t [u8]> {
     let before = text.strip_suffix(value)?.trim_ascii_end().strip_suffix(b":")?;
     Some(before.trim_ascii_end().strip_suffix(name)?.trim_ascii_end())
@@ -93,14 +97,14 @@ mod tests {
     use super::*;
 
     fn answers(head: &str, tail: &str) -> Option<u64> {
-        answered(&Excerpt {
+        answered_request(&LineExcerpt {
             head: head.to_owned().into(),
             tail: tail.to_owned().into(),
         })
     }
 
     #[test]
-    fn the_id_is_found_at_either_end_of_an_answer() {
+    fn the_id_is_found_at_either_end_of_a_response() {
         for (head, tail) in [
             (r#"{"jsonrpc":"2.0","id":7,"result":{"text":"aaa"#, "aaa\"}}"),
             (r#" { "id" : 7 , "jsonrpc":"2.0","error":{"#, "}}"),
@@ -114,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn in_doubt_it_was_no_answer() {
+    fn uncertain_lines_match_no_request() {
         for (head, tail) in [
             (
                 r#"{"jsonrpc":"2.0","id":7,"method":"m","params":{"result":"aaa"#,

@@ -6,7 +6,7 @@ use bridge::{Bridge, Config};
 use bytes::Bytes;
 use http::{Method, Request};
 
-use crate::harness::{Bench, bridge, bridge_with, call, get, initialize, post, send};
+use crate::harness::{bridge, bridge_with, call, get, initialize, post, send, start_post};
 
 async fn with_version(bridge: &Bridge, method: Method, version: &str, body: &str) -> crate::harness::Reply {
     let request = Request::builder()
@@ -62,7 +62,7 @@ async fn a_body_that_is_no_message_is_refused_with_what_is_wrong() {
             .expect("text")
             .contains("batches are not supported")
     );
-    assert!(server.hears_nothing(Duration::from_secs(60)).await);
+    assert!(server.receives_nothing(Duration::from_secs(60)).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,7 +109,7 @@ async fn an_unsupported_version_is_refused_with_the_supported_ones() {
 
 #[tokio::test(start_paused = true)]
 async fn the_version_that_was_negotiated_is_always_supported_and_initialize_needs_none() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
+    let (bridge, mut server) = bridge().await;
     let request = Request::post("/").header("mcp-protocol-version", "2019-01-01");
     let request = request.body(Bytes::from(initialize("2024-11-05"))).expect("a request");
     let (reply, ()) = tokio::join!(send(&bridge, request), async {
@@ -117,7 +117,6 @@ async fn the_version_that_was_negotiated_is_always_supported_and_initialize_need
         server.result(id, r#"{"protocolVersion":"2024-11-05"}"#).await;
     });
     assert_eq!(reply.status, 200);
-    drop(bench);
     let notification = r#"{"jsonrpc":"2.0","method":"n"}"#;
     assert_eq!(
         with_version(&bridge, Method::POST, "2024-11-05", notification)
@@ -129,8 +128,8 @@ async fn the_version_that_was_negotiated_is_always_supported_and_initialize_need
 
 #[tokio::test(start_paused = true)]
 async fn an_id_in_flight_is_a_conflict() {
-    let ((bridge, mut server), bench) = (bridge().await, Bench::default());
-    let first = bench.post(&bridge, r#"{"jsonrpc":"2.0","id":"a","method":"m"}"#);
+    let (bridge, mut server) = bridge().await;
+    let first = start_post(&bridge, r#"{"jsonrpc":"2.0","id":"a","method":"m"}"#);
     let (id, _) = server.request().await;
     let second = post(&bridge, r#"{"jsonrpc":"2.0","id":"\u0061","method":"m"}"#).await;
     assert_eq!(second.status, 409);
@@ -145,17 +144,17 @@ async fn one_request_too_many_is_refused_and_room_comes_back() {
         max_in_flight: 2,
         ..Config::default()
     };
-    let ((bridge, mut server), bench) = (bridge_with(config, 1 << 16).await, Bench::default());
-    let first = bench.post(&bridge, call(1));
+    let (bridge, mut server) = bridge_with(config, 1 << 16).await;
+    let first = start_post(&bridge, call(1));
     let (number, _) = server.request().await;
-    let _second = bench.post(&bridge, call(2));
+    let _second = start_post(&bridge, call(2));
     server.request().await;
     let third = post(&bridge, call(3)).await;
     assert_eq!((third.status.as_u16(), third.header("retry-after")), (429, Some("1")));
     assert_eq!(third.error().await["id"], 3);
     server.result(number, "{}").await;
     first.await.expect("no panic");
-    let _fourth = bench.post(&bridge, call(4));
+    let _fourth = start_post(&bridge, call(4));
     assert!(server.line().await.contains("tools/call"));
 }
 

@@ -1,0 +1,129 @@
+//! How readers leave streams and resume them.
+
+use super::{EventId, Reader, RequestKey, StreamId, StreamKind, StreamMessage, Streams};
+
+impl Streams {
+    /// Detaches a reader. Returns unread messages that may go to another stream, and responses that
+    /// no client can resume.
+    pub(crate) fn detach(&mut self, reader: Reader) -> Vec<StreamMessage> {
+        let id = reader.stream;
+        let Some(stream) = self.stream_of(reader) else {
+            return Vec::new();
+        };
+        stream.attached = false;
+        stream.waker = None;
+        let mut unread = Vec::new();
+        if stream.primed {
+            while let Some(queued) = stream.queue.remove(|message| !message.belongs_to_stream()) {
+                unread.push(queued);
+            }
+        }
+        unread.iter().for_each(|queued| self.release(queued));
+        let mut unread: Vec<_> = unread.into_iter().map(|queued| queued.message).collect();
+        self.attached -= 1;
+        self.listeners.remove(&id);
+        self.exchanges.remove(&id);
+        self.retain_pending(id);
+        let resumable = |stream: &super::Stream| stream.primed && !stream.is_empty_listener();
+        if !self.all.get(&id).is_some_and(resumable) {
+            unread.extend(self.remove(id));
+        }
+        self.trim_replay_buffer();
+        unread
+    }
+
+    /// Attaches a new reader to a stream behind an event. Returns the server requests that had
+    /// waited for a stream and are on this one now; `None` if the stream is gone.
+    pub(crate) fn resume(&mut self, from: &EventId) -> Option<(Reader, Vec<RequestKey>)> {
+        let id = from.stream;
+        if from.epoch != self.epoch {
+            return None;
+        }
+        // An id with other requests is made up.
+        let stream = self
+            .all
+            .get_mut(&id)
+            .filter(|stream| stream.primed && stream.requests == from.requests)?;
+        stream.generation += 1;
+        stream.queue.seek(from.position);
+        // Messages to replay leave the buffer and become pending, so that no eviction can take them
+        // from the reader.
+        for queued in stream.queue.pending_mut() {
+            if let Some(seq) = queued.replay_seq.take() {
+                let size = queued.message.line().len();
+                self.replay_buffer.remove(seq, size);
+                self.bytes += size;
+            }
+        }
+        let reader = Reader {
+            stream: id,
+            generation: stream.generation,
+        };
+        // A listener that ended to make room for another one reopens.
+        stream.ended &= stream.kind != StreamKind::Listener;
+        let (kind, ended) = (stream.kind, stream.ended);
+        self.wakers.extend(stream.waker.take());
+        if !std::mem::replace(&mut stream.attached, true) {
+            self.attached += 1;
+        }
+        let takes_waiting = match kind {
+            _ if ended => false,
+            StreamKind::Listener => {
+                if !self.listeners.contains(&id) {
+                    self.end_oldest_listener_at_limit();
+                }
+                self.listeners.insert(id);
+                true
+            }
+            StreamKind::Exchange { responses_only, .. } => {
+                if !responses_only {
+                    self.exchanges.insert(id);
+                }
+                !responses_only
+            }
+        };
+        let placed = if takes_waiting {
+            self.attach_waiting(id)
+        } else {
+            Vec::new()
+        };
+        Some((reader, placed))
+    }
+
+    /// True if a stream only waits for its client to resume it.
+    pub(crate) fn is_retained(&self, id: StreamId) -> bool {
+        self.all
+            .get(&id)
+            .is_some_and(|stream| !stream.attached && (stream.ended || stream.kind == StreamKind::Listener))
+    }
+
+    /// Removes a retained stream that no client has resumed in time. Returns its pending messages.
+    pub(crate) fn expire(&mut self, id: StreamId) -> Vec<StreamMessage> {
+        if self.is_retained(id) {
+            self.remove(id)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// The primed streams removed since the last call.
+    pub(crate) fn take_removed(&mut self) -> Vec<StreamId> {
+        std::mem::take(&mut self.removed)
+    }
+
+    /// Removes a stream. Returns its pending messages.
+    pub(super) fn remove(&mut self, id: StreamId) -> Vec<StreamMessage> {
+        let Some(mut stream) = self.all.remove(&id) else {
+            return Vec::new();
+        };
+        if stream.primed {
+            self.removed.push(id);
+        }
+        for queued in stream.queue.take_delivered() {
+            self.release(&queued);
+        }
+        let pending = stream.queue.take();
+        pending.iter().for_each(|queued| self.release(queued));
+        pending.into_iter().map(|queued| queued.message).collect()
+    }
+}
