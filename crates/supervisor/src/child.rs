@@ -1,8 +1,7 @@
 //! The handle of one child.
 //!
-//! The handle owns nothing of the process: the process belongs to the task in [`watch`](crate::child_task). The
-//! handle asks that task to stop and learns from it how it ended, so that any number of callers may do either
-//! at any time.
+//! The handle does not own the process: the task in [`child_task`](crate::child_task) does. The
+//! handle requests the stop and reads the exit, so any number of callers may do either at any time.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -16,31 +15,32 @@ use crate::exit::Exit;
 use crate::io::ChildIo;
 use crate::stderr::StderrTail;
 
-/// A running or ended child. Dropping it stops the child as [`stop`](Self::stop) does, without waiting.
+/// Maximum time between the failure of a child's streams and its exit for both to count as one event.
+const EXIT_GRACE: Duration = Duration::from_millis(500);
+
+/// A running or ended child. Dropping it stops the child as [`stop`](Self::stop) does, without
+/// waiting.
 #[derive(Debug)]
 pub struct Child {
     pid: u32,
-    /// Full until it is taken.
+    /// `None` once taken.
     io: Mutex<Option<ChildIo>>,
     tail: StderrTail,
     state: ChildState,
 }
 
-/// What the handle and the watching task write_line to each other.
+/// The state that the handle and the child's task share.
 #[derive(Clone, Debug)]
 pub(crate) struct ChildState {
-    /// Cancelled to ask for the stop.
+    /// Cancelled to request the stop.
     pub(crate) stop: CancellationToken,
-    /// Cancelled by the watching task when it ends, after `exit` was set.
+    /// Cancelled by the child's task when it ends, after `exit` was set.
     pub(crate) done: CancellationToken,
-    /// Set once, by the watching task. Stays empty if the runtime dropped that task.
+    /// Set once, by the child's task. Stays empty if the runtime dropped that task.
     pub(crate) exit: Arc<OnceLock<Exit>>,
     pub(crate) spawned_at: Instant,
     pub(crate) start_timeout: Duration,
 }
-
-/// How long a child whose streams failed may take to be gone, to be reported as the one that ended.
-const EXIT_GRACE: Duration = Duration::from_millis(500);
 
 impl Child {
     pub(crate) fn new(pid: u32, io: ChildIo, tail: StderrTail, state: ChildState) -> Self {
@@ -52,31 +52,31 @@ impl Child {
         }
     }
 
-    /// The process id, for logs. It may be another process's once [`done`](Self::done) has fired.
+    /// The process id, for logs. Another process may have it once [`done`](Self::done) has fired.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// The child's stdin and stdout. Only the first call gets them.
+    /// The child's stdin and stdout. Only the first call returns them.
     pub fn take_io(&self) -> Option<ChildIo> {
         self.io.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Waits until `handshake` is through, which the caller does over the child's streams, for as long as the
-    /// child lives and until [`Config::start_timeout`](crate::Config::start_timeout) after it was ordered.
+    /// Waits for `handshake`, which the caller performs over the child's streams, until the child
+    /// ends or [`Config::start_timeout`](crate::Config::start_timeout) has passed since the spawn.
     ///
-    /// The child is not stopped here, whatever happens. Cancel safe if `handshake` is.
+    /// Never stops the child. Cancel safe if `handshake` is.
     ///
     /// # Errors
     ///
-    /// [`ReadyError::Exited`] if the child ended instead, also if that showed first by its streams;
-    /// [`ReadyError::TooSlow`]; [`ReadyError::Failed`] if the handshake failed and the child lives on.
+    /// [`ReadyError::Exited`] if the child ended, even if its streams showed that first;
+    /// [`ReadyError::TooSlow`]; [`ReadyError::Failed`] if the handshake failed and the child lives.
     pub async fn ready<T, E>(&self, handshake: impl Future<Output = Result<T, E>>) -> Result<T, ReadyError<E>> {
-        let ended = || {
+        let exited = || {
             // Empty only if the runtime is shutting down.
             let exit = self
                 .exit()
-                .unwrap_or_else(|| Exit::unknown(self.state.spawned_at.elapsed()));
+                .unwrap_or_else(|| Exit::new(None, self.state.spawned_at.elapsed(), false));
             let stderr = self.last_stderr();
             ReadyError::Exited { exit, stderr }
         };
@@ -85,43 +85,44 @@ impl Child {
             result = handshake => match result {
                 Ok(value) => Ok(value),
                 Err(error) => match timeout(EXIT_GRACE, self.state.done.cancelled()).await {
-                    Ok(()) => Err(ended()),
+                    Ok(()) => Err(exited()),
                     Err(_) => Err(ReadyError::Failed(error)),
                 },
             },
-            () = self.state.done.cancelled() => Err(ended()),
+            () = self.state.done.cancelled() => Err(exited()),
             () = sleep_until(self.state.spawned_at + self.state.start_timeout) => {
                 Err(ReadyError::TooSlow { limit: self.state.start_timeout, stderr: self.last_stderr() })
             }
         }
     }
 
-    /// A token that fires once the child has been reaped, all that it started is gone, its last words on
-    /// standard error have been read, and its directory has been removed, whatever the cause. Cancelling the
-    /// token has no effect on the child.
+    /// A token that fires once the child is reaped, its descendants are gone, its standard error is
+    /// read to the end, and its directory is removed, whatever the cause. Cancelling the token does
+    /// not affect the child.
     pub fn done(&self) -> CancellationToken {
         self.state.done.child_token()
     }
 
-    /// How the child ended; there once [`done`](Self::done) has fired, unless the runtime was shut down first.
+    /// The exit of the child. Available once [`done`](Self::done) has fired, unless the runtime was
+    /// shut down first.
     pub fn exit(&self) -> Option<Exit> {
         self.state.exit.get().copied()
     }
 
-    /// Stops the child and returns when it and all that it started are gone: its stdin is closed, SIGTERM goes
-    /// to its group, and after the configured grace SIGKILL; what left the group gets SIGKILL when the child has
-    /// ended.
+    /// Stops the child and returns when it and all its descendants are gone. It closes stdin, sends
+    /// SIGTERM to the group, and SIGKILL after the configured grace period; processes that left the
+    /// group get SIGKILL when the child has ended.
     ///
-    /// Idempotent, for any number of callers at once. Cancel safe: dropping the future does not take the
-    /// request back. A process that hangs in the kernel, which not even SIGKILL ends, keeps callers waiting;
-    /// whoever has a deadline sets it around this call.
+    /// Idempotent, for any number of concurrent callers. Cancel safe: dropping the future does not
+    /// withdraw the request. A process that hangs in the kernel survives even SIGKILL and keeps
+    /// callers waiting; a caller with a deadline sets it around this call.
     pub async fn stop(&self) {
         self.state.stop.cancel();
         self.state.done.cancelled().await;
     }
 
-    /// The last lines, 20 at most, that the child wrote to its standard error, oldest first, redacted. For
-    /// the operator's log, not for clients.
+    /// The last 20 lines, oldest first, that the child wrote to its standard error, redacted. For the
+    /// operator's log, not for clients.
     pub fn last_stderr(&self) -> Vec<String> {
         self.tail.lines()
     }

@@ -1,13 +1,12 @@
 //! Ownership of one process that has not been reaped yet.
 //!
-//! This is the only place that signals a child and the only place that reaps one (what it leaves behind is for
-//! [`orphans`]), and it is why no signal can reach a stranger. The argument: the child is the leader of its
-//! process group, so the group's number is its pid. A pid is not given to another process, and no other group can
-//! take its number, before its process has been reaped. Only [`ChildProcess::reap`] and the drop reap, both take the
-//! child_process away, and signals need the child_process.
+//! Only this module signals or reaps a child ([`orphans`] handles the processes that it leaves
+//! behind), so no signal can reach an unrelated process. The argument: the child leads its process
+//! group, so the group's number is its pid. The kernel reuses a pid, also as the number of a group,
+//! only after its process was reaped. Only [`ChildProcess::reap`] and the drop reap, both consume the
+//! [`ChildProcess`], and signals need one.
 //!
-//! That the child has ended is learned from its pidfd, which becomes readable while the process is still
-//! there to be waited for.
+//! The pidfd of the child becomes readable when it has ended, while it can still be waited for.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,11 +21,11 @@ use tokio::io::unix::AsyncFd;
 
 use crate::orphans;
 
-/// How long a dropped child_process waits for a killed process. Only a process that hangs in the kernel takes so long; it
-/// is then left to whoever looks for orphans next.
+/// Maximum time that a drop waits for the killed process. Only a process that hangs in the kernel
+/// takes so long; the next sweep of orphans then reaps it.
 const REAP_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-/// A process that is ours to signal and to reap.
+/// A process that this program may signal and reap. The drop kills and reaps it.
 #[derive(Debug)]
 pub(crate) struct ChildProcess {
     group: Pid,
@@ -35,15 +34,15 @@ pub(crate) struct ChildProcess {
     reaped: bool,
 }
 
-/// Tells when the process has ended. ChildPaths a runtime, which the child_process itself does not.
+/// Waits for the end of a process. Needs a runtime, unlike [`ChildProcess`].
 #[derive(Debug)]
 pub(crate) struct ExitWatcher {
     pidfd: AsyncFd<Arc<OwnedFd>>,
 }
 
 impl ChildProcess {
-    /// Takes a process that [`orphans::start`] has just started, and that leads a group of its own. `marked` is
-    /// whether its orphans have the mark that [`orphans`] looks for.
+    /// Takes over a process that [`orphans::spawn`] has just started and that leads its own group.
+    /// `no_new_privs` says whether the process, hence each of its orphans, has that flag set.
     pub(crate) fn new(pid: Pid, pidfd: OwnedFd, no_new_privs: bool) -> Self {
         Self {
             group: pid,
@@ -58,7 +57,6 @@ impl ChildProcess {
         self.group
     }
 
-    /// A watch over the end of the process.
     #[expect(
         deprecated,
         reason = "the safe constructor is deprecated because a descriptor could be closed under it; an `Arc<OwnedFd>` \
@@ -69,29 +67,30 @@ impl ChildProcess {
         Ok(ExitWatcher { pidfd })
     }
 
-    /// Asks the whole group to end.
+    /// Sends SIGTERM to the whole group.
     pub(crate) fn terminate(&self) {
-        // The one error there can be is that every member has gone, which is what we want.
+        // The only possible error is that every member is gone, which is the goal.
         let _ = kill_process_group(self.group, Signal::TERM);
     }
 
-    /// Ends the whole group. As the leader of a session the process itself cannot leave it (setpgid(2)).
+    /// Sends SIGKILL to the whole group. The process leads a session, so it cannot leave the group
+    /// (setpgid(2)).
     ///
-    /// The kernel signals a group under the lock that also admits new members, and a fork that meets a pending
-    /// fatal signal fails, so that no member can slip away by forking.
+    /// The kernel signals a group under the lock that also admits new members, and a fork fails if a
+    /// fatal signal is pending, so no member can escape by forking.
     pub(crate) fn kill(&self) {
-        // A pidfd never means another process. That it finds none here can only be if something else in this
-        // process has reaped ours, against what the crate asks for; the group's number may be a stranger's then.
+        // A pidfd never refers to another process. ESRCH means that other code in this program has
+        // reaped the child, against the contract of this crate, so the group's number may be reused.
         if pidfd_send_signal(&self.pidfd, Signal::KILL) != Err(Errno::SRCH) {
             let _ = kill_process_group(self.group, Signal::KILL);
         }
     }
 
-    /// Reaps the process, which must have ended. After this its number is free.
+    /// Reaps the process, which must have ended. Its number is free afterwards.
     ///
     /// # Errors
     ///
-    /// If something else in this process has reaped it, which makes its status unknown.
+    /// If other code in this program has reaped it, so its status is unknown.
     pub(crate) fn reap(mut self) -> io::Result<ExitStatus> {
         self.reaped = true;
         orphans::reap(self.group)
@@ -103,31 +102,31 @@ impl Drop for ChildProcess {
         if self.reaped {
             return;
         }
-        // Reached when the runtime drops the watching task, or when no task took the child over.
+        // Reached if the runtime drops the child's task, or if no task took the child over.
         self.kill();
-        let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        if matches!(poll(&mut ended, Some(&REAP_TIMEOUT)), Ok(1)) {
+        let mut pidfd = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        if matches!(poll(&mut pidfd, Some(&REAP_TIMEOUT)), Ok(1)) {
             let _ = orphans::reap(self.group);
         } else {
-            orphans::abandon(self.group);
+            orphans::forget(self.group);
         }
-        // What it left behind is killed here and reaped by whoever looks next, or by init.
+        // Kills the orphans; the next sweep, or init, reaps them.
         orphans::sweep(self.no_new_privs);
     }
 }
 
 impl ExitWatcher {
-    /// Waits until the process has ended. It is still to be reaped then. Cancel safe.
+    /// Waits until the process has ended. It is not reaped yet then. Cancel safe.
     pub(crate) async fn wait(&self) {
         loop {
             let Ok(mut ready) = self.pidfd.readable().await else {
-                // The runtime is shutting down; this task is about to be dropped, and the child_process with it.
+                // The runtime is shutting down and is about to drop this task and the process.
                 return std::future::pending().await;
             };
-            let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-            match waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), look) {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+            match waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options) {
                 Ok(None) => ready.clear_ready(),
-                // An error means that someone else reaped it; it has ended all the same.
+                // An error means that other code reaped it, so it has ended as well.
                 Ok(Some(_)) | Err(_) => return,
             }
         }

@@ -1,14 +1,13 @@
 //! The task that owns one child from its start to its end.
 //!
-//! It is the only owner of the [`ChildProcess`], so every way out of it reaps: the regular one below, and the drop of
-//! the child_process if the runtime drops the task. The order at the end is fixed, and the safety of the signals rests
-//! on it (see [`child_process`](crate::child_process)): the first process has ended and is not reaped, SIGKILL to the group,
-//! reap, end what left the group, read what is left of standard error, remove its directory, tell the exit, fire
-//! `done`.
+//! It is the only owner of the [`ChildProcess`](crate::child_process::ChildProcess), so every way out
+//! of it reaps: the regular one below, and the drop of the process if the runtime drops the task. The
+//! order at the end is fixed, since the safety of the signals depends on it (see
+//! [`child_process`](crate::child_process)): the process has ended and is not reaped, SIGKILL to the
+//! group, reap, sweep the orphans, read the rest of standard error, remove the directory, publish the
+//! exit, fire `done`.
 
 use std::collections::BTreeSet;
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{future::Future, io};
@@ -21,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::child::{Child, ChildState};
-use crate::child_process::{ChildProcess, ExitWatcher};
+use crate::child_process::ExitWatcher;
 use crate::error::SpawnError;
 use crate::exit::Exit;
 use crate::io::{ChildIo, OutputPipe, Stdin};
@@ -30,13 +29,13 @@ use crate::spec::ChildSpec;
 use crate::stderr::{self, LogLimits, StderrTail};
 use crate::stop_sequence::{StopAction, StopSequence};
 
-/// How long to wait for processes that were killed. Only one that hangs in the kernel takes so long.
+/// Maximum time to wait for killed processes. Only one that hangs in the kernel takes so long.
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long to go on killing as long as new ones turn up.
+/// Maximum time to keep killing while new orphans appear.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Everything that the task needs to know.
+/// The parameters of the task.
 pub(crate) struct ChildTask {
     pub(crate) spawn_thread: SpawnThread,
     pub(crate) tail: StderrTail,
@@ -46,83 +45,64 @@ pub(crate) struct ChildTask {
     pub(crate) state: ChildState,
 }
 
-/// A process as the policy of stop_sequence sees it. The tests script one.
+/// A process as [`run_until_exit`] sees it; scripted in tests.
 trait Stoppable {
-    /// Waits until it has ended and is to be reaped. Cancel safe.
+    /// Waits until it has ended and can be reaped. Cancel safe.
     fn ended(&self) -> impl Future<Output = ()> + Send;
     fn close_stdin(&self);
     fn terminate(&self);
     fn kill(&self);
 }
 
-/// A process on its child_process.
-struct ProcessHandle<'a> {
-    child_process: &'a ChildProcess,
-    exit_watcher: &'a ExitWatcher,
-    stdin: &'a Stdin,
-}
-
-/// The process and its streams, ready for the runtime.
+/// The process and its streams, registered with the runtime.
 struct RunningProcess {
-    held: SandboxedProcess,
+    sandboxed: SandboxedProcess,
     exit_watcher: ExitWatcher,
     stdin: Arc<Stdin>,
-    stdout: OutputPipe,
-    stderr: OutputPipe,
 }
 
 impl ChildTask {
-    /// Starts the child, answers with its handle, and stays with it until it is gone.
-    pub(crate) async fn run(self, spec: ChildSpec, answer: oneshot::Sender<Result<Child, SpawnError>>) {
-        // However this ends, nobody waits for the child for ever.
+    /// Spawns the child, replies with its handle, and runs until nothing is left of it.
+    pub(crate) async fn run(self, spec: ChildSpec, reply: oneshot::Sender<Result<Child, SpawnError>>) {
+        // Fires however this ends, so that no caller waits for the child forever.
         let _done = self.state.done.clone().drop_guard();
         let gone = CancellationToken::new();
-        let started = self.spawn_thread.spawn(spec).await;
-        let ready = started.and_then(|started| RunningProcess::new(started, &gone).map_err(SpawnError::from_system));
-        let RunningProcess {
-            held,
-            exit_watcher,
-            stdin,
-            stdout,
-            stderr,
-        } = match ready {
-            Ok(ready) => ready,
+        let spawned = self.spawn_thread.spawn(spec).await;
+        let running = spawned.and_then(|spawned| register(spawned, &gone).map_err(SpawnError::from_system));
+        let (running, stdout, stderr) = match running {
+            Ok(running) => running,
             Err(error) => {
-                let _ = answer.send(Err(error));
+                let _ = reply.send(Err(error));
                 return;
             }
         };
-        let since = Instant::now();
-        let pid = held.child_process.group().as_raw_nonzero();
+        let started = Instant::now();
+        let pid = running.sandboxed.process.group().as_raw_nonzero();
         tracing::debug!(tag = &*self.tag, pid, "child started");
 
-        let io = ChildIo::new(Arc::clone(&stdin), stdout);
+        let io = ChildIo::new(Arc::clone(&running.stdin), stdout);
         let child = Child::new(pid.get().unsigned_abs(), io, self.tail.clone(), self.state.clone());
-        // If the caller no longer waits, the handle is dropped here, which asks for the stop.
-        let _ = answer.send(Ok(child));
+        // If the caller no longer waits, this drops the handle, which requests the stop.
+        let _ = reply.send(Ok(child));
 
         let pump = stderr::pump(stderr, self.log_limits, &self.tag, &self.tail);
-        let state = async {
+        let run = async {
             let mut sequence = StopSequence::new(self.stop_grace);
-            let process = ProcessHandle {
-                child_process: &held.child_process,
-                exit_watcher: &exit_watcher,
-                stdin: &stdin,
-            };
-            until_ended(&process, &mut sequence, &self.state.stop, &self.tag).await;
-            let lived = since.elapsed();
-            stdin.close();
-            let reaped = self.spawn_thread.finish(held).await;
-            if reaped.as_ref().is_some_and(|reaped| !reaped.clean) {
-                self.until_nothing_is_left().await;
+            run_until_exit(&running, &mut sequence, &self.state.stop, &self.tag).await;
+            let lived = started.elapsed();
+            running.stdin.close();
+            let reaped = self.spawn_thread.finish(running.sandboxed).await;
+            if reaped.as_ref().is_some_and(|reaped| reaped.left_orphans) {
+                self.sweep_orphans().await;
             }
             gone.cancel();
             let (status, sandbox) = reaped.map(|reaped| (reaped.status, reaped.sandbox)).unzip();
-            (exit(status, lived, sequence.requested()), sandbox)
+            let status = status.and_then(Result::ok);
+            (Exit::new(status, lived, sequence.requested()), sandbox)
         };
-        let ((exit, sandbox), ()) = tokio::join!(state, pump);
-        if let Some(sandbox) = sandbox.filter(|sandbox| !sandbox.is_left_empty()) {
-            // Removing what a child left may take any time.
+        let ((exit, sandbox), ()) = tokio::join!(run, pump);
+        if let Some(sandbox) = sandbox.filter(|sandbox| !sandbox.remove_if_empty()) {
+            // Removing the files of the child may take any time.
             let span = Span::current();
             let _ = spawn_blocking(move || span.in_scope(|| drop(sandbox))).await;
         }
@@ -139,8 +119,8 @@ impl ChildTask {
         let _ = self.state.exit.set(exit);
     }
 
-    /// Waits until nothing is left of what the child started, or until patience ends.
-    async fn until_nothing_is_left(&self) {
+    /// Sweeps until no orphan is left or the time is up.
+    async fn sweep_orphans(&self) {
         let end = Instant::now() + SWEEP_TIMEOUT;
         let mut deadline = Instant::now() + KILL_TIMEOUT;
         let mut pause = Duration::from_millis(1);
@@ -157,7 +137,7 @@ impl ChildTask {
                 tracing::warn!(
                     tag = &*self.tag,
                     left = left.len(),
-                    "processes that children left behind were killed and do not end"
+                    "orphaned processes of children were killed but have not exited"
                 );
                 return;
             }
@@ -168,23 +148,22 @@ impl ChildTask {
     }
 }
 
-impl RunningProcess {
-    /// On failure the child is ended, by the drop of its child_process.
-    fn new(started: SpawnedProcess, gone: &CancellationToken) -> io::Result<Self> {
-        let SpawnedProcess { held, streams } = started;
-        let stdout = pipe::Receiver::from_owned_fd(streams.stdout.into())?;
-        let stderr = pipe::Receiver::from_owned_fd(streams.stderr.into())?;
-        Ok(Self {
-            exit_watcher: held.child_process.exit_watcher()?,
-            stdin: Arc::new(Stdin::new(pipe::Sender::from_owned_fd(streams.stdin.into())?)),
-            stdout: OutputPipe::new(stdout, gone.clone()),
-            stderr: OutputPipe::new(stderr, gone.clone()),
-            held,
-        })
-    }
+/// Registers the process and its streams with the runtime. On failure the drop of the process ends
+/// the child.
+fn register(spawned: SpawnedProcess, gone: &CancellationToken) -> io::Result<(RunningProcess, OutputPipe, OutputPipe)> {
+    let SpawnedProcess { sandboxed, streams } = spawned;
+    let stdout = pipe::Receiver::from_owned_fd(streams.stdout.into())?;
+    let stderr = pipe::Receiver::from_owned_fd(streams.stderr.into())?;
+    let running = RunningProcess {
+        exit_watcher: sandboxed.process.exit_watcher()?,
+        stdin: Arc::new(Stdin::new(pipe::Sender::from_owned_fd(streams.stdin.into())?)),
+        sandboxed,
+    };
+    let output = |pipe| OutputPipe::new(pipe, gone.clone());
+    Ok((running, output(stdout), output(stderr)))
 }
 
-impl Stoppable for ProcessHandle<'_> {
+impl Stoppable for RunningProcess {
     fn ended(&self) -> impl Future<Output = ()> + Send {
         self.exit_watcher.wait()
     }
@@ -194,48 +173,38 @@ impl Stoppable for ProcessHandle<'_> {
     }
 
     fn terminate(&self) {
-        self.child_process.terminate();
+        self.sandboxed.process.terminate();
     }
 
     fn kill(&self) {
-        self.child_process.kill();
+        self.sandboxed.process.kill();
     }
 }
 
-/// Waits until the process has ended, and takes the steps of stop_sequence it once that is asked for.
-async fn until_ended(process: &impl Stoppable, sequence: &mut StopSequence, stop: &CancellationToken, tag: &str) {
+/// Waits until the process has ended. Performs the stop sequence once `stop` fires.
+async fn run_until_exit(process: &impl Stoppable, sequence: &mut StopSequence, stop: &CancellationToken, tag: &str) {
     loop {
-        while let Some(step) = sequence.next_action(Instant::now()) {
-            match step {
+        while let Some(action) = sequence.next_action(Instant::now()) {
+            match action {
                 StopAction::CloseStdin => process.close_stdin(),
                 StopAction::Terminate => process.terminate(),
                 StopAction::Kill => {
-                    tracing::info!(tag, "the child did not end in time and is killed");
+                    tracing::info!(tag, "child did not exit within the stop grace period; killing it");
                     process.kill();
                 }
                 StopAction::KillAgain => {
-                    tracing::warn!(tag, "the child was killed and does not end");
+                    tracing::warn!(tag, "child was killed but has not exited; killing it again");
                     process.kill();
                 }
             }
         }
-        let next_deadline = sequence.next_deadline();
+        let deadline = sequence.next_deadline();
         tokio::select! {
             biased;
             () = process.ended() => return,
             () = stop.cancelled(), if !sequence.requested() => sequence.request(),
-            () = sleep_until(next_deadline.unwrap_or_else(Instant::now)), if next_deadline.is_some() => {}
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
         }
-    }
-}
-
-fn exit(status: Option<io::Result<ExitStatus>>, lived: Duration, requested: bool) -> Exit {
-    let status = status.and_then(Result::ok);
-    Exit {
-        code: status.and_then(|status| status.code()),
-        signal: status.and_then(|status| status.signal()),
-        lived,
-        requested,
     }
 }
 
@@ -247,12 +216,12 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(5);
 
-    /// A process that ends upon the step that the script names, and records all of them with their times.
+    /// A process that ends upon `ends_upon` and records every action with its time.
     struct Scripted {
         ends_upon: Option<&'static str>,
         ended: CancellationToken,
         start: Instant,
-        record: Mutex<Vec<(&'static str, Duration)>>,
+        actions: Mutex<Vec<(&'static str, Duration)>>,
     }
 
     impl Scripted {
@@ -261,25 +230,25 @@ mod tests {
                 ends_upon,
                 ended: CancellationToken::new(),
                 start: Instant::now(),
-                record: Mutex::default(),
+                actions: Mutex::default(),
             }
         }
 
-        fn note(&self, step: &'static str) {
-            self.record.lock().unwrap().push((step, self.start.elapsed()));
-            if self.ends_upon == Some(step) {
+        fn record(&self, action: &'static str) {
+            self.actions.lock().unwrap().push((action, self.start.elapsed()));
+            if self.ends_upon == Some(action) {
                 self.ended.cancel();
             }
         }
 
-        async fn run(self, asked: bool) -> (Vec<(&'static str, Duration)>, bool) {
+        async fn run(self, requested: bool) -> (Vec<(&'static str, Duration)>, bool) {
             let stop = CancellationToken::new();
-            if asked {
+            if requested {
                 stop.cancel();
             }
             let mut sequence = StopSequence::new(GRACE);
-            until_ended(&self, &mut sequence, &stop, "tag").await;
-            (self.record.into_inner().unwrap(), sequence.requested())
+            run_until_exit(&self, &mut sequence, &stop, "tag").await;
+            (self.actions.into_inner().unwrap(), sequence.requested())
         }
     }
 
@@ -289,49 +258,52 @@ mod tests {
         }
 
         fn close_stdin(&self) {
-            self.note("close stdin");
+            self.record("close stdin");
         }
 
         fn terminate(&self) {
-            self.note("terminate");
+            self.record("terminate");
         }
 
         fn kill(&self) {
-            self.note("kill");
+            self.record("kill");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_child_that_obeys_is_not_killed() {
-        let (record, asked) = Scripted::new(Some("terminate")).run(true).await;
-        assert_eq!(record, [("close stdin", Duration::ZERO), ("terminate", Duration::ZERO)]);
-        assert!(asked);
+    async fn child_that_obeys_sigterm_is_not_killed() {
+        let (actions, requested) = Scripted::new(Some("terminate")).run(true).await;
+        assert_eq!(
+            actions,
+            [("close stdin", Duration::ZERO), ("terminate", Duration::ZERO)]
+        );
+        assert!(requested);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_child_that_ignores_sigterm_is_killed_after_the_grace() {
-        let (record, _) = Scripted::new(Some("kill")).run(true).await;
-        assert_eq!(record.last(), Some(&("kill", GRACE)));
-        assert_eq!(record.len(), 3);
+    async fn child_that_ignores_sigterm_is_killed_after_the_grace() {
+        let (actions, _) = Scripted::new(Some("kill")).run(true).await;
+        assert_eq!(actions.last(), Some(&("kill", GRACE)));
+        assert_eq!(actions.len(), 3);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_child_that_ends_by_itself_gets_no_step() {
+    async fn child_that_exits_by_itself_gets_no_action() {
         let process = Scripted::new(None);
         process.ended.cancel();
         assert_eq!(process.run(true).await, (vec![], false));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_child_that_survives_sigkill_is_killed_again_until_it_goes() {
+    async fn child_that_survives_sigkill_is_killed_again_until_it_exits() {
         let process = Scripted::new(None);
         let ended = process.ended.clone();
         let run = process.run(true);
-        let free = async {
+        let exit_later = async {
             tokio::time::sleep(GRACE + Duration::from_millis(2500)).await;
             ended.cancel();
         };
-        let ((record, _), ()) = tokio::join!(run, free);
-        assert_eq!(record.iter().filter(|(step, _)| *step == "kill").count(), 3);
+        let ((actions, _), ()) = tokio::join!(run, exit_later);
+        assert_eq!(actions.iter().filter(|(action, _)| *action == "kill").count(), 3);
     }
 }

@@ -1,7 +1,7 @@
-//! What a supervisor is told once, for all of its children.
+//! The configuration of a supervisor, common to all of its children.
 //!
-//! The environment is handed in as a value, never read from the process here, so that a test can give any
-//! environment that it likes. Of it only the names on the allow-list are kept.
+//! The environment is a value of the configuration and is never read from the process here, so tests
+//! can pass any environment. Only variables on the allow-list are kept.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -12,12 +12,13 @@ use std::time::Duration;
 use crate::error::{InvalidConfigError, InvalidField};
 use crate::isolation::{Isolation, IsolationLimits, IsolationPlan, IsolationReport};
 
-/// The variables that children inherit unless the configuration says otherwise.
+/// The variables that children inherit by default.
 ///
-/// `PATH` finds the program and what it starts; `LANG`, `LC_ALL`, `LC_CTYPE` and `TZ` decide how text and times
-/// look; `SSL_CERT_FILE` and `SSL_CERT_DIR` let a child trust the same private certificate authority as its
-/// parent. Left out on purpose: proxy variables, which often carry a password, and `HOME`, `TMPDIR` and `XDG_*`,
-/// which would let children share state. The first two name the child's own directory instead.
+/// `PATH` finds the program and the programs that it starts; `LANG`, `LC_ALL`, `LC_CTYPE` and `TZ` set
+/// the format of text and times; `SSL_CERT_FILE` and `SSL_CERT_DIR` let a child trust the same private
+/// certificate authority as its parent. Deliberately excluded: proxy variables, which often contain a
+/// password, and `HOME`, `TMPDIR` and `XDG_*`, which would let children share state. `HOME` and
+/// `TMPDIR` name the child's own directory instead.
 pub const DEFAULT_INHERITED: [&str; 7] = [
     "PATH",
     "LANG",
@@ -28,48 +29,57 @@ pub const DEFAULT_INHERITED: [&str; 7] = [
     "SSL_CERT_DIR",
 ];
 
+/// The error of a delivery by file without a directory to write it to.
+pub(crate) const FILES_NEED_DIRECTORY: InvalidField = InvalidField {
+    field: "delivery",
+    reason: "by file needs isolation.own_directory",
+};
+
 /// Settings of a [`Supervisor`](crate::Supervisor).
 #[derive(Clone)]
 pub struct Config {
-    /// How long a child may take from the order until it is ready; see [`Child::ready`](crate::Child::ready).
+    /// Maximum time from the spawn until the child is ready; see
+    /// [`Child::ready`](crate::Child::ready).
     pub start_timeout: Duration,
-    /// How long a child may take to end after its stdin was closed and SIGTERM was sent, before SIGKILL.
+    /// Maximum time for a child to end after its stdin was closed and SIGTERM was sent, before
+    /// SIGKILL.
     pub stop_grace: Duration,
     /// Names of the variables that children inherit from `environment`.
     pub inherit_env: Vec<String>,
-    /// The environment to inherit from. Names that are not in `inherit_env` are ignored.
+    /// The environment to inherit from. Variables that are not in `inherit_env` are ignored.
     pub environment: Vec<(OsString, OsString)>,
-    /// The longest line of standard error that is kept, in bytes; the rest of a longer one is dropped.
+    /// Maximum length of a line of standard error, in bytes; the rest of the line is dropped.
     pub stderr_line_limit: usize,
-    /// How many lines of its standard error a child may log, a second on average; ten seconds' worth may come at
-    /// once. What is over is counted and not logged. The last lines are kept either way.
+    /// Lines of standard error that a child may log per second, on average, with bursts of ten
+    /// seconds' worth. Further lines are counted and not logged, but the last lines are still kept.
     pub stderr_lines_per_second: u32,
-    /// What a child may use.
+    /// Resource limits of a child.
     pub limits: IsolationLimits,
-    /// What keeps children apart.
+    /// The isolation of children.
     pub isolation: Isolation,
-    /// How the values of an order's variables reach a child, by the name of the variable. One that is not named
-    /// here is simply set.
+    /// The delivery of a spec's variables, by name. Variables that are not named here are delivered
+    /// by [`Delivery::Environment`].
     pub delivery: BTreeMap<String, Delivery>,
 }
 
-/// How a value reaches a child.
+/// The way in which the value of a variable reaches a child.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Delivery {
-    /// The variable is the value.
+    /// The variable contains the value.
     #[default]
     Environment,
-    /// The variable is the path of a file in the child's own directory that has the value, and that only the
-    /// child can read. It lasts as long as the child.
+    /// The variable contains the path of a file with the value, in the child's own directory, that
+    /// only the child can read. The file exists as long as the child.
     File,
-    /// The variable is the number of a descriptor, open for reading, that gives the value once and then ends.
+    /// The variable contains the number of a readable descriptor that returns the value once and then
+    /// ends.
     Descriptor,
 }
 
 impl Config {
-    /// The defaults (30 s to start, a grace of 5 s, [`DEFAULT_INHERITED`], lines up to 4,096 bytes, 50 of them a
-    /// second, and the defaults of [`IsolationLimits`] and [`Isolation`]) over `environment`,
-    /// for which the caller usually passes `std::env::vars_os()`.
+    /// The defaults (30 s to start, a grace period of 5 s, [`DEFAULT_INHERITED`], lines up to 4,096
+    /// bytes, 50 of them a second, and the defaults of [`IsolationLimits`] and [`Isolation`]) with
+    /// `environment`, for which the caller usually passes `std::env::vars_os()`.
     pub fn new(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         Self {
             start_timeout: Duration::from_secs(30),
@@ -86,80 +96,73 @@ impl Config {
 
     /// The variables that every child inherits.
     pub(crate) fn inherited(&self) -> Vec<(OsString, OsString)> {
-        self.environment
-            .iter()
-            .filter(|(name, _)| self.inherit_env.iter().any(|allowed| name == allowed.as_str()))
-            .cloned()
-            .collect()
+        let mut inherited = self.environment.clone();
+        inherited.retain(|(name, _)| self.inherit_env.iter().any(|allowed| name == allowed.as_str()));
+        inherited
     }
 
-    /// Where temporary files go.
+    /// The directory for temporary files, from the environment.
     pub(crate) fn temporary(&self) -> Option<&OsStr> {
-        let found = self
-            .environment
-            .iter()
-            .find(|(name, value)| name == "TMPDIR" && !value.is_empty());
+        let mut variables = self.environment.iter();
+        let found = variables.find(|(name, value)| name == "TMPDIR" && !value.is_empty());
         found.map(|(_, value)| value.as_os_str())
     }
 
-    /// Whether it makes sense, without a look at the machine: for that there is [`Config::try_isolation`].
+    pub(crate) fn delivers_files(&self) -> bool {
+        self.delivery.values().any(|delivery| *delivery == Delivery::File)
+    }
+
+    /// Validates the configuration by itself. [`Config::try_isolation`] checks the machine.
     ///
     /// # Errors
     ///
-    /// All faults at once.
+    /// All invalid fields at once.
     pub fn check(&self) -> Result<(), InvalidConfigError> {
-        let mut faults = Vec::new();
-        let mut refuse = |bad: bool, field, reason| {
+        let mut invalid = Vec::new();
+        let mut check = |bad: bool, field, reason| {
             if bad {
-                faults.push(InvalidField { field, reason });
+                invalid.push(InvalidField { field, reason });
             }
         };
-        refuse(
-            self.stderr_line_limit < 80,
-            "stderr_line_limit",
-            "must be at least 80 bytes",
-        );
-        refuse(
-            self.stderr_lines_per_second == 0,
-            "stderr_lines_per_second",
-            "must be at least 1",
-        );
-        // They become names of files.
-        let proper =
+        let short_lines = self.stderr_line_limit < 80;
+        check(short_lines, "stderr_line_limit", "must be at least 80 bytes");
+        let no_lines = self.stderr_lines_per_second == 0;
+        check(no_lines, "stderr_lines_per_second", "must be at least 1");
+        // The names become file names.
+        let valid =
             |name: &String| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        refuse(
-            !self.delivery.keys().all(proper),
+        let bad_name = !self.delivery.keys().all(valid);
+        check(
+            bad_name,
             "delivery",
             "must name variables by letters, digits and underscores",
         );
-        let by_file = self.delivery.values().any(|delivery| *delivery == Delivery::File);
-        refuse(
-            by_file && !self.isolation.own_directory,
-            "delivery",
-            "needs a directory for each child where it is by file",
-        );
-        self.limits.check(&mut refuse);
-        self.isolation.check(&mut refuse);
-        if faults.is_empty() {
+        let InvalidField { field, reason } = FILES_NEED_DIRECTORY;
+        check(self.delivers_files() && !self.isolation.own_directory, field, reason);
+        self.limits.check(&mut check);
+        self.isolation.check(&mut check);
+        if invalid.is_empty() {
             Ok(())
         } else {
-            Err(InvalidConfigError(faults))
+            Err(InvalidConfigError(invalid))
         }
     }
 
-    /// Tries what of the isolation is to be had on this machine, as [`Supervisor::new`](crate::Supervisor::new) does, and
-    /// leaves nothing behind. The configuration has to make sense.
+    /// Probes which isolation layers this machine supports, as
+    /// [`Supervisor::new`](crate::Supervisor::new) does, and leaves nothing behind. The configuration
+    /// must be valid.
     ///
     /// # Errors
     ///
-    /// If the system refuses a thread or to be asked.
+    /// If the system refuses the probe or its thread.
     pub fn try_isolation(&self) -> io::Result<IsolationReport> {
-        let plan = IsolationPlan::new(&self.isolation, &self.limits, self.temporary())?;
-        Ok(plan.report().clone())
+        Ok(IsolationPlan::new(&self.isolation, &self.limits, self.temporary())?
+            .report
+            .clone())
     }
 }
 
-/// Without the values of the environment: any of them may be a secret.
+/// Shows no values of the environment: any of them may be secret.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
@@ -186,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_on_the_allow_list_are_inherited() {
+    fn only_allow_listed_variables_are_inherited() {
         let names: Vec<_> = Config::new(environment())
             .inherited()
             .into_iter()
@@ -196,12 +199,12 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_value_of_the_environment() {
+    fn debug_shows_no_environment_value() {
         assert!(!format!("{:?}", Config::new(environment())).contains("hunter2"));
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn invalid_values_are_rejected_all_at_once() {
         type Change = fn(&mut Config);
         let bad: [(Change, &str); 5] = [
             (|config| config.stderr_line_limit = 0, "stderr_line_limit"),
@@ -219,8 +222,8 @@ mod tests {
             let mut config = Config::new([]);
             change(&mut config);
             change(&mut all);
-            let faults = config.check().unwrap_err().0;
-            assert_eq!(faults.iter().map(|fault| fault.field).collect::<Vec<_>>(), [field]);
+            let invalid = config.check().unwrap_err().0;
+            assert_eq!(invalid.iter().map(|invalid| invalid.field).collect::<Vec<_>>(), [field]);
         }
         assert_eq!(all.check().unwrap_err().0.len(), bad.len(), "all at once");
     }

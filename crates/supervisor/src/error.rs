@@ -1,7 +1,7 @@
-//! The ways in which a supervisor, or a child, fails to start.
+//! Errors of starting a supervisor or a child.
 //!
-//! No message contains an argument or a variable of the order: either may be a secret. What a child said on its
-//! standard error is in some, without the secrets of the order: for the operator's log, not for clients.
+//! No message contains an argument or a variable of the spec: either may be secret. Some messages
+//! contain the child's redacted standard error: they are for the operator's log, not for clients.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -10,83 +10,84 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::clone_exec::SetupError;
 use crate::exit::Exit;
 use crate::isolation::MissingLayer;
+use crate::setup_error::SetupError;
 
 /// Why a supervisor could not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SupervisorError {
-    /// The configuration makes no sense.
+    /// The configuration is invalid.
     #[error("supervisor configuration: {0}")]
     Config(#[from] InvalidConfigError),
-    /// Layers of the isolation are missing, and the configuration requires them.
-    #[error("children cannot be isolated as required: {}", list(.0))]
+    /// Isolation layers that the configuration requires are missing.
+    #[error("required isolation layers are not available: {}", list(.0))]
     Isolation(Vec<MissingLayer>),
-    /// What the machine has of the isolation could not be found out.
-    #[error("the isolation of children could not be tried")]
+    /// The probe of the available isolation layers failed.
+    #[error("cannot probe the isolation layers of this machine")]
     Probe(#[source] io::Error),
-    /// The thread that forks could not be started.
-    #[error("the thread that starts children could not be started")]
+    /// The thread that spawns children could not start.
+    #[error("cannot start the thread that spawns children")]
     Thread(#[source] io::Error),
 }
 
-/// What makes no sense in a [`Config`](crate::Config); never empty.
+/// The invalid fields of a [`Config`](crate::Config); never empty.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct InvalidConfigError(pub Vec<InvalidField>);
 
-/// One thing that makes no sense.
+/// An invalid field of a [`Config`](crate::Config).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidField {
-    /// The field, as in `isolation.users`.
+    /// Its name, as in `isolation.users`.
     pub field: &'static str,
-    /// What is wrong with it.
+    /// The rule that it breaks.
     pub reason: &'static str,
 }
 
-/// Why a child could not be started.
+/// Why a child could not be spawned.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
     /// The program, or the interpreter that its first line names, does not exist. Terminal.
     #[error("program {program:?} (or its interpreter) was not found")]
     NotFound {
-        /// The program as ordered.
+        /// The program as specified.
         program: OsString,
     },
-    /// The program exists and may not be executed, or is nothing that the kernel can execute. Terminal.
+    /// The program exists, but is not executable by this user or not in an executable format.
+    /// Terminal.
     #[error("program {program:?} cannot be executed")]
     NotExecutable {
-        /// The program as ordered.
+        /// The program as specified.
         program: OsString,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// The order cannot be expressed as a process: a zero byte, or a variable without a proper name. Terminal.
-    #[error("the spec is not valid: {0}")]
+    /// The spec cannot be expressed as a process: a zero byte, or an invalid variable name. Terminal.
+    #[error("invalid child specification: {0}")]
     Invalid(&'static str),
-    /// Processes, memory or descriptors have run out. Passing: the same order may work later.
-    #[error("no resources to start a child")]
+    /// Processes, memory or descriptors are exhausted. Transient: the same spec may work later.
+    #[error("not enough system resources to spawn a child")]
     Exhausted(#[source] io::Error),
-    /// The child could not restrict itself as every child must, and was not let run.
-    #[error("the child could not be given {step}")]
+    /// A required isolation step failed for this child, so its program did not run.
+    #[error("child setup failed: {step}")]
     Isolation {
-        /// What it was to have.
+        /// The step that failed.
         step: String,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// It was not started in time. What hangs is the file system that the program lies on, or the machine.
-    /// Passing: the same order may work later.
-    #[error("the child was not started within {0:?}")]
+    /// The child was not spawned in time, because the file system of the program or the machine
+    /// hangs. Transient: the same spec may work later.
+    #[error("the child was not spawned within {0:?}")]
     TooSlow(Duration),
-    /// Anything else that the system refused.
-    #[error("the child could not be started")]
+    /// Any other error of the system.
+    #[error("cannot spawn the child")]
     Os(#[source] io::Error),
-    /// The supervisor is stopping and starts nothing any more.
+    /// The supervisor is stopping and spawns no more children.
     #[error("the supervisor is stopping")]
     Stopping,
 }
@@ -94,17 +95,16 @@ pub enum SpawnError {
 impl fmt::Display for InvalidConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, InvalidField { field, reason }) in self.0.iter().enumerate() {
-            let between = if position == 0 { "" } else { "; " };
-            write!(f, "{between}{field} {reason}")?;
+            let separator = if position == 0 { "" } else { "; " };
+            write!(f, "{separator}{field} {reason}")?;
         }
         Ok(())
     }
 }
 
 impl SpawnError {
-    /// Tells from what went wrong in starting a process which condition it was.
-    pub(crate) fn from_failure(program: &OsStr, failure: SetupError) -> Self {
-        match failure {
+    pub(crate) fn from_setup(program: &OsStr, error: SetupError) -> Self {
+        match error {
             SetupError::Clone(error) => Self::from_system(error.into()),
             SetupError::Exec(error) => Self::from_exec(program, error.into()),
             SetupError::Step(step, error) => Self::Isolation {
@@ -114,7 +114,7 @@ impl SpawnError {
         }
     }
 
-    /// The same from the error of exec, or of looking for the program.
+    /// Classifies an error of executing the program or of looking it up.
     pub(crate) fn from_exec(program: &OsStr, source: io::Error) -> Self {
         let program = || program.to_owned();
         match source.raw_os_error().map(Errno::from_raw_os_error) {
@@ -127,7 +127,7 @@ impl SpawnError {
         }
     }
 
-    /// The same for an error that has nothing to do with the program.
+    /// Classifies an error that does not depend on the program.
     pub(crate) fn from_system(source: io::Error) -> Self {
         match source.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC) => Self::Exhausted(source),
@@ -136,35 +136,35 @@ impl SpawnError {
     }
 }
 
-/// Why a child that was started did not become ready.
+/// Why a spawned child did not become ready.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadyError<E> {
-    /// It ended instead.
-    #[error("the child {exit}{}", said(.stderr))]
+    /// It ended.
+    #[error("the child {exit}{}", stderr_suffix(.stderr))]
     Exited {
-        /// How.
+        /// Its exit.
         exit: Exit,
         /// Its last lines on standard error, redacted.
         stderr: Vec<String>,
     },
-    /// It lives and was not ready in time.
-    #[error("the child was not ready within {limit:?}{}", said(.stderr))]
+    /// It lives, but was not ready in time.
+    #[error("the child was not ready within {limit:?}{}", stderr_suffix(.stderr))]
     TooSlow {
-        /// The time that it had.
+        /// The time limit.
         limit: Duration,
         /// Its last lines on standard error, redacted.
         stderr: Vec<String>,
     },
-    /// It lives, and what was to make it ready failed.
-    #[error("the child could not be made ready")]
+    /// It lives, but the handshake failed.
+    #[error("the handshake with the child failed")]
     Failed(#[source] E),
 }
 
-fn said(stderr: &[String]) -> String {
+fn stderr_suffix(stderr: &[String]) -> String {
     match stderr {
-        [] => ", saying nothing".to_owned(),
-        lines => format!(", saying: {}", lines.join(" / ")),
+        [] => ", with no output on stderr".to_owned(),
+        lines => format!(", stderr: {}", lines.join(" / ")),
     }
 }
 

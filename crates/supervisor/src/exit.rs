@@ -1,28 +1,30 @@
-//! How a child ended.
+//! The exit of a child.
 
 use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::Duration;
 
-/// How a child ended.
+/// The exit of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// Its exit code, if it exited.
+    /// The exit code, if it exited.
     pub code: Option<i32>,
-    /// The signal that ended it, if one did. Without code and signal the status is unknown.
+    /// The signal that ended it, if any. Without code and signal the status is unknown.
     pub signal: Option<i32>,
-    /// From its start until it ended.
+    /// The time from its start to its end.
     pub lived: Duration,
-    /// Whether it was asked to end, by whichever way, before it did.
+    /// True if a stop was requested, in any way, before it ended.
     pub requested: bool,
 }
 
 impl Exit {
-    pub(crate) fn unknown(lived: Duration) -> Self {
+    pub(crate) fn new(status: Option<ExitStatus>, lived: Duration, requested: bool) -> Self {
         Self {
-            code: None,
-            signal: None,
+            code: status.and_then(|status| status.code()),
+            signal: status.and_then(|status| status.signal()),
             lived,
-            requested: false,
+            requested,
         }
     }
 }

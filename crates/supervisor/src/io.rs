@@ -1,10 +1,10 @@
-//! The child's standard streams, made safe to hold.
+//! The child's standard streams, safe to hold.
 //!
-//! A bare pipe has two traps. Whoever holds its writing end keeps the child from ever seeing the end of its
-//! input, so a stop could not close stdin; here the end lives in a cell that the watching task can empty at any
-//! time. And a process that left the child's group may keep the other end of stdout open after the child is
-//! gone, so that a reader waits for ever; here reading ends once the group is gone and what it left in the pipe
-//! has been read.
+//! A bare pipe has two pitfalls. An open writing end keeps the child from ever seeing the end of its
+//! input, so a stop could not close stdin; here that end lives in a cell that the child's task can
+//! empty at any time. And a process that left the child's group may keep the other end of stdout open
+//! after the child is gone, so that a reader waits forever; here reading ends once the group is gone
+//! and the rest in the pipe has been read.
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -17,31 +17,32 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::unix::pipe;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// What a pipe can hold at most without privileges (`/proc/sys/fs/pipe-max-size`). A dead group cannot have
-/// left more; what comes beyond it is from someone who left the group.
+/// Maximum capacity of a pipe without privileges (`/proc/sys/fs/pipe-max-size`). A dead group cannot
+/// have left more; further bytes come from a process that left the group.
 const MAX_PIPE_REMAINDER: usize = 1024 * 1024;
 
 /// A child's stdout to read and its stdin to write.
 ///
-/// Reads give the end of the stream once the child and its group are gone and all that they wrote has been
-/// read. Writes fail with [`ErrorKind::BrokenPipe`] once the child is being stopped or has closed its stdin.
-/// Shutting it down, or dropping it, closes the child's stdin. Reads and writes are cancel safe as those of the
-/// pipes beneath: a read that is dropped has taken nothing, and `write_all` is not.
+/// Reads return the end of the stream once the child and its group are gone and all their output has
+/// been read. Writes fail with [`ErrorKind::BrokenPipe`] once the child is being stopped or has closed
+/// its stdin. Shutting it down, or dropping it, closes the child's stdin. Reads and writes are as
+/// cancel safe as those of the pipes beneath: a dropped read has consumed nothing, and `write_all` is
+/// not cancel safe.
 #[derive(Debug)]
 pub struct ChildIo {
     stdin: Arc<Stdin>,
-    revoked: Pin<Box<WaitForCancellationFutureOwned>>,
+    closed: Pin<Box<WaitForCancellationFutureOwned>>,
     stdout: OutputPipe,
 }
 
-/// The writing end of the child's stdin, which two parties can close: the holder of the [`ChildIo`] and the
-/// task that stops the child.
+/// The writing end of the child's stdin. Both the holder of the [`ChildIo`] and the task that stops
+/// the child can close it.
 #[derive(Debug)]
 pub(crate) struct Stdin {
-    /// Full until someone closes it, empty for good afterwards. Locked only inside one poll or one close.
+    /// `None` once closed. Locked only inside one poll or one close.
     pipe: Mutex<Option<pipe::Sender>>,
-    /// Cancelled after `pipe` was emptied, to wake a writer that waits for room in the pipe.
-    revoked: CancellationToken,
+    /// Cancelled after `pipe` was emptied, to wake a writer that waits for space in the pipe.
+    closed: CancellationToken,
 }
 
 /// The reading end of the child's stdout or stderr.
@@ -49,14 +50,14 @@ pub(crate) struct Stdin {
 pub(crate) struct OutputPipe {
     pipe: pipe::Receiver,
     gone: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// How much may still be read once the group is gone, in bytes.
-    rest: usize,
+    /// Bytes that may still be read once the group is gone.
+    remainder: usize,
 }
 
 impl ChildIo {
     pub(crate) fn new(stdin: Arc<Stdin>, stdout: OutputPipe) -> Self {
-        let revoked = Box::pin(stdin.revoked.clone().cancelled_owned());
-        Self { stdin, revoked, stdout }
+        let closed = Box::pin(stdin.closed.clone().cancelled_owned());
+        Self { stdin, closed, stdout }
     }
 }
 
@@ -74,7 +75,7 @@ impl AsyncRead for ChildIo {
 
 impl AsyncWrite for ChildIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.revoked.as_mut().poll(cx).is_ready() {
+        if self.closed.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
         }
         let mut pipe = self.stdin.pipe.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,7 +85,7 @@ impl AsyncWrite for ChildIo {
         }
     }
 
-    /// Nothing to do: a pipe has no buffer on this side.
+    /// Does nothing: a pipe has no buffer on this side.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -99,7 +100,7 @@ impl Stdin {
     pub(crate) fn new(pipe: pipe::Sender) -> Self {
         Self {
             pipe: Mutex::new(Some(pipe)),
-            revoked: CancellationToken::new(),
+            closed: CancellationToken::new(),
         }
     }
 
@@ -107,7 +108,7 @@ impl Stdin {
     pub(crate) fn close(&self) {
         let pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(pipe);
-        self.revoked.cancel();
+        self.closed.cancel();
     }
 }
 
@@ -117,23 +118,23 @@ impl OutputPipe {
         Self {
             pipe,
             gone: Box::pin(gone.cancelled_owned()),
-            rest: MAX_PIPE_REMAINDER,
+            remainder: MAX_PIPE_REMAINDER,
         }
     }
 
-    /// Reads what is in the pipe. Asks the kernel and not the runtime's readiness, which may not have caught
-    /// up with what the child wrote just before it died.
+    /// Reads the rest in the pipe. Bypasses the runtime's readiness, which may lag behind the last
+    /// output of the child.
     fn drain(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<()> {
-        let space = buf.remaining().min(self.rest);
-        let free = &mut buf.initialize_unfilled()[..space];
+        let length = buf.remaining().min(self.remainder);
+        let free = &mut buf.initialize_unfilled()[..length];
         loop {
             match rustix::io::read(&self.pipe, &mut *free) {
                 Ok(read) => {
-                    self.rest -= read;
+                    self.remainder -= read;
                     buf.advance(read);
                     return Ok(());
                 }
-                // Empty, and nobody of ours is left to write: the end.
+                // Empty, and no process of the group is left to write: the end.
                 Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -159,20 +160,20 @@ mod tests {
 
     use super::*;
 
-    struct Rig {
+    struct Pipes {
         io: ChildIo,
         gone: CancellationToken,
         child_stdin: std::io::PipeReader,
         child_stdout: std::io::PipeWriter,
     }
 
-    fn rig() -> Rig {
+    fn pipes() -> Pipes {
         let (child_stdin, stdin) = std::io::pipe().unwrap();
         let (stdout, child_stdout) = std::io::pipe().unwrap();
         let gone = CancellationToken::new();
         let stdin = Arc::new(Stdin::new(pipe::Sender::from_owned_fd(stdin.into()).unwrap()));
         let stdout = OutputPipe::new(pipe::Receiver::from_owned_fd(stdout.into()).unwrap(), gone.clone());
-        Rig {
+        Pipes {
             io: ChildIo::new(stdin, stdout),
             gone,
             child_stdin,
@@ -181,12 +182,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_writer_that_waits_for_room_is_woken_by_the_revocation() {
-        let Rig {
+    async fn writer_that_waits_for_space_is_woken_by_the_close() {
+        let Pipes {
             mut io,
             child_stdin: _open,
             ..
-        } = rig();
+        } = pipes();
         let stdin = Arc::clone(&io.stdin);
         let writer = async { io.write_all(&vec![0; 4 * MAX_PIPE_REMAINDER]).await };
         let closer = async {
@@ -199,14 +200,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn shutdown_and_drop_each_give_the_child_the_end_of_its_input() {
+    async fn shutdown_and_drop_each_end_the_input_of_the_child() {
         for shut_down in [true, false] {
-            let Rig {
+            let Pipes {
                 mut io,
                 mut child_stdin,
                 ..
-            } = rig();
-            io.write_all(b"last words").await.unwrap();
+            } = pipes();
+            io.write_all(b"last input").await.unwrap();
             let kept = if shut_down {
                 io.shutdown().await.unwrap();
                 Some(io)
@@ -216,19 +217,19 @@ mod tests {
             };
             let mut read = String::new();
             std::io::Read::read_to_string(&mut child_stdin, &mut read).unwrap();
-            assert_eq!(read, "last words");
+            assert_eq!(read, "last input");
             drop(kept);
         }
     }
 
     #[tokio::test]
-    async fn reading_ends_with_what_the_dead_left_even_if_a_stranger_holds_the_pipe() {
-        let Rig {
+    async fn reading_ends_after_the_remainder_even_if_another_process_holds_the_pipe() {
+        let Pipes {
             mut io,
             gone,
             mut child_stdout,
             ..
-        } = rig();
+        } = pipes();
         child_stdout.write_all(b"the last line\n").unwrap();
         gone.cancel();
         let mut read = String::new();
@@ -238,13 +239,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_that_waits_is_woken_when_the_child_is_gone() {
-        let Rig {
+    async fn waiting_reader_is_woken_when_the_child_is_gone() {
+        let Pipes {
             mut io,
             gone,
             child_stdout: _open,
             ..
-        } = rig();
+        } = pipes();
         let mut buf = [0; 8];
         let reader = io.read(&mut buf);
         let ender = async {
@@ -256,13 +257,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stranger_who_writes_for_ever_is_not_read_for_ever() {
-        let Rig {
+    async fn process_that_writes_forever_is_not_read_forever() {
+        let Pipes {
             mut io,
             gone,
             mut child_stdout,
             ..
-        } = rig();
+        } = pipes();
         gone.cancel();
         let mut total = 0;
         let mut buf = vec![0; 65536];

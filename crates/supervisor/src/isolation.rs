@@ -1,11 +1,12 @@
-//! What keeps children from the machine, from this process and from each other.
+//! Isolation of children from the machine, from this process and from each other.
 //!
-//! Several layers, each of which holds alone: no privileges to gain, no capabilities, an allow-list of files, a
-//! directory of its own, limits, and where the operator provides for it a user and a control group of its own.
-//! What the machine has of them is found out once, by trying, and told ([`IsolationReport`]); what was found is then
-//! required of every child: a layer that fails for one child fails its start, it is never left out silently.
+//! It has several independent layers: no way to gain privileges, no capabilities, an allow-list of
+//! files, a private directory, limits, and, if the operator provides for them, a private user and a
+//! private control group. A probe finds the layers that the machine supports once, and logs them
+//! ([`IsolationReport`]). Each layer found is then required of every child: if it fails for one, that
+//! child does not start.
 //!
-//! The network is not restricted: children are there to use it.
+//! The network is not restricted, since children need it.
 
 mod cgroup;
 mod child_dir;
@@ -28,53 +29,57 @@ pub use report::{IsolationReport, Layer, MissingLayer};
 
 pub(crate) use plan::IsolationPlan;
 pub(crate) use sandbox::Sandbox;
-pub(crate) use setup::{ChildSetup, SetupStep};
+pub(crate) use setup::ChildSetup;
 
-/// Which layers there are. The default is all that need nothing from the operator.
+/// The requested layers. The default is every layer that needs nothing from the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Isolation {
-    /// Whether a layer that is asked for and not to be had keeps the supervisor from starting. Otherwise it is
-    /// reported in the log. Off by default.
+    /// True if the supervisor refuses to start if a requested layer is not available. Otherwise it
+    /// logs a warning. Off by default.
     pub required: bool,
-    /// Nothing that a child starts gains privileges (`no_new_privs`).
+    /// Children and their descendants gain no privileges (`no_new_privs`).
     pub no_new_privileges: bool,
-    /// Children have no capabilities, root's included.
+    /// Children have no capabilities, even as root.
     pub drop_capabilities: bool,
-    /// Landlock: files by an allow-list, and no signals to, connections to abstract sockets of, or tracing of
-    /// processes outside. ChildPaths [`no_new_privileges`](Self::no_new_privileges).
+    /// Landlock: an allow-list of files; no signals to, no abstract-socket connections to, and no
+    /// tracing of outside processes. Needs [`no_new_privileges`](Self::no_new_privileges).
     pub landlock: bool,
-    /// FileRules and directories that children may read and execute beyond [`DEFAULT_READABLE`], the program, the
-    /// files that its arguments name by their whole path, and the certificates that its environment names.
+    /// Files and directories that children may read and execute beyond [`DEFAULT_READABLE`], the
+    /// program, the files that its arguments name by an absolute path, and the certificates that its
+    /// environment names.
     pub readable: Vec<PathBuf>,
-    /// FileRules and directories that children may read and change, and not execute, beyond their own directory.
+    /// Files and directories that children may read and change, but not execute, beyond their own
+    /// directory.
     pub writable: Vec<PathBuf>,
-    /// Each child gets an empty working directory, which `HOME` and `TMPDIR` name too. Without it children work
-    /// in `/`.
+    /// Each child gets an empty working directory, which `HOME` and `TMPDIR` name too. Without it
+    /// children work in `/`.
     pub own_directory: bool,
-    /// Where these directories are made. The default is the `TMPDIR` of the configured environment, or `/tmp`.
+    /// The parent of these directories. The default is the `TMPDIR` of the configured environment, or
+    /// `/tmp`.
     pub directory: Option<PathBuf>,
-    /// Each child gets a user and group of its own from this range. ChildPaths root, and a range that nobody else
-    /// uses. Off by default.
+    /// Each child gets its own user and group from this range. Needs root, and a range that nothing
+    /// else uses. Off by default.
     pub users: Option<RangeInclusive<u32>>,
-    /// A directory of the control group file system (version 2) that is given to this process: each child gets
-    /// a group in it. Off by default.
+    /// A directory of the control group file system (version 2) that is delegated to this process:
+    /// each child gets a group in it. Off by default.
     pub cgroup: Option<PathBuf>,
 }
 
-/// What a child may use. Where a limit is `None`, the child has that of this process. Core dumps are always off.
+/// Resource limits of a child. For `None`, the child inherits the limit of this process. Core dumps
+/// are always off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IsolationLimits {
-    /// Open descriptors, for each process (RLIMIT_NOFILE). The default is 1,024.
+    /// Open descriptors of each process (RLIMIT_NOFILE). The default is 1,024.
     pub open_files: Option<u64>,
-    /// Address space in bytes, for each process (RLIMIT_AS). Programs with a garbage collector reserve far more
-    /// than they use. Off by default.
+    /// Address space of each process in bytes (RLIMIT_AS). Programs with a garbage collector reserve
+    /// far more than they use. Off by default.
     pub address_space: Option<u64>,
-    /// Processor time, for each process (RLIMIT_CPU), in whole seconds. Off by default.
+    /// Processor time of each process (RLIMIT_CPU), in whole seconds. Off by default.
     pub cpu_time: Option<Duration>,
-    /// Processes and threads: of the child's control group if it has one, else of all that its user runs
+    /// Processes and threads: of the child's control group if it has one, else of its user
     /// (RLIMIT_NPROC, from which the user root is exempt). Off by default.
     pub processes: Option<u64>,
-    /// Memory in bytes, of all processes of the child together. ChildPaths a control group. Off by default.
+    /// Memory of all processes of the child together, in bytes. Needs a control group. Off by default.
     pub memory: Option<u64>,
 }
 
@@ -108,51 +113,43 @@ impl Default for IsolationLimits {
 }
 
 impl Isolation {
-    /// Calls `refuse` for each field: whether it is bad, which it is, and why it would be.
-    pub(crate) fn check(&self, mut refuse: impl FnMut(bool, &'static str, &'static str)) {
-        refuse(
+    /// Calls `check` for each rule with whether the field breaks it, the field, and the rule.
+    pub(crate) fn check(&self, mut check: impl FnMut(bool, &'static str, &'static str)) {
+        let relative = |paths: &[PathBuf]| paths.iter().any(|path| !path.is_absolute());
+        let users = self.users.as_ref();
+        let bad_users = users.is_some_and(|users| users.is_empty() || *users.start() == 0 || *users.end() == u32::MAX);
+        check(
             self.landlock && !self.no_new_privileges,
             "isolation.landlock",
             "needs isolation.no_new_privileges",
         );
-        let users = self.users.as_ref();
-        refuse(
-            users.is_some_and(|users| users.is_empty() || *users.start() == 0 || *users.end() == u32::MAX),
-            "isolation.users",
-            "must be a range of user numbers above 0",
+        check(bad_users, "isolation.users", "must be a range of user numbers above 0");
+        check(
+            relative(&self.readable),
+            "isolation.readable",
+            "must hold absolute paths",
         );
-        for (field, paths) in [
-            ("isolation.readable", &self.readable),
-            ("isolation.writable", &self.writable),
-        ] {
-            refuse(
-                paths.iter().any(|path| !path.is_absolute()),
-                field,
-                "must hold whole paths",
-            );
-        }
+        check(
+            relative(&self.writable),
+            "isolation.writable",
+            "must hold absolute paths",
+        );
     }
 }
 
 impl IsolationLimits {
     /// As [`Isolation::check`].
-    pub(crate) fn check(&self, mut refuse: impl FnMut(bool, &'static str, &'static str)) {
-        refuse(
-            self.open_files.is_some_and(|files| files < 16),
-            "limits.open_files",
-            "must be at least 16",
-        );
-        refuse(
-            self.cpu_time.is_some_and(|time| time < Duration::from_secs(1)),
-            "limits.cpu_time",
-            "must be at least a second",
-        );
+    pub(crate) fn check(&self, mut check: impl FnMut(bool, &'static str, &'static str)) {
+        let few_files = self.open_files.is_some_and(|files| files < 16);
+        let short = self.cpu_time.is_some_and(|time| time < Duration::from_secs(1));
+        check(few_files, "limits.open_files", "must be at least 16");
+        check(short, "limits.cpu_time", "must be at least a second");
         for (field, limit) in [
             ("limits.address_space", self.address_space),
             ("limits.processes", self.processes),
             ("limits.memory", self.memory),
         ] {
-            refuse(limit == Some(0), field, "must not be 0: no child would live");
+            check(limit == Some(0), field, "must not be 0: no child could run");
         }
     }
 }
@@ -162,17 +159,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_valid() {
+    fn defaults_are_valid() {
         Isolation::default().check(|bad, field, _| assert!(!bad, "{field}"));
         IsolationLimits::default().check(|bad, field, _| assert!(!bad, "{field}"));
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn invalid_values_are_rejected() {
         let bad: [fn(&mut Isolation); 5] = [
             |isolation| isolation.no_new_privileges = false,
             |isolation| isolation.users = Some(0..=10),
-            #[expect(clippy::reversed_empty_ranges, reason = "what is refused")]
+            #[expect(clippy::reversed_empty_ranges, reason = "the rejected value")]
             |isolation| isolation.users = Some(20..=10),
             |isolation| isolation.readable = vec!["relative".into()],
             |isolation| isolation.writable = vec!["relative".into()],
@@ -180,9 +177,9 @@ mod tests {
         for change in bad {
             let mut isolation = Isolation::default();
             change(&mut isolation);
-            let mut refused = 0;
-            isolation.check(|bad, _, _| refused += usize::from(bad));
-            assert_eq!(refused, 1, "{isolation:?}");
+            let mut rejected = 0;
+            isolation.check(|bad, _, _| rejected += usize::from(bad));
+            assert_eq!(rejected, 1, "{isolation:?}");
         }
         let bad: [fn(&mut IsolationLimits); 3] = [
             |limits| limits.open_files = Some(3),
@@ -192,9 +189,9 @@ mod tests {
         for change in bad {
             let mut limits = IsolationLimits::default();
             change(&mut limits);
-            let mut refused = 0;
-            limits.check(|bad, _, _| refused += usize::from(bad));
-            assert_eq!(refused, 1, "{limits:?}");
+            let mut rejected = 0;
+            limits.check(|bad, _, _| rejected += usize::from(bad));
+            assert_eq!(rejected, 1, "{limits:?}");
         }
     }
 }

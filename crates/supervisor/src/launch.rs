@@ -1,6 +1,6 @@
-//! An order made into everything that its start takes.
+//! Turning a spec into everything that its spawn needs.
 //!
-//! Everything that takes memory or can wait is done here, before there is a process.
+//! All allocations and blocking calls happen here, before the process exists.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
@@ -20,39 +20,41 @@ use crate::isolation::{ChildSetup, IsolationPlan, Sandbox};
 use crate::program;
 use crate::spec::ChildSpec;
 
-/// What all children have in common.
+/// Prepares children: holds the settings that they share.
 pub(crate) struct Launcher {
     pub(crate) plan: IsolationPlan,
     /// Variables that every child inherits; may contain secrets.
     pub(crate) inherited: Vec<(OsString, OsString)>,
-    /// How the variables of an order that are named here reach the child.
+    /// The delivery of the variables that are named here.
     pub(crate) delivery: BTreeMap<String, Delivery>,
 }
 
-/// Everything that the start of a child takes, and what belongs to it.
-pub(crate) struct Launch {
+/// A child that is ready to be spawned.
+pub(crate) struct PreparedChild {
     pub(crate) image: ExecImage,
-    pub(crate) steps: ChildSetup,
+    pub(crate) setup: ChildSetup,
     pub(crate) sandbox: Sandbox,
 }
 
 impl Launcher {
-    /// Prepares the start of a child. Makes system calls that may wait for a disk.
+    /// Prepares a child. Makes system calls that may block on a disk.
     ///
     /// # Errors
     ///
-    /// [`SpawnError::Invalid`], [`SpawnError::NotFound`] and [`SpawnError::NotExecutable`] if the order is at
-    /// fault, [`SpawnError::Exhausted`] and [`SpawnError::Os`] if the system is.
-    pub(crate) fn prepare(&self, spec: &ChildSpec) -> Result<Launch, SpawnError> {
+    /// [`SpawnError::Invalid`], [`SpawnError::NotFound`] and [`SpawnError::NotExecutable`] if the spec
+    /// is at fault, [`SpawnError::Exhausted`] and [`SpawnError::Os`] if the system is.
+    pub(crate) fn prepare(&self, spec: &ChildSpec) -> Result<PreparedChild, SpawnError> {
         spec.check()?;
-        let refused = |source| SpawnError::from_exec(&spec.program, source);
-        let sandbox = self.plan.sandbox().map_err(SpawnError::from_system)?;
+        let sandbox = Sandbox::new(&self.plan).map_err(SpawnError::from_system)?;
         let mut variables = self.common_variables(&sandbox);
         let mut kept = Vec::new();
         for (name, value) in &spec.env {
             let value = match self.delivery.get(name) {
                 None | Some(Delivery::Environment) => value.expose_secret().into(),
-                Some(Delivery::File) => file(&sandbox, name, value).map_err(SpawnError::from_system)?,
+                Some(Delivery::File) => {
+                    let path = sandbox.write(name, value.expose_secret().as_bytes());
+                    path.map_err(SpawnError::from_system)?.into_os_string()
+                }
                 Some(Delivery::Descriptor) => {
                     let pipe = pipe(value)?;
                     let number = pipe.as_raw_fd().to_string();
@@ -62,29 +64,24 @@ impl Launcher {
             };
             variables.insert(name.into(), value);
         }
-        let found = program::find(
-            &spec.program,
-            variables.get(OsStr::new("PATH")).map(OsString::as_os_str),
-        );
-        let found = found.map_err(refused)?;
-        let named = variables
-            .iter()
-            .map(|(name, value)| (name.as_os_str(), value.as_os_str()));
-        let steps = sandbox.steps(&self.plan, &found, &spec.args, named, kept);
-        let steps = steps.map_err(SpawnError::from_system)?;
+        let path = variables.get(OsStr::new("PATH")).map(OsString::as_os_str);
+        let program =
+            program::find(&spec.program, path).map_err(|source| SpawnError::from_exec(&spec.program, source))?;
+        let setup = sandbox.setup(&self.plan, &program, &spec.args, &variables, kept);
+        let setup = setup.map_err(SpawnError::from_system)?;
 
-        // It sees itself called as ordered, and not by the path where it was found.
+        // The first argument is the program as specified, not the path where it was found.
         let args = [&spec.program].into_iter().chain(&spec.args);
         let image = ExecImage {
-            program: c_string(found.as_os_str())?,
+            program: c_string(program.as_os_str())?,
             args: args.map(|arg| c_string(arg)).collect::<Result<_, _>>()?,
             env: variables.iter().map(variable).collect::<Result<_, _>>()?,
             directory: c_string(sandbox.path().unwrap_or(Path::new("/")).as_os_str())?,
         };
-        Ok(Launch { image, steps, sandbox })
+        Ok(PreparedChild { image, setup, sandbox })
     }
 
-    /// The variables that do not come from the order.
+    /// The variables that do not come from the spec.
     fn common_variables(&self, sandbox: &Sandbox) -> BTreeMap<OsString, OsString> {
         let own = sandbox.path().into_iter();
         let own = own.flat_map(|path| ["HOME", "TMPDIR"].map(|name| (name.into(), path.into())));
@@ -94,7 +91,7 @@ impl Launcher {
 
 fn c_string(string: &OsStr) -> Result<CString, SpawnError> {
     CString::new(string.as_bytes())
-        .map_err(|_| SpawnError::Invalid("a zero byte in the program, an argument or a variable"))
+        .map_err(|_| SpawnError::Invalid("the program, an argument or a variable contains a zero byte"))
 }
 
 /// `NAME=value`.
@@ -102,35 +99,17 @@ fn variable((name, value): (&OsString, &OsString)) -> Result<CString, SpawnError
     c_string(&[name.as_os_str(), value.as_os_str()].join(OsStr::new("=")))
 }
 
-/// Hands a secret over in a file; the variable is its path.
-fn file(sandbox: &Sandbox, name: &str, value: &SecretString) -> io::Result<OsString> {
-    Ok(sandbox.write(name, value.expose_secret().as_bytes())?.into_os_string())
-}
-
-/// Hands a secret over in a pipe that holds it and then ends; the variable is the number of its reading end. It
-/// can be read once.
+/// The reading end of a pipe that contains `value` and then ends. It can be read once.
 fn pipe(value: &SecretString) -> Result<OwnedFd, SpawnError> {
     let (reader, mut writer) = io::pipe().map_err(SpawnError::from_system)?;
     let nonblocking = rustix::fs::fcntl_setfl(&writer, OFlags::NONBLOCK).map_err(io::Error::from);
     let written = nonblocking.and_then(|()| writer.write_all(value.expose_secret().as_bytes()));
     match written {
-        // Not where the child's standard streams go, even if this process has none.
+        // Above the numbers of the child's standard streams, even if this process has none.
         Ok(()) => rustix::io::fcntl_dupfd_cloexec(&reader, 3).map_err(|error| SpawnError::from_system(error.into())),
         Err(error) if Errno::from_io_error(&error) == Some(Errno::AGAIN) => {
-            Err(SpawnError::Invalid("a variable that is too long for a pipe"))
+            Err(SpawnError::Invalid("a variable is too long for a pipe"))
         }
         Err(error) => Err(SpawnError::from_system(error)),
-    }
-}
-
-/// Without the values of the environment.
-impl std::fmt::Debug for Launcher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names: Vec<_> = self.inherited.iter().map(|(name, _)| name).collect();
-        f.debug_struct("Launcher")
-            .field("plan", &self.plan)
-            .field("inherited", &names)
-            .field("delivery", &self.delivery)
-            .finish()
     }
 }

@@ -1,29 +1,29 @@
 //! One child process: spawn, watch, stop, reap.
 //!
-//! A [`Supervisor`] starts programs as children with piped standard streams and hands out a [`Child`] for
-//! each. What holds for every child, whatever happens to it or to its handle:
+//! A [`Supervisor`] starts programs as children with piped standard streams and returns a [`Child`]
+//! for each. These invariants hold for every child, whatever happens to it or to its handle:
 //!
-//! - It is started without a shell, in a session and process group of its own, with an environment that consists
-//!   of an allow-list and of what the [`ChildSpec`] names, and of nothing else.
-//! - It cannot read, signal or trace other children or this process, nor touch files that are not on a list, as
-//!   far as the machine has the means ([`Isolation`], [`IsolationReport`]).
-//! - It is reaped exactly once. Nothing is signalled after that.
-//! - Nothing that it started outlives it: its process group is killed when it ends, asked or not, and so is
-//!   whatever left the group.
-//! - It ends when it is asked to ([`Child::stop`]), when its handle is dropped, when the supervisor stops
-//!   ([`Supervisor::stop_all`]), when the runtime goes away, and when this process dies in any way.
-//! - Its standard error is read without ever blocking it, and reaches the log line by line, no faster than it
-//!   may, with the secrets of the order replaced.
+//! - It starts without a shell, in its own session and process group. Its environment contains only
+//!   allow-listed variables and those that the [`ChildSpec`] names.
+//! - It cannot read, signal or trace other children or this process, nor touch files outside an
+//!   allow-list, as far as the machine supports it ([`Isolation`], [`IsolationReport`]).
+//! - It is reaped exactly once, and nothing signals it afterwards.
+//! - Nothing that it started outlives it: when it ends, requested or not, its process group is
+//!   killed, and so is every process that left the group.
+//! - It ends on request ([`Child::stop`]), when its handle is dropped, when the supervisor stops
+//!   ([`Supervisor::stop_all`]), when the runtime shuts down, and when this process dies.
+//! - Its standard error is read without ever blocking it and is logged line by line, at a limited
+//!   rate, with the secrets of the spec redacted.
 //!
-//! The crate knows nothing about what is spoken over the streams, and it starts nothing again: a child that
-//! ended is reported ([`Child::done`], [`Child::exit`]) and that is all.
+//! The crate does not know the protocol on the streams and restarts nothing: it reports the end of a
+//! child ([`Child::done`], [`Child::exit`]).
 //!
-//! It runs on Linux 5.4 or later, since it rests on pidfds. It makes the process a child subreaper, so that
-//! orphans come to it, and expects that nothing else in the process waits for children that it did not start.
-//! What others in the process start is left alone, unless it begins a session of its own *and* has
-//! `no_new_privs` set, for then it looks like what a child left behind. If this process is killed, its children
-//! die at once, and what they started only as far as it notices; whoever must be sure of that lets an init system
-//! or a container end the whole control group.
+//! It requires Linux 5.4 for pidfds. It makes the process a child subreaper, so that orphans become
+//! its children, and expects that nothing else in the process waits for children that it did not
+//! start. It leaves the processes that other code starts alone, unless such a process begins its own
+//! session *and* has `no_new_privs` set: it then looks like an orphan of a child. If this process is
+//! killed, its children die at once, but processes that they started end only if they notice. An init
+//! system or a container that ends the whole control group closes that gap.
 
 mod config;
 mod error;
@@ -41,6 +41,7 @@ mod isolation;
 mod launch;
 mod orphans;
 mod program;
+mod setup_error;
 mod spawn_thread;
 mod stderr;
 mod stop_sequence;

@@ -1,21 +1,21 @@
-//! Processes that a child left behind, wherever they went.
+//! Orphans: processes that a child left behind, in any process group or session.
 //!
-//! A descendant that leaves the child's process group cannot be reached through the group. But the kernel gives
-//! every orphan a new parent, and both the child and this process are subreapers (`PR_SET_CHILD_SUBREAPER`,
-//! prctl(2)): as long as the child lives its orphans become *its* children, and in the moment in which it ends
-//! all that it had become *ours*, before its end can be seen. So a process that is our child, that is no child
-//! which we started, and that descends from one of those, is an orphan of a child that has ended. It is killed
-//! and reaped, which hands us its own children, until there are none.
+//! A descendant that leaves the child's process group cannot be signalled through the group. But the
+//! kernel gives every orphan a new parent, and both the child and this process are subreapers
+//! (`PR_SET_CHILD_SUBREAPER`, prctl(2)): while the child lives its orphans become *its* children, and
+//! when it ends they all become *ours*, before its end is visible. So an orphan of an ended child is a
+//! child of this process that the supervisor did not start, and that descends from one that it did.
+//! The sweep kills and reaps it, which hands us its own children, until none is left.
 //!
-//! What must never be touched are processes that someone else in this program started. They are told apart by
-//! two marks that a process cannot shed, and that none of theirs has: our children begin sessions of their own,
-//! of which nothing that they start can get back into ours (setsid(2)), and they have `no_new_privs` set, which
-//! is inherited and irrevocable. Someone else's process would have to do both to be mistaken. (Without
-//! `no_new_privs` by configuration only the first mark is left.)
+//! The sweep must never touch processes that other code in this program started. Orphans differ from
+//! those by two marks that no process can shed: our children begin their own sessions, and none of
+//! their descendants can return to ours (setsid(2)); and they have `no_new_privs` set, which is
+//! inherited and irrevocable. Another process is mistaken for an orphan only if it has both. (If the
+//! configuration disables `no_new_privs`, only the first mark remains.)
 //!
-//! A child must not be mistaken either. All forks, all reaping of children and all looking for orphans exclude
-//! each other through [`CHILDREN`], in all supervisors of the process: whoever looks sees each child on the list,
-//! and while it looks no number passes to another process.
+//! The sweep must not take a child for an orphan either. All forks, all reaping of children and all
+//! sweeps exclude each other through [`CHILDREN`], in all supervisors of the process: a sweep finds
+//! every child in the set, and no pid is reused while it runs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -30,93 +30,98 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process, set_child_subreaper, waitid, waitpid,
 };
 
-/// The numbers of all children that were started and not yet reaped. Only held by threads that may wait: a fork
-/// goes on under it. A set is whole after every single operation, so a panic of a holder leaves it usable.
+/// The pids of all children that were started and not yet reaped. Held during a fork, so only by
+/// threads that may block. The set is consistent after every single operation, so a panic of a holder
+/// leaves it usable.
 static CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
-/// Where `/proc/PID/stat` has the parent and the session, counted from behind the name.
+/// Indexes of the parent and the session in `/proc/PID/stat`, counted from behind the name.
 const PARENT: usize = 1;
 const SESSION: usize = 3;
 
-/// Makes this process the one that orphans come to.
+/// Makes this process the new parent of orphaned descendants.
 ///
 /// # Errors
 ///
 /// If the kernel refuses it.
-pub(crate) fn adopt() -> io::Result<()> {
+pub(crate) fn become_subreaper() -> io::Result<()> {
     Ok(set_child_subreaper(Some(getpid()))?)
 }
 
-/// Starts a child and puts it on the list.
+/// Starts a child with `start` and registers it.
 ///
 /// # Errors
 ///
 /// Those of `start`.
-pub(crate) fn start<E>(start: impl FnOnce() -> Result<(Pid, OwnedFd), E>) -> Result<(Pid, OwnedFd), E> {
-    let mut leaders = leaders();
+pub(crate) fn spawn<E>(start: impl FnOnce() -> Result<(Pid, OwnedFd), E>) -> Result<(Pid, OwnedFd), E> {
+    let mut children = children();
     let (pid, pidfd) = start()?;
-    leaders.insert(pid.as_raw_nonzero().get());
+    children.insert(number(pid));
     Ok((pid, pidfd))
 }
 
-/// Reaps a child that has ended, or that ends soon.
+/// Reaps a child that has ended or is about to end.
 ///
 /// # Errors
 ///
-/// If something else in this process has reaped it.
+/// If other code in this process has reaped it.
 pub(crate) fn reap(child: Pid) -> io::Result<ExitStatus> {
-    let mut leaders = leaders();
+    let mut children = children();
     let status = loop {
         match waitpid(Some(child), WaitOptions::empty()) {
             Err(Errno::INTR) => {}
             result => break result,
         }
     };
-    leaders.remove(&child.as_raw_nonzero().get());
+    children.remove(&number(child));
     let (_, status) = status?.ok_or(Errno::CHILD)?;
     Ok(ExitStatus::from_raw(status.as_raw()))
 }
 
-/// Takes a child off the list that was killed and does not end. When it does, it is found as orphans are.
-pub(crate) fn abandon(child: Pid) {
-    leaders().remove(&child.as_raw_nonzero().get());
+/// Unregisters a child that was killed and does not end. A later sweep reaps it as an orphan.
+pub(crate) fn forget(child: Pid) {
+    children().remove(&number(child));
 }
 
-/// Kills and reaps the orphans that there are now, and tells which there were. Each may have had children that
-/// are orphans only now: none are left when it finds none. With `marked`, only those that have `no_new_privs`.
+/// Kills and reaps the current orphans and returns their pids. Their own children become orphans
+/// only now, so repeat until the set is empty. With `no_new_privs`, an orphan must have that flag set.
 pub(crate) fn sweep(no_new_privs: bool) -> BTreeSet<i32> {
-    let leaders = leaders();
+    let children = children();
     let mut found = BTreeSet::new();
-    for pid in children().into_iter().filter_map(Pid::from_raw) {
-        if leaders.contains(&pid.as_raw_nonzero().get()) || !descends_from_a_child(pid, no_new_privs) {
+    for pid in child_pids().into_iter().filter_map(Pid::from_raw) {
+        if children.contains(&number(pid)) || !is_orphan(pid, no_new_privs) {
             continue;
         }
-        found.insert(pid.as_raw_nonzero().get());
-        // The number cannot be a stranger's: it is our child, and nobody but us reaps it.
+        found.insert(number(pid));
+        // The pid cannot belong to another process: it is our child, and only we reap it.
         let _ = kill_process(pid, Signal::KILL);
         let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
     }
     found
 }
 
-fn leaders() -> MutexGuard<'static, BTreeSet<i32>> {
+fn children() -> MutexGuard<'static, BTreeSet<i32>> {
     CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn descends_from_a_child(pid: Pid, no_new_privs: bool) -> bool {
-    let elsewhere = matches!((session(pid), session(getpid())), (Some(theirs), Some(ours)) if theirs != ours);
-    elsewhere && (!no_new_privs || has_mark(pid))
+fn number(pid: Pid) -> i32 {
+    pid.as_raw_nonzero().get()
 }
 
-/// The session of a process: 0 if it began outside of our PID namespace, as that of a program which a container
-/// runtime puts into a container may. That is ours then; a child's is never 0, since it begins its own. (getsid(2)
-/// would tell the same, but safe wrappers of it take 0 for impossible.)
+fn is_orphan(pid: Pid, no_new_privs: bool) -> bool {
+    let other_session = matches!((session(pid), session(getpid())), (Some(theirs), Some(ours)) if theirs != ours);
+    other_session && (!no_new_privs || has_no_new_privs(pid))
+}
+
+/// The session of a process. 0 if the session began outside our PID namespace, as for a program that
+/// a container runtime puts into a container; only ours can be 0, since each child begins its own.
+/// (The safe wrappers of getsid(2) reject 0 as impossible.)
 fn session(pid: Pid) -> Option<i32> {
-    field(&stat(pid.as_raw_nonzero().get())?, SESSION)
+    field(&stat(number(pid))?, SESSION)
 }
 
-/// Whether `no_new_privs` is set (proc_pid_status(5)). Zombies have it still.
-fn has_mark(pid: Pid) -> bool {
+/// True if `no_new_privs` is set (proc_pid_status(5)). Zombies keep the flag.
+fn has_no_new_privs(pid: Pid) -> bool {
     let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()));
     status.is_ok_and(|status| {
         status
@@ -125,11 +130,12 @@ fn has_mark(pid: Pid) -> bool {
     })
 }
 
-/// The numbers of all children of this process, zombies included.
+/// The pids of all children of this process, zombies included.
 ///
-/// The kernel has a list for each thread (proc_tid_children(5)). It is reliable as long as no child is reaped
-/// meanwhile, and none of ours is. Orphans are given to the first thread, which lives as long as the process.
-fn children() -> Vec<i32> {
+/// The kernel has a list for each thread (proc_tid_children(5)). It is reliable while no child is
+/// reaped, which the lock ensures. Orphans are given to the first thread, which lives as long as the
+/// process.
+fn child_pids() -> Vec<i32> {
     let Ok(threads) = fs::read_dir("/proc/self/task") else {
         return Vec::new();
     };
@@ -143,12 +149,12 @@ fn children() -> Vec<i32> {
         found.extend(list.split_whitespace().filter_map(|number| number.parse::<i32>().ok()));
     }
     // A kernel may be built without these lists.
-    if any { found } else { children_by_search() }
+    if any { found } else { child_pids_by_search() }
 }
 
-/// The same by looking at every process of the machine.
-fn children_by_search() -> Vec<i32> {
-    let own = getpid().as_raw_nonzero().get();
+/// As [`child_pids`], by searching every process of the machine.
+fn child_pids_by_search() -> Vec<i32> {
+    let own = number(getpid());
     let Ok(processes) = fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -163,8 +169,8 @@ fn stat(pid: i32) -> Option<String> {
     fs::read_to_string(format!("/proc/{pid}/stat")).ok()
 }
 
-/// Reads a field of the line in `/proc/PID/stat` (proc_pid_stat(5)): `pid (name) state ppid pgrp session ..`. The
-/// name may contain anything, parentheses included, so the fields are counted from its last one.
+/// Parses a field of `/proc/PID/stat` (proc_pid_stat(5)): `pid (name) state ppid pgrp session ..`. The
+/// name may contain any character, parentheses included, so fields count from its last one.
 fn field(stat: &str, index: usize) -> Option<i32> {
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_ascii_whitespace().nth(index)?.parse().ok()
@@ -175,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_found_behind_any_name() {
+    fn stat_fields_are_parsed_behind_any_process_name() {
         assert_eq!(field("7 (sh) S 5 6 9 0 -1", PARENT), Some(5));
         assert_eq!(field("7 (a) Z 1 (b) S 5 6 9", PARENT), Some(5));
         assert_eq!(field("7 (a) Z 1 (b) S 5 6 9", SESSION), Some(9));
@@ -183,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_no_orphan() {
-        assert!(!descends_from_a_child(getpid(), false));
+    fn this_process_is_not_an_orphan() {
+        assert!(!is_orphan(getpid(), false));
     }
 }

@@ -1,7 +1,7 @@
-//! What to start: program, arguments, variables, and which strings must never be logged.
+//! The specification of a child: program, arguments, variables, and strings that are never logged.
 //!
-//! Secrets travel in the environment, or by configuration in a file or a pipe that a variable names, and never in
-//! the arguments, which every user of the machine can read.
+//! Secrets travel in the environment, or in a file or pipe that a variable names, and never in the
+//! arguments, which every user of the machine can read.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,19 +11,19 @@ use secrecy::SecretString;
 
 use crate::error::SpawnError;
 
-/// An order for one child.
+/// Specifies one child to spawn.
 #[derive(Clone)]
 pub struct ChildSpec {
-    /// The program: a path, or a name that is looked up in the child's `PATH`. The child does not work where this
-    /// process does, but a relative path is one from here.
+    /// The program: a path, or a name to look up in the child's `PATH`. A relative path is relative
+    /// to the working directory of this process, which is not the child's.
     pub program: OsString,
-    /// Its arguments, passed on as they are; no shell reads them. The child may read files that an argument names
-    /// by its whole path.
+    /// The arguments, passed on unchanged and never read by a shell. The child may read files that an
+    /// argument names by an absolute path.
     pub args: Vec<OsString>,
-    /// Variables beyond the inherited ones. They win over inherited ones of the same name. How a value reaches
-    /// the child is for [`Config::delivery`](crate::Config::delivery) to write_line.
+    /// Variables beyond the inherited ones, which they override.
+    /// [`Config::delivery`](crate::Config::delivery) says how a value reaches the child.
     pub env: Vec<(String, SecretString)>,
-    /// Strings that are replaced by `[redacted]` wherever the child writes them to its standard error.
+    /// Strings to replace by `[redacted]` wherever the child writes them to its standard error.
     pub secrets: Vec<SecretString>,
     /// Names the child in the log, for example by its session. Not secret.
     pub tag: Arc<str>,
@@ -32,17 +32,17 @@ pub struct ChildSpec {
 impl ChildSpec {
     /// # Errors
     ///
-    /// [`SpawnError::Invalid`] if a variable has no proper name.
+    /// [`SpawnError::Invalid`] if a variable has an invalid name.
     pub(crate) fn check(&self) -> Result<(), SpawnError> {
-        let improper = |name: &str| name.is_empty() || name.contains(['=', '\0']);
-        if self.env.iter().any(|(name, _)| improper(name)) {
-            return Err(SpawnError::Invalid("a variable without a proper name"));
+        let invalid = |name: &str| name.is_empty() || name.contains(['=', '\0']);
+        if self.env.iter().any(|(name, _)| invalid(name)) {
+            return Err(SpawnError::Invalid("a variable has an invalid name"));
         }
         Ok(())
     }
 }
 
-/// Without arguments and values: only names, and how many secrets there are.
+/// Shows no arguments and no values: only names, and the number of secrets.
 impl fmt::Debug for ChildSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
@@ -71,14 +71,14 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_argument_no_value_and_no_secret() {
+    fn debug_shows_no_argument_value_or_secret() {
         let shown = format!("{:?}", spec("TOKEN"));
         assert!(shown.contains("TOKEN") && shown.contains("/bin/true"));
         assert!(!shown.contains("-value"), "{shown}");
     }
 
     #[test]
-    fn a_variable_without_a_proper_name_is_refused() {
+    fn variable_with_invalid_name_is_rejected() {
         for name in ["", "A=B", "A\0B"] {
             assert!(matches!(spec(name).check(), Err(SpawnError::Invalid(_))), "{name:?}");
         }

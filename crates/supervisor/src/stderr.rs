@@ -1,12 +1,12 @@
-//! A child's standard error on its way to the log.
+//! Forwarding a child's standard error to the log.
 //!
-//! The pump reads as fast as the child writes and never waits for anything else, so that a child is never
-//! blocked by what it reports. What it reads becomes lines without control characters ([`lines`]), as long as
-//! they may be and no longer. A line that the child's [`rate_limiter`] allows goes to the log under the target `child`,
-//! without the secrets of the order ([`redact`]); the last ones are kept for error reports whether they were
-//! logged or not. So a flood costs the log nothing, and of the processor what reading it takes.
+//! The pump reads as fast as the child writes and waits for nothing else, so a child is never blocked
+//! by its output. It splits the bytes into lines without control characters and of limited length
+//! ([`line_splitter`]). A line that the child's [`rate_limiter`] allows goes to the log under the target
+//! `child`, without the secrets of the spec ([`redact`]). The last lines are kept for error reports
+//! even if they were not logged. So a flood costs only the processor time of reading it.
 
-mod lines;
+mod line_splitter;
 mod rate_limiter;
 mod redact;
 
@@ -19,25 +19,25 @@ use tokio::time::Instant;
 
 pub(crate) use redact::Redactor;
 
-use lines::{Line, LineSplitter};
+use line_splitter::{Line, LineSplitter};
 use rate_limiter::LineRateLimiter;
 
-/// How many lines are kept.
+/// Number of last lines to keep.
 const TAIL_LINES: usize = 20;
 
-/// How much is read at once, in bytes.
+/// Maximum size of one read, in bytes.
 const READ_SIZE: usize = 8 * 1024;
 
 /// The last lines that a child wrote.
 #[derive(Clone)]
 pub(crate) struct StderrTail {
     redactor: Arc<Redactor>,
-    /// At most [`TAIL_LINES`] lines, oldest first, as they came: of a flood few are ever looked at, and only those
-    /// are worth the search for secrets. Locked only to push one or to copy them.
+    /// At most [`TAIL_LINES`] lines, oldest first, not redacted: only the few lines of a flood that
+    /// are read later are worth the search for secrets. Locked only to push or to copy.
     lines: Arc<Mutex<VecDeque<Line>>>,
 }
 
-/// How much of it may be logged.
+/// Limits of the log of one child.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogLimits {
     /// In bytes.
@@ -68,39 +68,41 @@ impl StderrTail {
     }
 }
 
-/// Without the lines, which may contain secrets.
+/// Shows no lines, which may contain secrets.
 impl fmt::Debug for StderrTail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StderrTail").finish_non_exhaustive()
     }
 }
 
-/// Reads `stderr` to its end, logs what `limits` allow and keeps the last lines in `tail`.
+/// Reads `stderr` to its end, logs within `limits`, and keeps the last lines in `tail`.
 pub(crate) async fn pump(mut stderr: impl AsyncRead + Unpin, limits: LogLimits, tag: &str, tail: &StderrTail) {
     let mut lines = LineSplitter::new(limits.line);
-    let mut rate = LineRateLimiter::new(limits.lines_per_second, Instant::now());
-    let mut chunk = vec![0; READ_SIZE];
+    let mut limiter = LineRateLimiter::new(limits.lines_per_second, Instant::now());
+    let mut buffer = vec![0; READ_SIZE];
     loop {
-        let read = match stderr.read(&mut chunk).await {
+        let read = match stderr.read(&mut buffer).await {
             Ok(0) => break,
             Ok(read) => read,
             Err(error) => {
-                tracing::warn!(tag, %error, "the child's standard error can no longer be read");
+                tracing::warn!(tag, %error, "cannot read the standard error of the child");
                 break;
             }
         };
         let now = Instant::now();
-        lines.push(&chunk[..read], |line| keep(line, rate.allows(now), tag, tail));
-        tell_suppressed(&mut rate, now, false, tag);
+        lines.push(&buffer[..read], |line| {
+            log_and_keep(line, limiter.allows(now), tag, tail);
+        });
+        report_suppressed(&mut limiter, now, false, tag);
     }
     let now = Instant::now();
     if let Some(line) = lines.finish() {
-        keep(line, rate.allows(now), tag, tail);
+        log_and_keep(line, limiter.allows(now), tag, tail);
     }
-    tell_suppressed(&mut rate, now, true, tag);
+    report_suppressed(&mut limiter, now, true, tag);
 }
 
-fn keep(line: Line, allowed: bool, tag: &str, tail: &StderrTail) {
+fn log_and_keep(line: Line, allowed: bool, tag: &str, tail: &StderrTail) {
     if line.bytes.iter().all(u8::is_ascii_whitespace) {
         return;
     }
@@ -111,12 +113,12 @@ fn keep(line: Line, allowed: bool, tag: &str, tail: &StderrTail) {
     tail.push(line);
 }
 
-fn tell_suppressed(rate: &mut LineRateLimiter, now: Instant, last: bool, tag: &str) {
-    if let Some(lines) = rate.suppressed(now, last) {
+fn report_suppressed(limiter: &mut LineRateLimiter, now: Instant, last: bool, tag: &str) {
+    if let Some(lines) = limiter.suppressed(now, last) {
         tracing::warn!(
             tag,
             lines,
-            "the child writes too much to its standard error; not all of it is logged"
+            "child writes to standard error faster than the log limit; dropped lines"
         );
     }
 }
@@ -131,14 +133,14 @@ mod tests {
 
     use super::*;
 
-    /// Counts what reaches the log: lines of children, and reports of lines that did not.
+    /// Counts log events: lines of children, and reports of suppressed lines.
     #[derive(Clone, Default)]
-    struct Log {
+    struct EventCounter {
         lines: Arc<AtomicUsize>,
         reports: Arc<AtomicUsize>,
     }
 
-    impl Subscriber for Log {
+    impl Subscriber for EventCounter {
         fn enabled(&self, _: &Metadata<'_>) -> bool {
             true
         }
@@ -163,12 +165,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_flood_is_logged_no_faster_than_it_may_and_its_end_is_kept() {
-        let log = Log::default();
+    async fn flood_is_logged_within_the_rate_limit_and_its_end_is_kept() {
+        let log = EventCounter::default();
         let _guard = tracing::subscriber::set_default(log.clone());
         let flood: String = (1..=5000).map(|n| format!("all is lost {n}\n")).collect();
         let lines = pumped(&[flood.as_bytes()], 100).await;
-        // At one line a second, ten at once; time stands still.
+        // One line a second with bursts of ten; time stands still.
         assert_eq!(log.lines.load(Ordering::Relaxed), 10);
         assert_eq!(log.reports.load(Ordering::Relaxed), 1);
         assert_eq!(lines.last().map(String::as_str), Some("all is lost 5000"));
@@ -192,13 +194,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_secret_is_redacted_even_if_it_arrives_in_pieces() {
+    async fn secret_is_redacted_even_if_it_arrives_in_pieces() {
         let lines = pumped(&[b"token s3cr", b"3t-t0", b"k3n was refused\n"], 4096).await;
         assert_eq!(lines, ["token [redacted] was refused"]);
     }
 
     #[tokio::test]
-    async fn the_last_lines_are_kept_and_empty_ones_are_not() {
+    async fn last_lines_are_kept_and_empty_ones_are_not() {
         let text: String = (1..=30).map(|n| format!("line {n}\n\n")).collect();
         let lines = pumped(&[text.as_bytes()], 4096).await;
         assert_eq!(lines.len(), TAIL_LINES);
@@ -210,19 +212,19 @@ mod tests {
         let tail = StderrTail::new(Redactor::new(&[]));
         tail.push(Line {
             bytes: b"s3cr3t".to_vec(),
-            cut: lines::LineEnd::Whole,
+            end: line_splitter::LineEnd::Complete,
         });
         assert_eq!(tail.lines(), ["s3cr3t"]);
         assert!(!format!("{tail:?}").contains("s3cr3t"));
     }
 
     #[tokio::test]
-    async fn a_last_line_without_a_line_feed_is_kept() {
+    async fn last_line_without_a_line_feed_is_kept() {
         assert_eq!(pumped(&[b"exit: bad token"], 4096).await, ["exit: bad token"]);
     }
 
     #[tokio::test]
-    async fn a_line_without_end_costs_no_memory_and_does_not_stop_the_reading() {
+    async fn endless_line_costs_no_memory_and_does_not_block_reading() {
         let noise = vec![b'x'; 1024 * 1024];
         let lines = pumped(&[&noise, b"\nnext\n"], 100).await;
         assert_eq!(lines[0], format!("{} [cut]", "x".repeat(100)));

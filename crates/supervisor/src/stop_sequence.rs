@@ -1,18 +1,18 @@
-//! The policy of stop_sequence: which step at which time.
+//! The stop sequence: which action is due at which time.
 //!
-//! A small machine without a process and without a clock: it is told the time and says what is due. ChildSetup come
-//! in one order only: close stdin, SIGTERM, and after the grace SIGKILL, which is repeated (and reported) for as
-//! long as the process does not go. Asking twice changes nothing.
+//! A state machine without a process and without a clock: the caller passes the time. The actions
+//! come in a fixed order: close stdin, SIGTERM, and after the grace period SIGKILL, which is repeated
+//! (and logged) until the process is gone. Further stop requests change nothing.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often SIGKILL is repeated. The first one nearly always does it; a repetition reaches a process that came
-/// into the group since, and gives the log a sign of life.
+/// Interval at which SIGKILL is repeated. The first one nearly always suffices; a repetition reaches
+/// a process that joined the group since, and shows in the log that the stop still waits.
 const KILL_REPEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What to do to the child now.
+/// An action on the child that is due now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StopAction {
     /// Close its stdin.
@@ -21,11 +21,11 @@ pub(crate) enum StopAction {
     Terminate,
     /// Send SIGKILL to its group.
     Kill,
-    /// Send SIGKILL once more: the first one had no effect yet.
+    /// Send SIGKILL once more, since the first one had no effect yet.
     KillAgain,
 }
 
-/// Where the stop_sequence of one child stands.
+/// The progress of stopping one child.
 #[derive(Debug)]
 pub(crate) struct StopSequence {
     grace: Duration,
@@ -34,17 +34,11 @@ pub(crate) struct StopSequence {
 
 #[derive(Debug)]
 enum StopPhase {
-    /// Nobody asked.
     Running,
-    /// Asked, nothing done yet.
-    Asked,
+    Requested,
     StdinClosed,
-    Terminated {
-        kill_at: Instant,
-    },
-    Killed {
-        again_at: Instant,
-    },
+    Terminated { kill_at: Instant },
+    Killed { again_at: Instant },
 }
 
 impl StopSequence {
@@ -55,52 +49,42 @@ impl StopSequence {
         }
     }
 
-    /// Asks for the stop. Only the first call counts.
+    /// Requests the stop. Only the first call counts.
     pub(crate) fn request(&mut self) {
-        if matches!(self.phase, StopPhase::Running) {
-            self.phase = StopPhase::Asked;
+        if !self.requested() {
+            self.phase = StopPhase::Requested;
         }
     }
 
-    /// Whether the stop was asked for.
     pub(crate) fn requested(&self) -> bool {
         !matches!(self.phase, StopPhase::Running)
     }
 
-    /// The next step that is due at `now`, which counts as taken. Call until it gives `None`.
+    /// The next action that is due at `now`; it counts as done. Call until it returns `None`.
     pub(crate) fn next_action(&mut self, now: Instant) -> Option<StopAction> {
-        let (step, next) = match self.phase {
-            StopPhase::Asked => (StopAction::CloseStdin, StopPhase::StdinClosed),
-            StopPhase::StdinClosed => (
-                StopAction::Terminate,
-                StopPhase::Terminated {
-                    kill_at: now + self.grace,
-                },
-            ),
-            StopPhase::Terminated { kill_at } if kill_at <= now => (
-                StopAction::Kill,
-                StopPhase::Killed {
-                    again_at: now + KILL_REPEAT_INTERVAL,
-                },
-            ),
-            StopPhase::Killed { again_at } if again_at <= now => (
-                StopAction::KillAgain,
-                StopPhase::Killed {
-                    again_at: now + KILL_REPEAT_INTERVAL,
-                },
-            ),
+        let terminated = || StopPhase::Terminated {
+            kill_at: now + self.grace,
+        };
+        let killed = || StopPhase::Killed {
+            again_at: now + KILL_REPEAT_INTERVAL,
+        };
+        let (action, next) = match self.phase {
+            StopPhase::Requested => (StopAction::CloseStdin, StopPhase::StdinClosed),
+            StopPhase::StdinClosed => (StopAction::Terminate, terminated()),
+            StopPhase::Terminated { kill_at } if kill_at <= now => (StopAction::Kill, killed()),
+            StopPhase::Killed { again_at } if again_at <= now => (StopAction::KillAgain, killed()),
             StopPhase::Running | StopPhase::Terminated { .. } | StopPhase::Killed { .. } => return None,
         };
         self.phase = next;
-        Some(step)
+        Some(action)
     }
 
-    /// When to ask [`due`](Self::due) again, if time alone can make something due.
+    /// The time at which [`next_action`](Self::next_action) may return an action again.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         match self.phase {
             StopPhase::Terminated { kill_at } => Some(kill_at),
             StopPhase::Killed { again_at } => Some(again_at),
-            StopPhase::Running | StopPhase::Asked | StopPhase::StdinClosed => None,
+            StopPhase::Running | StopPhase::Requested | StopPhase::StdinClosed => None,
         }
     }
 }
@@ -111,61 +95,61 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(5);
 
-    fn steps(sequence: &mut StopSequence, now: Instant) -> Vec<StopAction> {
+    fn actions(sequence: &mut StopSequence, now: Instant) -> Vec<StopAction> {
         std::iter::from_fn(|| sequence.next_action(now)).collect()
     }
 
     #[test]
-    fn nothing_is_due_before_it_is_asked_for() {
+    fn no_action_is_due_before_a_stop_is_requested() {
         let mut sequence = StopSequence::new(GRACE);
         let now = Instant::now();
-        assert_eq!(steps(&mut sequence, now + GRACE * 100), []);
+        assert_eq!(actions(&mut sequence, now + GRACE * 100), []);
         assert_eq!(sequence.next_deadline(), None);
         assert!(!sequence.requested());
     }
 
     #[test]
-    fn stdin_and_sigterm_come_at_once_and_sigkill_after_the_grace() {
+    fn stdin_close_and_sigterm_are_immediate_and_sigkill_follows_the_grace() {
         let mut sequence = StopSequence::new(GRACE);
         let now = Instant::now();
         sequence.request();
         assert_eq!(
-            steps(&mut sequence, now),
+            actions(&mut sequence, now),
             [StopAction::CloseStdin, StopAction::Terminate]
         );
         assert_eq!(sequence.next_deadline(), Some(now + GRACE));
-        assert_eq!(steps(&mut sequence, now + GRACE - Duration::from_millis(1)), []);
-        assert_eq!(steps(&mut sequence, now + GRACE), [StopAction::Kill]);
+        assert_eq!(actions(&mut sequence, now + GRACE - Duration::from_millis(1)), []);
+        assert_eq!(actions(&mut sequence, now + GRACE), [StopAction::Kill]);
     }
 
     #[test]
-    fn asking_again_neither_repeats_a_step_nor_prolongs_the_grace() {
+    fn second_request_neither_repeats_an_action_nor_extends_the_grace() {
         let mut sequence = StopSequence::new(GRACE);
         let now = Instant::now();
         sequence.request();
-        steps(&mut sequence, now);
+        actions(&mut sequence, now);
         sequence.request();
-        assert_eq!(steps(&mut sequence, now + GRACE / 2), []);
+        assert_eq!(actions(&mut sequence, now + GRACE / 2), []);
         assert_eq!(sequence.next_deadline(), Some(now + GRACE));
         assert!(sequence.requested());
     }
 
     #[test]
-    fn sigkill_is_repeated_while_the_process_stays() {
+    fn sigkill_is_repeated_until_the_process_is_gone() {
         let mut sequence = StopSequence::new(Duration::ZERO);
         let now = Instant::now();
         sequence.request();
         assert_eq!(
-            steps(&mut sequence, now),
+            actions(&mut sequence, now),
             [StopAction::CloseStdin, StopAction::Terminate, StopAction::Kill]
         );
-        assert_eq!(steps(&mut sequence, now), []);
+        assert_eq!(actions(&mut sequence, now), []);
         assert_eq!(
-            steps(&mut sequence, now + KILL_REPEAT_INTERVAL),
+            actions(&mut sequence, now + KILL_REPEAT_INTERVAL),
             [StopAction::KillAgain]
         );
         assert_eq!(
-            steps(&mut sequence, now + KILL_REPEAT_INTERVAL * 2),
+            actions(&mut sequence, now + KILL_REPEAT_INTERVAL * 2),
             [StopAction::KillAgain]
         );
     }

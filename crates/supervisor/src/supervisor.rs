@@ -1,4 +1,4 @@
-//! The owner of all children: starts them, counts them, stops them all.
+//! The owner of all children: spawns, counts and stops them.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,61 +11,60 @@ use tracing::Instrument;
 
 use crate::child::{Child, ChildState};
 use crate::child_task::ChildTask;
-use crate::config::{Config, Delivery};
-use crate::error::{InvalidConfigError, InvalidField, SpawnError, SupervisorError};
-use crate::isolation::{IsolationPlan, IsolationReport};
+use crate::config::{self, Config};
+use crate::error::{InvalidConfigError, SpawnError, SupervisorError};
+use crate::isolation::{IsolationPlan, IsolationReport, Layer};
 use crate::launch::Launcher;
 use crate::orphans;
 use crate::spawn_thread::SpawnThread;
 use crate::spec::ChildSpec;
 use crate::stderr::{LogLimits, Redactor, StderrTail};
 
-/// Starts children and owns the tasks that watch them. Dropping it stops them all, without waiting.
+/// Spawns children and owns the tasks that watch them. Dropping it stops all children, without
+/// waiting.
 #[derive(Debug)]
 pub struct Supervisor {
-    launcher: Arc<Launcher>,
     spawn_thread: SpawnThread,
+    report: IsolationReport,
     start_timeout: Duration,
     stop_grace: Duration,
     log_limits: LogLimits,
-    /// The parent of every child's stop token. Cancelled once, when nothing is started any more.
+    /// The parent of every child's stop token. Cancelled once the supervisor stops.
     stop: CancellationToken,
     /// One task per child.
-    watches: TaskTracker,
+    tasks: TaskTracker,
 }
 
 impl Supervisor {
-    /// Makes a supervisor: finds out what the machine has to keep children apart, says so in the log, and
-    /// starts the thread that forks. ChildPaths no runtime yet. Makes this process a child subreaper.
+    /// Probes and logs the isolation layers of the machine, starts the thread that spawns children,
+    /// and makes this process a child subreaper. Needs no runtime.
     ///
     /// # Errors
     ///
-    /// [`SupervisorError::Config`] if the configuration makes no sense, [`SupervisorError::Isolation`] if it requires what
-    /// is not to be had, [`SupervisorError::Probe`] and [`SupervisorError::Thread`] if the system refuses a thread or to
-    /// be asked.
+    /// [`SupervisorError::Config`] if the configuration is invalid, [`SupervisorError::Isolation`] if
+    /// a required layer is not available, [`SupervisorError::Probe`] and [`SupervisorError::Thread`]
+    /// if the system refuses the probe or a thread.
     pub fn new(config: Config) -> Result<Self, SupervisorError> {
         config.check()?;
         let plan = IsolationPlan::new(&config.isolation, &config.limits, config.temporary())
             .map_err(SupervisorError::Probe)?;
-        let report = plan.report();
+        let report = plan.report.clone();
         report.log();
         if config.isolation.required && !report.missing.is_empty() {
-            return Err(SupervisorError::Isolation(report.missing.clone()));
+            return Err(SupervisorError::Isolation(report.missing));
         }
-        if config.delivery.values().any(|delivery| *delivery == Delivery::File) && !plan.has_directories() {
-            let reason = "needs a directory for each child where it is by file";
-            let field = "delivery";
-            return Err(InvalidConfigError(vec![InvalidField { field, reason }]).into());
+        if config.delivers_files() && !report.has(Layer::Directory) {
+            return Err(InvalidConfigError(vec![config::FILES_NEED_DIRECTORY]).into());
         }
-        orphans::adopt().map_err(SupervisorError::Probe)?;
-        let launcher = Arc::new(Launcher {
+        orphans::become_subreaper().map_err(SupervisorError::Probe)?;
+        let launcher = Launcher {
             plan,
             inherited: config.inherited(),
             delivery: config.delivery,
-        });
+        };
         Ok(Self {
-            spawn_thread: SpawnThread::start(Arc::clone(&launcher)).map_err(SupervisorError::Thread)?,
-            launcher,
+            spawn_thread: SpawnThread::start(launcher).map_err(SupervisorError::Thread)?,
+            report,
             start_timeout: config.start_timeout,
             stop_grace: config.stop_grace,
             log_limits: LogLimits {
@@ -73,27 +72,28 @@ impl Supervisor {
                 lines_per_second: config.stderr_lines_per_second,
             },
             stop: CancellationToken::new(),
-            watches: TaskTracker::new(),
+            tasks: TaskTracker::new(),
         })
     }
 
-    /// What keeps its children apart.
+    /// The isolation layers of its children.
     pub fn isolation(&self) -> &IsolationReport {
-        self.launcher.plan.report()
+        &self.report
     }
 
-    /// Starts a child. It is watched by a task on the current runtime, whose end also ends the child. What is logged of it,
-    /// its standard error included, is logged in the current span.
+    /// Spawns a child. A task on the current runtime watches it; the end of that task also ends the
+    /// child. The task logs, the child's standard error included, in the current span.
     ///
-    /// Cancel safe: if the future is dropped, the child is not started or it is stopped.
+    /// Cancel safe: if the future is dropped, the child is not spawned or it is stopped.
     ///
     /// # Errors
     ///
-    /// [`SpawnError::NotFound`], [`SpawnError::NotExecutable`] and [`SpawnError::Invalid`] write_line that this order
-    /// will never work, [`SpawnError::Exhausted`] and [`SpawnError::TooSlow`] that it may work later,
-    /// [`SpawnError::Stopping`] that [`stop_all`](Self::stop_all) was called, [`SpawnError::Isolation`] that the
-    /// child could not be kept apart and was not let run, [`SpawnError::Os`] anything else. A program that starts
-    /// and then fails is no error here: the child is [`done`](Child::done) early; see [`Child::ready`].
+    /// [`SpawnError::NotFound`], [`SpawnError::NotExecutable`] and [`SpawnError::Invalid`] if this
+    /// spec can never work, [`SpawnError::Exhausted`] and [`SpawnError::TooSlow`] if it may work
+    /// later, [`SpawnError::Stopping`] after [`stop_all`](Self::stop_all), [`SpawnError::Isolation`] if
+    /// the child could not be isolated and so did not run, [`SpawnError::Os`] otherwise. A program
+    /// that starts and then fails is no error here: the child is [`done`](Child::done) early; see
+    /// [`Child::ready`].
     ///
     /// # Panics
     ///
@@ -106,8 +106,8 @@ impl Supervisor {
             spawned_at: Instant::now(),
             start_timeout: self.start_timeout,
         };
-        let too_late = state.spawned_at + self.start_timeout;
-        let watch = ChildTask {
+        let deadline = state.spawned_at + self.start_timeout;
+        let task = ChildTask {
             spawn_thread: self.spawn_thread.clone(),
             tail: StderrTail::new(Redactor::new(&spec.secrets)),
             tag: Arc::clone(&spec.tag),
@@ -115,34 +115,34 @@ impl Supervisor {
             log_limits: self.log_limits,
             state,
         };
-        let (answer, child) = oneshot::channel();
-        // Counted before the look at the token: `stop_all` cancels first and waits then, so either it waits for
-        // this child or this child is refused.
-        let counted = self.watches.token();
+        let (reply, child) = oneshot::channel();
+        // Take the token before checking `stop`: `stop_all` cancels first and waits then, so either
+        // it waits for this child or this spawn fails.
+        let counted = self.tasks.token();
         if self.stop.is_cancelled() {
             return Err(SpawnError::Stopping);
         }
-        self.watches.spawn(watch.run(spec, answer).in_current_span());
+        self.tasks.spawn(task.run(spec, reply).in_current_span());
         drop(counted);
-        match timeout_at(too_late, child).await {
-            Ok(answer) => answer.unwrap_or(Err(SpawnError::Stopping)),
-            // When it comes after all, nobody takes its handle, which ends it.
+        match timeout_at(deadline, child).await {
+            Ok(reply) => reply.unwrap_or(Err(SpawnError::Stopping)),
+            // If the child starts after all, its handle is dropped, which ends it.
             Err(_) => Err(SpawnError::TooSlow(self.start_timeout)),
         }
     }
 
-    /// Stops every child and returns when all are gone. Nothing can be started from then on.
+    /// Stops every child and returns when all are gone. No child can be spawned afterwards.
     ///
-    /// Idempotent and cancel safe, as [`Child::stop`] is; all grace periods run at the same time.
+    /// Idempotent and cancel safe, like [`Child::stop`]; all grace periods run concurrently.
     pub async fn stop_all(&self) {
         self.stop.cancel();
-        self.watches.close();
-        self.watches.wait().await;
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
-    /// How many children there are, those included that are just being started or stopped.
+    /// The number of children, including those that are starting or stopping.
     pub fn live(&self) -> usize {
-        self.watches.len()
+        self.tasks.len()
     }
 }
 

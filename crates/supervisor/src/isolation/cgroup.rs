@@ -1,31 +1,22 @@
-//! A control group (version 2) for each child, below a directory that the operator gave to the broker.
+//! A control group (version 2) for each child, below a directory that is delegated to the broker.
 //!
-//! It holds a child and all of its descendants whatever they do, so it can end them at once and limit them
-//! together. See the kernel's Documentation/admin-guide/cgroup-v2.rst.
+//! A group contains a child and all of its descendants, whatever they do, so it can kill them at once
+//! and limit them together. See the kernel's Documentation/admin-guide/cgroup-v2.rst.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::IsolationLimits;
 use super::runtime_dir::RuntimeDir;
 
-/// Where the groups of one supervisor's children lie.
+/// The groups of one supervisor's children.
 #[derive(Debug)]
 pub(super) struct Cgroups {
-    runtime_dir: RuntimeDir,
-    /// The name of the next one. Only ever counts up.
-    next: AtomicU64,
-    limits: CgroupLimits,
-}
-
-/// What all the processes of a child together may use.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct CgroupLimits {
-    /// In bytes.
-    pub(super) memory: Option<u64>,
-    pub(super) processes: Option<u64>,
+    directory: RuntimeDir,
+    /// Limits of each group, by the file that sets them.
+    limits: [(&'static str, Option<u64>); 2],
 }
 
 /// The group of one child. Killed and removed when it is dropped.
@@ -35,27 +26,25 @@ pub(super) struct Cgroup {
 }
 
 impl Cgroups {
-    /// Clears up after supervisors that have gone and makes a place in `parent`.
+    /// Clears up after supervisors that are gone and creates a directory in `parent`.
     ///
     /// # Errors
     ///
-    /// If it is no control group (version 2) in which this process may make others and end them.
-    pub(super) fn new(parent: &Path, limits: CgroupLimits) -> io::Result<Self> {
-        RuntimeDir::clear_abandoned(parent, clear);
-        let runtime_dir = RuntimeDir::new(parent, 0o755)?;
+    /// If `parent` is not a control group (version 2) in which this process may create and kill
+    /// others.
+    pub(super) fn new(parent: &Path, limits: &IsolationLimits) -> io::Result<Self> {
         let groups = Self {
-            runtime_dir,
-            next: AtomicU64::new(0),
-            limits,
+            directory: RuntimeDir::new(parent, 0o755, clear)?,
+            limits: [("memory.max", limits.memory), ("pids.max", limits.processes)],
         };
-        for at in [parent, groups.runtime_dir.path()] {
+        for at in [parent, groups.directory.path()] {
             for controller in ["+memory", "+pids"] {
-                // Where the controller is not there, `memory_is_limited` finds out.
+                // If the controller is missing, `memory_is_limited` detects it.
                 let _ = put(&at.join("cgroup.subtree_control"), controller);
             }
         }
-        // Linux 5.14 or later, and only in a control group of version 2.
-        let probe = groups.create()?;
+        // Exists since Linux 5.14, and only in a control group of version 2.
+        let probe = groups.create_unlimited()?;
         if fs::exists(probe.path.join("cgroup.kill"))? {
             Ok(groups)
         } else {
@@ -63,35 +52,32 @@ impl Cgroups {
         }
     }
 
-    /// Whether the memory of a group can be limited here.
+    /// True if the memory of a group can be limited here.
     pub(super) fn memory_is_limited(&self) -> bool {
-        self.create()
+        self.create_unlimited()
             .is_ok_and(|probe| fs::exists(probe.path.join("memory.max")).unwrap_or(false))
     }
 
-    /// Makes the group of one child.
+    /// Creates the group of one child.
     ///
     /// # Errors
     ///
     /// If the system refuses it or one of its limits.
-    pub(super) fn make(&self) -> io::Result<Cgroup> {
-        let group = self.create()?;
-        let limits = [("memory.max", self.limits.memory), ("pids.max", self.limits.processes)];
-        for (file, limit) in limits {
-            if let Some(limit) = limit {
-                match put(&group.path.join(file), &limit.to_string()) {
-                    // The controller is not there, which the report says.
-                    Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {}
-                    result => result?,
-                }
+    pub(super) fn create(&self) -> io::Result<Cgroup> {
+        let group = self.create_unlimited()?;
+        for (file, limit) in self.limits {
+            let Some(limit) = limit else { continue };
+            match put(&group.path.join(file), &limit.to_string()) {
+                // The controller is missing, which the report says.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {}
+                result => result?,
             }
         }
         Ok(group)
     }
 
-    fn create(&self) -> io::Result<Cgroup> {
-        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let path = self.runtime_dir.path().join(name);
+    fn create_unlimited(&self) -> io::Result<Cgroup> {
+        let path = self.directory.next_path();
         fs::create_dir(&path)?;
         Ok(Cgroup { path })
     }
@@ -99,22 +85,22 @@ impl Cgroups {
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        let _ = fs::remove_dir(self.runtime_dir.path());
+        let _ = fs::remove_dir(self.directory.path());
     }
 }
 
 impl Cgroup {
-    /// Where a process writes to join.
+    /// Opens the file to which a process writes to join the group.
     ///
     /// # Errors
     ///
     /// If the system refuses it.
-    pub(super) fn entrance(&self) -> io::Result<OwnedFd> {
+    pub(super) fn open_procs(&self) -> io::Result<OwnedFd> {
         let procs = OpenOptions::new().write(true).open(self.path.join("cgroup.procs"))?;
         Ok(procs.into())
     }
 
-    /// Ends every process in it, at once.
+    /// Kills every process in it, at once.
     pub(super) fn kill(&self) {
         kill(&self.path);
     }
@@ -123,7 +109,7 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         kill(&self.path);
-        // A process that hangs in the kernel is left to the next start.
+        // If a process hangs in the kernel, the next start removes the group.
         let _ = fs::remove_dir(&self.path);
     }
 }
@@ -132,19 +118,19 @@ fn kill(group: &Path) {
     let _ = put(&group.join("cgroup.kill"), "1");
 }
 
-/// Writes to a file that exists. It must not be made: in a directory of another kind it would stay.
+/// Writes to an existing file. Never creates it: outside the control group file system it would stay.
 fn put(file: &Path, value: &str) -> io::Result<()> {
     OpenOptions::new().write(true).open(file)?.write_all(value.as_bytes())
 }
 
-/// Ends and removes the groups that a supervisor left.
-fn clear(runtime_dir: &Path) {
-    kill(runtime_dir);
-    let groups = fs::read_dir(runtime_dir).into_iter().flatten().filter_map(Result::ok);
+/// Kills and removes the groups that another supervisor left.
+fn clear(abandoned: &Path) {
+    kill(abandoned);
+    let groups = fs::read_dir(abandoned).into_iter().flatten().filter_map(Result::ok);
     for group in groups.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         let _ = fs::remove_dir(group.path());
     }
-    let _ = fs::remove_dir(runtime_dir);
+    let _ = fs::remove_dir(abandoned);
 }
 
 #[cfg(test)]
@@ -152,9 +138,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_that_is_no_control_group_is_refused_and_left_as_it_was() {
+    fn directory_that_is_not_a_control_group_is_rejected_and_unchanged() {
         let parent = tempfile::tempdir().unwrap();
-        let error = Cgroups::new(parent.path(), CgroupLimits::default()).unwrap_err();
+        let error = Cgroups::new(parent.path(), &IsolationLimits::default()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
     }

@@ -1,27 +1,22 @@
-//! A child's own working directory: empty at its start, gone after its end.
+//! A child's own working directory: empty at its start, removed after its end.
 //!
-//! It lies in the [`RuntimeDir`] of its supervisor, and nobody but the child's user may enter it. It is also what
-//! `HOME` and `TMPDIR` name, so that what programs keep for the next time is kept by no one, and found by no
-//! other user's child.
+//! It lies in the [`RuntimeDir`] of its supervisor, and only the child's user may enter it. `HOME` and
+//! `TMPDIR` name it too, so files that programs keep for their next run neither last nor reach another
+//! user's child.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::remove_tree::remove_tree;
 use super::runtime_dir::RuntimeDir;
 
-/// Where the directories of one supervisor's children lie. Removed when it is dropped.
+/// The directories of one supervisor's children. Removed when it is dropped.
 #[derive(Debug)]
-pub(super) struct ChildDirs {
-    runtime_dir: RuntimeDir,
-    /// The name of the next one. Only ever counts up.
-    next: AtomicU64,
-}
+pub(super) struct ChildDirs(RuntimeDir);
 
-/// The directory of one child. Removed, with all that is in it, when it is dropped.
+/// The directory of one child. Removed, with its contents, when it is dropped.
 #[derive(Debug)]
 pub(super) struct ChildDir {
     path: PathBuf,
@@ -29,40 +24,36 @@ pub(super) struct ChildDir {
 }
 
 impl ChildDirs {
-    /// Clears up after supervisors that have gone and makes a place in `parent`. With `passable`, other users
-    /// may pass through it to a directory that is theirs.
+    /// Clears up after supervisors that are gone and creates a directory in `parent`. With `passable`,
+    /// other users may pass through it to their own directories.
     ///
     /// # Errors
     ///
-    /// If there cannot be one in `parent`.
+    /// If it cannot be created in `parent`.
     pub(super) fn new(parent: &Path, passable: bool) -> io::Result<Self> {
-        let parent = std::path::absolute(parent)?;
-        RuntimeDir::clear_abandoned(&parent, remove);
-        Ok(Self {
-            runtime_dir: RuntimeDir::new(&parent, if passable { 0o711 } else { 0o700 })?,
-            next: AtomicU64::new(0),
-        })
+        let mode = if passable { 0o711 } else { 0o700 };
+        let directory = RuntimeDir::new(&std::path::absolute(parent)?, mode, remove)?;
+        Ok(Self(directory))
     }
 
-    /// Makes the directory of one child, which belongs to `owner` if there is one.
+    /// Creates the directory of one child, owned by `owner` if given.
     ///
     /// # Errors
     ///
     /// If the system refuses it.
-    pub(super) fn make(&self, owner: Option<u32>) -> io::Result<ChildDir> {
-        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let path = self.runtime_dir.path().join(name);
+    pub(super) fn create(&self, owner: Option<u32>) -> io::Result<ChildDir> {
+        let path = self.0.next_path();
         DirBuilder::new().mode(0o700).create(&path)?;
         // From here on its drop removes it.
         let directory = ChildDir { path, owner };
-        directory.hand_over(&directory.path)?;
+        directory.set_owner(&directory.path)?;
         Ok(directory)
     }
 }
 
 impl Drop for ChildDirs {
     fn drop(&mut self) {
-        remove(self.runtime_dir.path());
+        remove(self.0.path());
     }
 }
 
@@ -78,17 +69,14 @@ impl ChildDir {
     /// If the system refuses it.
     pub(super) fn write(&self, name: &str, contents: &[u8]) -> io::Result<PathBuf> {
         let path = self.path.join(name);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)?;
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&path)?;
         file.write_all(contents)?;
-        self.hand_over(&path)?;
+        self.set_owner(&path)?;
         Ok(path)
     }
 
-    fn hand_over(&self, path: &Path) -> io::Result<()> {
+    fn set_owner(&self, path: &Path) -> io::Result<()> {
         self.owner.map_or(Ok(()), |owner| chown(path, Some(owner), Some(owner)))
     }
 }
@@ -99,10 +87,9 @@ impl Drop for ChildDir {
     }
 }
 
-/// Removes a directory with all that is in it.
 fn remove(path: &Path) {
     if let Err(error) = remove_tree(path) {
-        tracing::warn!(path = %path.display(), %error, "a child's directory cannot be removed");
+        tracing::warn!(path = %path.display(), %error, "cannot remove the directory of a child");
     }
 }
 
@@ -118,10 +105,10 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_private_and_removed_with_what_was_left_in_it() {
+    fn directory_is_private_and_removed_with_its_contents() {
         let parent = tempfile::tempdir().unwrap();
         let directories = ChildDirs::new(parent.path(), false).unwrap();
-        let (one, two) = (directories.make(None).unwrap(), directories.make(None).unwrap());
+        let (one, two) = (directories.create(None).unwrap(), directories.create(None).unwrap());
         assert_ne!(one.path(), two.path());
         assert_eq!(mode(one.path()), 0o700);
         let secret = one.write("TOKEN", b"s3cr3t").unwrap();
@@ -136,17 +123,17 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_supervisor_left_is_removed_at_the_next_start() {
+    fn directories_of_a_dead_supervisor_are_removed_at_the_next_start() {
         let parent = tempfile::tempdir().unwrap();
         let abandoned = {
             let directories = ChildDirs::new(parent.path(), false).unwrap();
-            let directory = directories.make(None).unwrap();
+            let directory = directories.create(None).unwrap();
             directory.write("TOKEN", b"s3cr3t").unwrap();
             let path = directory.path().to_owned();
-            // As after SIGKILL: nothing is dropped but the lock.
+            // As after SIGKILL: only the lock is released.
             std::mem::forget(directory);
             let directories = std::mem::ManuallyDrop::new(directories);
-            directories.runtime_dir.unlock();
+            directories.0.unlock();
             path
         };
         let _next = ChildDirs::new(parent.path(), false).unwrap();

@@ -1,16 +1,17 @@
-//! Which files a child may touch: Landlock rules (landlock(7)).
+//! Landlock rules for the files that a child may access (landlock(7)).
 //!
-//! An allow-list. What is not on it cannot be opened, listed, executed or changed, whoever the user is, root
-//! included; what was open before, the standard streams, can still be used. Each child gets a ruleset and with
-//! it a domain of its own, which also keeps it from tracing, and where the kernel has scopes from signalling,
-//! processes outside of it. `/proc` is not on the list but for the child's own directory in it: the environment
-//! of every other process is there to be read.
+//! The rules are an allow-list. A child cannot open, list, execute or change any other file, whatever
+//! its user, root included; it can still use files that are already open, such as the standard
+//! streams. Each child gets its own ruleset and so its own Landlock domain, which also keeps it from
+//! tracing outside processes and, if the kernel has scopes, from signalling them. `/proc` is not on
+//! the list, except for the child's own directory, since it exposes the environment of every process.
 //!
-//! Rules hold on to files and not to names. Hence the list is opened for each child anew: a resolver file that
-//! was replaced meanwhile is the new one for the next child.
+//! Rules refer to files, not to names. So the list is opened again for each child: if a resolver file
+//! was replaced, the next child gets the new one.
 //!
 //! Landlock does not restrict `stat`, reading symbolic links, or the network here.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -24,11 +25,11 @@ use landlock::{
 };
 use rustix::io::Errno;
 
-/// What children may read and execute unless the configuration adds to it: programs, libraries, certificates,
-/// what the resolver and the C library look up, and the harmless parts of the machine's description.
+/// The files that children may read and execute by default: programs, libraries, certificates, files
+/// that the resolver and the C library read, and harmless descriptions of the machine.
 ///
-/// ChildDirs that hold private keys beside public certificates are named by their public parts only.
-/// Whatever does not exist is passed over.
+/// Of directories that also hold private keys, only the public parts are listed.
+/// Paths that do not exist are skipped.
 pub const DEFAULT_READABLE: [&str; 51] = [
     "/usr",
     "/bin",
@@ -83,55 +84,56 @@ pub const DEFAULT_READABLE: [&str; 51] = [
     "/dev/urandom",
 ];
 
-/// Devices that take anything and give nothing.
+/// Devices that store nothing and reveal nothing.
 const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/full"];
 
-/// `LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR` of linux/landlock.h: what a child may do in its
-/// own directory of `/proc`. What it starts has no such directory: its number is not known beforehand.
+/// `LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR` of linux/landlock.h: the access of a
+/// child to its own directory in `/proc`. Its descendants have no access to theirs, since their
+/// numbers are not known beforehand.
 pub(super) const READ_BITS: u64 = AccessFs::ReadFile as u64 | AccessFs::ReadDir as u64;
 
-/// The version of Landlock that is asked for; where the kernel has less, what it has.
+/// The requested version of Landlock. An older kernel applies the rules that it knows.
 const VERSION: ABI = ABI::V6;
 
-/// What the kernel can do.
+/// The Landlock features of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LandlockSupport {
     pub(super) files: bool,
     pub(super) scopes: bool,
 }
 
-/// The allow-list of all children, as far as it is the same for all.
+/// The part of the allow-list that is the same for all children.
 #[derive(Clone, Debug)]
 pub(super) struct FileRules {
     readable: Vec<PathBuf>,
     writable: Vec<PathBuf>,
 }
 
-/// What one child needs beyond it.
+/// The parameters of the part that is specific to one child.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChildPaths<'a> {
     pub(super) program: &'a Path,
     pub(super) args: &'a [OsString],
-    /// Its own directory.
+    /// The child's own directory.
     pub(super) directory: Option<&'a Path>,
-    /// `SSL_CERT_FILE` and the parts of `SSL_CERT_DIR` of its environment.
-    pub(super) certificates: &'a [PathBuf],
+    /// The child's environment, which may name certificates.
+    pub(super) variables: &'a BTreeMap<OsString, OsString>,
 }
 
 impl LandlockSupport {
-    /// Asks the kernel by making rulesets, which restrict nobody.
+    /// Probes the kernel by creating rulesets, which restrict nothing.
     pub(super) fn of_kernel() -> Self {
         let strict = || Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
-        let made = |ruleset: Result<Ruleset, RulesetError>| ruleset.and_then(Ruleset::create).is_ok();
+        let created = |ruleset: Result<Ruleset, RulesetError>| ruleset.and_then(Ruleset::create).is_ok();
         Self {
-            files: made(strict().handle_access(AccessFs::from_all(ABI::V1))),
-            scopes: made(strict().scope(Scope::from_all(VERSION))),
+            files: created(strict().handle_access(AccessFs::from_all(ABI::V1))),
+            scopes: created(strict().scope(Scope::from_all(VERSION))),
         }
     }
 }
 
 impl FileRules {
-    /// The default list and what the configuration adds.
+    /// The default list and the additions of the configuration.
     pub(super) fn new(readable: &[PathBuf], writable: &[PathBuf]) -> Self {
         let defaults = DEFAULT_READABLE.iter().map(PathBuf::from);
         Self {
@@ -140,53 +142,50 @@ impl FileRules {
         }
     }
 
-    /// A ruleset for one child, or `None` where the kernel has no Landlock.
+    /// A ruleset for one child, or `None` if the kernel has no Landlock.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses a rule, or descriptors have run out.
-    pub(super) fn ruleset(&self, needs: &ChildPaths<'_>) -> io::Result<Option<OwnedFd>> {
+    /// If the kernel refuses a rule, or descriptors are exhausted.
+    pub(super) fn ruleset(&self, child: &ChildPaths<'_>) -> io::Result<Option<OwnedFd>> {
         let ruleset = Ruleset::default().handle_access(AccessFs::from_all(VERSION));
         let ruleset = ruleset.and_then(|ruleset| ruleset.scope(Scope::from_all(VERSION)));
         let mut ruleset = ruleset.and_then(Ruleset::create).map_err(io::Error::other)?;
         let resolver = fs::canonicalize("/etc/resolv.conf").unwrap_or_default();
-        let arguments = needs.args.iter().filter_map(file_of_argument);
-        let readable = self.readable.iter().map(PathBuf::as_path);
+        let certificates = certificates(child.variables);
+        let readable = self.readable.iter().chain(&certificates).map(PathBuf::as_path);
         let readable = readable
-            .chain([needs.program])
-            .chain(arguments)
+            .chain([child.program])
+            .chain(child.args.iter().filter_map(file_of_argument))
             .chain(resolver_directory(&resolver));
-        for path in readable.chain(needs.certificates.iter().map(PathBuf::as_path)) {
-            ruleset = allow(ruleset, path, read())?;
+        for path in readable {
+            ruleset = allow(ruleset, path, AccessFs::from_read(VERSION))?;
         }
         for path in DEVICES {
             ruleset = allow(ruleset, Path::new(path), AccessFs::ReadFile | AccessFs::WriteFile)?;
         }
         let writable = self.writable.iter().map(PathBuf::as_path);
-        for path in writable.chain(needs.directory) {
-            ruleset = allow(ruleset, path, write())?;
+        for path in writable.chain(child.directory) {
+            ruleset = allow(ruleset, path, write_access())?;
         }
         Ok(ruleset.into())
     }
 }
 
-fn read() -> BitFlags<AccessFs> {
-    AccessFs::from_read(VERSION)
-}
-
-/// Everything but making devices, and but executing, so that nothing that a child writes becomes a program.
-fn write() -> BitFlags<AccessFs> {
+/// All access except creating devices and executing, so that no file that a child writes becomes a
+/// program.
+fn write_access() -> BitFlags<AccessFs> {
     AccessFs::from_all(VERSION) & !(AccessFs::Execute | AccessFs::MakeBlock | AccessFs::MakeChar)
 }
 
-/// Allows `access` at `path` and beneath. What does not exist needs no permission.
+/// Allows `access` at `path` and beneath it. Skips a path that does not exist.
 fn allow(ruleset: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> io::Result<RulesetCreated> {
     match PathFd::new(path) {
         Ok(opened) => ruleset
             .add_rule(PathBeneath::new(opened, access))
             .map_err(io::Error::other),
         Err(PathFdError::OpenCall { source, .. }) => match Errno::from_io_error(&source) {
-            // What the broker may not enter, its children may not either.
+            // If the broker has no access, its children have none either.
             Some(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Ok(ruleset),
             Some(_) | None => Err(source),
         },
@@ -194,30 +193,31 @@ fn allow(ruleset: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> io
     }
 }
 
-/// A file that an argument names: whoever wrote the arguments wants it read, a script for example.
+/// A file that an argument names, such as a script: the operator who wrote the argument wants the
+/// child to read it.
 fn file_of_argument(argument: &OsString) -> Option<&Path> {
     let path = Path::new(argument);
     (path.is_absolute() && path.is_file()).then_some(path)
 }
 
-/// The directory of the file that `/etc/resolv.conf` points to, where that is a directory for this purpose:
-/// whoever manages the file replaces it, and a rule for the file alone would be lost.
+/// The directory of the file that `/etc/resolv.conf` points to, if it is dedicated to the resolver.
+/// Its manager replaces the file, which would void a rule for the file alone.
 fn resolver_directory(target: &Path) -> Option<&Path> {
     let directory = target.parent()?;
     (directory != Path::new("/run") && directory.starts_with("/run")).then_some(directory)
 }
 
-/// The certificates that an environment names.
-pub(super) fn certificates<'a>(variables: impl IntoIterator<Item = (&'a OsStr, &'a OsStr)>) -> Vec<PathBuf> {
+/// The certificates that an environment names: `SSL_CERT_FILE` and the parts of `SSL_CERT_DIR`.
+fn certificates<'a>(variables: impl IntoIterator<Item = (&'a OsString, &'a OsString)>) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     for (name, value) in variables {
-        let parts = value
-            .as_bytes()
-            .split(|&byte| byte == b':')
-            .filter(|part| !part.is_empty());
+        let parts = value.as_bytes().split(|&byte| byte == b':');
         match name.as_bytes() {
             b"SSL_CERT_FILE" => paths.push(PathBuf::from(value)),
-            b"SSL_CERT_DIR" => paths.extend(parts.map(|part| PathBuf::from(OsStr::from_bytes(part)))),
+            b"SSL_CERT_DIR" => {
+                let parts = parts.filter(|part| !part.is_empty());
+                paths.extend(parts.map(|part| PathBuf::from(OsStr::from_bytes(part))));
+            }
             _ => {}
         }
     }
@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_on_the_default_list_leads_to_other_processes_or_to_private_keys() {
+    fn default_list_exposes_no_other_process_and_no_private_key() {
         for path in DEFAULT_READABLE.iter().chain(&DEVICES).map(Path::new) {
             for private in [
                 "/proc/1/environ",
@@ -244,24 +244,25 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_written_may_not_be_executed() {
-        assert!(!write().contains(AccessFs::Execute));
-        assert!(write().contains(AccessFs::Truncate | AccessFs::Refer | AccessFs::WriteFile));
+    fn writable_files_are_not_executable() {
+        assert!(!write_access().contains(AccessFs::Execute));
+        assert!(write_access().contains(AccessFs::Truncate | AccessFs::Refer | AccessFs::WriteFile));
     }
 
     #[test]
-    fn certificates_of_the_environment_are_found() {
+    fn certificates_of_the_environment_are_allowed() {
         let variables = [
             ("SSL_CERT_FILE", "/a/ca.pem"),
             ("SSL_CERT_DIR", "/b::/c"),
             ("HOME", "/home"),
-        ];
-        let found = certificates(variables.map(|(name, value)| (name.as_ref(), value.as_ref())));
+        ]
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let found = certificates(variables.iter().map(|(name, value)| (name, value)));
         assert_eq!(found, ["/a/ca.pem", "/b", "/c"].map(PathBuf::from));
     }
 
     #[test]
-    fn the_resolvers_directory_is_never_one_that_others_share() {
+    fn resolver_directory_is_never_a_shared_one() {
         let directory = |target| resolver_directory(Path::new(target));
         let own = "/run/systemd/resolve";
         assert_eq!(directory("/run/systemd/resolve/stub-resolv.conf"), Some(Path::new(own)));
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_argument_that_is_the_whole_path_of_a_file_allows_it() {
+    fn only_an_argument_that_is_an_absolute_path_of_a_file_allows_it() {
         let file = std::env::current_exe().unwrap();
         let flag = format!("--file={}", file.display());
         assert_eq!(file_of_argument(&file.clone().into_os_string()), Some(file.as_path()));

@@ -1,8 +1,8 @@
-//! Finding out by trying what this process may do to its children.
+//! Probing which isolation layers this process can apply to its children.
 //!
-//! Most of what a child does to itself changes only the calling thread, so a thread that is thrown away
-//! afterwards can try it all: what the kernel lacks and what a container forbids both show. What would change
-//! the whole process, limits and the user, is not tried but looked up.
+//! Most setup steps of a child change only the calling thread, so a throw-away thread can try them
+//! all: this detects both missing kernel features and container restrictions. Limits and the user
+//! would change the whole process, so they are looked up and not tried.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,17 +13,17 @@ use rustix::thread::{CapabilitySet, capabilities, set_no_new_privs};
 
 use super::setup;
 
-/// What came of trying. A reason is given for what failed.
+/// The results of the probe, with the reason of each failure.
 #[derive(Debug)]
 pub(super) struct ProbeResults {
     pub(super) no_new_privileges: Result<(), Errno>,
     pub(super) capabilities: Result<(), Errno>,
-    /// Whether the bounding set can be emptied too, which is left out without CAP_SETPCAP.
+    /// True if the bounding set can be emptied too. Not tried without CAP_SETPCAP.
     pub(super) bounding_set: bool,
     pub(super) landlock: Result<(), Errno>,
 }
 
-/// Tries everything on a thread of its own, in the order of [`ChildSetup`](super::ChildSetup).
+/// Tries every step on a separate thread, in the order of [`ChildSetup`](super::ChildSetup).
 ///
 /// # Errors
 ///
@@ -35,13 +35,13 @@ pub(super) fn try_all(ruleset: Option<OwnedFd>) -> io::Result<ProbeResults> {
             bounding_set,
             capabilities: setup::drop_capabilities(),
             no_new_privileges: set_no_new_privs(true),
-            landlock: ruleset.map_or(Err(Errno::NOSYS), |ruleset| setup::enforce(&ruleset)),
+            landlock: ruleset.map_or(Err(Errno::NOSYS), |ruleset| setup::enforce_ruleset(&ruleset)),
         }
     })?;
     probe.join().map_err(|_| io::Error::other("the probe panicked"))
 }
 
-/// Whether this process can start children as other users and still end them and tidy up after them.
+/// True if this process can start children as other users, kill them, and remove their files.
 pub(super) fn other_users() -> Result<(), &'static str> {
     let needed = CapabilitySet::SETUID
         | CapabilitySet::SETGID
@@ -64,11 +64,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trying_changes_nothing_for_this_process() {
+    fn probe_changes_nothing_for_this_process() {
         let before = (capabilities(None).unwrap(), rustix::thread::no_new_privs().unwrap());
-        let outcome = try_all(None).unwrap();
-        assert_eq!(outcome.no_new_privileges, Ok(()));
-        assert_eq!(outcome.landlock, Err(Errno::NOSYS));
+        let results = try_all(None).unwrap();
+        assert_eq!(results.no_new_privileges, Ok(()));
+        assert_eq!(results.landlock, Err(Errno::NOSYS));
         let after = (capabilities(None).unwrap(), rustix::thread::no_new_privs().unwrap());
         assert_eq!(before, after);
     }

@@ -1,10 +1,10 @@
-//! Removing a directory that a stranger filled.
+//! Removing a directory with untrusted contents.
 //!
-//! A child may leave directories nested a hundred thousand deep, which a recursion would answer by running out
-//! of stack or of descriptors, and directories without any permission. So nothing recurses here: a directory
-//! within a directory is moved to the top first, and only ever two are open. Names are looked up in open
-//! directories and links are never followed, so that whoever should still be at work in there cannot send the
-//! removal elsewhere.
+//! A child may leave directories nested a hundred thousand deep, on which a recursion would exhaust
+//! the stack or the descriptors, and directories without any permission. So the removal does not
+//! recurse: it first moves nested directories to the top, and never has more than two open. It looks
+//! names up in open directories and never follows links, so a process that still works in there
+//! cannot redirect the removal.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,7 +13,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, chmodat, openat, renameat, unlinkat};
 use rustix::io::{Errno, Result};
 
-/// Removes the directory at `path` and all that is in it. That it is gone already is no error.
+/// Removes the directory at `path` with its contents. Succeeds if it does not exist.
 pub(super) fn remove_tree(path: &Path) -> std::io::Result<()> {
     match empty(path).and_then(|()| unlinkat(CWD, path, AtFlags::REMOVEDIR)) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -24,7 +24,7 @@ pub(super) fn remove_tree(path: &Path) -> std::io::Result<()> {
 fn empty(path: &Path) -> Result<()> {
     let top = open(CWD, path)?;
     let mut moved = 0_u64;
-    // Each round moves what is one level down to the top, and there are as many rounds as levels.
+    // Each round moves the second level to the top, so there are as many rounds as levels.
     loop {
         let mut found = false;
         for entry in Dir::read_from(&top)? {
@@ -35,7 +35,7 @@ fn empty(path: &Path) -> Result<()> {
             }
             found = true;
             if is_directory_after_unlink(top.as_fd(), name)? {
-                lift(top.as_fd(), name, &mut moved)?;
+                flatten(top.as_fd(), name, &mut moved)?;
                 unlinkat(&top, name, AtFlags::REMOVEDIR)?;
             }
         }
@@ -46,18 +46,18 @@ fn empty(path: &Path) -> Result<()> {
 }
 
 /// Empties the directory `name` of `top`: unlinks its files, and moves its directories to `top`.
-fn lift(top: BorrowedFd<'_>, name: &CStr, moved: &mut u64) -> Result<()> {
+fn flatten(top: BorrowedFd<'_>, name: &CStr, moved: &mut u64) -> Result<()> {
     let directory = open(top, name)?;
     for entry in Dir::read_from(&directory)? {
         let entry = entry?;
         let inner = entry.file_name();
         if !is_self_or_parent(inner) && is_directory_after_unlink(directory.as_fd(), inner)? {
-            // To move a directory one must be allowed to write to it.
-            permit(directory.as_fd(), inner);
+            // Moving a directory needs permission to write to it.
+            make_accessible(directory.as_fd(), inner);
             loop {
                 *moved += 1;
                 let lifted = format!(".lifted-{moved}");
-                // An empty directory of that name would be replaced, which is as good.
+                // Replaces an empty directory of that name, which is just as good.
                 match renameat(&directory, inner, top, lifted.as_str()) {
                     Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
                     result => break result?,
@@ -68,25 +68,25 @@ fn lift(top: BorrowedFd<'_>, name: &CStr, moved: &mut u64) -> Result<()> {
     Ok(())
 }
 
-/// Unlinks `name` unless it is a directory, and tells whether it is one.
+/// Unlinks `name` unless it is a directory, and returns whether it is one.
 fn is_directory_after_unlink(directory: BorrowedFd<'_>, name: &CStr) -> Result<bool> {
     match unlinkat(directory, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(false),
-        // Linux says the first; POSIX the second (unlink(2)).
+        // Linux returns the first; POSIX specifies the second (unlink(2)).
         Err(Errno::ISDIR | Errno::PERM) => Ok(true),
         Err(error) => Err(error),
     }
 }
 
-/// Opens a directory, which becomes readable to its owner if it was not.
+/// Opens a directory and makes it readable to its owner.
 fn open(at: BorrowedFd<'_>, name: impl rustix::path::Arg + Copy) -> Result<OwnedFd> {
-    permit(at, name);
+    make_accessible(at, name);
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
     openat(at, name, flags, Mode::empty())
 }
 
-/// Gives the owner every right. What that is not allowed for is found out by whoever uses it.
-fn permit(at: BorrowedFd<'_>, name: impl rustix::path::Arg) {
+/// Gives the owner all permissions. On failure, the operation that needs them fails.
+fn make_accessible(at: BorrowedFd<'_>, name: impl rustix::path::Arg) {
     let _ = chmodat(at, name, Mode::RWXU, AtFlags::empty());
 }
 
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tree_deeper_than_any_stack_is_removed() {
+    fn tree_deeper_than_any_stack_is_removed() {
         let parent = tempfile::tempdir().unwrap();
         let top = parent.path().join("top");
         fs::create_dir(&top).unwrap();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_permissions_and_names_of_its_own_are_no_obstacle() {
+    fn directories_without_permissions_and_with_reserved_names_are_removed() {
         let parent = tempfile::tempdir().unwrap();
         let top = parent.path().join("top");
         fs::create_dir_all(top.join("a/b/c")).unwrap();

@@ -1,51 +1,51 @@
-//! What of the isolation is there, said once.
+//! The report of available and missing isolation layers.
 
 use std::fmt;
 
-/// Something that keeps children apart.
+/// An isolation layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Layer {
-    /// Nothing that a child starts gains privileges.
+    /// Children and their descendants gain no privileges.
     NoNewPrivileges,
     /// Children have no capabilities.
     Capabilities,
-    /// FileRules by an allow-list, and no tracing (Landlock).
+    /// An allow-list of files, and no tracing of outside processes (Landlock).
     Files,
-    /// No signals and no connections to abstract sockets out of the child (Landlock, Linux 6.12).
+    /// No signals and no abstract-socket connections to outside processes (Landlock, Linux 6.12).
     Scopes,
-    /// A working directory of its own.
+    /// A private working directory.
     Directory,
-    /// A user of its own.
+    /// A private user.
     User,
-    /// A control group of its own.
+    /// A private control group.
     Cgroup,
     /// A limit on the memory of all processes of a child together.
     Memory,
 }
 
-/// A layer that was asked for and is not to be had.
+/// A requested layer that is not available.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MissingLayer {
-    /// Which one.
+    /// The layer.
     pub layer: Layer,
-    /// Why.
+    /// Why it is missing.
     pub reason: String,
 }
 
-/// Which layers every child has, and which were asked for in vain.
+/// The available and the missing ones of the requested layers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IsolationReport {
-    /// What every child has.
+    /// The layers that every child has.
     pub active: Vec<Layer>,
-    /// What was asked for and is not to be had.
+    /// The requested layers that are not available.
     pub missing: Vec<MissingLayer>,
 }
 
 impl Layer {
-    /// The field of [`Config`](crate::Config) that asks for it.
+    /// The field of [`Config`](crate::Config) that requests it.
     pub fn field(self) -> &'static str {
         match self {
             Self::NoNewPrivileges => "isolation.no_new_privileges",
@@ -57,16 +57,30 @@ impl Layer {
             Self::Memory => "limits.memory",
         }
     }
+
+    /// The warning for operators if it is missing.
+    fn warning(self) -> &'static str {
+        match self {
+            Self::NoNewPrivileges => "no_new_privs is not available: children can gain privileges",
+            Self::Capabilities => "capabilities cannot be dropped: children keep those of the broker",
+            Self::Files => "Landlock is not available: children run without file isolation",
+            Self::Scopes => "Landlock scopes are not available: children can signal other processes",
+            Self::Directory => "private directories are not available: children run in /",
+            Self::User => "private users are not available: children run as the broker's user",
+            Self::Cgroup => "control groups are not available: limits apply to single processes",
+            Self::Memory => "the memory limit is not available: the memory of children is not limited",
+        }
+    }
 }
 
 impl IsolationReport {
-    pub(super) fn has(&self, layer: Layer) -> bool {
+    pub(crate) fn has(&self, layer: Layer) -> bool {
         self.active.contains(&layer)
     }
 
-    /// Enters the outcome for a layer that was asked for, and gives back what it brought.
-    pub(super) fn enter<T, E: fmt::Display>(&mut self, layer: Layer, outcome: Result<T, E>) -> Option<T> {
-        match outcome {
+    /// Records whether a requested layer is available and returns its value if so.
+    pub(super) fn record<T, E: fmt::Display>(&mut self, layer: Layer, probed: Result<T, E>) -> Option<T> {
+        match probed {
             Ok(value) => {
                 self.active.push(layer);
                 Some(value)
@@ -79,12 +93,12 @@ impl IsolationReport {
         }
     }
 
-    /// One line for what there is, and one for each thing that is not.
+    /// Logs one line for all available layers, and one for each missing layer.
     pub(crate) fn log(&self) {
         let active: Vec<String> = self.active.iter().map(Layer::to_string).collect();
         tracing::info!(layers = active.join(", "), "children are isolated");
         for MissingLayer { layer, reason } in &self.missing {
-            tracing::warn!(%layer, reason, "a layer of the isolation of children is not available");
+            tracing::warn!(%layer, reason, "{}", layer.warning());
         }
     }
 }
@@ -115,10 +129,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outcome_is_either_active_or_missing_with_its_reason() {
+    fn layer_is_either_active_or_missing_with_its_reason() {
         let mut report = IsolationReport::default();
-        assert_eq!(report.enter(Layer::Files, Ok::<_, &str>(7)), Some(7));
-        assert_eq!(report.enter(Layer::User, Err::<(), _>("not root")), None);
+        assert_eq!(report.record(Layer::Files, Ok::<_, &str>(7)), Some(7));
+        assert_eq!(report.record(Layer::User, Err::<(), _>("not root")), None);
         assert!(report.has(Layer::Files) && !report.has(Layer::User));
         assert_eq!(report.missing[0].to_string(), "own user: not root");
     }

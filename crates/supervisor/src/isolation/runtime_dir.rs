@@ -1,35 +1,40 @@
-//! A directory of one supervisor, in which each child gets a directory of its own.
+//! The directory of one supervisor, in which each child gets a subdirectory.
 //!
-//! It is locked for as long as the supervisor lives. The lock goes with the process, however that ends, so a
-//! directory of this kind that can be locked belongs to nobody any more: whoever starts next finds and clears
-//! it. What a child leaves behind is therefore gone at the latest at the next start.
+//! It is locked while the supervisor lives. The lock ends with the process, however that ends, so a
+//! directory that can be locked is abandoned; the next supervisor to start finds and clears it. Files
+//! of children are therefore gone at the next start at the latest.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What the names of such directories begin with.
+/// The prefix of the names of such directories.
 const PREFIX: &str = "supervised-";
 
-/// How many names are tried.
+/// Maximum number of names to try.
 const MAX_ATTEMPTS: u32 = 1000;
 
-/// A locked directory. It is not removed here: how that is done depends on the file system.
+/// A locked directory. Its owner removes it, since that depends on the file system.
 #[derive(Debug)]
 pub(super) struct RuntimeDir {
     path: PathBuf,
-    /// Locked for as long as it is open.
+    /// Locked while it is open.
     _lock: File,
+    /// The name of the next subdirectory. Only counts up.
+    next: AtomicU64,
 }
 
 impl RuntimeDir {
-    /// Makes and locks a directory in `parent` that nobody had before.
+    /// Creates and locks a new directory in `parent`. First calls `clear` with every directory in
+    /// `parent` whose supervisor is gone, locked meanwhile.
     ///
     /// # Errors
     ///
-    /// If it cannot be made there.
-    pub(super) fn new(parent: &Path, mode: u32) -> io::Result<Self> {
+    /// If it cannot be created there.
+    pub(super) fn new(parent: &Path, mode: u32, clear: impl Fn(&Path)) -> io::Result<Self> {
+        clear_abandoned(parent, clear);
         let pid = std::process::id();
         for n in 0..MAX_ATTEMPTS {
             let path = parent.join(format!("{PREFIX}{pid}-{n}"));
@@ -38,9 +43,14 @@ impl RuntimeDir {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             }
-            // Between the two lines someone who clears up may take it for one that nobody owns.
+            // Before the lock, another supervisor may take the directory for an abandoned one.
             if let Some(lock) = lock(&path) {
-                return Ok(Self { path, _lock: lock });
+                let next = AtomicU64::new(0);
+                return Ok(Self {
+                    path,
+                    _lock: lock,
+                    next,
+                });
             }
         }
         Err(io::Error::new(io::ErrorKind::AlreadyExists, "no free name"))
@@ -50,24 +60,29 @@ impl RuntimeDir {
         &self.path
     }
 
-    /// Gives the lock up, as the end of the process does.
+    /// A new path in it, not used before.
+    pub(super) fn next_path(&self) -> PathBuf {
+        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        self.path.join(name)
+    }
+
+    /// Releases the lock, as the end of the process does.
     #[cfg(test)]
     pub(super) fn unlock(&self) {
         self._lock.unlock().unwrap();
     }
+}
 
-    /// Calls `clear` with every directory in `parent` whose supervisor has gone. They are locked meanwhile.
-    pub(super) fn clear_abandoned(parent: &Path, clear: impl Fn(&Path)) {
-        let Ok(entries) = fs::read_dir(parent) else { return };
-        let own = rustix::process::geteuid().as_raw();
-        for entry in entries.filter_map(Result::ok) {
-            let path = entry.path();
-            let named = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-            // Of a directory that everyone may write to, only what is ours.
-            let ours = named && fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir() && found.uid() == own);
-            if ours && let Some(_lock) = lock(&path) {
-                clear(&path);
-            }
+fn clear_abandoned(parent: &Path, clear: impl Fn(&Path)) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    let own = rustix::process::geteuid().as_raw();
+    for entry in entries.filter_map(Result::ok) {
+        let path = entry.path();
+        let named = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+        // In a directory that everyone may write to, touch only our own entries.
+        let ours = named && fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir() && found.uid() == own);
+        if ours && let Some(_lock) = lock(&path) {
+            clear(&path);
         }
     }
 }
@@ -85,10 +100,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_nobody_owns_any_more_is_cleared() {
+    fn only_directories_without_an_owner_are_cleared() {
         let parent = tempfile::tempdir().unwrap();
-        let living = RuntimeDir::new(parent.path(), 0o700).unwrap();
-        let dead = RuntimeDir::new(parent.path(), 0o700).unwrap();
+        let ignore = |_: &Path| {};
+        let living = RuntimeDir::new(parent.path(), 0o700, ignore).unwrap();
+        let dead = RuntimeDir::new(parent.path(), 0o700, ignore).unwrap();
         let dead_path = dead.path().to_owned();
         assert_ne!(living.path(), dead_path);
         drop(dead);
@@ -96,12 +112,12 @@ mod tests {
         std::os::unix::fs::symlink("/", parent.path().join("supervised-link")).unwrap();
 
         let cleared = std::cell::RefCell::new(Vec::new());
-        RuntimeDir::clear_abandoned(parent.path(), |path| cleared.borrow_mut().push(path.to_owned()));
+        clear_abandoned(parent.path(), |path| cleared.borrow_mut().push(path.to_owned()));
         assert_eq!(cleared.into_inner(), [dead_path]);
     }
 
     #[test]
-    fn a_parent_that_does_not_exist_is_an_error() {
-        assert!(RuntimeDir::new(Path::new("/no/such/directory"), 0o700).is_err());
+    fn missing_parent_is_an_error() {
+        assert!(RuntimeDir::new(Path::new("/no/such/directory"), 0o700, |_| {}).is_err());
     }
 }

@@ -1,14 +1,13 @@
-//! What a child does to itself before its program runs, in an order that matters.
+//! The setup that a child performs on itself before its program runs.
 //!
-//! Everything here runs where only system calls are allowed (see [`raw`]): what a step needs was made before, and
-//! nothing is allocated, freed or locked. A step that fails ends the start of the child.
+//! It runs where only system calls are allowed (see [`clone_exec`]): everything that a step needs is
+//! prepared, and nothing is allocated, freed or locked. A failed step ends the start of the child.
 //!
-//! The order: a session of its own first; the control group; the descriptors; the bounding set while there still
-//! is the capability to change it; the user while there still is the one to become another; all other
-//! capabilities; Landlock, which may refuse much of the above; the limits, of which the steps before need more;
-//! and last the death signal, since the kernel forgets it when the user changes.
+//! The order matters: the session first; the control group; the descriptors; the bounding set, while
+//! the capability to change it exists; the user, while the capability to switch exists; all other
+//! capabilities; Landlock, which may forbid the steps above; the limits, which the steps above may
+//! exceed; and last the death signal, since the kernel clears it when the user changes.
 
-use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
@@ -23,93 +22,77 @@ use rustix::thread::{
 };
 
 use crate::clone_exec;
+use crate::setup_error::SetupStep;
 
-/// The steps of one child. Shows no descriptor and nothing secret.
+/// The setup of one child.
 #[derive(Debug)]
 pub(crate) struct ChildSetup {
-    /// The process that must still be the parent when all is done.
+    /// The process that must still be the parent at the end.
     pub(crate) parent: Pid,
     /// `cgroup.procs` of the child's control group, open for writing.
     pub(crate) cgroup: Option<OwnedFd>,
     pub(crate) limits: Vec<(Resource, Rlimit)>,
-    /// Descriptors that the program is to find open, beside the standard streams.
+    /// Descriptors that the program inherits, besides the standard streams.
     pub(crate) kept: Vec<OwnedFd>,
     pub(crate) capabilities: Capabilities,
-    /// The user and group to become.
+    /// The user and group to switch to.
     pub(crate) user: Option<u32>,
     pub(crate) no_new_privileges: bool,
-    /// A Landlock ruleset, complete but for what the child needs of its own `/proc`.
+    /// A Landlock ruleset, complete except for the child's own directory in `/proc`.
     pub(crate) ruleset: Option<OwnedFd>,
 }
 
-/// What becomes of the capabilities.
+/// The treatment of capabilities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Capabilities {
     Kept,
-    /// All sets are emptied but the bounding set, which only a process with CAP_SETPCAP may change. It decides
-    /// what can be gained, and with `no_new_privs` nothing can.
+    /// All sets are emptied except the bounding set, which only a process with CAP_SETPCAP may
+    /// change. It limits which capabilities can be gained, and with `no_new_privs` none can.
     Dropped,
     /// All sets are emptied.
     DroppedForGood,
 }
 
-/// A step that can fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SetupStep {
-    Session,
-    Directory,
-    Cgroup,
-    Limits,
-    Descriptors,
-    Capabilities,
-    User,
-    NoNewPrivileges,
-    Landlock,
-    DeathSignal,
-    /// Not a step that failed: the parent has gone meanwhile.
-    Parent,
-}
-
 impl ChildSetup {
-    /// Takes all of them. Runs in the child.
+    /// Performs all steps. Runs in the child.
     ///
     /// # Errors
     ///
-    /// The step that failed, and why.
-    pub(crate) fn take(&self) -> Result<(), (SetupStep, Errno)> {
-        setsid().map_err(SetupStep::Session.because())?;
-        // Orphans below the child become its children, so that whatever it leaves behind comes to us in the moment
-        // in which it ends, and not before; see `orphans`.
-        set_child_subreaper(Some(getpid())).map_err(SetupStep::Session.because())?;
+    /// The failed step and the reason.
+    pub(crate) fn apply(&self) -> Result<(), (SetupStep, Errno)> {
+        setsid().map_err(in_step(SetupStep::Session))?;
+        // Orphans below the child become its children, and ours at the moment when it ends, not
+        // before; see `orphans`.
+        set_child_subreaper(Some(getpid())).map_err(in_step(SetupStep::Session))?;
         if let Some(procs) = &self.cgroup {
-            rustix::io::write(procs, b"0").map_err(SetupStep::Cgroup.because())?;
+            rustix::io::write(procs, b"0").map_err(in_step(SetupStep::Cgroup))?;
         }
         umask(Mode::RWXG | Mode::RWXO);
-        clone_exec::close_all_from(3);
+        clone_exec::close_on_exec_from(3);
         for kept in &self.kept {
-            rustix::io::fcntl_setfd(kept, FdFlags::empty()).map_err(SetupStep::Descriptors.because())?;
+            rustix::io::fcntl_setfd(kept, FdFlags::empty()).map_err(in_step(SetupStep::Descriptors))?;
         }
         if self.capabilities == Capabilities::DroppedForGood {
-            empty_bounding_set().map_err(SetupStep::Capabilities.because())?;
+            empty_bounding_set().map_err(in_step(SetupStep::Capabilities))?;
         }
         if let Some(user) = self.user {
-            become_user(user).map_err(SetupStep::User.because())?;
+            switch_user(user).map_err(in_step(SetupStep::User))?;
         }
         if self.capabilities != Capabilities::Kept {
-            drop_capabilities().map_err(SetupStep::Capabilities.because())?;
+            drop_capabilities().map_err(in_step(SetupStep::Capabilities))?;
         }
         if self.no_new_privileges {
-            set_no_new_privs(true).map_err(SetupStep::NoNewPrivileges.because())?;
+            set_no_new_privs(true).map_err(in_step(SetupStep::NoNewPrivileges))?;
         }
         if let Some(ruleset) = &self.ruleset {
-            enforce(ruleset).map_err(SetupStep::Landlock.because())?;
+            enforce_ruleset(ruleset).map_err(in_step(SetupStep::Landlock))?;
         }
         for (resource, limit) in &self.limits {
-            setrlimit(*resource, *limit).map_err(SetupStep::Limits.because())?;
+            setrlimit(*resource, *limit).map_err(in_step(SetupStep::Limits))?;
         }
-        set_parent_process_death_signal(Some(Signal::KILL)).map_err(SetupStep::DeathSignal.because())?;
-        // If the parent died before the line above, its death went unnoticed and the child already belongs to
-        // someone else. Asked after it, the question has only two answers: it still lives, or we know.
+        set_parent_process_death_signal(Some(Signal::KILL)).map_err(in_step(SetupStep::DeathSignal))?;
+        // If the parent died before the line above, the child missed the signal and already has
+        // another parent. If it dies after that line, the signal arrives.
         if getppid() == Some(self.parent) {
             Ok(())
         } else {
@@ -118,29 +101,8 @@ impl ChildSetup {
     }
 }
 
-impl SetupStep {
-    /// Makes the reason of a failure into the failure.
-    fn because(self) -> impl Fn(Errno) -> (Self, Errno) {
-        move |reason| (self, reason)
-    }
-}
-
-impl fmt::Display for SetupStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Session => "a session of its own",
-            Self::Directory => "its directory",
-            Self::Cgroup => "its control group",
-            Self::Limits => "resource limits",
-            Self::Descriptors => "a descriptor",
-            Self::Capabilities => "a state without capabilities",
-            Self::User => "a user of its own",
-            Self::NoNewPrivileges => "no_new_privs",
-            Self::Landlock => "Landlock",
-            Self::DeathSignal => "the parent-death signal",
-            Self::Parent => "a parent that lives",
-        })
-    }
+fn in_step(step: SetupStep) -> impl Fn(Errno) -> (SetupStep, Errno) {
+    move |error| (step, error)
 }
 
 /// Empties the bounding set of the calling thread.
@@ -148,7 +110,7 @@ pub(super) fn empty_bounding_set() -> Result<(), Errno> {
     for bit in 0..u64::BITS {
         match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)) {
             Ok(()) => {}
-            // The first number that the kernel does not know; there are none above.
+            // The first number that the kernel does not know; it knows none above.
             Err(Errno::INVAL) => break,
             Err(error) => return Err(error),
         }
@@ -170,18 +132,18 @@ pub(super) fn drop_capabilities() -> Result<(), Errno> {
     )
 }
 
-/// Becomes a user with the group of the same number and with no other group. The calls change the calling
-/// thread, which is the only one here.
-fn become_user(number: u32) -> Result<(), Errno> {
+/// Switches to a user, with the group of the same number and no other group. The calls change the
+/// calling thread, which is the only one here.
+fn switch_user(number: u32) -> Result<(), Errno> {
     let (user, group) = (Uid::from_raw(number), Gid::from_raw(number));
     set_thread_groups(&[])?;
     set_thread_res_gid(group, group, group)?;
     set_thread_res_uid(user, user, user)
 }
 
-/// Completes the ruleset by the process's own directory in `/proc`, which cannot be named before it exists, and
-/// restricts the calling thread by it.
-pub(super) fn enforce(ruleset: &OwnedFd) -> Result<(), Errno> {
+/// Adds the process's own directory in `/proc`, which has no name before the process exists, to the
+/// ruleset, and restricts the calling thread by it.
+pub(super) fn enforce_ruleset(ruleset: &OwnedFd) -> Result<(), Errno> {
     match rustix::fs::open(c"/proc/self", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
         Ok(own) => clone_exec::allow_beneath(ruleset.as_fd(), own.as_fd(), super::file_rules::READ_BITS)?,
         // There is no /proc to read.

@@ -1,21 +1,21 @@
-//! A user of its own for each child, from a range of numbers that nobody else uses.
+//! A private user for each child, from a range of numbers that nothing else uses.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The range, and who has which number of it.
+/// The range and its numbers in use.
 #[derive(Clone, Debug)]
 pub(super) struct UserPool {
     range: RangeInclusive<u32>,
-    /// The numbers that are taken, each by exactly one [`UserLease`]. Locked only to take one or to give it back.
+    /// The numbers in use, each by exactly one [`UserLease`]. Locked only to take or return one.
     taken: Arc<Mutex<BTreeSet<u32>>>,
 }
 
-/// One number, given back when it is dropped: after the last process that has it is gone.
+/// A number in use. Its drop returns it, so it must outlive the last process of its user.
 #[derive(Debug)]
 pub(super) struct UserLease {
-    number: u32,
+    pub(super) number: u32,
     taken: Arc<Mutex<BTreeSet<u32>>>,
 }
 
@@ -27,7 +27,7 @@ impl UserPool {
         }
     }
 
-    /// The lowest free number, if there is one.
+    /// The lowest free number, if any.
     pub(super) fn lease(&self) -> Option<UserLease> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let number = self.range.clone().find(|number| !taken.contains(number))?;
@@ -39,18 +39,10 @@ impl UserPool {
     }
 }
 
-impl UserLease {
-    pub(super) fn number(&self) -> u32 {
-        self.number
-    }
-}
-
 impl Drop for UserLease {
     fn drop(&mut self) {
-        self.taken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.number);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.remove(&self.number);
     }
 }
 
@@ -59,12 +51,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_number_is_given_twice_and_a_returned_one_is_given_again() {
+    fn number_in_use_is_not_leased_again_until_it_is_returned() {
         let users = UserPool::new(70_000..=70_001);
         let (one, two) = (users.lease().unwrap(), users.lease().unwrap());
-        assert_eq!((one.number(), two.number()), (70_000, 70_001));
+        assert_eq!((one.number, two.number), (70_000, 70_001));
         assert!(users.lease().is_none());
         drop(one);
-        assert_eq!(users.lease().unwrap().number(), 70_000);
+        assert_eq!(users.lease().unwrap().number, 70_000);
     }
 }

@@ -1,27 +1,26 @@
-//! How often a child may log.
+//! The rate limit of a child's log: a token bucket.
 //!
-//! A bucket of permissions that fills with time. It is told the time and keeps no clock.
+//! The caller passes the time.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many seconds' worth of lines may come at once.
+/// Capacity of the bucket, in seconds' worth of lines.
 const BURST_SECONDS: f64 = 10.0;
 
-/// How often it is told that lines were not logged.
+/// Minimum time between reports of suppressed lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The permissions of one child.
 #[derive(Debug)]
 pub(crate) struct LineRateLimiter {
     per_second: f64,
-    /// At most [`BURST_SECONDS`] seconds' worth.
-    permissions: f64,
-    filled: Instant,
-    /// LineSplitter that were not logged since it was last told.
+    /// At most [`BURST_SECONDS`] worth.
+    tokens: f64,
+    refilled: Instant,
+    /// Lines suppressed since the last report.
     suppressed: u64,
-    told: Instant,
+    reported: Instant,
 }
 
 impl LineRateLimiter {
@@ -30,34 +29,34 @@ impl LineRateLimiter {
         let per_second = f64::from(per_second);
         Self {
             per_second,
-            permissions: per_second * BURST_SECONDS,
-            filled: now,
+            tokens: per_second * BURST_SECONDS,
+            refilled: now,
             suppressed: 0,
-            told: now,
+            reported: now,
         }
     }
 
-    /// Whether one more line may be logged.
+    /// True if one more line may be logged.
     pub(crate) fn allows(&mut self, now: Instant) -> bool {
-        let gained = now.duration_since(self.filled).as_secs_f64() * self.per_second;
-        self.permissions = (self.permissions + gained).min(self.per_second * BURST_SECONDS);
-        self.filled = now;
-        let allowed = self.permissions >= 1.0;
+        let gained = now.duration_since(self.refilled).as_secs_f64() * self.per_second;
+        self.tokens = (self.tokens + gained).min(self.per_second * BURST_SECONDS);
+        self.refilled = now;
+        let allowed = self.tokens >= 1.0;
         if allowed {
-            self.permissions -= 1.0;
+            self.tokens -= 1.0;
         } else {
             self.suppressed += 1;
         }
         allowed
     }
 
-    /// How many lines were not logged, if it is time to tell; `last` makes it time.
+    /// The number of suppressed lines, if a report is due; a `last` report always is.
     pub(crate) fn suppressed(&mut self, now: Instant, last: bool) -> Option<u64> {
-        let due = last || now.duration_since(self.told) >= REPORT_INTERVAL;
+        let due = last || now.duration_since(self.reported) >= REPORT_INTERVAL;
         if !due || self.suppressed == 0 {
             return None;
         }
-        self.told = now;
+        self.reported = now;
         Some(std::mem::take(&mut self.suppressed))
     }
 }
@@ -66,28 +65,28 @@ impl LineRateLimiter {
 mod tests {
     use super::*;
 
-    fn allowed(rate: &mut LineRateLimiter, now: Instant, lines: usize) -> usize {
-        (0..lines).filter(|_| rate.allows(now)).count()
+    fn allowed(limiter: &mut LineRateLimiter, now: Instant, lines: usize) -> usize {
+        (0..lines).filter(|_| limiter.allows(now)).count()
     }
 
     #[test]
-    fn a_burst_passes_and_a_flood_is_cut_to_the_rate() {
+    fn burst_passes_and_flood_is_limited_to_the_rate() {
         let now = Instant::now();
-        let mut rate = LineRateLimiter::new(5, now);
-        assert_eq!(allowed(&mut rate, now, 1000), 50);
-        assert_eq!(allowed(&mut rate, now + Duration::from_secs(2), 1000), 10);
-        assert_eq!(allowed(&mut rate, now + Duration::from_secs(3600), 1000), 50);
+        let mut limiter = LineRateLimiter::new(5, now);
+        assert_eq!(allowed(&mut limiter, now, 1000), 50);
+        assert_eq!(allowed(&mut limiter, now + Duration::from_secs(2), 1000), 10);
+        assert_eq!(allowed(&mut limiter, now + Duration::from_secs(3600), 1000), 50);
     }
 
     #[test]
-    fn what_is_not_logged_is_counted_and_told_now_and_then() {
+    fn suppressed_lines_are_counted_and_reported_at_intervals() {
         let now = Instant::now();
-        let mut rate = LineRateLimiter::new(1, now);
-        allowed(&mut rate, now, 25);
-        assert_eq!(rate.suppressed(now, false), None);
-        assert_eq!(rate.suppressed(now + REPORT_INTERVAL, false), Some(15));
-        assert_eq!(rate.suppressed(now + REPORT_INTERVAL, true), None);
-        allowed(&mut rate, now, 2);
-        assert_eq!(rate.suppressed(now + REPORT_INTERVAL, true), Some(2));
+        let mut limiter = LineRateLimiter::new(1, now);
+        allowed(&mut limiter, now, 25);
+        assert_eq!(limiter.suppressed(now, false), None);
+        assert_eq!(limiter.suppressed(now + REPORT_INTERVAL, false), Some(15));
+        assert_eq!(limiter.suppressed(now + REPORT_INTERVAL, true), None);
+        allowed(&mut limiter, now, 2);
+        assert_eq!(limiter.suppressed(now + REPORT_INTERVAL, true), Some(2));
     }
 }

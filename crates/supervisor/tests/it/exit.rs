@@ -1,4 +1,4 @@
-//! How a child ends when nobody calls `stop`.
+//! Exits of children without a call of `stop`.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use crate::support::{ChildLines, ProcessWatch, done, script, soon, spec, supervisor};
 
 #[tokio::test]
-async fn the_exit_code_is_reported() {
+async fn exit_code_is_reported() {
     let supervisor = supervisor();
     let child = supervisor.spawn(script("exit 7")).await.unwrap();
     done(&child).await;
@@ -26,7 +26,7 @@ async fn the_exit_code_is_reported() {
 }
 
 #[tokio::test]
-async fn the_signal_is_reported() {
+async fn signal_is_reported() {
     let supervisor = supervisor();
     let child = supervisor.spawn(script("kill -KILL $$")).await.unwrap();
     done(&child).await;
@@ -35,7 +35,7 @@ async fn the_signal_is_reported() {
 }
 
 #[tokio::test]
-async fn there_is_no_exit_while_the_child_lives() {
+async fn exit_is_none_while_the_child_lives() {
     let supervisor = supervisor();
     let child = supervisor.spawn(spec("cat", &[])).await.unwrap();
     assert!(child.exit().is_none());
@@ -43,35 +43,35 @@ async fn there_is_no_exit_while_the_child_lives() {
 }
 
 #[tokio::test]
-async fn what_a_child_wrote_before_it_exited_can_be_read_after_it() {
+async fn output_before_the_exit_is_readable_after_it() {
     let supervisor = supervisor();
     let child = supervisor
         .spawn(script("echo first; echo last; echo why >&2; exit 1"))
         .await
         .unwrap();
     done(&child).await;
-    let mut talk = ChildLines::with(&child);
-    assert_eq!(talk.read_line().await.as_deref(), Some("first"));
-    assert_eq!(talk.read_line().await.as_deref(), Some("last"));
-    assert_eq!(talk.read_line().await, None);
+    let mut stdio = ChildLines::with(&child);
+    assert_eq!(stdio.read_line().await.as_deref(), Some("first"));
+    assert_eq!(stdio.read_line().await.as_deref(), Some("last"));
+    assert_eq!(stdio.read_line().await, None);
     assert_eq!(child.last_stderr(), ["why"]);
 }
 
 #[tokio::test]
-async fn a_child_that_exits_by_itself_takes_its_group_along() {
+async fn child_that_exits_by_itself_takes_its_group_along() {
     let supervisor = supervisor();
     let child = supervisor.spawn(script("sleep 1000 & echo $!; read go")).await.unwrap();
-    let mut talk = ChildLines::with(&child);
-    let grandchild = ProcessWatch::on(talk.read_number().await);
+    let mut stdio = ChildLines::with(&child);
+    let grandchild = ProcessWatch::on(stdio.read_number().await);
     assert!(!grandchild.is_dead());
-    talk.write_line("go").await.unwrap();
+    stdio.write_line("go").await.unwrap();
     done(&child).await;
     assert!(grandchild.is_dead());
     assert_eq!(child.exit().unwrap().code, Some(0));
 }
 
 #[tokio::test]
-async fn closing_its_stdin_lets_a_child_end_by_itself() {
+async fn closing_stdin_lets_a_child_exit_by_itself() {
     let supervisor = supervisor();
     let child = supervisor.spawn(spec("cat", &[])).await.unwrap();
     drop(child.take_io());
@@ -81,17 +81,17 @@ async fn closing_its_stdin_lets_a_child_end_by_itself() {
 }
 
 #[tokio::test]
-async fn a_dropped_handle_ends_the_child() {
+async fn dropped_handle_ends_the_child() {
     let supervisor = supervisor();
     let child = supervisor.spawn(spec("sleep", &["1000"])).await.unwrap();
-    let (done, eye) = (child.done(), ProcessWatch::on(child.pid()));
+    let (done, process) = (child.done(), ProcessWatch::on(child.pid()));
     drop(child);
     soon("the child to be done", done.cancelled()).await;
-    assert!(eye.is_dead());
+    assert!(process.is_dead());
 }
 
 #[tokio::test]
-async fn a_dropped_supervisor_ends_its_children() {
+async fn dropped_supervisor_ends_its_children() {
     let supervisor = supervisor();
     let child = supervisor.spawn(spec("sleep", &["1000"])).await.unwrap();
     drop(supervisor);
@@ -100,11 +100,11 @@ async fn a_dropped_supervisor_ends_its_children() {
 }
 
 #[tokio::test]
-async fn a_spawn_that_nobody_waits_for_leaves_no_child() {
+async fn dropped_spawn_leaves_no_child() {
     let supervisor = supervisor();
     {
         let mut spawn = std::pin::pin!(supervisor.spawn(spec("sleep", &["1000"])));
-        // One poll starts the task that forks; then the caller loses interest.
+        // One poll starts the task that spawns; then the caller drops the future.
         tokio::select! { biased; _ = &mut spawn => {} () = async {} => {} }
     }
     assert_eq!(supervisor.live(), 1);
@@ -117,7 +117,7 @@ async fn a_spawn_that_nobody_waits_for_leaves_no_child() {
 }
 
 #[test]
-fn the_end_of_the_runtime_ends_its_children() {
+fn shutdown_of_the_runtime_ends_its_children() {
     let supervisor = supervisor();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -129,17 +129,17 @@ fn the_end_of_the_runtime_ends_its_children() {
         .unwrap();
     let mut io = child.take_io().unwrap();
     runtime.block_on(async { io.read_u8().await.unwrap() });
-    let eye = ProcessWatch::on(child.pid());
+    let process = ProcessWatch::on(child.pid());
     drop(runtime);
-    assert!(eye.is_dead());
-    assert!(child.done().is_cancelled(), "nobody waits for ever");
+    assert!(process.is_dead());
+    assert!(child.done().is_cancelled(), "no caller waits forever");
 }
 
 #[tokio::test]
-async fn the_end_of_the_thread_that_asked_does_not_end_the_child() {
+async fn end_of_the_calling_thread_does_not_end_the_child() {
     let supervisor = std::sync::Arc::new(supervisor());
     let handle = tokio::runtime::Handle::current();
-    let asker = {
+    let caller = {
         let supervisor = std::sync::Arc::clone(&supervisor);
         std::thread::spawn(move || {
             let me = std::fs::read_link("/proc/thread-self").unwrap();
@@ -149,20 +149,20 @@ async fn the_end_of_the_thread_that_asked_does_not_end_the_child() {
             )
         })
     };
-    while !asker.is_finished() {
+    while !caller.is_finished() {
         tokio::task::yield_now().await;
     }
-    let (thread, child) = asker.join().unwrap();
-    // The kernel sends death signals before it takes the thread off the list.
+    let (thread, child) = caller.join().unwrap();
+    // The kernel sends death signals before it removes the thread from /proc.
     soon("the thread to be gone", async {
         while thread.exists() {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    let mut talk = ChildLines::with(&child);
+    let mut stdio = ChildLines::with(&child);
     for word in ["still", "alive"] {
-        talk.write_line(word).await.unwrap();
-        assert_eq!(talk.read_line().await.as_deref(), Some(word));
+        stdio.write_line(word).await.unwrap();
+        assert_eq!(stdio.read_line().await.as_deref(), Some(word));
     }
 }

@@ -1,4 +1,4 @@
-//! What a child has, and has not, of the machine.
+//! Isolation of real children.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -15,7 +15,7 @@ fn status<'a>(lines: &'a [String], name: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn every_layer_that_needs_nothing_from_the_operator_is_there() {
+async fn every_layer_that_needs_no_operator_setup_is_active() {
     let supervisor = supervisor();
     let report = supervisor.isolation();
     let layers = [
@@ -30,7 +30,7 @@ async fn every_layer_that_needs_nothing_from_the_operator_is_there() {
 }
 
 #[tokio::test]
-async fn a_child_has_no_privileges_and_gains_none() {
+async fn child_has_no_privileges_and_gains_none() {
     let supervisor = supervisor();
     let child = supervisor.spawn(spec("cat", &["/proc/self/status"])).await.unwrap();
     let lines = ChildLines::with(&child).read_all().await;
@@ -44,30 +44,30 @@ async fn a_child_has_no_privileges_and_gains_none() {
 }
 
 #[tokio::test]
-async fn a_child_inherits_no_descriptor() {
-    // As one that somebody forgot to mark: without the mark, this one would be inherited.
+async fn child_inherits_no_descriptor() {
+    // A descriptor without close-on-exec, which a plain exec would inherit.
     let forgotten = fs::File::open("/dev/null").unwrap();
     rustix::io::fcntl_setfd(&forgotten, rustix::io::FdFlags::empty()).unwrap();
     let supervisor = supervisor();
     let child = supervisor.spawn(spec("ls", &["/proc/self/fd"])).await.unwrap();
-    let seen = ChildLines::with(&child).read_all().await;
-    // The fourth is the directory that `ls` itself has open.
-    assert_eq!(seen, ["0", "1", "2", "3"]);
+    let lines = ChildLines::with(&child).read_all().await;
+    // `ls` itself opens the fourth, for the directory.
+    assert_eq!(lines, ["0", "1", "2", "3"]);
 }
 
 #[tokio::test]
-async fn a_child_works_in_an_empty_directory_of_its_own_that_goes_with_it() {
+async fn child_works_in_a_private_empty_directory_that_is_removed_with_it() {
     let parent = tempfile::tempdir().unwrap();
     let supervisor = supervisor_with(|config| config.isolation.directory = Some(parent.path().into()));
     let text = "pwd; ls -A; echo $HOME; echo $TMPDIR; umask; mkdir -p a/b/c; echo data > a/b/c/file; \
                 chmod 0 a/b; mv a b; cat; stat -c %a b/../b; exit 0";
     let child = supervisor.spawn(script(text)).await.unwrap();
-    let mut talk = ChildLines::with(&child);
-    let directory = talk.read_line().await.unwrap();
+    let mut stdio = ChildLines::with(&child);
+    let directory = stdio.read_line().await.unwrap();
     assert!(Path::new(&directory).starts_with(parent.path()));
-    assert_eq!(talk.read_line().await.as_deref(), Some(directory.as_str()));
-    assert_eq!(talk.read_line().await.as_deref(), Some(directory.as_str()));
-    assert_eq!(talk.read_line().await.as_deref(), Some("0077"));
+    assert_eq!(stdio.read_line().await.as_deref(), Some(directory.as_str()));
+    assert_eq!(stdio.read_line().await.as_deref(), Some(directory.as_str()));
+    assert_eq!(stdio.read_line().await.as_deref(), Some("0077"));
     assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
 
     let other = supervisor.spawn(script("pwd; cat")).await.unwrap();
@@ -76,13 +76,13 @@ async fn a_child_works_in_an_empty_directory_of_its_own_that_goes_with_it() {
         Some(directory.as_str())
     );
 
-    drop(talk);
+    drop(stdio);
     done(&child).await;
     assert_eq!(child.exit().unwrap().code, Some(0), "{:?}", child.last_stderr());
     assert!(!Path::new(&directory).exists());
     soon("the stop", supervisor.stop_all()).await;
     drop((child, other, supervisor));
-    // The thread that forks, which has it last, ends on its own.
+    // The spawn thread holds the directory last and ends by itself.
     soon("everything to be removed", async {
         while fs::read_dir(parent.path()).unwrap().count() > 0 {
             tokio::task::yield_now().await;
@@ -92,7 +92,7 @@ async fn a_child_works_in_an_empty_directory_of_its_own_that_goes_with_it() {
 }
 
 #[tokio::test]
-async fn what_a_child_writes_it_cannot_execute() {
+async fn child_cannot_execute_files_that_it_writes() {
     let supervisor = supervisor();
     let text = "cp /bin/true mine; chmod 700 mine; ./mine; echo $?; /bin/true; echo $?";
     let child = supervisor.spawn(script(text)).await.unwrap();
@@ -100,7 +100,7 @@ async fn what_a_child_writes_it_cannot_execute() {
 }
 
 #[tokio::test]
-async fn readable_paths_can_be_added_and_so_can_writable_ones() {
+async fn configuration_adds_readable_and_writable_paths() {
     let (readable, writable) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(readable.path().join("data"), "data\n").unwrap();
     let (r, w) = (readable.path().display(), writable.path().display());
@@ -119,7 +119,7 @@ async fn readable_paths_can_be_added_and_so_can_writable_ones() {
 }
 
 #[tokio::test]
-async fn a_file_that_an_argument_names_can_be_read_and_its_neighbour_cannot() {
+async fn file_named_by_an_argument_is_readable_and_its_sibling_is_not() {
     let directory = tempfile::tempdir().unwrap();
     let (file, neighbour) = (directory.path().join("script"), directory.path().join("neighbour"));
     fs::write(&neighbour, "neighbour\n").unwrap();
@@ -133,7 +133,7 @@ async fn a_file_that_an_argument_names_can_be_read_and_its_neighbour_cannot() {
 }
 
 #[tokio::test]
-async fn certificates_that_the_environment_names_can_be_read() {
+async fn certificates_named_by_the_environment_are_readable() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ca.pem");
     fs::write(&file, "certificate\n").unwrap();
@@ -145,7 +145,7 @@ async fn certificates_that_the_environment_names_can_be_read() {
 }
 
 #[tokio::test]
-async fn the_devices_and_files_that_programs_expect_are_there() {
+async fn common_devices_and_files_are_accessible() {
     let supervisor = supervisor();
     let text = "echo lost > /dev/null && head -c 4 /dev/urandom | wc -c && head -c 2 /dev/zero | wc -c \
                 && cat /etc/hosts /etc/nsswitch.conf /etc/passwd > /dev/null; echo $?; \
@@ -160,7 +160,7 @@ async fn the_devices_and_files_that_programs_expect_are_there() {
 }
 
 #[tokio::test]
-async fn each_child_has_a_user_of_its_own_if_the_operator_gives_some() {
+async fn each_child_has_a_private_user_if_a_range_is_configured() {
     let parent = tempfile::tempdir().unwrap();
     fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o711)).unwrap();
     let supervisor = supervisor_with(|config| {
@@ -175,24 +175,24 @@ async fn each_child_has_a_user_of_its_own_if_the_operator_gives_some() {
     let (one, two) = (start().await.unwrap(), start().await.unwrap());
     assert!(matches!(start().await, Err(supervisor::SpawnError::Exhausted(_))));
     for (child, user) in [(&one, "3000000"), (&two, "3000001")] {
-        let mut talk = ChildLines::with(child);
+        let mut stdio = ChildLines::with(child);
         for _ in ["user", "group", "groups"] {
-            assert_eq!(talk.read_line().await.as_deref(), Some(user));
+            assert_eq!(stdio.read_line().await.as_deref(), Some(user));
         }
-        let directory = talk.read_line().await.unwrap();
+        let directory = stdio.read_line().await.unwrap();
         let owner = fs::metadata(directory).unwrap();
         assert_eq!(
             [owner.uid(), owner.gid()].map(|number| number.to_string()),
             [user, user]
         );
-        talk.write_line("wait").await.unwrap();
-        assert_eq!(talk.read_line().await.as_deref(), Some("wait"));
-        // Ends at the end of its input, and gives its number back.
-        drop(talk);
+        stdio.write_line("wait").await.unwrap();
+        assert_eq!(stdio.read_line().await.as_deref(), Some("wait"));
+        // The child exits at the end of its input and its user number is returned.
+        drop(stdio);
         done(child).await;
         assert_eq!(child.exit().unwrap().code, Some(0), "{:?}", child.last_stderr());
     }
-    // Whether this process may be dumped is not for its children to change.
+    // Children with other users leave the dumpable flag of this process unchanged.
     assert_eq!(
         rustix::process::dumpable_behavior().unwrap(),
         rustix::process::DumpableBehavior::Dumpable
@@ -202,7 +202,7 @@ async fn each_child_has_a_user_of_its_own_if_the_operator_gives_some() {
 }
 
 #[tokio::test]
-async fn a_child_that_cannot_have_what_every_child_has_is_not_started() {
+async fn child_that_cannot_be_isolated_is_not_started() {
     let parent = tempfile::tempdir().unwrap();
     let supervisor = supervisor_with(|config| config.isolation.directory = Some(parent.path().into()));
     let runtime_dir = fs::read_dir(parent.path()).unwrap().next().unwrap().unwrap();
@@ -213,7 +213,7 @@ async fn a_child_that_cannot_have_what_every_child_has_is_not_started() {
 }
 
 #[tokio::test]
-async fn a_layer_that_is_missing_is_reported_or_if_required_refused() {
+async fn missing_layer_is_reported_or_is_an_error_if_required() {
     let config = |required| {
         let mut config = Config::new(std::env::vars_os());
         config.isolation.required = required;

@@ -1,7 +1,7 @@
-//! Children that try to learn what is not theirs, or to meddle.
+//! Attacks of a child on files, on a sibling and on the parent.
 //!
-//! The spy is a role of this binary: it tries everything and says what came of it. It is let loose twice, with
-//! the isolation and without, for a refusal shows something only where it is not refused otherwise.
+//! The attacker is a role of this binary: it tries every attack and prints each result. It runs twice,
+//! with and without isolation: a refusal proves the isolation only if the attack succeeds without it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,13 +17,13 @@ use supervisor::Isolation;
 
 use crate::support::{ChildLines, is_root, role, script, supervisor_with};
 
-/// What the spy goes after.
-const ENVIRONMENT: [&str; 4] = ["SPY_SIBLING", "SPY_PARENT", "SPY_STORE", "SPY_SOCKET"];
+/// Variables with the attacker's targets.
+const ENVIRONMENT: [&str; 4] = ["TARGET_SIBLING", "TARGET_PARENT", "TARGET_STORE", "TARGET_SOCKET"];
 
-/// What came of every attempt: `done`, or the error.
+/// The result of every attempt: `done`, or the error.
 type Outcome = BTreeMap<String, String>;
 
-async fn let_loose(isolated: bool) -> Outcome {
+async fn run_attacker(isolated: bool) -> Outcome {
     let supervisor = supervisor_with(|config| {
         if isolated {
             config.isolation.required = true;
@@ -40,48 +40,48 @@ async fn let_loose(isolated: bool) -> Outcome {
     let store = tempfile::NamedTempFile::new().unwrap();
     fs::write(store.path(), "the store").unwrap();
     fs::set_permissions(store.path(), fs::Permissions::from_mode(0o600)).unwrap();
-    let socket = format!("spied-upon-{}-{isolated}", std::process::id());
+    let socket = format!("attacked-{}-{isolated}", std::process::id());
     let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&socket).unwrap()).unwrap();
 
     let mut spec = script("pwd; cat");
     spec.env = vec![("TOKEN".into(), "t0k3n-of-the-sibling".into())];
     let sibling = supervisor.spawn(spec).await.unwrap();
-    let mut sibling_talk = ChildLines::with(&sibling);
-    let directory = sibling_talk.read_line().await.unwrap();
+    let mut sibling_stdio = ChildLines::with(&sibling);
+    let directory = sibling_stdio.read_line().await.unwrap();
 
-    let mut spy = role("isolation_attacks::role_attacker");
+    let mut attacker = role("isolation_attacks::role_attacker");
     let values = [
         sibling.pid().to_string(),
         std::process::id().to_string(),
         store.path().to_str().unwrap().to_owned(),
         socket,
     ];
-    spy.env = ENVIRONMENT
+    attacker.env = ENVIRONMENT
         .iter()
         .zip(values)
         .map(|(name, value)| ((*name).to_owned(), value.into()))
         .collect();
-    spy.env.push(("SPY_DIRECTORY".into(), directory.into()));
-    let spy = supervisor.spawn(spy).await.unwrap();
-    let mut talk = ChildLines::with(&spy);
+    attacker.env.push(("TARGET_DIRECTORY".into(), directory.into()));
+    let attacker = supervisor.spawn(attacker).await.unwrap();
+    let mut stdio = ChildLines::with(&attacker);
     let mut outcome = Outcome::new();
     loop {
-        let line = talk.read_after("spy: ").await;
-        if line == "gone home" {
+        let line = stdio.read_after("attacker: ").await;
+        if line == "finished" {
             break;
         }
         let (attempt, result) = line.split_once(" = ").unwrap();
         outcome.insert(attempt.to_owned(), result.to_owned());
     }
-    // Nothing that was tried has hurt the sibling.
-    sibling_talk.write_line("alive").await.unwrap();
-    assert_eq!(sibling_talk.read_line().await.as_deref(), Some("alive"));
+    // The sibling is unharmed.
+    sibling_stdio.write_line("alive").await.unwrap();
+    assert_eq!(sibling_stdio.read_line().await.as_deref(), Some("alive"));
     outcome
 }
 
 #[tokio::test]
-async fn a_child_learns_nothing_of_others_and_cannot_meddle() {
-    let outcome = let_loose(true).await;
+async fn isolated_child_cannot_read_or_affect_others() {
+    let outcome = run_attacker(true).await;
     let refused: Vec<&str> = outcome
         .iter()
         .filter(|(_, result)| *result != "done")
@@ -94,7 +94,7 @@ async fn a_child_learns_nothing_of_others_and_cannot_meddle() {
         .collect();
     assert_eq!(allowed, ["read own environment", "read passwd"], "{outcome:#?}");
     assert_eq!(refused.len(), 20, "{outcome:#?}");
-    // Refused, and not merely not found.
+    // Each result is a refusal, and not merely "not found".
     for (attempt, result) in &outcome {
         assert!(
             ["done", "EACCES", "EPERM"].contains(&result.as_str()),
@@ -104,8 +104,8 @@ async fn a_child_learns_nothing_of_others_and_cannot_meddle() {
 }
 
 #[tokio::test]
-async fn without_isolation_the_same_child_learns_a_lot() {
-    let outcome = let_loose(false).await;
+async fn child_without_isolation_can_read_and_affect_others() {
+    let outcome = run_attacker(false).await;
     for attempt in [
         "read sibling environ",
         "read sibling maps",
@@ -134,7 +134,7 @@ fn role_attacker() {
             Err(Some(Errno::PERM)) => "EPERM".to_owned(),
             Err(other) => format!("{other:?}"),
         };
-        println!("spy: {name} = {result}");
+        println!("attacker: {name} = {result}");
     };
     let read = |path: &str| fs::read(path).map(drop);
     attempt("read own environment", read("/proc/self/environ"));
@@ -155,11 +155,11 @@ fn role_attacker() {
             .and_then(|address| UnixStream::connect_addr(&address))
             .map(drop),
     );
-    let directory = std::env::var("SPY_DIRECTORY").unwrap();
+    let directory = std::env::var("TARGET_DIRECTORY").unwrap();
     attempt("list sibling directory", fs::read_dir(directory).map(drop));
     for (who, number) in [("sibling", sibling), ("parent", parent)] {
         for file in ["environ", "maps", "mem"] {
-            // `mem` has nothing at its beginning; that it opens is all.
+            // `mem` is unmapped at offset 0, so opening it is the whole attempt.
             let opened = fs::File::open(format!("/proc/{number}/{file}"));
             let result = opened.and_then(|mut opened| match file {
                 "mem" => Ok(()),
@@ -168,7 +168,7 @@ fn role_attacker() {
             attempt(&format!("read {who} {file}"), result);
         }
         let pid = Pid::from_raw(number.parse().unwrap()).unwrap();
-        // Of signals the one that changes nothing for a process that runs.
+        // SIGCONT does not affect a running process.
         attempt(
             &format!("signal {who}"),
             kill_process(pid, Signal::CONT).map_err(Into::into),
@@ -182,5 +182,5 @@ fn role_attacker() {
             attempt("signal sibling by descriptor", sent.map_err(Into::into));
         }
     }
-    println!("spy: gone home");
+    println!("attacker: finished");
 }

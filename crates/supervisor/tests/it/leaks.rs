@@ -1,7 +1,8 @@
-//! What only a whole process can show: nothing leaks, and nobody outlives a killed parent.
+//! Leaks of a whole process: descriptors, tasks, threads, children, files; and children of a killed
+//! parent.
 //!
-//! The roles are tests of this binary, ignored in a regular run and started by the others as processes of their
-//! own, so that descriptors, threads and children of tests that run at the same time are not counted.
+//! The roles are tests of this binary, ignored in a regular run. The other tests start them as separate
+//! processes, so that the resources of concurrent tests are not counted.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::support::{ChildLines, ProcessWatch, script, soon, spec, supervisor, supervisor_with};
 
-/// A role's process. Killed at the end should it still run.
+/// The process of a role. Its drop kills it.
 struct Role {
     process: Child,
     stdout: BufReader<ChildStdout>,
@@ -32,13 +33,13 @@ impl Role {
         Self { process, stdout }
     }
 
-    /// The rest of a line of its output that starts with `word`.
-    fn read_line(&mut self, word: &str) -> String {
+    /// The rest of the next line of its output that contains `word`.
+    fn read_after(&mut self, word: &str) -> String {
         let lines = (&mut self.stdout).lines();
         let found = lines
             .map(Result::unwrap)
             .find_map(|line| Some(line.split_once(word)?.1.to_owned()));
-        found.unwrap_or_else(|| panic!("the role never said {word:?}"))
+        found.unwrap_or_else(|| panic!("no line contains {word:?}"))
     }
 }
 
@@ -50,81 +51,83 @@ impl Drop for Role {
 }
 
 #[test]
-fn two_thousand_cycles_leave_no_descriptor_task_thread_or_child() {
-    finds_nothing_leaked("role_spawn_and_stop");
+fn two_thousand_spawns_leak_no_descriptor_task_thread_or_child() {
+    assert_nothing_leaked("role_spawn_and_stop");
 }
 
 #[test]
-fn two_hundred_stops_in_the_middle_of_work_leave_no_descriptor_task_thread_or_child() {
-    finds_nothing_leaked("role_stop_at_work");
+fn two_hundred_stops_during_work_leak_no_descriptor_task_thread_or_child() {
+    assert_nothing_leaked("role_stop_at_work");
 }
 
-fn finds_nothing_leaked(role: &str) {
+fn assert_nothing_leaked(role: &str) {
     let mut role = Role::start(role);
-    assert_eq!(role.read_line("leaked: "), "nothing");
+    assert_eq!(role.read_after("leaked: "), "nothing");
     assert!(role.process.wait().unwrap().success());
 }
 
 #[test]
-fn kill_9_of_the_parent_leaves_no_child() {
+fn sigkill_of_the_parent_leaves_no_child() {
     let mut role = Role::start("role_parent");
-    let eyes: Vec<ProcessWatch> = role
-        .read_line("children: ")
+    let processes: Vec<ProcessWatch> = role
+        .read_after("children: ")
         .split_whitespace()
         .map(|pid| ProcessWatch::on(pid.parse::<i32>().unwrap()))
         .collect();
-    assert_eq!(eyes.len(), 32);
-    assert!(!eyes.iter().any(ProcessWatch::is_dead));
+    assert_eq!(processes.len(), 32);
+    assert!(!processes.iter().any(ProcessWatch::is_dead));
     role.process.kill().unwrap();
     let deadline = Instant::now() + Duration::from_secs(1);
-    assert!(eyes.iter().all(|eye| eye.dies_within(1)));
+    assert!(processes.iter().all(|process| process.dies_within(1)));
     assert!(Instant::now() < deadline);
 }
 
-/// What a process has, and could lose track of.
+/// The resources of a process that could leak.
 #[derive(Debug, PartialEq, Eq)]
-struct Possessions {
+struct Resources {
     descriptors: usize,
     threads: usize,
     tasks: usize,
-    /// Whether there is any child, dead or alive.
+    /// True if there is any child, dead or alive.
     children: bool,
-    /// FileRules and directories of children.
-    leavings: usize,
+    /// Files and directories of children.
+    files: usize,
 }
 
-impl Possessions {
+impl Resources {
     fn now(supervisor: &Supervisor, directory: &Path) -> Self {
         let count = |path: &Path| std::fs::read_dir(path).unwrap().count();
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        let lairs = std::fs::read_dir(directory).unwrap();
+        let runtime_dirs = std::fs::read_dir(directory).unwrap();
         Self {
             descriptors: count("/proc/self/fd".as_ref()),
             threads: count("/proc/self/task".as_ref()),
             tasks: Handle::current().metrics().num_alive_tasks() + supervisor.live(),
             children: !matches!(waitid(WaitId::All, look), Err(Errno::CHILD)),
-            leavings: lairs.map(|runtime_dir| count(&runtime_dir.unwrap().path())).sum(),
+            files: runtime_dirs
+                .map(|runtime_dir| count(&runtime_dir.unwrap().path()))
+                .sum(),
         }
     }
 }
 
-/// Says whether `work` leaves anything behind. It is done once before the first look, for what comes once and
-/// stays.
+/// Prints whether `work` leaks. Runs it once before the first count, for resources that are created
+/// once and stay.
 async fn leaks(rounds: usize, work: impl AsyncFn(&Supervisor)) {
     let directory = tempfile::tempdir().unwrap();
     let supervisor = supervisor_with(|config| config.isolation.directory = Some(directory.path().into()));
     work(&supervisor).await;
-    soon("the tasks to end", nothing_lives(&supervisor)).await;
-    let before = Possessions::now(&supervisor, directory.path());
+    soon("the tasks to end", no_task_is_left(&supervisor)).await;
+    let before = Resources::now(&supervisor, directory.path());
     for _ in 0..rounds {
         work(&supervisor).await;
     }
-    soon("the tasks to end", nothing_lives(&supervisor)).await;
-    let after = Possessions::now(&supervisor, directory.path());
-    let nothing = Possessions {
+    soon("the tasks to end", no_task_is_left(&supervisor)).await;
+    let after = Resources::now(&supervisor, directory.path());
+    let nothing = Resources {
         tasks: 0,
         children: false,
-        leavings: 0,
+        files: 0,
         ..before
     };
     if after == nothing {
@@ -134,19 +137,19 @@ async fn leaks(rounds: usize, work: impl AsyncFn(&Supervisor)) {
     }
 }
 
-async fn nothing_lives(supervisor: &Supervisor) {
+async fn no_task_is_left(supervisor: &Supervisor) {
     while supervisor.live() > 0 || Handle::current().metrics().num_alive_tasks() > 0 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Ten children, of each kind of end some at the same time.
+/// Ten children, with concurrent exits of every kind.
 async fn cycle(supervisor: &Supervisor) {
     let asked = async {
         let asked = supervisor.spawn(spec("cat", &[])).await.unwrap();
-        let mut talk = ChildLines::with(&asked);
-        talk.write_line("hello").await.unwrap();
-        assert_eq!(talk.read_line().await.as_deref(), Some("hello"));
+        let mut stdio = ChildLines::with(&asked);
+        stdio.write_line("hello").await.unwrap();
+        assert_eq!(stdio.read_line().await.as_deref(), Some("hello"));
         asked.stop().await;
     };
     let dropped = async {
@@ -163,22 +166,22 @@ async fn cycle(supervisor: &Supervisor) {
         by_itself.done().cancelled().await;
         assert_eq!(by_itself.last_stderr(), ["bye"]);
     };
-    let with_stray = async {
-        let with_stray = supervisor
+    let with_orphan = async {
+        let with_orphan = supervisor
             .spawn(script("setsid sleep 1000 & echo ready; read go"))
             .await
             .unwrap();
         assert_eq!(
-            ChildLines::with(&with_stray).read_line().await.as_deref(),
+            ChildLines::with(&with_orphan).read_line().await.as_deref(),
             Some("ready")
         );
-        with_stray.stop().await;
+        with_orphan.stop().await;
     };
     let refused = async {
         assert!(supervisor.spawn(spec("/no/such/program", &[])).await.is_err());
     };
     soon("the end of all", async {
-        tokio::join!(asked, dropped, by_itself, with_stray, refused);
+        tokio::join!(asked, dropped, by_itself, with_orphan, refused);
     })
     .await;
     let stop_at_once = async || supervisor.spawn(spec("cat", &[])).await.unwrap().stop().await;
@@ -193,28 +196,28 @@ async fn cycle(supervisor: &Supervisor) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a role that another test starts as a process of its own"]
 async fn role_spawn_and_stop() {
-    // Ten children each.
+    // Each round has ten children.
     leaks(200, cycle).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a role that another test starts as a process of its own"]
 async fn role_stop_at_work() {
-    // Each is stopped while it reads, writes on both streams, and has 63 others beside it.
+    // Each child is stopped while it reads and writes on both streams, beside 63 others.
     leaks(4, async |supervisor: &Supervisor| {
         let mut children = Vec::new();
         for _ in 0..64 {
             let text = "yes to stderr >&2 & while read line; do echo $line; echo; done";
             let child = supervisor.spawn(script(text)).await.unwrap();
-            let talk = ChildLines::with(&child);
-            children.push((child, talk));
+            let stdio = ChildLines::with(&child);
+            children.push((child, stdio));
         }
         assert_eq!(supervisor.live(), 64);
-        let work = children.iter_mut().map(async |(child, talk)| {
-            talk.write_line("question").await.unwrap();
-            assert_eq!(talk.read_line().await.as_deref(), Some("question"));
-            // The second line of the answer is on its way, and so is another question.
-            tokio::join!(child.stop(), async { drop(talk.write_line("question").await) });
+        let work = children.iter_mut().map(async |(child, stdio)| {
+            stdio.write_line("question").await.unwrap();
+            assert_eq!(stdio.read_line().await.as_deref(), Some("question"));
+            // The second line of the answer and another question are in transit.
+            tokio::join!(child.stop(), async { drop(stdio.write_line("question").await) });
         });
         soon("all stops", join_all(work)).await;
         assert!(children.iter().all(|(child, _)| child.exit().unwrap().requested));
@@ -222,7 +225,7 @@ async fn role_stop_at_work() {
     .await;
 }
 
-/// Waits for all, at the same time.
+/// Waits for all, concurrently.
 async fn join_all(futures: impl Iterator<Item: Future<Output = ()>>) {
     let mut waiting: Vec<_> = futures.map(Box::pin).collect();
     std::future::poll_fn(|cx| {
@@ -242,16 +245,16 @@ async fn role_parent() {
     let supervisor = supervisor();
     let mut children = Vec::new();
     for n in 0..32 {
-        // Neither reads its stdin, so that the closing of pipes cannot end it; half ignore SIGTERM besides.
+        // None reads its stdin, so closed pipes cannot end it; half of them ignore SIGTERM too.
         let text = if n % 2 == 0 {
             "echo; exec sleep 1000"
         } else {
             "trap '' TERM HUP; echo; exec sleep 1000"
         };
         let child = supervisor.spawn(script(text)).await.unwrap();
-        let mut talk = ChildLines::with(&child);
-        assert!(talk.read_line().await.is_some());
-        children.push((child, talk));
+        let mut stdio = ChildLines::with(&child);
+        assert!(stdio.read_line().await.is_some());
+        children.push((child, stdio));
     }
     let pids: Vec<String> = children.iter().map(|(child, _)| child.pid().to_string()).collect();
     println!("children: {}", pids.join(" "));

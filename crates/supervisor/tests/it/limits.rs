@@ -1,4 +1,4 @@
-//! What a child may use.
+//! Resource limits of children.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use supervisor::{Layer, Supervisor};
 
 use crate::support::{ChildLines, ProcessWatch, done, script, soon, spec, supervisor_with};
 
-/// The limits of a child, soft and hard, as its kernel sees them (proc_pid_limits(5)).
+/// The soft and hard limit of a child, as the kernel reports them (proc_pid_limits(5)).
 fn limit(lines: &[String], name: &str) -> [String; 2] {
     let line = lines
         .iter()
@@ -18,7 +18,7 @@ fn limit(lines: &[String], name: &str) -> [String; 2] {
 }
 
 #[tokio::test]
-async fn the_limits_are_those_of_the_configuration() {
+async fn configured_limits_apply_to_the_child() {
     let supervisor = supervisor_with(|config| {
         config.limits.open_files = Some(77);
         config.limits.address_space = Some(1 << 32);
@@ -27,7 +27,7 @@ async fn the_limits_are_those_of_the_configuration() {
     });
     let child = supervisor.spawn(spec("cat", &["/proc/self/limits"])).await.unwrap();
     let lines = ChildLines::with(&child).read_all().await;
-    // One byte: too little for a core file, and what the kernel takes for "no dump to a program either".
+    // One byte: too small for a core file, and it also disables dumps to a program.
     assert_eq!(limit(&lines, "Max core file size"), ["1", "1"]);
     assert_eq!(limit(&lines, "Max open files"), ["77", "77"]);
     assert_eq!(limit(&lines, "Max address space"), ["4294967296", "4294967296"]);
@@ -36,7 +36,7 @@ async fn the_limits_are_those_of_the_configuration() {
 }
 
 #[tokio::test]
-async fn a_child_that_opens_too_much_is_refused_more() {
+async fn child_cannot_open_more_files_than_its_limit() {
     let supervisor = supervisor_with(|config| config.limits.open_files = Some(16));
     let text = "exec 3</dev/null 4<&3 5<&3 6<&3 7<&3 8<&3 9<&3; sh -c 'ls /proc/self/fd >/dev/null; exec 20<&3' || echo refused";
     let child = supervisor.spawn(script(text)).await.unwrap();
@@ -44,7 +44,7 @@ async fn a_child_that_opens_too_much_is_refused_more() {
 }
 
 #[tokio::test]
-async fn a_child_that_burns_its_processor_time_is_ended() {
+async fn child_that_exceeds_its_processor_time_is_killed() {
     let supervisor = supervisor_with(|config| config.limits.cpu_time = Some(Duration::from_secs(1)));
     let child = supervisor
         .spawn(script("trap '' XCPU; while :; do :; done"))
@@ -55,7 +55,7 @@ async fn a_child_that_burns_its_processor_time_is_ended() {
     assert_eq!((exit.signal, exit.requested), (Some(9), false));
 }
 
-/// A place in the control group file system where this process may make groups.
+/// A new group in the control group file system, if this process may create one.
 fn cgroup() -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"))?;
@@ -66,9 +66,9 @@ fn cgroup() -> Option<PathBuf> {
 }
 
 #[tokio::test]
-async fn a_control_group_holds_all_of_a_child_and_ends_with_it() {
+async fn control_group_contains_all_processes_of_a_child_and_is_removed_with_it() {
     let Some(parent) = cgroup() else {
-        // Nothing to be had on this machine; that it is reported then has a test of its own.
+        // Not available on this machine; another test covers the report of that.
         return;
     };
     let supervisor = supervisor_with(|config| config.isolation.cgroup = Some(parent.clone()));
@@ -79,22 +79,22 @@ async fn a_control_group_holds_all_of_a_child_and_ends_with_it() {
     );
     let text = "setsid sh -c 'trap \"\" TERM; echo $$; exec sleep 1000' & read go";
     let child = supervisor.spawn(script(text)).await.unwrap();
-    let mut talk = ChildLines::with(&child);
-    let stray = talk.read_number().await;
-    let eye = ProcessWatch::on(stray);
-    let group = std::fs::read_to_string(format!("/proc/{stray}/cgroup")).unwrap();
+    let mut stdio = ChildLines::with(&child);
+    let orphan = stdio.read_number().await;
+    let process = ProcessWatch::on(orphan);
+    let group = std::fs::read_to_string(format!("/proc/{orphan}/cgroup")).unwrap();
     let name = parent.file_name().unwrap().to_str().unwrap();
     assert!(group.contains(&format!("{name}/supervised-")), "{group}");
     soon("the stop", child.stop()).await;
-    assert!(eye.is_dead());
-    drop((child, talk));
-    everything_is_removed(supervisor, &parent).await;
+    assert!(process.is_dead());
+    drop((child, stdio));
+    assert_removed(supervisor, &parent).await;
 }
 
-async fn everything_is_removed(supervisor: Supervisor, parent: &std::path::Path) {
+async fn assert_removed(supervisor: Supervisor, parent: &std::path::Path) {
     soon("the stop", supervisor.stop_all()).await;
     drop(supervisor);
-    // The thread that forks, which has it last, ends on its own.
+    // The spawn thread holds the group last and ends by itself.
     soon("the group to be removed", async {
         while std::fs::remove_dir(parent).is_err() {
             tokio::task::yield_now().await;

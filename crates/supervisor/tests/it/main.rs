@@ -1,5 +1,7 @@
-//! The supervisor with real processes. Everything else is tested beside the code.
+//! Tests of the supervisor with real processes. Unit tests cover the rest.
 
+#[cfg(test)]
+mod delivery;
 mod exit;
 #[cfg(test)]
 mod faulty_children;
@@ -14,8 +16,6 @@ mod limits;
 mod orphans;
 #[cfg(test)]
 mod ready;
-#[cfg(test)]
-mod secret_delivery;
 mod spawn;
 mod stderr;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! How a child that does not become ready is reported.
+//! Reports of children that do not become ready.
 
 use std::io;
 use std::time::Duration;
@@ -7,51 +7,52 @@ use supervisor::{ReadyError, SpawnError, Supervisor};
 
 use crate::support::{ChildLines, script, soon, spec, supervisor, supervisor_with};
 
-/// A handshake that asks for one line.
-async fn greeting(talk: &mut ChildLines) -> io::Result<String> {
-    talk.write_line("hello").await?;
-    talk.read_line()
+/// A handshake of one line.
+async fn greeting(stdio: &mut ChildLines) -> io::Result<String> {
+    stdio.write_line("hello").await?;
+    stdio
+        .read_line()
         .await
         .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 #[tokio::test]
-async fn a_child_that_answers_is_ready() {
+async fn child_that_answers_is_ready() {
     let supervisor = supervisor();
     let child = supervisor.spawn(spec("cat", &[])).await.unwrap();
-    let mut talk = ChildLines::with(&child);
-    assert_eq!(child.ready(greeting(&mut talk)).await.unwrap(), "hello");
+    let mut stdio = ChildLines::with(&child);
+    assert_eq!(child.ready(greeting(&mut stdio)).await.unwrap(), "hello");
 }
 
 #[tokio::test]
-async fn a_child_that_exits_during_start_is_reported_with_code_and_last_words() {
+async fn child_that_exits_during_start_is_reported_with_code_and_stderr() {
     let supervisor = supervisor();
     let child = supervisor
         .spawn(script("echo 'cannot reach Forgejo' >&2; exit 3"))
         .await
         .unwrap();
-    let mut talk = ChildLines::with(&child);
-    let error = soon("the report", child.ready(greeting(&mut talk))).await.unwrap_err();
+    let mut stdio = ChildLines::with(&child);
+    let error = soon("the report", child.ready(greeting(&mut stdio))).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the child exited with code 3, saying: cannot reach Forgejo"
+        "the child exited with code 3, stderr: cannot reach Forgejo"
     );
     assert!(matches!(error, ReadyError::Exited { exit, .. } if exit.code == Some(3) && !exit.requested));
 }
 
-fn impatient() -> Supervisor {
+fn supervisor_with_short_start_timeout() -> Supervisor {
     supervisor_with(|config| config.start_timeout = Duration::from_millis(300))
 }
 
 #[tokio::test]
-async fn a_child_that_never_starts_talking_is_too_slow() {
-    let supervisor = impatient();
+async fn silent_child_is_too_slow() {
+    let supervisor = supervisor_with_short_start_timeout();
     let child = supervisor
         .spawn(script("echo 'waiting for Forgejo' >&2; exec sleep 1000"))
         .await
         .unwrap();
-    let mut talk = ChildLines::with(&child);
-    let error = soon("the report", child.ready(greeting(&mut talk))).await.unwrap_err();
+    let mut stdio = ChildLines::with(&child);
+    let error = soon("the report", child.ready(greeting(&mut stdio))).await.unwrap_err();
     assert!(
         matches!(&error, ReadyError::TooSlow { stderr, .. } if stderr == &["waiting for Forgejo"]),
         "{error}"
@@ -61,7 +62,7 @@ async fn a_child_that_never_starts_talking_is_too_slow() {
 }
 
 #[tokio::test]
-async fn a_start_that_takes_too_long_is_given_up_and_leaves_no_child() {
+async fn spawn_that_takes_too_long_fails_and_leaves_no_child() {
     let supervisor = supervisor_with(|config| config.start_timeout = Duration::ZERO);
     let error = supervisor.spawn(spec("cat", &[])).await.unwrap_err();
     assert!(matches!(error, SpawnError::TooSlow(Duration::ZERO)), "{error:?}");
@@ -74,10 +75,10 @@ async fn a_start_that_takes_too_long_is_given_up_and_leaves_no_child() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_fails_with_a_child_that_lives_is_told_apart() {
+async fn failed_handshake_with_a_living_child_is_a_separate_error() {
     let supervisor = supervisor();
     let child = supervisor.spawn(script("exec >&-; exec sleep 1000")).await.unwrap();
-    let mut talk = ChildLines::with(&child);
-    let error = soon("the report", child.ready(greeting(&mut talk))).await.unwrap_err();
+    let mut stdio = ChildLines::with(&child);
+    let error = soon("the report", child.ready(greeting(&mut stdio))).await.unwrap_err();
     assert!(matches!(error, ReadyError::Failed(error) if error.kind() == io::ErrorKind::UnexpectedEof));
 }

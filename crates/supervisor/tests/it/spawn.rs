@@ -1,4 +1,4 @@
-//! How a child is started: its environment, its group, and why it may not start.
+//! Spawning children: environment, process group, and errors.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use supervisor::{Config, SpawnError, Supervisor};
 use crate::support::{ChildLines, script, soon, spec, supervisor};
 
 #[tokio::test]
-async fn the_environment_is_the_allow_list_and_the_order_and_nothing_else() {
+async fn environment_is_the_allow_list_and_the_spec_only() {
     let environment = [
         ("PATH", "/usr/bin:/bin"),
         ("HOME", "/home/broker"),
@@ -24,15 +24,15 @@ async fn the_environment_is_the_allow_list_and_the_order_and_nothing_else() {
     spec.env = vec![("TOKEN".into(), "t0k3n".into()), ("LANG".into(), "C.UTF-8".into())];
     let child = supervisor.spawn(spec).await.unwrap();
 
-    let mut talk = ChildLines::with(&child);
-    let mut seen = Vec::new();
-    while let Some(line) = talk.read_line().await {
-        seen.push(line);
+    let mut stdio = ChildLines::with(&child);
+    let mut lines = Vec::new();
+    while let Some(line) = stdio.read_line().await {
+        lines.push(line);
     }
-    seen.sort();
-    // The two that name the child's own directory have a test of their own.
-    let [home, lang, path, tmpdir, token] = &seen[..] else {
-        panic!("{seen:?}");
+    lines.sort();
+    // Another test covers HOME and TMPDIR, which name the child's own directory.
+    let [home, lang, path, tmpdir, token] = &lines[..] else {
+        panic!("{lines:?}");
     };
     assert_eq!(
         [lang, path, token],
@@ -43,7 +43,7 @@ async fn the_environment_is_the_allow_list_and_the_order_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn arguments_are_not_read_by_a_shell() {
+async fn arguments_are_not_interpreted_by_a_shell() {
     let supervisor = supervisor();
     let child = supervisor
         .spawn(spec("/usr/bin/env", &["printf", "%s\n", "$HOME; `id` > /x | *"]))
@@ -56,7 +56,7 @@ async fn arguments_are_not_read_by_a_shell() {
 }
 
 #[tokio::test]
-async fn a_child_leads_a_process_group_of_its_own() {
+async fn child_leads_its_own_process_group() {
     let supervisor = supervisor();
     let child = supervisor.spawn(spec("cat", &[])).await.unwrap();
     let pid = Pid::from_raw(child.pid().try_into().unwrap()).unwrap();
@@ -66,7 +66,7 @@ async fn a_child_leads_a_process_group_of_its_own() {
 }
 
 #[tokio::test]
-async fn the_streams_are_given_once() {
+async fn streams_are_returned_once() {
     let supervisor = supervisor();
     let child = supervisor.spawn(spec("cat", &[])).await.unwrap();
     let io = child.take_io();
@@ -75,7 +75,7 @@ async fn the_streams_are_given_once() {
 }
 
 #[tokio::test]
-async fn a_program_that_does_not_exist_is_not_found() {
+async fn missing_program_is_not_found() {
     let supervisor = supervisor();
     for program in ["no-such-program-anywhere", "/no/such/program", "/etc/passwd/program"] {
         let error = supervisor.spawn(spec(program, &["secret-argument"])).await.unwrap_err();
@@ -90,7 +90,7 @@ async fn a_program_that_does_not_exist_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_program_is_not_executable() {
+async fn file_that_is_not_a_program_is_not_executable() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("data");
     fs::write(&file, "not a program").unwrap();
@@ -105,7 +105,7 @@ async fn a_file_that_is_no_program_is_not_executable() {
 }
 
 #[tokio::test]
-async fn a_program_without_its_interpreter_is_not_found() {
+async fn program_with_a_missing_interpreter_is_not_found() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("script");
     fs::write(&file, "#!/no/such/interpreter\n").unwrap();
@@ -116,14 +116,14 @@ async fn a_program_without_its_interpreter_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_zero_byte_is_refused() {
+async fn zero_byte_is_rejected() {
     let supervisor = supervisor();
     let error = supervisor.spawn(spec("cat", &["a\0b"])).await.unwrap_err();
     assert!(matches!(error, SpawnError::Invalid(_)), "{error:?}");
 }
 
 #[tokio::test]
-async fn nothing_starts_after_stop_all() {
+async fn spawn_after_stop_all_fails() {
     let supervisor = supervisor();
     let child = supervisor.spawn(script("cat")).await.unwrap();
     soon("all to stop", supervisor.stop_all()).await;

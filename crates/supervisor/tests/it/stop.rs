@@ -1,4 +1,4 @@
-//! How a child is stopped.
+//! Stopping children.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 use crate::support::{ChildLines, ProcessWatch, script, soon, spec, supervisor, supervisor_with_grace};
 
 #[tokio::test]
-async fn stop_asks_with_the_end_of_input_and_sigterm() {
-    // Exits 3 only if both reached it: the end of its input first ends the loop, the trap runs upon SIGTERM.
+async fn stop_closes_stdin_and_sends_sigterm() {
+    // Exits with 3 only after both: the end of its input ends the first loop, SIGTERM runs the trap.
     let text = "trap 'got=term' TERM; echo ready; while read line; do :; done; \
                 while [ -z \"$got\" ]; do sleep 0.01; done; exit 3";
     let supervisor = supervisor();
@@ -21,15 +21,15 @@ async fn stop_asks_with_the_end_of_input_and_sigterm() {
 }
 
 #[tokio::test]
-async fn a_child_that_ignores_sigterm_is_killed_after_the_grace() {
+async fn child_that_ignores_sigterm_is_killed_after_the_grace() {
     let grace = Duration::from_millis(100);
     let supervisor = supervisor_with_grace(grace);
     let child = supervisor
         .spawn(script("trap '' TERM; echo ready; sleep 1000; sleep 1000"))
         .await
         .unwrap();
-    let mut talk = ChildLines::with(&child);
-    assert_eq!(talk.read_line().await.as_deref(), Some("ready"));
+    let mut stdio = ChildLines::with(&child);
+    assert_eq!(stdio.read_line().await.as_deref(), Some("ready"));
     let before = tokio::time::Instant::now();
     soon("the stop", child.stop()).await;
     assert!(before.elapsed() >= grace);
@@ -38,7 +38,7 @@ async fn a_child_that_ignores_sigterm_is_killed_after_the_grace() {
 }
 
 #[tokio::test]
-async fn a_suspended_child_is_stopped() {
+async fn suspended_child_is_stopped() {
     let supervisor = supervisor_with_grace(Duration::from_millis(50));
     let child = supervisor.spawn(script("kill -STOP $$")).await.unwrap();
     soon("the child to be suspended", async {
@@ -57,14 +57,14 @@ async fn grandchildren_in_the_group_are_gone_when_stop_returns() {
     let text = "sh -c 'trap \"\" TERM; echo $$; exec sleep 1000' & wait";
     let supervisor = supervisor();
     let child = supervisor.spawn(script(text)).await.unwrap();
-    let mut talk = ChildLines::with(&child);
-    let grandchild = ProcessWatch::on(talk.read_number().await);
+    let mut stdio = ChildLines::with(&child);
+    let grandchild = ProcessWatch::on(stdio.read_number().await);
     soon("the stop", child.stop()).await;
     assert!(grandchild.is_dead());
 }
 
 #[tokio::test]
-async fn stop_is_idempotent_and_open_to_any_number_of_callers() {
+async fn stop_is_idempotent_for_concurrent_callers() {
     let supervisor = supervisor();
     let child = std::sync::Arc::new(supervisor.spawn(spec("cat", &[])).await.unwrap());
     let mut callers = JoinSet::new();
@@ -82,7 +82,7 @@ async fn stop_is_idempotent_and_open_to_any_number_of_callers() {
 }
 
 #[tokio::test]
-async fn a_stop_that_is_given_up_goes_on() {
+async fn dropped_stop_continues() {
     let supervisor = supervisor();
     let child = supervisor.spawn(spec("cat", &[])).await.unwrap();
     tokio::select! { biased; () = child.stop() => {} () = async {} => {} }
@@ -91,7 +91,7 @@ async fn a_stop_that_is_given_up_goes_on() {
 }
 
 #[tokio::test]
-async fn writing_to_a_child_that_is_being_stopped_fails() {
+async fn write_to_a_stopping_child_fails() {
     let supervisor = supervisor();
     let child = supervisor
         .spawn(script(
@@ -99,14 +99,14 @@ async fn writing_to_a_child_that_is_being_stopped_fails() {
         ))
         .await
         .unwrap();
-    let mut talk = ChildLines::with(&child);
-    assert_eq!(talk.read_line().await.as_deref(), Some("ready"));
+    let mut stdio = ChildLines::with(&child);
+    assert_eq!(stdio.read_line().await.as_deref(), Some("ready"));
     tokio::select! { biased; () = child.stop() => {} () = async {} => {} }
-    assert_eq!(talk.read_line().await.as_deref(), Some("term"));
-    // It has its SIGTERM and lives on; its stdin is closed for us all the same.
+    assert_eq!(stdio.read_line().await.as_deref(), Some("term"));
+    // The child survived SIGTERM; its stdin is closed for us anyway.
     assert!(child.exit().is_none());
     assert_eq!(
-        talk.write_line("more").await.unwrap_err().kind(),
+        stdio.write_line("more").await.unwrap_err().kind(),
         std::io::ErrorKind::BrokenPipe
     );
     drop(ProcessWatch::on(child.pid()));
@@ -114,7 +114,7 @@ async fn writing_to_a_child_that_is_being_stopped_fails() {
 }
 
 #[tokio::test]
-async fn stop_all_stops_all_at_the_same_time() {
+async fn stop_all_stops_children_concurrently() {
     let grace = Duration::from_millis(300);
     let supervisor = supervisor_with_grace(grace);
     let mut children = Vec::new();
@@ -123,9 +123,9 @@ async fn stop_all_stops_all_at_the_same_time() {
             .spawn(script("trap '' TERM; echo ready; while :; do sleep 0.01; done"))
             .await
             .unwrap();
-        let mut talk = ChildLines::with(&child);
-        assert_eq!(talk.read_line().await.as_deref(), Some("ready"));
-        children.push((child, talk));
+        let mut stdio = ChildLines::with(&child);
+        assert_eq!(stdio.read_line().await.as_deref(), Some("ready"));
+        children.push((child, stdio));
     }
     assert_eq!(supervisor.live(), 8);
     let before = tokio::time::Instant::now();

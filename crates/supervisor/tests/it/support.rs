@@ -1,5 +1,5 @@
-//! What the tests share. A test waits for events, never for time; the time limits here only turn a hang into a
-//! failure.
+//! Helpers of the tests. A test waits for events, never for time; the time limits here only turn a
+//! hang into a failure.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -12,10 +12,10 @@ use supervisor::{Child, ChildIo, ChildSpec, Config, Supervisor};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 
-/// Far more than anything here takes.
-const LIMIT: Duration = Duration::from_secs(20);
+/// Far more time than any event here takes.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A supervisor with the environment of the test and a grace that no test should reach.
+/// A supervisor with the environment of the test and a grace period that no test should reach.
 pub(crate) fn supervisor() -> Supervisor {
     supervisor_with_grace(Duration::from_secs(60))
 }
@@ -24,7 +24,7 @@ pub(crate) fn supervisor_with_grace(stop_grace: Duration) -> Supervisor {
     supervisor_with(|config| config.stop_grace = stop_grace)
 }
 
-/// Such a supervisor with changes to its configuration.
+/// As [`supervisor`], with changes to the configuration.
 pub(crate) fn supervisor_with(change: impl FnOnce(&mut Config)) -> Supervisor {
     let mut config = Config {
         stop_grace: Duration::from_secs(60),
@@ -34,8 +34,8 @@ pub(crate) fn supervisor_with(change: impl FnOnce(&mut Config)) -> Supervisor {
     Supervisor::new(config).unwrap()
 }
 
-/// An order for one of the roles: tests of this binary that are ignored in a regular run, started by other
-/// tests as the program of a child.
+/// The spec of a role: a test of this binary that is ignored in a regular run, and that other tests
+/// start as the program of a child.
 pub(crate) fn role(name: &str) -> ChildSpec {
     let program = std::env::current_exe().unwrap();
     spec(
@@ -44,7 +44,7 @@ pub(crate) fn role(name: &str) -> ChildSpec {
     )
 }
 
-/// An order for `program` with `args`.
+/// The spec of `program` with `args`.
 pub(crate) fn spec(program: &str, args: &[&str]) -> ChildSpec {
     ChildSpec {
         program: program.into(),
@@ -55,14 +55,14 @@ pub(crate) fn spec(program: &str, args: &[&str]) -> ChildSpec {
     }
 }
 
-/// An order for a shell script. The shell is the program under test here, not a way to start it.
+/// The spec of a shell script. The shell is the program under test here, not a way to start it.
 pub(crate) fn script(text: &str) -> ChildSpec {
     spec("/bin/sh", &["-c", text])
 }
 
 /// Fails the test instead of hanging.
 pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
-    timeout(LIMIT, event)
+    timeout(TIMEOUT, event)
         .await
         .unwrap_or_else(|_| panic!("waited too long for {what}"))
 }
@@ -77,7 +77,7 @@ pub(crate) struct ChildLines(BufReader<ChildIo>);
 
 impl ChildLines {
     pub(crate) fn with(child: &Child) -> Self {
-        Self(BufReader::new(child.take_io().expect("nobody took the streams")))
+        Self(BufReader::new(child.take_io().expect("the streams were not taken")))
     }
 
     /// The next line, or `None` at the end.
@@ -92,10 +92,13 @@ impl ChildLines {
         self.read_line().await.expect("a line").parse().expect("a number")
     }
 
-    /// The next line that says `word`, without it.
+    /// The rest of the next line that contains `word`.
     pub(crate) async fn read_after(&mut self, word: &str) -> String {
         loop {
-            let line = self.read_line().await.unwrap_or_else(|| panic!("never heard {word:?}"));
+            let line = self
+                .read_line()
+                .await
+                .unwrap_or_else(|| panic!("no line contains {word:?}"));
             if let Some((_, rest)) = line.split_once(word) {
                 return rest.to_owned();
             }
@@ -116,10 +119,10 @@ impl ChildLines {
     }
 }
 
-/// An eye on a process that is not the test's child. Killed at the end should it still live.
+/// Watches a process that is not a child of the test. Its drop kills the process.
 pub(crate) struct ProcessWatch(OwnedFd);
 
-/// Whether the tests run as root, which can do more, and whose children have more to lose.
+/// Returns true if the tests run as root.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -130,12 +133,12 @@ impl ProcessWatch {
         Self(pidfd_open(pid, PidfdFlags::empty()).expect("the process is alive"))
     }
 
-    /// Whether the process is dead now.
+    /// Returns true if the process is dead now.
     pub(crate) fn is_dead(&self) -> bool {
         self.dies_within(0)
     }
 
-    /// Waits, blocking, until the process is dead.
+    /// Waits, blocking, until the process is dead or the time is up.
     pub(crate) fn dies_within(&self, seconds: i64) -> bool {
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
         poll(

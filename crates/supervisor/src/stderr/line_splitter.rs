@@ -1,28 +1,27 @@
-//! Bytes to lines, without terminal escapes and control characters.
+//! Splitting bytes into lines without terminal escapes and control characters.
 //!
-//! Works byte by byte and keeps its state between reads, so that it does not matter where a read ends. A line
-//! over the limit is cut and its rest dropped; the memory taken is the limit. A line feed ends the line in any
-//! state, so that an escape sequence without an end swallows no more than the line that it is in.
+//! It works byte by byte and keeps its state between reads, so the boundaries of reads do not matter.
+//! A line over the limit is truncated, so memory use is bounded by the limit. A line feed ends the
+//! line in any state, so an unterminated escape sequence swallows no more than its own line.
 
-/// One line, as bytes that are neither control characters nor part of an escape sequence.
+/// One line, without control characters and escape sequences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     pub(crate) bytes: Vec<u8>,
-    /// Whether there was more of it: it was over the limit, or the stream ended without a line feed.
-    pub(crate) cut: LineEnd,
+    pub(crate) end: LineEnd,
 }
 
-/// Whether a line is whole.
+/// The end of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LineEnd {
-    Whole,
-    /// The rest was dropped.
-    Limit,
+    Complete,
+    /// The line was over the limit and the rest was dropped.
+    Truncated,
     /// The stream ended, perhaps in the middle of a line.
-    End,
+    EndOfStream,
 }
 
-/// The cutter. See ECMA-48 section 5.4 for control sequences and 5.6 for control strings.
+/// See ECMA-48 section 5.4 for control sequences and 5.6 for control strings.
 #[derive(Debug)]
 pub(crate) struct LineSplitter {
     limit: usize,
@@ -38,7 +37,7 @@ enum State {
     Escape,
     /// After ESC `[`, until a final byte.
     Sequence,
-    /// After ESC `]` and its kin, until BEL or ESC `\`.
+    /// After ESC `]` and similar, until BEL or ESC `\`.
     String,
     /// After ESC inside such a string.
     StringEscape,
@@ -48,7 +47,7 @@ const ESC: u8 = 0x1b;
 const BEL: u8 = 0x07;
 
 impl LineSplitter {
-    /// LineSplitter of up to `limit` bytes.
+    /// Lines of up to `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -58,15 +57,19 @@ impl LineSplitter {
         }
     }
 
-    /// Takes the next bytes and gives every line that they complete.
+    /// Consumes the next bytes and passes every line that they complete to `each`.
     pub(crate) fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(Line)) {
         while let Some((&byte, rest)) = bytes.split_first() {
             bytes = rest;
             if byte == b'\n' {
-                let cut = if self.over { LineEnd::Limit } else { LineEnd::Whole };
-                each(self.take(cut));
+                let end = if self.over {
+                    LineEnd::Truncated
+                } else {
+                    LineEnd::Complete
+                };
+                each(self.take(end));
             } else if self.over {
-                // Nothing of the line is kept any more, in whatever state: on to its end.
+                // The rest of the line is dropped in any state: skip to its end.
                 let skipped = bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len());
                 bytes = &bytes[skipped..];
             } else {
@@ -75,18 +78,22 @@ impl LineSplitter {
         }
     }
 
-    /// The stream has ended: gives what is left.
+    /// The rest of the stream, which has ended.
     pub(crate) fn finish(&mut self) -> Option<Line> {
-        let cut = if self.over { LineEnd::Limit } else { LineEnd::End };
-        (!self.line.is_empty()).then(|| self.take(cut))
+        let end = if self.over {
+            LineEnd::Truncated
+        } else {
+            LineEnd::EndOfStream
+        };
+        (!self.line.is_empty()).then(|| self.take(end))
     }
 
-    fn take(&mut self, cut: LineEnd) -> Line {
+    fn take(&mut self, end: LineEnd) -> Line {
         self.over = false;
         self.state = State::Text;
         Line {
             bytes: std::mem::take(&mut self.line),
-            cut,
+            end,
         }
     }
 
@@ -101,7 +108,7 @@ impl LineSplitter {
             (State::String, BEL) | (State::StringEscape, b'\\') => State::Text,
             (State::String | State::StringEscape, ESC) => State::StringEscape,
             (State::String | State::StringEscape, _) => State::String,
-            // Text, or a byte that no sequence may contain, which ends the sequence.
+            // Text, or a byte that is invalid in a sequence and so ends it.
             (State::Text | State::Escape | State::Sequence, _) => {
                 self.keep(byte);
                 State::Text
@@ -128,16 +135,16 @@ mod tests {
     use super::*;
 
     fn lines(text: &str, limit: usize) -> Vec<(String, LineEnd)> {
-        // One byte at a time: where a read ends must not matter.
-        let mut cutter = LineSplitter::new(limit);
+        // One byte at a time: the boundaries of reads must not matter.
+        let mut splitter = LineSplitter::new(limit);
         let mut all = Vec::new();
         for byte in text.bytes() {
-            cutter.push(&[byte], |line| {
-                all.push((String::from_utf8(line.bytes.clone()).unwrap(), line.cut));
+            splitter.push(&[byte], |line| {
+                all.push((String::from_utf8(line.bytes.clone()).unwrap(), line.end));
             });
         }
-        if let Some(line) = cutter.finish() {
-            all.push((String::from_utf8(line.bytes).unwrap(), line.cut));
+        if let Some(line) = splitter.finish() {
+            all.push((String::from_utf8(line.bytes).unwrap(), line.end));
         }
         all
     }
@@ -147,22 +154,22 @@ mod tests {
     }
 
     #[test]
-    fn escape_sequences_are_removed_whole() {
+    fn escape_sequences_are_removed_completely() {
         assert_eq!(line("\x1b[1;31mERROR\x1b[0m it broke"), "ERROR it broke");
         assert_eq!(line("a\x1b]0;title\x07b\x1b]8;;http://x\x1b\\c"), "abc");
         assert_eq!(line("a\x1b(Bb\x1bMc\x1b\x1b[Kd"), "abcd");
     }
 
     #[test]
-    fn an_escape_without_end_swallows_only_its_line() {
+    fn unterminated_escape_swallows_only_its_line() {
         assert_eq!(
             lines("a\x1b]never ends\nnext\n", 100),
-            [("a".into(), LineEnd::Whole), ("next".into(), LineEnd::Whole)]
+            [("a".into(), LineEnd::Complete), ("next".into(), LineEnd::Complete)]
         );
     }
 
     #[test]
-    fn control_characters_are_removed_and_a_tab_is_a_space() {
+    fn control_characters_are_removed_and_tabs_become_spaces() {
         assert_eq!(line("a\r\0b\x08c\td\x7f"), "abc d");
     }
 
@@ -172,18 +179,18 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_cut_at_the_limit_and_the_next_is_whole() {
+    fn long_line_is_truncated_at_the_limit_and_the_next_is_complete() {
         assert_eq!(
             lines("abcdef\nabcd\n", 4),
-            [("abcd".into(), LineEnd::Limit), ("abcd".into(), LineEnd::Whole)]
+            [("abcd".into(), LineEnd::Truncated), ("abcd".into(), LineEnd::Complete)]
         );
     }
 
     #[test]
-    fn the_end_of_the_stream_is_told_apart_from_the_end_of_a_line() {
+    fn end_of_stream_is_distinguished_from_end_of_line() {
         assert_eq!(
             lines("a\nb", 4),
-            [("a".into(), LineEnd::Whole), ("b".into(), LineEnd::End)]
+            [("a".into(), LineEnd::Complete), ("b".into(), LineEnd::EndOfStream)]
         );
         assert_eq!(lines("a\n", 4).len(), 1);
     }

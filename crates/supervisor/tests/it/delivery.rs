@@ -1,4 +1,4 @@
-//! How secrets reach a child.
+//! Delivery of secrets to a child.
 
 use std::fs;
 
@@ -19,8 +19,8 @@ fn by(delivery: Delivery) -> Supervisor {
     supervisor_with(|config| config.delivery = [("TOKEN".to_owned(), delivery)].into())
 }
 
-/// Whether the secret shows in what everyone can see of a process, or in its environment.
-fn shows(pid: u32) -> bool {
+/// Returns true if the secret is in the arguments, which everyone can read, or in the environment.
+fn is_visible(pid: u32) -> bool {
     ["cmdline", "environ"].iter().any(|file| {
         let content = fs::read(format!("/proc/{pid}/{file}")).unwrap();
         String::from_utf8_lossy(&content).contains(SECRET)
@@ -28,7 +28,7 @@ fn shows(pid: u32) -> bool {
 }
 
 #[tokio::test]
-async fn by_environment_the_variable_is_the_secret() {
+async fn environment_delivery_sets_the_variable_to_the_secret() {
     let supervisor = by(Delivery::Environment);
     let child = supervisor.spawn(order_with_token("echo $TOKEN; cat")).await.unwrap();
     assert_eq!(ChildLines::with(&child).read_line().await.as_deref(), Some(SECRET));
@@ -37,22 +37,22 @@ async fn by_environment_the_variable_is_the_secret() {
 }
 
 #[tokio::test]
-async fn by_file_the_variable_is_the_path_of_a_private_file_that_goes_with_the_child() {
+async fn file_delivery_writes_a_private_file_that_is_removed_with_the_child() {
     let supervisor = by(Delivery::File);
     let text = "echo $TOKEN; stat -c %a $TOKEN; cat $TOKEN; echo; cat";
     let child = supervisor.spawn(order_with_token(text)).await.unwrap();
-    let mut talk = ChildLines::with(&child);
-    let path = talk.read_line().await.unwrap();
-    assert_eq!(talk.read_line().await.as_deref(), Some("600"));
-    assert_eq!(talk.read_line().await.as_deref(), Some(SECRET));
-    assert!(!shows(child.pid()));
-    drop(talk);
+    let mut stdio = ChildLines::with(&child);
+    let path = stdio.read_line().await.unwrap();
+    assert_eq!(stdio.read_line().await.as_deref(), Some("600"));
+    assert_eq!(stdio.read_line().await.as_deref(), Some(SECRET));
+    assert!(!is_visible(child.pid()));
+    drop(stdio);
     done(&child).await;
     assert!(!fs::exists(path).unwrap());
 }
 
 #[tokio::test]
-async fn by_file_the_secret_belongs_to_the_childs_own_user() {
+async fn file_delivery_gives_the_file_to_the_private_user_of_the_child() {
     if !is_root() {
         return;
     }
@@ -77,18 +77,18 @@ fn permissions(mode: u32) -> fs::Permissions {
 }
 
 #[tokio::test]
-async fn by_descriptor_the_variable_is_a_number_that_gives_the_secret_once() {
+async fn descriptor_delivery_returns_the_secret_once() {
     let supervisor = by(Delivery::Descriptor);
     let text = "cat /dev/fd/$TOKEN; echo; cat /dev/fd/$TOKEN; echo end; cat";
     let child = supervisor.spawn(order_with_token(text)).await.unwrap();
-    let mut talk = ChildLines::with(&child);
-    assert_eq!(talk.read_line().await.as_deref(), Some(SECRET));
-    assert_eq!(talk.read_line().await.as_deref(), Some("end"));
-    assert!(!shows(child.pid()));
+    let mut stdio = ChildLines::with(&child);
+    assert_eq!(stdio.read_line().await.as_deref(), Some(SECRET));
+    assert_eq!(stdio.read_line().await.as_deref(), Some("end"));
+    assert!(!is_visible(child.pid()));
 }
 
 #[tokio::test]
-async fn a_secret_that_no_pipe_can_hold_is_refused() {
+async fn secret_that_no_pipe_can_hold_is_rejected() {
     let supervisor = by(Delivery::Descriptor);
     let mut spec = script("cat");
     spec.env = vec![("TOKEN".into(), "x".repeat(4 << 20).into())];
@@ -97,7 +97,7 @@ async fn a_secret_that_no_pipe_can_hold_is_refused() {
 }
 
 #[test]
-fn delivery_by_file_needs_a_directory() {
+fn file_delivery_needs_a_directory() {
     let mut config = Config::new([]);
     config.isolation.own_directory = false;
     config.delivery = [("TOKEN".to_owned(), Delivery::File)].into();
