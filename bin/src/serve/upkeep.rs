@@ -19,7 +19,7 @@ pub(super) async fn hear(server: AuthorizationServer) {
     loop {
         hear.tick().await;
         told(
-            server.hear_endings().await,
+            server.poll_revocations().await,
             "what other brokers have ended is not known",
         );
     }

@@ -17,7 +17,7 @@ use std::{
 
 use crate::{
     ids::{ClientId, GrantId, UserId},
-    records::{BearerRecord, TokenHash},
+    records::{AccessTokenRecord, TokenHash},
 };
 
 /// The bearers that have been looked up.
@@ -41,7 +41,7 @@ struct State {
 
 #[derive(Debug)]
 struct Entry {
-    record: BearerRecord,
+    record: AccessTokenRecord,
     asked_at: SystemTime,
 }
 
@@ -65,7 +65,7 @@ impl AccessTokenCache {
     }
 
     /// What is known of a bearer, or the epoch in which to ask.
-    pub(crate) fn find(&self, token: TokenHash, now: SystemTime) -> Result<BearerRecord, Generation> {
+    pub(crate) fn find(&self, token: TokenHash, now: SystemTime) -> Result<AccessTokenRecord, Generation> {
         let state = self.state();
         match state.entries.get(&token) {
             Some(entry) if entry.is_good(now) => Ok(entry.record.clone()),
@@ -74,7 +74,7 @@ impl AccessTokenCache {
     }
 
     /// Keeps what the store has said, unless something was forgotten since the question.
-    pub(crate) fn keep(&self, asked_in: Generation, token: TokenHash, record: BearerRecord, now: SystemTime) {
+    pub(crate) fn keep(&self, asked_in: Generation, token: TokenHash, record: AccessTokenRecord, now: SystemTime) {
         let mut state = self.state();
         if state.epoch != asked_in.0 {
             return;
@@ -117,7 +117,7 @@ impl AccessTokenCache {
         state.grants.clear();
     }
 
-    fn forget(&self, is_meant: impl Fn(&BearerRecord) -> bool) {
+    fn forget(&self, is_meant: impl Fn(&AccessTokenRecord) -> bool) {
         let mut state = self.state();
         state.epoch += 1;
         let meant: Vec<TokenHash> = state
@@ -166,8 +166,8 @@ mod tests {
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
-    fn record(grant: &str, user: i64) -> BearerRecord {
-        BearerRecord {
+    fn record(grant: &str, user: i64) -> AccessTokenRecord {
+        AccessTokenRecord {
             grant: GrantRecord {
                 id: GrantId(grant.to_owned()),
                 user: UserId(user),
@@ -179,7 +179,7 @@ mod tests {
         }
     }
 
-    fn keep(bearers: &AccessTokenCache, token: &str, record: BearerRecord) {
+    fn keep(bearers: &AccessTokenCache, token: &str, record: AccessTokenRecord) {
         let token = secret::hash(token);
         let epoch = bearers.find(token, NOW).expect_err("the token is new");
         bearers.keep(epoch, token, record, NOW);

@@ -29,7 +29,7 @@ use url::Url;
 
 use crate::{
     ids::UserId,
-    ports::{BoxFuture, GrantedScope, TokenPair, Upstream, UpstreamError, UpstreamUser},
+    ports::{BoxFuture, GrantedScope, Upstream, UpstreamError, UpstreamTokens, UpstreamUser},
 };
 use answers::Asked;
 use http_client::HttpClient;
@@ -209,7 +209,7 @@ impl Upstream for Forgejo {
         code: &'a SecretString,
         verifier: &'a SecretString,
         redirect_uri: &'a str,
-    ) -> BoxFuture<'a, Result<TokenPair, UpstreamError>> {
+    ) -> BoxFuture<'a, Result<UpstreamTokens, UpstreamError>> {
         Box::pin(async move {
             let redirect = RedirectUrl::new(redirect_uri.to_owned())
                 .map_err(|error| UpstreamError::Misconfigured(error.to_string()))?;
@@ -225,7 +225,7 @@ impl Upstream for Forgejo {
         })
     }
 
-    fn refresh<'a>(&'a self, refresh_token: &'a SecretString) -> BoxFuture<'a, Result<TokenPair, UpstreamError>> {
+    fn refresh<'a>(&'a self, refresh_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamTokens, UpstreamError>> {
         Box::pin(async move {
             let answer = self
                 .oauth
@@ -343,14 +343,14 @@ fn basic(client_id: &str, client_secret: &SecretString) -> Option<HeaderValue> {
     Some(value)
 }
 
-fn pair(answer: &BasicTokenResponse) -> Result<TokenPair, UpstreamError> {
+fn pair(answer: &BasicTokenResponse) -> Result<UpstreamTokens, UpstreamError> {
     let refresh_token = answer
         .refresh_token()
         .ok_or_else(|| UpstreamError::Unexpected("there is no refresh_token in the answer".to_owned()))?;
     let expires_in = answer
         .expires_in()
         .ok_or_else(|| UpstreamError::Unexpected("there is no expires_in in the answer".to_owned()))?;
-    Ok(TokenPair {
+    Ok(UpstreamTokens {
         access_token: answer.access_token().secret().clone().into(),
         refresh_token: refresh_token.secret().clone().into(),
         // No time can overflow by what Forgejo says.

@@ -30,9 +30,9 @@ ids! {
     #[derive(Copy)]
     UserId(i64);
 
-    /// One pair of upstream tokens: a random number, new with each pair and never reused after a deletion.
+    /// A version of an account: a random number, new with each pair of upstream tokens and never reused.
     #[derive(Copy)]
-    PairId(i64);
+    TokenVersion(i64);
 
     /// A code exchange at the upstream. A later one has a greater number.
     #[derive(Copy)]

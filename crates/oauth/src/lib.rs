@@ -39,15 +39,19 @@ pub mod sqlite;
 pub mod testing;
 
 mod access_token_cache;
+mod access_tokens;
 mod allow_list;
 mod cimd;
 mod client_name;
+mod code_exchanges;
 mod document_cache;
-mod endings;
 mod jwt;
+mod keepalive;
 mod pkce;
 mod rate_limiter;
 mod redirect_uri;
+mod retry;
+mod revocation;
 mod secret;
 
 pub use account::{Account, AccountError, UpstreamToken};

@@ -1,8 +1,12 @@
-//! What the crate needs from outside, as traits that it owns.
+//! The traits that this crate needs from outside.
 //!
-//! All traits are object-safe and held as `Arc<dyn _>`. Times are arguments or come from the [`Clock`].
+//! All are object-safe and held as `Arc<dyn _>`. Times are arguments or come from the [`Clock`].
 
-mod processes;
+mod accounts;
+mod clients;
+mod coordination;
+mod grants;
+mod revocation;
 mod store;
 mod upstream;
 
@@ -10,25 +14,28 @@ use std::{fmt, future::Future, pin::Pin, time::SystemTime};
 
 use crate::ids::{GrantId, UserId};
 
-pub use processes::{EndedGrant, Endings, Judged, Lease, ProcessStore};
-pub use store::{
-    AccountStore, Admitted, ClientStore, GrantStore, NewTokens, Placed, SignIn, SignedIn, SignedInPair, Spent, Store,
-    StoreError, Taken,
+pub use accounts::{AccountStore, PairPlacement, SignInTokens};
+pub use clients::{ClientInsertion, ClientStore};
+pub use coordination::{ExchangeStore, LeaseAttempt, LeaseStore};
+pub use grants::{GrantStore, PendingLookup};
+pub use revocation::{
+    NewTokens, Redemption, RefusalOutcome, Revocation, RevocationBatch, RevocationStore, SignIn, SignedIn,
 };
-pub use upstream::{GrantedScope, TokenPair, Upstream, UpstreamError, UpstreamUser};
+pub use store::{MaintenanceStore, Store, StoreError, StoreFuture};
+pub use upstream::{GrantedScope, Upstream, UpstreamError, UpstreamTokens, UpstreamUser};
 
 /// An owned future that can move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The wall clock. Lifetimes of tokens outlive the process, so that a monotonic clock will not do.
+/// The wall clock: lifetimes of tokens outlive the process, and a monotonic clock does not.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// What time it is.
+    /// The time now.
     fn now(&self) -> SystemTime;
 }
 
-/// Whatever runs on grants: it hears that access has ended, so that it can end at once, and says how much there is.
+/// The listener for ended access: it ends the sessions that run on a grant, and counts them.
 ///
-/// All calls must return at once. Endings are told after the change is in the store, and may be told twice.
+/// All calls must return at once. A revocation is reported after it is in the store, and may be reported twice.
 pub trait GrantEvents: fmt::Debug + Send + Sync + 'static {
     /// A grant has ended: revoked, reused, or displaced.
     fn grant_ended(&self, grant: &GrantId);
@@ -36,10 +43,10 @@ pub trait GrantEvents: fmt::Debug + Send + Sync + 'static {
     /// All grants of a user have ended: refused by Forgejo or by the allow-list.
     fn user_ended(&self, user: UserId);
 
-    /// A user has signed in: whatever runs on the credential of before may move to the new one.
+    /// A user has signed in: sessions on the former upstream token may move to the new one.
     fn user_signed_in(&self, _user: UserId) {}
 
-    /// How many sessions live on a grant, for the page that shows it.
+    /// The number of sessions on a grant, for the page that shows it.
     fn sessions(&self, grant: &GrantId) -> usize;
 }
 

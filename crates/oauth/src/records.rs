@@ -5,7 +5,7 @@
 
 use std::{fmt, time::SystemTime};
 
-use crate::ids::{ClientId, GrantId, PairId, UserId};
+use crate::ids::{ClientId, GrantId, TokenVersion, UserId};
 
 /// SHA-256 of a token, code, state, cookie or client secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -122,7 +122,7 @@ pub struct GrantSummary {
 
 /// An access token that is honoured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BearerRecord {
+pub struct AccessTokenRecord {
     /// The grant that it belongs to.
     pub grant: GrantRecord,
     /// Until when it is honoured, if the grant does not end before.
@@ -154,7 +154,7 @@ pub struct AccountRecord {
     /// Forgejo's numeric id of the user.
     pub user: UserId,
     /// Names this pair of tokens: a random number, new with each pair, never reused after a deletion.
-    pub version: PairId,
+    pub version: TokenVersion,
     /// The sealed access token.
     pub access: Vec<u8>,
     /// The sealed refresh token.

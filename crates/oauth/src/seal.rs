@@ -8,6 +8,7 @@
 //! ciphertext with its tag. Keys are numbered, so that a new key can be put in use while what the old one sealed can
 //! still be opened.
 
+mod account;
 mod key_file;
 
 use std::{fmt, sync::Arc};
@@ -17,11 +18,11 @@ use chacha20poly1305::{
     aead::{Aead as _, Payload},
 };
 use hmac::Mac as _;
-use secrecy::{ExposeSecret as _, SecretBox, SecretString};
+use secrecy::{ExposeSecret as _, SecretBox};
 
 pub use key_file::{KeyFile, KeyFileError, KeyTextError};
 
-use crate::{ids::UserId, secret};
+use crate::secret;
 
 /// Seals and opens upstream tokens and other records, and makes keyed hashes. Clones share their keys.
 #[derive(Clone)]
@@ -39,15 +40,6 @@ pub enum OpenError {
     /// It was sealed with another key of that number, for another record, or has been changed.
     #[error("it was not sealed for this record with the key of this broker")]
     Forged,
-}
-
-/// Which record a sealed token belongs to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Binding {
-    /// The upstream access token of a user.
-    Access(UserId),
-    /// The upstream refresh token of a user.
-    Refresh(UserId),
 }
 
 const FORMAT: u8 = 1;
@@ -78,11 +70,6 @@ impl Sealer {
         self.open_bytes(sealed, &record_data(kind, key))
     }
 
-    /// Seals a token for a record.
-    pub(crate) fn seal(&self, token: &SecretString, binding: Binding) -> Vec<u8> {
-        self.seal_bytes(token.expose_secret().as_bytes(), &binding.associated_data())
-    }
-
     fn seal_bytes(&self, plain: &[u8], associated_data: &[u8]) -> Vec<u8> {
         let (number, key) = self.current();
         let nonce: [u8; NONCE] = secret::random();
@@ -99,18 +86,6 @@ impl Sealer {
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(&ciphertext);
         sealed
-    }
-
-    /// Opens what was sealed for a record.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError`]; a later try fares no better.
-    pub(crate) fn open(&self, sealed: &[u8], binding: Binding) -> Result<SecretString, OpenError> {
-        let opened = self.open_bytes(sealed, &binding.associated_data())?;
-        String::from_utf8(opened)
-            .map(SecretString::from)
-            .map_err(|_| OpenError::Forged)
     }
 
     fn open_bytes(&self, sealed: &[u8], associated_data: &[u8]) -> Result<Vec<u8>, OpenError> {
@@ -149,12 +124,6 @@ impl Sealer {
             .any(|(_, key)| secret::same(&keyed_hash(key, purpose, parts), hash))
     }
 
-    /// Whether something was sealed with the key that seals now.
-    pub(crate) fn is_current(&self, sealed: &[u8]) -> bool {
-        let (number, _) = self.current();
-        sealed.get(1..5) == Some(number.to_be_bytes().as_slice())
-    }
-
     fn current(&self) -> (u32, &SecretBox<[u8; 32]>) {
         let (number, key) = self.keys.last().expect("a sealer is made with one key at least");
         (*number, key)
@@ -165,16 +134,6 @@ impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let numbers: Vec<u32> = self.keys.iter().map(|(number, _)| *number).collect();
         f.debug_struct("Sealer").field("keys", &numbers).finish()
-    }
-}
-
-impl Binding {
-    fn associated_data(self) -> Vec<u8> {
-        let (kind, user) = match self {
-            Self::Access(user) => ("access", user),
-            Self::Refresh(user) => ("refresh", user),
-        };
-        format!("forgejo-mcp-broker account {kind} {user}").into_bytes()
     }
 }
 
@@ -201,7 +160,13 @@ fn cipher(key: &SecretBox<[u8; 32]>) -> XChaCha20Poly1305 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use secrecy::SecretString;
+
+    use super::{
+        account::{ACCESS, REFRESH},
+        *,
+    };
+    use crate::ids::UserId;
 
     fn token() -> SecretString {
         "gto_example".to_owned().into()
@@ -210,30 +175,27 @@ mod tests {
     #[test]
     fn what_is_sealed_opens_for_its_record_only() {
         let sealer = Sealer::with_key([7; 32]);
-        let sealed = sealer.seal(&token(), Binding::Access(UserId(42)));
+        let sealed = sealer.seal_token(&token(), ACCESS, UserId(42));
         assert_eq!(
-            sealer
-                .open(&sealed, Binding::Access(UserId(42)))
-                .unwrap()
-                .expose_secret(),
+            sealer.open_token(&sealed, ACCESS, UserId(42)).unwrap().expose_secret(),
             "gto_example"
         );
         assert_eq!(
-            sealer.open(&sealed, Binding::Access(UserId(43))).unwrap_err(),
+            sealer.open_token(&sealed, ACCESS, UserId(43)).unwrap_err(),
             OpenError::Forged
         );
         assert_eq!(
-            sealer.open(&sealed, Binding::Refresh(UserId(42))).unwrap_err(),
+            sealer.open_token(&sealed, REFRESH, UserId(42)).unwrap_err(),
             OpenError::Forged
         );
     }
 
     #[test]
     fn another_key_does_not_open_it() {
-        let sealed = Sealer::with_key([7; 32]).seal(&token(), Binding::Access(UserId(42)));
+        let sealed = Sealer::with_key([7; 32]).seal_token(&token(), ACCESS, UserId(42));
         let other = Sealer::with_key([8; 32]);
         assert_eq!(
-            other.open(&sealed, Binding::Access(UserId(42))).unwrap_err(),
+            other.open_token(&sealed, ACCESS, UserId(42)).unwrap_err(),
             OpenError::Forged
         );
     }
@@ -241,7 +203,7 @@ mod tests {
     #[test]
     fn a_new_key_seals_and_the_old_one_still_opens() {
         let old = Sealer::with_key([7; 32]);
-        let sealed = old.seal(&token(), Binding::Refresh(UserId(1)));
+        let sealed = old.seal_token(&token(), REFRESH, UserId(1));
         let both = Sealer {
             keys: [
                 (1, SecretBox::new(Box::new([7; 32]))),
@@ -250,12 +212,12 @@ mod tests {
             .into(),
         };
         assert_eq!(
-            both.open(&sealed, Binding::Refresh(UserId(1))).unwrap().expose_secret(),
+            both.open_token(&sealed, REFRESH, UserId(1)).unwrap().expose_secret(),
             "gto_example"
         );
-        let resealed = both.seal(&token(), Binding::Refresh(UserId(1)));
+        let resealed = both.seal_token(&token(), REFRESH, UserId(1));
         assert_eq!(
-            old.open(&resealed, Binding::Refresh(UserId(1))).unwrap_err(),
+            old.open_token(&resealed, REFRESH, UserId(1)).unwrap_err(),
             OpenError::UnknownKey(2)
         );
     }
@@ -269,7 +231,7 @@ mod tests {
             assert_eq!(sealer.open_record(kind, key, &sealed).unwrap_err(), OpenError::Forged);
         }
         assert_eq!(
-            sealer.open(&sealed, Binding::Access(UserId(1))).unwrap_err(),
+            sealer.open_token(&sealed, ACCESS, UserId(1)).unwrap_err(),
             OpenError::Forged
         );
     }
@@ -277,13 +239,13 @@ mod tests {
     #[test]
     fn no_byte_can_be_changed_or_left_out() {
         let sealer = Sealer::with_key([7; 32]);
-        let sealed = sealer.seal(&token(), Binding::Access(UserId(42)));
+        let sealed = sealer.seal_token(&token(), ACCESS, UserId(42));
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;
-            assert!(sealer.open(&changed, Binding::Access(UserId(42))).is_err(), "byte {at}");
+            assert!(sealer.open_token(&changed, ACCESS, UserId(42)).is_err(), "byte {at}");
             assert!(
-                sealer.open(&sealed[..at], Binding::Access(UserId(42))).is_err(),
+                sealer.open_token(&sealed[..at], ACCESS, UserId(42)).is_err(),
                 "cut at {at}"
             );
         }
@@ -314,8 +276,8 @@ mod tests {
         assert!(both.verifies("a", &["b"], &both.keyed_hash("a", &["b"])));
         assert!(!both.verifies("a", &["c"], &hash));
         assert!(!old.verifies("a", &["b"], &both.keyed_hash("a", &["b"])));
-        assert!(!both.is_current(&old.seal(&token(), Binding::Access(UserId(1)))));
-        assert!(both.is_current(&both.seal(&token(), Binding::Access(UserId(1)))));
+        assert!(!both.is_current(&old.seal_token(&token(), ACCESS, UserId(1))));
+        assert!(both.is_current(&both.seal_token(&token(), ACCESS, UserId(1))));
     }
 
     #[test]

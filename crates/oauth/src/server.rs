@@ -23,10 +23,7 @@ mod scope;
 mod sign_in;
 mod token;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -34,15 +31,16 @@ use http_body_util::combinators::UnsyncBoxBody;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    account::{Accounts, turns::Turns},
+    access_token_cache::AccessTokenCache,
+    access_tokens::AccessTokens,
+    account::Accounts,
     cimd::ClientDocuments,
+    code_exchanges::CodeExchanges,
     config::{Config, ConfigError, ConfigErrors, Settings},
-    endings::TellingStore,
     fetch::Fetch,
-    ids::LeaseOwner,
-    ports::{Clock, GrantEvents, Store, StoreError, Upstream},
+    ports::{ClientStore, Clock, GrantEvents, GrantStore, MaintenanceStore, Store, StoreError, Upstream},
+    revocation::Revocations,
     seal::Sealer,
-    secret,
 };
 
 use rate_limits::RateLimits;
@@ -65,9 +63,19 @@ pub struct AuthorizationServer {
 #[derive(Debug)]
 struct ServerState {
     settings: Settings,
+    clients: Arc<dyn ClientStore>,
+    grants: Arc<dyn GrantStore>,
+    maintenance: Arc<dyn MaintenanceStore>,
+    revocations: Revocations,
+    access_tokens: AccessTokens,
     accounts: Arc<Accounts>,
-    /// The store of `accounts`.
-    telling: Arc<TellingStore>,
+    code_exchanges: CodeExchanges,
+    sealer: Sealer,
+    upstream: Arc<dyn Upstream>,
+    clock: Arc<dyn Clock>,
+    events: Arc<dyn GrantEvents>,
+    /// Owns sign-ins, renewals and revocations, which run to their end even if the request is dropped.
+    tasks: TaskTracker,
     /// Where clients that are described by documents are found. `None`: there are no such clients.
     documents: Option<ClientDocuments>,
     rate_limits: RateLimits,
@@ -116,24 +124,45 @@ impl AuthorizationServer {
         let tasks = TaskTracker::new();
         let documents = fetch.map(|fetch| ClientDocuments::new(fetch, Arc::clone(&clock)));
         let rate_limits = RateLimits::new(&settings);
-        let telling = Arc::new(TellingStore::new(store, Arc::clone(&events), tasks.clone()));
-        let accounts = Accounts {
-            store: Arc::<TellingStore>::clone(&telling),
-            sealer,
-            upstream,
-            clock,
-            events,
-            lead: settings.refresh_lead,
-            tasks,
-            turns: Turns::default(),
-            process: LeaseOwner(i64::from_be_bytes(secret::random())),
-            flights: Mutex::new(HashMap::new()),
-        };
+        let cache = Arc::<AccessTokenCache>::default();
+        let revocations = Revocations::new(
+            Arc::<dyn Store>::clone(&store),
+            Arc::clone(&cache),
+            Arc::clone(&events),
+            tasks.clone(),
+        );
+        let accounts = Accounts::new(
+            &store,
+            revocations.clone(),
+            sealer.clone(),
+            Arc::clone(&upstream),
+            Arc::clone(&clock),
+            tasks.clone(),
+            settings.refresh_lead,
+        );
+        let code_exchanges = CodeExchanges::new(
+            &store,
+            revocations.clone(),
+            sealer.clone(),
+            Arc::clone(&upstream),
+            Arc::clone(&clock),
+        );
+        let grants: Arc<dyn GrantStore> = Arc::<dyn Store>::clone(&store);
         Ok(Self {
             inner: Arc::new(ServerState {
                 settings,
+                clients: Arc::<dyn Store>::clone(&store),
+                grants: Arc::clone(&grants),
+                maintenance: store,
+                access_tokens: AccessTokens::new(grants, cache, revocations.clone()),
+                revocations,
                 accounts: Arc::new(accounts),
-                telling,
+                code_exchanges,
+                sealer,
+                upstream,
+                clock,
+                events,
+                tasks,
                 documents,
                 rate_limits,
             }),
@@ -198,7 +227,7 @@ impl AuthorizationServer {
     ///
     /// [`StoreError`].
     pub async fn probe(&self) -> Result<(), StoreError> {
-        self.inner.store().probe().await
+        self.inner.maintenance.probe().await
     }
 
     /// Forgets what has expired. To be called from time to time.
@@ -207,7 +236,7 @@ impl AuthorizationServer {
     ///
     /// [`StoreError`].
     pub async fn purge_expired(&self) -> Result<(), StoreError> {
-        self.inner.store().purge(self.inner.accounts.clock.now()).await
+        self.inner.maintenance.purge(self.inner.clock.now()).await
     }
 
     /// Hears which grants other processes on the store have ended since the last call, and tells the
@@ -216,8 +245,8 @@ impl AuthorizationServer {
     /// # Errors
     ///
     /// [`StoreError`].
-    pub async fn hear_endings(&self) -> Result<(), StoreError> {
-        self.inner.telling.hear().await
+    pub async fn poll_revocations(&self) -> Result<(), StoreError> {
+        self.inner.revocations.poll().await
     }
 
     /// Writes down when grants were last used. To be called every minute or so, and before the end.
@@ -226,7 +255,7 @@ impl AuthorizationServer {
     ///
     /// [`StoreError`].
     pub async fn record_uses(&self) -> Result<(), StoreError> {
-        self.inner.telling.record_uses().await
+        self.inner.access_tokens.record_uses().await
     }
 
     /// Seals anew the upstream tokens that older keys have sealed, and says how many accounts that were. To be called
@@ -242,8 +271,8 @@ impl AuthorizationServer {
     /// Waits until sign-ins and renewals under way have ended: each is at its end within the time limits of the
     /// upstream. To be called when no more requests come, before the store is closed.
     pub async fn drain(&self) {
-        self.inner.accounts.tasks.close();
-        self.inner.accounts.tasks.wait().await;
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
     }
 }
 
@@ -300,10 +329,6 @@ impl ServerState {
             Endpoint::Token => token::token(self, request).await,
             Endpoint::Revoke => revoke::revoke(self, request).await,
         }
-    }
-
-    fn store(&self) -> &dyn Store {
-        self.accounts.store.as_ref()
     }
 
     /// Whether a user whose login was once allowed is still so, as far as the configuration alone tells.

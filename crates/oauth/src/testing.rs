@@ -16,7 +16,7 @@ use url::Url;
 use crate::{
     ids::{GrantId, UserId},
     pkce,
-    ports::{BoxFuture, Clock, GrantEvents, GrantedScope, TokenPair, Upstream, UpstreamError, UpstreamUser},
+    ports::{BoxFuture, Clock, GrantEvents, GrantedScope, Upstream, UpstreamError, UpstreamTokens, UpstreamUser},
 };
 
 /// An upstream in memory.
@@ -222,10 +222,10 @@ impl Gate {
 
 impl State {
     /// Makes the next pair of a user. Access tokens read `access-USER-NUMBER`.
-    fn next_pair(&mut self, user: UserId) -> TokenPair {
+    fn next_pair(&mut self, user: UserId) -> UpstreamTokens {
         let number = self.pairs.entry(user).or_default();
         *number += 1;
-        TokenPair {
+        UpstreamTokens {
             access_token: format!("access-{user}-{number}").into(),
             refresh_token: format!("refresh-{user}-{number}").into(),
             expires_in: self.expires_in,
@@ -269,7 +269,7 @@ impl Upstream for ScriptedUpstream {
         code: &'a SecretString,
         verifier: &'a SecretString,
         redirect_uri: &'a str,
-    ) -> BoxFuture<'a, Result<TokenPair, UpstreamError>> {
+    ) -> BoxFuture<'a, Result<UpstreamTokens, UpstreamError>> {
         Box::pin(async move {
             self.exchanges.pass().await?;
             let mut state = self.state();
@@ -285,7 +285,7 @@ impl Upstream for ScriptedUpstream {
         })
     }
 
-    fn refresh<'a>(&'a self, refresh_token: &'a SecretString) -> BoxFuture<'a, Result<TokenPair, UpstreamError>> {
+    fn refresh<'a>(&'a self, refresh_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamTokens, UpstreamError>> {
         Box::pin(async move {
             self.renewals.pass().await?;
             let mut state = self.state();

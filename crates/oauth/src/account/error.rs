@@ -1,58 +1,59 @@
-//! Why an account gives no token: for good, or for now.
+//! Failures to give out an upstream token: terminal or transient.
 
 use std::sync::Arc;
 
-use super::lease::Elsewhere;
-use crate::{ids::UserId, ports::StoreError, seal::OpenError};
+use crate::{BoxError, ids::UserId, ports::StoreError, seal::OpenError};
 
-/// Why an account gives no token.
+/// The reason why an account gives no token.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AccountError {
-    /// The user has to sign in again. All grants of the user have been ended.
+    /// The user has to sign in again. All grants of the user have ended.
     #[error("the user has to sign in again: {0}")]
-    Terminal(Refusal),
-    /// It cannot be had now; a later try may succeed.
-    #[error("the upstream token cannot be had now")]
+    Terminal(TerminalError),
+    /// There is no token now; a later try may succeed.
+    #[error("the upstream token is unavailable")]
     Transient(#[source] Arc<dyn std::error::Error + Send + Sync>),
 }
 
-/// Why a user has to sign in again.
+/// The reason why a user has to sign in again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum TerminalError {
     /// There is no account.
-    #[error("there is no account")]
-    Missing,
+    #[error("the user has no account")]
+    NoAccount,
     /// The stored tokens cannot be opened: another key of the same number has sealed them, or they have been changed.
     #[error("the stored tokens cannot be opened")]
-    Sealed(#[source] OpenError),
+    Unreadable(#[source] OpenError),
     /// The upstream has locked the user out.
     #[error("the upstream has locked the user out")]
     LockedOut,
-    /// The upstream has refused. The text is redacted.
-    #[error("the upstream refuses: {0}")]
-    Upstream(String),
+    /// The upstream refuses the refresh token. The text is redacted.
+    #[error("the upstream refuses the refresh token: {0}")]
+    Refused(String),
 }
 
 impl From<StoreError> for AccountError {
     fn from(error: StoreError) -> Self {
-        Self::Transient(Arc::new(error))
+        Self::transient(error)
     }
 }
 
 impl AccountError {
-    /// The renewal ended without an outcome: its task panicked or the runtime is shutting down.
-    pub(super) fn cut_short() -> Self {
-        Self::Transient(Arc::new(std::io::Error::other("the renewal was cut short")))
+    pub(super) fn transient(error: impl Into<BoxError>) -> Self {
+        Self::Transient(Arc::from(error.into()))
     }
 
-    /// What is stored cannot be opened here and now.
-    pub(super) fn unopened(user: UserId, error: OpenError) -> Self {
-        tracing::error!(user = user.0, %error, "the account cannot be opened: nothing is done for its user until the key is there");
-        Self::Transient(Arc::new(error))
+    /// The stored tokens cannot be opened with the keys of this process.
+    pub(super) fn unreadable(user: UserId, error: OpenError) -> Self {
+        tracing::error!(
+            user = user.0, %error,
+            "cannot open the upstream tokens of a user: requests of the user fail until the key is in the key file"
+        );
+        Self::transient(error)
     }
 
-    /// Another process renews the account.
-    pub(super) fn elsewhere() -> Self {
-        Self::Transient(Arc::new(Elsewhere))
+    /// Another process holds the lease of the account.
+    pub(super) fn lease_held() -> Self {
+        Self::transient("another process is renewing the upstream token")
     }
 }

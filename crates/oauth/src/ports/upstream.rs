@@ -16,7 +16,7 @@ pub trait Upstream: fmt::Debug + Send + Sync + 'static {
     /// What an access token will allow, in words for the consent page.
     fn permissions(&self) -> Vec<String>;
 
-    /// Whether the tokens allow asking who is a member of an organisation.
+    /// Whether the tokens allow asking who is a member of an organization.
     fn sees_organizations(&self) -> bool;
 
     /// Where the browser goes to sign in.
@@ -35,14 +35,14 @@ pub trait Upstream: fmt::Debug + Send + Sync + 'static {
         code: &'a SecretString,
         verifier: &'a SecretString,
         redirect_uri: &'a str,
-    ) -> BoxFuture<'a, Result<TokenPair, UpstreamError>>;
+    ) -> BoxFuture<'a, Result<UpstreamTokens, UpstreamError>>;
 
     /// Renews the tokens. It must not be retried with the same token after a success, even one that got lost.
     ///
     /// # Errors
     ///
     /// [`UpstreamError::Refused`] when the user has to sign in again; the others say nothing about the user.
-    fn refresh<'a>(&'a self, refresh_token: &'a SecretString) -> BoxFuture<'a, Result<TokenPair, UpstreamError>>;
+    fn refresh<'a>(&'a self, refresh_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamTokens, UpstreamError>>;
 
     /// Whose token it is. May be retried.
     ///
@@ -64,7 +64,7 @@ pub trait Upstream: fmt::Debug + Send + Sync + 'static {
     /// Where a user takes back what they have granted the broker at the upstream.
     fn settings_url(&self) -> Url;
 
-    /// Whether a user is a member of an organisation. May be retried.
+    /// Whether a user is a member of an organization. May be retried.
     ///
     /// # Errors
     ///
@@ -79,7 +79,7 @@ pub trait Upstream: fmt::Debug + Send + Sync + 'static {
 
 /// What an exchange or a renewal yields.
 #[derive(Clone, Debug)]
-pub struct TokenPair {
+pub struct UpstreamTokens {
     /// The access token.
     pub access_token: SecretString,
     /// The refresh token.

@@ -72,11 +72,10 @@ pub(super) async fn ask(inner: &ServerState, request: &Request<Bytes>) -> Respon
         Err(fault) => return fault.into_response(inner),
     };
     let secure = inner.settings.secure;
-    let accounts = &inner.accounts;
     // The cookie is kept, so that a page in another tab stays good.
     let browser = BrowserId::of(request.headers(), secure).unwrap_or_else(BrowserId::mint);
     let approver = if request.method() == Method::GET && !wants_to_be_asked(&params) {
-        Approvals::of(request.headers(), secure).approver(&accounts.sealer, asked.subject(), accounts.clock.now())
+        Approvals::of(request.headers(), secure).approver(&inner.sealer, asked.subject(), inner.clock.now())
     } else {
         None
     };
@@ -269,14 +268,11 @@ async fn check(inner: &ServerState, params: &Params) -> Result<AuthorizationRequ
 
 /// Shows that the consent page for this request was made for this browser.
 fn consent_seal(inner: &ServerState, browser: &BrowserId, asked: &AuthorizationRequest) -> [u8; 32] {
-    inner.accounts.sealer.keyed_hash(CONSENT, &asked.sealed_parts(browser))
+    inner.sealer.keyed_hash(CONSENT, &asked.sealed_parts(browser))
 }
 
 fn is_sealed(inner: &ServerState, browser: &BrowserId, asked: &AuthorizationRequest, seal: &[u8]) -> bool {
-    inner
-        .accounts
-        .sealer
-        .verifies(CONSENT, &asked.sealed_parts(browser), seal)
+    inner.sealer.verifies(CONSENT, &asked.sealed_parts(browser), seal)
 }
 
 impl AuthorizationRequest {

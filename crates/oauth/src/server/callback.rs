@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     ids::UserId,
-    ports::Taken,
+    ports::PendingLookup,
     records::{ClientRequest, Purpose},
     secret,
 };
@@ -38,22 +38,22 @@ pub(super) async fn callback(inner: &Arc<ServerState>, request: &Request<Bytes>)
         return pages::error(ErrorPage::NoPending);
     };
     // Before the state is spent, so that the user can load the page again.
-    let Some(slot) = inner.accounts.turns.slot() else {
+    let Some(slot) = inner.code_exchanges.try_acquire() else {
         tracing::warn!("too many sign-ins are talking to Forgejo");
         return pages::error(ErrorPage::Busy);
     };
     let Some(browser) = BrowserId::of(request.headers(), inner.settings.secure) else {
         return pages::error(ErrorPage::OtherBrowser);
     };
-    let now = inner.accounts.clock.now();
+    let now = inner.clock.now();
     let own = secret::hash(browser.as_str());
-    let pending = match inner.store().take_pending(secret::hash(state), own, now).await {
-        Ok(Taken::Found(pending)) => pending,
-        Ok(Taken::OtherBrowser) => {
+    let pending = match inner.grants.take_pending(secret::hash(state), own, now).await {
+        Ok(PendingLookup::Found(pending)) => pending,
+        Ok(PendingLookup::OtherBrowser) => {
             tracing::warn!("a sign-in came back in another browser than it began in");
             return pages::error(ErrorPage::OtherBrowser);
         }
-        Ok(Taken::Gone) => return pages::error(ErrorPage::NoPending),
+        Ok(PendingLookup::NotFound) => return pages::error(ErrorPage::NoPending),
         Err(error) => {
             response::log_store(&error);
             return pages::error(ErrorPage::Store);
@@ -71,9 +71,9 @@ pub(super) async fn callback(inner: &Arc<ServerState>, request: &Request<Bytes>)
         return SignInError::AtForgejo { denied: false }.into_response(inner, &pending.purpose);
     };
     let code = SecretString::from(code.to_owned());
-    let verifier = sign_in::verifier(&inner.accounts.sealer, state);
+    let verifier = sign_in::verifier(&inner.sealer, state);
     let task = complete::finish(Arc::clone(inner), slot, pending.purpose.clone(), code, verifier);
-    match inner.accounts.tasks.spawn(task).await {
+    match inner.tasks.spawn(task).await {
         Ok(Ok(CompletedSignIn::Code {
             code,
             user,
@@ -116,9 +116,9 @@ fn remember(
         redirect_uri: &of.redirect_uri,
         scope: &of.scope,
     };
-    let (accounts, secure) = (&inner.accounts, inner.settings.secure);
+    let secure = inner.settings.secure;
     let cookie = Approvals::of(request.headers(), secure)
-        .with(&accounts.sealer, subject, user, accounts.clock.now())
+        .with(&inner.sealer, subject, user, inner.clock.now())
         .and_then(|approvals| approvals.set_cookie(secure));
     if let Some(cookie) = cookie {
         response.headers_mut().append(header::SET_COOKIE, cookie);

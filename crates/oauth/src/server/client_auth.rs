@@ -56,9 +56,7 @@ pub(super) async fn authenticate(
             if !secret::same(&secret.0, &hash.0) {
                 return Err(refused());
             }
-            inner
-                .rate_limits
-                .client(&client.client_id, inner.accounts.clock.now())?;
+            inner.rate_limits.client(&client.client_id, inner.clock.now())?;
         }
         ClientAuth::PrivateKeyJwt(source) => {
             let assertion = presented.assertion.as_deref().ok_or_else(refused)?;

@@ -24,7 +24,7 @@ impl ServerState {
         if cimd::is_url(client_id) {
             return self.described(client_id).await;
         }
-        Ok(self.store().client(client_id).await?)
+        Ok(self.clients.client(client_id).await?)
     }
 
     /// Finds a client as far as that can be done without the network: for pages that show many.
@@ -35,7 +35,7 @@ impl ServerState {
         if cimd::is_url(client_id) {
             return Ok(self.documents.as_ref().and_then(|documents| documents.known(client_id)));
         }
-        self.store().client(client_id).await
+        self.clients.client(client_id).await
     }
 
     /// Whether clients may be described by documents.

@@ -48,12 +48,7 @@ pub(super) async fn show(inner: &ServerState, request: &Request<Bytes>) -> Respo
     let secure = inner.settings.secure;
     let browser = BrowserId::of(request.headers(), secure).unwrap_or_else(BrowserId::mint);
     let session = BrowserSession::of(inner, request.headers(), &browser);
-    let csrf = URL_SAFE_NO_PAD.encode(
-        inner
-            .accounts
-            .sealer
-            .keyed_hash(FORM, &form_parts(&browser, session.as_ref())),
-    );
+    let csrf = URL_SAFE_NO_PAD.encode(inner.sealer.keyed_hash(FORM, &form_parts(&browser, session.as_ref())));
     let mut response = match session {
         None => pages::connect(inner, &csrf),
         Some(session) => match connections(inner, session.user).await {
@@ -87,7 +82,7 @@ pub(super) async fn act(inner: &ServerState, request: &Request<Bytes>) -> Respon
     let session = BrowserSession::of(inner, request.headers(), &browser);
     let seal = URL_SAFE_NO_PAD.decode(params.value("csrf").unwrap_or_default());
     let parts = form_parts(&browser, session.as_ref());
-    if !seal.is_ok_and(|seal| inner.accounts.sealer.verifies(FORM, &parts, &seal)) {
+    if !seal.is_ok_and(|seal| inner.sealer.verifies(FORM, &parts, &seal)) {
         return pages::error(ErrorPage::OldPage);
     }
     let here = inner.connections_uri();
@@ -118,23 +113,23 @@ pub(super) async fn act(inner: &ServerState, request: &Request<Bytes>) -> Respon
 /// Ends a grant of the user. One that is not there, or not theirs, is left alone without a word.
 async fn end(inner: &ServerState, session: &BrowserSession, grant: &str) -> Result<(), StoreError> {
     let grant = GrantId(grant.to_owned());
-    let grants = inner.store().grants_of(session.user).await?;
+    let grants = inner.grants.grants_of_user(session.user).await?;
     if grants.iter().any(|summary| summary.grant.id == grant) {
-        inner.store().end_grant(&grant).await?;
+        inner.revocations.end_grant(grant.clone()).await?;
         tracing::info!(user = session.user.0, grant = grant.0, "grant ended by its user");
     }
     Ok(())
 }
 
 async fn end_all(inner: &ServerState, session: &BrowserSession) -> Result<(), StoreError> {
-    inner.store().end_user(session.user).await?;
+    inner.revocations.end_user(session.user).await?;
     tracing::info!(user = session.user.0, "all grants ended by their user");
     Ok(())
 }
 
 async fn connections(inner: &ServerState, user: UserId) -> Result<Vec<Connection>, StoreError> {
     let mut connections = Vec::new();
-    for summary in inner.store().grants_of(user).await? {
+    for summary in inner.grants.grants_of_user(user).await? {
         let grant = summary.grant;
         let client = inner.known_client(&grant.client_id).await?;
         let (name, domain) = client.map_or((None, None), |client| (client.name, client.domain));
@@ -148,7 +143,7 @@ async fn connections(inner: &ServerState, user: UserId) -> Result<Vec<Connection
             domain,
             created_at: summary.created_at,
             last_used_at: summary.last_used_at,
-            sessions: inner.accounts.events.sessions(&grant.id),
+            sessions: inner.events.sessions(&grant.id),
             grant: grant.id.0,
         });
     }
@@ -168,7 +163,7 @@ impl BrowserSession {
     /// Sends the browser to its page.
     pub(super) fn open_page(&self, inner: &ServerState, browser: &BrowserId) -> Response<Body> {
         let mut response = response::see_other(&inner.connections_uri());
-        let value = self.seal(&inner.accounts.sealer, browser);
+        let value = self.seal(&inner.sealer, browser);
         if let Some(cookie) = COOKIE.set(&value, inner.settings.secure) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
@@ -178,8 +173,8 @@ impl BrowserSession {
     /// The one of a request, if it is good in this browser and its user may still use this server.
     fn of(inner: &ServerState, headers: &HeaderMap, browser: &BrowserId) -> Option<Self> {
         let value = COOKIE.read(headers, inner.settings.secure)?;
-        let now = inner.accounts.clock.now();
-        Self::open(&inner.accounts.sealer, browser, value, now).filter(|session| inner.still_allowed(&session.login))
+        let now = inner.clock.now();
+        Self::open(&inner.sealer, browser, value, now).filter(|session| inner.still_allowed(&session.login))
     }
 
     fn seal(&self, sealer: &Sealer, browser: &BrowserId) -> String {

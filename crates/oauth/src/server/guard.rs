@@ -68,10 +68,10 @@ impl Caller {
 
 pub(super) async fn authenticate(inner: &ServerState, headers: &HeaderMap) -> Result<Caller, Response<Body>> {
     let bearer = bearer(headers).map_err(|denied| denied.into_response(inner))?;
-    let now = inner.accounts.clock.now();
+    let now = inner.clock.now();
     let found = inner
-        .store()
-        .bearer(secret::hash(bearer), now)
+        .access_tokens
+        .find(secret::hash(bearer), now)
         .await
         .map_err(|error| response::OAuthError::Store(error).into_response())?;
     let grant = found
@@ -81,7 +81,7 @@ pub(super) async fn authenticate(inner: &ServerState, headers: &HeaderMap) -> Re
     if !scope::allows(&grant.scope, metadata::SCOPE) {
         return Err(BearerError::Scope.into_response(inner));
     }
-    let account = Account::new(Arc::clone(&inner.accounts), grant.user);
+    let account = inner.accounts.account(grant.user);
     Ok(Caller {
         grant: Arc::new(grant),
         account,

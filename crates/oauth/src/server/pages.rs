@@ -73,7 +73,7 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 /// The page for a user who may not use this server: whose login is known, unless Forgejo has locked them out. `back`
 /// leads to the application that they came from.
 pub(super) fn not_allowed(inner: &ServerState, login: Option<&str>, back: Option<&str>) -> Response<Body> {
-    let upstream = inner.accounts.upstream.name();
+    let upstream = inner.upstream.name();
     let text = match login {
         Some(login) => format!(
             "You have signed in at {upstream} as {login}, but this account may not use this server. Ask its operator for \
@@ -86,7 +86,7 @@ pub(super) fn not_allowed(inner: &ServerState, login: Option<&str>, back: Option
 
 /// The page for a user whose grant at Forgejo does not allow what this server asks for, or allows more.
 pub(super) fn other_scope(inner: &ServerState, granted: Vec<String>, again: &str) -> Response<Body> {
-    let upstream = &inner.accounts.upstream;
+    let upstream = &inner.upstream;
     let (name, settings) = (upstream.name(), upstream.settings_url());
     let text = format!(
         "At some time you have granted this server something else at {name} than what it needs now, and {name} does not \

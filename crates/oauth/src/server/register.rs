@@ -30,7 +30,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::{Body, ServerState, response::OAuthError};
 use crate::{
     ids::ClientId,
-    ports::Admitted,
+    ports::ClientInsertion,
     records::{ClientAuth, ClientRecord, KeySource, TokenHash},
     redirect_uri, secret,
 };
@@ -53,11 +53,11 @@ async fn try_register(inner: &ServerState, body: &[u8]) -> Result<Response<Body>
         return Err(OAuthError::RegistrationClosed);
     }
     let asked = ClientMetadata::of(client_metadata::object(body)?, &inner.settings)?;
-    let now = inner.accounts.clock.now();
+    let now = inner.clock.now();
     let within = inner.rate_limits.register(now);
     let fingerprint = fingerprint(&asked);
     if let (Err(_), Some(fingerprint)) = (&within, fingerprint)
-        && let Some(known) = inner.store().client_like(fingerprint).await?
+        && let Some(known) = inner.clients.client_by_fingerprint(fingerprint).await?
     {
         // Nothing new comes of it, so that a flood of others does not keep it out.
         return Ok(shared(inner, &known, &asked));
@@ -91,11 +91,11 @@ async fn try_register(inner: &ServerState, body: &[u8]) -> Result<Response<Body>
     };
     let max_clients = inner.settings.max_clients;
     match inner
-        .store()
+        .clients
         .insert_client(client.clone(), max_clients, now - SAFE)
         .await?
     {
-        Admitted::New => {
+        ClientInsertion::Inserted => {
             tracing::info!(client = client.client_id.0, "client registered");
             let (token, uris) = (token.expose_secret(), &client.redirect_uris);
             Ok(client_information::response(
@@ -107,8 +107,8 @@ async fn try_register(inner: &ServerState, body: &[u8]) -> Result<Response<Body>
                 secret.as_ref(),
             ))
         }
-        Admitted::Known(known) => Ok(shared(inner, &known, &asked)),
-        Admitted::Full => {
+        ClientInsertion::Existing(known) => Ok(shared(inner, &known, &asked)),
+        ClientInsertion::LimitReached => {
             tracing::warn!(max_clients, "too many clients have registered");
             Err(OAuthError::RegistrationFull)
         }

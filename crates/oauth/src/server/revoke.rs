@@ -22,9 +22,9 @@ async fn try_revoke(inner: &ServerState, request: &Request<Bytes>) -> Result<(),
     let token = params
         .value("token")
         .ok_or(OAuthError::InvalidRequest("token is missing"))?;
-    let grant = inner.store().grant_of(secret::hash(token)).await?;
+    let grant = inner.grants.grant_of_token(secret::hash(token)).await?;
     if let Some(grant) = grant.filter(|grant| grant.client_id == client.client_id) {
-        inner.store().end_grant(&grant.id).await?;
+        inner.revocations.end_grant(grant.id.clone()).await?;
         tracing::info!(
             user = grant.user.0,
             client = grant.client_id.0,

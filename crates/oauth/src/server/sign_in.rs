@@ -28,8 +28,7 @@ const PENDING_TTL: Duration = Duration::from_secs(10 * 60);
 const MINUTES: u32 = 10 + 1;
 /// Keeps the sign-in and sends the browser to Forgejo.
 pub(super) async fn begin(inner: &ServerState, browser: &BrowserId, purpose: Purpose) -> Response<Body> {
-    let accounts = &inner.accounts;
-    let now = accounts.clock.now();
+    let now = inner.clock.now();
     let client = match &purpose {
         Purpose::Client(request) => Some(&request.client_id),
         Purpose::Connections => None,
@@ -40,18 +39,16 @@ pub(super) async fn begin(inner: &ServerState, browser: &BrowserId, purpose: Pur
     let cap = inner.settings.sign_ins_per_minute.saturating_mul(MINUTES);
     let state = secret::mint("");
     let state = state.expose_secret();
-    let challenge = pkce::challenge(verifier(&accounts.sealer, state).expose_secret());
+    let challenge = pkce::challenge(verifier(&inner.sealer, state).expose_secret());
     let pending = PendingRecord {
         state: secret::hash(state),
         browser: secret::hash(browser.as_str()),
         purpose,
         expires_at: now + PENDING_TTL,
     };
-    match inner.store().insert_pending(pending, cap, now).await {
+    match inner.grants.insert_pending(pending, cap, now).await {
         Ok(true) => {
-            let url = accounts
-                .upstream
-                .authorize_url(state, &challenge, &inner.callback_uri());
+            let url = inner.upstream.authorize_url(state, &challenge, &inner.callback_uri());
             response::see_other(url.as_str())
         }
         Ok(false) => {

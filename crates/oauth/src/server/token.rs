@@ -5,8 +5,6 @@
 //! the *same* successor, until the successor has been used. Anything older ends the grant. Without the key nobody can
 //! tell the successor from the predecessor, and the store still holds hashes only.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -19,9 +17,9 @@ use super::{
     scope::{self, InvalidScope},
 };
 use crate::{
-    account::{Account, AccountError},
+    account::AccountError,
     pkce,
-    ports::{NewTokens, Spent},
+    ports::{NewTokens, Redemption},
     records::{ClientRecord, GrantRecord},
     secret,
 };
@@ -59,7 +57,7 @@ async fn try_token(inner: &ServerState, request: &Request<Bytes>) -> Result<Resp
     };
     // In the name of the client only what was refused is counted.
     if let Err(refused @ OAuthError::InvalidGrant(_)) = outcome {
-        let now = inner.accounts.clock.now();
+        let now = inner.clock.now();
         return Err(inner.rate_limits.guess(&client.client_id, refused, now));
     }
     outcome
@@ -77,7 +75,7 @@ async fn spend_code(inner: &ServerState, client: &ClientRecord, params: &Params)
         .value("code_verifier")
         .ok_or(OAuthError::InvalidRequest("code_verifier is missing"))?;
     let code = secret::hash(code);
-    let Some(record) = inner.store().code(code).await? else {
+    let Some(record) = inner.grants.code(code).await? else {
         return Err(OAuthError::InvalidGrant(REFUSED));
     };
     // RFC 6749 section 4.1.3: the client and the redirect URI; RFC 7636 section 4.6: the verifier.
@@ -92,15 +90,15 @@ async fn spend_code(inner: &ServerState, client: &ClientRecord, params: &Params)
         );
         return Err(OAuthError::InvalidGrant(REFUSED));
     }
-    let now = inner.accounts.clock.now();
+    let now = inner.clock.now();
     inner
         .rate_limits
         .tokens(&record.grant, record.user, &client.client_id, now)?;
     let access = secret::mint(secret::ACCESS);
     let refresh = secret::mint(secret::REFRESH);
     let spent = inner
-        .store()
-        .spend_code(code, inner.new_tokens(&access, &refresh), now)
+        .revocations
+        .redeem_code(code, inner.new_tokens(&access, &refresh), now)
         .await?;
     let grant = issued(spent, client, "code").ok_or(OAuthError::InvalidGrant(REFUSED))?;
     Ok(inner.tokens(&access, &refresh, &grant.scope))
@@ -118,40 +116,40 @@ async fn spend_refresh(
     let hash = secret::hash(presented);
     // RFC 6749 section 6: bound to the client.
     let grant = inner
-        .store()
-        .grant_of(hash)
+        .grants
+        .grant_of_token(hash)
         .await?
         .filter(|grant| grant.client_id == client.client_id);
     let grant = grant
         .filter(|grant| inner.still_allowed(&grant.login))
         .ok_or(OAuthError::InvalidGrant(REFUSED))?;
-    let now = inner.accounts.clock.now();
+    let now = inner.clock.now();
     inner
         .rate_limits
         .tokens(&grant.id, grant.user, &client.client_id, now)?;
     scope::of_renewal(&grant.scope, params.value("scope")).map_err(|InvalidScope| OAuthError::InvalidScope)?;
     // A client is not told to go on when there is nothing behind its tokens any more.
-    match Account::new(Arc::clone(&inner.accounts), grant.user).current().await {
+    match inner.accounts.account(grant.user).current().await {
         Ok(_) => {}
         Err(AccountError::Terminal(_)) => return Err(OAuthError::InvalidGrant(REFUSED)),
         Err(AccountError::Transient(error)) => return Err(OAuthError::Upstream(error)),
     }
     let access = secret::mint(secret::ACCESS);
-    let successor = inner.accounts.sealer.keyed_hash("refresh successor", &[presented]);
+    let successor = inner.sealer.keyed_hash("refresh successor", &[presented]);
     let refresh = secret::with_prefix(secret::REFRESH, successor);
     let spent = inner
-        .store()
-        .spend_refresh(hash, inner.new_tokens(&access, &refresh), now)
+        .revocations
+        .redeem_refresh_token(hash, inner.new_tokens(&access, &refresh), now)
         .await?;
     let grant = issued(spent, client, "refresh token").ok_or(OAuthError::InvalidGrant(REFUSED))?;
     Ok(inner.tokens(&access, &refresh, &grant.scope))
 }
 
 /// The grant on which tokens have been issued, if they have. A reuse is told to the operator: someone else may hold what was used.
-fn issued(spent: Spent, client: &ClientRecord, what: &'static str) -> Option<GrantRecord> {
+fn issued(spent: Redemption, client: &ClientRecord, what: &'static str) -> Option<GrantRecord> {
     match spent {
-        Spent::Issued(grant) => Some(grant),
-        Spent::Reused(grant) => {
+        Redemption::Issued(grant) => Some(grant),
+        Redemption::GrantRevoked(grant) => {
             tracing::warn!(
                 client = client.client_id.0,
                 grant = grant.0,
@@ -160,7 +158,7 @@ fn issued(spent: Spent, client: &ClientRecord, what: &'static str) -> Option<Gra
             );
             None
         }
-        Spent::Replayed(grant) => {
+        Redemption::FamilyRevoked(grant) => {
             tracing::warn!(
                 client = client.client_id.0,
                 grant = grant.0,
@@ -169,13 +167,13 @@ fn issued(spent: Spent, client: &ClientRecord, what: &'static str) -> Option<Gra
             );
             None
         }
-        Spent::Gone => None,
+        Redemption::Invalid => None,
     }
 }
 
 impl ServerState {
     fn new_tokens(&self, access: &SecretString, refresh: &SecretString) -> NewTokens {
-        let now = self.accounts.clock.now();
+        let now = self.clock.now();
         NewTokens {
             access: secret::hash(access.expose_secret()),
             access_expires_at: now + self.settings.access_token_ttl + self.settings.access_token_grace,

@@ -1,32 +1,32 @@
 //! Sealed upstream tokens.
 
-use sqlx::{Executor, Row as _, Sqlite, Transaction};
+use sqlx::{Executor, FromRow, Row as _, Sqlite, sqlite::SqliteRow};
 
-use super::{SqliteStore, seconds, time};
+use super::{
+    Change, SqliteStore,
+    columns::{seconds, time},
+};
 use crate::{
-    ids::{PairId, UserId},
-    ports::{AccountStore, BoxFuture, Placed, SignedInPair, StoreError},
+    ids::{TokenVersion, UserId},
+    ports::{AccountStore, PairPlacement, SignInTokens, StoreError, StoreFuture},
     records::AccountRecord,
 };
 
 impl AccountStore for SqliteStore {
-    fn account_users(&self) -> BoxFuture<'_, Result<Vec<UserId>, StoreError>> {
+    fn account_users(&self) -> StoreFuture<'_, Vec<UserId>> {
         Box::pin(async move {
-            let users = sqlx::query_scalar("SELECT user_id FROM oauth_accounts ORDER BY user_id")
-                .fetch_all(&self.readers)
-                .await?;
-            Ok(users)
+            let users = sqlx::query_scalar("SELECT user_id FROM oauth_accounts ORDER BY user_id");
+            Ok(users.fetch_all(&self.readers).await?)
         })
     }
 
-    fn account(&self, user: UserId) -> BoxFuture<'_, Result<Option<AccountRecord>, StoreError>> {
+    fn account(&self, user: UserId) -> StoreFuture<'_, Option<AccountRecord>> {
         Box::pin(find(&self.readers, user))
     }
 
-    fn replace_account(&self, account: AccountRecord, version: PairId) -> BoxFuture<'_, Result<bool, StoreError>> {
+    fn replace_account(&self, account: AccountRecord, version: TokenVersion) -> StoreFuture<'_, bool> {
         Box::pin(async move {
-            let mut change = self.begin().await?;
-            let done = sqlx::query(
+            let query = sqlx::query(
                 "UPDATE oauth_accounts
                  SET version = ?, access_sealed = ?, refresh_sealed = ?, issued_at = ?, expires_at = ?
                  WHERE user_id = ? AND version = ?",
@@ -37,54 +37,39 @@ impl AccountStore for SqliteStore {
             .bind(seconds(account.issued_at))
             .bind(seconds(account.expires_at))
             .bind(account.user)
-            .bind(version)
-            .execute(&mut *change)
-            .await?;
-            change.commit().await?;
-            Ok(done.rows_affected() == 1)
+            .bind(version);
+            Ok(self.execute(query).await? == 1)
         })
     }
 
-    fn place_account(&self, pair: SignedInPair) -> BoxFuture<'_, Result<Placed, StoreError>> {
+    fn place_account(&self, tokens: SignInTokens) -> StoreFuture<'_, PairPlacement> {
         Box::pin(async move {
             let mut change = self.begin().await?;
-            if find(&mut *change, pair.account.user).await?.is_none() {
-                return Ok(Placed::NoAccount);
+            if find(&mut *change, tokens.account.user).await?.is_none() {
+                return Ok(PairPlacement::NoAccount);
             }
-            if !put(&mut change, pair).await? {
-                return Ok(Placed::Unclear);
+            if !put(&mut change, tokens).await? {
+                return Ok(PairPlacement::OrderUnknown);
             }
             change.commit().await?;
-            Ok(Placed::Kept)
+            Ok(PairPlacement::Stored)
         })
     }
 }
 
-pub(super) async fn find<'c>(
-    executor: impl Executor<'c, Database = Sqlite>,
+pub(super) async fn find(
+    executor: impl Executor<'_, Database = Sqlite>,
     user: UserId,
 ) -> Result<Option<AccountRecord>, StoreError> {
-    let row = sqlx::query(
-        "SELECT version, access_sealed, refresh_sealed, issued_at, expires_at FROM oauth_accounts WHERE user_id = ?",
-    )
-    .bind(user)
-    .fetch_optional(executor)
-    .await?;
-    let Some(row) = row else {
-        return Ok(None);
-    };
-    Ok(Some(AccountRecord {
-        user,
-        version: row.try_get("version")?,
-        access: row.try_get("access_sealed")?,
-        refresh: row.try_get("refresh_sealed")?,
-        issued_at: time(row.try_get("issued_at")?),
-        expires_at: time(row.try_get("expires_at")?),
-    }))
+    let query = sqlx::query_as(
+        "SELECT user_id, version, access_sealed, refresh_sealed, issued_at, expires_at
+         FROM oauth_accounts WHERE user_id = ?",
+    );
+    Ok(query.bind(user).fetch_optional(executor).await?)
 }
 
-/// Forgets the account of a user. Grants, codes and tokens go with it.
-pub(super) async fn end(change: &mut Transaction<'static, Sqlite>, user: UserId) -> Result<(), StoreError> {
+/// Deletes the account of a user, and with it grants, codes and tokens.
+pub(super) async fn delete(change: &mut Change, user: UserId) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM oauth_accounts WHERE user_id = ?")
         .bind(user)
         .execute(&mut **change)
@@ -92,10 +77,10 @@ pub(super) async fn end(change: &mut Transaction<'static, Sqlite>, user: UserId)
     Ok(())
 }
 
-/// Puts the pair of a sign-in in the place of what the user has, unless a sign-in has put its pair there since the exchange
-/// began: what the order of the two is does not show here. The same pair may be put there again.
-pub(super) async fn put(change: &mut Transaction<'static, Sqlite>, pair: SignedInPair) -> Result<bool, StoreError> {
-    let SignedInPair { account, exchange } = pair;
+/// Stores the tokens of a sign-in as the user's, unless another sign-in has stored its tokens since the exchange began:
+/// then the order of the two is unknown, and the result is `false`. The same tokens may be stored again.
+pub(super) async fn put(change: &mut Change, tokens: SignInTokens) -> Result<bool, StoreError> {
+    let SignInTokens { account, exchange } = tokens;
     let done = sqlx::query(
         "INSERT INTO oauth_accounts (user_id, version, access_sealed, refresh_sealed, issued_at, expires_at, signed_in)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6,
@@ -116,4 +101,17 @@ pub(super) async fn put(change: &mut Transaction<'static, Sqlite>, pair: SignedI
     .execute(&mut **change)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+impl FromRow<'_, SqliteRow> for AccountRecord {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            user: row.try_get("user_id")?,
+            version: row.try_get("version")?,
+            access: row.try_get("access_sealed")?,
+            refresh: row.try_get("refresh_sealed")?,
+            issued_at: time(row, "issued_at")?,
+            expires_at: time(row, "expires_at")?,
+        })
+    }
 }

@@ -1,173 +1,79 @@
-//! Grants and codes. What tokens need is in `tokens`, what sign-ins under way need in `pending`.
+//! Grants, and the lookup of codes and tokens.
 
 use std::time::SystemTime;
 
-use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
+use sqlx::{FromRow, Row as _, sqlite::SqliteRow};
 
-use super::{SqliteStore, accounts, pending, seconds, time, tokens};
+use super::{
+    Change, SqliteStore,
+    columns::{seconds, time},
+    pending,
+};
 use crate::{
     ids::{GrantId, UserId},
-    ports::{BoxFuture, GrantStore, NewTokens, SignIn, SignedIn, Spent, StoreError, Taken},
-    records::{BearerRecord, CodeRecord, GrantRecord, GrantSummary, PendingRecord, TokenHash},
-    secret,
+    ports::{GrantStore, PendingLookup, SignedIn, StoreError, StoreFuture},
+    records::{AccessTokenRecord, CodeRecord, GrantRecord, GrantSummary, PendingRecord, TokenHash},
 };
 
-/// How many grants a user may have. The ones used least recently end when there are more.
-const GRANTS_PER_USER: i64 = 100;
+/// The largest number of grants of a user. Above it, the ones used least recently end.
+const MAX_GRANTS_PER_USER: i64 = 100;
 
 impl GrantStore for SqliteStore {
-    fn insert_pending(
-        &self,
-        pending: PendingRecord,
-        cap: u32,
-        now: SystemTime,
-    ) -> BoxFuture<'_, Result<bool, StoreError>> {
-        Box::pin(async move {
-            let mut change = self.begin().await?;
-            // Clearing up here keeps the table at the cap, whenever the purge comes.
-            sqlx::query("DELETE FROM oauth_pending WHERE expires_at <= ?")
-                .bind(seconds(now))
-                .execute(&mut *change)
-                .await?;
-            let count: i64 = sqlx::query_scalar("SELECT count(*) FROM oauth_pending")
-                .fetch_one(&mut *change)
-                .await?;
-            if count >= i64::from(cap) {
-                return Ok(false);
-            }
-            pending::put(&mut change, pending).await?;
-            change.commit().await?;
-            Ok(true)
-        })
+    fn insert_pending(&self, pending: PendingRecord, limit: u32, now: SystemTime) -> StoreFuture<'_, bool> {
+        Box::pin(pending::insert(self, pending, limit, now))
     }
 
-    fn take_pending(
-        &self,
-        state: TokenHash,
-        browser: TokenHash,
-        now: SystemTime,
-    ) -> BoxFuture<'_, Result<Taken, StoreError>> {
-        Box::pin(async move {
-            // What anybody may make up takes no turn of a writer.
-            let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM oauth_pending WHERE state_hash = ?)")
-                .bind(state.0.to_vec())
-                .fetch_one(&self.readers)
-                .await?;
-            if !known {
-                return Ok(Taken::Gone);
-            }
-            let mut change = self.begin().await?;
-            let Some(pending) = pending::take(&mut change, state).await? else {
-                return Ok(Taken::Gone);
-            };
-            if pending.expires_at <= now {
-                return Ok(Taken::Gone);
-            }
-            if !secret::same(&pending.browser.0, &browser.0) {
-                // The change is dropped with the deletion in it.
-                return Ok(Taken::OtherBrowser);
-            }
-            change.commit().await?;
-            Ok(Taken::Found(Box::new(pending)))
-        })
+    fn take_pending(&self, state: TokenHash, browser: TokenHash, now: SystemTime) -> StoreFuture<'_, PendingLookup> {
+        Box::pin(pending::take(self, state, browser, now))
     }
 
-    fn complete_sign_in(
-        &self,
-        sign_in: SignIn,
-        now: SystemTime,
-    ) -> BoxFuture<'_, Result<Option<SignedIn>, StoreError>> {
+    fn code(&self, code: TokenHash) -> StoreFuture<'_, Option<CodeRecord>> {
         Box::pin(async move {
-            let SignIn { pair, grant, code } = sign_in;
-            let mut change = self.begin().await?;
-            if let Some(pair) = pair
-                && !accounts::put(&mut change, pair).await?
-            {
-                return Ok(None);
-            }
-            let client_id = grant.client_id.clone();
-            let signed_in = put_grant(&mut change, grant, now).await?;
-            sqlx::query("UPDATE oauth_clients SET last_used_at = ? WHERE client_id = ?")
-                .bind(seconds(now))
-                .bind(client_id)
-                .execute(&mut *change)
-                .await?;
-            sqlx::query(
-                "INSERT INTO oauth_codes (code_hash, grant_id, client_id, redirect_uri, code_challenge, expires_at)
-                 VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (code_hash) DO NOTHING",
-            )
-            .bind(code.code.0.to_vec())
-            .bind(&signed_in.grant)
-            .bind(code.client_id)
-            .bind(code.redirect_uri)
-            .bind(code.code_challenge)
-            .bind(seconds(code.expires_at))
-            .execute(&mut *change)
-            .await?;
-            change.commit().await?;
-            Ok(Some(signed_in))
-        })
-    }
-
-    fn code(&self, code: TokenHash) -> BoxFuture<'_, Result<Option<CodeRecord>, StoreError>> {
-        Box::pin(async move {
-            let row = sqlx::query(
-                "SELECT grant_id, user_id, c.client_id, redirect_uri, code_challenge, expires_at
+            let query = sqlx::query_as(
+                "SELECT code_hash, grant_id, user_id, c.client_id, redirect_uri, code_challenge, expires_at
                  FROM oauth_codes AS c JOIN oauth_grants USING (grant_id) WHERE code_hash = ?",
-            )
-            .bind(code.0.to_vec())
-            .fetch_optional(&self.readers)
-            .await?;
-            let Some(row) = row else {
-                return Ok(None);
-            };
-            Ok(Some(CodeRecord {
-                code,
-                grant: row.try_get("grant_id")?,
-                user: row.try_get("user_id")?,
-                client_id: row.try_get("client_id")?,
-                redirect_uri: row.try_get("redirect_uri")?,
-                code_challenge: row.try_get("code_challenge")?,
-                expires_at: time(row.try_get("expires_at")?),
-            }))
+            );
+            Ok(query.bind(code).fetch_optional(&self.readers).await?)
         })
     }
 
-    fn spend_code(&self, code: TokenHash, new: NewTokens, now: SystemTime) -> BoxFuture<'_, Result<Spent, StoreError>> {
-        Box::pin(tokens::spend_code(self, code, new, now))
-    }
-
-    fn spend_refresh(
-        &self,
-        refresh: TokenHash,
-        new: NewTokens,
-        now: SystemTime,
-    ) -> BoxFuture<'_, Result<Spent, StoreError>> {
-        Box::pin(tokens::spend_refresh(self, refresh, new, now))
-    }
-
-    fn bearer(&self, access: TokenHash, now: SystemTime) -> BoxFuture<'_, Result<Option<BearerRecord>, StoreError>> {
+    fn access_token(&self, token: TokenHash, now: SystemTime) -> StoreFuture<'_, Option<AccessTokenRecord>> {
         Box::pin(async move {
-            let row = sqlx::query(
+            let query = sqlx::query_as(
                 "SELECT grant_id, user_id, login, client_id, scope, expires_at
                  FROM oauth_access_tokens JOIN oauth_grants USING (grant_id)
                  WHERE token_hash = ? AND expires_at > ?",
-            )
-            .bind(access.0.to_vec())
-            .bind(seconds(now))
-            .fetch_optional(&self.readers)
-            .await?;
-            let Some(row) = row else {
-                return Ok(None);
-            };
-            Ok(Some(BearerRecord {
-                grant: grant_of_row(&row)?,
-                expires_at: time(row.try_get("expires_at")?),
-            }))
+            );
+            Ok(query
+                .bind(token)
+                .bind(seconds(now))
+                .fetch_optional(&self.readers)
+                .await?)
         })
     }
 
-    fn record_uses(&self, uses: Vec<(GrantId, SystemTime)>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn grant_of_token(&self, token: TokenHash) -> StoreFuture<'_, Option<GrantRecord>> {
+        Box::pin(async move {
+            let query = sqlx::query_as(
+                "SELECT grant_id, user_id, login, client_id, scope FROM oauth_grants
+                 WHERE grant_id IN (SELECT grant_id FROM oauth_access_tokens WHERE token_hash = ?1
+                                    UNION SELECT grant_id FROM oauth_refresh_tokens WHERE token_hash = ?1)",
+            );
+            Ok(query.bind(token).fetch_optional(&self.readers).await?)
+        })
+    }
+
+    fn grants_of_user(&self, user: UserId) -> StoreFuture<'_, Vec<GrantSummary>> {
+        Box::pin(async move {
+            let query = sqlx::query_as(
+                "SELECT grant_id, user_id, login, client_id, scope, created_at, last_used_at
+                 FROM oauth_grants WHERE user_id = ? ORDER BY last_used_at DESC, created_at DESC, grant_id",
+            );
+            Ok(query.bind(user).fetch_all(&self.readers).await?)
+        })
+    }
+
+    fn record_uses(&self, uses: Vec<(GrantId, SystemTime)>) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             let mut change = self.begin().await?;
             for (grant, at) in uses {
@@ -183,72 +89,14 @@ impl GrantStore for SqliteStore {
                         .await?;
                 }
             }
-            change.commit().await?;
-            Ok(())
-        })
-    }
-
-    fn grant_of(&self, token: TokenHash) -> BoxFuture<'_, Result<Option<GrantRecord>, StoreError>> {
-        Box::pin(async move {
-            let row = sqlx::query(
-                "SELECT grant_id, user_id, login, client_id, scope FROM oauth_grants
-                 WHERE grant_id IN (SELECT grant_id FROM oauth_access_tokens WHERE token_hash = ?1
-                                    UNION SELECT grant_id FROM oauth_refresh_tokens WHERE token_hash = ?1)",
-            )
-            .bind(token.0.to_vec())
-            .fetch_optional(&self.readers)
-            .await?;
-            row.as_ref().map(grant_of_row).transpose()
-        })
-    }
-
-    fn grants_of(&self, user: UserId) -> BoxFuture<'_, Result<Vec<GrantSummary>, StoreError>> {
-        Box::pin(async move {
-            let rows = sqlx::query(
-                "SELECT grant_id, user_id, login, client_id, scope, created_at, last_used_at
-                 FROM oauth_grants WHERE user_id = ? ORDER BY last_used_at DESC, created_at DESC, grant_id",
-            )
-            .bind(user)
-            .fetch_all(&self.readers)
-            .await?;
-            rows.iter()
-                .map(|row| {
-                    Ok(GrantSummary {
-                        grant: grant_of_row(row)?,
-                        created_at: time(row.try_get("created_at")?),
-                        last_used_at: time(row.try_get("last_used_at")?),
-                    })
-                })
-                .collect()
-        })
-    }
-
-    fn end_grant<'a>(&'a self, grant: &'a GrantId) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(async move {
-            let mut change = self.begin().await?;
-            tokens::end_grant(&mut change, grant).await?;
-            change.commit().await?;
-            Ok(())
-        })
-    }
-
-    fn end_user(&self, user: UserId) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move {
-            let mut change = self.begin().await?;
-            accounts::end(&mut change, user).await?;
-            change.commit().await?;
-            Ok(())
+            Ok(change.commit().await?)
         })
     }
 }
 
-/// Has the grant that the user has for the client go on, or adds it.
-async fn put_grant(
-    change: &mut Transaction<'static, Sqlite>,
-    grant: GrantRecord,
-    now: SystemTime,
-) -> Result<SignedIn, StoreError> {
-    let goes_on: Option<GrantId> = sqlx::query_scalar(
+/// Updates the grant that the user has for the client, or adds it.
+pub(super) async fn put(change: &mut Change, grant: GrantRecord, now: SystemTime) -> Result<SignedIn, StoreError> {
+    let existing: Option<GrantId> = sqlx::query_scalar(
         "UPDATE oauth_grants SET login = ?, scope = ?, last_used_at = ?
          WHERE grant_id = (SELECT grant_id FROM oauth_grants WHERE user_id = ? AND client_id = ?
                            ORDER BY last_used_at DESC, grant_id LIMIT 1)
@@ -261,9 +109,9 @@ async fn put_grant(
     .bind(&grant.client_id)
     .fetch_optional(&mut **change)
     .await?;
-    if let Some(name) = goes_on {
+    if let Some(grant) = existing {
         return Ok(SignedIn {
-            grant: name,
+            grant,
             displaced: Vec::new(),
         });
     }
@@ -274,7 +122,7 @@ async fn put_grant(
          RETURNING grant_id",
     )
     .bind(grant.user)
-    .bind(GRANTS_PER_USER - 1)
+    .bind(MAX_GRANTS_PER_USER - 1)
     .fetch_all(&mut **change)
     .await?;
     sqlx::query(
@@ -295,24 +143,63 @@ async fn put_grant(
     })
 }
 
-/// Finds a grant that is known to be there.
-pub(super) async fn find(
-    change: &mut Transaction<'static, Sqlite>,
-    grant: &GrantId,
-) -> Result<GrantRecord, StoreError> {
-    let row = sqlx::query("SELECT grant_id, user_id, login, client_id, scope FROM oauth_grants WHERE grant_id = ?")
+/// Deletes a grant, and with it codes and tokens.
+pub(super) async fn delete(change: &mut Change, grant: &GrantId) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM oauth_grants WHERE grant_id = ?")
         .bind(grant)
-        .fetch_one(&mut **change)
+        .execute(&mut **change)
         .await?;
-    grant_of_row(&row)
+    Ok(())
 }
 
-fn grant_of_row(row: &SqliteRow) -> Result<GrantRecord, StoreError> {
-    Ok(GrantRecord {
-        id: row.try_get("grant_id")?,
-        user: row.try_get("user_id")?,
-        login: row.try_get("login")?,
-        client_id: row.try_get("client_id")?,
-        scope: row.try_get("scope")?,
-    })
+/// Reads a grant that exists.
+pub(super) async fn find(change: &mut Change, grant: &GrantId) -> Result<GrantRecord, StoreError> {
+    let query =
+        sqlx::query_as("SELECT grant_id, user_id, login, client_id, scope FROM oauth_grants WHERE grant_id = ?");
+    Ok(query.bind(grant).fetch_one(&mut **change).await?)
+}
+
+impl FromRow<'_, SqliteRow> for GrantRecord {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            id: row.try_get("grant_id")?,
+            user: row.try_get("user_id")?,
+            login: row.try_get("login")?,
+            client_id: row.try_get("client_id")?,
+            scope: row.try_get("scope")?,
+        })
+    }
+}
+
+impl FromRow<'_, SqliteRow> for GrantSummary {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            grant: GrantRecord::from_row(row)?,
+            created_at: time(row, "created_at")?,
+            last_used_at: time(row, "last_used_at")?,
+        })
+    }
+}
+
+impl FromRow<'_, SqliteRow> for AccessTokenRecord {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            grant: GrantRecord::from_row(row)?,
+            expires_at: time(row, "expires_at")?,
+        })
+    }
+}
+
+impl FromRow<'_, SqliteRow> for CodeRecord {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            code: row.try_get("code_hash")?,
+            grant: row.try_get("grant_id")?,
+            user: row.try_get("user_id")?,
+            client_id: row.try_get("client_id")?,
+            redirect_uri: row.try_get("redirect_uri")?,
+            code_challenge: row.try_get("code_challenge")?,
+            expires_at: time(row, "expires_at")?,
+        })
+    }
 }

@@ -1,82 +1,117 @@
-//! Sign-ins under way.
+//! Pending sign-ins.
 
-use sqlx::{Row as _, Sqlite, Transaction};
+use std::time::SystemTime;
 
-use super::{damaged, seconds, time, token_hash};
+use sqlx::{FromRow, Row as _, sqlite::SqliteRow};
+
+use super::{
+    SqliteStore,
+    columns::{damaged, seconds, time},
+};
 use crate::{
-    ports::StoreError,
+    ports::{PendingLookup, StoreError},
     records::{ClientRequest, PendingRecord, Purpose, TokenHash},
+    secret,
 };
 
-pub(super) async fn put(change: &mut Transaction<'static, Sqlite>, pending: PendingRecord) -> Result<(), StoreError> {
-    let request = match pending.purpose {
+pub(super) async fn insert(
+    store: &SqliteStore,
+    pending: PendingRecord,
+    limit: u32,
+    now: SystemTime,
+) -> Result<bool, StoreError> {
+    let mut change = store.begin().await?;
+    // Deleting expired rows here keeps the table at the limit, whenever the purge comes.
+    sqlx::query("DELETE FROM oauth_pending WHERE expires_at <= ?")
+        .bind(seconds(now))
+        .execute(&mut *change)
+        .await?;
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM oauth_pending")
+        .fetch_one(&mut *change)
+        .await?;
+    if count >= i64::from(limit) {
+        return Ok(false);
+    }
+    let request = match &pending.purpose {
         Purpose::Client(request) => Some(request),
         Purpose::Connections => None,
-    };
-    let approved_by = request.as_ref().and_then(|request| request.approved_by);
-    let (client_id, redirect_uri, client_state, code_challenge, scope) = match request {
-        Some(request) => (
-            Some(request.client_id),
-            Some(request.redirect_uri),
-            request.client_state,
-            Some(request.code_challenge),
-            Some(request.scope),
-        ),
-        None => (None, None, None, None, None),
     };
     sqlx::query(
         "INSERT INTO oauth_pending (state_hash, browser_hash, client_id, redirect_uri, client_state, code_challenge,
                                     scope, approved_by, expires_at)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
-    .bind(pending.state.0.to_vec())
-    .bind(pending.browser.0.to_vec())
-    .bind(client_id)
-    .bind(redirect_uri)
-    .bind(client_state)
-    .bind(code_challenge)
-    .bind(scope)
-    .bind(approved_by)
+    .bind(pending.state)
+    .bind(pending.browser)
+    .bind(request.map(|request| &request.client_id))
+    .bind(request.map(|request| &request.redirect_uri))
+    .bind(request.and_then(|request| request.client_state.as_ref()))
+    .bind(request.map(|request| &request.code_challenge))
+    .bind(request.map(|request| &request.scope))
+    .bind(request.and_then(|request| request.approved_by))
     .bind(seconds(pending.expires_at))
-    .execute(&mut **change)
+    .execute(&mut *change)
     .await?;
-    Ok(())
+    change.commit().await?;
+    Ok(true)
 }
 
-/// Takes a sign-in out, whether it is still good or not.
 pub(super) async fn take(
-    change: &mut Transaction<'static, Sqlite>,
+    store: &SqliteStore,
     state: TokenHash,
-) -> Result<Option<PendingRecord>, StoreError> {
-    let row = sqlx::query(
+    browser: TokenHash,
+    now: SystemTime,
+) -> Result<PendingLookup, StoreError> {
+    // An invented state must not hold up writers.
+    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM oauth_pending WHERE state_hash = ?)")
+        .bind(state)
+        .fetch_one(&store.readers)
+        .await?;
+    if !exists {
+        return Ok(PendingLookup::NotFound);
+    }
+    let mut change = store.begin().await?;
+    let pending: Option<PendingRecord> = sqlx::query_as(
         "DELETE FROM oauth_pending WHERE state_hash = ?
-         RETURNING browser_hash, client_id, redirect_uri, client_state, code_challenge, scope, approved_by, expires_at",
+         RETURNING state_hash, browser_hash, client_id, redirect_uri, client_state, code_challenge, scope, approved_by,
+                   expires_at",
     )
-    .bind(state.0.to_vec())
-    .fetch_optional(&mut **change)
+    .bind(state)
+    .fetch_optional(&mut *change)
     .await?;
-    let Some(row) = row else {
-        return Ok(None);
+    let Some(pending) = pending.filter(|pending| pending.expires_at > now) else {
+        return Ok(PendingLookup::NotFound);
     };
-    let missing = || damaged("a sign-in of a client lacks a part");
-    let purpose = match row.try_get("client_id")? {
-        Some(client_id) => Purpose::Client(ClientRequest {
-            client_id,
-            redirect_uri: row.try_get::<Option<String>, _>("redirect_uri")?.ok_or_else(missing)?,
-            client_state: row.try_get("client_state")?,
-            code_challenge: row
-                .try_get::<Option<String>, _>("code_challenge")?
-                .ok_or_else(missing)?,
-            scope: row.try_get::<Option<String>, _>("scope")?.ok_or_else(missing)?,
-            approved_by: row.try_get("approved_by")?,
-        }),
-        None => Purpose::Connections,
-    };
-    let browser: Vec<u8> = row.try_get("browser_hash")?;
-    Ok(Some(PendingRecord {
-        state,
-        browser: token_hash(&browser)?,
-        purpose,
-        expires_at: time(row.try_get("expires_at")?),
-    }))
+    if !secret::same(&pending.browser.0, &browser.0) {
+        // Dropping the change undoes the deletion.
+        return Ok(PendingLookup::OtherBrowser);
+    }
+    change.commit().await?;
+    Ok(PendingLookup::Found(Box::new(pending)))
+}
+
+impl FromRow<'_, SqliteRow> for PendingRecord {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let required = |column: &str| {
+            let value: Option<String> = row.try_get(column)?;
+            value.ok_or_else(|| damaged("a pending sign-in of a client is incomplete"))
+        };
+        let purpose = match row.try_get("client_id")? {
+            Some(client_id) => Purpose::Client(ClientRequest {
+                client_id,
+                redirect_uri: required("redirect_uri")?,
+                client_state: row.try_get("client_state")?,
+                code_challenge: required("code_challenge")?,
+                scope: required("scope")?,
+                approved_by: row.try_get("approved_by")?,
+            }),
+            None => Purpose::Connections,
+        };
+        Ok(Self {
+            state: row.try_get("state_hash")?,
+            browser: row.try_get("browser_hash")?,
+            purpose,
+            expires_at: time(row, "expires_at")?,
+        })
+    }
 }

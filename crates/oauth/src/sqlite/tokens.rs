@@ -1,85 +1,81 @@
-//! Codes and refresh tokens turned into tokens, by the rule of [`GrantStore`](crate::ports::GrantStore).
+//! Codes and refresh tokens redeemed for tokens, by the rule of [`RevocationStore`](crate::ports::RevocationStore).
 
 use std::time::SystemTime;
 
-use sqlx::{Row as _, Sqlite, Transaction};
+use sqlx::Row as _;
 
-use super::{SqliteStore, grants, seconds};
+use super::{Change, SqliteStore, columns::seconds, grants};
 use crate::{
     ids::GrantId,
-    ports::{NewTokens, Spent, StoreError},
+    ports::{NewTokens, Redemption, StoreError},
     records::TokenHash,
 };
 
-/// How many access tokens a grant may have. The oldest go first: a client that asks for more has lost them.
-const ACCESS_TOKENS_PER_GRANT: i64 = 64;
-/// How many families of refresh tokens a grant may have. Those go first that would expire first.
-const FAMILIES_PER_GRANT: i64 = 16;
-/// For how many generations a refresh token is remembered, so that its reuse is recognised. Older ones are just
+/// One family of refresh tokens, named after the hash of the code that began it. Tokens from before families have the
+/// empty name.
+#[derive(Clone, Debug, sqlx::Type)]
+#[sqlx(transparent)]
+struct FamilyId(Vec<u8>);
+
+/// The largest number of access tokens of a grant. The oldest are deleted first: a client that asks for more has lost
+/// them.
+const MAX_ACCESS_TOKENS_PER_GRANT: i64 = 64;
+/// The largest number of refresh token families of a grant. The families that expire first are deleted first.
+const MAX_FAMILIES_PER_GRANT: i64 = 16;
+/// The number of generations for which a refresh token is remembered, so that its reuse is recognized. An older one is
 /// unknown.
-const GENERATIONS: i64 = 1000;
+const REMEMBERED_GENERATIONS: i64 = 1000;
 
-/// One family of refresh tokens.
-#[derive(Clone, Copy)]
-struct Family<'a> {
-    grant: &'a GrantId,
-    /// The hash of the code that began it.
-    name: &'a [u8],
-}
-
-pub(super) async fn spend_code(
+pub(super) async fn redeem_code(
     store: &SqliteStore,
     code: TokenHash,
     new: NewTokens,
     now: SystemTime,
-) -> Result<Spent, StoreError> {
+) -> Result<Redemption, StoreError> {
     let mut change = store.begin().await?;
     let row = sqlx::query("SELECT grant_id, expires_at, used FROM oauth_codes WHERE code_hash = ?")
-        .bind(code.0.to_vec())
+        .bind(code)
         .fetch_optional(&mut *change)
         .await?;
     let Some(row) = row else {
-        return Ok(Spent::Gone);
+        return Ok(Redemption::Invalid);
     };
     let grant: GrantId = row.try_get("grant_id")?;
-    // Reuse comes before expiry: a code that is shown twice has leaked, however late.
-    if row.try_get::<bool, _>("used")? {
-        let spent = revoke_family(&mut change, grant, code).await?;
+    let family = FamilyId(code.0.to_vec());
+    // Reuse comes before expiry: a code that is presented twice has leaked, however late.
+    if row.try_get("used")? {
+        let outcome = revoke_family(&mut change, grant, &family).await?;
         change.commit().await?;
-        return Ok(spent);
+        return Ok(outcome);
     }
     if row.try_get::<i64, _>("expires_at")? <= seconds(now) {
-        return Ok(Spent::Gone);
+        return Ok(Redemption::Invalid);
     }
     sqlx::query("UPDATE oauth_codes SET used = 1 WHERE code_hash = ?")
-        .bind(code.0.to_vec())
+        .bind(code)
         .execute(&mut *change)
         .await?;
-    let family = Family {
-        grant: &grant,
-        name: &code.0,
-    };
-    issue(&mut change, family, 1, &new, now).await?;
+    issue(&mut change, &grant, &family, 1, &new, now).await?;
     sqlx::query(
         "DELETE FROM oauth_refresh_tokens WHERE grant_id = ?1 AND family NOT IN (
              SELECT family FROM oauth_refresh_tokens WHERE grant_id = ?1
              GROUP BY family ORDER BY max(expires_at) DESC, max(rowid) DESC LIMIT ?2)",
     )
     .bind(&grant)
-    .bind(FAMILIES_PER_GRANT)
+    .bind(MAX_FAMILIES_PER_GRANT)
     .execute(&mut *change)
     .await?;
     let grant = grants::find(&mut change, &grant).await?;
     change.commit().await?;
-    Ok(Spent::Issued(grant))
+    Ok(Redemption::Issued(grant))
 }
 
-pub(super) async fn spend_refresh(
+pub(super) async fn redeem_refresh_token(
     store: &SqliteStore,
-    refresh: TokenHash,
+    token: TokenHash,
     new: NewTokens,
     now: SystemTime,
-) -> Result<Spent, StoreError> {
+) -> Result<Redemption, StoreError> {
     let mut change = store.begin().await?;
     let row = sqlx::query(
         "SELECT grant_id, family, generation AS own,
@@ -88,45 +84,35 @@ pub(super) async fn spend_refresh(
          FROM oauth_refresh_tokens AS r
          WHERE token_hash = ? AND expires_at > ?",
     )
-    .bind(refresh.0.to_vec())
+    .bind(token)
     .bind(seconds(now))
     .fetch_optional(&mut *change)
     .await?;
     let Some(row) = row else {
-        return Ok(Spent::Gone);
+        return Ok(Redemption::Invalid);
     };
     let grant: GrantId = row.try_get("grant_id")?;
-    let own: i64 = row.try_get("own")?;
-    let newest: i64 = row.try_get("newest")?;
+    let (own, newest): (i64, i64) = (row.try_get("own")?, row.try_get("newest")?);
     if own < newest - 1 {
-        end_grant(&mut change, &grant).await?;
+        grants::delete(&mut change, &grant).await?;
         change.commit().await?;
-        return Ok(Spent::Reused(grant));
+        return Ok(Redemption::GrantRevoked(grant));
     }
-    let family: Vec<u8> = row.try_get("family")?;
-    let family = Family {
-        grant: &grant,
-        name: &family,
-    };
-    issue(&mut change, family, own + 1, &new, now).await?;
+    issue(&mut change, &grant, &row.try_get("family")?, own + 1, &new, now).await?;
     let grant = grants::find(&mut change, &grant).await?;
     change.commit().await?;
-    Ok(Spent::Issued(grant))
+    Ok(Redemption::Issued(grant))
 }
 
-/// Revokes what a code has bought, and ends the grant if no other sign-in has left tokens or an unused code.
-async fn revoke_family(
-    change: &mut Transaction<'static, Sqlite>,
-    grant: GrantId,
-    code: TokenHash,
-) -> Result<Spent, StoreError> {
+/// Revokes the tokens of a family, and ends the grant if no other sign-in has left tokens or an unused code.
+async fn revoke_family(change: &mut Change, grant: GrantId, family: &FamilyId) -> Result<Redemption, StoreError> {
     for statement in [
         "DELETE FROM oauth_access_tokens WHERE grant_id = ? AND family = ?",
         "DELETE FROM oauth_refresh_tokens WHERE grant_id = ? AND family = ?",
     ] {
         sqlx::query(statement)
             .bind(&grant)
-            .bind(code.0.to_vec())
+            .bind(family)
             .execute(&mut **change)
             .await?;
     }
@@ -138,32 +124,23 @@ async fn revoke_family(
     .bind(&grant)
     .fetch_one(&mut **change)
     .await?;
-    if goes_on {
-        // Other processes may remember the bearers.
-        sqlx::query("INSERT INTO oauth_endings (grant_id, ended) VALUES (?, 0)")
-            .bind(&grant)
-            .execute(&mut **change)
-            .await?;
-        return Ok(Spent::Replayed(grant));
+    if !goes_on {
+        grants::delete(change, &grant).await?;
+        return Ok(Redemption::GrantRevoked(grant));
     }
-    end_grant(change, &grant).await?;
-    Ok(Spent::Reused(grant))
-}
-
-/// Ends a grant; its codes and tokens go with it.
-pub(super) async fn end_grant(change: &mut Transaction<'static, Sqlite>, grant: &GrantId) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM oauth_grants WHERE grant_id = ?")
-        .bind(grant)
+    // Other processes may have cached the access tokens.
+    sqlx::query("INSERT INTO oauth_endings (grant_id, ended) VALUES (?, 0)")
+        .bind(&grant)
         .execute(&mut **change)
         .await?;
-    Ok(())
+    Ok(Redemption::FamilyRevoked(grant))
 }
 
-/// Adds tokens of a generation to a family. The refresh token may be there already: the same predecessor has the same
-/// successor.
+/// Adds tokens of a generation to a family. The refresh token may exist: the same predecessor has the same successor.
 async fn issue(
-    change: &mut Transaction<'static, Sqlite>,
-    Family { grant, name }: Family<'_>,
+    change: &mut Change,
+    grant: &GrantId,
+    family: &FamilyId,
     generation: i64,
     new: &NewTokens,
     now: SystemTime,
@@ -185,24 +162,24 @@ async fn issue(
         "INSERT INTO oauth_refresh_tokens (token_hash, grant_id, family, generation, expires_at)
          VALUES (?, ?, ?, ?, ?) ON CONFLICT (token_hash) DO NOTHING",
     )
-    .bind(new.refresh.0.to_vec())
+    .bind(new.refresh)
     .bind(grant)
-    .bind(name)
+    .bind(family)
     .bind(generation)
     .bind(seconds(new.refresh_expires_at))
     .execute(&mut **change)
     .await?;
     sqlx::query("INSERT INTO oauth_access_tokens (token_hash, grant_id, family, expires_at) VALUES (?, ?, ?, ?)")
-        .bind(new.access.0.to_vec())
+        .bind(new.access)
         .bind(grant)
-        .bind(name)
+        .bind(family)
         .bind(seconds(new.access_expires_at))
         .execute(&mut **change)
         .await?;
     sqlx::query("DELETE FROM oauth_refresh_tokens WHERE grant_id = ? AND family = ? AND generation <= ?")
         .bind(grant)
-        .bind(name)
-        .bind(generation - GENERATIONS)
+        .bind(family)
+        .bind(generation - REMEMBERED_GENERATIONS)
         .execute(&mut **change)
         .await?;
     sqlx::query(
@@ -211,7 +188,7 @@ async fn issue(
              ORDER BY expires_at DESC, rowid DESC LIMIT -1 OFFSET ?)",
     )
     .bind(grant)
-    .bind(ACCESS_TOKENS_PER_GRANT)
+    .bind(MAX_ACCESS_TOKENS_PER_GRANT)
     .execute(&mut **change)
     .await?;
     Ok(())

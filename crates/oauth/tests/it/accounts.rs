@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use oauth::{AccountError, Config, account::Refusal, testing::Trouble};
+use oauth::{AccountError, Config, account::TerminalError, testing::Trouble};
 use secrecy::ExposeSecret as _;
 
 use crate::{
@@ -147,7 +147,7 @@ async fn a_refusal_for_good_ends_the_users_grants() {
     world.upstream.set_trouble(Some(Trouble::Refused));
     let error = account.refresh().await.unwrap_err();
     assert!(
-        matches!(error, AccountError::Terminal(Refusal::Upstream(_))),
+        matches!(error, AccountError::Terminal(TerminalError::Refused(_))),
         "{error:?}"
     );
     assert_eq!(world.events.take(), ["user 11"]);
@@ -161,7 +161,7 @@ async fn a_refusal_for_good_ends_the_users_grants() {
     );
     assert!(matches!(
         account.current().await,
-        Err(AccountError::Terminal(Refusal::Missing))
+        Err(AccountError::Terminal(TerminalError::NoAccount))
     ));
     world.upstream.set_trouble(None);
     world.tokens(&client, ALICE).await;
@@ -264,7 +264,10 @@ async fn a_user_who_is_locked_out_at_forgejo_loses_access_at_the_next_renewal() 
     world.clock.advance(Duration::from_secs(3600 - 300));
     let account = world.caller(&tokens.access).await.account();
     let error = account.current().await.unwrap_err();
-    assert!(matches!(error, AccountError::Terminal(Refusal::LockedOut)), "{error:?}");
+    assert!(
+        matches!(error, AccountError::Terminal(TerminalError::LockedOut)),
+        "{error:?}"
+    );
     assert_eq!(world.events.take(), ["user 11"]);
     assert_eq!(
         world.refresh(&client, &tokens.refresh).await.error(),
@@ -372,7 +375,10 @@ async fn a_database_without_its_key_yields_no_upstream_token() {
     world.restart([8; 32]).await;
     let account = world.caller(&tokens.access).await.account();
     let error = account.current().await.unwrap_err();
-    assert!(matches!(error, AccountError::Terminal(Refusal::Sealed(_))), "{error:?}");
+    assert!(
+        matches!(error, AccountError::Terminal(TerminalError::Unreadable(_))),
+        "{error:?}"
+    );
     assert_eq!(
         world.authenticate(&tokens.access).await.unwrap_err().status,
         StatusCode::UNAUTHORIZED

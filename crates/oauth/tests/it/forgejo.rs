@@ -77,11 +77,11 @@ impl Server {
         .await
     }
 
-    async fn refresh(&self) -> Result<oauth::ports::TokenPair, UpstreamError> {
+    async fn refresh(&self) -> Result<oauth::ports::UpstreamTokens, UpstreamError> {
         self.forgejo.refresh(&secret("the-refresh-token")).await
     }
 
-    async fn exchange(&self) -> Result<oauth::ports::TokenPair, UpstreamError> {
+    async fn exchange(&self) -> Result<oauth::ports::UpstreamTokens, UpstreamError> {
         self.forgejo
             .exchange(
                 &secret("gta_code"),

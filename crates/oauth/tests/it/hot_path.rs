@@ -29,7 +29,7 @@ async fn the_use_of_a_bearer_is_written_down_behind_it() {
     let world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
-    let used = async || world.store.grants_of(ALICE).await.unwrap()[0].last_used_at;
+    let used = async || world.store.grants_of_user(ALICE).await.unwrap()[0].last_used_at;
     let issued = used().await;
     world.server.record_uses().await.unwrap();
     assert_eq!(used().await, issued);
@@ -57,7 +57,7 @@ async fn uses_that_could_not_be_written_down_are_written_the_next_time() {
     let world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
-    let used = async || world.store.grants_of(ALICE).await.unwrap()[0].last_used_at;
+    let used = async || world.store.grants_of_user(ALICE).await.unwrap()[0].last_used_at;
     let issued = used().await;
     world.clock.advance(Duration::from_secs(1000));
     world.caller(&tokens.access).await;

@@ -10,10 +10,10 @@ use std::{
 use http::StatusCode;
 use oauth::{
     AccountError,
-    ids::{LeaseOwner, PairId},
+    ids::{LeaseOwner, TokenVersion},
     ports::{
-        AccountStore as _, BoxFuture, GrantStore as _, GrantedScope, Judged, ProcessStore as _, TokenPair, Upstream,
-        UpstreamError, UpstreamUser,
+        AccountStore as _, BoxFuture, ExchangeStore as _, GrantedScope, LeaseStore as _, RefusalOutcome,
+        RevocationStore as _, Upstream, UpstreamError, UpstreamTokens, UpstreamUser,
     },
     testing::{Gate, ScriptedUpstream},
 };
@@ -114,7 +114,7 @@ impl Upstream for Line {
         code: &'a SecretString,
         verifier: &'a SecretString,
         redirect_uri: &'a str,
-    ) -> BoxFuture<'a, Result<TokenPair, UpstreamError>> {
+    ) -> BoxFuture<'a, Result<UpstreamTokens, UpstreamError>> {
         Box::pin(async move {
             self.way().await;
             let answer = self.upstream.exchange(code, verifier, redirect_uri).await;
@@ -123,7 +123,7 @@ impl Upstream for Line {
         })
     }
 
-    fn refresh<'a>(&'a self, refresh_token: &'a SecretString) -> BoxFuture<'a, Result<TokenPair, UpstreamError>> {
+    fn refresh<'a>(&'a self, refresh_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamTokens, UpstreamError>> {
         Box::pin(async move {
             self.way().await;
             let answer = self.upstream.refresh(refresh_token).await;
@@ -324,13 +324,27 @@ async fn who_comes_back_alone_waits_for_no_lease() {
     let tokens = world.tokens(&client, ALICE).await;
     let now = oauth::ports::Clock::now(world.clock.as_ref());
     let later = now + Duration::from_secs(1000);
-    assert!(world.store.lease(ALICE, DEAD, later, now).await.unwrap().taken);
+    assert!(
+        world
+            .store
+            .acquire_lease(ALICE, DEAD, later, now)
+            .await
+            .unwrap()
+            .acquired
+    );
     world.store.begin_exchange(later).await.unwrap();
 
     // While another process has the store open, either may be its own.
     let other = world.another(Line::to(&world)).await;
     world.restart([7; 32]).await;
-    assert!(!world.store.lease(ALICE, LeaseOwner(1), later, now).await.unwrap().taken);
+    assert!(
+        !world
+            .store
+            .acquire_lease(ALICE, LeaseOwner(1), later, now)
+            .await
+            .unwrap()
+            .acquired
+    );
     other.store.close().await;
     world.restart([7; 32]).await;
     let account = world.caller(&tokens.access).await.account();
@@ -339,10 +353,10 @@ async fn who_comes_back_alone_waits_for_no_lease() {
     let version = world.store.account(ALICE).await.unwrap().unwrap().version;
     let judged = world
         .store
-        .end_refused(ALICE, Some(version), LeaseOwner(1), None, now)
+        .end_refused_user(ALICE, Some(version), LeaseOwner(1), None, now)
         .await
         .unwrap();
-    assert_eq!(judged, Judged::Ended);
+    assert_eq!(judged, RefusalOutcome::Revoked);
 }
 
 #[tokio::test]
@@ -353,22 +367,22 @@ async fn a_lease_is_its_owners_until_it_is_given_back_or_runs_out() {
     let lease = async |owner, until, now| {
         world
             .store
-            .lease(ALICE, LeaseOwner(owner), at(until), at(now))
+            .acquire_lease(ALICE, LeaseOwner(owner), at(until), at(now))
             .await
             .unwrap()
-            .taken
+            .acquired
     };
     assert!(lease(1, 10, 0).await);
     assert!(!lease(2, 20, 9).await, "it is held");
     assert!(lease(1, 19, 9).await, "its owner extends it");
     assert!(!lease(2, 20, 18).await);
     assert!(lease(2, 29, 19).await, "it has run out");
-    world.store.release(ALICE, LeaseOwner(1)).await.unwrap();
+    world.store.release_lease(ALICE, LeaseOwner(1)).await.unwrap();
     assert!(
         !lease(1, 29, 19).await,
         "who has lost it does not give back that of another"
     );
-    world.store.release(ALICE, LeaseOwner(2)).await.unwrap();
+    world.store.release_lease(ALICE, LeaseOwner(2)).await.unwrap();
     assert!(lease(1, 29, 19).await);
 }
 
@@ -383,43 +397,59 @@ async fn a_refusal_is_judged_when_the_exchanges_that_had_begun_have_ended_and_th
     let judge = async |version, known, now| {
         world
             .store
-            .end_refused(ALICE, version, LeaseOwner(1), known, now)
+            .end_refused_user(ALICE, version, LeaseOwner(1), known, now)
             .await
             .unwrap()
     };
     let version = Some(there.version);
-    let replaced = Judged::Replaced(Box::new(there));
+    let replaced = RefusalOutcome::Replaced(Box::new(there));
     assert_eq!(
-        judge(version.map(|version| PairId(version.0 ^ 1)), None, now).await,
+        judge(version.map(|version| TokenVersion(version.0 ^ 1)), None, now).await,
         replaced
     );
     assert_eq!(judge(None, None, now).await, replaced);
 
-    assert!(world.store.lease(ALICE, LeaseOwner(2), later, now).await.unwrap().taken);
-    assert_eq!(judge(version, None, now).await, Judged::Elsewhere);
-    world.store.release(ALICE, LeaseOwner(2)).await.unwrap();
+    assert!(
+        world
+            .store
+            .acquire_lease(ALICE, LeaseOwner(2), later, now)
+            .await
+            .unwrap()
+            .acquired
+    );
+    assert_eq!(judge(version, None, now).await, RefusalOutcome::LeaseHeld);
+    world.store.release_lease(ALICE, LeaseOwner(2)).await.unwrap();
 
     let first = world.store.begin_exchange(later).await.unwrap();
-    assert_eq!(judge(version, None, now).await, Judged::Exchanging(first));
+    assert_eq!(judge(version, None, now).await, RefusalOutcome::ExchangeRunning(first));
     // Whoever asks while one is under way waits for no writer.
     let writing = world.store.writer().begin_with("BEGIN IMMEDIATE").await.unwrap();
-    assert_eq!(judge(version, Some(first), now).await, Judged::Exchanging(first));
+    assert_eq!(
+        judge(version, Some(first), now).await,
+        RefusalOutcome::ExchangeRunning(first)
+    );
     drop(writing);
     let second = world.store.begin_exchange(later).await.unwrap();
     assert!(second > first);
-    assert_eq!(judge(version, Some(first), now).await, Judged::Exchanging(first));
+    assert_eq!(
+        judge(version, Some(first), now).await,
+        RefusalOutcome::ExchangeRunning(first)
+    );
     world
         .store
         .extend_exchange(first, later + Duration::from_secs(5))
         .await
         .unwrap();
-    assert_eq!(judge(version, Some(first), later).await, Judged::Exchanging(first));
+    assert_eq!(
+        judge(version, Some(first), later).await,
+        RefusalOutcome::ExchangeRunning(first)
+    );
     world.store.end_exchange(first).await.unwrap();
     // Whose pair it is that the second one will bring is not known, but it has not killed this one.
-    assert_eq!(judge(version, Some(first), now).await, Judged::Ended);
+    assert_eq!(judge(version, Some(first), now).await, RefusalOutcome::Revoked);
     assert_eq!(
         judge(version, Some(first), now).await,
-        Judged::Ended,
+        RefusalOutcome::Revoked,
         "there is nothing more to end"
     );
 }
@@ -506,10 +536,10 @@ async fn what_one_process_ends_the_other_hears_within_a_second() {
     let grant = two.caller(&bob.access).await.grant().to_owned();
     one.upstream.deactivate(BOB);
     one.caller(&bob.access).await.account().refresh().await.unwrap_err();
-    two.server.hear_endings().await.unwrap();
+    two.server.poll_revocations().await.unwrap();
     assert_eq!(two.events.take(), [format!("grant {grant}")]);
     two.authenticate(&bob.access).await.unwrap_err();
-    two.server.hear_endings().await.unwrap();
+    two.server.poll_revocations().await.unwrap();
     assert!(two.events.take().is_empty(), "it is told once");
 }
 

@@ -12,7 +12,7 @@ use oauth::{
     Config,
     config::StaticClient,
     ids::ClientId,
-    ports::{Admitted, ClientStore as _, Store as _},
+    ports::{ClientInsertion, ClientStore as _, MaintenanceStore as _},
     records::{ClientAuth, ClientRecord},
     sqlite::SqliteStore,
 };
@@ -98,10 +98,10 @@ async fn readers_wait_for_no_writer_and_writers_stand_in_line() {
         tasks.spawn(async move { store.insert_client(registered(number), 1000, UNIX_EPOCH).await });
     }
     for writer in writers {
-        assert_eq!(writer.await.unwrap(), Admitted::New);
+        assert_eq!(writer.await.unwrap(), ClientInsertion::Inserted);
     }
     for outcome in tasks.join_all().await {
-        assert_eq!(outcome.unwrap(), Admitted::New);
+        assert_eq!(outcome.unwrap(), ClientInsertion::Inserted);
     }
     assert_eq!(rows(&world, "clients").await, 1 + 2 * i64::try_from(WRITERS).unwrap());
 }

@@ -3,15 +3,15 @@
 //! Whatever the sign-in comes to, the pair that the exchange has yielded is kept if the user has an account: it has
 //! killed the refresh token that earlier grants live on.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::super::ServerState;
 use crate::{
-    account::turns::Slot,
+    code_exchanges::ExchangePermit,
     ids::{ExchangeId, GrantId, UserId},
-    ports::{GrantedScope, Placed, SignIn, SignedInPair, StoreError, TokenPair, UpstreamError, UpstreamUser},
+    ports::{GrantedScope, StoreError, UpstreamError, UpstreamTokens, UpstreamUser},
     records::{ClientRequest, CodeRecord, GrantRecord, Purpose},
     secret,
 };
@@ -46,27 +46,16 @@ pub(super) enum SignInError {
     Store(StoreError),
 }
 
-/// A pair, and the exchange or renewal that it came of.
-struct Yielded {
-    pair: TokenPair,
-    by: ExchangeId,
-}
-
-/// How often what an exchange has yielded is offered to the store.
-const STORE_ATTEMPTS: u32 = 3;
-/// How often a pair is renewed to find out whether it is the newest.
-const SETTLING_RENEWALS: u32 = 3;
-
 /// Finishes a sign-in. The slot is held until it is done.
 pub(super) async fn finish(
     inner: Arc<ServerState>,
-    _slot: Slot,
+    _permit: ExchangePermit,
     purpose: Purpose,
     code: SecretString,
     verifier: SecretString,
 ) -> Result<CompletedSignIn, SignInError> {
     let finished = async |exchange| finish_exchange(&inner, exchange, purpose, code, verifier).await;
-    inner.accounts.exchange(finished).await
+    inner.code_exchanges.run(finished).await
 }
 
 async fn finish_exchange(
@@ -76,15 +65,11 @@ async fn finish_exchange(
     code: SecretString,
     verifier: SecretString,
 ) -> Result<CompletedSignIn, SignInError> {
-    let accounts = &inner.accounts;
-    let pair = accounts
-        .upstream
-        .exchange(&code, &verifier, &inner.callback_uri())
-        .await;
+    let pair = inner.upstream.exchange(&code, &verifier, &inner.callback_uri()).await;
     let pair = pair.map_err(SignInError::upstream)?;
     // Asking again is harmless, and the pair would be lost without an answer.
-    let user = match accounts.upstream.user(&pair.access_token).await {
-        Err(UpstreamError::Unavailable(_)) => accounts.upstream.user(&pair.access_token).await,
+    let user = match inner.upstream.user(&pair.access_token).await {
+        Err(UpstreamError::Unavailable(_)) => inner.upstream.user(&pair.access_token).await,
         outcome => outcome,
     };
     let user = match user {
@@ -97,17 +82,17 @@ async fn finish_exchange(
         Err(failure @ SignInError::NotAllowed { .. }) => {
             tracing::warn!(user = user.id.0, login = user.login, "the user may not use this server");
             // Whoever may not sign in may not go on with an earlier sign-in either.
-            accounts.end_user(user.id).await.map_err(SignInError::Store)?;
+            inner.revocations.end_user(user.id).await.map_err(SignInError::Store)?;
             return Err(failure);
         }
         Err(failure) => {
-            settle(inner, exchange, user.id, pair, None).await?;
+            inner.code_exchanges.place(exchange, user.id, pair, None).await?;
             return Err(failure);
         }
     }
     match purpose {
         Purpose::Connections => {
-            settle(inner, exchange, user.id, pair, None).await?;
+            inner.code_exchanges.place(exchange, user.id, pair, None).await?;
             Ok(CompletedSignIn::User {
                 user: user.id,
                 login: user.login,
@@ -116,7 +101,7 @@ async fn finish_exchange(
         Purpose::Client(request) => {
             let code = secret::mint(secret::CODE);
             let grant = new_grant(inner, &request, &user, &code);
-            settle(inner, exchange, user.id, pair, Some(grant)).await?;
+            inner.code_exchanges.place(exchange, user.id, pair, Some(grant)).await?;
             Ok(CompletedSignIn::Code {
                 code,
                 user: user.id,
@@ -130,7 +115,7 @@ async fn finish_exchange(
 async fn judge(
     inner: &ServerState,
     purpose: &Purpose,
-    pair: &TokenPair,
+    pair: &UpstreamTokens,
     user: &UpstreamUser,
 ) -> Result<(), SignInError> {
     if !is_allowed(inner, pair, user).await.map_err(SignInError::upstream)? {
@@ -142,7 +127,7 @@ async fn judge(
         return Ok(());
     };
     if let Some(approver) = request.approved_by {
-        let grants = inner.store().grants_of(user.id).await.map_err(SignInError::Store)?;
+        let grants = inner.grants.grants_of_user(user.id).await.map_err(SignInError::Store)?;
         let goes_on = grants
             .iter()
             .any(|summary| summary.grant.client_id == request.client_id);
@@ -155,7 +140,7 @@ async fn judge(
             return Err(SignInError::AskAgain);
         }
     }
-    let scope = inner.accounts.upstream.granted_scope(&pair.access_token).await;
+    let scope = inner.upstream.granted_scope(&pair.access_token).await;
     match scope.map_err(SignInError::upstream)? {
         GrantedScope::AsAsked => Ok(()),
         GrantedScope::Unknown => {
@@ -173,7 +158,7 @@ async fn judge(
 }
 
 /// Whether a user may use this server: let in by Forgejo, and by one of the two lists unless both are empty.
-async fn is_allowed(inner: &ServerState, pair: &TokenPair, user: &UpstreamUser) -> Result<bool, UpstreamError> {
+async fn is_allowed(inner: &ServerState, pair: &UpstreamTokens, user: &UpstreamUser) -> Result<bool, UpstreamError> {
     let settings = &inner.settings;
     if !user.active {
         return Ok(false);
@@ -183,7 +168,6 @@ async fn is_allowed(inner: &ServerState, pair: &TokenPair, user: &UpstreamUser) 
     }
     for organization in &settings.allowed_orgs {
         if inner
-            .accounts
             .upstream
             .is_member(&pair.access_token, organization, &user.login)
             .await?
@@ -214,104 +198,9 @@ fn new_grant(
         client_id: request.client_id.clone(),
         redirect_uri: request.redirect_uri.clone(),
         code_challenge: request.code_challenge.clone(),
-        expires_at: inner.accounts.clock.now() + inner.settings.code_ttl,
+        expires_at: inner.clock.now() + inner.settings.code_ttl,
     };
     (grant, code)
-}
-
-/// Puts a pair where it belongs in the order of the user's sign-ins, with the grant if there is one.
-async fn settle(
-    inner: &ServerState,
-    exchange: ExchangeId,
-    user: UserId,
-    pair: TokenPair,
-    grant: Option<(GrantRecord, CodeRecord)>,
-) -> Result<(), SignInError> {
-    let accounts = &inner.accounts;
-    let mut yielded = Yielded { pair, by: exchange };
-    for _ in 0..SETTLING_RENEWALS {
-        let account = accounts.record(user, &yielded.pair);
-        let pair = SignedInPair {
-            account,
-            exchange: Some(yielded.by),
-        };
-        match store(inner, user, Some(pair), grant.as_ref()).await? {
-            Placed::Kept | Placed::NoAccount => return Ok(()),
-            Placed::Unclear => {}
-        }
-        let renewed = async |by| {
-            let pair = accounts.upstream.refresh(&yielded.pair.refresh_token).await;
-            Ok::<_, SignInError>(pair.map(|pair| Yielded { pair, by }))
-        };
-        match accounts.exchange(renewed).await? {
-            Ok(renewed) => yielded = renewed,
-            // The other one is the living one. The grant goes on with it.
-            Err(UpstreamError::Refused(_)) => {
-                store(inner, user, None, grant.as_ref()).await?;
-                return Ok(());
-            }
-            // It says nothing about the pair: the next renewal may.
-            Err(UpstreamError::Misconfigured(_) | UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_)) => {}
-        }
-    }
-    let pair = SignedInPair {
-        account: accounts.record(user, &yielded.pair),
-        exchange: None,
-    };
-    store(inner, user, Some(pair), grant.as_ref()).await?;
-    Ok(())
-}
-
-/// Keeps the outcome. The user's former pair is dead at Forgejo: a store that is busy is worth waiting for.
-async fn store(
-    inner: &ServerState,
-    user: UserId,
-    pair: Option<SignedInPair>,
-    grant: Option<&(GrantRecord, CodeRecord)>,
-) -> Result<Placed, SignInError> {
-    let mut attempt = 1;
-    loop {
-        match store_once(inner, user, pair.clone(), grant).await {
-            Err(error) if attempt == STORE_ATTEMPTS => {
-                tracing::error!(user = user.0, "a sign-in is lost: the store does not take it");
-                return Err(error.into());
-            }
-            Err(_) => {
-                tokio::time::sleep(Duration::from_millis(200) * attempt).await;
-                attempt += 1;
-            }
-            Ok(placed) => return Ok(placed),
-        }
-    }
-}
-
-async fn store_once(
-    inner: &ServerState,
-    user: UserId,
-    pair: Option<SignedInPair>,
-    grant: Option<&(GrantRecord, CodeRecord)>,
-) -> Result<Placed, StoreError> {
-    let accounts = &inner.accounts;
-    let Some((grant, code)) = grant.cloned() else {
-        return match pair {
-            Some(pair) => accounts.store.place_account(pair).await,
-            None => Ok(Placed::Kept),
-        };
-    };
-    let (login, client) = (grant.login.clone(), grant.client_id.clone());
-    let sign_in = SignIn { pair, grant, code };
-    let now = accounts.clock.now();
-    let Some(signed_in) = accounts.store.complete_sign_in(sign_in, now).await? else {
-        return Ok(Placed::Unclear);
-    };
-    tracing::info!(
-        user = user.0,
-        login,
-        client = client.0,
-        grant = signed_in.grant.0,
-        "signed in"
-    );
-    Ok(Placed::Kept)
 }
 
 impl From<StoreError> for SignInError {

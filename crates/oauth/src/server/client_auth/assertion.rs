@@ -41,7 +41,7 @@ pub(super) async fn check(
     assertion: &str,
 ) -> Result<(), ClientAuthError> {
     let jwt = Jwt::parse(assertion).ok_or_else(|| refuse(client, "it cannot be read"))?;
-    let now = inner.accounts.clock.now();
+    let now = inner.clock.now();
     // Before the keys are looked for, which may be a request to somewhere.
     check_claims(inner, client, jwt.unverified(), now).map_err(|why| refuse(client, why))?;
     let mut verified = jwt.verify(&*keys(inner, client, source, false).await?);
@@ -61,7 +61,7 @@ pub(super) async fn check(
     inner.rate_limits.assertion(now).map_err(ClientAuthError::Error)?;
     // Length before text: the border between the two is where it is.
     let once = secret::hash(&format!("{}:{}{id}", client.client_id.0.len(), client.client_id));
-    let first = inner.store().use_assertion(once, expires_at + SKEW, now).await;
+    let first = inner.clients.use_assertion(once, expires_at + SKEW, now).await;
     if !first.map_err(|error| ClientAuthError::Error(OAuthError::Store(error)))? {
         return Err(refuse(client, "it has been used before"));
     }

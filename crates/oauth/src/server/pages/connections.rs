@@ -58,7 +58,7 @@ struct Row {
 pub(in crate::server) fn connect(inner: &ServerState, csrf: &str) -> Response<Body> {
     let page = Connect {
         style: STYLE,
-        upstream: inner.accounts.upstream.name(),
+        upstream: inner.upstream.name(),
         action: inner.connections_uri(),
         csrf,
     };
@@ -75,8 +75,8 @@ pub(in crate::server) fn connections(
 ) -> Response<Body> {
     let page = Connections {
         style: STYLE,
-        upstream: inner.accounts.upstream.name(),
-        settings: inner.accounts.upstream.settings_url().into(),
+        upstream: inner.upstream.name(),
+        settings: inner.upstream.settings_url().into(),
         login,
         action: inner.connections_uri(),
         csrf,

@@ -38,8 +38,8 @@ pub(in crate::server) fn consent(inner: &ServerState, asked: &AuthorizationReque
         local: is_local(&asked.redirect_uri),
         destination: redirect_uri::display(&asked.redirect_uri),
         redirect_uri: &asked.redirect_uri,
-        upstream: inner.accounts.upstream.name(),
-        permissions: inner.accounts.upstream.permissions(),
+        upstream: inner.upstream.name(),
+        permissions: inner.upstream.permissions(),
         action: format!("{}/oauth/authorize", inner.settings.issuer),
         connections: inner.connections_uri(),
         fields: [

@@ -25,7 +25,7 @@ const PURPOSE: &str = "registration access token";
 
 /// The registration access token of a public client.
 pub(super) fn public_token(inner: &ServerState, client_id: &ClientId) -> SecretString {
-    let bytes = inner.accounts.sealer.keyed_hash(PURPOSE, &[&client_id.0]);
+    let bytes = inner.sealer.keyed_hash(PURPOSE, &[&client_id.0]);
     secret::with_prefix(secret::REGISTRATION, bytes)
 }
 
@@ -42,13 +42,11 @@ async fn try_manage(inner: &ServerState, request: &Request<Bytes>) -> Result<Res
     let client_id = ClientId(client_id.to_owned());
     let token = bearer(request.headers()).ok_or(OAuthError::InvalidRegistrationToken)?;
     // Section 2: the answer is the same for a client that there is not.
-    let client = inner.store().client(&client_id).await?;
+    let client = inner.clients.client(&client_id).await?;
     let client = client
         .filter(|client| is_token_of(inner, client, token))
         .ok_or(OAuthError::InvalidRegistrationToken)?;
-    inner
-        .rate_limits
-        .manage(&client.client_id, inner.accounts.clock.now())?;
+    inner.rate_limits.manage(&client.client_id, inner.clock.now())?;
     let method = request.method();
     if method == Verb::GET {
         return Ok(client_information::response(
@@ -63,16 +61,16 @@ async fn try_manage(inner: &ServerState, request: &Request<Bytes>) -> Result<Res
     if client.registration_token.is_none() {
         return Err(OAuthError::RegistrationFixed);
     }
-    inner.rate_limits.change(inner.accounts.clock.now())?;
+    inner.rate_limits.change(inner.clock.now())?;
     if method == Verb::DELETE {
-        inner.store().delete_client(&client.client_id).await?;
+        inner.revocations.delete_client(client.client_id.clone()).await?;
         tracing::info!(client = client.client_id.0, "client deleted by itself, with its grants");
         let mut response = response::plain(StatusCode::NO_CONTENT, "");
         response.headers_mut().remove(header::CONTENT_TYPE);
         return Ok(response);
     }
     let client = replaced(inner, client, request.body())?;
-    if !inner.store().update_client(client.clone()).await? {
+    if !inner.clients.update_client(client.clone()).await? {
         return Err(OAuthError::InvalidRegistrationToken);
     }
     tracing::info!(client = client.client_id.0, "client changed its registration");

@@ -1,0 +1,89 @@
+//! Code exchanges at the upstream, and their order across processes.
+//!
+//! Each code exchange invalidates the refresh tokens that the user had before, so that of two sign-ins of one user the
+//! tokens of the later exchange must be kept. Only the answer shows who the user is, and an exchange that hangs or is
+//! refused (anyone can come back with an invented code) must not delay others. So exchanges run side by side, up to a
+//! limit, and each is registered in the store under a number from before it begins. Tokens that were stored before that
+//! are older. If another sign-in has stored tokens since, the order is unknown, and the second sign-in finds out by
+//! renewing its own tokens: the upstream renews only the valid ones ([`place`](CodeExchanges::place)).
+//!
+//! A refusal of stored tokens is not decided while an exchange is running, which may have invalidated them.
+
+mod placement;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    ids::ExchangeId,
+    keepalive,
+    ports::{AccountStore, Clock, ExchangeStore, Store, StoreError, Upstream},
+    revocation::Revocations,
+    seal::Sealer,
+};
+
+/// Runs code exchanges and stores their tokens.
+#[derive(Debug)]
+pub(crate) struct CodeExchanges {
+    store: Arc<dyn ExchangeStore>,
+    accounts: Arc<dyn AccountStore>,
+    revocations: Revocations,
+    sealer: Sealer,
+    upstream: Arc<dyn Upstream>,
+    clock: Arc<dyn Clock>,
+    permits: Arc<Semaphore>,
+}
+
+/// Permission to run one exchange.
+#[derive(Debug)]
+pub(crate) struct ExchangePermit(#[expect(dead_code, reason = "its drop returns the permit")] OwnedSemaphorePermit);
+
+/// The largest number of exchanges that run at once.
+const MAX_EXCHANGES: usize = 64;
+/// The time after which an exchange counts as ended that its process does not extend.
+const LIFETIME: Duration = Duration::from_secs(15);
+
+impl CodeExchanges {
+    pub(crate) fn new(
+        store: &Arc<dyn Store>,
+        revocations: Revocations,
+        sealer: Sealer,
+        upstream: Arc<dyn Upstream>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            store: Arc::<dyn Store>::clone(store),
+            accounts: Arc::<dyn Store>::clone(store),
+            revocations,
+            sealer,
+            upstream,
+            clock,
+            permits: Arc::new(Semaphore::new(MAX_EXCHANGES)),
+        }
+    }
+
+    /// A permit, unless too many exchanges are running.
+    pub(crate) fn try_acquire(&self) -> Option<ExchangePermit> {
+        Arc::clone(&self.permits).try_acquire_owned().ok().map(ExchangePermit)
+    }
+
+    /// Runs work that begins with an exchange at the upstream and ends with its outcome in the store. Other processes see
+    /// that it is running.
+    pub(crate) async fn run<T, E: From<StoreError>>(
+        &self,
+        work: impl AsyncFnOnce(ExchangeId) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let exchange = self.store.begin_exchange(self.clock.now() + LIFETIME).await?;
+        let extend = || async {
+            if let Err(error) = self.store.extend_exchange(exchange, self.clock.now() + LIFETIME).await {
+                tracing::warn!(%error, "extending a running sign-in in the store failed");
+            }
+        };
+        let outcome = keepalive::extending(LIFETIME, work(exchange), extend).await;
+        if let Err(error) = self.store.end_exchange(exchange).await {
+            tracing::debug!(%error, "removing an ended sign-in from the store failed: it expires in a moment");
+        }
+        outcome
+    }
+}

@@ -1,0 +1,196 @@
+//! Changes that can end access. A trigger enters each deleted grant in the log of revocations.
+
+use std::time::SystemTime;
+
+use sqlx::{Row as _, SqliteConnection};
+
+use super::{SqliteStore, accounts, columns::seconds, coordination, grants, tokens};
+use crate::{
+    ids::{ClientId, ExchangeId, GrantId, LeaseOwner, TokenVersion, UserId},
+    ports::{
+        NewTokens, Redemption, RefusalOutcome, Revocation, RevocationBatch, RevocationStore, SignIn, SignedIn,
+        StoreError, StoreFuture,
+    },
+    records::TokenHash,
+};
+
+/// Upstream tokens that have been refused.
+struct RefusedTokens {
+    user: UserId,
+    version: Option<TokenVersion>,
+    owner: LeaseOwner,
+    newest: Option<ExchangeId>,
+}
+
+/// The number of log entries that one call reads.
+const BATCH_SIZE: i64 = 1000;
+
+impl RevocationStore for SqliteStore {
+    fn complete_sign_in(&self, sign_in: SignIn, now: SystemTime) -> StoreFuture<'_, Option<SignedIn>> {
+        Box::pin(async move {
+            let SignIn { tokens, grant, code } = sign_in;
+            let mut change = self.begin().await?;
+            if let Some(tokens) = tokens
+                && !accounts::put(&mut change, tokens).await?
+            {
+                return Ok(None);
+            }
+            let client_id = grant.client_id.clone();
+            let signed_in = grants::put(&mut change, grant, now).await?;
+            sqlx::query("UPDATE oauth_clients SET last_used_at = ? WHERE client_id = ?")
+                .bind(seconds(now))
+                .bind(client_id)
+                .execute(&mut *change)
+                .await?;
+            sqlx::query(
+                "INSERT INTO oauth_codes (code_hash, grant_id, client_id, redirect_uri, code_challenge, expires_at)
+                 VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (code_hash) DO NOTHING",
+            )
+            .bind(code.code)
+            .bind(&signed_in.grant)
+            .bind(code.client_id)
+            .bind(code.redirect_uri)
+            .bind(code.code_challenge)
+            .bind(seconds(code.expires_at))
+            .execute(&mut *change)
+            .await?;
+            change.commit().await?;
+            Ok(Some(signed_in))
+        })
+    }
+
+    fn redeem_code(&self, code: TokenHash, tokens: NewTokens, now: SystemTime) -> StoreFuture<'_, Redemption> {
+        Box::pin(tokens::redeem_code(self, code, tokens, now))
+    }
+
+    fn redeem_refresh_token(
+        &self,
+        token: TokenHash,
+        tokens: NewTokens,
+        now: SystemTime,
+    ) -> StoreFuture<'_, Redemption> {
+        Box::pin(tokens::redeem_refresh_token(self, token, tokens, now))
+    }
+
+    fn delete_client<'a>(&'a self, client_id: &'a ClientId) -> StoreFuture<'a, Vec<GrantId>> {
+        Box::pin(async move {
+            let mut change = self.begin().await?;
+            let ended = sqlx::query_scalar("DELETE FROM oauth_grants WHERE client_id = ? RETURNING grant_id")
+                .bind(client_id)
+                .fetch_all(&mut *change)
+                .await?;
+            for statement in [
+                "DELETE FROM oauth_pending WHERE client_id = ?",
+                "DELETE FROM oauth_clients WHERE client_id = ?",
+            ] {
+                sqlx::query(statement).bind(client_id).execute(&mut *change).await?;
+            }
+            change.commit().await?;
+            Ok(ended)
+        })
+    }
+
+    fn end_grant<'a>(&'a self, grant: &'a GrantId) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let mut change = self.begin().await?;
+            grants::delete(&mut change, grant).await?;
+            Ok(change.commit().await?)
+        })
+    }
+
+    fn end_user(&self, user: UserId) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let mut change = self.begin().await?;
+            accounts::delete(&mut change, user).await?;
+            Ok(change.commit().await?)
+        })
+    }
+
+    fn end_refused_user(
+        &self,
+        user: UserId,
+        version: Option<TokenVersion>,
+        owner: LeaseOwner,
+        newest: Option<ExchangeId>,
+        now: SystemTime,
+    ) -> StoreFuture<'_, RefusalOutcome> {
+        Box::pin(async move {
+            let refused = RefusedTokens {
+                user,
+                version,
+                owner,
+                newest,
+            };
+            let mut reader = self.readers.acquire().await?;
+            if let Some(outcome) = refused.obstacle(&mut reader, now).await? {
+                return Ok(outcome);
+            }
+            drop(reader);
+            let mut change = self.begin().await?;
+            if let Some(outcome) = refused.obstacle(&mut change, now).await? {
+                return Ok(outcome);
+            }
+            accounts::delete(&mut change, user).await?;
+            change.commit().await?;
+            Ok(RefusalOutcome::Revoked)
+        })
+    }
+
+    fn revocations(&self, after: Option<i64>) -> StoreFuture<'_, RevocationBatch> {
+        Box::pin(async move {
+            let mut batch = RevocationBatch::default();
+            let Some(after) = after else {
+                batch.position = sqlx::query_scalar(
+                    "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'oauth_endings'), 0)",
+                )
+                .fetch_one(&self.readers)
+                .await?;
+                return Ok(batch);
+            };
+            batch.position = after;
+            let rows = sqlx::query(
+                "SELECT number, grant_id, ended FROM oauth_endings WHERE number > ? ORDER BY number LIMIT ?",
+            )
+            .bind(after)
+            .bind(BATCH_SIZE)
+            .fetch_all(&self.readers)
+            .await?;
+            for row in rows {
+                let number: i64 = row.try_get("number")?;
+                // Entries are numbered without gaps, and the oldest are dropped first.
+                batch.truncated |= number > batch.position + 1;
+                batch.position = number;
+                batch.revocations.push(Revocation {
+                    grant: row.try_get("grant_id")?,
+                    whole_grant: row.try_get("ended")?,
+                });
+            }
+            Ok(batch)
+        })
+    }
+}
+
+impl RefusedTokens {
+    /// The reason to end nothing, if there is one.
+    async fn obstacle(
+        &self,
+        connection: &mut SqliteConnection,
+        now: SystemTime,
+    ) -> Result<Option<RefusalOutcome>, StoreError> {
+        if let Some(account) = accounts::find(&mut *connection, self.user).await?
+            && Some(account.version) != self.version
+        {
+            return Ok(Some(RefusalOutcome::Replaced(Box::new(account))));
+        }
+        if coordination::is_lease_held(&mut *connection, self.user, self.owner, now).await? {
+            return Ok(Some(RefusalOutcome::LeaseHeld));
+        }
+        let running: Option<ExchangeId> =
+            sqlx::query_scalar("SELECT max(number) FROM oauth_exchanges WHERE expires_at > ? AND number <= ?")
+                .bind(seconds(now))
+                .bind(self.newest.map_or(i64::MAX, |newest| newest.0))
+                .fetch_one(&mut *connection)
+                .await?;
+        Ok(running.map(|exchange| RefusalOutcome::ExchangeRunning(self.newest.unwrap_or(exchange))))
+    }
+}
