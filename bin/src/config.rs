@@ -8,6 +8,7 @@
 mod child;
 pub mod crates;
 mod error;
+pub mod key;
 pub mod kinds;
 mod oauth;
 mod reader;
@@ -25,8 +26,9 @@ pub use self::{
     sources::Sources,
 };
 use self::{
+    key::ConfigKey,
     reader::Reader,
-    section::{ConfigKey, Section, section},
+    section::{Section, section},
 };
 
 section! {

@@ -121,7 +121,7 @@ async fn serve(config: Config) -> Result<()> {
     served.cancel();
     tasks.close();
     let rest = async {
-        backends.settled().await;
+        backends.drained().await;
         server.drain().await;
         if let Err(error) = server.record_uses().await {
             tracing::warn!(%error, "when grants were last used is not written down");

@@ -1,40 +1,37 @@
-//! A shared MCP server behind HTTP, as the byte stream that one session's bridge wants.
+//! A shared MCP server over HTTP, as the byte stream that the bridge of one session expects.
 //!
-//! With `child.mode = "http"` nothing is started for a session: what the bridge writes for a child goes, message by message, to one
-//! MCP server that serves all users (Streamable HTTP, MCP 2025-11-25), and each request carries the Forgejo token of its own user as it
-//! stands at that moment. So the clients' side, the record of the handshake and its replay are the bridge's, as with a child, and
-//! records of sessions are the same in both modes.
+//! With `child.mode = "http"` no process is started for a session: each message that the bridge writes goes to one MCP server
+//! that serves all users (Streamable HTTP, MCP 2025-11-25), and each request carries the current Forgejo token of its user. The
+//! client's side, the snapshot of the handshake and its replay belong to the bridge, as with a child, and session records are
+//! the same in both modes.
 //!
-//! What holds:
-//! - A message of a session goes out with the token of that session's user, and what comes back for it goes to that session.
-//! - Headers are made here, both ways: nothing that a client sent reaches the server but the message itself, and no header of the
-//!   server, its session id included, reaches a client.
-//! - A request gets one answer, with its id: the server's, or an error that says what became of it.
-//! - A server that has forgotten the session (404) is told the handshake anew, once for however many requests notice it.
+//! Invariants:
+//! - A message of a session is sent with the token of that session's user, and its response goes to that session.
+//! - All headers are made here, in both directions: of a client's request only the message reaches the server, and no header of
+//!   the server, its session id included, reaches a client.
+//! - A request gets one response with its id: the server's, or an error with the reason.
+//! - A server that has forgotten the session (404) gets the handshake again, once for all requests that notice it.
 //! - A token that the server refuses (401) is renewed once. Redirects are not followed: they would take the token elsewhere.
 //!
-//! The modules in reading order: `message` (one line), `events` (an event stream), `renewals` (how often tokens are renewed),
-//! `endpoint` (one HTTP exchange), `trouble` (what goes wrong), `link` (one session toward the server), `answers` (how an answer comes), `listening` (the server's own messages), `carrier`
-//! (the task that ties a link to a byte stream), `probe` (whether there is such a server at all).
+//! The modules in reading order: `message` (one line), `events` (an event stream), `renewal_limiter` (the rate of token
+//! renewals), `error`, `endpoint` (one HTTP exchange), `session` (one session at the server; its children are `responses`,
+//! `listening` for the server's own messages, and `pump`, which connects it with a byte stream), `probe` (a check that the
+//! server exists).
 //!
-//! Left out: starting the server and watching it. Whoever operates it does that.
+//! Left out: starting and watching the server. Its operator does that.
 
-mod answers;
-mod carrier;
 mod endpoint;
+mod error;
 mod events;
-mod link;
-mod listening;
 mod message;
 mod probe;
-mod renewals;
+mod renewal_limiter;
+mod session;
 #[cfg(test)]
 mod tests;
-mod trouble;
 
 pub use self::{
-    carrier::carry,
     endpoint::{Endpoint, EndpointConfig},
-    link::{Link, PIPE},
     probe::ProbeError,
+    session::{PIPE_CAPACITY, UpstreamSession, pump},
 };

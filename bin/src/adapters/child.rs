@@ -81,7 +81,7 @@ impl ChildSpawner {
     }
 
     /// Waits until the last child has been told of and logged. To be called once nothing is spawned any more.
-    pub async fn settled(&self) {
+    pub async fn drained(&self) {
         self.ties.close();
         self.ties.wait().await;
     }

@@ -1,7 +1,8 @@
-//! `session`'s backends are links to one shared server (`upstream`), spoken to through `bridge`.
+//! `session`'s backends as sessions at one shared server (`upstream`), each behind a `bridge`.
 //!
-//! Nothing is started, and no backend is bound to a token: each message asks for the one that its user has then (the last one is kept
-//! for the goodbye). So a renewal, or a new sign-in, moves nothing, and no expiry is told. Links renew a token that the server refuses. The snapshot is the bridge's, as with a child, so records outlive a change of mode.
+//! No process is started, and no backend is bound to a token: each message takes the current token of its user. A renewal or a
+//! new sign-in therefore replaces no backend, and a backend reports no expiry. The snapshot is the bridge's, as with a child,
+//! so records outlive a change of mode.
 
 use std::sync::Arc;
 
@@ -18,92 +19,90 @@ use tokio_util::{
 use tracing::Instrument as _;
 
 use super::child::no_credential;
-use crate::upstream::{Endpoint, Link, PIPE, carry};
+use crate::upstream::{Endpoint, PIPE_CAPACITY, UpstreamSession, pump};
 
-/// Makes a link to the shared server for each session.
+/// Opens a session at the shared server for each session of the broker.
 #[derive(Debug)]
 pub struct UpstreamSpawner {
     endpoint: Arc<Endpoint>,
     bridge: bridge::Config,
-    /// One task for each link.
-    carriers: TaskTracker,
+    /// One task for each session.
+    pumps: TaskTracker,
 }
 
-/// A link and the bridge over it.
+/// A session at the server, and the bridge over it.
 #[derive(Debug)]
 struct UpstreamBackend {
     bridge: Arc<Bridge>,
-    /// How many streams of the client listen.
+    /// The number of the client's streams for messages of the server.
     listeners: watch::Sender<usize>,
-    /// Ends the link, also when the backend is dropped.
+    /// Stops the pump, also when the backend is dropped.
     closing: DropGuard,
-    /// Cancelled when the link has come to its end.
-    gone: CancellationToken,
+    /// Cancelled when the pump has stopped.
+    stopped: CancellationToken,
 }
 
-/// One of the streams that listen.
-struct Listener(watch::Sender<usize>);
+/// Counts one listening stream until it is dropped.
+struct ListenerGuard(watch::Sender<usize>);
 
 impl UpstreamSpawner {
-    /// Links to this endpoint.
+    /// Sessions at this endpoint.
     #[must_use]
     pub fn new(endpoint: Endpoint, bridge: bridge::Config) -> Self {
         Self {
             endpoint: Arc::new(endpoint),
             bridge,
-            carriers: TaskTracker::new(),
+            pumps: TaskTracker::new(),
         }
     }
 
-    /// Waits until the last link has come to its end. To be called once nothing is spawned any more.
-    pub async fn settled(&self) {
-        self.carriers.close();
-        self.carriers.wait().await;
+    /// Waits for the end of the last session. Call it when no backend is spawned any more.
+    pub async fn drained(&self) {
+        self.pumps.close();
+        self.pumps.wait().await;
     }
 
-    async fn link(&self, order: SpawnOrder) -> Result<Arc<dyn Backend>, SpawnError> {
+    async fn open(&self, order: SpawnOrder) -> Result<Arc<dyn Backend>, SpawnError> {
         let credentials = Arc::clone(&order.caller.credentials);
-        // Who has to sign in again is told so now, not by an error of a later request.
+        // A user who has to sign in again gets the error now, not with a later request.
         credentials.current().await.map_err(no_credential)?;
         let snapshot = order.snapshot.map(|snapshot| bridge::Snapshot::from_bytes(&snapshot.0));
         let snapshot = snapshot.transpose().map_err(|error| SpawnError::Failed(error.into()))?;
 
-        let link = Link::new(
+        let session = UpstreamSession::new(
             Arc::clone(&self.endpoint),
             credentials,
             order.caller.user.clone(),
             self.bridge.clone(),
             order.tag,
         );
-        let (near, far) = duplex(PIPE);
+        let (near, far) = duplex(PIPE_CAPACITY);
         let (listeners, listening) = watch::channel(0);
-        let (closing, gone) = (CancellationToken::new(), CancellationToken::new());
-        let (carrying, going) = (
-            carry(Arc::clone(&link), far, listening, closing.clone()),
-            gone.clone().drop_guard(),
-        );
-        let carrying = async move {
-            carrying.await;
-            drop(going);
+        let (closing, stopped) = (CancellationToken::new(), CancellationToken::new());
+        let pump = pump(Arc::clone(&session), far, listening, closing.clone());
+        let stop_guard = stopped.clone().drop_guard();
+        let pump = async move {
+            pump.await;
+            drop(stop_guard);
         };
-        self.carriers.spawn(carrying.in_current_span());
-        // Should this future be dropped, the link comes to its end with it.
+        self.pumps.spawn(pump.in_current_span());
+        // Dropping this future ends the session.
         let closing = closing.drop_guard();
         let bridge = Bridge::connect(near, self.bridge.clone(), snapshot.as_ref()).await;
         let bridge = Arc::new(bridge.map_err(|error| SpawnError::Failed(error.into()))?);
-        link.serves(&bridge);
+        session.set_bridge(&bridge);
         Ok(Arc::new(UpstreamBackend {
             bridge,
             listeners,
             closing,
-            gone,
+            stopped,
         }))
     }
 }
 
 impl Spawner for UpstreamSpawner {
     fn spawn(&self, order: SpawnOrder) -> BoxFuture<'_, Result<Arc<dyn Backend>, SpawnError>> {
-        Box::pin(self.link(order))
+        Box::pin(self.open(order))
     }
 
     fn renews_credentials(&self) -> bool {
@@ -112,13 +111,13 @@ impl Spawner for UpstreamSpawner {
 }
 
 impl UpstreamBackend {
-    /// Counts a stream for as long as it is there.
-    fn heard(&self, response: Response<Body>) -> Response<Body> {
+    /// Counts a listening stream until its end.
+    fn count_listener(&self, response: Response<Body>) -> Response<Body> {
         self.listeners.send_modify(|count| *count += 1);
-        let listener = Listener(self.listeners.clone());
+        let guard = ListenerGuard(self.listeners.clone());
         response.map(|body| {
             body.map_frame(move |frame| {
-                let _listens = &listener;
+                let _guard = &guard;
                 frame
             })
             .boxed_unsync()
@@ -138,7 +137,7 @@ impl Backend for UpstreamBackend {
                 response.extensions_mut().insert(session::ports::NotProcessed);
             }
             if listens && response.status().is_success() {
-                return self.heard(response);
+                return self.count_listener(response);
             }
             response
         })
@@ -151,7 +150,7 @@ impl Backend for UpstreamBackend {
     fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             self.closing.token().cancel();
-            tokio::join!(self.bridge.close(), self.gone.cancelled());
+            tokio::join!(self.bridge.close(), self.stopped.cancelled());
         })
     }
 
@@ -160,7 +159,7 @@ impl Backend for UpstreamBackend {
     }
 }
 
-impl Drop for Listener {
+impl Drop for ListenerGuard {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count = count.saturating_sub(1));
     }

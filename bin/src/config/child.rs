@@ -10,9 +10,10 @@ use toml::Value;
 use url::{Host, Url};
 
 use super::{
+    key::ConfigKey,
     kinds::{Bytes, FilledText, Kind, PositiveDuration, bytes, choice, collect, each, kind, structure, text},
     reader::Reader,
-    section::{ConfigKey, section},
+    section::section,
 };
 use crate::template;
 

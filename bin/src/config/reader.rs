@@ -7,8 +7,8 @@ use toml::Table;
 
 use super::{
     error::{ConfigError, ConfigErrors},
+    key::{ConfigKey, join},
     kinds::{self, Kind},
-    section::{ConfigKey, join},
     sources::Values,
 };
 

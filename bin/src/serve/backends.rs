@@ -48,13 +48,13 @@ impl Backends {
     }
 
     /// Waits until nothing is left of any backend. To be called once nothing is spawned any more.
-    pub(super) async fn settled(&self) {
+    pub(super) async fn drained(&self) {
         match self {
             Self::Children(supervisor, spawner) => {
                 supervisor.stop_all().await;
-                spawner.settled().await;
+                spawner.drained().await;
             }
-            Self::Upstream(spawner) => spawner.settled().await,
+            Self::Upstream(spawner) => spawner.drained().await,
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The shared server's endpoint: one HTTP exchange with it, and which headers that has.
+//! The shared server's endpoint: one HTTP exchange, and its headers.
 //!
-//! Every header of a request is made here, from what the link knows. No redirect is followed and no proxy is read from the
-//! environment, since either would take a user's token to a place that the operator has not named.
+//! Every header of a request is made here, from the state of the session. No redirect is followed and no proxy is read from the
+//! environment, since either would take a user's token to a host that the operator has not named.
 
 use std::{fmt, time::Duration};
 
@@ -10,70 +10,70 @@ use http::{HeaderName, HeaderValue, Method, header};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-use super::{renewals::Renewals, trouble::Trouble};
+use super::{error::SharedServerError, renewal_limiter::RenewalLimiter};
 
 /// Names the session (MCP 2025-11-25, transports, "Session Management").
 pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// After how long a silent connection is tested for whether anyone is there.
+/// The idle time after which the kernel probes a connection.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// Where the server is, and what is asked of it.
+/// Address and limits of a shared server.
 #[derive(Clone, Debug)]
 pub struct EndpointConfig {
     /// The URL of its MCP endpoint.
     pub url: Url,
-    /// How long a connection may take to come about.
+    /// The time limit of connecting.
     pub connect_timeout: Duration,
-    /// The longest message that is taken from it, in bytes.
+    /// The longest message that is accepted from it, in bytes.
     pub max_message: usize,
-    /// How long an orderly goodbye may take.
+    /// The time limit of the final DELETE.
     pub stop_grace: Duration,
 }
 
-/// The endpoint of a shared server. It is the same for all sessions, and so are its connections, which carry one exchange at a time: nothing
-/// of a session stays on one.
+/// The endpoint of a shared server. All sessions share it and its connections. A connection carries one exchange at a time, and
+/// keeps nothing of a session.
 pub struct Endpoint {
     http: reqwest::Client,
-    pub(super) renewals: Renewals,
+    pub(super) renewal_limiter: RenewalLimiter,
     pub(super) config: EndpointConfig,
 }
 
-/// What the server has said about a session.
+/// The headers that name a session at the server; empty before the handshake.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Standing {
-    /// The id by which it knows the session. No client ever sees it.
+pub(super) struct SessionHeaders {
+    /// The session id of the server. No client ever sees it.
     pub(super) session: Option<HeaderValue>,
-    /// The protocol version that was negotiated.
+    /// The negotiated protocol version.
     pub(super) version: Option<HeaderValue>,
 }
 
-/// What is sent.
+/// A request to the server.
 #[derive(Clone, Debug)]
-pub(super) enum Call {
+pub(super) enum UpstreamRequest {
     /// A message.
     Post(Bytes),
-    /// The wish to listen, behind an event if one is named.
+    /// The server's own messages, after this event if there is one.
     Listen(Option<String>),
     /// The end of the session.
     Delete,
 }
 
 impl Endpoint {
-    /// An endpoint. Nothing is asked yet.
+    /// An endpoint. It does not connect yet.
     ///
     /// # Errors
     ///
-    /// If no HTTP client can be made.
+    /// If the HTTP client cannot be built.
     pub fn new(config: EndpointConfig) -> Result<Self, reqwest::Error> {
-        // Whoever installs a provider first wins; it is this one in every process that has a broker in it.
+        // The first provider that is installed stays; in every process with a broker it is this one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
-            // Over HTTP/2 all sessions would share one connection, and the streams that listen would use up what it may carry at once.
+            // Over HTTP/2 all sessions would share one connection, and listening streams would use up its concurrent streams.
             .http1_only()
             .connect_timeout(config.connect_timeout)
             .tcp_keepalive(TCP_KEEPALIVE)
@@ -81,64 +81,64 @@ impl Endpoint {
             .build()?;
         Ok(Self {
             http,
-            renewals: Renewals::default(),
+            renewal_limiter: RenewalLimiter::default(),
             config,
         })
     }
 
-    /// One exchange, up to the head of the answer. Dropping the future, or the answer, ends it.
+    /// One exchange, up to the head of the response. Dropping the future, or the response, ends it.
     ///
     /// # Errors
     ///
-    /// [`Trouble::Unreachable`] and [`Trouble::UnsendableToken`].
+    /// [`SharedServerError::Unreachable`] and [`SharedServerError::InvalidToken`].
     pub(super) async fn send(
         &self,
-        call: &Call,
-        standing: &Standing,
+        request: &UpstreamRequest,
+        headers: &SessionHeaders,
         token: Option<&SecretString>,
-    ) -> Result<reqwest::Response, Trouble> {
-        let method = match call {
-            Call::Post(_) => Method::POST,
-            Call::Listen(_) => Method::GET,
-            Call::Delete => Method::DELETE,
+    ) -> Result<reqwest::Response, SharedServerError> {
+        let method = match request {
+            UpstreamRequest::Post(_) => Method::POST,
+            UpstreamRequest::Listen(_) => Method::GET,
+            UpstreamRequest::Delete => Method::DELETE,
         };
-        let mut request = self.http.request(method, self.config.url.clone());
+        let mut builder = self.http.request(method, self.config.url.clone());
         if let Some(token) = token {
-            request = request.header(header::AUTHORIZATION, bearer(token)?);
+            builder = builder.header(header::AUTHORIZATION, bearer(token)?);
         }
-        if let Some(session) = &standing.session {
-            request = request.header(SESSION_ID, session);
+        if let Some(session) = &headers.session {
+            builder = builder.header(SESSION_ID, session);
         }
-        if let Some(version) = &standing.version {
-            request = request.header(PROTOCOL_VERSION, version);
+        if let Some(version) = &headers.version {
+            builder = builder.header(PROTOCOL_VERSION, version);
         }
-        request = match call {
-            Call::Post(message) => request
+        builder = match request {
+            UpstreamRequest::Post(message) => builder
                 .header(header::ACCEPT, "application/json, text/event-stream")
                 .header(header::CONTENT_TYPE, "application/json")
                 .body(message.clone()),
-            Call::Listen(last_event_id) => {
-                let request = request.header(header::ACCEPT, "text/event-stream");
+            UpstreamRequest::Listen(last_event_id) => {
+                let builder = builder.header(header::ACCEPT, "text/event-stream");
                 match last_event_id {
-                    Some(id) => request.header(LAST_EVENT_ID, id),
-                    None => request,
+                    Some(id) => builder.header(LAST_EVENT_ID, id),
+                    None => builder,
                 }
             }
-            Call::Delete => request,
+            UpstreamRequest::Delete => builder,
         };
-        request.send().await.map_err(unreachable)
+        builder.send().await.map_err(unreachable)
     }
 
-    /// The whole of an answer.
+    /// The whole body of a response.
     ///
     /// # Errors
     ///
-    /// [`Trouble::BrokenOff`] and [`Trouble::TooLong`].
-    pub(super) async fn whole(&self, mut response: reqwest::Response) -> Result<Vec<u8>, Trouble> {
+    /// [`SharedServerError::BrokenOff`] and [`SharedServerError::TooLong`].
+    pub(super) async fn read_body(&self, mut response: reqwest::Response) -> Result<Vec<u8>, SharedServerError> {
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|_| Trouble::BrokenOff)? {
+        while let Some(chunk) = response.chunk().await.map_err(|_| SharedServerError::BrokenOff)? {
             if body.len() + chunk.len() > self.config.max_message {
-                return Err(Trouble::TooLong);
+                return Err(SharedServerError::TooLong);
             }
             body.extend_from_slice(&chunk);
         }
@@ -154,8 +154,8 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// Whether an answer is of this media type, whatever its parameters.
-pub(super) fn is_of_type(response: &reqwest::Response, wanted: &str) -> bool {
+/// Compares the media type of a response, without its parameters.
+pub(super) fn has_media_type(response: &reqwest::Response, wanted: &str) -> bool {
     let given = response.headers().get(header::CONTENT_TYPE);
     given.and_then(|value| value.to_str().ok()).is_some_and(|value| {
         let essence = value.split(';').next().unwrap_or_default().trim();
@@ -163,14 +163,14 @@ pub(super) fn is_of_type(response: &reqwest::Response, wanted: &str) -> bool {
     })
 }
 
-fn bearer(token: &SecretString) -> Result<HeaderValue, Trouble> {
+fn bearer(token: &SecretString) -> Result<HeaderValue, SharedServerError> {
     let value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()));
-    let mut value = value.map_err(|_| Trouble::UnsendableToken)?;
-    // Keeps it out of the traces of the HTTP stack.
+    let mut value = value.map_err(|_| SharedServerError::InvalidToken)?;
+    // The HTTP stack does not log sensitive values.
     value.set_sensitive(true);
     Ok(value)
 }
 
-fn unreachable(error: reqwest::Error) -> Trouble {
-    Trouble::Unreachable(error.without_url())
+fn unreachable(error: reqwest::Error) -> SharedServerError {
+    SharedServerError::Unreachable(error.without_url())
 }

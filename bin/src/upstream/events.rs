@@ -1,57 +1,61 @@
-//! A stream of server-sent events, read within limits (HTML, "Interpreting an event stream").
+//! A reader of server-sent events, with limits (HTML, "Interpreting an event stream").
 //!
-//! Only what MCP uses is kept: the data of events of the type `message`, the last id, and the reconnection time. An event without
-//! data is no event, but its id counts: MCP begins streams with such a one (2025-11-25, "Sending Messages to the Server").
+//! It keeps only the parts that MCP uses: the data of events of the type `message`, the last id, and the reconnection time. An
+//! event without data is not delivered, but its id counts: MCP begins streams with one (2025-11-25, "Sending Messages to the
+//! Server").
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::trouble::Trouble;
+use super::error::SharedServerError;
 
-/// How long to wait before a stream is asked for again, unless the server says otherwise.
-const RETRY: Duration = Duration::from_secs(1);
-/// The shortest wait that a server can ask for: with none, it would be asked without a pause.
-const SHORTEST_RETRY: Duration = Duration::from_millis(500);
-/// The longest wait that a server can ask for.
-const LONGEST_RETRY: Duration = Duration::from_secs(30);
-/// The longest id that is remembered, in bytes: it goes back in a header.
-const LONGEST_ID: usize = 1024;
+/// The pause before a stream is resumed, unless the server sets another.
+const DEFAULT_RETRY: Duration = Duration::from_secs(1);
+/// The shortest pause that a server can set: with none, the client would poll in a loop.
+const MIN_RETRY: Duration = Duration::from_millis(500);
+/// The longest pause that a server can set.
+const MAX_RETRY: Duration = Duration::from_secs(30);
+/// The longest event id that is kept, in bytes: it is sent back in a header.
+const MAX_EVENT_ID: usize = 1024;
+
+/// The length of a field name before its value.
+const FIELD_NAME: usize = "data: ".len();
 
 /// An open stream of events.
 #[derive(Debug)]
-pub(super) struct EventStream {
+pub(super) struct SseReader {
     response: reqwest::Response,
-    parser: Parser,
+    parser: SseParser,
 }
 
-/// Where a stream stands: what is needed to go on with it on another connection.
+/// The position in a stream, at which another connection can resume it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    /// The last id that was given.
+pub(super) struct StreamPosition {
+    /// The last event id.
     pub(super) last_id: Option<String>,
-    /// How long to wait before coming back.
+    /// The pause before the stream is resumed.
     pub(super) retry: Duration,
 }
 
 #[derive(Debug)]
-struct Parser {
-    /// How many bytes a line, and the data of an event, may have.
+struct SseParser {
+    /// The longest line, and the longest data of an event, in bytes.
     limit: usize,
     line: Vec<u8>,
     data: Vec<u8>,
     has_data: bool,
-    /// Whether the event under way is of another type than `message`.
+    /// The current event has another type than `message`.
     foreign: bool,
     after_return: bool,
-    /// The id of the event under way; it counts once the event is complete.
+    /// The id of the current event; it counts once the event is complete.
     id: Option<String>,
-    place: Place,
+    position: StreamPosition,
     ready: VecDeque<Vec<u8>>,
 }
 
-impl EventStream {
-    /// The stream in a response. Events have `limit` bytes at most; `place` is where the stream before this one stood.
-    pub(super) fn new(response: reqwest::Response, limit: usize, place: Place) -> Self {
-        let parser = Parser::new(limit, place);
+impl SseReader {
+    /// The stream of a response. Events have at most `limit` bytes; `position` is that of the stream which this one resumes.
+    pub(super) fn new(response: reqwest::Response, limit: usize, position: StreamPosition) -> Self {
+        let parser = SseParser::new(limit, position);
         Self { response, parser }
     }
 
@@ -59,8 +63,8 @@ impl EventStream {
     ///
     /// # Errors
     ///
-    /// [`Trouble::BrokenOff`] and [`Trouble::TooLong`].
-    pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>, Trouble> {
+    /// [`SharedServerError::BrokenOff`] and [`SharedServerError::TooLong`].
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>, SharedServerError> {
         loop {
             if let Some(data) = self.parser.ready.pop_front() {
                 return Ok(Some(data));
@@ -68,28 +72,28 @@ impl EventStream {
             match self.response.chunk().await {
                 Ok(Some(chunk)) => self.parser.push(&chunk)?,
                 Ok(None) => return Ok(None),
-                Err(_) => return Err(Trouble::BrokenOff),
+                Err(_) => return Err(SharedServerError::BrokenOff),
             }
         }
     }
 
-    /// Where the stream stands.
-    pub(super) fn place(&self) -> &Place {
-        &self.parser.place
+    /// The position in the stream.
+    pub(super) fn position(&self) -> &StreamPosition {
+        &self.parser.position
     }
 }
 
-impl Default for Place {
+impl Default for StreamPosition {
     fn default() -> Self {
         Self {
             last_id: None,
-            retry: RETRY,
+            retry: DEFAULT_RETRY,
         }
     }
 }
 
-impl Parser {
-    fn new(limit: usize, place: Place) -> Self {
+impl SseParser {
+    fn new(limit: usize, position: StreamPosition) -> Self {
         Self {
             limit,
             line: Vec::new(),
@@ -97,26 +101,28 @@ impl Parser {
             has_data: false,
             foreign: false,
             after_return: false,
-            id: place.last_id.clone(),
-            place,
+            id: position.last_id.clone(),
+            position,
             ready: VecDeque::new(),
         }
     }
 
-    fn push(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
+    fn push(&mut self, bytes: &[u8]) -> Result<(), SharedServerError> {
         for &byte in bytes {
             let after_return = std::mem::replace(&mut self.after_return, byte == b'\r');
             match byte {
                 b'\n' if after_return => {}
                 b'\r' | b'\n' => self.end_line()?,
-                _ if self.line.len() >= self.limit.saturating_add(FIELD) => return Err(Trouble::TooLong),
+                _ if self.line.len() >= self.limit.saturating_add(FIELD_NAME) => {
+                    return Err(SharedServerError::TooLong);
+                }
                 _ => self.line.push(byte),
             }
         }
         Ok(())
     }
 
-    fn end_line(&mut self) -> Result<(), Trouble> {
+    fn end_line(&mut self) -> Result<(), SharedServerError> {
         let line = std::mem::take(&mut self.line);
         if line.is_empty() {
             self.end_event();
@@ -130,7 +136,7 @@ impl Parser {
         match field {
             b"data" => {
                 if self.data.len() + value.len() > self.limit {
-                    return Err(Trouble::TooLong);
+                    return Err(SharedServerError::TooLong);
                 }
                 if self.has_data {
                     self.data.push(b'\n');
@@ -140,15 +146,15 @@ impl Parser {
             }
             b"event" => self.foreign = !matches!(value, b"" | b"message"),
             b"id" => {
-                // One that cannot be sent back in a header is as good as none.
+                // An id that cannot be sent back in a header is ignored.
                 let id = std::str::from_utf8(value).ok();
-                let fits = |id: &&str| id.len() <= LONGEST_ID && id.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+                let fits = |id: &&str| id.len() <= MAX_EVENT_ID && id.bytes().all(|byte| (b' '..=b'~').contains(&byte));
                 self.id = id.filter(fits).filter(|id| !id.is_empty()).map(str::to_owned);
             }
             b"retry" => {
                 let given = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                 if let Some(given) = given {
-                    self.place.retry = Duration::from_millis(given).clamp(SHORTEST_RETRY, LONGEST_RETRY);
+                    self.position.retry = Duration::from_millis(given).clamp(MIN_RETRY, MAX_RETRY);
                 }
             }
             _ => {}
@@ -157,7 +163,7 @@ impl Parser {
     }
 
     fn end_event(&mut self) {
-        self.place.last_id.clone_from(&self.id);
+        self.position.last_id.clone_from(&self.id);
         let data = std::mem::take(&mut self.data);
         if !std::mem::take(&mut self.foreign) && !data.is_empty() {
             self.ready.push_back(data);
@@ -166,15 +172,12 @@ impl Parser {
     }
 }
 
-/// The room for the name of a field before its value.
-const FIELD: usize = "data: ".len();
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(text: &str, size: usize) -> (Vec<String>, Place) {
-        let mut parser = Parser::new(100, Place::default());
+    fn parsed(text: &str, size: usize) -> (Vec<String>, StreamPosition) {
+        let mut parser = SseParser::new(100, StreamPosition::default());
         for bytes in text.as_bytes().chunks(size) {
             parser.push(bytes).expect("within the limit");
         }
@@ -182,41 +185,41 @@ mod tests {
             .ready
             .into_iter()
             .map(|data| String::from_utf8(data).expect("text"));
-        (events.collect(), parser.place)
+        (events.collect(), parser.position)
     }
 
     #[test]
-    fn events_come_whole_however_the_bytes_are_cut() {
+    fn events_are_complete_for_any_chunking() {
         let text = ": keep-alive\n\nid: 1\nretry: 700\ndata:\n\ndata: a\ndata: b\n\nevent: ping\r\ndata: x\r\n\r\n\
                     event: message\rid: 3\rdata:{}\r\rid: 4\ndata: cut";
         for size in 1..text.len() {
-            let (events, place) = parsed(text, size);
+            let (events, position) = parsed(text, size);
             assert_eq!(events, ["a\nb", "{}"], "in pieces of {size}");
             assert_eq!(
-                place.last_id.as_deref(),
+                position.last_id.as_deref(),
                 Some("3"),
-                "the id of an event that was cut off does not count"
+                "the id of an incomplete event does not count"
             );
-            assert_eq!(place.retry, Duration::from_millis(700));
+            assert_eq!(position.retry, Duration::from_millis(700));
         }
     }
 
     #[test]
-    fn what_cannot_be_sent_back_is_no_id_and_nobody_has_to_wait_for_ever() {
-        let (_, place) = parsed("id: 1\ndata: a\n\nid: \u{e9}\nretry: 999999999\ndata: b\n\n", 7);
-        assert_eq!((place.last_id, place.retry), (None, LONGEST_RETRY));
-        let (_, place) = parsed("retry: 0\ndata: a\n\n", 7);
-        assert_eq!(place.retry, SHORTEST_RETRY, "and nobody is asked without a pause");
+    fn invalid_ids_are_ignored_and_retry_is_clamped() {
+        let (_, position) = parsed("id: 1\ndata: a\n\nid: \u{e9}\nretry: 999999999\ndata: b\n\n", 7);
+        assert_eq!((position.last_id, position.retry), (None, MAX_RETRY));
+        let (_, position) = parsed("retry: 0\ndata: a\n\n", 7);
+        assert_eq!(position.retry, MIN_RETRY, "polling always pauses");
     }
 
     #[test]
-    fn an_event_beyond_the_limit_is_refused() {
+    fn event_beyond_the_limit_is_refused() {
         let long = "x".repeat(60);
         for text in [format!("data: {long}{long}"), format!("data: {long}\ndata: {long}\n\n")] {
-            let mut parser = Parser::new(100, Place::default());
-            assert!(matches!(parser.push(text.as_bytes()), Err(Trouble::TooLong)));
+            let mut parser = SseParser::new(100, StreamPosition::default());
+            assert!(matches!(parser.push(text.as_bytes()), Err(SharedServerError::TooLong)));
         }
-        let mut parser = Parser::new(100, Place::default());
+        let mut parser = SseParser::new(100, StreamPosition::default());
         parser
             .push(format!("data: {}\n\n", "x".repeat(100)).as_bytes())
             .expect("at the limit");

@@ -1,4 +1,4 @@
-//! One JSON-RPC message, looked at no closer than its way needs.
+//! One JSON-RPC message, parsed only as far as routing needs.
 
 use std::borrow::Cow;
 
@@ -6,12 +6,12 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// The code that MCP's SDKs use for a connection that is gone.
-const UNAVAILABLE: i32 = -32000;
+/// The code that MCP's SDKs use for a closed connection.
+const CONNECTION_CLOSED: i32 = -32000;
 
-/// What a line of the bridge is.
+/// A message of the bridge, by its kind.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outgoing {
+pub(super) enum ClientMessage {
     /// The request that opens a session.
     Initialize {
         /// The id, as JSON text.
@@ -22,15 +22,15 @@ pub(super) enum Outgoing {
         /// The id, as JSON text.
         id: String,
     },
-    /// A notification that nobody waits for a request any more.
+    /// The notification that a request is cancelled.
     Cancelled {
         /// The id of that request, as JSON text.
         id: String,
     },
-    /// The notification that the session is open to use.
+    /// The notification that the handshake is complete.
     Initialized,
-    /// Any other notification, or an answer to a request of the server.
-    OneWay,
+    /// Any other notification, or a response to a request of the server.
+    NotificationOrResponse,
 }
 
 #[derive(Deserialize)]
@@ -56,12 +56,12 @@ struct Cancellation<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Negotiated {
+struct InitializeResult {
     protocol_version: String,
 }
 
-impl Outgoing {
-    /// What a line is; `None` if it is no message. The bridge writes none such.
+impl ClientMessage {
+    /// Reads a line; `None` if it is not a message, which the bridge never writes.
     pub(super) fn read(line: &[u8]) -> Option<Self> {
         let envelope: Envelope<'_> = serde_json::from_slice(line).ok()?;
         let id = envelope.id.map(|id| id.get().to_owned());
@@ -72,18 +72,20 @@ impl Outgoing {
                 let named = envelope
                     .params
                     .and_then(|params| serde_json::from_str(params.get()).ok());
-                named.map_or(Self::OneWay, |Cancellation { request_id }| Self::Cancelled {
-                    id: request_id.get().to_owned(),
+                named.map_or(Self::NotificationOrResponse, |Cancellation { request_id }| {
+                    Self::Cancelled {
+                        id: request_id.get().to_owned(),
+                    }
                 })
             }
             (Some("notifications/initialized"), None) => Self::Initialized,
-            (Some(_) | None, _) => Self::OneWay,
+            (Some(_) | None, _) => Self::NotificationOrResponse,
         })
     }
 }
 
-/// Whether a message of the server answers the request with this id.
-pub(super) fn answers(message: &[u8], id: &str) -> bool {
+/// Tells whether a message of the server is the response to the request with this id.
+pub(super) fn is_response_to(message: &[u8], id: &str) -> bool {
     serde_json::from_slice::<Envelope<'_>>(message).is_ok_and(|envelope| {
         envelope.method.is_none()
             && (envelope.result.is_some() || envelope.error.is_some())
@@ -91,14 +93,14 @@ pub(super) fn answers(message: &[u8], id: &str) -> bool {
     })
 }
 
-/// The protocol version in the answer to an `initialize`; `None` if that was not granted.
-pub(super) fn negotiated(answer: &[u8]) -> Option<String> {
-    let envelope: Envelope<'_> = serde_json::from_slice(answer).ok()?;
-    let result: Negotiated = serde_json::from_str(envelope.result?.get()).ok()?;
+/// The protocol version in the response to an `initialize`; `None` for an error.
+pub(super) fn negotiated_version(response: &[u8]) -> Option<String> {
+    let envelope: Envelope<'_> = serde_json::from_slice(response).ok()?;
+    let result: InitializeResult = serde_json::from_str(envelope.result?.get()).ok()?;
     Some(result.protocol_version)
 }
 
-/// The line that a message is on a byte stream. In JSON line breaks stand between tokens only, where a space does as well.
+/// A message as one line. In JSON, line breaks stand only between tokens, where a space is equivalent.
 pub(super) fn line(mut message: Vec<u8>) -> Bytes {
     for byte in &mut message {
         if matches!(byte, b'\n' | b'\r') {
@@ -109,10 +111,10 @@ pub(super) fn line(mut message: Vec<u8>) -> Bytes {
     message.into()
 }
 
-/// The line that answers the request with this id (JSON text) by an error.
-pub(super) fn error(id: &str, message: &str) -> Bytes {
+/// The error response to the request with this id (JSON text), as one line.
+pub(super) fn error_line(id: &str, message: &str) -> Bytes {
     let message = serde_json::Value::from(message);
-    let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{UNAVAILABLE},"message":{message}}}}}"#);
+    let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{CONNECTION_CLOSED},"message":{message}}}}}"#);
     line(text.into())
 }
 
@@ -121,30 +123,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_told_apart() {
-        let read = |text: &str| Outgoing::read(text.as_bytes());
+    fn messages_are_read_by_kind() {
+        let read = |text: &str| ClientMessage::read(text.as_bytes());
         let id = || "7".to_owned();
         for (text, expected) in [
             (
                 r#"{"jsonrpc":"2.0","id":7,"method":"initialize"}"#,
-                Outgoing::Initialize { id: id() },
+                ClientMessage::Initialize { id: id() },
             ),
             (
                 r#"{"jsonrpc":"2.0","id":7,"method":"tools/call"}"#,
-                Outgoing::Request { id: id() },
+                ClientMessage::Request { id: id() },
             ),
-            (r#"{"jsonrpc":"2.0","id":7,"result":{}}"#, Outgoing::OneWay),
+            (
+                r#"{"jsonrpc":"2.0","id":7,"result":{}}"#,
+                ClientMessage::NotificationOrResponse,
+            ),
             (
                 r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
-                Outgoing::Initialized,
+                ClientMessage::Initialized,
             ),
             (
                 r#"{"jsonrpc":"2.0","method":"notifications/cancelled"}"#,
-                Outgoing::OneWay,
+                ClientMessage::NotificationOrResponse,
             ),
             (
                 r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7,"reason":"x"}}"#,
-                Outgoing::Cancelled { id: id() },
+                ClientMessage::Cancelled { id: id() },
             ),
         ] {
             assert_eq!(read(text), Some(expected), "{text}");
@@ -153,9 +158,9 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_has_the_id_and_an_outcome() {
-        assert!(answers(br#"{"jsonrpc":"2.0", "id": 7, "result":{}}"#, "7"));
-        assert!(answers(br#"{"jsonrpc":"2.0","id":7,"error":{}}"#, "7"));
+    fn response_has_the_id_and_an_outcome() {
+        assert!(is_response_to(br#"{"jsonrpc":"2.0", "id": 7, "result":{}}"#, "7"));
+        assert!(is_response_to(br#"{"jsonrpc":"2.0","id":7,"error":{}}"#, "7"));
         for other in [
             r#"{"jsonrpc":"2.0","id":"7","result":{}}"#,
             r#"{"jsonrpc":"2.0","id":8,"result":{}}"#,
@@ -163,25 +168,25 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":7}"#,
             "[]",
         ] {
-            assert!(!answers(other.as_bytes(), "7"), "{other}");
+            assert!(!is_response_to(other.as_bytes(), "7"), "{other}");
         }
     }
 
     #[test]
-    fn an_error_is_no_agreement_on_a_version() {
+    fn error_negotiates_no_version() {
         let granted = br#"{"id":1,"result":{"protocolVersion":"2025-06-18"}}"#;
-        assert_eq!(negotiated(granted).as_deref(), Some("2025-06-18"));
+        assert_eq!(negotiated_version(granted).as_deref(), Some("2025-06-18"));
         assert_eq!(
-            negotiated(br#"{"id":1,"error":{"protocolVersion":"2025-06-18"}}"#),
+            negotiated_version(br#"{"id":1,"error":{"protocolVersion":"2025-06-18"}}"#),
             None
         );
-        assert_eq!(negotiated(br#"{"id":1,"result":{}}"#), None);
+        assert_eq!(negotiated_version(br#"{"id":1,"result":{}}"#), None);
     }
 
     #[test]
-    fn a_line_is_one_line_and_an_error_is_a_message() {
+    fn messages_and_errors_are_one_line() {
         assert_eq!(line(b"{\r\n\"a\":1}".to_vec()), &b"{  \"a\":1}\n"[..]);
-        let error = error("7", "it \"broke\"");
-        assert!(error.ends_with(b"\n") && answers(&error, "7"));
+        let error = error_line("7", "it \"broke\"");
+        assert!(error.ends_with(b"\n") && is_response_to(&error, "7"));
     }
 }

@@ -1,4 +1,4 @@
-//! Links over a byte stream, against a server that a script plays: what exactly is sent, and what becomes of odd answers.
+//! Sessions over a byte stream against a scripted server: the exact requests, and unusual responses.
 
 use std::{
     collections::VecDeque,
@@ -23,14 +23,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Endpoint, EndpointConfig, Link, PIPE, carry};
+use super::{Endpoint, EndpointConfig, PIPE_CAPACITY, UpstreamSession, pump};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const MAX_MESSAGE: usize = 4096;
 
-/// A request as the server saw it.
+/// A request that the server received.
 #[derive(Debug)]
-struct Seen {
+struct Received {
     /// `POST /mcp HTTP/1.1`.
     line: String,
     /// In lower case, without `host`, `user-agent` and `content-length`, sorted.
@@ -38,24 +38,24 @@ struct Seen {
     body: String,
 }
 
-/// A server that answers one request after the other with what it was told, and tells what it was asked.
-struct Script {
+/// A server that answers requests in order with scripted responses, and records the requests.
+struct ScriptedServer {
     url: String,
-    seen: mpsc::UnboundedReceiver<Seen>,
-    /// Lets as many answers go as it has permits of those that wait for it.
+    seen: mpsc::UnboundedReceiver<Received>,
+    /// One permit for each response that waits for it.
     gate: Arc<Semaphore>,
     _serving: JoinSet<()>,
 }
 
-/// A link under test, as its bridge sees it.
-struct Rig {
-    script: Script,
+/// A session under test, from the side of its bridge.
+struct TestSession {
+    script: ScriptedServer,
     stream: BufReader<DuplexStream>,
     credentials: Arc<Tokens>,
-    link: Arc<Link>,
+    session: Arc<UpstreamSession>,
     listeners: watch::Sender<usize>,
     closing: CancellationToken,
-    carrying: JoinSet<()>,
+    pumping: JoinSet<()>,
 }
 
 /// Tokens with a number that each renewal raises.
@@ -83,13 +83,13 @@ impl Credentials for Tokens {
     }
 }
 
-impl Script {
-    /// Each answer is what stands behind `HTTP/1.1 `; the connection ends with it. Those that are [`held`] wait for the gate.
+impl ScriptedServer {
+    /// Each response is the text after `HTTP/1.1 `; the connection closes after it. Those that are [`held`] wait for the gate.
     async fn start(answers: impl IntoIterator<Item = String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
         #[expect(clippy::disallowed_methods, reason = "a script has an end")]
-        let (tell, seen) = mpsc::unbounded_channel();
+        let (record, seen) = mpsc::unbounded_channel();
         let answers = Arc::new(Mutex::new(answers.into_iter().collect::<VecDeque<_>>()));
         let gate = Arc::new(Semaphore::new(0));
         let opened = Arc::clone(&gate);
@@ -98,7 +98,7 @@ impl Script {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                connections.spawn(play(stream, Arc::clone(&answers), Arc::clone(&opened), tell.clone()));
+                connections.spawn(play(stream, Arc::clone(&answers), Arc::clone(&opened), record.clone()));
             }
         });
         Self {
@@ -109,7 +109,7 @@ impl Script {
         }
     }
 
-    async fn next(&mut self) -> Seen {
+    async fn next(&mut self) -> Received {
         let seen = timeout(LIMIT, self.seen.recv()).await.expect("a request in time");
         seen.expect("the script goes on")
     }
@@ -119,7 +119,7 @@ async fn play(
     stream: TcpStream,
     answers: Arc<Mutex<VecDeque<String>>>,
     gate: Arc<Semaphore>,
-    tell: mpsc::UnboundedSender<Seen>,
+    record: mpsc::UnboundedSender<Received>,
 ) {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
@@ -143,14 +143,14 @@ async fn play(
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.unwrap();
     let answer = answers.lock().unwrap().pop_front();
-    let seen = Seen {
+    let seen = Received {
         line: line.trim_end().to_owned(),
         headers,
         body: String::from_utf8(body).unwrap(),
     };
     let asked: Value = serde_json::from_str(&seen.body).unwrap_or_default();
     let answer = answer.map(|answer| answer.replace(&format!("\"{ITS_ID}\""), &asked["id"].to_string()));
-    let _ = tell.send(seen);
+    let _ = record.send(seen);
     match answer {
         Some(answer) => {
             let answer = match answer.strip_prefix(HELD) {
@@ -160,18 +160,18 @@ async fn play(
                 }
                 None => format!("HTTP/1.1 {answer}"),
             };
-            // Who asked may have hung up meanwhile.
+            // The client may have closed the connection.
             let _ = stream.write_all(answer.as_bytes()).await;
             let _ = stream.shutdown().await;
         }
-        // The script is over: nobody answers, and the connection stays.
+        // After the last response, connections stay open without one.
         None => std::future::pending().await,
     }
 }
 
-impl Rig {
+impl TestSession {
     async fn start(answers: impl IntoIterator<Item = String>) -> Self {
-        let script = Script::start(answers).await;
+        let script = ScriptedServer::start(answers).await;
         let endpoint = Endpoint::new(EndpointConfig {
             url: script.url.parse().unwrap(),
             connect_timeout: LIMIT,
@@ -179,39 +179,39 @@ impl Rig {
             stop_grace: LIMIT,
         });
         let credentials = Arc::new(Tokens::default());
-        let of_link: Arc<dyn Credentials> = Arc::<Tokens>::clone(&credentials);
+        let of_session: Arc<dyn Credentials> = Arc::<Tokens>::clone(&credentials);
         let config = bridge::Config::default();
         let user = UserId("alice".into());
-        let link = Link::new(Arc::new(endpoint.unwrap()), of_link, user, config, "tag".into());
-        let (near, far) = duplex(PIPE);
+        let session = UpstreamSession::new(Arc::new(endpoint.unwrap()), of_session, user, config, "tag".into());
+        let (near, far) = duplex(PIPE_CAPACITY);
         let (listeners, listening) = watch::channel(0);
         let closing = CancellationToken::new();
-        let mut carrying = JoinSet::new();
-        carrying.spawn(carry(Arc::clone(&link), far, listening, closing.clone()));
+        let mut pumping = JoinSet::new();
+        pumping.spawn(pump(Arc::clone(&session), far, listening, closing.clone()));
         Self {
             script,
             stream: BufReader::new(near),
             credentials,
-            link,
+            session,
             listeners,
             closing,
-            carrying,
+            pumping,
         }
     }
 
-    /// A link whose handshake is done; `answers` are those after it.
+    /// A session after its handshake; `answers` are the responses after that.
     async fn open(answers: impl IntoIterator<Item = String>) -> Self {
-        let mut rig = Self::start([granted("of-the-server")].into_iter().chain(answers)).await;
-        rig.say(&json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {} }))
+        let mut test = Self::start([opened("of-the-server")].into_iter().chain(answers)).await;
+        test.send(&json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {} }))
             .await;
-        assert_eq!(rig.hear().await["id"], 0);
-        rig.script.next().await;
-        rig
+        assert_eq!(test.receive().await["id"], 0);
+        test.script.next().await;
+        test
     }
 
-    /// Gives the link a bridge with a record of the handshake, which it can tell the server anew.
-    async fn remember(&self) -> Arc<Bridge> {
-        let (near, far) = duplex(PIPE);
+    /// Gives the session a bridge with a snapshot of the handshake, which it can replay.
+    async fn attach_bridge(&self) -> Arc<Bridge> {
+        let (near, far) = duplex(PIPE_CAPACITY);
         let bridge = Arc::new(Bridge::connect(near, bridge::Config::default(), None).await.unwrap());
         let mut far = BufReader::new(far);
         let opening = json!({
@@ -229,16 +229,17 @@ impl Rig {
         let (answer, ()) = tokio::join!(bridge.serve(post(&opening)), server);
         assert_eq!(answer.status(), 200);
         assert_eq!(bridge.serve(post(&confirmation)).await.status(), 202);
-        self.link.serves(&bridge);
+        self.session.set_bridge(&bridge);
         bridge
     }
 
-    async fn say(&mut self, message: &Value) {
+    async fn send(&mut self, message: &Value) {
         self.stream.write_all(format!("{message}\n").as_bytes()).await.unwrap();
     }
 
-    async fn ask(&mut self, id: u64) {
-        self.say(&json!({ "jsonrpc": "2.0", "id": id, "method": "ping" })).await;
+    async fn ping(&mut self, id: u64) {
+        self.send(&json!({ "jsonrpc": "2.0", "id": id, "method": "ping" }))
+            .await;
     }
 
     /// The next line, or `None` at the end.
@@ -250,13 +251,13 @@ impl Rig {
         (read.unwrap() > 0).then_some(line)
     }
 
-    async fn hear(&mut self) -> Value {
+    async fn receive(&mut self) -> Value {
         serde_json::from_str(&self.line().await.expect("a line")).unwrap()
     }
 
-    /// The message of the error that answers this request.
+    /// The message of the error response to this request.
     async fn error(&mut self, id: u64) -> String {
-        let answer = self.hear().await;
+        let answer = self.receive().await;
         assert_eq!(answer["id"], id, "{answer}");
         assert_eq!(answer["error"]["code"], -32000, "{answer}");
         answer["error"]["message"].as_str().expect("a message").to_owned()
@@ -267,7 +268,7 @@ impl Rig {
     }
 }
 
-/// Marks an answer that waits for the gate.
+/// Marks a response that waits for the gate.
 const HELD: &str = "held: ";
 
 fn held(answer: &str) -> String {
@@ -286,11 +287,11 @@ fn post(message: &Value) -> Request<Bytes> {
         .unwrap()
 }
 
-/// What the id of the request is written into.
+/// The placeholder for the id of the request.
 const ITS_ID: &str = "(its id)";
 
-/// The answer to a handshake, with this session id. Its length is not told, since that of the id is not known.
-fn granted(session: &str) -> String {
+/// The response to a handshake, with this session id. It has no `Content-Length`, since the length of the id is not known.
+fn opened(session: &str) -> String {
     let answer = json!({ "jsonrpc": "2.0", "id": ITS_ID, "result": result() });
     format!(
         "200 OK\r\nMcp-Session-Id: {session}\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{answer}"
@@ -325,8 +326,8 @@ fn with_header(answer: &str, header: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_server_is_sent_the_message_and_the_headers_of_the_link_and_no_others() {
-    let mut rig = Rig::start([
+async fn server_receives_only_the_message_and_the_session_headers() {
+    let mut test = TestSession::start([
         with_header(
             &json(r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18"}}"#),
             "Mcp-Session-Id: of-the-server",
@@ -336,9 +337,9 @@ async fn the_server_is_sent_the_message_and_the_headers_of_the_link_and_no_other
     ])
     .await;
     let opening = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {} });
-    rig.say(&opening).await;
-    assert_eq!(rig.hear().await["result"]["protocolVersion"], "2025-06-18");
-    let seen = rig.script.next().await;
+    test.send(&opening).await;
+    assert_eq!(test.receive().await["result"]["protocolVersion"], "2025-06-18");
+    let seen = test.script.next().await;
     assert_eq!(seen.line, "POST /mcp HTTP/1.1");
     assert_eq!(seen.body, opening.to_string());
     let always = [
@@ -348,19 +349,19 @@ async fn the_server_is_sent_the_message_and_the_headers_of_the_link_and_no_other
     ];
     assert_eq!(seen.headers, always);
 
-    rig.say(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }))
+    test.send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }))
         .await;
-    rig.ask(1).await;
-    assert_eq!(rig.hear().await["id"], 1);
+    test.ping(1).await;
+    assert_eq!(test.receive().await["id"], 1);
     let of_session = ["mcp-protocol-version: 2025-06-18", "mcp-session-id: of-the-server"];
     for method in ["notifications/initialized", "ping"] {
-        let seen = rig.script.next().await;
+        let seen = test.script.next().await;
         assert!(seen.body.contains(method), "in order: {}", seen.body);
         assert_eq!(seen.headers, [&always[..], &of_session[..]].concat());
     }
 
-    rig.closing.cancel();
-    let seen = rig.script.next().await;
+    test.closing.cancel();
+    let seen = test.script.next().await;
     assert_eq!(seen.line, "DELETE /mcp HTTP/1.1");
     assert_eq!(
         seen.headers[1..],
@@ -369,42 +370,42 @@ async fn the_server_is_sent_the_message_and_the_headers_of_the_link_and_no_other
 }
 
 #[tokio::test]
-async fn an_answer_of_many_lines_is_one_line() {
-    let mut rig = Rig::open([json(
+async fn response_of_many_lines_becomes_one_line() {
+    let mut test = TestSession::open([json(
         "{\r\n  \"jsonrpc\": \"2.0\",\n  \"id\": 1,\n  \"result\": {}\n}\n",
     )])
     .await;
-    rig.ask(1).await;
-    assert_eq!(rig.hear().await, json!({ "jsonrpc": "2.0", "id": 1, "result": {} }));
+    test.ping(1).await;
+    assert_eq!(test.receive().await, json!({ "jsonrpc": "2.0", "id": 1, "result": {} }));
 }
 
 #[tokio::test]
-async fn what_is_no_answer_is_an_error_for_its_request() {
+async fn invalid_response_is_an_error_of_its_request() {
     let long = format!(r#"{{"jsonrpc":"2.0","id":1,"result":"{}"}}"#, "x".repeat(MAX_MESSAGE));
     let event = format!("data: {long}\n\n");
     for (answer, expected) in [
-        (pong(2), "no answer"),
-        (json("nonsense"), "no answer"),
-        (with_type("200 OK", "text/html", "<p>"), "no answer"),
-        (with_type("202 Accepted", "text/plain", ""), "no answer"),
+        (pong(2), "invalid response"),
+        (json("nonsense"), "invalid response"),
+        (with_type("200 OK", "text/html", "<p>"), "invalid response"),
+        (with_type("202 Accepted", "text/plain", ""), "invalid response"),
         (json(&long), "too long"),
         (events(&event), "too long"),
-        (events("data: {}\n\n"), "broken off"),
+        (events("data: {}\n\n"), "broke off"),
         (
             "200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{".to_owned(),
-            "broken off",
+            "broke off",
         ),
         (status("500 Oops"), "refused"),
         (status("302 Found\r\nLocation: http://127.0.0.1:1/"), "refused"),
         (json("[]").replace("200 OK", "400 Bad Request"), "refused"),
         (String::new(), "cannot be reached"),
     ] {
-        let mut rig = Rig::open([answer.clone()]).await;
-        rig.ask(1).await;
-        let mut said = rig.hear().await;
+        let mut test = TestSession::open([answer.clone()]).await;
+        test.ping(1).await;
+        let mut said = test.receive().await;
         if said.get("id").is_none() {
-            // Whatever came before it on the stream.
-            said = rig.hear().await;
+            // An earlier message of the stream.
+            said = test.receive().await;
         }
         let message = said["error"]["message"].as_str().unwrap_or_default();
         assert!(said["id"] == 1 && message.contains(expected), "{said} for {answer}");
@@ -412,77 +413,77 @@ async fn what_is_no_answer_is_an_error_for_its_request() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_server_for_the_request_passes_whatever_its_status() {
+async fn jsonrpc_error_of_the_server_passes_with_any_status() {
     let error = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"its own words"}}"#;
-    let mut rig = Rig::open([json(error).replace("200 OK", "400 Bad Request")]).await;
-    rig.ask(1).await;
-    assert_eq!(rig.hear().await["error"]["message"], "its own words");
+    let mut test = TestSession::open([json(error).replace("200 OK", "400 Bad Request")]).await;
+    test.ping(1).await;
+    assert_eq!(test.receive().await["error"]["message"], "its own words");
 }
 
 #[tokio::test]
-async fn a_handshake_that_cannot_be_made_ends_the_stream() {
+async fn failed_handshake_ends_the_stream() {
     for answer in [status("503 Later"), status("404 Not Found"), status("401 Unauthorized")] {
         let twice = [answer.clone(), answer.clone()];
-        let mut rig = Rig::start(twice).await;
-        rig.say(&json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize" }))
+        let mut test = TestSession::start(twice).await;
+        test.send(&json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize" }))
             .await;
-        assert_eq!(rig.line().await, None, "{answer}");
-        rig.carrying.join_next().await.unwrap().unwrap();
+        assert_eq!(test.line().await, None, "{answer}");
+        test.pumping.join_next().await.unwrap().unwrap();
     }
-    // An error of the server itself is its answer.
+    // A JSON-RPC error of the server is the response to the handshake.
     let refusal = json(r#"{"jsonrpc":"2.0","id":0,"error":{"code":-32602,"message":"no"}}"#);
-    let mut rig = Rig::start([refusal]).await;
-    rig.say(&json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize" }))
+    let mut test = TestSession::start([refusal]).await;
+    test.send(&json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize" }))
         .await;
-    assert_eq!(rig.hear().await["error"]["message"], "no");
+    assert_eq!(test.receive().await["error"]["message"], "no");
 }
 
 #[tokio::test]
-async fn a_refused_token_is_renewed_once_a_minute_at_most() {
+async fn refused_token_is_renewed_at_most_once_a_minute() {
     let refused = "401 Unauthorized";
-    let mut rig = Rig::open([status(refused), pong(1), status(refused)]).await;
-    rig.ask(1).await;
-    assert_eq!(rig.hear().await["id"], 1);
-    rig.ask(2).await;
-    assert!(rig.error(2).await.contains("does not accept"));
-    assert_eq!(rig.renewals(), 1);
+    let mut test = TestSession::open([status(refused), pong(1), status(refused)]).await;
+    test.ping(1).await;
+    assert_eq!(test.receive().await["id"], 1);
+    test.ping(2).await;
+    assert!(test.error(2).await.contains("does not accept"));
+    assert_eq!(test.renewals(), 1);
     let mut tokens = Vec::new();
     for _ in 0..3 {
-        tokens.push(rig.script.next().await.headers[1].clone());
+        tokens.push(test.script.next().await.headers[1].clone());
     }
     let bearer = |number: u32| format!("authorization: Bearer token-{number}");
     assert_eq!(tokens, [bearer(0), bearer(1), bearer(1)]);
 
-    // The goodbye has the token that was used last, and none is asked for.
-    let asked = rig.credentials.asked.load(Ordering::Relaxed);
-    rig.closing.cancel();
-    let goodbye = rig.script.next().await;
+    // DELETE has the token that was sent last, and asks for none.
+    let asked = test.credentials.asked.load(Ordering::Relaxed);
+    test.closing.cancel();
+    let delete = test.script.next().await;
     assert_eq!(
-        (goodbye.line.as_str(), &goodbye.headers[1]),
+        (delete.line.as_str(), &delete.headers[1]),
         ("DELETE /mcp HTTP/1.1", &bearer(1))
     );
-    assert_eq!(rig.credentials.asked.load(Ordering::Relaxed), asked);
+    assert_eq!(test.credentials.asked.load(Ordering::Relaxed), asked);
 }
 
 #[tokio::test]
-async fn a_stream_that_ends_early_is_gone_on_with_behind_its_last_event() {
-    let mut rig = Rig::open([
+async fn stream_that_ends_early_is_resumed_after_its_last_event() {
+    let mut test = TestSession::open([
         events("id: 1\nretry: 1\ndata:\n\nid: 2\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\n"),
         events("id: 3\ndata: {\"jsonrpc\":\"2.0\",\n data: 1}\n\n"),
         events("id: 4\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\ndata: \"result\":{}}\n\n"),
     ])
     .await;
-    rig.ask(1).await;
-    assert_eq!(rig.hear().await["method"], "notifications/x");
-    let odd = rig.line().await.unwrap();
+    test.ping(1).await;
+    assert_eq!(test.receive().await["method"], "notifications/x");
+    let odd = test.line().await.unwrap();
     assert!(
         serde_json::from_str::<Value>(&odd).is_err(),
-        "what it says is the bridge's business: {odd}"
+        "the bridge checks the content: {odd}"
     );
-    assert_eq!(rig.hear().await["id"], 1);
-    assert_eq!(rig.script.next().await.line, "POST /mcp HTTP/1.1");
+    assert_eq!(test.receive().await["id"], 1);
+    assert_eq!(test.script.next().await.line, "POST /mcp HTTP/1.1");
     for last in ["2", "3"] {
-        let seen = rig.script.next().await;
+        let seen = test.script.next().await;
         assert_eq!(seen.line, "GET /mcp HTTP/1.1");
         assert!(seen.headers.contains(&format!("last-event-id: {last}")), "{seen:?}");
         assert!(
@@ -493,98 +494,105 @@ async fn a_stream_that_ends_early_is_gone_on_with_behind_its_last_event() {
 }
 
 #[tokio::test]
-async fn the_server_asks_the_client_within_a_request_and_gets_its_answer() {
-    let ask = r#"{"jsonrpc":"2.0","id":"s1","method":"elicitation/create","params":{}}"#;
-    let mut rig = Rig::open([
-        // The script has no answer to what comes next: whichever of the two is first, the other is seen as well.
-        events(&format!("id: 1\nretry: 1\ndata: {ask}\n\n")),
+async fn server_request_within_a_stream_gets_the_response_of_the_client() {
+    let ping = r#"{"jsonrpc":"2.0","id":"s1","method":"elicitation/create","params":{}}"#;
+    let mut test = TestSession::open([
+        // The script has no further response: the next two requests may arrive in either order.
+        events(&format!("id: 1\nretry: 1\ndata: {ping}\n\n")),
     ])
     .await;
-    rig.ask(1).await;
-    assert_eq!(rig.hear().await["method"], "elicitation/create");
+    test.ping(1).await;
+    assert_eq!(test.receive().await["method"], "elicitation/create");
     let answer = json!({ "jsonrpc": "2.0", "id": "s1", "result": { "action": "accept" } });
-    rig.say(&answer).await;
-    assert_eq!(rig.script.next().await.line, "POST /mcp HTTP/1.1");
-    let mut rest = [rig.script.next().await, rig.script.next().await];
+    test.send(&answer).await;
+    assert_eq!(test.script.next().await.line, "POST /mcp HTTP/1.1");
+    let mut rest = [test.script.next().await, test.script.next().await];
     rest.sort_by(|one, other| one.line.cmp(&other.line));
     assert_eq!(rest[0].line, "GET /mcp HTTP/1.1");
     assert_eq!(rest[1].body, answer.to_string());
 }
 
 #[tokio::test]
-async fn a_stream_is_not_asked_for_again_for_ever() {
+async fn resumptions_of_a_stream_are_limited() {
     let primed = "id: 1\nretry: 1\ndata:\n\n";
-    let mut rig = Rig::open(std::iter::repeat_n(events(primed), 20)).await;
-    rig.ask(1).await;
-    assert!(rig.error(1).await.contains("broken off"));
+    let mut test = TestSession::open(std::iter::repeat_n(events(primed), 20)).await;
+    test.ping(1).await;
+    assert!(test.error(1).await.contains("broke off"));
 }
 
 #[tokio::test]
-async fn nobody_is_heard_unless_somebody_listens() {
+async fn server_messages_are_read_only_while_a_client_listens() {
     let heard = "id: 1\nretry: 1\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\n";
-    let mut rig = Rig::open([events(heard), status("405 Method Not Allowed"), pong(1)]).await;
-    rig.listeners.send_replace(1);
-    assert_eq!(rig.hear().await["method"], "notifications/x");
-    assert_eq!(rig.script.next().await.line, "GET /mcp HTTP/1.1");
-    // It has ended, and is gone on with; then the server says that there is none.
-    assert!(rig.script.next().await.headers.contains(&"last-event-id: 1".to_owned()));
-    rig.listeners.send_replace(0);
-    rig.listeners.send_replace(1);
-    rig.ask(1).await;
-    assert_eq!(rig.hear().await["id"], 1);
-    assert_eq!(rig.script.next().await.line, "POST /mcp HTTP/1.1");
+    let mut test = TestSession::open([events(heard), status("405 Method Not Allowed"), pong(1)]).await;
+    test.listeners.send_replace(1);
+    assert_eq!(test.receive().await["method"], "notifications/x");
+    assert_eq!(test.script.next().await.line, "GET /mcp HTTP/1.1");
+    // The stream has ended and is resumed; then the server answers that there is none.
+    assert!(
+        test.script
+            .next()
+            .await
+            .headers
+            .contains(&"last-event-id: 1".to_owned())
+    );
+    test.listeners.send_replace(0);
+    test.listeners.send_replace(1);
+    test.ping(1).await;
+    assert_eq!(test.receive().await["id"], 1);
+    assert_eq!(test.script.next().await.line, "POST /mcp HTTP/1.1");
 }
 
 #[tokio::test]
-async fn a_token_that_may_not_do_it_is_not_renewed() {
-    let mut rig = Rig::open([status("403 Forbidden"), pong(2)]).await;
-    rig.ask(1).await;
-    assert!(rig.error(1).await.contains("does not accept"));
-    rig.ask(2).await;
-    assert_eq!(rig.hear().await["id"], 2);
-    assert_eq!(rig.renewals(), 0);
+async fn forbidden_request_renews_no_token() {
+    let mut test = TestSession::open([status("403 Forbidden"), pong(2)]).await;
+    test.ping(1).await;
+    assert!(test.error(1).await.contains("does not accept"));
+    test.ping(2).await;
+    assert_eq!(test.receive().await["id"], 2);
+    assert_eq!(test.renewals(), 0);
 }
 
 #[tokio::test]
-async fn a_server_may_have_its_client_poll_as_long_as_events_go_on() {
+async fn polling_continues_while_event_ids_progress() {
     let silent = (1..=7).map(|n| events(&format!("id: {n}\nretry: 0\ndata:\n\n")));
-    let mut rig = Rig::open(silent.chain([events("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n")])).await;
-    rig.ask(1).await;
-    assert_eq!(rig.hear().await["result"], json!({}));
+    let mut test =
+        TestSession::open(silent.chain([events("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n")])).await;
+    test.ping(1).await;
+    assert_eq!(test.receive().await["result"], json!({}));
 }
 
 #[tokio::test]
-async fn a_stream_that_brings_nothing_is_asked_for_ever_more_slowly() {
+async fn empty_listening_stream_is_reopened_more_slowly_each_time() {
     let silent = events(": nothing\nretry: 0\n\n");
-    let mut rig = Rig::open([silent.clone(), silent, status("405 Method Not Allowed")]).await;
-    rig.listeners.send_replace(1);
+    let mut test = TestSession::open([silent.clone(), silent, status("405 Method Not Allowed")]).await;
+    test.listeners.send_replace(1);
     let mut seen = Vec::new();
     for _ in 0..3 {
-        rig.script.next().await;
+        test.script.next().await;
         seen.push(Instant::now());
     }
-    // Half a second is the least; each end without an event doubles it.
+    // The pause is at least half a second, and doubles with each end without an event.
     assert!(seen[2] - seen[0] >= Duration::from_secs(2), "{:?}", seen[2] - seen[0]);
 }
 
 #[tokio::test]
-async fn an_event_of_another_session_is_not_gone_on_with() {
+async fn event_ids_of_another_session_are_not_resumed() {
     let heard = "id: 7\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\n";
-    let mut rig = Rig::open([
+    let mut test = TestSession::open([
         events(heard),
         status("404 Not Found"),
-        granted("another"),
+        opened("another"),
         with_type("202 Accepted", "text/plain", ""),
         events(heard),
         status("400 Bad Request"),
         status("405 Method Not Allowed"),
     ])
     .await;
-    let _bridge = rig.remember().await;
-    rig.listeners.send_replace(1);
+    let _bridge = test.attach_bridge().await;
+    test.listeners.send_replace(1);
     let mut seen = Vec::new();
     for _ in 0..7 {
-        let request = rig.script.next().await;
+        let request = test.script.next().await;
         let header = |name: &str| {
             let header = request.headers.iter().find_map(|header| header.strip_prefix(name));
             header.unwrap_or_default().to_owned()
@@ -604,7 +612,7 @@ async fn an_event_of_another_session_is_not_gone_on_with() {
         ("GET", "of-the-server", "7"),
         ("POST", "", ""),
         ("POST", "another", ""),
-        // Begun anew in the new session, and again after a refusal.
+        // Started again in the new session, and again after a refusal.
         ("GET", "another", ""),
         ("GET", "another", "7"),
         ("GET", "another", ""),
@@ -613,64 +621,65 @@ async fn an_event_of_another_session_is_not_gone_on_with() {
 }
 
 #[tokio::test]
-async fn a_session_is_opened_anew_to_its_end_though_the_request_is_cancelled() {
+async fn reopening_completes_after_its_request_is_cancelled() {
     let accepted = with_type("202 Accepted", "text/plain", "");
-    let mut rig = Rig::open([
+    let mut test = TestSession::open([
         status("404 Not Found"),
-        held(&granted("another")),
+        held(&opened("another")),
         accepted.clone(),
         status("404 Not Found"),
-        // The confirmation of the handshake.
+        // The response to `notifications/initialized`.
         accepted,
         pong(2),
     ])
     .await;
-    let _bridge = rig.remember().await;
-    rig.ask(1).await;
-    assert!(rig.script.next().await.body.contains("ping"));
-    assert!(rig.script.next().await.body.contains("initialize"));
-    rig.say(&json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 1 } }))
+    let _bridge = test.attach_bridge().await;
+    test.ping(1).await;
+    assert!(test.script.next().await.body.contains("ping"));
+    assert!(test.script.next().await.body.contains("initialize"));
+    test.send(&json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 1 } }))
         .await;
-    assert!(rig.error(1).await.contains("cancelled"));
-    assert!(rig.script.next().await.body.contains("cancelled"));
-    // It still knows of the old session alone, and joins the opening that is under way.
-    rig.ask(2).await;
-    assert!(rig.script.next().await.body.contains("ping"));
-    rig.script.gate.add_permits(1);
-    assert_eq!(rig.hear().await["id"], 2);
-    assert!(rig.script.next().await.body.contains("notifications/initialized"));
-    assert!(rig.script.next().await.body.contains("ping"));
-    rig.closing.cancel();
-    let goodbye = rig.script.next().await;
-    assert_eq!(goodbye.line, "DELETE /mcp HTTP/1.1");
+    assert!(test.error(1).await.contains("cancelled"));
+    assert!(test.script.next().await.body.contains("cancelled"));
+    // This request still has the old session id, and joins the reopening in progress.
+    test.ping(2).await;
+    assert!(test.script.next().await.body.contains("ping"));
+    test.script.gate.add_permits(1);
+    assert_eq!(test.receive().await["id"], 2);
+    assert!(test.script.next().await.body.contains("notifications/initialized"));
+    assert!(test.script.next().await.body.contains("ping"));
+    test.closing.cancel();
+    let delete = test.script.next().await;
+    assert_eq!(delete.line, "DELETE /mcp HTTP/1.1");
     assert!(
-        goodbye.headers.contains(&"mcp-session-id: another".to_owned()),
-        "{goodbye:?}"
+        delete.headers.contains(&"mcp-session-id: another".to_owned()),
+        "{delete:?}"
     );
 }
 
 #[tokio::test]
-async fn a_message_that_the_server_is_slow_to_take_holds_nothing_back() {
+async fn slow_notification_does_not_delay_requests() {
     let accepted = with_type("202 Accepted", "text/plain", "");
-    let mut rig = Rig::open([held(&accepted), pong(1), held(&pong(2)), accepted]).await;
-    rig.say(&json!({ "jsonrpc": "2.0", "method": "notifications/x" })).await;
-    assert!(rig.script.next().await.body.contains("notifications/x"));
-    rig.ask(1).await;
-    assert_eq!(rig.hear().await["id"], 1);
-    rig.script.next().await;
-    rig.ask(2).await;
-    rig.script.next().await;
-    // Ended at once, though the server is told later: messages keep their order.
-    rig.say(&json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 2 } }))
+    let mut test = TestSession::open([held(&accepted), pong(1), held(&pong(2)), accepted]).await;
+    test.send(&json!({ "jsonrpc": "2.0", "method": "notifications/x" }))
         .await;
-    assert!(rig.error(2).await.contains("cancelled"));
-    assert!(rig.script.seen.is_empty());
-    rig.script.gate.add_permits(2);
-    assert!(rig.script.next().await.body.contains("notifications/cancelled"));
+    assert!(test.script.next().await.body.contains("notifications/x"));
+    test.ping(1).await;
+    assert_eq!(test.receive().await["id"], 1);
+    test.script.next().await;
+    test.ping(2).await;
+    test.script.next().await;
+    // The request ends at once; the server receives the cancellation later: messages keep their order.
+    test.send(&json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 2 } }))
+        .await;
+    assert!(test.error(2).await.contains("cancelled"));
+    assert!(test.script.seen.is_empty());
+    test.script.gate.add_permits(2);
+    assert!(test.script.next().await.body.contains("notifications/cancelled"));
 }
 
 #[tokio::test]
-async fn a_server_behind_tls_is_offered_one_exchange_at_a_time_on_a_connection() {
+async fn tls_connections_offer_only_http_1() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = EndpointConfig {
         url: format!("https://{}/mcp", listener.local_addr().unwrap())
@@ -692,16 +701,16 @@ async fn a_server_behind_tls_is_offered_one_exchange_at_a_time_on_a_connection()
     };
     let (record, probed) = tokio::join!(hello, endpoint.probe());
     probed.unwrap_err();
-    // RFC 7301, section 3.1: names of protocols stand behind their lengths.
+    // RFC 7301, section 3.1: each protocol name follows its length.
     let offers = |name: &[u8]| record.windows(name.len()).any(|window| window == name);
     assert!(!offers(b"\x02h2"));
 }
 
 #[tokio::test]
-async fn a_session_that_is_lost_ends_the_stream() {
-    // There is no bridge that could tell the handshake anew.
-    let mut rig = Rig::open([status("404 Not Found")]).await;
-    rig.ask(1).await;
-    assert!(rig.error(1).await.contains("forgotten"));
-    assert_eq!(rig.line().await, None);
+async fn lost_session_ends_the_stream() {
+    // Without a bridge there is no snapshot to replay.
+    let mut test = TestSession::open([status("404 Not Found")]).await;
+    test.ping(1).await;
+    assert!(test.error(1).await.contains("forgotten"));
+    assert_eq!(test.line().await, None);
 }

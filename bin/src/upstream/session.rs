@@ -1,0 +1,287 @@
+//! One session at the shared server: its id there, the user's token on each message, renewal, reopening, and the end.
+//!
+//! Each message takes the user's current token, so a renewal changes nothing here. Two refusals are handled before the
+//! bridge sees them, since the server has not acted on the message and it can be sent again:
+//! - A token that is not accepted (401) is renewed, once for a message and within the limits of `renewal_limiter`. A 403 is
+//!   about permission: another token of the user would have no more.
+//! - A session that the server has forgotten (404, MCP 2025-11-25, transports, "Session Management") is opened again from
+//!   the bridge's snapshot.
+//!
+//! Both run to their end on a task of the session even if the message is cancelled: a session that is half opened would
+//! remain at the server.
+
+mod listening;
+mod pump;
+mod responses;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+};
+
+use bridge::{Bridge, ConnectError};
+use http::{HeaderValue, StatusCode};
+use secrecy::{ExposeSecret as _, SecretString};
+use session::ports::{Credential, CredentialError, Credentials, UserId};
+use tokio::{
+    io::duplex,
+    sync::{Mutex as AsyncMutex, watch},
+    time::{Instant, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
+
+use super::{
+    endpoint::{Endpoint, SessionHeaders, UpstreamRequest},
+    error::SharedServerError,
+};
+pub use pump::pump;
+
+/// The capacity of the byte stream between a bridge and its session here, in bytes.
+pub const PIPE_CAPACITY: usize = 64 * 1024;
+
+/// A session at the shared server.
+pub struct UpstreamSession {
+    endpoint: Arc<Endpoint>,
+    credentials: Arc<dyn Credentials>,
+    user: UserId,
+    config: bridge::Config,
+    /// Names the session in logs.
+    tag: Arc<str>,
+    /// Replaced as a whole: an id, and the version that was negotiated with it.
+    headers: Mutex<SessionHeaders>,
+    /// The token that was sent last, for the final DELETE: no token is renewed for that.
+    last_token: Mutex<Option<SecretString>>,
+    /// The bridge over this session, which has the snapshot of the handshake. Set once the handshake has been replayed, or at
+    /// once if there is none to replay; never on a session that only replays.
+    bridge: OnceLock<Weak<Bridge>>,
+    /// Held while the session is reopened.
+    reopening: Arc<AsyncMutex<()>>,
+    /// Renewals and reopenings in progress; the end waits for them.
+    tasks: TaskTracker,
+    /// Cancelled when the pump has stopped: whatever is in progress ends.
+    ended: CancellationToken,
+    /// Cancelled when the server has received `notifications/initialized`, or never will.
+    initialized: CancellationToken,
+}
+
+impl UpstreamSession {
+    /// A session that the server does not know yet.
+    #[must_use]
+    pub fn new(
+        endpoint: Arc<Endpoint>,
+        credentials: Arc<dyn Credentials>,
+        user: UserId,
+        config: bridge::Config,
+        tag: Arc<str>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            endpoint,
+            credentials,
+            user,
+            config,
+            tag,
+            headers: Mutex::default(),
+            last_token: Mutex::default(),
+            bridge: OnceLock::new(),
+            reopening: Arc::default(),
+            tasks: TaskTracker::new(),
+            ended: CancellationToken::new(),
+            initialized: CancellationToken::new(),
+        })
+    }
+
+    /// Sets the bridge over this session. Only the first call counts.
+    pub fn set_bridge(&self, bridge: &Arc<Bridge>) {
+        // A second bridge cannot exist: the byte stream has one other end.
+        let _ = self.bridge.set(Arc::downgrade(bridge));
+    }
+
+    /// Sends a request of an open session, which may depend on the session's headers, and reopens a session that the server
+    /// has forgotten. Returns the response, of any status, and the headers of the request.
+    ///
+    /// # Errors
+    ///
+    /// Any [`SharedServerError`] except those of a response body.
+    async fn send(
+        self: &Arc<Self>,
+        request: impl Fn(&SessionHeaders) -> UpstreamRequest,
+    ) -> Result<(reqwest::Response, SessionHeaders), SharedServerError> {
+        let mut reopened = false;
+        loop {
+            let headers = self.headers().clone();
+            let response = self.send_as(&request(&headers), &headers).await?;
+            let forgotten = response.status() == StatusCode::NOT_FOUND && headers.session.is_some();
+            if !forgotten || std::mem::replace(&mut reopened, true) {
+                return Ok((response, headers));
+            }
+            self.reopen(&headers).await?;
+        }
+    }
+
+    /// Sends a request with these headers, without reopening the session: for the handshake, and for a stream that only the
+    /// session in which it began can resume.
+    ///
+    /// # Errors
+    ///
+    /// As for [`UpstreamSession::send`].
+    async fn send_as(
+        self: &Arc<Self>,
+        request: &UpstreamRequest,
+        headers: &SessionHeaders,
+    ) -> Result<reqwest::Response, SharedServerError> {
+        let mut credential = self.credentials.current().await?;
+        let mut renewed = false;
+        loop {
+            let token = &credential.access_token;
+            *self.last_token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
+            let response = self.endpoint.send(request, headers, Some(token)).await?;
+            let refused = response.status() == StatusCode::UNAUTHORIZED;
+            if !refused || std::mem::replace(&mut renewed, true) {
+                return Ok(response);
+            }
+            match self.replacement_for(&credential).await? {
+                Some(replacement) => credential = replacement,
+                None => return Ok(response),
+            }
+        }
+    }
+
+    /// Ends the tasks in progress, and then the session at the server. The pump must have stopped.
+    async fn end(&self) {
+        self.ended.cancel();
+        self.initialized.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.delete().await;
+    }
+
+    /// Ends the session at the server, if there is one. A failure is only logged: the server expires the session by itself.
+    async fn delete(&self) {
+        let headers = std::mem::take(&mut *self.headers());
+        if headers.session.is_none() {
+            return;
+        }
+        let token = self.last_token.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let delete = self.endpoint.send(&UpstreamRequest::Delete, &headers, token.as_ref());
+        let outcome = timeout(self.endpoint.config.stop_grace, delete).await;
+        if !matches!(outcome, Ok(Ok(_))) {
+            tracing::debug!(session = %self.tag, "cannot delete the session at the server");
+        }
+    }
+
+    /// Stores the outcome of a handshake.
+    fn opened(&self, session: Option<HeaderValue>, version: &str) {
+        let session = session.map(|mut id| {
+            id.set_sensitive(true);
+            id
+        });
+        *self.headers() = SessionHeaders {
+            session,
+            version: HeaderValue::from_str(version).ok(),
+        };
+    }
+
+    fn headers(&self) -> MutexGuard<'_, SessionHeaders> {
+        self.headers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A token other than the refused one; `None` if there is none and no renewal is permitted now.
+    async fn replacement_for(self: &Arc<Self>, refused: &Credential) -> Result<Option<Credential>, SharedServerError> {
+        let renewals = match self.endpoint.renewal_limiter.of(&self.user, Instant::now()) {
+            Some(renewals) => Some(renewals.lock_owned().await),
+            None => None,
+        };
+        let current = self.credentials.current().await?;
+        if current.access_token.expose_secret() != refused.access_token.expose_secret() {
+            // Another session of the user, or a new sign-in, has renewed it meanwhile.
+            return Ok(Some(current));
+        }
+        let Some(mut renewals) = renewals else {
+            return Ok(None);
+        };
+        if !renewals.begin(Instant::now()) {
+            return Ok(None);
+        }
+        tracing::info!(session = %self.tag, "the server refuses the user's token; renewing it");
+        let session = Arc::clone(self);
+        let renewal = async move {
+            let renewed = session.ended.run_until_cancelled(session.credentials.refresh()).await;
+            // The next holder of the lock finds the new token.
+            drop(renewals);
+            renewed.unwrap_or_else(|| Err(CredentialError::Transient("the session has ended".into())))
+        };
+        match self.tasks.spawn(renewal.in_current_span()).await {
+            Ok(renewed) => Ok(Some(renewed?)),
+            // The task was dropped with the runtime, or panicked.
+            Err(error) => Err(CredentialError::Transient(error.into()).into()),
+        }
+    }
+
+    /// Opens the session again, unless its headers are no longer `stale`. Dropping the future does not undo it.
+    async fn reopen(self: &Arc<Self>, stale: &SessionHeaders) -> Result<(), SharedServerError> {
+        let guard = Arc::clone(&self.reopening).lock_owned().await;
+        if *self.headers() != *stale {
+            return Ok(());
+        }
+        let session = Arc::clone(self);
+        let reopening = async move {
+            let _guard = guard;
+            session.replay().await
+        };
+        let reopened = self.tasks.spawn(reopening.in_current_span()).await;
+        // The task was dropped with the runtime, or panicked.
+        reopened.unwrap_or(Err(SharedServerError::SessionLost(None)))
+    }
+
+    /// Replays the snapshot by a second bridge over a second session, and takes over the headers of that.
+    async fn replay(&self) -> Result<(), SharedServerError> {
+        let bridge = self.bridge.get().and_then(Weak::upgrade);
+        let snapshot = bridge.and_then(|bridge| bridge.snapshot());
+        let snapshot = snapshot.ok_or(SharedServerError::SessionLost(None))?;
+        let fresh = Self::new(
+            Arc::clone(&self.endpoint),
+            Arc::clone(&self.credentials),
+            self.user.clone(),
+            self.config.clone(),
+            Arc::clone(&self.tag),
+        );
+        let (near, far) = duplex(PIPE_CAPACITY);
+        let (_listeners, no_listeners) = watch::channel(0);
+        let closing = self.ended.child_token();
+        let pumping = pump(Arc::clone(&fresh), far, no_listeners, closing.clone());
+        let replay = async {
+            let replayed = Bridge::connect(near, self.config.clone(), Some(&snapshot)).await;
+            if replayed.is_ok() && snapshot.is_initialized() {
+                // The bridge does not wait for it, since it has no response.
+                fresh.initialized.cancelled().await;
+            }
+            // Taken before the pump stops, which would delete the session.
+            let headers = replayed.is_ok().then(|| std::mem::take(&mut *fresh.headers()));
+            closing.cancel();
+            (replayed.map(drop), headers)
+        };
+        let ((replayed, headers), ()) = tokio::join!(replay, pumping);
+        match (replayed, headers) {
+            (Ok(()), Some(headers)) => {
+                tracing::info!(session = %self.tag, "the server had forgotten the session; it is open again");
+                *self.headers() = headers;
+                Ok(())
+            }
+            // The server may be back in a moment: the session is kept.
+            (Err(error @ (ConnectError::Ended | ConnectError::TimedOut)), _) => {
+                Err(SharedServerError::NotReopened(error))
+            }
+            (Err(error), _) => Err(SharedServerError::SessionLost(Some(error))),
+            (Ok(()), None) => Err(SharedServerError::SessionLost(None)),
+        }
+    }
+}
+
+impl fmt::Debug for UpstreamSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpstreamSession")
+            .field("tag", &self.tag)
+            .finish_non_exhaustive()
+    }
+}
