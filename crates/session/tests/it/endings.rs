@@ -1,321 +1,306 @@
-//! How sessions end: by the client, by the death of the backend, by idleness, by revocation, by shutdown.
+//! The ends of a session: deletion, death of its backend, idleness, revocation and shutdown.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use session::{
-    Config, Registry, SignInRequired, Stats,
-    ports::{AuthenticatedAt, UserId},
+    Config, SignInRequired, Stats,
+    ports::{AuthenticatedAt, GrantId, UserId},
+    testing::SpawnOutcome,
 };
-use tokio::{task::JoinSet, time::Instant};
+use tokio::time::{Instant, sleep};
 
-use crate::fakes::{Outcome, ScriptedSpawner, grant, open, post, registry, request, rpc, said, settle, text};
+use crate::harness::{Harness, body_text, in_background, rpc, run_ready_tasks};
 
-async fn status_of(reg: &Registry, who: &str, id: &str) -> u16 {
-    let (status, body) = said(reg, who, Some(id), &rpc("77", "ping")).await;
-    assert!(body.contains(r#""id":77"#), "{body}");
-    status
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn grant(name: &str) -> GrantId {
+    GrantId(name.into())
 }
 
 #[tokio::test(start_paused = true)]
-async fn delete_ends_at_once_and_waits_for_no_backend() {
-    let spawner = ScriptedSpawner::immediate(Outcome::Good);
-    let reg = registry(&spawner, Config::default());
-    let id = open(&reg, "ann/x").await;
-    spawner.hold_stops.send_replace(true);
-    let response = reg.serve(request(Method::DELETE, "ann/x", Some(&id), "")).await;
+async fn delete_ends_the_session_without_waiting_for_its_backend() {
+    let harness = Harness::plain(Config::default());
+    let id = harness.open("ann/x").await;
+    harness.spawner.hold_stops(true);
+    let response = harness.send(Method::DELETE, "ann/x", Some(&id), "").await;
     assert_eq!(response.status(), StatusCode::NO_CONTENT);
-    assert_eq!(text(response).await, "");
-    assert_eq!(status_of(&reg, "ann/x", &id).await, 404);
-    let again = reg.serve(request(Method::DELETE, "ann/x", Some(&id), "")).await;
-    assert_eq!(again.status(), StatusCode::NOT_FOUND);
-    settle().await;
-    assert_eq!(spawner.last().stops.load(Ordering::SeqCst), 1);
-    spawner.hold_stops.send_replace(false);
-    settle().await;
-    assert_eq!(reg.stats(), Stats::default());
+    assert_eq!(body_text(response).await, "");
+    harness.must_be(404, "ann/x", &id).await;
+    assert_eq!(harness.delete("ann/x", &id).await, StatusCode::NOT_FOUND);
+    run_ready_tasks().await;
+    assert_eq!(harness.spawner.last_backend().stop_count(), 1);
+    harness.spawner.hold_stops(false);
+    run_ready_tasks().await;
+    assert_eq!(harness.registry.stats(), Stats::default());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_backend_takes_its_entry_along_and_answers_what_waits() {
-    let spawner = ScriptedSpawner::immediate(Outcome::Good);
-    let reg = registry(&spawner, Config::default());
-    let (id, other) = (open(&reg, "ann/x").await, open(&reg, "ann/x").await);
-    let backend = spawner.backends.lock().expect("a lock")[0].clone();
-    let mut clients = JoinSet::new();
-    let (asked, asked_id) = (Arc::clone(&reg), id.clone());
-    clients.spawn(async move { said(&asked, "ann/x", Some(&asked_id), &rpc("5", "slow")).await });
-    settle().await;
-    backend.die();
-    let (status, body) = clients.join_next().await.expect("a client").expect("no panic");
+async fn dead_backend_ends_its_session_and_answers_pending_requests() {
+    let harness = Harness::plain(Config::default());
+    let (id, other) = (harness.open("ann/x").await, harness.open("ann/x").await);
+    let request = harness.exchange_in_background("ann/x", Some(&id), &rpc("5", "slow"));
+    run_ready_tasks().await;
+    harness.spawner.backends()[0].die();
+    let (status, body) = request.output().await;
     assert_eq!(status, 200);
     assert!(body.contains(r#""id":5,"error""#), "{body}");
-    settle().await;
-    assert_eq!(status_of(&reg, "ann/x", &id).await, 404);
-    assert_eq!(status_of(&reg, "ann/x", &other).await, 200, "others notice nothing");
+    run_ready_tasks().await;
+    harness.must_be(404, "ann/x", &id).await;
+    // Other sessions are not affected.
+    harness.must_be(200, "ann/x", &other).await;
     assert_eq!(
-        reg.stats(),
+        harness.registry.stats(),
         Stats {
             attached: 1,
-            dormant: 0,
-            opening: 0,
-            stopping: 0
+            ..Stats::default()
         }
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn idle_sessions_are_reaped_by_stop() {
-    let spawner = ScriptedSpawner::immediate(Outcome::Good);
-    let reg = registry(&spawner, Config::default());
-    let (idle, used) = (open(&reg, "ann/x").await, open(&reg, "ann/x").await);
-    tokio::time::sleep(Duration::from_secs(10 * 60)).await;
-    assert_eq!(status_of(&reg, "ann/x", &used).await, 200);
-    tokio::time::sleep(Duration::from_secs(5 * 60 - 1)).await;
-    assert_eq!(reg.stats().attached, 2);
-    tokio::time::sleep(Duration::from_secs(31)).await;
-    assert_eq!(status_of(&reg, "ann/x", &idle).await, 404);
-    assert_eq!(status_of(&reg, "ann/x", &used).await, 200);
-    let first = spawner.backends.lock().expect("a lock")[0].clone();
-    assert_eq!(first.stops.load(Ordering::SeqCst), 1);
+async fn idle_session_is_reaped_and_its_backend_stopped() {
+    let harness = Harness::plain(Config::default());
+    let (idle, used) = (harness.open("ann/x").await, harness.open("ann/x").await);
+    sleep(10 * MINUTE).await;
+    harness.must_be(200, "ann/x", &used).await;
+    sleep(5 * MINUTE - Duration::from_secs(1)).await;
+    assert_eq!(harness.registry.stats().attached, 2);
+    sleep(Duration::from_secs(31)).await;
+    harness.must_be(404, "ann/x", &idle).await;
+    harness.must_be(200, "ann/x", &used).await;
+    assert_eq!(harness.spawner.backends()[0].stop_count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_exchange_in_flight_pins_until_its_body_is_over() {
-    let spawner = ScriptedSpawner::immediate(Outcome::Good);
-    let reg = registry(&spawner, Config::default());
-    let id = open(&reg, "ann/x").await;
-    let response = post(&reg, "ann/x", Some(&id), &rpc("2", "stream")).await;
-    tokio::time::sleep(Duration::from_secs(3600)).await;
-    assert_eq!(reg.stats().attached, 1, "the body is still there");
-    spawner.last().streams.lock().expect("a lock").clear();
+async fn request_keeps_its_session_active_until_the_response_body_ends() {
+    let harness = Harness::plain(Config::default());
+    let id = harness.open("ann/x").await;
+    let response = harness.post("ann/x", Some(&id), &rpc("2", "stream")).await;
+    sleep(60 * MINUTE).await;
+    assert_eq!(harness.registry.stats().attached, 1, "the body has not ended");
+    harness.spawner.last_backend().close_streams();
     assert!(response.into_body().collect().await.is_ok());
-    tokio::time::sleep(Duration::from_secs(14 * 60)).await;
-    assert_eq!(reg.stats().attached, 1, "idle only since the body is over");
-    tokio::time::sleep(Duration::from_secs(2 * 60)).await;
-    assert_eq!(reg.stats(), Stats::default());
+    sleep(14 * MINUTE).await;
+    assert_eq!(harness.registry.stats().attached, 1, "idle since the end of the body");
+    sleep(2 * MINUTE).await;
+    assert_eq!(harness.registry.stats(), Stats::default());
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_exchange_whose_client_is_gone_pins_no_longer() {
-    let spawner = ScriptedSpawner::immediate(Outcome::Good);
-    let reg = registry(&spawner, Config::default());
-    let id = open(&reg, "ann/x").await;
-    let mut clients = JoinSet::new();
-    let asked = Arc::clone(&reg);
-    clients.spawn(async move { said(&asked, "ann/x", Some(&id), &rpc("5", "slow")).await });
-    tokio::time::sleep(Duration::from_secs(3600)).await;
-    assert_eq!(reg.stats().attached, 1);
-    clients.shutdown().await;
-    tokio::time::sleep(Duration::from_secs(16 * 60)).await;
-    assert_eq!(reg.stats(), Stats::default());
+async fn abandoned_request_no_longer_keeps_its_session_active() {
+    let harness = Harness::plain(Config::default());
+    let id = harness.open("ann/x").await;
+    let request = harness.exchange_in_background("ann/x", Some(&id), &rpc("5", "slow"));
+    sleep(60 * MINUTE).await;
+    assert_eq!(harness.registry.stats().attached, 1);
+    drop(request);
+    sleep(16 * MINUTE).await;
+    assert_eq!(harness.registry.stats(), Stats::default());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_only_listens_does_not_pin() {
-    let spawner = ScriptedSpawner::immediate(Outcome::Good);
-    let reg = registry(&spawner, Config::default());
-    let id = open(&reg, "ann/x").await;
-    tokio::time::sleep(Duration::from_secs(14 * 60)).await;
-    let stream = reg.serve(request(Method::GET, "ann/x", Some(&id), "")).await;
+async fn listening_stream_does_not_keep_its_session_active() {
+    let harness = Harness::plain(Config::default());
+    let id = harness.open("ann/x").await;
+    sleep(14 * MINUTE).await;
+    let stream = harness.listen("ann/x", &id).await;
     assert_eq!(stream.headers()["content-type"], "text/event-stream");
-    tokio::time::sleep(Duration::from_secs(14 * 60)).await;
-    assert_eq!(reg.stats().attached, 1, "opening it was a sign of life");
-    tokio::time::sleep(Duration::from_secs(2 * 60)).await;
-    assert_eq!(reg.stats(), Stats::default());
-    assert!(stream.into_body().collect().await.is_ok(), "and it ends cleanly");
+    sleep(14 * MINUTE).await;
+    assert_eq!(
+        harness.registry.stats().attached,
+        1,
+        "the start of the stream counts as activity"
+    );
+    sleep(2 * MINUTE).await;
+    assert_eq!(harness.registry.stats(), Stats::default());
+    assert!(stream.into_body().collect().await.is_ok(), "the stream ends cleanly");
 }
 
 #[tokio::test(start_paused = true)]
-async fn ending_a_grant_ends_its_sessions_and_waits_for_their_backends() {
-    let spawner = ScriptedSpawner::immediate(Outcome::Good);
-    let reg = registry(&spawner, Config::default());
-    let (a, b) = (open(&reg, "ann/x").await, open(&reg, "ann/y").await);
-    spawner.hold_stops.send_replace(true);
-    let gone = reg.end_grant(&grant("ann/x"));
-    assert_eq!(status_of(&reg, "ann/x", &a).await, 404, "before anyone waits");
-    assert_eq!(status_of(&reg, "ann/y", &b).await, 200);
-    let mut waiting = JoinSet::new();
-    waiting.spawn(gone);
-    settle().await;
-    assert!(waiting.try_join_next().is_none(), "the backend is still there");
-    spawner.hold_stops.send_replace(false);
-    waiting.join_next().await.expect("a task").expect("no panic");
-    assert_eq!(spawner.running.now(), 1);
+async fn revoked_grant_ends_its_sessions_and_waits_for_their_backends() {
+    let harness = Harness::plain(Config::default());
+    let (a, b) = (harness.open("ann/x").await, harness.open("ann/y").await);
+    harness.spawner.hold_stops(true);
+    let ended = harness.registry.end_grant(&grant("ann/x"));
+    // The session ends before the future is polled.
+    harness.must_be(404, "ann/x", &a).await;
+    harness.must_be(200, "ann/y", &b).await;
+    let mut waiting = in_background(ended);
+    run_ready_tasks().await;
+    assert!(waiting.try_output().is_none(), "the backend still runs");
+    harness.spawner.hold_stops(false);
+    waiting.output().await;
+    assert_eq!(harness.spawner.running(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn ending_a_user_ends_the_sessions_of_all_grants() {
-    let spawner = ScriptedSpawner::immediate(Outcome::Good);
-    let reg = registry(&spawner, Config::default());
-    let (a, b) = (open(&reg, "ann/x").await, open(&reg, "ann/y").await);
-    let c = open(&reg, "bob/x").await;
-    reg.end_user(&UserId("ann".into())).await;
-    assert_eq!(status_of(&reg, "ann/x", &a).await, 404);
-    assert_eq!(status_of(&reg, "ann/y", &b).await, 404);
-    assert_eq!(status_of(&reg, "bob/x", &c).await, 200);
+async fn revoked_user_loses_the_sessions_of_all_grants() {
+    let harness = Harness::plain(Config::default());
+    let (a, b) = (harness.open("ann/x").await, harness.open("ann/y").await);
+    let c = harness.open("bob/x").await;
+    harness.registry.end_user(&UserId("ann".into())).await;
+    harness.must_be(404, "ann/x", &a).await;
+    harness.must_be(404, "ann/y", &b).await;
+    harness.must_be(200, "bob/x", &c).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn ending_a_grant_reaches_what_is_only_opening() {
-    for outcome in [None, Some(Outcome::SilentInitialize)] {
-        let spawner = ScriptedSpawner::gated();
-        let reg = registry(&spawner, Config::default());
-        let mut clients = JoinSet::new();
-        let asked = Arc::clone(&reg);
-        clients.spawn(async move { post(&asked, "ann/x", None, &rpc("1", "initialize")).await });
-        settle().await;
+async fn revocation_ends_an_opening_session() {
+    for outcome in [None, Some(SpawnOutcome::IgnoresInitialize)] {
+        let harness = Harness::plain_manual(Config::default());
+        let initialize = harness.initialize_in_background("ann/x");
+        run_ready_tasks().await;
         if let Some(outcome) = outcome {
-            assert!(spawner.decide(&spawner.last_tag(), outcome));
-            settle().await;
+            assert!(harness.spawner.resolve_last(outcome));
+            run_ready_tasks().await;
         }
-        reg.end_grant(&grant("ann/x")).await;
-        let response = clients.join_next().await.expect("a client").expect("no panic");
+        harness.registry.end_grant(&grant("ann/x")).await;
+        let response = initialize.output().await;
         assert!(response.headers().get("mcp-session-id").is_none());
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         assert!(response.extensions().get::<SignInRequired>().is_some());
-        assert_eq!((reg.stats(), spawner.running.now()), (Stats::default(), 0));
+        assert_eq!(
+            (harness.registry.stats(), harness.spawner.running()),
+            (Stats::default(), 0)
+        );
     }
 }
 
+/// The spawn fails because the grant has ended. Both are known when the answer is made.
 #[tokio::test(start_paused = true)]
-async fn a_failure_that_the_end_of_the_grant_overtakes_is_told_as_that_end() {
-    // The spawn fails because the grant has ended, and both are known when the answer is made.
-    for outcome in [Outcome::Failed, Outcome::Unavailable, Outcome::DiesAtInitialize] {
-        let spawner = ScriptedSpawner::gated();
-        let reg = registry(&spawner, Config::default());
-        let mut clients = JoinSet::new();
-        let asked = Arc::clone(&reg);
-        clients.spawn(async move { post(&asked, "ann/x", None, &rpc("1", "initialize")).await });
-        settle().await;
-        assert!(spawner.decide(&spawner.last_tag(), outcome));
-        drop(reg.end_user(&UserId("ann".into())));
-        let response = clients.join_next().await.expect("a client").expect("no panic");
+async fn failed_start_after_a_revocation_is_401() {
+    for outcome in [
+        SpawnOutcome::Failed,
+        SpawnOutcome::Unavailable,
+        SpawnOutcome::DiesAtInitialize,
+    ] {
+        let harness = Harness::plain_manual(Config::default());
+        let initialize = harness.initialize_in_background("ann/x");
+        run_ready_tasks().await;
+        assert!(harness.spawner.resolve_last(outcome));
+        drop(harness.registry.end_user(&UserId("ann".into())));
+        let response = initialize.output().await;
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{outcome:?}");
         assert!(response.extensions().get::<SignInRequired>().is_some());
-        settle().await;
-        assert_eq!((reg.stats(), spawner.running.now()), (Stats::default(), 0));
+        run_ready_tasks().await;
+        assert_eq!(
+            (harness.registry.stats(), harness.spawner.running()),
+            (Stats::default(), 0)
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_grant_that_ends_while_a_request_arrives_opens_nothing() {
-    let spawner = ScriptedSpawner::immediate(Outcome::Good);
-    let reg = registry(&spawner, Config::default());
-    let checked_now = |who| {
-        let mut asked = request(Method::POST, who, None, &rpc("1", "initialize"));
-        asked.extensions_mut().insert(AuthenticatedAt(Instant::now()));
-        asked
+async fn request_authenticated_before_a_revocation_opens_no_session() {
+    let harness = Harness::plain(Config::default());
+    let authenticated_now = |who| {
+        let mut request = harness.request(Method::POST, who, None, &rpc("1", "initialize"));
+        request.extensions_mut().insert(AuthenticatedAt(Instant::now()));
+        request
     };
-    // Let in, and then everything of the grant, or of the user, is ended before the whole request is there.
-    let (of_grant, of_user, other) = (checked_now("ann/x"), checked_now("bob/x"), checked_now("ann/y"));
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    reg.end_grant(&grant("ann/x")).await;
-    reg.end_user(&UserId("bob".into())).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // The grant or the user is revoked between the authentication and the arrival of the whole request.
+    let (of_grant, of_user, other) = (
+        authenticated_now("ann/x"),
+        authenticated_now("bob/x"),
+        authenticated_now("ann/y"),
+    );
+    sleep(Duration::from_secs(1)).await;
+    harness.registry.end_grant(&grant("ann/x")).await;
+    harness.registry.end_user(&UserId("bob".into())).await;
+    sleep(Duration::from_secs(1)).await;
     for late in [of_grant, of_user] {
-        let response = reg.serve(late).await;
+        let response = harness.registry.serve(late).await;
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         assert!(response.extensions().get::<SignInRequired>().is_some());
     }
     assert_eq!(
-        (spawner.orders(), reg.stats()),
-        (0, Stats::default()),
-        "and nothing is left of it"
+        (harness.spawner.spawn_count(), harness.registry.stats()),
+        (0, Stats::default())
     );
-    assert_eq!(
-        reg.serve(other).await.status(),
-        StatusCode::OK,
-        "another grant of the user"
-    );
-    // Who signs in again is let in after that.
-    assert_eq!(reg.serve(checked_now("bob/x")).await.status(), StatusCode::OK);
+    let status = harness.registry.serve(other).await.status();
+    assert_eq!(status, StatusCode::OK, "another grant of the user");
+    // A new sign-in comes after the revocation.
+    let again = authenticated_now("bob/x");
+    assert_eq!(harness.registry.serve(again).await.status(), StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_ends_everything_in_parallel_and_takes_nothing_new() {
-    let spawner = ScriptedSpawner::immediate(Outcome::Good);
-    let reg = registry(&spawner, Config::default());
-    let id = open(&reg, "ann/x").await;
+async fn stop_ends_all_sessions_in_parallel_and_refuses_new_requests() {
+    let harness = Harness::plain(Config::default());
+    let id = harness.open("ann/x").await;
     for _ in 0..9 {
-        open(&reg, "ann/x").await;
+        harness.open("ann/x").await;
     }
-    spawner.hold_stops.send_replace(true);
-    let mut stopping = JoinSet::new();
-    for _ in 0..2 {
-        let reg = Arc::clone(&reg);
-        stopping.spawn(async move { reg.stop().await });
-    }
-    settle().await;
-    let told = |b: &Arc<crate::fakes::RecordingBackend>| b.stops.load(Ordering::SeqCst);
-    let backends = spawner.backends.lock().expect("a lock").clone();
-    assert!(backends.iter().all(|b| told(b) == 1), "each is told while none is gone");
+    harness.spawner.hold_stops(true);
+    let stops: Vec<_> = (0..2)
+        .map(|_| {
+            let registry = std::sync::Arc::clone(&harness.registry);
+            in_background(async move { registry.stop().await })
+        })
+        .collect();
+    run_ready_tasks().await;
+    let backends = harness.spawner.backends();
+    assert!(
+        backends.iter().all(|backend| backend.stop_count() == 1),
+        "all are stopped before the first has exited"
+    );
     for id in [None, Some(id.as_str())] {
-        let response = post(&reg, "ann/x", id, &rpc("3", "initialize")).await;
+        let response = harness.post("ann/x", id, &rpc("3", "initialize")).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(response.headers().contains_key("retry-after"));
-        assert!(text(response).await.contains(r#""id":3"#));
+        assert!(body_text(response).await.contains(r#""id":3"#));
     }
-    spawner.hold_stops.send_replace(false);
-    while let Some(stopped) = stopping.join_next().await {
-        stopped.expect("no panic");
+    harness.spawner.hold_stops(false);
+    for stop in stops {
+        stop.output().await;
     }
-    assert_eq!((reg.stats(), spawner.running.now()), (Stats::default(), 0));
-    reg.stop().await;
-    assert_eq!(spawner.orders(), 10);
+    assert_eq!(
+        (harness.registry.stats(), harness.spawner.running()),
+        (Stats::default(), 0)
+    );
+    harness.registry.stop().await;
+    assert_eq!(harness.spawner.spawn_count(), 10);
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_gives_up_at_its_deadline() {
-    let spawner = ScriptedSpawner::immediate(Outcome::Good);
-    let reg = registry(&spawner, Config::default());
-    open(&reg, "ann/x").await;
-    spawner.hold_stops.send_replace(true);
-    let before = tokio::time::Instant::now();
-    reg.stop().await;
+async fn stop_returns_at_its_deadline() {
+    let harness = Harness::plain(Config::default());
+    harness.open("ann/x").await;
+    harness.spawner.hold_stops(true);
+    let before = Instant::now();
+    harness.registry.stop().await;
     assert_eq!(before.elapsed(), Config::default().stop_deadline);
-    assert_eq!(reg.stats().stopping, 1);
+    assert_eq!(harness.registry.stats().stopping, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_ends_what_is_only_opening() {
-    let spawner = ScriptedSpawner::gated();
-    let reg = registry(&spawner, Config::default());
-    let mut clients = JoinSet::new();
-    let asked = Arc::clone(&reg);
-    clients.spawn(async move { said(&asked, "ann/x", None, &rpc("4", "initialize")).await });
-    settle().await;
-    reg.stop().await;
-    let (status, body) = clients.join_next().await.expect("a client").expect("no panic");
+async fn stop_ends_an_opening_session() {
+    let harness = Harness::plain_manual(Config::default());
+    let initialize = harness.exchange_in_background("ann/x", None, &rpc("4", "initialize"));
+    run_ready_tasks().await;
+    harness.registry.stop().await;
+    let (status, body) = initialize.output().await;
     assert_eq!(status, 503);
     assert!(body.contains(r#""id":4"#), "{body}");
-    assert_eq!(reg.stats(), Stats::default());
+    assert_eq!(harness.registry.stats(), Stats::default());
 }
 
 #[tokio::test(start_paused = true)]
-async fn forgotten_ends_are_unknown() {
-    let spawner = ScriptedSpawner::immediate(Outcome::Good);
-    let reg = registry(
-        &spawner,
-        Config {
-            tombstones: 2,
-            ..Config::default()
-        },
-    );
+async fn forgotten_ended_ids_are_unknown() {
+    let harness = Harness::plain(Config {
+        tombstones: 2,
+        ..Config::default()
+    });
     let mut ids = Vec::new();
     for _ in 0..3 {
-        let id = open(&reg, "ann/x").await;
-        reg.serve(request(Method::DELETE, "ann/x", Some(&id), "")).await;
-        settle().await;
+        let id = harness.open("ann/x").await;
+        harness.delete("ann/x", &id).await;
+        run_ready_tasks().await;
         ids.push(id);
     }
-    let mut statuses = Vec::new();
-    for id in &ids {
-        statuses.push(status_of(&reg, "ann/x", id).await);
+    for (id, status) in ids.iter().zip([410, 404, 404]) {
+        harness.must_be(status, "ann/x", id).await;
     }
-    assert_eq!(statuses, [410, 404, 404]);
 }

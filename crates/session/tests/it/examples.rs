@@ -1,4 +1,4 @@
-//! The examples do what they say.
+//! The examples run and print what they promise.
 
 #[path = "../../examples/in_process.rs"]
 mod in_process;
@@ -6,25 +6,25 @@ mod in_process;
 mod shared_upstream;
 
 #[tokio::test]
-async fn an_axum_service_mounts_the_registry_with_its_own_authentication() {
-    let said = in_process::demonstrate().await.expect("it serves");
-    assert!(said[0].contains("ann has counted to 1"), "{said:?}");
+async fn axum_service_embeds_the_registry_with_its_own_authentication() {
+    let answers = in_process::demonstrate().await.expect("answers");
+    assert!(answers[0].contains("ann has counted to 1"), "{answers:?}");
     assert!(
-        said[1].contains("ann has counted to 2"),
-        "the session slept in between: {said:?}"
+        answers[1].contains("ann has counted to 2"),
+        "the session was dormant in between: {answers:?}"
     );
-    assert_eq!(said[2..], ["403 Forbidden", "401 Unauthorized"]);
+    assert_eq!(answers[2..], ["403 Forbidden", "401 Unauthorized"]);
 }
 
 #[tokio::test]
-async fn a_shared_upstream_gets_each_request_with_the_token_of_its_own_user() {
-    let said = shared_upstream::demonstrate().await.expect("it serves");
-    // The first token of each went with `initialize`.
-    for (line, token) in said.iter().zip(["ann-1", "ann-2", "bob-1", "bob-2"]) {
+async fn shared_upstream_gets_each_request_with_the_token_of_its_user() {
+    let answers = shared_upstream::demonstrate().await.expect("answers");
+    // The first token of each user went with `initialize`.
+    for (answer, token) in answers.iter().zip(["ann-1", "ann-2", "bob-1", "bob-2"]) {
         assert!(
-            line.contains(&format!("Bearer {token}")) && line.contains("of-the-upstream"),
-            "{line}"
+            answer.contains(&format!("Bearer {token}")) && answer.contains("of-the-upstream"),
+            "{answer}"
         );
     }
-    assert_eq!(said.len(), 4);
+    assert_eq!(answers.len(), 4);
 }

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use session::{
-    Config, Parts, Registry,
-    ports::{Body, Caller, Clock, Event, UserId, Watcher},
+    Config, Registry, RegistryBuilder,
+    ports::{Body, Caller, Clock, Event, Observer},
     testing::{ScriptedBackend, ScriptedCredentials, ScriptedSpawner, SpawnOutcome, caller},
 };
 use tokio::{task::JoinSet, time::Instant};
@@ -35,7 +35,7 @@ pub(crate) struct Harness {
     pub(crate) records: Arc<MemoryRecords>,
     events: Arc<RecordedEvents>,
     /// By user. Permanent ones if there is no clock.
-    credentials: Mutex<BTreeMap<UserId, Arc<ScriptedCredentials>>>,
+    credentials: Mutex<BTreeMap<String, Arc<ScriptedCredentials>>>,
     clock: Option<Arc<PausedClock>>,
     config: Config,
 }
@@ -117,7 +117,7 @@ impl Harness {
     /// The credentials of a user.
     pub(crate) fn credentials(&self, user: &str) -> Arc<ScriptedCredentials> {
         let mut all = lock(&self.credentials);
-        let credentials = all.entry(UserId(user.into())).or_insert_with(|| {
+        let credentials = all.entry(user.to_owned()).or_insert_with(|| {
             Arc::new(match &self.clock {
                 Some(clock) => ScriptedCredentials::expiring(Arc::clone(clock) as _, LIFETIME),
                 None => ScriptedCredentials::permanent(),
@@ -134,9 +134,11 @@ impl Harness {
             let id = id.parse().expect("a header value");
             request.headers_mut().insert("mcp-session-id", id);
         }
-        let caller = caller(who);
+        let caller = Arc::unwrap_or_clone(caller(who));
         let credentials = self.credentials(&caller.user.0) as _;
-        request.extensions_mut().insert(Caller { credentials, ..caller });
+        request
+            .extensions_mut()
+            .insert(Arc::new(Caller { credentials, ..caller }));
         request
     }
 
@@ -146,6 +148,21 @@ impl Harness {
 
     pub(crate) async fn post(&self, who: &str, id: Option<&str>, body: &str) -> Response<Body> {
         self.send(Method::POST, who, id, body).await
+    }
+
+    /// Sends a request in the background: the status of the answer, and the session id if it carries one.
+    pub(crate) fn status_in_background(
+        &self,
+        who: &str,
+        id: Option<&str>,
+        method: &str,
+    ) -> InBackground<(u16, Option<String>)> {
+        let request = self.request(Method::POST, who, id, &rpc("7", method));
+        let registry = Arc::clone(&self.registry);
+        in_background(async move {
+            let response = registry.serve(request).await;
+            (response.status().as_u16(), session_id(&response))
+        })
     }
 
     /// Opens a listening stream.
@@ -257,13 +274,11 @@ async fn open_registry(
     events: &Arc<RecordedEvents>,
     clock: &Arc<PausedClock>,
 ) -> Arc<Registry> {
-    let parts = Parts {
-        records: Some(Arc::clone(records) as _),
-        watcher: Arc::clone(events) as _,
-        clock: Arc::clone(clock) as _,
-        ..Parts::new(Arc::clone(spawner) as _)
-    };
-    Arc::new(Registry::open(config.clone(), parts).await.expect("records"))
+    let builder = RegistryBuilder::new(config.clone(), Arc::clone(spawner) as _)
+        .records(Arc::clone(records) as _)
+        .observer(Arc::clone(events) as _)
+        .clock(Arc::clone(clock) as _);
+    Arc::new(builder.open().await.expect("records"))
 }
 
 impl Clock for PausedClock {
@@ -272,7 +287,7 @@ impl Clock for PausedClock {
     }
 }
 
-impl Watcher for RecordedEvents {
+impl Observer for RecordedEvents {
     fn on(&self, event: Event) {
         lock(&self.0).push(event);
     }
@@ -284,9 +299,9 @@ impl<T: Send + 'static> InBackground<T> {
         self.0.join_next().await.expect("a task").expect("no panic")
     }
 
-    /// Whether the task has ended. Its output is lost if it has.
-    pub(crate) fn has_ended(&mut self) -> bool {
-        self.0.try_join_next().is_some()
+    /// The output, if the task has ended. It is returned once.
+    pub(crate) fn try_output(&mut self) -> Option<T> {
+        Some(self.0.try_join_next()?.expect("no panic"))
     }
 }
 
@@ -301,6 +316,11 @@ pub(crate) async fn run_ready_tasks() {
     for _ in 0..24 {
         tokio::task::yield_now().await;
     }
+}
+
+/// A random element.
+pub(crate) fn pick<T: Copy>(rng: &mut fastrand::Rng, from: &[T]) -> T {
+    from[rng.usize(..from.len())]
 }
 
 /// Sessions outlive their backends.

@@ -1,17 +1,18 @@
-//! The registry as an embedder sees it, on paused time and with backends that script and record.
+//! The registry through its public API, on paused time and with scripted backends.
 
-mod caps;
-mod durable_model;
+mod credential_renewal;
+mod durability;
+mod durable_session_model;
 mod endings;
 mod examples;
-mod fakes;
-mod model;
+mod harness;
+mod listening_streams;
+mod memory_records;
+mod observer;
 mod opening;
-mod points;
-mod renewal;
+mod quotas;
 mod revival;
 mod rotation;
 mod routing;
-mod sqlite;
-mod watched;
-mod world;
+mod session_model;
+mod sqlite_records;

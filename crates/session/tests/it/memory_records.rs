@@ -9,17 +9,17 @@ use std::{
     time::SystemTime,
 };
 
-use session::ports::{BoxFuture, Change, Record, RecordKey, Records, RecordsError, Snapshot};
+use session::ports::{BoxFuture, Change, Record, Records, RecordsError, SessionKey, Snapshot};
 
 use crate::harness::lock;
 
 #[derive(Debug, Default)]
 pub(crate) struct MemoryRecords {
-    pub(crate) rows: Mutex<BTreeMap<RecordKey, (Record, Snapshot)>>,
-    pub(crate) endings: Mutex<Vec<(SystemTime, RecordKey)>>,
+    pub(crate) rows: Mutex<BTreeMap<SessionKey, (Record, Snapshot)>>,
+    pub(crate) endings: Mutex<Vec<(SystemTime, SessionKey)>>,
     /// Whether writes fail.
     pub(crate) refuses: Mutex<bool>,
-    /// The answer to [`Records::shared`].
+    /// The answer to [`Records::is_shared`].
     pub(crate) shared: Mutex<bool>,
     /// The number of writes.
     pub(crate) batches: AtomicUsize,
@@ -39,11 +39,11 @@ impl Records for MemoryRecords {
         Box::pin(async { Ok(lock(&self.rows).values().map(|(record, _)| record.clone()).collect()) })
     }
 
-    fn snapshot(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Snapshot>, RecordsError>> {
+    fn snapshot(&self, key: SessionKey) -> BoxFuture<'_, Result<Option<Snapshot>, RecordsError>> {
         Box::pin(async move { Ok(lock(&self.rows).get(&key).map(|(_, snapshot)| snapshot.clone())) })
     }
 
-    fn ended(&self, most: usize) -> BoxFuture<'_, Result<Vec<RecordKey>, RecordsError>> {
+    fn ended(&self, most: usize) -> BoxFuture<'_, Result<Vec<SessionKey>, RecordsError>> {
         Box::pin(async move {
             let endings = lock(&self.endings);
             let newest = endings.iter().skip(endings.len().saturating_sub(most));
@@ -61,14 +61,14 @@ impl Records for MemoryRecords {
         })
     }
 
-    fn shared(&self) -> bool {
+    fn is_shared(&self) -> bool {
         *lock(&self.shared)
     }
 
     fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), RecordsError>> {
         Box::pin(async move {
             if *lock(&self.refuses) {
-                return Err(RecordsError::Unavailable("no".into()));
+                return Err(RecordsError::Unavailable("refused".into()));
             }
             self.batches.fetch_add(1, Ordering::SeqCst);
             let mut rows = lock(&self.rows);
@@ -84,9 +84,11 @@ impl Records for MemoryRecords {
                             record.last_activity = last_activity;
                         }
                     }
-                    Change::Lapse { key, used, .. }
-                        if rows.get(&key).is_some_and(|(record, _)| record.last_activity > used) => {}
-                    Change::End(key, at) | Change::Lapse { key, at, .. } => {
+                    Change::ExpireIfUnused { key, last_activity, .. }
+                        if rows
+                            .get(&key)
+                            .is_some_and(|(record, _)| record.last_activity > last_activity) => {}
+                    Change::End(key, at) | Change::ExpireIfUnused { key, at, .. } => {
                         rows.remove(&key);
                         let mut endings = lock(&self.endings);
                         if !endings.iter().any(|(_, ended)| *ended == key) {

@@ -1,229 +1,210 @@
-//! `initialize`: what it takes to get a session, and what is left when one does not come to be.
+//! `initialize` without a session id opens a session. A failed opening leaves nothing.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
-use session::{Config, SignInRequired, Stats};
-use tokio::task::JoinSet;
-
-use crate::fakes::{
-    Outcome, STREAMED_AFTER, ScriptedSpawner, lock, open, post, registry, request, rpc, said, session_id, settle, text,
+use session::{
+    Config, SignInRequired, Stats,
+    testing::{LATE_STREAM_DELAY, SpawnOutcome},
 };
 
+use crate::harness::{Harness, body_text, durable, rpc, run_ready_tasks, session_id};
+
 #[tokio::test(start_paused = true)]
-async fn initialize_spawns_and_answers_with_a_fresh_id() {
-    let spawner = ScriptedSpawner::immediate(Outcome::Good);
-    let reg = registry(&spawner, Config::default());
-    let (a, b) = (open(&reg, "ann/x").await, open(&reg, "ann/x").await);
+async fn initialize_spawns_and_answers_with_a_new_id() {
+    let harness = Harness::plain(Config::default());
+    let (a, b) = (harness.open("ann/x").await, harness.open("ann/x").await);
     assert_ne!(a, b);
     assert_eq!(a.len(), 48);
     assert!(a.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c)));
-    assert_eq!(spawner.orders(), 2);
-    assert!(lock(&spawner.orders).iter().all(|order| order.snapshot.is_none()));
+    assert_eq!(harness.spawner.spawn_count(), 2);
+    assert!(harness.spawner.orders().iter().all(|order| order.snapshot.is_none()));
     assert_eq!(
-        reg.stats(),
+        harness.registry.stats(),
         Stats {
             attached: 2,
-            dormant: 0,
-            opening: 0,
-            stopping: 0
+            ..Stats::default()
         }
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_tag_says_nothing_of_the_id() {
-    let spawner = ScriptedSpawner::immediate(Outcome::Good);
-    let reg = registry(&spawner, Config::default());
-    let id = open(&reg, "ann/x").await;
-    assert!(!id.contains(&*spawner.last_tag()));
+async fn tag_is_no_part_of_the_id() {
+    let harness = Harness::plain(Config::default());
+    let id = harness.open("ann/x").await;
+    assert!(!id.contains(&*harness.spawner.last_order().tag));
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_caller_nothing_is_spawned() {
-    let spawner = ScriptedSpawner::immediate(Outcome::Good);
-    let reg = registry(&spawner, Config::default());
-    let mut asked = request(Method::POST, "ann/x", None, &rpc("7", "initialize"));
-    asked.extensions_mut().clear();
-    let response = reg.serve(asked).await;
-    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
-    assert!(text(response).await.contains(r#""id":7"#));
-    assert_eq!(spawner.orders(), 0);
+async fn request_without_caller_is_500_and_spawns_nothing() {
+    let harness = Harness::plain(durable());
+    let id = harness.open("ann/x").await;
+    harness.spawner.last_backend().die();
+    run_ready_tasks().await;
+    for id in [None, Some(id.as_str())] {
+        let mut request = harness.request(Method::POST, "ann/x", id, &rpc("7", "initialize"));
+        request.extensions_mut().clear();
+        let response = harness.registry.serve(request).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(body_text(response).await.contains(r#""id":7"#));
+    }
+    assert_eq!(harness.spawner.spawn_count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_start_is_told_with_the_id_and_without_the_reason() {
-    for (outcome, status, retry) in [
-        (Outcome::Failed, 502, None),
-        (Outcome::Unavailable, 503, Some("5")),
-        (Outcome::Credentials, 401, None),
+async fn failed_start_is_answered_with_the_request_id_and_without_the_reason() {
+    for (outcome, status, retry_after) in [
+        (SpawnOutcome::Failed, 502, None),
+        (SpawnOutcome::Unavailable, 503, Some("5")),
+        (SpawnOutcome::Credentials, 401, None),
     ] {
-        let spawner = ScriptedSpawner::immediate(outcome);
-        let reg = registry(&spawner, Config::default());
-        let response = post(&reg, "ann/x", None, &rpc(r#""a\u0062""#, "initialize")).await;
+        let harness = Harness::plain_with_outcome(Config::default(), outcome);
+        let response = harness.post("ann/x", None, &rpc(r#""a\u0062""#, "initialize")).await;
         assert_eq!(response.status().as_u16(), status);
-        let after = response.headers().get("retry-after").map(|v| v.to_str().expect("text"));
-        assert_eq!(after, retry);
-        let needs_sign_in = response.extensions().get::<SignInRequired>().is_some();
-        assert_eq!(needs_sign_in, outcome == Outcome::Credentials);
+        let header = response.headers().get("retry-after");
+        assert_eq!(header.map(|value| value.to_str().expect("text")), retry_after);
+        let sign_in_required = response.extensions().get::<SignInRequired>().is_some();
+        assert_eq!(sign_in_required, outcome == SpawnOutcome::Credentials);
         assert_eq!(session_id(&response), None);
-        let body = text(response).await;
+        let body = body_text(response).await;
         assert!(
             body.starts_with(r#"{"jsonrpc":"2.0","id":"a\u0062","error":{"#),
             "{body}"
         );
         assert!(!body.contains("SECRET-REASON"), "{body}");
-        settle().await;
-        assert_eq!(reg.stats(), Stats::default());
+        run_ready_tasks().await;
+        assert_eq!(harness.registry.stats(), Stats::default());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_that_takes_too_long_is_given_up() {
-    let spawner = ScriptedSpawner::gated();
-    let reg = registry(&spawner, Config::default());
+async fn slow_start_times_out() {
+    let harness = Harness::plain_manual(Config::default());
     let before = tokio::time::Instant::now();
-    let (status, _) = said(&reg, "ann/x", None, &rpc("1", "initialize")).await;
-    assert_eq!(status, 502);
+    assert_eq!(harness.initialize("ann/x").await.status(), StatusCode::BAD_GATEWAY);
     assert_eq!(before.elapsed(), Config::default().start_timeout);
-    assert_eq!(reg.stats(), Stats::default());
+    assert_eq!(harness.registry.stats(), Stats::default());
     assert!(
-        !spawner.decide(&spawner.last_tag(), Outcome::Good),
+        !harness.spawner.resolve_last(SpawnOutcome::Ready),
         "the spawn was dropped"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_of_after_the_deadline_opens_nothing() {
-    for (limit, opened) in [(STREAMED_AFTER / 2, false), (STREAMED_AFTER * 2, true)] {
-        let spawner = ScriptedSpawner::immediate(Outcome::StreamsInitializeLate);
-        let reg = registry(
-            &spawner,
-            Config {
-                start_timeout: limit,
-                ..Config::default()
-            },
-        );
-        let mut clients = JoinSet::new();
-        let asked = std::sync::Arc::clone(&reg);
-        clients.spawn(async move { post(&asked, "ann/x", None, &rpc("1", "initialize")).await });
-        settle().await;
-        assert_eq!(reg.stats().opening, 1);
-        // The machine stalls: when it goes on, the deadline is over and the answer is there.
-        tokio::time::advance(STREAMED_AFTER * 3 / 2).await;
-        let response = clients.join_next().await.expect("a client").expect("an answer");
+async fn initialize_answer_after_the_deadline_opens_no_session() {
+    for (start_timeout, opened) in [(LATE_STREAM_DELAY / 2, false), (LATE_STREAM_DELAY * 2, true)] {
+        let config = Config {
+            start_timeout,
+            ..Config::default()
+        };
+        let harness = Harness::plain_with_outcome(config, SpawnOutcome::StreamsInitializeLate);
+        let initialize = harness.initialize_in_background("ann/x");
+        run_ready_tasks().await;
+        assert_eq!(harness.registry.stats().opening, 1);
+        // The machine stalls: when it continues, the deadline has passed and the answer is ready.
+        tokio::time::advance(LATE_STREAM_DELAY * 3 / 2).await;
+        let response = initialize.output().await;
         assert_eq!(session_id(&response).is_some(), opened);
         assert_eq!(response.status() == StatusCode::OK, opened);
-        settle().await;
+        run_ready_tasks().await;
         assert_eq!(
-            (reg.stats().attached, spawner.running.now()),
+            (harness.registry.stats().attached, harness.spawner.running()),
             (usize::from(opened), usize::from(opened))
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_handshake_leaves_no_session() {
-    let spawner = ScriptedSpawner::immediate(Outcome::RefusesInitialize);
-    let reg = registry(&spawner, Config::default());
-    let response = post(&reg, "ann/x", None, &rpc("1", "initialize")).await;
-    assert_eq!(response.status(), StatusCode::OK, "the backend's own answer");
+async fn refused_handshake_opens_no_session() {
+    let harness = Harness::plain_with_outcome(Config::default(), SpawnOutcome::RefusesInitialize);
+    let response = harness.initialize("ann/x").await;
+    assert_eq!(response.status(), StatusCode::OK, "the answer of the backend itself");
     assert_eq!(session_id(&response), None);
-    settle().await;
-    assert_eq!(spawner.last().stops.load(Ordering::SeqCst), 1);
-    assert_eq!(reg.stats(), Stats::default());
+    run_ready_tasks().await;
+    assert_eq!(harness.spawner.last_backend().stop_count(), 1);
+    assert_eq!(harness.registry.stats(), Stats::default());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handshake_answered_by_a_stream_keeps_the_session_and_pins_it() {
-    let spawner = ScriptedSpawner::immediate(Outcome::StreamsInitialize);
-    let reg = registry(&spawner, Config::default());
-    let response = post(&reg, "ann/x", None, &rpc("1", "initialize")).await;
+async fn streamed_initialize_answer_keeps_the_session_active_until_it_ends() {
+    let harness = Harness::plain_with_outcome(Config::default(), SpawnOutcome::StreamsInitialize);
+    let response = harness.initialize("ann/x").await;
     let id = session_id(&response).expect("an id");
-    assert_eq!(id.len(), 48, "the registry's id, not one of the backend");
+    assert_eq!(id.len(), 48, "the id of the registry, not that of the backend");
     tokio::time::sleep(Config::default().idle_timeout * 3).await;
-    assert_eq!(reg.stats().attached, 1);
-    lock(&spawner.last().streams).clear();
+    assert_eq!(harness.registry.stats().attached, 1);
+    harness.spawner.last_backend().close_streams();
     drop(response.into_body().collect().await);
     tokio::time::sleep(Config::default().idle_timeout * 2).await;
-    assert_eq!(reg.stats(), Stats::default());
+    assert_eq!(harness.registry.stats(), Stats::default());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_leaves_takes_its_opening_with_it() {
+async fn client_that_disconnects_cancels_its_opening() {
     // While the backend starts, and while it has not answered the handshake.
-    for decided in [None, Some(Outcome::SilentInitialize)] {
-        let spawner = ScriptedSpawner::gated();
-        let reg = registry(&spawner, Config::default());
-        let mut clients = JoinSet::new();
-        let asked = std::sync::Arc::clone(&reg);
-        clients.spawn(async move { post(&asked, "ann/x", None, &rpc("1", "initialize")).await });
-        settle().await;
-        let tag = spawner.last_tag();
-        assert_eq!(reg.stats().opening, 1);
-        if let Some(outcome) = decided {
-            assert!(spawner.decide(&tag, outcome));
-            settle().await;
-            assert_eq!(spawner.running.now(), 1);
+    for resolved in [None, Some(SpawnOutcome::IgnoresInitialize)] {
+        let harness = Harness::plain_manual(Config::default());
+        let initialize = harness.initialize_in_background("ann/x");
+        run_ready_tasks().await;
+        assert_eq!(harness.registry.stats().opening, 1);
+        if let Some(outcome) = resolved {
+            assert!(harness.spawner.resolve_last(outcome));
+            run_ready_tasks().await;
+            assert_eq!(harness.spawner.running(), 1);
         }
-        clients.shutdown().await;
-        settle().await;
-        assert_eq!(reg.stats(), Stats::default());
-        assert_eq!(spawner.running.now(), 0);
-        if decided.is_none() {
-            assert!(!spawner.decide(&tag, Outcome::Good), "the spawn was dropped");
+        drop(initialize);
+        run_ready_tasks().await;
+        assert_eq!(harness.registry.stats(), Stats::default());
+        assert_eq!(harness.spawner.running(), 0);
+        if resolved.is_none() {
+            assert!(
+                !harness.spawner.resolve_last(SpawnOutcome::Ready),
+                "the spawn was dropped"
+            );
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backend_that_dies_in_the_handshake_leaves_no_session() {
-    let spawner = ScriptedSpawner::immediate(Outcome::SilentInitialize);
-    let reg = registry(&spawner, Config::default());
-    let mut clients = JoinSet::new();
-    let asked = std::sync::Arc::clone(&reg);
-    clients.spawn(async move { post(&asked, "ann/x", None, &rpc("1", "initialize")).await });
-    settle().await;
-    spawner.last().die();
-    let response = clients.join_next().await.expect("a client").expect("no panic");
+async fn backend_that_dies_in_the_handshake_opens_no_session() {
+    let harness = Harness::plain_with_outcome(Config::default(), SpawnOutcome::IgnoresInitialize);
+    let initialize = harness.initialize_in_background("ann/x");
+    run_ready_tasks().await;
+    harness.spawner.last_backend().die();
+    let response = initialize.output().await;
     assert_eq!(session_id(&response), None);
-    assert!(text(response).await.contains(r#""id":1,"error""#));
-    settle().await;
-    assert_eq!(reg.stats(), Stats::default());
+    assert!(body_text(response).await.contains(r#""id":1,"error""#));
+    run_ready_tasks().await;
+    assert_eq!(harness.registry.stats(), Stats::default());
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_clients_credentials_stay_outside_of_the_backend() {
-    let spawner = ScriptedSpawner::immediate(Outcome::Good);
-    let reg = registry(&spawner, Config::default());
-    let id = open(&reg, "ann/x").await;
-    let mut asked = request(Method::POST, "ann/x", Some(&id), &rpc("2", "ping"));
+async fn backend_never_sees_the_credentials_of_the_client() {
+    let harness = Harness::plain(Config::default());
+    let id = harness.open("ann/x").await;
+    let mut request = harness.request(Method::POST, "ann/x", Some(&id), &rpc("2", "ping"));
     for name in ["authorization", "cookie", "proxy-authorization"] {
-        asked.headers_mut().insert(name, "secret".parse().expect("a value"));
+        request.headers_mut().insert(name, "secret".parse().expect("a value"));
     }
-    asked
-        .headers_mut()
-        .insert("mcp-protocol-version", "2025-11-25".parse().expect("a value"));
-    assert_eq!(reg.serve(asked).await.status(), StatusCode::OK);
-    let backend = spawner.last();
-    let seen = lock(&backend.seen);
-    let names: Vec<_> = seen.last().expect("a request").1.keys().map(|n| n.as_str()).collect();
+    let version = "2025-11-25".parse().expect("a value");
+    request.headers_mut().insert("mcp-protocol-version", version);
+    assert_eq!(harness.registry.serve(request).await.status(), StatusCode::OK);
+    let requests = harness.spawner.last_backend().requests();
+    let names: Vec<_> = requests.last().expect("a request").headers().keys().collect();
     assert_eq!(names, ["mcp-protocol-version"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_registry_ends_its_sessions() {
-    let spawner = ScriptedSpawner::immediate(Outcome::Good);
-    let reg = registry(
-        &spawner,
-        Config {
-            reap_interval: Duration::ZERO,
-            ..Config::default()
-        },
-    );
-    open(&reg, "ann/x").await;
-    drop(reg);
-    settle().await;
-    assert!(spawner.last().is_gone());
+async fn dropped_registry_ends_its_sessions() {
+    let config = Config {
+        reap_interval: Duration::ZERO,
+        ..Config::default()
+    };
+    let harness = Harness::plain(config);
+    harness.open("ann/x").await;
+    let Harness { registry, spawner, .. } = harness;
+    drop(registry);
+    run_ready_tasks().await;
+    assert!(spawner.last_backend().has_exited());
 }

@@ -1,25 +1,23 @@
-//! Sessions that move to fresh backends before their credential runs out.
+//! Rotation: a session gets a new backend before the credential of its backend expires.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
-use http::Method;
 use http_body_util::BodyExt;
 use session::{
     Config, Stats,
-    ports::{EndReason, Event},
+    ports::{EndReason, Event, UserId},
+    testing::{RefreshOutcome, SpawnOutcome},
 };
-use tokio::{task::JoinSet, time::sleep};
+use tokio::time::sleep;
 
-use crate::{
-    fakes::{Outcome, ScriptedSpawner, lock, rpc, settle, text},
-    revival::durable,
-    world::{Answers, LIFETIME, World, user},
-};
+use crate::harness::{Harness, INITIALIZED, LIFETIME, RETAIN, durable, rpc, run_ready_tasks, session_id};
 
-/// Idle sessions keep their backends: rotation is what moves them here.
+/// Just before the refresh lead begins.
+const BEFORE_LEAD: Duration = Duration::from_secs(54 * 60);
+/// From then until the rotator has run.
+const LEAD: Duration = Duration::from_secs(4 * 60);
+
+/// Sessions are never idle.
 fn config() -> Config {
     Config {
         idle_timeout: LIFETIME * 100,
@@ -28,309 +26,269 @@ fn config() -> Config {
     }
 }
 
-/// Just before the lead begins, and after the next round of the rotator.
-const BEFORE: Duration = Duration::from_secs(54 * 60);
-const AFTER: Duration = Duration::from_secs(4 * 60);
-
 #[tokio::test(start_paused = true)]
-async fn all_sessions_of_a_user_move_after_one_refresh() {
-    let world = World::new(config()).await;
+async fn one_refresh_rotates_all_sessions_of_a_user() {
+    let harness = Harness::new(config()).await;
     let (a, b, c) = (
-        world.open("ann/x").await,
-        world.open("ann/y").await,
-        world.open("bob/x").await,
+        harness.open("ann/x").await,
+        harness.open("ann/y").await,
+        harness.open("bob/x").await,
     );
-    sleep(BEFORE).await;
-    assert_eq!(world.spawner.orders(), 3);
-    sleep(AFTER).await;
-    assert_eq!(world.spawner.orders(), 6);
-    assert_eq!(world.wallet("ann").refreshes.load(Ordering::SeqCst), 1);
-    assert_eq!(world.wallet("bob").refreshes.load(Ordering::SeqCst), 1);
-    assert_eq!(world.spawner.running.now(), 3, "the old ones are gone");
-    assert_eq!(world.reg.stats().attached, 3);
+    sleep(BEFORE_LEAD).await;
+    assert_eq!(harness.spawner.spawn_count(), 3);
+    sleep(LEAD).await;
+    assert_eq!(harness.spawner.spawn_count(), 6);
+    assert_eq!(harness.credentials("ann").refresh_count(), 1);
+    assert_eq!(harness.credentials("bob").refresh_count(), 1);
+    assert_eq!(harness.spawner.running(), 3, "the old backends have exited");
+    assert_eq!(harness.registry.stats().attached, 3);
     for (who, id) in [("ann/x", &a), ("ann/y", &b), ("bob/x", &c)] {
-        world.must_answer(who, id).await;
+        harness.must_answer(who, id).await;
+        // A client that initializes again keeps its session id.
+        let again = harness.post(who, Some(id), &rpc("3", "initialize")).await;
+        assert_eq!((again.status().as_u16(), session_id(&again)), (200, None));
     }
-    for order in &lock(&world.spawner.orders)[3..] {
+    for order in &harness.spawner.orders()[3..] {
         let snapshot = order.snapshot.clone().expect("a snapshot");
         assert_eq!(snapshot.0, "<initialize><notifications/initialized>");
     }
     sleep(LIFETIME).await;
-    assert_eq!(world.spawner.orders(), 9, "and again");
+    assert_eq!(harness.spawner.spawn_count(), 9, "the next rotation");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_new_backend_is_there_before_the_old_one_goes_and_what_is_in_flight_finishes() {
-    let spawner = ScriptedSpawner::gated();
-    let world = Arc::new(World::with(config(), Arc::clone(&spawner)).await);
-    let id = open(&world, "ann/x").await;
-    let old = spawner.last();
-    let mut calls = JoinSet::new();
-    let (asked, asked_id) = (Arc::clone(&world), id.clone());
-    calls.spawn(async move {
-        text(
-            asked
-                .send(Method::POST, "ann/x", Some(&asked_id), &rpc("5", "slow"))
-                .await,
-        )
-        .await
-    });
-    let stream = world.send(Method::GET, "ann/x", Some(&id), "").await;
-    sleep(BEFORE + AFTER).await;
-    // The fresh one starts slowly: all goes on on the old one.
-    assert_eq!(spawner.orders(), 2);
-    world.must_answer("ann/x", &id).await;
-    assert_eq!(lock(&old.seen).len(), 5);
-    assert!(spawner.decide(&spawner.last_tag(), Outcome::Good));
-    settle().await;
-    let fresh = spawner.last();
-    world.must_answer("ann/x", &id).await;
-    assert_eq!((lock(&old.seen).len(), lock(&fresh.seen).len()), (5, 1));
+async fn new_backend_is_attached_before_the_old_one_stops_and_requests_in_flight_finish() {
+    let harness = Harness::manual(config()).await;
+    let id = harness.open_manually("ann/x").await;
+    let old = harness.spawner.last_backend();
+    let call = harness.exchange_in_background("ann/x", Some(&id), &rpc("5", "slow"));
+    let stream = harness.listen("ann/x", &id).await;
+    sleep(BEFORE_LEAD + LEAD).await;
+    // The old backend serves while the new one starts.
+    assert_eq!(harness.spawner.spawn_count(), 2);
+    harness.must_answer("ann/x", &id).await;
+    assert_eq!(old.requests().len(), 5);
+    assert!(harness.spawner.resolve_last(SpawnOutcome::Ready));
+    run_ready_tasks().await;
+    let new = harness.spawner.last_backend();
+    harness.must_answer("ann/x", &id).await;
+    assert_eq!((old.requests().len(), new.requests().len()), (5, 1));
     assert!(
         stream.into_body().collect().await.is_ok(),
-        "what only listens is sent away cleanly"
+        "a listening stream on the old backend ends cleanly"
     );
-    assert!(!old.is_gone(), "a call is in flight on it");
+    assert!(!old.has_exited(), "a call is in flight on it");
     assert!(old.answer_slow());
-    assert!(
-        calls
-            .join_next()
-            .await
-            .expect("a call")
-            .expect("no panic")
-            .contains(r#""id":5,"result""#)
-    );
-    settle().await;
-    assert!(old.is_gone() && !fresh.is_gone());
-    // The end of the old one takes nobody along.
-    world.must_answer("ann/x", &id).await;
-}
-
-async fn open(world: &Arc<World>, who: &'static str) -> String {
-    let mut clients = JoinSet::new();
-    let of = Arc::clone(world);
-    clients.spawn(async move { of.open(who).await });
-    settle().await;
-    world.spawner.decide(&world.spawner.last_tag(), Outcome::Good);
-    clients.join_all().await.remove(0)
+    assert!(call.output().await.1.contains(r#""id":5,"result""#));
+    run_ready_tasks().await;
+    assert!(old.has_exited() && !new.has_exited());
+    // The exit of the old backend does not detach the new one.
+    harness.must_answer("ann/x", &id).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_watcher_of_a_replaced_backend_evicts_nobody() {
-    let world = World::new(config()).await;
-    let id = world.open("ann/x").await;
-    let old = world.spawner.last();
-    world.spawner.hold_stops.send_replace(true);
-    sleep(BEFORE + AFTER).await;
-    assert_eq!(world.spawner.running.now(), 2, "the old one is being stopped");
+async fn death_of_a_replaced_backend_does_not_detach_the_new_one() {
+    let harness = Harness::new(config()).await;
+    let id = harness.open("ann/x").await;
+    let old = harness.spawner.last_backend();
+    harness.spawner.hold_stops(true);
+    sleep(BEFORE_LEAD + LEAD).await;
+    assert_eq!(harness.spawner.running(), 2, "the old backend is stopping");
     old.die();
-    settle().await;
-    assert_eq!(world.reg.stats().attached, 1);
-    world.must_answer("ann/x", &id).await;
+    run_ready_tasks().await;
+    assert_eq!(harness.registry.stats().attached, 1);
+    harness.must_answer("ann/x", &id).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_outlasts_the_grace_is_cut_off() {
-    let world = Arc::new(World::new(config()).await);
-    let id = world.open("ann/x").await;
-    let mut calls = JoinSet::new();
-    let asked = Arc::clone(&world);
-    calls.spawn(async move { text(asked.send(Method::POST, "ann/x", Some(&id), &rpc("5", "slow")).await).await });
-    sleep(BEFORE + AFTER).await;
-    assert!(calls.try_join_next().is_none());
+async fn request_that_outlasts_the_rotation_grace_is_cut_off() {
+    let harness = Harness::new(config()).await;
+    let id = harness.open("ann/x").await;
+    let mut call = harness.exchange_in_background("ann/x", Some(&id), &rpc("5", "slow"));
+    sleep(BEFORE_LEAD + LEAD).await;
+    assert!(call.try_output().is_none());
     sleep(config().rotate_grace).await;
-    let said = calls.join_next().await.expect("a call").expect("no panic");
-    assert!(said.contains(r#""id":5,"error""#), "{said}");
+    let (_, body) = call.output().await;
+    assert!(body.contains(r#""id":5,"error""#), "{body}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_spawn_keeps_the_old_backend_and_is_tried_again() {
-    let spawner = ScriptedSpawner::gated();
-    let world = Arc::new(World::with(config(), Arc::clone(&spawner)).await);
-    let id = open(&world, "ann/x").await;
-    sleep(BEFORE + AFTER).await;
-    assert!(spawner.decide(&spawner.last_tag(), Outcome::Failed));
-    settle().await;
-    world.must_answer("ann/x", &id).await;
-    assert_eq!(world.spawner.running.now(), 1);
+async fn failed_spawn_keeps_the_old_backend_and_is_retried() {
+    let harness = Harness::manual(config()).await;
+    let id = harness.open_manually("ann/x").await;
+    sleep(BEFORE_LEAD + LEAD).await;
+    assert!(harness.spawner.resolve_last(SpawnOutcome::Failed));
+    run_ready_tasks().await;
+    harness.must_answer("ann/x", &id).await;
+    assert_eq!(harness.spawner.running(), 1);
     sleep(Duration::from_secs(3 * 60)).await;
-    assert_eq!(spawner.orders(), 3, "before the old credential runs out");
-    assert!(spawner.decide(&spawner.last_tag(), Outcome::Good));
-    settle().await;
-    assert_eq!(world.count(|event| *event == Event::Rotated), 1);
-    world.must_answer("ann/x", &id).await;
+    assert_eq!(harness.spawner.spawn_count(), 3, "before the old credential expires");
+    assert!(harness.spawner.resolve_last(SpawnOutcome::Ready));
+    run_ready_tasks().await;
+    assert_eq!(harness.event_count(Event::Rotated), 1);
+    harness.must_answer("ann/x", &id).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_for_good_ends_the_sessions_of_the_user_alone() {
-    let world = World::new(Config {
-        retain: crate::revival::RETAIN,
+async fn terminal_refresh_failure_ends_the_sessions_of_that_user() {
+    let harness = Harness::new(Config {
+        retain: RETAIN,
         ..config()
     })
     .await;
-    let (id, other) = (world.open("ann/x").await, world.open("bob/x").await);
-    *lock(&world.wallet("ann").answers) = Answers::Never;
-    sleep(BEFORE + AFTER).await;
-    assert_eq!(world.ping("ann/x", &id).await.0, 404);
-    world.must_answer("bob/x", &other).await;
-    assert_eq!(world.count(|event| *event == Event::Ended(EndReason::Revoked)), 1);
-    assert_eq!(world.spawner.running.now(), 1);
+    let (id, other) = (harness.open("ann/x").await, harness.open("bob/x").await);
+    let credentials = harness.credentials("ann");
+    credentials.set_refresh_outcome(RefreshOutcome::Terminal);
+    sleep(BEFORE_LEAD + LEAD).await;
+    assert_eq!(harness.ping("ann/x", &id).await.0, 404);
+    harness.must_answer("bob/x", &other).await;
+    assert_eq!(harness.event_count(Event::Ended(EndReason::Revoked)), 1);
+    assert_eq!(harness.spawner.running(), 1);
+    let orders = harness.spawner.orders();
+    let spawns = orders.iter().filter(|order| &*order.caller.user.0 == "ann");
+    assert_eq!(spawns.count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_for_now_serves_on_and_ends_at_expiry_only() {
-    for (retain, after_expiry) in [(Duration::ZERO, 404), (crate::revival::RETAIN, 503)] {
-        let world = World::new(Config { retain, ..config() }).await;
-        let id = world.open("ann/x").await;
-        *lock(&world.wallet("ann").answers) = Answers::Later;
-        sleep(BEFORE + AFTER).await;
-        world.must_answer("ann/x", &id).await;
-        let tries = world.wallet("ann").refreshes.load(Ordering::SeqCst);
-        assert!((1..6).contains(&tries), "{tries}");
+async fn transient_refresh_failure_detaches_the_backend_at_expiry_only() {
+    for (retain, after_expiry) in [(Duration::ZERO, 404), (RETAIN, 503)] {
+        let harness = Harness::new(Config { retain, ..config() }).await;
+        let id = harness.open("ann/x").await;
+        let credentials = harness.credentials("ann");
+        credentials.set_refresh_outcome(RefreshOutcome::Transient);
+        sleep(BEFORE_LEAD + LEAD).await;
+        harness.must_answer("ann/x", &id).await;
+        assert_eq!(harness.spawner.spawn_count(), 1);
+        let refreshes = credentials.refresh_count();
+        assert!((1..6).contains(&refreshes), "{refreshes}");
         sleep(Duration::from_secs(5 * 60)).await;
-        assert_eq!(world.spawner.running.now(), 0);
-        assert_eq!(world.ping("ann/x", &id).await.0, after_expiry);
-        *lock(&world.wallet("ann").answers) = Answers::Renewed;
-        let back = if retain.is_zero() { 404 } else { 200 };
+        assert_eq!(harness.spawner.running(), 0);
+        assert_eq!(harness.ping("ann/x", &id).await.0, after_expiry);
+        credentials.set_refresh_outcome(RefreshOutcome::Renewed);
+        let renewed = if retain.is_zero() { 404 } else { 200 };
         assert_eq!(
-            world.ping("ann/x", &id).await.0,
-            back,
-            "what is retained comes back with the credential"
+            harness.ping("ann/x", &id).await.0,
+            renewed,
+            "a retained session is revived with the new credential"
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_for_now_that_passes_is_not_noticed() {
-    let world = World::new(config()).await;
-    let id = world.open("ann/x").await;
-    *lock(&world.wallet("ann").answers) = Answers::Later;
-    sleep(BEFORE + AFTER).await;
-    *lock(&world.wallet("ann").answers) = Answers::Renewed;
+async fn transient_refresh_failure_is_retried() {
+    let harness = Harness::new(config()).await;
+    let id = harness.open("ann/x").await;
+    let credentials = harness.credentials("ann");
+    credentials.set_refresh_outcome(RefreshOutcome::Transient);
+    sleep(BEFORE_LEAD + LEAD).await;
+    credentials.set_refresh_outcome(RefreshOutcome::Renewed);
     sleep(Duration::from_secs(3 * 60)).await;
-    assert_eq!(world.spawner.orders(), 2);
-    world.must_answer("ann/x", &id).await;
+    assert_eq!(harness.spawner.spawn_count(), 2);
+    harness.must_answer("ann/x", &id).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_sign_in_moves_live_sessions_to_its_credential() {
-    let world = World::new(durable()).await;
-    let (id, other) = (world.open("ann/x").await, world.open("bob/x").await);
+async fn new_sign_in_rotates_attached_sessions_to_its_credential() {
+    let harness = Harness::new(durable()).await;
+    let (id, other) = (harness.open("ann/x").await, harness.open("bob/x").await);
     sleep(Duration::from_secs(60)).await;
-    world.wallet("ann").replace();
-    world.reg.rotate_user(&user("ann/x"));
-    settle().await;
-    assert_eq!(world.spawner.orders(), 3);
+    harness.credentials("ann").replace();
+    harness.registry.rotate_user(&UserId("ann".into()));
+    run_ready_tasks().await;
+    assert_eq!(harness.spawner.spawn_count(), 3);
     assert_eq!(
-        world.wallet("ann").refreshes.load(Ordering::SeqCst),
+        harness.credentials("ann").refresh_count(),
         0,
-        "there is nothing to renew"
+        "the new credential needs no refresh"
     );
-    world.must_answer("ann/x", &id).await;
-    world.must_answer("bob/x", &other).await;
+    harness.must_answer("ann/x", &id).await;
+    harness.must_answer("bob/x", &other).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_refresh_of_one_user_delays_nobody() {
-    let world = World::new(config()).await;
-    let (slow, quick) = (world.open("ann/x").await, world.open("bob/x").await);
-    *lock(&world.wallet("ann").delay) = Duration::from_secs(600);
-    sleep(BEFORE + AFTER).await;
-    assert_eq!(world.spawner.orders(), 3, "the other one has moved");
-    world.must_answer("ann/x", &slow).await;
-    world.must_answer("bob/x", &quick).await;
+async fn slow_refresh_of_one_user_delays_no_other_user() {
+    let harness = Harness::new(config()).await;
+    let (slow, quick) = (harness.open("ann/x").await, harness.open("bob/x").await);
+    let delay = Duration::from_secs(600);
+    harness.credentials("ann").set_refresh_delay(delay);
+    sleep(BEFORE_LEAD + LEAD).await;
+    assert_eq!(harness.spawner.spawn_count(), 3, "the other user's session is rotated");
+    harness.must_answer("ann/x", &slow).await;
+    harness.must_answer("bob/x", &quick).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handshake_that_goes_on_during_a_rotation_is_not_lost() {
-    let spawner = ScriptedSpawner::gated();
-    let world = Arc::new(World::with(config(), Arc::clone(&spawner)).await);
-    let mut clients = JoinSet::new();
-    let of = Arc::clone(&world);
-    clients.spawn(async move {
-        let response = of.send(Method::POST, "ann/x", None, &rpc("1", "initialize")).await;
-        crate::fakes::session_id(&response).expect("an id")
-    });
-    settle().await;
-    spawner.decide(&spawner.last_tag(), Outcome::Good);
-    let id = clients.join_all().await.remove(0);
-    sleep(BEFORE + AFTER).await;
-    assert_eq!(spawner.orders(), 2);
-    let initialized = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-    drop(world.send(Method::POST, "ann/x", Some(&id), initialized).await);
-    spawner.decide(&spawner.last_tag(), Outcome::Good);
-    settle().await;
-    assert_eq!(spawner.orders(), 3, "the first one knew too little");
-    spawner.decide(&spawner.last_tag(), Outcome::Good);
-    settle().await;
-    let last = lock(&spawner.orders)
-        .last()
-        .expect("an order")
-        .snapshot
-        .clone()
-        .expect("a snapshot");
-    assert_eq!(last.0, "<initialize><notifications/initialized>");
-    world.must_answer("ann/x", &id).await;
-    assert_eq!(spawner.running.now(), 1);
+async fn handshake_that_continues_during_a_rotation_is_not_lost() {
+    let harness = Harness::manual(config()).await;
+    let initialize = harness.initialize_in_background("ann/x");
+    run_ready_tasks().await;
+    assert!(harness.spawner.resolve_last(SpawnOutcome::Ready));
+    let id = session_id(&initialize.output().await).expect("an id");
+    sleep(BEFORE_LEAD + LEAD).await;
+    assert_eq!(harness.spawner.spawn_count(), 2);
+    drop(harness.post("ann/x", Some(&id), INITIALIZED).await);
+    assert!(harness.spawner.resolve_last(SpawnOutcome::Ready));
+    run_ready_tasks().await;
+    assert_eq!(harness.spawner.spawn_count(), 3, "the first one has an old snapshot");
+    assert!(harness.spawner.resolve_last(SpawnOutcome::Ready));
+    run_ready_tasks().await;
+    let snapshot = harness.spawner.last_order().snapshot.expect("a snapshot");
+    assert_eq!(snapshot.0, "<initialize><notifications/initialized>");
+    harness.must_answer("ann/x", &id).await;
+    assert_eq!(harness.spawner.running(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn delete_and_revocation_during_a_rotation_leave_nothing() {
+async fn deletion_or_revocation_during_a_rotation_leaves_no_backend() {
     for revoke in [false, true] {
-        for decide_after in [false, true] {
-            let spawner = ScriptedSpawner::gated();
-            let world = Arc::new(World::with(config(), Arc::clone(&spawner)).await);
-            let id = open(&world, "ann/x").await;
-            sleep(BEFORE + AFTER).await;
-            assert_eq!(spawner.orders(), 2);
-            if !decide_after {
-                spawner.decide(&spawner.last_tag(), Outcome::Good);
+        for resolve_first in [true, false] {
+            let harness = Harness::manual(config()).await;
+            let id = harness.open_manually("ann/x").await;
+            sleep(BEFORE_LEAD + LEAD).await;
+            assert_eq!(harness.spawner.spawn_count(), 2);
+            if resolve_first {
+                assert!(harness.spawner.resolve_last(SpawnOutcome::Ready));
             }
             if revoke {
-                world.reg.end_user(&user("ann/x")).await;
+                harness.registry.end_user(&UserId("ann".into())).await;
             } else {
-                drop(world.send(Method::DELETE, "ann/x", Some(&id), "").await);
+                harness.delete("ann/x", &id).await;
             }
-            settle().await;
-            if decide_after {
+            run_ready_tasks().await;
+            if !resolve_first {
                 assert!(
-                    !spawner.decide(&spawner.last_tag(), Outcome::Good),
+                    !harness.spawner.resolve_last(SpawnOutcome::Ready),
                     "the spawn was dropped"
                 );
             }
-            assert_eq!((world.reg.stats(), spawner.running.now()), (Stats::default(), 0));
+            assert_eq!(
+                (harness.registry.stats(), harness.spawner.running()),
+                (Stats::default(), 0)
+            );
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backend_that_dies_during_its_rotation_is_revived_once() {
-    let spawner = ScriptedSpawner::gated();
-    let world = Arc::new(
-        World::with(
-            Config {
-                retain: crate::revival::RETAIN,
-                ..config()
-            },
-            Arc::clone(&spawner),
-        )
-        .await,
-    );
-    let id = open(&world, "ann/x").await;
-    sleep(BEFORE + AFTER).await;
-    spawner.last().die();
-    settle().await;
+async fn backend_that_dies_during_its_rotation_is_revived_on_request_only() {
+    let harness = Harness::manual(Config {
+        retain: RETAIN,
+        ..config()
+    })
+    .await;
+    let id = harness.open_manually("ann/x").await;
+    sleep(BEFORE_LEAD + LEAD).await;
+    harness.spawner.last_backend().die();
+    run_ready_tasks().await;
     assert!(
-        !spawner.decide(&spawner.last_tag(), Outcome::Good),
-        "there is nothing to rotate any more, and nobody asked for a backend"
+        !harness.spawner.resolve_last(SpawnOutcome::Ready),
+        "a dormant session is not rotated"
     );
-    settle().await;
-    assert_eq!(spawner.running.now(), 0);
-    let mut clients = JoinSet::new();
-    let of = Arc::clone(&world);
-    clients.spawn(async move { of.ping("ann/x", &id).await.0 });
-    settle().await;
-    spawner.decide(&spawner.last_tag(), Outcome::Good);
-    assert_eq!(clients.join_all().await, [200]);
-    assert_eq!(spawner.running.now(), 1);
+    run_ready_tasks().await;
+    assert_eq!(harness.spawner.running(), 0);
+    let ping = harness.ping_in_background("ann/x", &id);
+    run_ready_tasks().await;
+    assert!(harness.spawner.resolve_last(SpawnOutcome::Ready));
+    assert_eq!(ping.output().await.0, 200);
+    assert_eq!(harness.spawner.running(), 1);
 }

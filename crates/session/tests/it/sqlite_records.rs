@@ -1,4 +1,4 @@
-//! The usual store of session records.
+//! Session records in SQLite.
 
 use std::{
     sync::Arc,
@@ -12,7 +12,7 @@ use session::{
 use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
-/// Shows what it was bound to: enough to see that the store keeps nothing in the clear and mixes nothing up.
+/// A seal that is readable in a test: the key, and the text in reverse.
 #[derive(Debug)]
 struct Reversed;
 
@@ -22,11 +22,11 @@ impl Seal for Reversed {
     }
 
     fn open(&self, key: SessionKey, sealed: &[u8]) -> Result<Vec<u8>, BoxError> {
-        let (of, plain) = sealed.split_at_checked(32).ok_or("too short")?;
-        if of == key.0 {
+        let (sealed_key, plain) = sealed.split_at_checked(32).ok_or("too short")?;
+        if sealed_key == key.0 {
             Ok(plain.iter().rev().copied().collect())
         } else {
-            Err("another record's".into())
+            Err("sealed for another record".into())
         }
     }
 }
@@ -60,7 +60,7 @@ fn snapshot(text: &'static str) -> Snapshot {
 }
 
 #[tokio::test]
-async fn records_are_there_after_a_restart() {
+async fn records_survive_a_restart() {
     let directory = TempDir::new().expect("a directory");
     let first = pool(&directory).await;
     let changes = vec![
@@ -75,7 +75,7 @@ async fn records_are_there_after_a_restart() {
         Change::End(SessionKey([3; 32]), record(3, 31).last_activity),
         Change::End(SessionKey([9; 32]), record(9, 29).last_activity),
     ];
-    // Twice: a batch may be tried again.
+    // A failed batch is retried, so a repeated batch changes nothing.
     for _ in 0..2 {
         records(&first).await.apply(changes.clone()).await.expect("written");
     }
@@ -98,14 +98,14 @@ async fn records_are_there_after_a_restart() {
     let file = std::fs::read(directory.path().join("sessions.db")).expect("the file");
     assert!(
         !file.windows(9).any(|window| window == b"handshake"),
-        "a snapshot is in the clear"
+        "a snapshot is not sealed"
     );
 }
 
 #[tokio::test]
-async fn of_those_who_start_at_once_one_makes_the_tables() {
+async fn concurrent_starts_create_the_tables_once() {
     let directory = TempDir::new().expect("a directory");
-    // Whoever comes first makes the file; the tables are there for none of them yet.
+    // All open an empty database.
     let mut starts = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let pool = pool(&directory).await;
@@ -117,24 +117,24 @@ async fn of_those_who_start_at_once_one_makes_the_tables() {
 }
 
 #[tokio::test]
-async fn what_is_given_up_stays_where_it_has_been_used_since_and_what_has_ended_is_not_saved_again() {
+async fn used_record_does_not_expire_and_ended_session_is_not_saved_again() {
     let directory = TempDir::new().expect("a directory");
     let pool = pool(&directory).await;
     let store = records(&pool).await;
     let changes = [1, 2, 3].map(|key| Change::Save(record(key, 10), snapshot("a handshake")));
     store.apply(changes.to_vec()).await.expect("written");
     let used = |seconds| record(0, seconds).last_activity;
-    let lapse = |key, known| Change::ExpireIfUnused {
+    let expire = |key, known| Change::ExpireIfUnused {
         key: SessionKey([key; 32]),
         at: used(50),
         last_activity: used(known),
     };
     let changes = vec![
         Change::Touch(SessionKey([1; 32]), used(40)),
-        // What is known elsewhere of earlier times takes nothing back.
+        // Another registry writes an older time, which changes nothing.
         Change::Touch(SessionKey([1; 32]), used(20)),
-        lapse(1, 10),
-        lapse(2, 10),
+        expire(1, 10),
+        expire(2, 10),
         Change::End(SessionKey([3; 32]), used(51)),
     ];
     store.apply(changes).await.expect("written");
@@ -146,7 +146,7 @@ async fn what_is_given_up_stays_where_it_has_been_used_since_and_what_has_ended_
 }
 
 #[tokio::test]
-async fn what_was_sealed_for_another_record_is_damaged() {
+async fn snapshot_sealed_for_another_record_is_damaged() {
     let directory = TempDir::new().expect("a directory");
     let pool = pool(&directory).await;
     let store = records(&pool).await;
@@ -170,7 +170,7 @@ async fn what_was_sealed_for_another_record_is_damaged() {
 }
 
 #[tokio::test]
-async fn endings_are_forgotten_by_age_and_number() {
+async fn endings_are_bounded_by_age_and_number() {
     let directory = TempDir::new().expect("a directory");
     let pool = pool(&directory).await;
     let store = records(&pool).await;
@@ -179,10 +179,10 @@ async fn endings_are_forgotten_by_age_and_number() {
         .map(|n| Change::End(SessionKey([n; 32]), time(u64::from(n))))
         .collect();
     store.apply(changes).await.expect("written");
-    // The time of an ending is that of the first: a batch that is tried again makes nothing younger.
+    // A retried batch keeps the time of the first ending.
     let again = vec![Change::End(SessionKey([1; 32]), time(100))];
     store.apply(again).await.expect("written");
-    let keys = |of: std::ops::RangeInclusive<u8>| of.map(|n| SessionKey([n; 32])).collect::<Vec<_>>();
+    let keys = |range: std::ops::RangeInclusive<u8>| range.map(|n| SessionKey([n; 32])).collect::<Vec<_>>();
     assert_eq!(
         store.ended(4).await.expect("endings"),
         keys(6..=9),
@@ -197,11 +197,11 @@ async fn endings_are_forgotten_by_age_and_number() {
 }
 
 #[tokio::test]
-async fn records_of_before_endings_were_kept_are_there_after_the_migration() {
+async fn records_survive_the_migration_that_adds_endings() {
     let directory = TempDir::new().expect("a directory");
     let pool = pool(&directory).await;
     drop(records(&pool).await);
-    // As the first migration left it.
+    // The database as the first migration leaves it.
     for undo in [
         "DROP TABLE session_endings",
         "DELETE FROM _session_migrations WHERE version = 2",

@@ -1,0 +1,472 @@
+//! Sessions that outlive their backends, compared with a reference model under random schedules.
+//!
+//! The model states what a client relies on: a session lasts until it is deleted, revoked, evicted at a quota or unused
+//! for too long. It survives everything else: backends that die, idle, start slowly or not at all, credentials that
+//! cannot be renewed, rotations, restarts of the registry. A seed reproduces its schedule. After each step no request
+//! waits without a spawn, no session has two backends, and no answer reports the end of a session that has not ended.
+
+use std::{sync::Arc, time::Duration};
+
+use fastrand::Rng;
+use session::{
+    Config,
+    ports::{Backend as _, GrantId, UserId},
+    testing::{RefreshOutcome, ScriptedBackend, SpawnOutcome},
+};
+use tokio::time::{Instant, advance};
+
+use crate::harness::{Harness, InBackground, pick, run_ready_tasks};
+
+const SCHEDULES: u64 = 8000;
+const STEPS: usize = 30;
+const CALLERS: [&str; 4] = ["ann/x", "ann/y", "bob/x", "eve/x"];
+const TOTAL_QUOTA: usize = 4;
+const USER_QUOTA: usize = 2;
+const TICK: Duration = Duration::from_secs(30);
+const IDLE: Duration = Duration::from_secs(90);
+const RETAIN: Duration = Duration::from_secs(300);
+
+type Answer = InBackground<(u16, Option<String>)>;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Opening,
+    Live { last: Instant },
+    Ended,
+}
+
+/// The model of a session.
+struct Row {
+    who: &'static str,
+    tag: Arc<str>,
+    id: Option<String>,
+    state: State,
+    opening: Option<Answer>,
+    pings: Vec<Answer>,
+    /// The start of the latest ping.
+    pinged: Instant,
+}
+
+/// The place of a new session in the model.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Free,
+    /// The session of this row is evicted.
+    Evicts(usize),
+    QuotaExceeded,
+}
+
+struct Run {
+    harness: Harness,
+    rows: Vec<Row>,
+    next_reap: Instant,
+    rng: Rng,
+}
+
+#[tokio::test(start_paused = true)]
+async fn random_schedules_lose_no_session_even_seeds() {
+    play_every_second(0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn random_schedules_lose_no_session_odd_seeds() {
+    play_every_second(1).await;
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "shown when the test fails: the seed reproduces the schedule"
+)]
+async fn play_every_second(first: u64) {
+    for seed in (first..SCHEDULES).step_by(2) {
+        println!("seed {seed}");
+        Run::new(seed).await.play().await;
+    }
+}
+
+impl Run {
+    async fn new(seed: u64) -> Self {
+        let config = Config {
+            max_sessions: TOTAL_QUOTA,
+            max_sessions_per_user: USER_QUOTA,
+            idle_timeout: IDLE,
+            reap_interval: TICK,
+            retain: RETAIN,
+            start_timeout: TICK * 3 / 2,
+            ..Config::default()
+        };
+        Self {
+            harness: Harness::manual(config).await,
+            rows: Vec::new(),
+            next_reap: Instant::now() + TICK,
+            rng: Rng::with_seed(seed),
+        }
+    }
+
+    async fn play(mut self) {
+        run_ready_tasks().await;
+        for _ in 0..STEPS {
+            // Each step has its own time, so the model knows which session is the oldest.
+            advance(Duration::from_millis(1)).await;
+            self.step().await;
+            run_ready_tasks().await;
+            self.collect_answers();
+            self.check();
+        }
+        self.revive_all().await;
+        self.harness.registry.stop().await;
+        assert_eq!(self.harness.spawner.running(), 0);
+        // Every request was answered.
+        for row in self.rows {
+            for answer in row.opening.into_iter().chain(row.pings) {
+                answer.output().await;
+            }
+        }
+    }
+
+    async fn step(&mut self) {
+        match self.rng.u64(..30) {
+            0..=4 => self.initialize().await,
+            5..=11 => self.resolve(),
+            12..=16 => self.ping(),
+            17 => self.delete().await,
+            18..=19 => self.die(),
+            20..=22 => self.tick().await,
+            23 => self.revoke(),
+            24..=26 => self.rotate(),
+            27 => self.harness.spawner.hold_stops(self.rng.bool()),
+            28 => self.revoke_upstream().await,
+            _ => {
+                if self.rng.u64(..3) == 0 {
+                    self.restart().await;
+                }
+            }
+        }
+    }
+
+    async fn initialize(&mut self) {
+        let who = pick(&mut self.rng, &CALLERS);
+        let before = self.harness.spawner.spawn_count();
+        let place = self.place(who);
+        let opening = self.harness.status_in_background(who, None, "initialize");
+        run_ready_tasks().await;
+        if self.harness.spawner.spawn_count() == before {
+            assert!(matches!(opening.output().await, (429 | 503, None)));
+            assert!(place != Place::Free, "the quotas are not exceeded");
+            return;
+        }
+        match place {
+            Place::Free => {}
+            Place::Evicts(index) => self.end(index),
+            Place::QuotaExceeded => panic!("a session was opened beyond a quota"),
+        }
+        self.rows.push(Row {
+            who,
+            tag: self.harness.spawner.last_order().tag,
+            id: None,
+            state: State::Opening,
+            opening: Some(opening),
+            pings: Vec::new(),
+            pinged: Instant::now(),
+        });
+    }
+
+    fn place(&self, who: &str) -> Place {
+        let of_user = |row: &Row| user(row.who) == user(who);
+        let (mine, all) = (self.counted(of_user), self.counted(|_| true));
+        if mine < USER_QUOTA && all < TOTAL_QUOTA {
+            return Place::Free;
+        }
+        let only_mine = mine >= USER_QUOTA;
+        let dormant = self.rows.iter().enumerate().filter_map(|(index, row)| {
+            let State::Live { last } = row.state else { return None };
+            let unused = self.backends(row) == 0 && row.pings.is_empty();
+            (unused && (!only_mine || of_user(row))).then_some((last, index))
+        });
+        dormant
+            .min()
+            .map_or(Place::QuotaExceeded, |(_, index)| Place::Evicts(index))
+    }
+
+    /// Counts the sessions that count for the quotas.
+    fn counted(&self, wanted: impl Fn(&Row) -> bool) -> usize {
+        let counts = |row: &&Row| row.state != State::Ended || self.backends(row) > 0;
+        self.rows.iter().filter(counts).filter(|row| wanted(row)).count()
+    }
+
+    /// The number of running backends of a session, those included that are being stopped.
+    fn backends(&self, row: &Row) -> usize {
+        let backends = self.harness.spawner.running_backends();
+        backends.iter().filter(|backend| backend.tag() == &*row.tag).count()
+    }
+
+    fn spawns(&self, row: &Row) -> usize {
+        let pending = self.harness.spawner.pending();
+        pending.iter().filter(|tag| **tag == row.tag).count()
+    }
+
+    /// Resolves one of the spawns.
+    fn resolve(&mut self) {
+        let pending = self.harness.spawner.pending();
+        if pending.is_empty() {
+            return;
+        }
+        let tag = &pending[self.rng.usize(..pending.len())];
+        let outcome = pick(
+            &mut self.rng,
+            &[
+                SpawnOutcome::Ready,
+                SpawnOutcome::Ready,
+                SpawnOutcome::Ready,
+                SpawnOutcome::Failed,
+                SpawnOutcome::Unavailable,
+            ],
+        );
+        self.harness.spawner.resolve(tag, outcome);
+    }
+
+    fn ping(&mut self) {
+        if let Some(index) = self.choose(|row| row.id.is_some()) {
+            self.ping_session(index);
+        }
+    }
+
+    fn ping_session(&mut self, index: usize) {
+        let row = &mut self.rows[index];
+        let ping = self.harness.status_in_background(row.who, row.id.as_deref(), "ping");
+        row.pings.push(ping);
+        row.pinged = Instant::now();
+    }
+
+    async fn delete(&mut self) {
+        let Some(index) = self.choose(|row| row.id.is_some()) else {
+            return;
+        };
+        let row = &self.rows[index];
+        let status = self.harness.delete(row.who, row.id.as_deref().expect("an id")).await;
+        let live = matches!(row.state, State::Live { .. });
+        assert_eq!(status == 204, live, "{status}");
+        self.end(index);
+    }
+
+    fn die(&mut self) {
+        let running = self.harness.spawner.running_backends();
+        if !running.is_empty() {
+            running[self.rng.usize(..running.len())].die();
+        }
+    }
+
+    async fn tick(&mut self) {
+        let now = Instant::now();
+        let half = (self.next_reap - now) / 2;
+        for part in [half, self.next_reap - now - half] {
+            advance(part).await;
+            run_ready_tasks().await;
+            // A slow start times out in between.
+            self.collect_answers();
+        }
+        let now = Instant::now();
+        self.next_reap = now + TICK;
+        for index in 0..self.rows.len() {
+            let row = &self.rows[index];
+            if let State::Live { last } = row.state
+                && row.pings.is_empty()
+            {
+                if now - last >= RETAIN {
+                    self.end(index);
+                } else if now - last >= IDLE {
+                    assert!(
+                        self.harness.serving(&row.tag).is_empty(),
+                        "an idle session has no backend"
+                    );
+                }
+            }
+        }
+    }
+
+    fn revoke(&mut self) {
+        let who = pick(&mut self.rng, &CALLERS);
+        let whole_user = self.rng.bool();
+        if whole_user {
+            drop(self.harness.registry.end_user(&user(who)));
+        } else {
+            drop(self.harness.registry.end_grant(&GrantId(who.into())));
+        }
+        self.end_where(|row| row.who == who || (whole_user && user(row.who) == user(who)));
+    }
+
+    /// Rotates the sessions of a user, after a new sign-in or with a credential whose refresh may fail for now.
+    fn rotate(&mut self) {
+        let user = user(pick(&mut self.rng, &CALLERS));
+        let credentials = self.harness.credentials(&user.0);
+        if self.rng.bool() {
+            credentials.replace();
+        }
+        credentials.set_refresh_outcome(pick(
+            &mut self.rng,
+            &[
+                RefreshOutcome::Renewed,
+                RefreshOutcome::Renewed,
+                RefreshOutcome::Transient,
+            ],
+        ));
+        self.harness.registry.rotate_user(&user);
+    }
+
+    /// The user revokes the broker at the upstream. The next refresh of a rotation shows it.
+    async fn revoke_upstream(&mut self) {
+        let revoked = user(pick(&mut self.rng, &CALLERS));
+        let credentials = self.harness.credentials(&revoked.0);
+        // A session whose backend holds an older credential is rotated to the current one without a refresh.
+        let current = credentials.expires_at();
+        let holds_current = |backend: &Arc<ScriptedBackend>| backend.expires_at() >= Some(current);
+        let shows = self.rows.iter().any(|row| {
+            user(row.who) == revoked
+                && row.state != State::Ended
+                && self.harness.serving(&row.tag).iter().any(holds_current)
+        });
+        credentials.set_refresh_outcome(RefreshOutcome::Terminal);
+        self.harness.registry.rotate_user(&revoked);
+        run_ready_tasks().await;
+        credentials.set_refresh_outcome(RefreshOutcome::Renewed);
+        self.end_where(|row| shows && user(row.who) == revoked);
+    }
+
+    async fn restart(&mut self) {
+        self.harness.spawner.hold_stops(false);
+        let interrupted: Vec<bool> = self.rows.iter().map(|row| !row.pings.is_empty()).collect();
+        self.harness.registry.stop().await;
+        run_ready_tasks().await;
+        self.collect_answers();
+        for (row, interrupted) in self.rows.iter_mut().zip(interrupted) {
+            if let State::Live { last } = &mut row.state
+                && interrupted
+            {
+                // A request that the stop interrupts is recorded with its start.
+                *last = row.pinged;
+            }
+            assert!(
+                row.state != State::Opening && row.pings.is_empty(),
+                "every request is answered"
+            );
+        }
+        assert_eq!(self.harness.spawner.running(), 0);
+        self.harness.restart().await;
+        self.next_reap = Instant::now() + TICK;
+    }
+
+    /// Removes every obstacle, and checks that each session is served that has not ended.
+    async fn revive_all(&mut self) {
+        self.harness.spawner.hold_stops(false);
+        for user in ["ann", "bob", "eve"] {
+            let credentials = self.harness.credentials(user);
+            credentials.set_refresh_outcome(RefreshOutcome::Renewed);
+        }
+        self.resolve_all().await;
+        self.collect_answers();
+        for index in 0..self.rows.len() {
+            if self.rows[index].id.is_none() {
+                continue;
+            }
+            // Longer than any backoff, and shorter than the retention.
+            for attempt in 0.. {
+                self.ping_session(index);
+                self.resolve_all().await;
+                let (status, _) = self.rows[index].pings.remove(0).output().await;
+                match self.rows[index].state {
+                    State::Ended => assert_eq!(status, 404, "a restart does not forget the end"),
+                    State::Live { .. } | State::Opening if status == 503 && attempt < 3 => {
+                        advance(Duration::from_secs(16)).await;
+                        continue;
+                    }
+                    State::Live { .. } | State::Opening => assert_eq!(status, 200),
+                }
+                break;
+            }
+        }
+    }
+
+    async fn resolve_all(&self) {
+        loop {
+            run_ready_tasks().await;
+            let pending = self.harness.spawner.pending();
+            let Some(tag) = pending.first() else { break };
+            self.harness.spawner.resolve(tag, SpawnOutcome::Ready);
+        }
+    }
+
+    /// Compares the answers so far with the model.
+    fn collect_answers(&mut self) {
+        let now = Instant::now();
+        for row in &mut self.rows {
+            if let Some((status, id)) = row.opening.as_mut().and_then(InBackground::try_output) {
+                row.opening = None;
+                assert_eq!(status == 200, id.is_some());
+                match (row.state, status) {
+                    (State::Opening, 200) => row.state = State::Live { last: now },
+                    (State::Opening, 502 | 503) => row.state = State::Ended,
+                    (State::Ended, 401 | 502 | 503) => {}
+                    unexpected => panic!("{unexpected:?}"),
+                }
+                row.id = id;
+            }
+            row.pings.retain_mut(|ping| {
+                let Some((status, _)) = ping.try_output() else {
+                    return true;
+                };
+                match row.state {
+                    // The backend fails to start or crashes, but the session has not ended.
+                    State::Live { .. } => {
+                        assert!(matches!(status, 200 | 502 | 503), "{status}");
+                        row.state = State::Live { last: now };
+                    }
+                    State::Ended => assert!(matches!(status, 401 | 404 | 503), "{status}"),
+                    State::Opening => panic!("no client has the id of an opening session"),
+                }
+                false
+            });
+        }
+    }
+
+    fn check(&self) {
+        let stats = self.harness.registry.stats();
+        let live = |row: &&Row| matches!(row.state, State::Live { .. });
+        let live = self.rows.iter().filter(live).count();
+        assert_eq!(stats.attached + stats.dormant, live, "{stats:?}");
+        assert_eq!(stats.stopping, self.counted(|_| true) - live - stats.opening);
+        let stops_held = self.harness.spawner.holds_stops();
+        for row in &self.rows {
+            let (serving, spawns) = (self.harness.serving(&row.tag).len(), self.spawns(row));
+            assert!(serving <= 1, "two backends serve one session");
+            assert!(spawns <= 1, "a revival or a rotation");
+            assert!(row.pings.is_empty() || spawns > 0, "a request waits without a spawn");
+            assert!(
+                row.state != State::Ended || (serving == 0 && spawns == 0),
+                "an ended session has a backend"
+            );
+            assert!(stops_held || row.state != State::Ended || self.backends(row) == 0);
+        }
+    }
+
+    fn end(&mut self, index: usize) {
+        self.rows[index].state = State::Ended;
+    }
+
+    fn end_where(&mut self, wanted: impl Fn(&Row) -> bool) {
+        for row in self.rows.iter_mut().filter(|row| wanted(row)) {
+            row.state = State::Ended;
+        }
+    }
+
+    fn choose(&mut self, wanted: impl Fn(&Row) -> bool) -> Option<usize> {
+        let matching: Vec<usize> = (0..self.rows.len())
+            .filter(|index| wanted(&self.rows[*index]))
+            .collect();
+        (!matching.is_empty()).then(|| pick(&mut self.rng, &matching))
+    }
+}
+
+/// The user of a caller.
+fn user(who: &str) -> UserId {
+    UserId(who.split('/').next().unwrap_or(who).into())
+}
