@@ -40,43 +40,24 @@ pub enum DropReason {
 
 /// The counts by reason. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct DropCounts(Arc<[AtomicU64; DropReason::ALL.len()]>);
+pub struct DropCounts(Arc<[AtomicU64; DropReason::LABELS.len()]>);
 
 impl DropReason {
-    /// All reasons.
-    pub const ALL: [Self; 12] = [
-        Self::InvalidJson,
-        Self::InvalidMessage,
-        Self::LineTooLong,
-        Self::UnmatchedResponse,
-        Self::UnmatchedClientMessage,
-        Self::ClientGone,
-        Self::ClientNotReading,
-        Self::NotReplayable,
-        Self::BacklogFull,
-        Self::ServerRequestRejected,
-        Self::SettingLost,
-        Self::ServerNotReading,
+    /// All reasons, each with the value of its metrics label.
+    pub const LABELS: [(Self, &'static str); 12] = [
+        (Self::InvalidJson, "invalid_json"),
+        (Self::InvalidMessage, "invalid_message"),
+        (Self::LineTooLong, "line_too_long"),
+        (Self::UnmatchedResponse, "unmatched_response"),
+        (Self::UnmatchedClientMessage, "unmatched_client_message"),
+        (Self::ClientGone, "client_gone"),
+        (Self::ClientNotReading, "client_not_reading"),
+        (Self::NotReplayable, "not_replayable"),
+        (Self::BacklogFull, "backlog_full"),
+        (Self::ServerRequestRejected, "server_request_rejected"),
+        (Self::SettingLost, "setting_lost"),
+        (Self::ServerNotReading, "server_not_reading"),
     ];
-
-    /// The value of the metrics label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::InvalidJson => "invalid_json",
-            Self::InvalidMessage => "invalid_message",
-            Self::LineTooLong => "line_too_long",
-            Self::UnmatchedResponse => "unmatched_response",
-            Self::UnmatchedClientMessage => "unmatched_client_message",
-            Self::ClientGone => "client_gone",
-            Self::ClientNotReading => "client_not_reading",
-            Self::NotReplayable => "not_replayable",
-            Self::BacklogFull => "backlog_full",
-            Self::ServerRequestRejected => "server_request_rejected",
-            Self::SettingLost => "setting_lost",
-            Self::ServerNotReading => "server_not_reading",
-        }
-    }
 }
 
 impl DropCounts {
@@ -89,7 +70,7 @@ impl DropCounts {
     pub(crate) fn count(&self, reason: DropReason) {
         let count = self.0[reason as usize].fetch_add(1, Ordering::Relaxed) + 1;
         if count.is_power_of_two() {
-            tracing::warn!(reason = reason.label(), count, "message dropped");
+            tracing::warn!(?reason, count, "message dropped");
         }
     }
 }
@@ -105,7 +86,7 @@ mod tests {
         counts.clone().count(DropReason::InvalidJson);
         counts.count(DropReason::ServerNotReading);
         assert_eq!(
-            DropReason::ALL.map(|reason| counts.get(reason)),
+            DropReason::LABELS.map(|(reason, _)| counts.get(reason)),
             [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
         );
     }

@@ -51,27 +51,31 @@ pub enum SnapshotError {
     UnknownFormat(u32),
 }
 
-/// Why the bridge does not accept a client message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why the bridge does not accept a client message. The texts are for the client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RejectReason {
-    /// The endpoint does not serve this HTTP method.
+    #[error("this endpoint accepts GET and POST")]
     MethodNotAllowed,
-    /// The body is not a message.
-    InvalidMessage(MessageError),
+    #[error(transparent)]
+    InvalidMessage(#[from] MessageError),
     /// The `MCP-Protocol-Version` header names a version that is not supported.
+    #[error("unsupported protocol version")]
     UnsupportedVersion(String),
-    /// A request with this id is in flight.
+    #[error("a request with this id is in flight")]
     IdInFlight,
-    /// A batch contains an `initialize`.
+    #[error("initialize cannot be part of a batch")]
     InitializeInBatch,
-    /// The parameters of an `initialize` are too large to keep for the life of a session.
+    /// The bridge stores the parameters of `initialize` for the life of a session.
+    #[error("the parameters of initialize are larger than 64 KiB")]
     InitializeTooLarge,
     /// Another `initialize` is in flight.
+    #[error("the session is being initialized")]
     Initializing,
-    /// Too many exchanges are open.
+    #[error("too many requests of this session are in flight")]
     TooManyRequests,
-    /// The server does not read, and the outbox is full.
+    /// The outbox is full.
+    #[error("the MCP server of this session does not read its input")]
     ServerNotReading,
-    /// The server has ended.
+    #[error("the MCP server of this session has ended")]
     ServerEnded,
 }

@@ -7,7 +7,7 @@
 mod response;
 mod sse;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -21,7 +21,7 @@ use crate::{
     jsonrpc::{Envelope, Id, MessageError, MessageKind},
     legacy,
     state::{BridgeState, StreamHandle},
-    streams::{EventId, ResponseMode},
+    streams::{EventId, Reader, ResponseMode},
 };
 
 /// A response extension: the server had ended by the time of this response.
@@ -57,8 +57,8 @@ pub(crate) async fn serve(state: &Arc<BridgeState>, config: &Config, request: Re
 async fn post(state: &Arc<BridgeState>, config: &Config, headers: &HeaderMap, message: Envelope) -> Response<Body> {
     let accepted = match message.kind().clone() {
         MessageKind::Request { id, method } => {
-            return match open_request(state, headers, message, &id, &method) {
-                Ok(handle) => answer_request(state, config, &method, handle).await,
+            return match post_request(state, config, headers, message, &id, &method).await {
+                Ok(response) => response,
                 Err(reason) => response::rejected(&reason, Some(&id)),
             };
         }
@@ -79,6 +79,31 @@ async fn post(state: &Arc<BridgeState>, config: &Config, headers: &HeaderMap, me
     response
 }
 
+async fn post_request(
+    state: &Arc<BridgeState>,
+    config: &Config,
+    headers: &HeaderMap,
+    message: Envelope,
+    id: &Id,
+    method: &str,
+) -> Result<Response<Body>, RejectReason> {
+    let delay = if method == "initialize" {
+        // A session gets its id only after the server has accepted `initialize`, and an event stream
+        // would have to begin before.
+        config.handshake_timeout
+    } else {
+        // The body of `initialize` names the version; a header there is a leftover.
+        check_version(state, headers)?;
+        config.sse_upgrade_delay
+    };
+    let reader = state.step(|machine| machine.request(Instant::now(), message, id.clone(), method))?;
+    let mut response = answer(state, config, delay, reader, |lines| lines.first().cloned()).await;
+    if state.step(|machine| machine.take_not_processed(reader.stream)) {
+        response.extensions_mut().insert(NotProcessed);
+    }
+    Ok(response)
+}
+
 /// Serves a batch, if the negotiated revision has batches.
 async fn post_batch(
     state: &Arc<BridgeState>,
@@ -88,75 +113,41 @@ async fn post_batch(
 ) -> Result<Response<Body>, RejectReason> {
     check_version(state, headers)?;
     if !state.step(|machine| machine.has_batches()) {
-        return Err(RejectReason::InvalidMessage(MessageError::Batch));
+        return Err(MessageError::Batch.into());
     }
-    let messages = legacy::split_batch(body).map_err(RejectReason::InvalidMessage)?;
+    let messages = legacy::split_batch(body)?;
     let Some(reader) = state.step(|machine| machine.batch(Instant::now(), messages))? else {
         return Ok(response::accepted());
     };
-    let handle = StreamHandle::new(state, reader);
-    let (stream, unflushed) = (handle.stream(), handle.unflushed());
-    let mut response = match timeout(config.sse_upgrade_delay, handle.response_mode()).await {
-        Ok(ResponseMode::Json(lines)) => response::json(StatusCode::OK, unflushed.track(response::array(&lines))),
-        Ok(ResponseMode::Sse) | Err(_) => response::sse(SseBody::new(handle, config)),
-    };
+    let to_array = |lines: &[Bytes]| Some([b"[", lines.join(&b","[..]).as_slice(), b"]"].concat().into());
+    let response = answer(state, config, config.sse_upgrade_delay, reader, to_array).await;
     // The server may have read a part of the batch, so the response is never marked as not processed.
-    state.step(|machine| machine.take_not_processed(stream));
-    mark_ended(state, &mut response);
+    state.step(|machine| machine.take_not_processed(reader.stream));
     Ok(response)
 }
 
-fn open_request(
-    state: &Arc<BridgeState>,
-    headers: &HeaderMap,
-    message: Envelope,
-    id: &Id,
-    method: &str,
-) -> Result<StreamHandle, RejectReason> {
-    // The body of `initialize` names the version; a header is a leftover.
-    if method != "initialize" {
-        check_version(state, headers)?;
-    }
-    let reader = state.step(|machine| machine.request(Instant::now(), message, id.clone(), method))?;
-    Ok(StreamHandle::new(state, reader))
-}
-
-/// Answers with JSON if the response comes first, and with an event stream after any other message
+/// Answers with JSON if the responses come first, and with an event stream after any other message
 /// or a delay.
-async fn answer_request(
+async fn answer(
     state: &Arc<BridgeState>,
     config: &Config,
-    method: &str,
-    handle: StreamHandle,
+    delay: Duration,
+    reader: Reader,
+    to_json: impl Fn(&[Bytes]) -> Option<Bytes>,
 ) -> Response<Body> {
-    // A session gets its id only after the server has accepted `initialize`, and an event stream
-    // would have to begin before.
-    let delay = if method == "initialize" {
-        config.handshake_timeout
-    } else {
-        config.sse_upgrade_delay
-    };
-    let (stream, unflushed) = (handle.stream(), handle.unflushed());
+    let handle = StreamHandle::new(state, reader);
     let mut response = match timeout(delay, handle.response_mode()).await {
-        Ok(ResponseMode::Json(mut lines)) => match lines.pop() {
-            Some(line) => response::json(StatusCode::OK, unflushed.track(line)),
-            // Unreachable: no other reader can resume the stream before it is primed.
+        Ok(ResponseMode::Json(lines)) => match to_json(&lines) {
+            Some(json) => response::json(StatusCode::OK, handle.unflushed().track(json)),
+            // Unreachable: no other reader can take the responses before the stream is primed.
             None => response::rejected(&RejectReason::ServerEnded, None),
         },
         Ok(ResponseMode::Sse) | Err(_) => response::sse(SseBody::new(handle, config)),
     };
-    mark_ended(state, &mut response);
-    if state.step(|machine| machine.take_not_processed(stream)) {
-        response.extensions_mut().insert(NotProcessed);
-    }
-    response
-}
-
-/// Marks a response that came after the end of the server.
-fn mark_ended(state: &BridgeState, response: &mut Response<Body>) {
     if state.step(|machine| machine.has_ended()) {
         response.extensions_mut().insert(ServerEnded);
     }
+    response
 }
 
 /// Resumes the stream of the event that a GET names; any other GET opens a new stream. An invalid

@@ -58,9 +58,6 @@ use crate::{
     streams::{Reader, RequestIds, StreamId, Streams},
 };
 
-pub(crate) const SERVER_ENDED: &str = "the MCP server of this session has ended";
-pub(crate) const SERVER_NOT_READING: &str = "the MCP server of this session does not read its input";
-
 /// The state machine of one bridge.
 #[derive(Debug)]
 pub(crate) struct StateMachine {
@@ -256,12 +253,12 @@ impl StateMachine {
     fn forward(&mut self, now: Instant, message: &Envelope, id: Id, method: &str, stream: StreamId) {
         if self.link != LinkState::Open {
             self.mark_not_processed(stream);
-            self.fail(stream, &id, SERVER_ENDED);
+            self.fail(stream, &id, &RejectReason::ServerEnded.to_string());
             return;
         }
         let number = self.in_flight.next_number();
         if !self.outbox.push(message.with_id(&number.to_string())) {
-            self.fail(stream, &id, SERVER_NOT_READING);
+            self.fail(stream, &id, &RejectReason::ServerNotReading.to_string());
             return;
         }
         if method == "initialize" {

@@ -30,8 +30,8 @@ mod config;
 mod dropped;
 mod error;
 mod exchange;
-#[cfg(any(test, feature = "fuzzing"))]
-pub mod fuzz;
+#[cfg(test)]
+mod fuzz_tests;
 mod jsonrpc;
 mod legacy;
 mod link;

@@ -14,7 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     legacy::StateMachine,
-    streams::{Event, EventId, Reader, ResponseMode, StreamId, Unflushed},
+    streams::{Event, EventId, Reader, ResponseMode, Unflushed},
 };
 
 /// The state machine and its signals.
@@ -88,10 +88,6 @@ impl StreamHandle {
             state: Arc::clone(state),
             reader,
         }
-    }
-
-    pub(crate) fn stream(&self) -> StreamId {
-        self.reader.stream
     }
 
     /// Waits until it is clear how to answer the exchange. Cancel safe.

@@ -37,11 +37,6 @@ pub(super) fn json(status: StatusCode, text: Bytes) -> Response<Body> {
     response
 }
 
-/// The responses to a batch as one JSON array.
-pub(super) fn array(lines: &[Bytes]) -> Bytes {
-    [&b"["[..], &lines.join(&b","[..]), b"]"].concat().into()
-}
-
 /// A stream of server-sent events.
 pub(super) fn sse(body: SseBody) -> Response<Body> {
     let mut response = Response::new(Body::new(body));
@@ -54,58 +49,30 @@ pub(super) fn sse(body: SseBody) -> Response<Body> {
 
 /// The answer to a rejected message with this id.
 pub(super) fn rejected(reason: &RejectReason, id: Option<&Id>) -> Response<Body> {
-    use StatusCode as Status;
-    let (status, code, text) = match reason {
-        RejectReason::MethodNotAllowed => (
-            Status::METHOD_NOT_ALLOWED,
-            INVALID_REQUEST,
-            "this endpoint accepts GET and POST",
-        ),
-        RejectReason::InvalidMessage(error) => {
-            let (code, text) = match error {
-                MessageError::NotUtf8 => (PARSE_ERROR, "the body is not UTF-8"),
-                MessageError::NotJson => (PARSE_ERROR, "the body is not JSON"),
-                MessageError::Batch => (
-                    INVALID_REQUEST,
-                    "batches are not supported in this protocol version: send one message at a time",
-                ),
-                MessageError::NotJsonRpc(_) => (INVALID_REQUEST, "the body is not a JSON-RPC 2.0 message"),
-            };
-            (Status::BAD_REQUEST, code, text)
-        }
-        RejectReason::UnsupportedVersion(_) => (Status::BAD_REQUEST, INVALID_REQUEST, "unsupported protocol version"),
-        RejectReason::IdInFlight => (Status::CONFLICT, INVALID_REQUEST, "a request with this id is in flight"),
-        RejectReason::InitializeInBatch => (
-            Status::BAD_REQUEST,
-            INVALID_REQUEST,
-            "initialize cannot be part of a batch",
-        ),
-        RejectReason::InitializeTooLarge => (
-            Status::BAD_REQUEST,
-            INVALID_REQUEST,
-            "the parameters of initialize are larger than 64 KiB",
-        ),
-        RejectReason::Initializing => (Status::CONFLICT, INVALID_REQUEST, "the session is being initialized"),
-        RejectReason::TooManyRequests => (
-            Status::TOO_MANY_REQUESTS,
-            UNAVAILABLE,
-            "too many requests of this session are in flight",
-        ),
-        RejectReason::ServerNotReading => (Status::SERVICE_UNAVAILABLE, UNAVAILABLE, legacy::SERVER_NOT_READING),
-        RejectReason::ServerEnded => (Status::SERVICE_UNAVAILABLE, UNAVAILABLE, legacy::SERVER_ENDED),
+    use RejectReason as Reason;
+    let (status, code) = match reason {
+        Reason::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST),
+        Reason::InvalidMessage(MessageError::NotUtf8 | MessageError::NotJson) => (StatusCode::BAD_REQUEST, PARSE_ERROR),
+        Reason::InvalidMessage(MessageError::Batch | MessageError::NotJsonRpc(_))
+        | Reason::UnsupportedVersion(_)
+        | Reason::InitializeInBatch
+        | Reason::InitializeTooLarge => (StatusCode::BAD_REQUEST, INVALID_REQUEST),
+        Reason::IdInFlight | Reason::Initializing => (StatusCode::CONFLICT, INVALID_REQUEST),
+        Reason::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, UNAVAILABLE),
+        Reason::ServerNotReading | Reason::ServerEnded => (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
     };
-    let data = if let RejectReason::UnsupportedVersion(requested) = reason {
+    let data = if let Reason::UnsupportedVersion(requested) = reason {
         Some(legacy::unsupported_version(requested))
     } else {
         None
     };
-    let error = jsonrpc::error_with(id.map(Id::raw), code, text, data.as_deref());
+    let error = jsonrpc::error_with(id.map(Id::raw), code, &reason.to_string(), data.as_deref());
     let mut response = json(status, error);
     let headers = response.headers_mut();
-    if status == Status::METHOD_NOT_ALLOWED {
+    if status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(ALLOW, HeaderValue::from_static("GET, POST"));
     }
-    if status == Status::TOO_MANY_REQUESTS || status == Status::SERVICE_UNAVAILABLE {
+    if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response

@@ -42,16 +42,18 @@ pub(crate) enum MessageKind {
     },
 }
 
-/// Why bytes are not one message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why bytes are not one message. The texts are for the client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MessageError {
-    /// The bytes are not UTF-8.
+    #[error("the body is not UTF-8")]
     NotUtf8,
-    /// The text is not JSON.
+    #[error("the body is not JSON")]
     NotJson,
     /// The text is a JSON array: a batch, which MCP dropped in 2025-06-18.
+    #[error("batches are not supported in this protocol version: send one message at a time")]
     Batch,
     /// The text is JSON but not a JSON-RPC 2.0 message. Holds the id if it is readable.
+    #[error("the body is not a JSON-RPC 2.0 message")]
     NotJsonRpc(Option<Id>),
 }
 

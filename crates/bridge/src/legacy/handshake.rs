@@ -94,18 +94,18 @@ impl Handshake {
 
     /// The negotiated version.
     pub(super) fn version(&self) -> Option<&str> {
-        match &self.state {
-            HandshakeState::Complete { version, .. } => Some(version),
-            HandshakeState::NotStarted | HandshakeState::Pending { .. } => None,
-        }
+        let HandshakeState::Complete { version, .. } = &self.state else {
+            return None;
+        };
+        Some(version)
     }
 
     /// The recorded `InitializeResult`.
     pub(super) fn result(&self) -> Option<&str> {
-        match &self.state {
-            HandshakeState::Complete { result, .. } => Some(result),
-            HandshakeState::NotStarted | HandshakeState::Pending { .. } => None,
-        }
+        let HandshakeState::Complete { result, .. } = &self.state else {
+            return None;
+        };
+        Some(result)
     }
 
     /// Records a setting that the server has accepted. `false` if it does not fit.

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
 use super::client_settings::ClientSettings;
@@ -24,7 +24,7 @@ const FORMAT: u32 = 2;
 #[derive(Clone)]
 pub struct Snapshot(Record);
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, Serialize)]
 struct Record {
     #[serde(rename = "form")]
     format: u32,
@@ -66,23 +66,10 @@ impl Snapshot {
 
     /// Encodes the snapshot for [`from_bytes`](Self::from_bytes).
     #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "a record always serializes")]
     pub fn to_bytes(&self) -> Bytes {
-        let Record {
-            format,
-            params,
-            version,
-            initialized,
-            capabilities,
-            level,
-            subscriptions,
-        } = &self.0;
-        let (version, level) = (json::quote(version), Value::from(level.as_deref()));
-        let subscriptions: Vec<_> = subscriptions.iter().map(|uri| json::quote(uri)).collect();
-        let subscriptions = subscriptions.join(",");
-        // Written by hand so that the parameters stay byte for byte.
-        let head = format!(r#""form":{format},"params":{params},"version":{version},"initialized":{initialized}"#);
-        let rest = format!(r#""capabilities":{capabilities},"level":{level},"subscriptions":[{subscriptions}]"#);
-        format!("{{{head},{rest}}}").into()
+        let json = serde_json::to_vec(&self.0).expect("its keys are strings and its values are JSON");
+        json.into()
     }
 
     /// Decodes the output of [`to_bytes`](Self::to_bytes) of this version or an earlier one.

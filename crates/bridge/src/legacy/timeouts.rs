@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
-use super::{LinkState, SERVER_ENDED, StateMachine, timers::Timer};
-use crate::jsonrpc;
+use super::{LinkState, StateMachine, timers::Timer};
+use crate::{error::RejectReason, jsonrpc};
 
 impl StateMachine {
     /// The time of the next [`run_timers`](Self::run_timers).
@@ -39,13 +39,12 @@ impl StateMachine {
         self.outbox.clear();
         self.server_requests.clear();
         self.timers.clear();
+        let ended = RejectReason::ServerEnded.to_string();
         for request in self.in_flight.take_all() {
             if self.outbox.is_unwritten(request.line) {
                 self.mark_not_processed(request.stream);
             }
-            self.respond_to_client(now, &request, |id| {
-                jsonrpc::error(id, jsonrpc::UNAVAILABLE, SERVER_ENDED)
-            });
+            self.respond_to_client(now, &request, |id| jsonrpc::error(id, jsonrpc::UNAVAILABLE, &ended));
         }
         self.streams.end_listeners();
     }

@@ -17,7 +17,7 @@ use fastrand::Rng;
 
 use super::super::*;
 use crate::{
-    fuzz::tests::env_number,
+    fuzz_tests::env_number,
     jsonrpc::MessageError,
     streams::{Event, EventId, ResponseMode},
 };

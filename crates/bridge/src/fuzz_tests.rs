@@ -1,12 +1,16 @@
-//! Fuzz targets for everything that reads bytes from outside: framing, messages and batches, event
+//! Fuzz tests for everything that reads bytes from outside: framing, messages and batches, event
 //! ids.
 //!
 //! Each target takes arbitrary bytes and panics if a property fails. The tests run the targets on
 //! the corpora in `fuzz/corpus` and on `BRIDGE_FUZZ_RUNS` mutations of them, derived from
-//! `BRIDGE_FUZZ_SEED`. The feature `fuzzing` makes the targets public for other fuzzers.
+//! `BRIDGE_FUZZ_SEED`.
+
+use std::{fs, path::Path};
+
+use fastrand::Rng;
 
 use crate::{
-    jsonrpc::{self, Envelope, Id, MessageError, MessageKind},
+    jsonrpc::{self, Envelope, MessageError, MessageKind},
     legacy,
     link::{
         framing::{Frame, Framer},
@@ -18,11 +22,7 @@ use crate::{
 /// Checks that frames do not depend on read sizes and that no line exceeds the limit.
 ///
 /// The first byte is the limit, the second the size of a read.
-///
-/// # Panics
-///
-/// If a property fails.
-pub fn framing(bytes: &[u8]) {
+fn framing(bytes: &[u8]) {
     let [limit, piece, bytes @ ..] = bytes else { return };
     let (limit, piece) = (usize::from(*limit), usize::from(*piece) + 1);
     let mut framer = Framer::new(limit);
@@ -56,11 +56,7 @@ pub fn framing(bytes: &[u8]) {
 }
 
 /// Checks that a valid message is one line of JSON and keeps its meaning when rewritten.
-///
-/// # Panics
-///
-/// If a property fails.
-pub fn envelope(bytes: &[u8]) {
+fn envelope(bytes: &[u8]) {
     match Envelope::parse(bytes) {
         Ok(message) => check_rewrites(&message, bytes),
         Err(MessageError::Batch) => {
@@ -76,16 +72,12 @@ pub fn envelope(bytes: &[u8]) {
 
 /// Checks that a valid event id has one spelling, fits into a header, and names ids that fit into a
 /// message.
-///
-/// # Panics
-///
-/// If a property fails.
-pub fn event_id(bytes: &[u8]) {
+fn event_id(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Some(event) = EventId::parse(text) else { return };
     assert_eq!(event.to_string(), text);
     assert!(http::HeaderValue::from_str(text).is_ok());
-    let ids: Vec<Id> = event.requests.ids();
+    let ids = event.requests.ids();
     assert_eq!(RequestIds::new(&ids), event.requests);
     for id in ids {
         let error = jsonrpc::error(id.raw(), jsonrpc::UNAVAILABLE, "text");
@@ -114,100 +106,91 @@ fn check_rewrites(message: &Envelope, bytes: &[u8]) {
     }
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use std::{fs, path::Path};
+/// Fragments that are meaningful at any place.
+const FRAGMENTS: [&[u8]; 16] = [
+    b"\"jsonrpc\":\"2.0\"",
+    b"\"id\":",
+    b"\"method\":\"m\"",
+    b"\"params\":{",
+    b"\"result\":",
+    b"\"error\":",
+    b"null",
+    b"{}",
+    b"[",
+    b"]",
+    b",",
+    b"\\u0022",
+    b"\n",
+    b"\r\n",
+    b"-",
+    b"\xff",
+];
 
-    use fastrand::Rng;
+/// A number from the environment, or the default.
+pub(crate) fn env_number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
 
-    use super::*;
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .expect("a corpus")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    files.sort();
+    files.iter().map(|file| fs::read(file).expect("a file")).collect()
+}
 
-    /// Fragments that are meaningful at any place.
-    const FRAGMENTS: [&[u8]; 16] = [
-        b"\"jsonrpc\":\"2.0\"",
-        b"\"id\":",
-        b"\"method\":\"m\"",
-        b"\"params\":{",
-        b"\"result\":",
-        b"\"error\":",
-        b"null",
-        b"{}",
-        b"[",
-        b"]",
-        b",",
-        b"\\u0022",
-        b"\n",
-        b"\r\n",
-        b"-",
-        b"\xff",
-    ];
-
-    /// A number from the environment, or the default.
-    pub(crate) fn env_number(name: &str, default: u64) -> u64 {
-        std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-    }
-
-    fn corpus(name: &str) -> Vec<Vec<u8>> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
-        let mut files: Vec<_> = fs::read_dir(folder)
-            .expect("a corpus")
-            .map(|entry| entry.expect("an entry").path())
-            .collect();
-        files.sort();
-        files.iter().map(|file| fs::read(file).expect("a file")).collect()
-    }
-
-    fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>, other: &[u8]) {
-        let at = rng.usize(..=bytes.len());
-        let end = rng.usize(at..=bytes.len());
-        match rng.usize(..7) {
-            0 if at < bytes.len() => bytes[at] ^= 1 << rng.u8(..8),
-            1 if at < bytes.len() => bytes[at] = rng.u8(..),
-            2 => drop(bytes.drain(at..end)),
-            3 => {
-                let piece = bytes[at..end].to_vec();
-                bytes.splice(at..at, piece);
-            }
-            4 => {
-                let from = rng.usize(..=other.len());
-                bytes.splice(at..end, other[from..].iter().copied());
-            }
-            _ => {
-                let fragment = rng.choice(FRAGMENTS).expect("fragments");
-                bytes.splice(at..at, fragment.iter().copied());
-            }
+fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>, other: &[u8]) {
+    let at = rng.usize(..=bytes.len());
+    let end = rng.usize(at..=bytes.len());
+    match rng.usize(..7) {
+        0 if at < bytes.len() => bytes[at] ^= 1 << rng.u8(..8),
+        1 if at < bytes.len() => bytes[at] = rng.u8(..),
+        2 => drop(bytes.drain(at..end)),
+        3 => {
+            let piece = bytes[at..end].to_vec();
+            bytes.splice(at..at, piece);
         }
-        bytes.truncate(4096);
-    }
-
-    fn run(name: &str, target: fn(&[u8])) {
-        let corpus = corpus(name);
-        assert!(!corpus.is_empty());
-        corpus.iter().for_each(|bytes| target(bytes));
-        let mut rng = Rng::with_seed(env_number("BRIDGE_FUZZ_SEED", 0));
-        for _ in 0..env_number("BRIDGE_FUZZ_RUNS", 50_000) {
-            let mut bytes = rng.choice(&corpus).expect("a corpus").clone();
-            for _ in 0..rng.usize(1..=4) {
-                let other = rng.choice(&corpus).expect("a corpus");
-                mutate(&mut rng, &mut bytes, other);
-            }
-            let outcome = std::panic::catch_unwind(|| target(&bytes));
-            assert!(outcome.is_ok(), "{name} fails on \"{}\"", bytes.escape_ascii());
+        4 => {
+            let from = rng.usize(..=other.len());
+            bytes.splice(at..end, other[from..].iter().copied());
+        }
+        _ => {
+            let fragment = rng.choice(FRAGMENTS).expect("fragments");
+            bytes.splice(at..at, fragment.iter().copied());
         }
     }
+    bytes.truncate(4096);
+}
 
-    #[test]
-    fn framing_properties_hold_for_mutated_inputs() {
-        run("framing", framing);
+fn run(name: &str, target: fn(&[u8])) {
+    let corpus = corpus(name);
+    assert!(!corpus.is_empty());
+    corpus.iter().for_each(|bytes| target(bytes));
+    let mut rng = Rng::with_seed(env_number("BRIDGE_FUZZ_SEED", 0));
+    for _ in 0..env_number("BRIDGE_FUZZ_RUNS", 50_000) {
+        let mut bytes = rng.choice(&corpus).expect("a corpus").clone();
+        for _ in 0..rng.usize(1..=4) {
+            let other = rng.choice(&corpus).expect("a corpus");
+            mutate(&mut rng, &mut bytes, other);
+        }
+        let outcome = std::panic::catch_unwind(|| target(&bytes));
+        assert!(outcome.is_ok(), "{name} fails on \"{}\"", bytes.escape_ascii());
     }
+}
 
-    #[test]
-    fn envelope_properties_hold_for_mutated_inputs() {
-        run("envelope", envelope);
-    }
+#[test]
+fn framing_properties_hold_for_mutated_inputs() {
+    run("framing", framing);
+}
 
-    #[test]
-    fn event_id_properties_hold_for_mutated_inputs() {
-        run("event_id", event_id);
-    }
+#[test]
+fn envelope_properties_hold_for_mutated_inputs() {
+    run("envelope", envelope);
+}
+
+#[test]
+fn event_id_properties_hold_for_mutated_inputs() {
+    run("event_id", event_id);
 }
