@@ -78,13 +78,13 @@ async fn serve(config: Config) -> Result<()> {
     if resealed > 0 {
         tracing::info!(accounts = resealed, "sealed anew with the newest key");
     }
-    let backends = Backends::new(&config)?;
+    let counts = Arc::new(Counts::default());
+    let backends = Backends::new(&config, counts.drop_counts())?;
     let (writer, readers) = (store.writer().clone(), store.readers().clone());
     let mut records = SqliteRecords::from_pools(writer, readers, Arc::new(SessionSeal(sealer))).await?;
     if store.found_others() {
         records = records.shared_with_other_processes();
     }
-    let counts = Arc::new(Counts::default());
     let registry = RegistryBuilder::new(crates::session(&config), backends.spawner())
         .records(Arc::new(records))
         .observer(Arc::<Counts>::clone(&counts))

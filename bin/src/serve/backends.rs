@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use bridge::DropCounts;
 use session::ports::Spawner;
 use supervisor::Supervisor;
 
@@ -20,15 +21,25 @@ pub(super) enum Backends {
 }
 
 impl Backends {
-    pub(super) fn new(config: &Config) -> Result<Self> {
+    pub(super) fn new(config: &Config, drop_counts: DropCounts) -> Result<Self> {
         if let Some(endpoint) = crates::endpoint(config) {
             tracing::info!(url = %endpoint.url, "all sessions share one MCP server");
             let endpoint = Endpoint::new(endpoint).context("no HTTP client can be made")?;
-            let spawner = UpstreamSpawner::new(endpoint, crates::bridge_upstream(config));
+            let spawner = UpstreamSpawner::new(
+                endpoint,
+                bridge::Config {
+                    drop_counts,
+                    ..crates::bridge_upstream(config)
+                },
+            );
             return Ok(Self::Upstream(Arc::new(spawner)));
         }
         let supervisor = Arc::new(Supervisor::new(crates::supervisor(config))?);
-        let spawner = ChildSpawner::new(Arc::clone(&supervisor), crates::program(config), crates::bridge(config));
+        let bridge = bridge::Config {
+            drop_counts,
+            ..crates::bridge(config)
+        };
+        let spawner = ChildSpawner::new(Arc::clone(&supervisor), crates::program(config), bridge);
         Ok(Self::Children(supervisor, Arc::new(spawner)))
     }
 

@@ -2,8 +2,9 @@
 //!
 //! Names follow the conventions of Prometheus: base units, `_total` for what only grows (the encoder adds it), one prefix.
 
-use std::fmt;
+use std::{fmt, sync::atomic::Ordering};
 
+use bridge::{DropCounts, DropReason};
 use broker::ports::CompletedRequest;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -41,6 +42,9 @@ pub struct Counts {
     rotations: Family<One, Counter>,
     exchanges: Family<Exchange, Counter>,
     exchange_duration: Family<One, Histogram, fn() -> Histogram>,
+    messages_dropped: Family<One, Counter>,
+    /// The source of `messages_dropped`.
+    drop_counts: DropCounts,
 }
 
 /// One label and its value, both from fixed lists.
@@ -87,6 +91,8 @@ impl Default for Counts {
             rotations: Family::default(),
             exchanges: Family::default(),
             exchange_duration: Family::new_with_constructor(timed),
+            messages_dropped: Family::default(),
+            drop_counts: DropCounts::default(),
         };
         counts.register();
         counts.begin_at_zero();
@@ -95,6 +101,12 @@ impl Default for Counts {
 }
 
 impl Counts {
+    /// The counts to share with every bridge.
+    #[must_use]
+    pub fn drop_counts(&self) -> DropCounts {
+        self.drop_counts.clone()
+    }
+
     /// Sets what is not counted but stands.
     pub(super) fn stand(&self, stats: Stats, children: usize) {
         let Stats {
@@ -112,6 +124,10 @@ impl Counts {
             self.sessions.get_or_create(&[("state", state)]).set(whole(count));
         }
         self.children.set(whole(children));
+        for (reason, label) in DropReason::LABELS {
+            let counter = self.messages_dropped.get_or_create(&[("reason", label)]);
+            counter.inner().store(self.drop_counts.get(reason), Ordering::Relaxed);
+        }
     }
 
     /// All of it, in the text format of OpenMetrics 1.0.
@@ -213,6 +229,11 @@ impl Counts {
             Unit::Seconds,
             self.exchange_duration.clone(),
         );
+        registry.register(
+            "messages_dropped",
+            "Messages between clients and MCP servers that were dropped or replaced by an error, by reason",
+            self.messages_dropped.clone(),
+        );
     }
 
     /// Makes every series with fixed labels, so that a rate is known from the first event on.
@@ -310,6 +331,7 @@ mod tests {
             "forgejo_mcp_broker_spawns_total{purpose=\"rotation\",outcome=\"timed_out\"} 0",
             "forgejo_mcp_broker_spawn_duration_seconds_count{purpose=\"opening\"} 0",
             "forgejo_mcp_broker_rotations_total{outcome=\"failed\"} 0",
+            "forgejo_mcp_broker_messages_dropped_total{reason=\"line_too_long\"} 0",
             "# EOF",
         ] {
             assert!(has(&counts, line), "{line} is not in\n{}", counts.text().unwrap());
@@ -348,6 +370,7 @@ mod tests {
             .lines()
             .filter(|line| line.ends_with(" 0") && !line.contains("_bucket{"))
             .filter(|line| !line.starts_with("forgejo_mcp_broker_sessions{") && !line.contains("_children "))
+            .filter(|line| !line.contains("_messages_dropped_"))
             .collect();
         assert!(still.is_empty(), "{still:?}");
         for (event, line) in [
