@@ -206,7 +206,7 @@ async fn every_line_of_a_session_carries_its_user_and_client_and_never_its_id() 
     }
     for event in [
         "child",
-        "answered",
+        "request completed",
         "child started",
         "child ended",
         "the child ended by itself",

@@ -1,4 +1,4 @@
-//! The state that all connections and exchanges share.
+//! The state that all connections and requests share.
 
 use std::sync::Arc;
 
@@ -11,7 +11,6 @@ use crate::{
     ports::{Authority, McpService, Probe},
 };
 
-/// What all exchanges share.
 #[derive(Debug)]
 pub(crate) struct AppState {
     pub(crate) config: Config,
@@ -19,12 +18,12 @@ pub(crate) struct AppState {
     pub(crate) authority: Arc<dyn Authority>,
     pub(crate) mcp: Arc<dyn McpService>,
     pub(crate) probes: Vec<Arc<dyn Probe>>,
-    /// What `/metrics` shows, if it is served.
-    pub(crate) counted: Option<MetricsEndpoint>,
-    /// Cancelled when nothing new is begun any more.
+    /// `None` if `/metrics` is not served.
+    pub(crate) metrics: Option<MetricsEndpoint>,
+    /// Cancelled when the drain begins.
     pub(crate) draining: CancellationToken,
-    /// The exchanges that a shutdown lets finish: all but streams that only listen.
+    /// The requests that a drain waits for: all except streams that only listen.
     pub(crate) unfinished: TaskTracker,
-    /// All tasks: connections and exchanges.
+    /// All tasks: connections and requests.
     pub(crate) tasks: TaskTracker,
 }

@@ -1,52 +1,54 @@
-//! The settings of the HTTP face.
+//! The settings of the HTTP server.
 
 use std::time::Duration;
 
 use crate::url::PublicUrl;
 
-/// What a [`Broker`](crate::Broker) has to know.
+/// The configuration of a [`Broker`](crate::Broker).
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where clients reach the broker.
+    /// The URL under which clients reach the broker.
     pub public_url: PublicUrl,
-    /// Host names that are allowed besides the one of `public_url`. An entry with a port allows that port alone.
+    /// Host names that are allowed besides that of `public_url`. An entry with a port allows only that
+    /// port.
     pub allowed_hosts: Vec<String>,
-    /// Origins that may use `/mcp` from a browser besides the one of `public_url`: `https://host[:port]`.
+    /// Origins that may use `/mcp` from a browser besides that of `public_url`: `https://host[:port]`.
     pub allowed_origins: Vec<String>,
-    /// How much, how many, how long.
+    /// Limits of connections and requests.
     pub limits: HttpLimits,
-    /// How long exchanges in flight may take to finish on shutdown.
+    /// Maximum time for requests in flight to finish on shutdown.
     pub drain_deadline: Duration,
-    /// How long, after that, sessions and connections may take to end before they are cut.
+    /// Maximum time after that for sessions and connections to end before they are cut.
     pub stop_deadline: Duration,
-    /// What `/healthz` says of the build.
+    /// The build that `/healthz` reports.
     pub build: BuildInfo,
 }
 
-/// HttpLimits of connections and requests.
+/// Limits of connections and requests.
 #[derive(Clone, Debug)]
 pub struct HttpLimits {
-    /// Bytes of a body at `/mcp`. More is 413.
+    /// Maximum bytes of a body at `/mcp`. More is 413.
     pub mcp_body: usize,
-    /// Bytes of a body under `/oauth/`. More is 413.
+    /// Maximum bytes of a body under `/oauth/`. More is 413.
     pub oauth_body: usize,
-    /// Bytes of a request's head. More is 431. At least 8192.
+    /// Maximum bytes of a request's head. More is 431. At least 8192.
     pub head_bytes: usize,
-    /// Header fields of a request. More is 431.
+    /// Maximum header fields of a request. More is 431.
     pub head_fields: usize,
-    /// How long a request's head may take to arrive; on a kept connection also how long the next one may take to begin.
+    /// Maximum time for a request's head to arrive; on a kept connection also for the next request to
+    /// begin.
     pub head_timeout: Duration,
-    /// How long a request's body may take to arrive. Longer is 408.
+    /// Maximum time for a request's body to arrive. Longer is 408.
     pub body_timeout: Duration,
-    /// How long a connection may be open without any exchange on it.
+    /// Maximum time of an open connection without any request.
     pub idle_timeout: Duration,
-    /// Connections at once. Further ones wait to be accepted.
+    /// Maximum concurrent connections. Further ones wait to be accepted.
     pub connections: usize,
-    /// Exchanges at once on one HTTP/2 connection.
+    /// Maximum concurrent requests on one HTTP/2 connection.
     pub streams: u32,
 }
 
-/// What was built.
+/// The build of the program.
 #[derive(Clone, Debug)]
 pub struct BuildInfo {
     /// The version of the program.

@@ -14,71 +14,74 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{app_state::AppState, config::HttpLimits, exchange};
+use crate::{app_state::AppState, config::HttpLimits, handler};
 
-/// How long a peer may take to agree that an idle connection ends.
+/// Maximum time for a peer to close an idle connection.
 const IDLE_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection that was accepted just before a drain has to begin its first request. Whoever connected then has been
-/// let in: to close on them would lose the request that is on its way.
+/// Maximum time for the first request of a connection that was accepted just before a drain. Closing
+/// it at once would lose the request that is in transit.
 const DRAIN_FIRST_REQUEST: Duration = Duration::from_secs(1);
-/// How long a drain waits at most for a connection to be out of use for [`DRAIN_QUIET_PERIOD`]. Some never are: those with a stream that listens.
+/// Maximum time that a drain waits for [`DRAIN_QUIET_PERIOD`] without requests. Connections with an
+/// open stream never become quiet.
 const DRAIN_QUIET_TIMEOUT: Duration = Duration::from_secs(1);
-/// For how long nobody must have asked on a connection before it is closed by a drain. A request that is sent in the moment in
-/// which its connection closes is lost (RFC 9112 section 9.3.1), and whoever asks all the time would sooner or later send one: they
-/// are given the time to ask once more, and the answer tells them that the connection closes.
+/// Time without requests after which a drain closes a connection. A request that is sent while its
+/// connection closes is lost (RFC 9112 section 9.3.1). So a busy client gets time for one more
+/// request, whose response announces the close.
 const DRAIN_QUIET_PERIOD: Duration = Duration::from_millis(500);
-/// How long a drain waits at least before it closes a connection: for the runtime to hear of a request that lies in the socket already.
+/// Minimum time that a drain waits before it closes a connection, for the runtime to notice a request
+/// that is already in the socket.
 const DRAIN_SETTLE: Duration = Duration::from_millis(20);
-/// How often a silent HTTP/2 peer is asked whether it is there, and how long it may take to say so.
+/// Interval and timeout of HTTP/2 pings to a silent peer.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-/// How many exchanges a connection has, its own view of being busy.
+/// Tracks the requests of one connection.
 #[derive(Clone, Debug)]
 struct Activity {
-    now: watch::Sender<ConnectionUse>,
-    /// Cancelled when the first one begins.
+    current: watch::Sender<ConnectionUse>,
+    /// Cancelled when the first request begins.
     begun: CancellationToken,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct ConnectionUse {
-    exchanges: usize,
-    /// When an exchange began or ended last.
+    requests: usize,
+    /// The last time at which a request began or ended.
     changed: Instant,
 }
 
-/// One exchange of a connection, until it is dropped.
-struct ExchangeGuard(watch::Sender<ConnectionUse>);
+/// Counts one request of a connection until it is dropped.
+struct RequestGuard(watch::Sender<ConnectionUse>);
 
-/// Puts the tasks that hyper starts under our owner.
+/// Spawns the tasks of hyper on a [`TaskTracker`].
 #[derive(Clone, Debug)]
 struct TrackedExecutor(TaskTracker);
 
-/// Serves a connection until it is over. `cut` ends it at once.
+/// Serves a connection until it closes. `cut` closes it at once.
 pub(crate) async fn run(stream: TcpStream, state: Arc<AppState>, cut: CancellationToken) {
     let limits = state.config.limits.clone();
     let draining = state.draining.clone();
     let builder = builder(&limits, state.tasks.clone());
     let activity = Activity::new();
-    let begun = activity.clone();
-    // A drain waits for the first request, and that has a token of its own by the time this one goes.
+    let requests = activity.clone();
+    // Makes a drain wait for the first request, which has its own token once this one is dropped.
     let first = state.unfinished.token();
     let service = service_fn(move |request| {
-        let (state, busy, unfinished) = (Arc::clone(&state), begun.begin(), state.unfinished.token());
-        async move { Ok::<_, Infallible>(exchange::handle(state, request, busy, unfinished).await) }
+        let (state, guard, unfinished) = (Arc::clone(&state), requests.begin(), state.unfinished.token());
+        async move { Ok::<_, Infallible>(handler::handle(state, request, guard, unfinished).await) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
 
     let idle = tokio::select! {
-        outcome = connection.as_mut() => return log(outcome),
+        result = connection.as_mut() => return log(result),
         () = draining.cancelled() => false,
         () = activity.idle_for(limits.idle_timeout) => true,
     };
     if !idle {
         tokio::select! {
-            // First, so that a request of which the runtime has heard is begun before the connection is told to end.
+            // Poll the connection first, so that a request which the runtime has noticed begins before
+            // the connection is closed.
             biased;
-            outcome = connection.as_mut() => return log(outcome),
+            result = connection.as_mut() => return log(result),
             () = activity.wait_until_quiet() => {}
             () = cut.cancelled() => {}
         }
@@ -86,7 +89,7 @@ pub(crate) async fn run(stream: TcpStream, state: Arc<AppState>, cut: Cancellati
     drop(first);
     connection.as_mut().graceful_shutdown();
     tokio::select! {
-        outcome = connection => log(outcome),
+        result = connection => log(result),
         () = cut.cancelled() => tracing::debug!("connection cut"),
         () = sleep(IDLE_CLOSE_TIMEOUT), if idle => tracing::debug!("idle connection cut"),
     }
@@ -110,34 +113,34 @@ fn builder(limits: &HttpLimits, tasks: TaskTracker) -> auto::Builder<TrackedExec
     builder
 }
 
-fn log(outcome: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
-    if let Err(error) = outcome {
-        // A peer that goes away or does not speak HTTP is no event for an operator.
-        tracing::debug!(error, "connection ended");
+fn log(result: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+    if let Err(error) = result {
+        // Operators need no warning of a peer that goes away or does not speak HTTP.
+        tracing::debug!(error, "connection failed");
     }
 }
 
 impl Activity {
     fn new() -> Self {
         Self {
-            now: watch::Sender::new(ConnectionUse {
-                exchanges: 0,
+            current: watch::Sender::new(ConnectionUse {
+                requests: 0,
                 changed: Instant::now(),
             }),
             begun: CancellationToken::new(),
         }
     }
 
-    fn begin(&self) -> ExchangeGuard {
-        self.now.send_modify(|usage| {
-            usage.exchanges += 1;
-            usage.changed = Instant::now();
+    fn begin(&self) -> RequestGuard {
+        self.current.send_modify(|current| {
+            current.requests += 1;
+            current.changed = Instant::now();
         });
         self.begun.cancel();
-        ExchangeGuard(self.now.clone())
+        RequestGuard(self.current.clone())
     }
 
-    /// Returns when a connection that is being drained may be told to end after what it has in hand.
+    /// Returns once a draining connection may be closed after its requests in flight.
     async fn wait_until_quiet(&self) {
         sleep(DRAIN_SETTLE).await;
         if self.begun.is_cancelled() {
@@ -147,25 +150,26 @@ impl Activity {
         }
     }
 
-    /// Returns once there has been no exchange for `time`.
+    /// Returns once there has been no request for `time`.
     async fn idle_for(&self, time: Duration) {
-        let mut changes = self.now.subscribe();
+        let mut changes = self.current.subscribe();
         loop {
-            let ConnectionUse { exchanges, changed } = *changes.borrow_and_update();
+            let ConnectionUse { requests, changed } = *changes.borrow_and_update();
             tokio::select! {
-                () = sleep_until(changed + time), if exchanges == 0 => return,
-                // Any change, so that an exchange that is over in no time counts. The sender is `self`, so this cannot fail.
+                () = sleep_until(changed + time), if requests == 0 => return,
+                // Every change restarts the wait, so even an instant request counts. It cannot fail,
+                // since `self` is the sender.
                 _ = changes.changed() => {}
             }
         }
     }
 }
 
-impl Drop for ExchangeGuard {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.send_modify(|usage| {
-            usage.exchanges = usage.exchanges.saturating_sub(1);
-            usage.changed = Instant::now();
+        self.0.send_modify(|current| {
+            current.requests = current.requests.saturating_sub(1);
+            current.changed = Instant::now();
         });
     }
 }
@@ -185,12 +189,12 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_is_idle_only_after_its_last_exchange() {
+    async fn connection_is_idle_only_after_its_last_request() {
         let activity = Activity::new();
         let limit = Duration::from_secs(60);
         let began = Instant::now();
         let (first, second) = (activity.begin(), activity.begin());
-        let exchanges = async {
+        let requests = async {
             sleep(Duration::from_secs(100)).await;
             drop(first);
             sleep(Duration::from_secs(100)).await;
@@ -198,7 +202,7 @@ mod tests {
             sleep(Duration::from_secs(30)).await;
             drop(activity.begin());
         };
-        tokio::join!(activity.idle_for(limit), exchanges);
+        tokio::join!(activity.idle_for(limit), requests);
         assert_eq!(began.elapsed(), Duration::from_secs(290));
     }
 }

@@ -1,10 +1,10 @@
-//! What browsers ask and are told about `/mcp` across origins (Fetch standard, "CORS protocol").
+//! Cross-origin access of browsers to `/mcp` (Fetch standard, "CORS protocol").
 //!
-//! The list of origins decides, as for any other request: an origin that is not on it is refused before this module is
-//! reached, and learns nothing. One that is on it may ask what it may send, without a bearer, since a browser never puts
-//! one into that question; the answer names methods and headers and says nothing of any session. Answers themselves, errors
-//! included, are made readable for that one origin. Cookies are never asked for: the bearer is in a header that the
-//! page's own script sets.
+//! The list of allowed origins decides, as for any other request: a request with another origin is
+//! rejected before it reaches this module, and learns nothing. An allowed origin may send a preflight
+//! without a bearer, since browsers never attach one; the response lists methods and headers and
+//! reveals nothing of any session. All responses, errors included, are readable by that one origin.
+//! Cookies are never allowed: the page's own script sets the bearer in a header.
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 
@@ -12,52 +12,52 @@ use crate::{ports::ResponseBody, response};
 
 /// The methods of `/mcp`.
 const ALLOWED_METHODS: &str = "GET, POST, DELETE";
-/// What clients send besides what browsers let everyone send. Further `mcp-` headers are allowed as they are asked for:
-/// MCP 2026-07-28 lets tools name some of their own.
+/// Headers of clients beyond those that browsers always allow. Other `mcp-` headers are allowed on
+/// request: in MCP 2026-07-28 tools can define their own.
 const ALLOWED_HEADERS: &str =
     "authorization, content-type, accept, last-event-id, mcp-protocol-version, mcp-session-id";
-/// What a script may read of an answer.
+/// Response headers that a script may read.
 const EXPOSED_HEADERS: &str = "mcp-session-id, mcp-protocol-version, www-authenticate, retry-after";
-/// How long a browser may remember the answer, in seconds.
+/// Lifetime of a preflight response in the browser's cache, in seconds.
 const MAX_AGE: &str = "7200";
-/// How many further headers may be asked for.
+/// Maximum number of further `mcp-` headers.
 const MAX_EXTRA_HEADERS: usize = 32;
 
-/// The answer to a browser's question before the request itself, if the request is one.
+/// The response to a preflight, if the request is one.
 pub(crate) fn preflight(parts: &Parts) -> Option<Response<ResponseBody>> {
     let headers = &parts.headers;
-    let asks = parts.method == Method::OPTIONS
+    let is_preflight = parts.method == Method::OPTIONS
         && headers.contains_key(header::ORIGIN)
         && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    if !asks {
+    if !is_preflight {
         return None;
     }
     let mut response = response::empty(StatusCode::NO_CONTENT);
-    let answer = response.headers_mut();
-    answer.insert(
+    let allow = response.headers_mut();
+    allow.insert(
         header::ACCESS_CONTROL_ALLOW_METHODS,
         HeaderValue::from_static(ALLOWED_METHODS),
     );
-    answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed_headers(headers));
-    answer.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
+    allow.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed_headers(headers));
+    allow.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
     Some(response)
 }
 
-/// Lets the page of an origin that has been checked read an answer.
-pub(crate) fn open(response: &mut Response<ResponseBody>, origin: HeaderValue) {
+/// Lets pages of `origin`, which has been checked, read a response.
+pub(crate) fn allow_origin(response: &mut Response<ResponseBody>, origin: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
         HeaderValue::from_static(EXPOSED_HEADERS),
     );
-    // The answer differs from origin to origin, for whoever keeps answers.
+    // For caches: the response depends on the origin.
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
 }
 
 fn allowed_headers(headers: &HeaderMap) -> HeaderValue {
-    let asked = headers.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).iter();
-    let further = asked
+    let requested = headers.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).iter();
+    let extra = requested
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(|name| name.trim().to_ascii_lowercase())
@@ -66,7 +66,7 @@ fn allowed_headers(headers: &HeaderMap) -> HeaderValue {
         })
         .take(MAX_EXTRA_HEADERS);
     let mut allowed = ALLOWED_HEADERS.to_owned();
-    for name in further {
+    for name in extra {
         allowed.push_str(", ");
         allowed.push_str(&name);
     }
@@ -79,35 +79,35 @@ mod tests {
 
     use super::*;
 
-    fn asked(method: Method, headers: &[(&str, &str)]) -> Option<Response<ResponseBody>> {
-        let mut request = Request::builder().method(method);
+    fn preflight_of(method: Method, headers: &[(&str, &str)]) -> Option<Response<ResponseBody>> {
+        let mut builder = Request::builder().method(method);
         for (name, value) in headers {
-            request = request.header(*name, *value);
+            builder = builder.header(*name, *value);
         }
-        preflight(&request.body(()).unwrap().into_parts().0)
+        preflight(&builder.body(()).unwrap().into_parts().0)
     }
 
     #[test]
-    fn only_the_question_of_a_browser_is_a_preflight() {
-        let question = [
+    fn only_a_complete_preflight_request_is_a_preflight() {
+        let request = [
             ("origin", "https://a.example"),
             ("access-control-request-method", "POST"),
         ];
-        assert!(asked(Method::OPTIONS, &question).is_some());
-        assert!(asked(Method::POST, &question).is_none());
-        assert!(asked(Method::OPTIONS, &question[..1]).is_none());
-        assert!(asked(Method::OPTIONS, &question[1..]).is_none());
+        assert!(preflight_of(Method::OPTIONS, &request).is_some());
+        assert!(preflight_of(Method::POST, &request).is_none());
+        assert!(preflight_of(Method::OPTIONS, &request[..1]).is_none());
+        assert!(preflight_of(Method::OPTIONS, &request[1..]).is_none());
     }
 
     #[test]
-    fn headers_of_mcp_are_allowed_and_no_others() {
-        let allowed = |asked_for: &str| {
-            let question = [
+    fn requested_mcp_headers_are_allowed_and_no_others() {
+        let allowed = |requested: &str| {
+            let request = [
                 ("origin", "https://a.example"),
                 ("access-control-request-method", "POST"),
-                ("access-control-request-headers", asked_for),
+                ("access-control-request-headers", requested),
             ];
-            let response = asked(Method::OPTIONS, &question).unwrap();
+            let response = preflight_of(Method::OPTIONS, &request).unwrap();
             response.headers()[header::ACCESS_CONTROL_ALLOW_HEADERS]
                 .to_str()
                 .unwrap()

@@ -1,7 +1,8 @@
-//! What the broker says of itself: `/healthz`, `/readyz`, and the page at the root.
+//! The self-descriptions of the broker: `/healthz`, `/readyz`, and the index page.
 //!
-//! `/healthz` tells whether it works, probe by probe, and what was built; `/readyz` whether it takes requests. Before
-//! [`Broker::serve`](crate::Broker::serve) nothing is accepted at all, so "not ready" is only seen while it drains.
+//! `/healthz` reports the result of each probe and the build; `/readyz` whether requests are accepted.
+//! Before [`Broker::serve`](crate::Broker::serve) no connection is accepted, so "not ready" is visible
+//! only during the drain.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,21 +16,19 @@ use crate::{
     response,
 };
 
-/// How long a probe may take. A longer one has failed.
+/// Maximum time of a probe. A longer one counts as failed.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The answer of `/healthz`: 200, or 503 if a probe failed.
+/// The response of `/healthz`: 200, or 503 if a probe failed.
 pub(crate) async fn health(state: &AppState) -> Response<ResponseBody> {
     let mut checks = JoinSet::new();
+    let mut probes: Map<String, Value> = Map::new();
     for probe in &state.probes {
+        // Stays "failed" if the probe panics.
+        probes.insert(probe.name().to_owned(), "failed".into());
         checks.spawn(check(Arc::clone(probe)));
     }
     let mut healthy = true;
-    let mut probes: Map<String, Value> = Map::new();
-    for probe in &state.probes {
-        // What is not overwritten below has panicked.
-        probes.insert(probe.name().to_owned(), "failed".into());
-    }
     while let Some(checked) = checks.join_next().await {
         match checked {
             Ok((name, true)) => {
@@ -44,16 +43,16 @@ pub(crate) async fn health(state: &AppState) -> Response<ResponseBody> {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "failed")
     };
-    let said = json!({
+    let body = json!({
         "status": word,
         "version": build.version,
         "revision": build.revision,
         "probes": probes,
     });
-    response::json(status, &said)
+    response::json(status, &body)
 }
 
-/// The answer of `/readyz`.
+/// The response of `/readyz`.
 pub(crate) fn readiness(state: &AppState) -> Response<ResponseBody> {
     if state.draining.is_cancelled() {
         response::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
@@ -62,28 +61,28 @@ pub(crate) fn readiness(state: &AppState) -> Response<ResponseBody> {
     }
 }
 
-/// The page at the root, for whoever opens the URL in a browser.
+/// The index page, for users who open the URL in a browser.
 pub(crate) fn index(state: &AppState) -> Response<ResponseBody> {
     let url = state.config.public_url.mcp();
     let text = format!(
         "This is forgejo-mcp-broker. It gives every user of a Forgejo instance their own MCP server.\n\n\
-         Add this URL to your MCP client, and sign in when it asks you to:\n\n    {url}\n"
+         Add this URL to your MCP client and sign in when it asks you to:\n\n    {url}\n"
     );
     response::text(StatusCode::OK, text)
 }
 
 async fn check(probe: Arc<dyn Probe>) -> (&'static str, bool) {
     let name = probe.name();
-    let works = match timeout(PROBE_TIMEOUT, probe.check()).await {
+    let ok = match timeout(PROBE_TIMEOUT, probe.check()).await {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
-            tracing::error!(probe = name, error, "the probe failed");
+            tracing::error!(probe = name, error, "health probe failed");
             false
         }
         Err(_elapsed) => {
-            tracing::error!(probe = name, "the probe took too long");
+            tracing::error!(probe = name, "health probe timed out");
             false
         }
     };
-    (name, works)
+    (name, ok)
 }

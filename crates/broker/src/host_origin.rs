@@ -1,14 +1,13 @@
-//! Which host a request may be sent to, and from which origin.
+//! Allowed hosts and origins.
 //!
-//! A page that makes its own name resolve to the broker's address (DNS rebinding) still sends its own name as Host and
-//! its own origin as Origin: both are checked against what was configured, before anything is looked up
-//! (MCP 2025-11-25, transports, "Security Warning").
+//! If a web page makes its own name resolve to the broker's address (DNS rebinding), its requests still
+//! have that name as Host and its own origin as Origin. Both are checked against the configuration
+//! before anything is looked up (MCP 2025-11-25, transports, "Security Warning").
 
 use http::{HeaderMap, HeaderValue, Uri, header, uri::Authority};
 
 use crate::{config::Config, http_error::HttpError};
 
-/// The names by which a machine knows itself.
 const LOOPBACK_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 /// The allow-lists.
@@ -21,41 +20,34 @@ pub(crate) struct HostOriginPolicy {
 #[derive(Debug, PartialEq, Eq)]
 struct AllowedHost {
     name: String,
-    /// Any port, if none.
+    /// `None` allows any port.
     port: Option<u16>,
 }
 
 impl HostOriginPolicy {
     pub(crate) fn new(config: &Config) -> Self {
         let public = &config.public_url;
-        let mut hosts = vec![AllowedHost {
-            name: plain(public.host()),
+        let any_port = |name: &str| AllowedHost {
+            name: normalize(name),
             port: None,
-        }];
+        };
+        let mut hosts = vec![any_port(public.host())];
         if public.is_loopback() {
-            hosts.extend(LOOPBACK_NAMES.map(|name| AllowedHost {
-                name: name.to_owned(),
-                port: None,
-            }));
+            hosts.extend(LOOPBACK_NAMES.map(any_port));
         }
-        // An entry that is no host never matches one.
-        hosts.extend(
-            config
-                .allowed_hosts
-                .iter()
-                .filter_map(|host| AllowedHost::parse(host.as_bytes())),
-        );
-        let configured = config
-            .allowed_origins
-            .iter()
-            .map(|origin| origin.trim_end_matches('/').to_ascii_lowercase());
-        let origins = std::iter::once(public.origin().to_owned()).chain(configured).collect();
+        // Invalid entries are skipped, since no valid host could match them.
+        let allowed = config.allowed_hosts.iter();
+        hosts.extend(allowed.filter_map(|host| AllowedHost::parse(host.as_bytes())));
+        let allowed = config.allowed_origins.iter();
+        let allowed = allowed.map(|origin| origin.trim_end_matches('/').to_ascii_lowercase());
+        let origins = std::iter::once(public.origin().to_owned()).chain(allowed).collect();
         Self { hosts, origins }
     }
 
-    /// Checks every name that a request gives for its host.
+    /// Checks every host name in a request.
     ///
-    /// HTTP/2 has it in the target, HTTP/1.1 in the header or in both (RFC 9112 section 3.2): all of them have to be allowed.
+    /// HTTP/2 has it in the target, HTTP/1.1 in the header or in both (RFC 9112 section 3.2). All of
+    /// them must be allowed.
     pub(crate) fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), HttpError> {
         let mut fields = headers.get_all(header::HOST).iter();
         let (field, second) = (fields.next(), fields.next());
@@ -64,11 +56,8 @@ impl HostOriginPolicy {
             // RFC 9112 section 3.2: no Host, or more than one, is a bad request.
             return Err(HttpError::BadHost);
         }
-        let named = field
-            .map(HeaderValue::as_bytes)
-            .into_iter()
-            .chain(target.map(str::as_bytes));
-        for name in named {
+        let field = field.map(HeaderValue::as_bytes).into_iter();
+        for name in field.chain(target.map(str::as_bytes)) {
             let host = AllowedHost::parse(name).ok_or(HttpError::BadHost)?;
             if !self.hosts.iter().any(|allowed| allowed.covers(&host)) {
                 return Err(HttpError::HostNotAllowed);
@@ -77,7 +66,7 @@ impl HostOriginPolicy {
         Ok(())
     }
 
-    /// Checks the origin, if the request has one: requests of programs do not.
+    /// Checks the origin, if the request has one. Requests from outside a browser have none.
     pub(crate) fn check_origin(&self, headers: &HeaderMap) -> Result<(), HttpError> {
         for origin in headers.get_all(header::ORIGIN) {
             let origin = origin.as_bytes().to_ascii_lowercase();
@@ -88,7 +77,7 @@ impl HostOriginPolicy {
         Ok(())
     }
 
-    /// The origin of a request, if it has one and that is allowed.
+    /// The origin of a request, if it has one that is allowed.
     pub(crate) fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = headers.get(header::ORIGIN)?;
         self.check_origin(headers).ok().map(|()| origin.clone())
@@ -102,7 +91,7 @@ impl AllowedHost {
             return None;
         }
         Some(Self {
-            name: plain(authority.host()),
+            name: normalize(authority.host()),
             port: authority.port_u16(),
         })
     }
@@ -112,8 +101,8 @@ impl AllowedHost {
     }
 }
 
-/// Lower case, without the dot that ends a fully qualified name.
-fn plain(host: &str) -> String {
+/// Lower case, without the trailing dot of a fully qualified name.
+fn normalize(host: &str) -> String {
     host.trim_end_matches('.').to_ascii_lowercase()
 }
 
@@ -122,7 +111,7 @@ mod tests {
     use super::*;
     use crate::{BuildInfo, PublicUrl};
 
-    fn host_origin(public_url: &str) -> HostOriginPolicy {
+    fn policy(public_url: &str) -> HostOriginPolicy {
         let build = BuildInfo {
             version: String::new(),
             revision: String::new(),
@@ -133,17 +122,17 @@ mod tests {
         HostOriginPolicy::new(&config)
     }
 
-    fn host(host_origin: &HostOriginPolicy, hosts: &[&str], target: &str) -> Result<(), HttpError> {
+    fn host(policy: &HostOriginPolicy, hosts: &[&str], target: &str) -> Result<(), HttpError> {
         let mut headers = HeaderMap::new();
         for host in hosts {
             headers.append(header::HOST, host.parse().unwrap());
         }
-        host_origin.check_host(&target.parse().unwrap(), &headers)
+        policy.check_host(&target.parse().unwrap(), &headers)
     }
 
     #[test]
     fn only_listed_hosts_are_allowed() {
-        let host_origin = host_origin("https://mcp.example");
+        let policy = policy("https://mcp.example");
         for good in [
             "mcp.example",
             "MCP.example:443",
@@ -151,7 +140,7 @@ mod tests {
             "alias.example:1",
             "proxy.internal:8080",
         ] {
-            assert_eq!(host(&host_origin, &[good], "/mcp"), Ok(()), "{good}");
+            assert_eq!(host(&policy, &[good], "/mcp"), Ok(()), "{good}");
         }
         for bad in [
             "evil.example",
@@ -160,51 +149,47 @@ mod tests {
             "127.0.0.1:8080",
             "proxy.internal",
         ] {
-            assert_eq!(
-                host(&host_origin, &[bad], "/mcp"),
-                Err(HttpError::HostNotAllowed),
-                "{bad}"
-            );
+            assert_eq!(host(&policy, &[bad], "/mcp"), Err(HttpError::HostNotAllowed), "{bad}");
         }
         for odd in ["", "mcp.example@evil.example", "a b", "mcp.example/x"] {
-            assert_eq!(host(&host_origin, &[odd], "/mcp"), Err(HttpError::BadHost), "{odd}");
+            assert_eq!(host(&policy, &[odd], "/mcp"), Err(HttpError::BadHost), "{odd}");
         }
     }
 
     #[test]
-    fn every_name_that_is_given_has_to_be_allowed() {
-        let host_origin = host_origin("https://mcp.example");
-        assert_eq!(host(&host_origin, &[], "https://mcp.example/mcp"), Ok(()));
-        assert_eq!(host(&host_origin, &["mcp.example"], "https://mcp.example/mcp"), Ok(()));
-        let mixed = host(&host_origin, &["mcp.example"], "https://evil.example/mcp");
+    fn every_given_host_name_must_be_allowed() {
+        let policy = policy("https://mcp.example");
+        assert_eq!(host(&policy, &[], "https://mcp.example/mcp"), Ok(()));
+        assert_eq!(host(&policy, &["mcp.example"], "https://mcp.example/mcp"), Ok(()));
+        let mixed = host(&policy, &["mcp.example"], "https://evil.example/mcp");
         assert_eq!(mixed, Err(HttpError::HostNotAllowed));
-        let mixed = host(&host_origin, &["evil.example"], "https://mcp.example/mcp");
+        let mixed = host(&policy, &["evil.example"], "https://mcp.example/mcp");
         assert_eq!(mixed, Err(HttpError::HostNotAllowed));
-        assert_eq!(host(&host_origin, &[], "/mcp"), Err(HttpError::BadHost));
+        assert_eq!(host(&policy, &[], "/mcp"), Err(HttpError::BadHost));
         assert_eq!(
-            host(&host_origin, &["mcp.example", "mcp.example"], "/mcp"),
+            host(&policy, &["mcp.example", "mcp.example"], "/mcp"),
             Err(HttpError::BadHost)
         );
     }
 
     #[test]
-    fn a_loopback_broker_knows_its_own_names() {
-        let host_origin = host_origin("http://127.0.0.1:8080");
+    fn loopback_broker_allows_all_loopback_names() {
+        let policy = policy("http://127.0.0.1:8080");
         for good in ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST"] {
-            assert_eq!(host(&host_origin, &[good], "/mcp"), Ok(()), "{good}");
+            assert_eq!(host(&policy, &[good], "/mcp"), Ok(()), "{good}");
         }
-        assert_eq!(host(&host_origin, &["127.0.0.2"], "/"), Err(HttpError::HostNotAllowed));
+        assert_eq!(host(&policy, &["127.0.0.2"], "/"), Err(HttpError::HostNotAllowed));
     }
 
     #[test]
-    fn an_origin_is_allowed_as_a_whole_or_not_at_all() {
-        let host_origin = host_origin("https://mcp.example");
+    fn origins_are_compared_as_a_whole() {
+        let policy = policy("https://mcp.example");
         let check = |origins: &[&str]| {
             let mut headers = HeaderMap::new();
             for origin in origins {
                 headers.append(header::ORIGIN, origin.parse().unwrap());
             }
-            host_origin.check_origin(&headers)
+            policy.check_origin(&headers)
         };
         assert_eq!(check(&[]), Ok(()));
         assert_eq!(check(&["https://mcp.example"]), Ok(()));

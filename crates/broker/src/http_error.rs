@@ -1,74 +1,67 @@
-//! Every answer with which the face refuses a request, in one place.
+//! Every error response of the HTTP server, in one place.
 //!
-//! At `/mcp` the body is a JSON-RPC error without an id: the request's own body has not been read. Elsewhere it is a line
-//! of plain text. What is said here is for the client; what the operator needs is in [`HttpError::reason`].
+//! At `/mcp` the body is a JSON-RPC error without an id, since the request's body has not been read.
+//! Elsewhere it is a line of plain text. The message is for the client; [`HttpError::reason`] is for
+//! the operator's log.
 
 use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::{ports::ResponseBody, response};
 
-/// Why a request is refused.
+/// Why a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HttpError {
-    /// No Host, more than one, or one that is no host.
+    /// No Host, more than one, or an invalid one.
     BadHost,
-    /// The host is not one of the broker's.
     HostNotAllowed,
-    /// The origin is not one of the allowed ones.
     OriginNotAllowed,
-    /// Not a method of `/mcp`.
+    /// The method is not allowed at `/mcp`.
     McpMethod,
-    /// Not a method of a page.
+    /// The method is not allowed for a page.
     PageMethod,
-    /// The client accepts nothing that could be the answer to a POST.
+    /// The client accepts no possible response to a POST.
     PostNotAcceptable,
-    /// The client does not accept a stream.
+    /// The client does not accept an event stream.
     GetNotAcceptable,
     /// The body is not JSON, or is encoded.
     UnsupportedMediaType,
-    /// The body is larger than allowed.
-    TooLarge,
-    /// The body took too long.
-    TooSlow,
-    /// The body broke off.
-    BrokenBody,
-    /// The metrics are for whoever has the token.
+    BodyTooLarge,
+    BodyTimeout,
+    /// The body ended early.
+    BodyIncomplete,
+    /// The token for the metrics is missing or wrong.
     MetricsToken,
-    /// The metrics cannot be written down.
+    /// The metrics cannot be encoded.
     MetricsFailed,
-    /// There is nothing here.
     NotFound,
-    /// The exchange panicked.
+    /// The request handler panicked.
     Panicked,
 }
 
-/// In which form the client reads an answer.
+/// The format of an error response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorFormat {
-    /// A JSON-RPC error.
     JsonRpc,
-    /// A line of text.
     Text,
 }
 
-/// JSON-RPC 2.0 section 5.1: the range that is left to servers.
+/// JSON-RPC 2.0 section 5.1: from the range that is reserved for servers.
 const SERVER_ERROR: i32 = -32000;
 /// JSON-RPC 2.0 section 5.1.
 const INTERNAL_ERROR: i32 = -32603;
 
 impl HttpError {
-    /// The answer.
-    pub(crate) fn answer(self, form: ErrorFormat) -> Response<ResponseBody> {
-        let (status, text) = self.said();
-        let mut response = match form {
-            ErrorFormat::Text => response::text(status, format!("{text}\n")),
+    pub(crate) fn response(self, format: ErrorFormat) -> Response<ResponseBody> {
+        let (status, message) = self.status_and_message();
+        let mut response = match format {
+            ErrorFormat::Text => response::text(status, format!("{message}\n")),
             ErrorFormat::JsonRpc => {
                 let code = if status == StatusCode::INTERNAL_SERVER_ERROR {
                     INTERNAL_ERROR
                 } else {
                     SERVER_ERROR
                 };
-                let error = serde_json::json!({ "code": code, "message": text });
+                let error = serde_json::json!({ "code": code, "message": message });
                 response::json(status, &serde_json::json!({ "jsonrpc": "2.0", "error": error }))
             }
         };
@@ -77,8 +70,8 @@ impl HttpError {
             Self::PageMethod => Some((header::ALLOW, "GET, HEAD")),
             // RFC 6750 section 3.
             Self::MetricsToken => Some((header::WWW_AUTHENTICATE, "Bearer")),
-            // What is left of the body would be taken for the next request.
-            Self::TooLarge | Self::TooSlow | Self::BrokenBody => Some((header::CONNECTION, "close")),
+            // The rest of the body would be parsed as the next request.
+            Self::BodyTooLarge | Self::BodyTimeout | Self::BodyIncomplete => Some((header::CONNECTION, "close")),
             Self::BadHost
             | Self::HostNotAllowed
             | Self::OriginNotAllowed
@@ -95,9 +88,9 @@ impl HttpError {
         response
     }
 
-    fn said(self) -> (StatusCode, &'static str) {
+    fn status_and_message(self) -> (StatusCode, &'static str) {
         match self {
-            Self::BadHost => (StatusCode::BAD_REQUEST, "Bad request: one Host is needed"),
+            Self::BadHost => (StatusCode::BAD_REQUEST, "Bad request: send exactly one valid Host"),
             Self::HostNotAllowed => (StatusCode::FORBIDDEN, "Forbidden: this host is not served here"),
             Self::OriginNotAllowed => (StatusCode::FORBIDDEN, "Forbidden: this origin is not allowed"),
             Self::McpMethod | Self::PageMethod => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
@@ -110,31 +103,31 @@ impl HttpError {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "Unsupported media type: send application/json without an encoding",
             ),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
-            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "The body took too long"),
-            Self::BrokenBody => (StatusCode::BAD_REQUEST, "The body broke off"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time"),
+            Self::BodyIncomplete => (StatusCode::BAD_REQUEST, "The body is incomplete"),
             Self::MetricsToken => (StatusCode::UNAUTHORIZED, "Unauthorized"),
             Self::NotFound => (StatusCode::NOT_FOUND, "Not found"),
             Self::MetricsFailed | Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
         }
     }
 
-    /// What the operator's log says where the status does not.
+    /// The reason for the operator's log.
     pub(crate) fn reason(self) -> &'static str {
         match self {
-            Self::BadHost => "no Host, several, or none that can be read",
+            Self::BadHost => "Host is missing, repeated or invalid",
             Self::HostNotAllowed => "Host is neither that of public_url nor an allowed one",
             Self::OriginNotAllowed => "Origin is neither that of public_url nor an allowed one",
-            Self::McpMethod | Self::PageMethod => "method",
-            Self::PostNotAcceptable | Self::GetNotAcceptable => "Accept",
-            Self::UnsupportedMediaType => "Content-Type or Content-Encoding",
-            Self::TooLarge => "body over the limit",
-            Self::TooSlow => "body over its time",
-            Self::BrokenBody => "body broke off",
-            Self::MetricsToken => "no token for the metrics, or a wrong one",
-            Self::MetricsFailed => "the metrics cannot be written down",
+            Self::McpMethod | Self::PageMethod => "method is not allowed",
+            Self::PostNotAcceptable | Self::GetNotAcceptable => "Accept lacks a required media type",
+            Self::UnsupportedMediaType => "Content-Type or Content-Encoding is not supported",
+            Self::BodyTooLarge => "body exceeds its size limit",
+            Self::BodyTimeout => "body exceeds its timeout",
+            Self::BodyIncomplete => "body ended early",
+            Self::MetricsToken => "token for the metrics is missing or wrong",
+            Self::MetricsFailed => "metrics cannot be encoded",
             Self::NotFound => "no such path",
-            Self::Panicked => "the exchange panicked",
+            Self::Panicked => "request handler panicked",
         }
     }
 }

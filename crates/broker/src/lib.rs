@@ -1,23 +1,26 @@
-//! The HTTP face of the broker.
+//! The HTTP server of the broker.
 //!
-//! It owns the socket and everything that is about HTTP alone: connections and their limits, which host and which origin
-//! may ask, routing, the media types of `/mcp`, health, and the end of it all. It understands neither OAuth nor MCP: an
-//! [`Authority`](ports::Authority) says who asks, and an [`McpService`](ports::McpService) answers.
+//! It owns the socket and everything that concerns HTTP alone: connections and their limits, allowed
+//! hosts and origins, routing, the media types of `/mcp`, health, and the drain. It knows neither OAuth
+//! nor MCP: an [`Authority`](ports::Authority) authenticates the caller, and an
+//! [`McpService`](ports::McpService) answers.
 //!
-//! What holds at any time:
+//! Invariants:
 //!
-//! - A request to `/mcp` passes its checks in one order: Host, Origin, bearer, method, media types, size. Its body is not
-//!   read before its sender is known, and nothing is looked up for a host or origin that is not allowed.
+//! - A request to `/mcp` passes its checks in a fixed order: Host, Origin, bearer, method, media types,
+//!   size. Its body is not read before its sender is authenticated, and nothing is looked up for a
+//!   host or origin that is not allowed.
 //! - Nothing that is published derives from a request: [`PublicUrl`] is configuration.
-//! - Each connection and each exchange is a task of one tracker, and [`Broker::serve`] returns when none is left.
+//! - Each connection and each request is a task of one tracker, and [`Broker::serve`] returns once none
+//!   is left.
 //!
-//! Left out so far: rate limits. TLS is the reverse proxy's.
+//! Rate limits are missing so far. The reverse proxy terminates TLS.
 
 mod app_state;
 mod config;
 mod connection;
 mod cors;
-mod exchange;
+mod handler;
 mod health;
 mod host_origin;
 mod http_error;

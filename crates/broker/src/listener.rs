@@ -1,4 +1,4 @@
-//! The accept loop: takes connections while there is room, and outlives what can go wrong with one.
+//! The accept loop: accepts connections up to the limit and survives transient errors.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -7,43 +7,44 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{app_state::AppState, connection};
 
-/// How long to wait when the system is out of descriptors or memory: only time helps.
+/// Delay before the next accept if the system is out of descriptors or memory.
 const EXHAUSTED_RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// What an error of `accept` means.
+/// The kinds of errors of `accept`.
 #[derive(Debug, PartialEq, Eq)]
 enum AcceptFailure {
-    /// The peer was gone before it was accepted.
+    /// The peer was gone before the connection was accepted.
     PeerGone,
-    /// The system has no room now.
+    /// The system is out of resources for now.
     Exhausted,
-    /// The socket is no listener any more.
+    /// The socket no longer listens.
     Broken,
 }
 
-/// Accepts until `face` drains.
+/// Accepts connections until the drain begins.
 ///
 /// # Errors
 ///
-/// The socket cannot be accepted from any more.
+/// If the socket is broken.
 pub(crate) async fn accept(listener: &TcpListener, state: &Arc<AppState>, cut: &CancellationToken) -> io::Result<()> {
-    let room = Arc::new(Semaphore::new(state.config.limits.connections));
+    let permits = Arc::new(Semaphore::new(state.config.limits.connections));
     loop {
         let accepted = tokio::select! {
             biased;
             () = state.draining.cancelled() => return Ok(()),
-            // Room first: what cannot be served waits in the system's queue, which is bounded as well.
+            // Take the permit first: connections over the limit wait in the system's queue, which is
+            // bounded as well.
             accepted = async {
-                let permit = Arc::clone(&room).acquire_owned().await;
+                let permit = Arc::clone(&permits).acquire_owned().await;
                 listener.accept().await.map(|(stream, _peer)| (stream, permit))
             } => accepted,
         };
         let (stream, permit) = match accepted {
             Ok(accepted) => accepted,
-            Err(error) => match verdict(&error) {
+            Err(error) => match classify(&error) {
                 AcceptFailure::PeerGone => continue,
                 AcceptFailure::Exhausted => {
-                    tracing::warn!(%error, "no connection can be accepted now");
+                    tracing::warn!(%error, "cannot accept connections for now; retrying");
                     sleep(EXHAUSTED_RETRY_DELAY).await;
                     continue;
                 }
@@ -51,8 +52,8 @@ pub(crate) async fn accept(listener: &TcpListener, state: &Arc<AppState>, cut: &
             },
         };
         if let Err(error) = stream.set_nodelay(true) {
-            // Only slower: events would wait to be sent together.
-            tracing::debug!(%error, "no delay cannot be set");
+            // Harmless: the kernel only delays small writes to combine them.
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
         let connection = connection::run(stream, Arc::clone(state), cut.clone());
         state.tasks.spawn(async move {
@@ -62,7 +63,7 @@ pub(crate) async fn accept(listener: &TcpListener, state: &Arc<AppState>, cut: &
     }
 }
 
-fn verdict(error: &io::Error) -> AcceptFailure {
+fn classify(error: &io::Error) -> AcceptFailure {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, InvalidInput};
     let kind = error.kind();
     if [ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted].contains(&kind) {
@@ -89,7 +90,7 @@ mod tests {
             (105, AcceptFailure::Exhausted), // ENOBUFS
             (22, AcceptFailure::Broken),     // EINVAL
         ] {
-            assert_eq!(verdict(&io::Error::from_raw_os_error(errno)), expected, "{errno}");
+            assert_eq!(classify(&io::Error::from_raw_os_error(errno)), expected, "{errno}");
         }
     }
 }

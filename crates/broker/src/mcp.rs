@@ -1,7 +1,7 @@
-//! The gate of `/mcp`.
+//! The checks of `/mcp`.
 //!
-//! The order of the checks is the point: host and origin before anything is looked up, the bearer before anything is said
-//! about the request, and the body last, when it is known whose it is.
+//! Their order matters: host and origin before anything is looked up, the bearer before any detail of
+//! the request is rejected, and the body last, once its sender is authenticated.
 
 use http::{HeaderMap, Method, Request, Response, header};
 use hyper::body::Incoming;
@@ -15,17 +15,17 @@ use crate::{
     request_body,
 };
 
-/// Serves one exchange, whose host has been checked.
+/// Serves a request whose host has been checked.
 ///
 /// # Errors
 ///
-/// The check that the request did not pass. The authority's own answer is not an error here.
+/// The check that the request failed. The authority's own response is not an error here.
 pub(crate) async fn serve(state: &AppState, request: Request<Incoming>) -> Result<Response<ResponseBody>, HttpError> {
     let (mut parts, incoming) = request.into_parts();
     state.host_origin.check_origin(&parts.headers)?;
-    // Before the bearer, which a browser does not send with its question.
-    if let Some(answer) = cors::preflight(&parts) {
-        return Ok(answer);
+    // Before the authentication, since browsers send no bearer with a preflight.
+    if let Some(response) = cors::preflight(&parts) {
+        return Ok(response);
     }
     if let Err(challenge) = state.authority.authenticate(&mut parts).await {
         return Ok(challenge);
@@ -38,14 +38,15 @@ pub(crate) async fn serve(state: &AppState, request: Request<Incoming>) -> Resul
         }
         Method::GET if EVENT_STREAM.is_acceptable(&parts.headers) => bytes::Bytes::new(),
         Method::GET => return Err(HttpError::GetNotAcceptable),
-        // What a DELETE carries has no meaning (RFC 9110 section 9.3.5).
+        // The body of a DELETE has no meaning (RFC 9110 section 9.3.5).
         Method::DELETE => bytes::Bytes::new(),
         _ => return Err(HttpError::McpMethod),
     };
     Ok(state.mcp.serve(Request::from_parts(parts, body)).await)
 }
 
-/// MCP 2025-11-25, transports, "Sending Messages to the Server": the answer may be either, so both have to be welcome.
+/// MCP 2025-11-25, transports, "Sending Messages to the Server": the response may have either type, so
+/// the client must accept both.
 fn check_post(headers: &HeaderMap) -> Result<(), HttpError> {
     if !(JSON.is_acceptable(headers) && EVENT_STREAM.is_acceptable(headers)) {
         return Err(HttpError::PostNotAcceptable);

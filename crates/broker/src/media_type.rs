@@ -1,13 +1,11 @@
 //! Media types: what a client accepts, and what it sends.
 //!
-//! `Accept` is read by RFC 9110 section 12.5.1: parameters, ranges, quality zero, the more specific range wins. A request
-//! without it accepts anything.
+//! `Accept` follows RFC 9110 section 12.5.1: parameters, ranges, quality zero, and the more specific
+//! range wins. A request without it accepts everything.
 
 use http::{HeaderMap, HeaderName, header};
 
-/// What `/mcp` speaks.
 pub(crate) const JSON: MediaType = MediaType("application", "json");
-/// What `/mcp` streams.
 pub(crate) const EVENT_STREAM: MediaType = MediaType("text", "event-stream");
 
 /// A media type in lower case.
@@ -15,7 +13,7 @@ pub(crate) const EVENT_STREAM: MediaType = MediaType("text", "event-stream");
 pub(crate) struct MediaType(&'static str, &'static str);
 
 impl MediaType {
-    /// Whether `Accept` lets an answer be of this type.
+    /// Returns true if `Accept` allows a response of this type.
     pub(crate) fn is_acceptable(self, headers: &HeaderMap) -> bool {
         if !headers.contains_key(header::ACCEPT) {
             return true;
@@ -23,33 +21,32 @@ impl MediaType {
         // The most specific range that matches decides.
         let mut best: Option<(u8, bool)> = None;
         for range in elements(headers, &header::ACCEPT) {
-            let (kind, parameters) = range.split_once(';').unwrap_or((range, ""));
-            let Some(specific) = self.matched_by(kind.trim()) else {
+            let (media_range, parameters) = range.split_once(';').unwrap_or((range, ""));
+            let Some(specificity) = self.matched_by(media_range.trim()) else {
                 continue;
             };
-            let wanted = !is_refused(parameters);
-            if best.is_none_or(|(before, _)| specific > before) {
-                best = Some((specific, wanted));
+            if best.is_none_or(|(before, _)| specificity > before) {
+                best = Some((specificity, !has_quality_zero(parameters)));
             }
         }
-        best.is_some_and(|(_, wanted)| wanted)
+        best.is_some_and(|(_, acceptable)| acceptable)
     }
 
-    /// Whether `Content-Type` is this type, whatever its parameters.
+    /// Returns true if `Content-Type` is this type, with any parameters.
     pub(crate) fn is_content_of(self, headers: &HeaderMap) -> bool {
         let mut values = headers.get_all(header::CONTENT_TYPE).iter();
         let (Some(value), None) = (values.next(), values.next()) else {
             return false;
         };
         let Ok(value) = value.to_str() else { return false };
-        let kind = value.split(';').next().unwrap_or_default();
-        self.matched_by(kind.trim()) == Some(2)
+        let media_type = value.split(';').next().unwrap_or_default();
+        self.matched_by(media_type.trim()) == Some(2)
     }
 
-    /// How specifically a range names this type: 2 as itself, 1 by its first half, 0 by any.
+    /// The specificity with which a range matches this type: 2 for the type itself, 1 for its first
+    /// half, 0 for any.
     fn matched_by(self, range: &str) -> Option<u8> {
-        let (kind, sub) = range.split_once('/')?;
-        match (kind, sub) {
+        match range.split_once('/')? {
             ("*", "*") => Some(0),
             (kind, "*") if kind.eq_ignore_ascii_case(self.0) => Some(1),
             (kind, sub) if kind.eq_ignore_ascii_case(self.0) && sub.eq_ignore_ascii_case(self.1) => Some(2),
@@ -58,7 +55,8 @@ impl MediaType {
     }
 }
 
-/// The comma-separated elements of a list field, over all its lines. A field that is not text has none.
+/// The comma-separated elements of a list field, over all its lines. Lines that are not text are
+/// skipped.
 fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lines = headers.get_all(name).into_iter();
     lines
@@ -67,8 +65,8 @@ fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item
         .map(str::trim)
 }
 
-/// Quality zero says "not this" (RFC 9110 section 12.4.2).
-fn is_refused(parameters: &str) -> bool {
+/// Quality zero means "not acceptable" (RFC 9110 section 12.4.2).
+fn has_quality_zero(parameters: &str) -> bool {
     parameters.split(';').any(|parameter| {
         let Some((name, value)) = parameter.split_once('=') else {
             return false;
@@ -94,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_parameters_and_case_are_understood() {
+    fn ranges_parameters_and_case_are_parsed() {
         for both in [
             &["application/json, text/event-stream"][..],
             &["text/event-stream;q=0.5,APPLICATION/JSON; charset=utf-8"],
@@ -114,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn quality_zero_refuses_and_the_specific_range_wins() {
+    fn quality_zero_excludes_and_the_more_specific_range_wins() {
         assert_eq!(accepted(&["*/*, text/event-stream;q=0"]), (true, false));
         assert_eq!(accepted(&["text/event-stream;q=0.0, */*"]), (true, false));
         assert_eq!(accepted(&["application/*;q=0, application/json"]), (true, false));
@@ -122,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn content_is_json_whatever_its_parameters() {
+    fn content_type_is_json_with_any_parameters() {
         for json in [
             "application/json",
             "Application/JSON; charset=utf-8",

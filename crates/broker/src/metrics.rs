@@ -1,7 +1,7 @@
-//! `/metrics`: what has been counted, for whoever may know.
+//! The endpoint `/metrics`.
 //!
-//! Without [`Broker::with_metrics`](crate::Broker::with_metrics) there is no such path. With a token the request has to bring it as
-//! a bearer; it has nothing to do with the bearers of `/mcp`.
+//! It exists only with [`Broker::with_metrics`](crate::Broker::with_metrics). If a token is configured,
+//! the request must bring it as a bearer token, which is unrelated to those of `/mcp`.
 
 use std::sync::Arc;
 
@@ -18,25 +18,20 @@ use crate::{
 /// OpenMetrics 1.0, "Protocol Negotiation".
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The metrics, and who may read them.
 #[derive(Debug)]
 pub(crate) struct MetricsEndpoint {
     pub(crate) metrics: Arc<dyn Metrics>,
-    /// `None`: whoever reaches the broker.
+    /// `None` allows everyone.
     pub(crate) token: Option<SecretString>,
 }
 
-/// The answer to GET.
-pub(crate) fn exposition(
-    counted: Option<&MetricsEndpoint>,
-    headers: &HeaderMap,
-) -> Result<Response<ResponseBody>, HttpError> {
-    let counted = counted.ok_or(HttpError::NotFound)?;
-    if !counted.may_read(headers) {
+/// The response to GET.
+pub(crate) fn exposition(endpoint: &MetricsEndpoint, headers: &HeaderMap) -> Result<Response<ResponseBody>, HttpError> {
+    if !endpoint.may_read(headers) {
         return Err(HttpError::MetricsToken);
     }
-    let text = counted.metrics.text().map_err(|error| {
-        tracing::error!(error, "the metrics cannot be written down");
+    let text = endpoint.metrics.text().map_err(|error| {
+        tracing::error!(error, "cannot encode the metrics");
         HttpError::MetricsFailed
     })?;
     Ok(response::whole(StatusCode::OK, OPENMETRICS, text))
@@ -53,7 +48,7 @@ impl MetricsEndpoint {
     }
 }
 
-/// RFC 6750 section 2.1; the name of the scheme is in any case (RFC 9110 section 11.1).
+/// RFC 6750 section 2.1; the scheme is case-insensitive (RFC 9110 section 11.1).
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)

@@ -1,8 +1,7 @@
-//! What the HTTP face needs from the outside, as traits that it owns.
+//! The traits that the HTTP server needs from outside.
 //!
-//! The face knows paths, limits and lifetimes. Who a request comes from is the [`Authority`]'s business, what an MCP
-//! exchange means is the [`McpService`]'s, whether the broker is fit to serve is told by [`Probe`]s, and what has been counted
-//! by [`Metrics`].
+//! The HTTP server knows paths, limits and lifetimes. The [`Authority`] authenticates callers, the
+//! [`McpService`] serves MCP requests, [`Probe`]s determine health, and [`Metrics`] counts.
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
@@ -13,49 +12,50 @@ use http_body_util::combinators::UnsyncBoxBody;
 /// An owned future that can move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What may go wrong while a response body is produced.
+/// An error of a port, or of producing a response body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The body of a response: whole, or a stream of server-sent events.
+/// The body of a response: complete, or a stream of server-sent events.
 pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// The authorization server and the guard of `/mcp`.
 pub trait Authority: fmt::Debug + Send + Sync + 'static {
-    /// Finds out who sends a request to `/mcp` and attaches the caller to `parts.extensions` for the [`McpService`].
+    /// Authenticates a request to `/mcp` and attaches the caller to `parts.extensions` for the
+    /// [`McpService`].
     ///
-    /// Dropping the future leaves nothing behind.
+    /// Dropping the future has no side effects.
     ///
     /// # Errors
     ///
-    /// A ready answer: 401 or 403 with `WWW-Authenticate` (RFC 6750 section 3), or 503 when the question cannot be
-    /// answered now.
+    /// A complete response: 401 or 403 with `WWW-Authenticate` (RFC 6750 section 3), or 503 if the
+    /// caller cannot be determined now.
     fn authenticate<'a>(&'a self, parts: &'a mut request::Parts) -> BoxFuture<'a, Result<(), Response<ResponseBody>>>;
 
-    /// Serves one request under `/oauth/` or `/.well-known/`, with 404 for a path that is not its own.
+    /// Serves one request under `/oauth/` or `/.well-known/`, with 404 for an unknown path.
     fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>>;
 }
 
-/// The span in which the face logs an exchange, in the extensions of its response: so the line about the answer carries the
-/// fields of whatever the exchange belongs to.
+/// The span in which a request is logged, from the extensions of its response. It gives the log line
+/// the fields of the session that the request belongs to.
 #[derive(Clone, Debug)]
 pub struct LogSpan(pub tracing::Span);
 
-/// Serves authenticated MCP exchanges.
+/// Serves authenticated MCP requests.
 pub trait McpService: fmt::Debug + Send + Sync + 'static {
-    /// Serves one exchange. The caller is in the extensions of the request, put there by the [`Authority`].
+    /// Serves one request. The [`Authority`] has put the caller into its extensions.
     fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>>;
 
-    /// Stops all sessions: no exchange is begun after the call, and open streams end. Returns when no backend is left.
-    /// Idempotent.
+    /// Stops all sessions: no request begins after the call, and open streams end. Returns once no
+    /// backend is left. Idempotent.
     fn drain(&self) -> BoxFuture<'_, ()>;
 }
 
-/// One thing that has to work for the broker to be healthy.
+/// A component that must work for the broker to be healthy.
 pub trait Probe: fmt::Debug + Send + Sync + 'static {
-    /// The name under which `/healthz` shows it.
+    /// The name in `/healthz`.
     fn name(&self) -> &'static str;
 
-    /// Whether it works now.
+    /// Checks that the component works.
     ///
     /// # Errors
     ///
@@ -63,27 +63,27 @@ pub trait Probe: fmt::Debug + Send + Sync + 'static {
     fn check(&self) -> BoxFuture<'_, Result<(), BoxError>>;
 }
 
-/// What is counted, for `/metrics`.
+/// The metrics of the program.
 pub trait Metrics: fmt::Debug + Send + Sync + 'static {
-    /// All that has been counted, in the text format of OpenMetrics 1.0. Asked on the task of the exchange: it must return at
-    /// once.
+    /// All metrics, in the text format of OpenMetrics 1.0. Called on the task of the request, so it
+    /// must not block.
     ///
     /// # Errors
     ///
     /// The reason, for the operator's log.
     fn text(&self) -> Result<String, BoxError>;
 
-    /// Counts an exchange of the face itself. Calls come from any thread and must return at once.
-    fn request_completed(&self, answered: CompletedRequest);
+    /// Counts a request of the HTTP server. Called from any thread; must not block.
+    fn request_completed(&self, request: CompletedRequest);
 }
 
-/// An exchange whose answer has begun.
+/// A request whose response has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompletedRequest {
-    /// Where it led: one of a handful of names, none of them chosen by a client.
+    /// The name of its route: one of a fixed set, never chosen by a client.
     pub route: &'static str,
-    /// The status of the answer.
+    /// The status of the response.
     pub status: StatusCode,
-    /// The time from the head of the request to the head of the answer.
+    /// The time from the head of the request to the head of the response.
     pub duration: Duration,
 }

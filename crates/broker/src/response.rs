@@ -7,40 +7,37 @@ use hyper::body::Body as _;
 
 use crate::ports::ResponseBody;
 
-/// An answer in JSON.
 pub(crate) fn json(status: StatusCode, value: &serde_json::Value) -> Response<ResponseBody> {
     whole(status, "application/json", value.to_string())
 }
 
-/// An answer in plain text.
 pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<ResponseBody> {
     whole(status, "text/plain; charset=utf-8", text)
 }
 
-/// An answer without a body.
 pub(crate) fn empty(status: StatusCode) -> Response<ResponseBody> {
     let mut response = whole(status, "text/plain", Bytes::new());
     response.headers_mut().remove(header::CONTENT_TYPE);
     response
 }
 
-/// What HEAD is told of an answer to GET: all but the body (RFC 9110 section 9.3.2).
-pub(crate) fn head_of(response: Response<ResponseBody>) -> Response<ResponseBody> {
+/// The response to HEAD: that to GET without the body (RFC 9110 section 9.3.2).
+pub(crate) fn without_body(response: Response<ResponseBody>) -> Response<ResponseBody> {
     let (mut parts, body) = response.into_parts();
     if let Some(length) = body.size_hint().exact() {
         parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
-    let nothing = Empty::new().map_err(|never| match never {}).boxed_unsync();
-    Response::from_parts(parts, nothing)
+    let empty = Empty::new().map_err(|never| match never {}).boxed_unsync();
+    Response::from_parts(parts, empty)
 }
 
-/// An answer of this media type.
-pub(crate) fn whole(status: StatusCode, kind: &'static str, bytes: impl Into<Bytes>) -> Response<ResponseBody> {
+/// A response with a complete body of the given media type. It is never cached.
+pub(crate) fn whole(status: StatusCode, media_type: &'static str, bytes: impl Into<Bytes>) -> Response<ResponseBody> {
     let body = Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -1,32 +1,29 @@
-//! Which path leads where.
+//! Routing: which path belongs to which handler.
 //!
-//! A `public_url` with a path prefix puts every path under the prefix; the paths without it work too, for a reverse proxy
-//! that takes the prefix away and for probes that come around it. Well-known documents of a URL with a path live at the
-//! root with that path behind them (RFC 8414 section 3.1, RFC 9728 section 3.1); some clients ask under the prefix.
+//! If `public_url` has a path prefix, every path is served under the prefix, and also without it, for a
+//! reverse proxy that strips the prefix and for probes that bypass the proxy. The well-known documents
+//! of a URL with a path live at the root and append that path (RFC 8414 section 3.1, RFC 9728 section
+//! 3.1); some clients request them under the prefix.
 
 use http::Uri;
 
-/// Where a path leads.
+/// The target of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
     /// The MCP endpoint.
     Mcp,
     /// The authorization server and its metadata.
     Authority,
-    /// Whether the broker is healthy.
     Health,
-    /// Whether it takes requests.
     Ready,
-    /// What has been counted.
     Metrics,
-    /// The page that says what this is.
+    /// The page that describes the broker.
     Index,
-    /// Nowhere.
     Unknown,
 }
 
 impl Route {
-    /// Where `path` leads, with the prefix taken off it.
+    /// The route of `path`, and the path without the prefix.
     pub(crate) fn of<'a>(path: &'a str, prefix: &str) -> (Self, &'a str) {
         let inner = match path.strip_prefix(prefix) {
             Some("") => "/",
@@ -45,7 +42,7 @@ impl Route {
         (route, inner)
     }
 
-    /// Its name where exchanges are counted.
+    /// Its name in metrics.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Mcp => "mcp",
@@ -57,15 +54,20 @@ impl Route {
             Self::Unknown => "unknown",
         }
     }
+
+    /// True for the paths that monitoring systems poll.
+    pub(crate) fn is_monitoring(self) -> bool {
+        matches!(self, Self::Health | Self::Ready | Self::Metrics)
+    }
 }
 
-/// The target of a request with another path, and the same query.
+/// The URI with another path and the same query.
 pub(crate) fn with_path(uri: &Uri, path: &str) -> Uri {
     let target = match uri.query() {
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),
     };
-    // Part of a path that was valid, and begins with a slash.
+    // Always valid: part of a valid path, beginning with a slash.
     Uri::try_from(target).unwrap_or_else(|_| uri.clone())
 }
 
@@ -74,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_lead_where_they_say() {
+    fn paths_map_to_routes() {
         for (path, route) in [
             ("/mcp", Route::Mcp),
             ("/oauth/token", Route::Authority),
@@ -94,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_taken_off_at_a_whole_segment() {
+    fn prefix_is_stripped_only_at_a_segment_boundary() {
         for (path, route, inner) in [
             ("/a/b/mcp", Route::Mcp, "/mcp"),
             ("/mcp", Route::Mcp, "/mcp"),
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_query_stays_with_its_path() {
+    fn query_is_kept() {
         let uri = "https://h/a/oauth/callback?code=1&x=%2F".parse().unwrap();
         assert_eq!(with_path(&uri, "/oauth/callback"), "/oauth/callback?code=1&x=%2F");
         assert_eq!(with_path(&"/a/mcp".parse().unwrap(), "/mcp"), "/mcp");

@@ -1,4 +1,4 @@
-//! The broker's life: build, serve, drain.
+//! The lifecycle of the broker: build, serve, drain.
 
 use std::{io, sync::Arc};
 
@@ -15,26 +15,22 @@ use crate::{
     ports::{Authority, McpService, Metrics, Probe},
 };
 
-/// The HTTP face, ready to serve.
+/// The HTTP server, ready to serve.
 #[derive(Debug)]
 pub struct Broker {
-    config: Config,
-    authority: Arc<dyn Authority>,
-    mcp: Arc<dyn McpService>,
-    probes: Vec<Arc<dyn Probe>>,
-    counted: Option<MetricsEndpoint>,
+    state: AppState,
 }
 
-/// Why serving ended before it was asked to.
+/// Why serving ended before the shutdown.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// The listening socket is of no use any more.
-    #[error("no connection can be accepted any more")]
+    /// The listening socket is broken.
+    #[error("the listening socket cannot accept connections any more")]
     Accept(#[source] io::Error),
 }
 
 impl Broker {
-    /// Puts the face together. Nothing runs before [`Broker::serve`].
+    /// Builds the server. Nothing runs before [`Broker::serve`].
     #[must_use]
     pub fn new(
         config: Config,
@@ -42,55 +38,55 @@ impl Broker {
         mcp: Arc<dyn McpService>,
         probes: Vec<Arc<dyn Probe>>,
     ) -> Self {
-        Self {
+        let state = AppState {
+            host_origin: HostOriginPolicy::new(&config),
             config,
             authority,
             mcp,
             probes,
-            counted: None,
-        }
+            metrics: None,
+            draining: CancellationToken::new(),
+            unfinished: TaskTracker::new(),
+            tasks: TaskTracker::new(),
+        };
+        Self { state }
     }
 
-    /// Serves `/metrics`, and counts its own exchanges: for everyone who reaches it, or for whoever has the token.
+    /// Counts requests and serves `/metrics`: to everyone, or with `token` only to its holders.
     #[must_use]
     pub fn with_metrics(mut self, metrics: Arc<dyn Metrics>, token: Option<SecretString>) -> Self {
-        self.counted = Some(MetricsEndpoint { metrics, token });
+        self.state.metrics = Some(MetricsEndpoint { metrics, token });
         self
     }
 
-    /// Serves `listener` until `shutdown` is cancelled, drains, and returns when no connection is left.
+    /// Serves `listener` until `shutdown` is cancelled, drains, and returns once no connection is
+    /// left.
     ///
-    /// The drain, in order: nothing is accepted any more and `/readyz` says 503; exchanges in flight finish, and so do the first
-    /// ones of connections that were accepted just before and the next ones of those that were in use just now, for at most [`Config::drain_deadline`]; [`McpService::drain`] ends the sessions, and with them the streams
-    /// that only listen; connections close. What is left [`Config::stop_deadline`] later is cut.
+    /// The drain, in order: the listener closes and `/readyz` returns 503; requests in flight finish,
+    /// and so do the first ones of connections that were just accepted and the next ones of those
+    /// that were just in use, within [`Config::drain_deadline`]; [`McpService::drain`] ends the
+    /// sessions, and with them the streams that only listen; connections close. Connections that are
+    /// left after [`Config::stop_deadline`] are cut.
     ///
     /// Dropping the future cuts all connections.
     ///
     /// # Errors
     ///
-    /// [`BrokerError::Accept`] if the listening socket broke; the drain has been gone through then, too.
+    /// [`BrokerError::Accept`] if the listening socket broke, after the drain.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), BrokerError> {
-        let state = Arc::new(AppState {
-            host_origin: HostOriginPolicy::new(&self.config),
-            config: self.config,
-            authority: self.authority,
-            mcp: self.mcp,
-            probes: self.probes,
-            counted: self.counted,
-            draining: shutdown.child_token(),
-            unfinished: TaskTracker::new(),
-            tasks: TaskTracker::new(),
-        });
+        let mut state = self.state;
+        state.draining = shutdown.child_token();
+        let state = Arc::new(state);
         let cut = CancellationToken::new();
         let _cut_on_drop = cut.clone().drop_guard();
-        // A connection that is not being drained does not look at `cut`.
+        // A connection checks `cut` only while it drains.
         let _drain_on_drop = state.draining.clone().drop_guard();
 
-        let outcome = listener::accept(&listener, &state, &cut).await;
+        let result = listener::accept(&listener, &state, &cut).await;
         drop(listener);
         state.draining.cancel();
         drain(&state, &cut).await;
-        outcome.map_err(BrokerError::Accept)
+        result.map_err(BrokerError::Accept)
     }
 }
 
@@ -98,18 +94,16 @@ async fn drain(state: &AppState, cut: &CancellationToken) {
     let config = &state.config;
     state.unfinished.close();
     if timeout(config.drain_deadline, state.unfinished.wait()).await.is_err() {
-        tracing::warn!(
-            left = state.unfinished.len(),
-            "exchanges are left after the drain deadline"
-        );
+        let left = state.unfinished.len();
+        tracing::warn!(left, "requests are still in flight after the drain timeout");
     }
     state.tasks.close();
-    let ending = async {
+    let stop = async {
         state.mcp.drain().await;
         state.tasks.wait().await;
     };
-    if timeout(config.stop_deadline, ending).await.is_err() {
-        tracing::warn!("connections are cut after the stop deadline");
+    if timeout(config.stop_deadline, stop).await.is_err() {
+        tracing::warn!("connections are still open after the stop timeout; cutting them");
     }
     cut.cancel();
     state.tasks.wait().await;

@@ -1,6 +1,6 @@
-//! The public URL: where clients reach the broker.
+//! The public URL, under which clients reach the broker.
 //!
-//! It comes from configuration and is never derived from a request. The path prefix is kept without a trailing slash.
+//! It is configured and never derived from a request. The path prefix has no trailing slash.
 
 use std::net::IpAddr;
 
@@ -14,31 +14,31 @@ pub struct PublicUrl {
     prefix: String,
 }
 
-/// Why a public URL cannot be used.
+/// Why a public URL is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublicUrlError {
     /// It is not an absolute URL.
-    #[error("it is not an absolute URL")]
+    #[error("must be an absolute URL")]
     NotAbsolute,
     /// Its scheme is neither `http` nor `https`.
-    #[error("its scheme is neither http nor https")]
+    #[error("must have the scheme http or https")]
     Scheme,
     /// It is `http` on a host that is not loopback.
-    #[error("it has to be https, except on a loopback host")]
+    #[error("must be https, except on a loopback host")]
     Insecure,
     /// It has a user name, a query or a fragment.
-    #[error("it must not have a user name, a query or a fragment")]
+    #[error("must not have a user name, a query or a fragment")]
     Extra,
 }
 
 impl PublicUrl {
-    /// Reads a public URL.
+    /// Parses a public URL.
     ///
     /// # Errors
     ///
-    /// [`PublicUrlError`] says what is wrong with it.
+    /// [`PublicUrlError`] if it is invalid.
     pub fn parse(url: &str) -> Result<Self, PublicUrlError> {
-        // `Uri` drops a fragment in silence.
+        // `Uri` silently drops a fragment.
         if url.contains('#') {
             return Err(PublicUrlError::Extra);
         }
@@ -83,7 +83,7 @@ impl PublicUrl {
         &self.prefix
     }
 
-    /// Whether the host is this machine's own.
+    /// Returns true if the host is a loopback name or address.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
@@ -96,7 +96,7 @@ impl PublicUrl {
     }
 }
 
-/// `localhost` and the loopback addresses, as they stand in a URL.
+/// `localhost` and the loopback addresses, as written in a URL.
 fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn default_ports_case_and_trailing_slashes_do_not_matter() {
+    fn default_port_case_and_trailing_slash_are_normalized() {
         for (url, origin, prefix) in [
             ("https://Mcp.Example", "https://mcp.example", ""),
             ("https://mcp.example:443/", "https://mcp.example", ""),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_published_is_refused() {
+    fn invalid_public_urls_are_rejected() {
         for (url, error) in [
             ("mcp.example", PublicUrlError::NotAbsolute),
             ("/mcp", PublicUrlError::NotAbsolute),

@@ -1,4 +1,4 @@
-//! The end: what is in flight finishes, what is new is refused, and what does not end is cut.
+//! The drain: requests in flight finish, new ones are rejected, and unfinished ones are cut.
 
 use std::time::Duration;
 
@@ -8,69 +8,69 @@ use tokio::{
     time::timeout,
 };
 
-use crate::harness::{Harness, PATIENCE, Received, config, get, good, rest};
+use crate::harness::{Harness, Received, TIMEOUT, config, get, read_to_end, valid_post};
 
 #[tokio::test]
-async fn an_exchange_in_flight_finishes_before_the_sessions_end() {
+async fn request_in_flight_finishes_before_the_sessions_end() {
     let mut broker = Harness::start().await;
     let mut client = broker.h2().await;
-    let mut request = good("slow");
+    let mut request = valid_post("slow");
     *request.uri_mut() = "http://mcp.example/mcp".parse().expect("a URL");
     request.headers_mut().remove("host");
     let answer = client.send_request(request);
     let (answer, ()) = tokio::join!(answer, async {
         broker.mcp.begun.notified().await;
         broker.shutdown.cancel();
-        // The listener is gone: nothing new comes in.
+        // The listener is closed.
         let refused = async { while TcpStream::connect(broker.addr).await.is_ok() {} };
-        timeout(PATIENCE, refused).await.expect("the listener closes");
-        assert!(!broker.journal.entries().contains(&"drain".to_owned()));
+        timeout(TIMEOUT, refused).await.expect("the listener closes");
+        assert!(!broker.calls.entries().contains(&"drain".to_owned()));
         broker.mcp.release.send_replace(true);
     });
-    let said = Received::of(answer.expect("an answer")).await;
-    assert_eq!(said.body, "POST /mcp 4 from the caller");
+    let response = Received::of(answer.expect("an answer")).await;
+    assert_eq!(response.body, "POST /mcp 4 from the caller");
     broker.ended().await;
-    assert_eq!(broker.journal.entries().last().expect("an entry"), "drain");
+    assert_eq!(broker.calls.entries().last().expect("an entry"), "drain");
 }
 
 #[tokio::test]
-async fn streams_that_only_listen_end_cleanly_and_hold_nothing_up() {
+async fn listening_streams_end_cleanly_and_do_not_delay_the_drain() {
     let mut broker = Harness::start().await;
     let request = "GET /mcp HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer good\r\n\r\n";
     let mut stream = broker.raw(request.as_bytes()).await;
     broker.mcp.begun.notified().await;
     broker.shutdown.cancel();
-    let said = rest(&mut stream).await;
+    let response = read_to_end(&mut stream).await;
     assert!(
-        said.starts_with("HTTP/1.1 200") && said.ends_with("0\r\n\r\n"),
-        "{said}"
+        response.starts_with("HTTP/1.1 200") && response.ends_with("0\r\n\r\n"),
+        "{response}"
     );
     broker.ended().await;
 }
 
 #[tokio::test]
-async fn a_stream_that_answers_is_waited_for() {
+async fn drain_waits_for_a_response_stream() {
     let mut broker = Harness::start().await;
-    let answer = broker.answer(good("stream")).await;
+    let answer = broker.answer(valid_post("stream")).await;
     broker.shutdown.cancel();
     let refused = async { while TcpStream::connect(broker.addr).await.is_ok() {} };
-    timeout(PATIENCE, refused).await.expect("the listener closes");
-    assert!(!broker.journal.entries().contains(&"drain".to_owned()));
+    timeout(TIMEOUT, refused).await.expect("the listener closes");
+    assert!(!broker.calls.entries().contains(&"drain".to_owned()));
     broker.mcp.end_streams();
     assert_eq!(Received::of(answer).await.body, "");
     broker.ended().await;
 }
 
 #[tokio::test]
-async fn while_it_drains_only_what_was_let_in_is_served() {
+async fn drain_serves_only_requests_of_accepted_connections() {
     let mut broker = Harness::start().await;
-    // Requests that are half there when the drain begins, and a connection that has sent nothing yet.
+    // Half-sent requests and a silent connection when the drain begins.
     let mut mcp = broker
         .raw(b"POST /mcp HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer good\r\n")
         .await;
     let mut silent = broker.raw(b"").await;
     let mut ready = broker.raw(b"GET /readyz HTTP/1.1\r\n").await;
-    // Their connections have been accepted, since later ones have been served.
+    // These connections are accepted, since a later one is served.
     assert_eq!(broker.send(get("/readyz")).await.status, 200);
     let slow = broker.raw(
         b"POST /mcp HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer good\r\n\
@@ -80,7 +80,7 @@ async fn while_it_drains_only_what_was_let_in_is_served() {
     broker.mcp.begun.notified().await;
     broker.shutdown.cancel();
     let refused = async { while TcpStream::connect(broker.addr).await.is_ok() {} };
-    timeout(PATIENCE, refused).await.expect("the listener closes");
+    timeout(TIMEOUT, refused).await.expect("the listener closes");
     let rest_of_it = b"content-type: application/json\r\ncontent-length: 4\r\n\r\nquick";
     mcp.write_all(&rest_of_it[..rest_of_it.len() - 1])
         .await
@@ -90,60 +90,60 @@ async fn while_it_drains_only_what_was_let_in_is_served() {
         .await
         .expect("the connection is still there");
     for stream in [&mut mcp, &mut silent] {
-        let said = rest(stream).await.to_lowercase();
-        assert!(said.starts_with("http/1.1 200"), "{said}");
-        assert!(said.contains("connection: close"), "{said}");
+        let response = read_to_end(stream).await.to_lowercase();
+        assert!(response.starts_with("http/1.1 200"), "{response}");
+        assert!(response.contains("connection: close"), "{response}");
     }
     ready.write_all(b"\r\n").await.expect("the connection is still there");
-    assert!(rest(&mut ready).await.starts_with("HTTP/1.1 503"));
+    assert!(read_to_end(&mut ready).await.starts_with("HTTP/1.1 503"));
     broker.mcp.release.send_replace(true);
     drop(slow);
     broker.ended().await;
 }
 
 #[tokio::test]
-async fn who_has_just_asked_may_ask_once_more_and_is_told_that_the_connection_closes() {
+async fn busy_connection_gets_one_more_request_and_connection_close() {
     let mut broker = Harness::start().await;
     let request = b"POST /mcp HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer good\r\n\
           content-type: application/json\r\ncontent-length: 4\r\n\r\nmore";
     let mut kept = broker.raw(request).await;
-    let mut said = [0; 12];
-    kept.read_exact(&mut said).await.expect("an answer");
-    assert_eq!(&said, b"HTTP/1.1 200");
+    let mut response = [0; 12];
+    kept.read_exact(&mut response).await.expect("an answer");
+    assert_eq!(&response, b"HTTP/1.1 200");
     broker.shutdown.cancel();
     kept.write_all(request).await.expect("the connection is still there");
-    let said = rest(&mut kept).await.to_lowercase();
-    let (_first, second) = said.split_once("http/1.1 200").expect("the second answer");
-    assert!(second.contains("connection: close"), "{said}");
+    let response = read_to_end(&mut kept).await.to_lowercase();
+    let (_first, second) = response.split_once("http/1.1 200").expect("the second answer");
+    assert!(second.contains("connection: close"), "{response}");
     broker.ended().await;
 }
 
 #[tokio::test]
-async fn a_request_that_is_in_the_socket_when_a_drain_begins_is_served_however_long_its_connection_was_idle() {
+async fn request_in_the_socket_is_served_when_a_drain_begins_on_an_idle_connection() {
     let mut broker = Harness::start().await;
     let request = b"POST /mcp HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer good\r\n\
           content-type: application/json\r\ncontent-length: 4\r\n\r\nmore";
     let mut kept = broker.raw(request).await;
-    let mut said = Vec::new();
-    while !String::from_utf8_lossy(&said).contains("from the caller") {
-        assert_ne!(kept.read_buf(&mut said).await.expect("an answer"), 0);
+    let mut response = Vec::new();
+    while !String::from_utf8_lossy(&response).contains("from the caller") {
+        assert_ne!(kept.read_buf(&mut response).await.expect("an answer"), 0);
     }
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(1)).await;
     tokio::time::resume();
-    // Nobody else runs between these two, so the broker hears of its end first.
+    // No other task runs between these two calls, so the broker notices the shutdown first.
     assert_eq!(
         kept.try_write(request).expect("the connection is still there"),
         request.len()
     );
     broker.shutdown.cancel();
-    let said = rest(&mut kept).await;
-    assert!(said.contains("HTTP/1.1 200"), "{said:?}");
+    let response = read_to_end(&mut kept).await;
+    assert!(response.contains("HTTP/1.1 200"), "{response:?}");
     broker.ended().await;
 }
 
 #[tokio::test]
-async fn what_does_not_end_is_cut_at_the_deadline() {
+async fn unfinished_requests_are_cut_at_the_deadline() {
     let mut config = config("https://mcp.example");
     config.drain_deadline = Duration::from_millis(50);
     config.stop_deadline = Duration::from_millis(50);
@@ -157,7 +157,7 @@ async fn what_does_not_end_is_cut_at_the_deadline() {
     broker.mcp.begun.notified().await;
     broker.shutdown.cancel();
     broker.ended().await;
-    assert_eq!(broker.journal.entries().last().expect("an entry"), "drain");
+    assert_eq!(broker.calls.entries().last().expect("an entry"), "drain");
     let mut byte = [0; 1];
     assert!(
         matches!(stuck.read(&mut byte).await, Ok(0) | Err(_)),
@@ -167,7 +167,7 @@ async fn what_does_not_end_is_cut_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn idle_connections_do_not_hold_the_end_up() {
+async fn idle_connections_do_not_delay_the_drain() {
     let mut broker = Harness::start().await;
     let _silent = broker.raw(b"").await;
     let mut kept = broker.raw(b"GET /readyz HTTP/1.1\r\n\r\n").await;

@@ -1,4 +1,4 @@
-//! A broker on a loopback port, what stands behind it, and clients.
+//! A broker on a loopback port, the scripted services behind it, and clients.
 
 use std::{
     net::SocketAddr,
@@ -27,42 +27,42 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// A test that waits longer than this for anything has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// Maximum time to wait for any event.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the doubles were asked, in order.
+/// The calls of the test doubles, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Journal(Mutex<Vec<String>>);
+pub(crate) struct CallLog(Mutex<Vec<String>>);
 
-/// Knows one bearer: `good`.
+/// Accepts only the bearer token `good`.
 #[derive(Debug)]
-struct OneBearer(Arc<Journal>);
+struct SingleTokenAuthority(Arc<CallLog>);
 
-/// Does what the body of the request says.
+/// Behaves as the body of the request says.
 #[derive(Debug)]
 pub(crate) struct ScriptedMcp {
-    journal: Arc<Journal>,
-    /// Told when a `slow` exchange has begun.
+    calls: Arc<CallLog>,
+    /// Notified when a `slow` request or a stream has begun.
     pub(crate) begun: Notify,
-    /// Lets `slow` exchanges finish.
+    /// Lets `slow` requests finish.
     pub(crate) release: watch::Sender<bool>,
     streams: Mutex<Vec<Sender<Bytes, BoxError>>>,
 }
 
-/// Works as long as it is told to.
+/// A probe that succeeds while the value is true.
 #[derive(Debug)]
 pub(crate) struct Switch(pub(crate) watch::Sender<bool>);
 
 pub(crate) struct Harness {
     pub(crate) addr: SocketAddr,
-    pub(crate) journal: Arc<Journal>,
+    pub(crate) calls: Arc<CallLog>,
     pub(crate) mcp: Arc<ScriptedMcp>,
     pub(crate) store: Arc<Switch>,
     pub(crate) shutdown: CancellationToken,
     server: JoinSet<Result<(), BrokerError>>,
 }
 
-/// An answer as a test looks at it.
+/// A complete response.
 pub(crate) struct Received {
     pub(crate) status: u16,
     pub(crate) headers: http::HeaderMap,
@@ -83,22 +83,22 @@ impl Harness {
     }
 
     pub(crate) async fn with(config: Config) -> Self {
-        Self::changed(config, |broker| broker).await
+        Self::with_change(config, |broker| broker).await
     }
 
-    /// With a broker that was changed before it serves.
-    pub(crate) async fn changed(config: Config, change: impl FnOnce(Broker) -> Broker) -> Self {
+    /// Starts with a broker that `change` has changed.
+    pub(crate) async fn with_change(config: Config, change: impl FnOnce(Broker) -> Broker) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address");
-        let journal = Arc::new(Journal::default());
+        let calls = Arc::new(CallLog::default());
         let mcp = Arc::new(ScriptedMcp {
-            journal: Arc::clone(&journal),
+            calls: Arc::clone(&calls),
             begun: Notify::new(),
             release: watch::Sender::new(false),
             streams: Mutex::default(),
         });
         let store = Arc::new(Switch(watch::Sender::new(true)));
-        let authority = Arc::new(OneBearer(Arc::clone(&journal)));
+        let authority = Arc::new(SingleTokenAuthority(Arc::clone(&calls)));
         let probes: Vec<Arc<dyn Probe>> = vec![Arc::clone(&store) as _];
         let broker = change(Broker::new(config, authority, Arc::clone(&mcp) as _, probes));
         let shutdown = CancellationToken::new();
@@ -107,7 +107,7 @@ impl Harness {
         server.spawn(async move { broker.serve(listener, asked).await });
         Self {
             addr,
-            journal,
+            calls,
             mcp,
             store,
             shutdown,
@@ -115,27 +115,25 @@ impl Harness {
         }
     }
 
-    /// Waits until the broker has come to its end.
+    /// Waits until the broker has stopped.
     pub(crate) async fn ended(&mut self) {
-        let ended = timeout(PATIENCE, self.server.join_next())
-            .await
-            .expect("an end in time");
+        let ended = timeout(TIMEOUT, self.server.join_next()).await.expect("an end in time");
         ended.expect("a server").expect("no panic").expect("no error");
     }
 
-    /// Sends a request over a connection of its own.
+    /// Sends a request over a new connection.
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Received {
         Received::of(self.answer(request).await).await
     }
 
-    /// The head of the answer, with the body still to come.
+    /// As [`send`](Self::send), but returns before the body.
     pub(crate) async fn answer(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
         let stream = TcpStream::connect(self.addr).await.expect("a connection");
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
         let (mut sender, connection) = handshake.await.expect("HTTP/1.1");
         let driver = tokio_util::task::TaskTracker::new();
         driver.spawn(connection);
-        timeout(PATIENCE, sender.send_request(request))
+        timeout(TIMEOUT, sender.send_request(request))
             .await
             .expect("an answer")
             .expect("an answer")
@@ -144,7 +142,7 @@ impl Harness {
     /// Sends a request over HTTP/2.
     pub(crate) async fn send_h2(&self, request: Request<Full<Bytes>>) -> Received {
         let mut sender = self.h2().await;
-        let answer = timeout(PATIENCE, sender.send_request(request)).await;
+        let answer = timeout(TIMEOUT, sender.send_request(request)).await;
         Received::of(answer.expect("an answer in time").expect("an answer")).await
     }
 
@@ -168,10 +166,7 @@ impl Harness {
 impl Received {
     pub(crate) async fn of(response: Response<Incoming>) -> Self {
         let (parts, body) = response.into_parts();
-        let body = timeout(PATIENCE, body.collect())
-            .await
-            .expect("an end")
-            .expect("a body");
+        let body = timeout(TIMEOUT, body.collect()).await.expect("an end").expect("a body");
         Self {
             status: parts.status.as_u16(),
             headers: parts.headers,
@@ -189,7 +184,7 @@ impl Received {
 }
 
 /// A POST to `/mcp` that passes every check.
-pub(crate) fn good(body: &str) -> Request<Full<Bytes>> {
+pub(crate) fn valid_post(body: &str) -> Request<Full<Bytes>> {
     Request::builder()
         .method("POST")
         .uri("/mcp")
@@ -207,29 +202,29 @@ pub(crate) fn get(path: &str) -> Request<Full<Bytes>> {
     request.body(Full::default()).expect("a request")
 }
 
-/// Everything that comes until the broker closes the connection.
-pub(crate) async fn rest(stream: &mut TcpStream) -> String {
+/// Reads until the broker closes the connection.
+pub(crate) async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
-    // A reset is an end as well.
-    let read = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
+    // A reset counts as a close.
+    let read = timeout(TIMEOUT, stream.read_to_end(&mut bytes)).await;
     drop(read.expect("the connection is closed in time"));
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-impl Journal {
+impl CallLog {
     pub(crate) fn entries(&self) -> Vec<String> {
         self.0.lock().expect("a lock").clone()
     }
 
-    fn note(&self, entry: String) {
+    fn record(&self, entry: String) {
         self.0.lock().expect("a lock").push(entry);
     }
 }
 
-impl Authority for OneBearer {
+impl Authority for SingleTokenAuthority {
     fn authenticate<'a>(&'a self, parts: &'a mut request::Parts) -> BoxFuture<'a, Result<(), Response<ResponseBody>>> {
         Box::pin(async {
-            self.0.note("authenticate".into());
+            self.0.record("authenticate".into());
             let bearer = parts.headers.get(header::AUTHORIZATION);
             if bearer.is_some_and(|value| value == "Bearer good") {
                 parts.extensions.insert("the caller");
@@ -244,9 +239,9 @@ impl Authority for OneBearer {
 
     fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>> {
         Box::pin(async move {
-            let said = format!("{} {} {}", request.method(), request.uri(), request.body().len());
-            self.0.note(said.clone());
-            answer(StatusCode::OK, &said)
+            let response = format!("{} {} {}", request.method(), request.uri(), request.body().len());
+            self.0.record(response.clone());
+            answer(StatusCode::OK, &response)
         })
     }
 }
@@ -254,14 +249,14 @@ impl Authority for OneBearer {
 impl McpService for ScriptedMcp {
     fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>> {
         Box::pin(async move {
-            let caller = request.extensions().get::<&str>().copied().unwrap_or("nobody");
-            let said = format!(
+            let caller = request.extensions().get::<&str>().copied().unwrap_or("no caller");
+            let response = format!(
                 "{} {} {} from {caller}",
                 request.method(),
                 request.uri(),
                 request.body().len()
             );
-            self.journal.note(said.clone());
+            self.calls.record(response.clone());
             if request.method() == http::Method::GET {
                 return self.stream();
             }
@@ -278,13 +273,13 @@ impl McpService for ScriptedMcp {
                 b"panic" => panic!("as the test says"),
                 _ => {}
             }
-            answer(StatusCode::OK, &said)
+            answer(StatusCode::OK, &response)
         })
     }
 
     fn drain(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            self.journal.note("drain".into());
+            self.calls.record("drain".into());
             self.streams.lock().expect("a lock").clear();
         })
     }

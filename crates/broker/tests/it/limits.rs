@@ -1,15 +1,15 @@
-//! How much, how many, how long.
+//! Limits of bodies, heads and connections.
 
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{Harness, PATIENCE, config, get, good, rest};
+use crate::harness::{Harness, TIMEOUT, config, get, read_to_end, valid_post};
 
 const HEAD: &str = "POST /mcp HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer good\r\n\
                     content-type: application/json\r\n";
 
-async fn small() -> Harness {
+async fn broker_with_small_limits() -> Harness {
     let mut config = config("https://mcp.example");
     config.limits.mcp_body = 100;
     config.limits.oauth_body = 10;
@@ -21,115 +21,118 @@ async fn small() -> Harness {
 }
 
 #[tokio::test]
-async fn a_body_up_to_the_limit_passes() {
-    let broker = small().await;
+async fn body_at_the_limit_is_accepted() {
+    let broker = broker_with_small_limits().await;
     let body = "x".repeat(100);
-    assert_eq!(broker.send(good(&body)).await.body, "POST /mcp 100 from the caller");
+    assert_eq!(
+        broker.send(valid_post(&body)).await.body,
+        "POST /mcp 100 from the caller"
+    );
 }
 
 #[tokio::test]
-async fn a_length_over_the_limit_is_refused_before_the_body_comes() {
-    let broker = small().await;
+async fn content_length_over_the_limit_is_rejected_before_the_body_arrives() {
+    let broker = broker_with_small_limits().await;
     let mut stream = broker
         .raw(format!("{HEAD}content-length: 101\r\n\r\n").as_bytes())
         .await;
-    let said = rest(&mut stream).await;
-    assert!(said.starts_with("HTTP/1.1 413"), "{said}");
-    assert!(said.contains(r#""error""#), "{said}");
+    let response = read_to_end(&mut stream).await;
+    assert!(response.starts_with("HTTP/1.1 413"), "{response}");
+    assert!(response.contains(r#""error""#), "{response}");
 }
 
 #[tokio::test]
-async fn a_body_that_turns_out_too_large_is_refused() {
-    let broker = small().await;
+async fn chunked_body_over_the_limit_is_rejected() {
+    let broker = broker_with_small_limits().await;
     let chunk = format!("65\r\n{}\r\n", "x".repeat(0x65));
     let head = format!("{HEAD}transfer-encoding: chunked\r\n\r\n{chunk}");
     let mut stream = broker.raw(head.as_bytes()).await;
-    let said = rest(&mut stream).await;
-    assert!(said.starts_with("HTTP/1.1 413"), "{said}");
+    let response = read_to_end(&mut stream).await;
+    assert!(response.starts_with("HTTP/1.1 413"), "{response}");
 }
 
 #[tokio::test]
-async fn the_authoritys_bodies_have_a_limit_of_their_own() {
-    let broker = small().await;
+async fn oauth_bodies_have_a_separate_limit() {
+    let broker = broker_with_small_limits().await;
     let mut request = get("/oauth/token");
     *request.method_mut() = http::Method::POST;
     *request.body_mut() = "x".repeat(11).into();
-    let said = broker.send(request).await;
+    let response = broker.send(request).await;
     assert_eq!(
-        (said.status, said.header("content-type")),
+        (response.status, response.header("content-type")),
         (413, Some("text/plain; charset=utf-8"))
     );
-    assert!(broker.journal.entries().is_empty());
+    assert!(broker.calls.entries().is_empty());
 }
 
 #[tokio::test]
-async fn a_body_that_takes_too_long_is_given_up() {
-    let broker = small().await;
+async fn slow_body_times_out() {
+    let broker = broker_with_small_limits().await;
     let mut stream = broker
         .raw(format!("{HEAD}content-length: 50\r\n\r\nxx").as_bytes())
         .await;
-    let said = rest(&mut stream).await;
-    assert!(said.starts_with("HTTP/1.1 408"), "{said}");
-    assert_eq!(broker.journal.entries(), ["authenticate"], "the service never sees it");
+    let response = read_to_end(&mut stream).await;
+    assert!(response.starts_with("HTTP/1.1 408"), "{response}");
+    assert_eq!(broker.calls.entries(), ["authenticate"], "the service never sees it");
 }
 
 #[tokio::test]
-async fn a_head_that_takes_too_long_ends_the_connection() {
-    let broker = small().await;
+async fn slow_head_closes_the_connection() {
+    let broker = broker_with_small_limits().await;
     let mut stream = broker.raw(b"GET /healthz HTTP/1.1\r\nhost: mcp").await;
-    let said = rest(&mut stream).await;
-    assert!(!said.contains("200"), "{said}");
+    let response = read_to_end(&mut stream).await;
+    assert!(!response.contains("200"), "{response}");
 }
 
 #[tokio::test]
-async fn a_head_that_is_too_large_is_refused() {
-    let broker = small().await;
+async fn large_head_is_rejected() {
+    let broker = broker_with_small_limits().await;
     let large = format!("GET / HTTP/1.1\r\nhost: mcp.example\r\nx: {}\r\n\r\n", "y".repeat(9000));
     let mut stream = broker.raw(large.as_bytes()).await;
-    assert!(rest(&mut stream).await.starts_with("HTTP/1.1 431"));
+    assert!(read_to_end(&mut stream).await.starts_with("HTTP/1.1 431"));
     let fields = "x: y\r\n".repeat(21);
     let many = format!("GET / HTTP/1.1\r\nhost: mcp.example\r\n{fields}\r\n");
     let mut stream = broker.raw(many.as_bytes()).await;
-    assert!(rest(&mut stream).await.starts_with("HTTP/1.1 431"));
+    assert!(read_to_end(&mut stream).await.starts_with("HTTP/1.1 431"));
 }
 
 #[tokio::test]
-async fn a_connection_that_says_nothing_is_closed() {
+async fn silent_connection_is_closed() {
     let mut config = config("https://mcp.example");
     config.limits.idle_timeout = Duration::from_millis(50);
     let broker = Harness::with(config).await;
     let mut silent = broker.raw(b"").await;
-    assert_eq!(rest(&mut silent).await, "");
-    // Half of what HTTP/2 begins with: neither version yet.
+    assert_eq!(read_to_end(&mut silent).await, "");
+    // Half of the HTTP/2 preface, so the version is undecided.
     let mut undecided = broker.raw(b"PRI * HTTP/2.0\r\n").await;
-    rest(&mut undecided).await;
+    read_to_end(&mut undecided).await;
 }
 
 #[tokio::test]
-async fn a_connection_with_an_open_stream_is_not_idle() {
+async fn connection_with_an_open_stream_is_not_idle() {
     let mut config = config("https://mcp.example");
     config.limits.idle_timeout = Duration::from_millis(50);
     let broker = Harness::with(config).await;
     let request = "GET /mcp HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer good\r\n\r\n";
     let mut streaming = broker.raw(request.as_bytes()).await;
     broker.mcp.begun.notified().await;
-    // Idle connections that began later are closed by now; this one is not.
+    // Later connections that are idle are closed; this one is not.
     for _ in 0..3 {
         let mut silent = broker.raw(b"").await;
-        rest(&mut silent).await;
+        read_to_end(&mut silent).await;
     }
     let mut head = [0; 12];
     streaming.read_exact(&mut head).await.expect("a head");
     assert_eq!(&head, b"HTTP/1.1 200");
     broker.mcp.end_streams();
     assert!(
-        rest(&mut streaming).await.ends_with("0\r\n\r\n"),
+        read_to_end(&mut streaming).await.ends_with("0\r\n\r\n"),
         "the stream ends cleanly"
     );
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_for_room() {
+async fn connections_over_the_limit_wait() {
     let mut config = config("https://mcp.example");
     config.limits.connections = 1;
     let broker = Harness::with(config).await;
@@ -140,7 +143,9 @@ async fn connections_beyond_the_limit_wait_for_room() {
     let early = tokio::time::timeout(Duration::from_millis(100), second.read(&mut byte)).await;
     assert!(early.is_err(), "there is no room yet");
     first.write_all(ask).await.expect("a write");
-    assert!(rest(&mut first).await.starts_with("HTTP/1.1 200"));
-    let said = tokio::time::timeout(PATIENCE, rest(&mut second)).await.expect("room");
-    assert!(said.starts_with("HTTP/1.1 200"));
+    assert!(read_to_end(&mut first).await.starts_with("HTTP/1.1 200"));
+    let response = tokio::time::timeout(TIMEOUT, read_to_end(&mut second))
+        .await
+        .expect("room");
+    assert!(response.starts_with("HTTP/1.1 200"));
 }

@@ -1,8 +1,8 @@
-//! The HTTP face over real loopback sockets, with an authority and an MCP service that script and record.
+//! Tests of the HTTP server over loopback sockets, with a scripted authority and MCP service.
 
 mod drain;
 mod harness;
 mod limits;
-mod mcp;
+mod mcp_checks;
 mod metrics;
 mod pages;

@@ -1,4 +1,4 @@
-//! `/metrics`: off by default, for whoever has the token, and what the face counts of itself.
+//! `/metrics`: off by default, optionally protected by a token; counting of requests.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,16 +8,16 @@ use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use secrecy::SecretString;
 
-use crate::harness::{Harness, Received, config, get, good};
+use crate::harness::{Harness, Received, config, get, valid_post};
 
-/// Remembers what it is told.
+/// Records all completed requests.
 #[derive(Debug, Default)]
-struct Counter {
+struct RecordingMetrics {
     answered: Mutex<Vec<CompletedRequest>>,
     broken: bool,
 }
 
-impl Metrics for Counter {
+impl Metrics for RecordingMetrics {
     fn text(&self) -> Result<String, BoxError> {
         if self.broken {
             return Err("SECRET-REASON".into());
@@ -30,10 +30,10 @@ impl Metrics for Counter {
     }
 }
 
-async fn counting(counter: &Arc<Counter>, token: Option<&str>) -> Harness {
+async fn broker_with_metrics(counter: &Arc<RecordingMetrics>, token: Option<&str>) -> Harness {
     let metrics = Arc::clone(counter);
     let token = token.map(SecretString::from);
-    Harness::changed(config("https://mcp.example/prefix"), |broker| {
+    Harness::with_change(config("https://mcp.example/prefix"), |broker| {
         broker.with_metrics(metrics, token)
     })
     .await
@@ -46,18 +46,18 @@ fn with_token(token: &str) -> Request<Full<Bytes>> {
     request
 }
 
-fn is_exposition(said: &Received) {
-    assert_eq!((said.status, said.body.as_str()), (200, "# EOF\n"));
+fn assert_exposition(response: &Received) {
+    assert_eq!((response.status, response.body.as_str()), (200, "# EOF\n"));
     assert_eq!(
-        said.header("content-type"),
+        response.header("content-type"),
         Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
     );
-    assert_eq!(said.header("cache-control"), Some("no-store"));
+    assert_eq!(response.header("cache-control"), Some("no-store"));
 }
 
 #[tokio::test]
-async fn whoever_watches_reads_them_by_address_and_under_the_prefix() {
-    let broker = counting(&Arc::default(), None).await;
+async fn metrics_are_served_for_any_host_and_under_the_prefix() {
+    let broker = broker_with_metrics(&Arc::default(), None).await;
     for (path, host) in [
         ("/metrics", "10.0.0.7:8080"),
         ("/metrics", "mcp.example"),
@@ -65,21 +65,21 @@ async fn whoever_watches_reads_them_by_address_and_under_the_prefix() {
     ] {
         let mut request = get(path);
         request.headers_mut().insert("host", host.parse().expect("a host"));
-        is_exposition(&broker.send(request).await);
+        assert_exposition(&broker.send(request).await);
     }
     let mut head = get("/metrics");
     *head.method_mut() = Method::HEAD;
-    let said = broker.send(head).await;
-    assert_eq!((said.status, said.body.as_str()), (200, ""));
+    let response = broker.send(head).await;
+    assert_eq!((response.status, response.body.as_str()), (200, ""));
     let mut post = get("/metrics");
     *post.method_mut() = Method::POST;
-    let said = broker.send(post).await;
-    assert_eq!((said.status, said.header("allow")), (405, Some("GET, HEAD")));
+    let response = broker.send(post).await;
+    assert_eq!((response.status, response.header("allow")), (405, Some("GET, HEAD")));
 }
 
 #[tokio::test]
-async fn with_a_token_they_are_for_whoever_has_it() {
-    let broker = counting(&Arc::default(), Some("the-token")).await;
+async fn metrics_with_a_token_require_it() {
+    let broker = broker_with_metrics(&Arc::default(), Some("the-token")).await;
     for wrong in [
         "",
         "Bearer ",
@@ -90,8 +90,11 @@ async fn with_a_token_they_are_for_whoever_has_it() {
         "the-token",
         "Bearer good",
     ] {
-        let said = broker.send(with_token(wrong)).await;
-        assert_eq!((said.status, said.header("www-authenticate")), (401, Some("Bearer")));
+        let response = broker.send(with_token(wrong)).await;
+        assert_eq!(
+            (response.status, response.header("www-authenticate")),
+            (401, Some("Bearer"))
+        );
     }
     assert_eq!(broker.send(get("/metrics")).await.status, 401);
     let mut twice = with_token("Bearer the-token");
@@ -99,27 +102,27 @@ async fn with_a_token_they_are_for_whoever_has_it() {
     twice.headers_mut().append("authorization", again);
     assert_eq!(broker.send(twice).await.status, 401);
     for right in ["Bearer the-token", "bearer the-token"] {
-        is_exposition(&broker.send(with_token(right)).await);
+        assert_exposition(&broker.send(with_token(right)).await);
     }
 }
 
 #[tokio::test]
-async fn metrics_that_cannot_be_written_down_are_500_without_the_reason() {
-    let counter = Counter {
+async fn metrics_encoding_failure_is_500_without_the_reason() {
+    let counter = RecordingMetrics {
         broken: true,
-        ..Counter::default()
+        ..RecordingMetrics::default()
     };
-    let broker = counting(&Arc::new(counter), None).await;
-    let said = broker.send(get("/metrics")).await;
-    assert_eq!(said.status, 500);
-    assert!(!said.body.contains("SECRET"));
+    let broker = broker_with_metrics(&Arc::new(counter), None).await;
+    let response = broker.send(get("/metrics")).await;
+    assert_eq!(response.status, 500);
+    assert!(!response.body.contains("SECRET"));
 }
 
 #[tokio::test]
-async fn each_exchange_is_counted_by_where_it_led_and_not_by_what_the_client_wrote() {
-    let counter = Arc::<Counter>::default();
-    let broker = counting(&counter, None).await;
-    broker.send(good("{}")).await;
+async fn requests_are_counted_by_route_and_not_by_path() {
+    let counter = Arc::<RecordingMetrics>::default();
+    let broker = broker_with_metrics(&counter, None).await;
+    broker.send(valid_post("{}")).await;
     for path in [
         "/mcp",
         "/oauth/token?code=secret",

@@ -1,4 +1,4 @@
-//! Everything but `/mcp`: the authority's routes, health, the root, prefixes.
+//! All paths but `/mcp`: the authority's routes, health, the index, prefixes.
 
 use bytes::Bytes;
 use http::Request;
@@ -13,7 +13,7 @@ fn head(path: &str) -> Request<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn oauth_and_well_known_are_the_authoritys() {
+async fn oauth_and_well_known_paths_reach_the_authority() {
     let broker = Harness::start().await;
     for (path, seen) in [
         ("/oauth/authorize?a=b%20c", "GET /oauth/authorize?a=b%20c 0"),
@@ -26,8 +26,8 @@ async fn oauth_and_well_known_are_the_authoritys() {
             "GET /.well-known/oauth-protected-resource/mcp 0",
         ),
     ] {
-        let said = broker.send(get(path)).await;
-        assert_eq!((said.status, said.body.as_str()), (200, seen));
+        let response = broker.send(get(path)).await;
+        assert_eq!((response.status, response.body.as_str()), (200, seen));
     }
     let mut form = get("/oauth/token");
     *form.method_mut() = http::Method::POST;
@@ -36,7 +36,7 @@ async fn oauth_and_well_known_are_the_authoritys() {
 }
 
 #[tokio::test]
-async fn a_prefix_is_taken_off_and_the_root_still_works() {
+async fn prefix_is_stripped_and_the_root_still_works() {
     let broker = Harness::with(config("https://mcp.example/a/b")).await;
     for (path, seen) in [
         ("/a/b/oauth/token?x=1", "GET /oauth/token?x=1 0"),
@@ -64,7 +64,7 @@ async fn a_prefix_is_taken_off_and_the_root_still_works() {
 }
 
 #[tokio::test]
-async fn the_host_is_checked_everywhere_but_for_health() {
+async fn host_is_checked_except_for_monitoring_paths() {
     let broker = Harness::start().await;
     for (path, status) in [
         ("/", 403),
@@ -81,47 +81,50 @@ async fn the_host_is_checked_everywhere_but_for_health() {
             .insert("host", "10.0.0.7:8080".parse().expect("a host"));
         assert_eq!(broker.send(request).await.status, status, "{path}");
     }
-    assert!(broker.journal.entries().is_empty());
+    assert!(broker.calls.entries().is_empty());
 }
 
 #[tokio::test]
-async fn health_tells_the_build_and_each_probe_but_no_reason() {
+async fn health_reports_build_and_probes_without_reasons() {
     let broker = Harness::start().await;
-    let said = broker.send(get("/healthz")).await;
-    assert_eq!(said.status, 200);
+    let response = broker.send(get("/healthz")).await;
+    assert_eq!(response.status, 200);
     let expected = serde_json::json!({
         "status": "ok", "version": "1.2.3", "revision": "abc", "probes": {"store": "ok"},
     });
-    assert_eq!(said.json(), expected);
+    assert_eq!(response.json(), expected);
     broker.store.0.send_replace(false);
-    let said = broker.send(get("/healthz")).await;
-    assert_eq!((said.status, &said.json()["probes"]["store"]), (503, &"failed".into()));
-    assert!(!said.body.contains("SECRET"));
+    let response = broker.send(get("/healthz")).await;
+    assert_eq!(
+        (response.status, &response.json()["probes"]["store"]),
+        (503, &"failed".into())
+    );
+    assert!(!response.body.contains("SECRET"));
 }
 
 #[tokio::test]
-async fn the_root_says_what_this_is() {
+async fn index_shows_the_mcp_url() {
     let broker = Harness::start().await;
-    let said = broker.send(get("/")).await;
-    assert_eq!(said.status, 200);
-    assert!(said.body.contains("https://mcp.example/mcp"));
-    assert_eq!(said.header("x-content-type-options"), Some("nosniff"));
+    let response = broker.send(get("/")).await;
+    assert_eq!(response.status, 200);
+    assert!(response.body.contains("https://mcp.example/mcp"));
+    assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
 }
 
 #[tokio::test]
-async fn unknown_paths_and_methods_are_refused() {
+async fn unknown_paths_and_methods_are_rejected() {
     let broker = Harness::start().await;
     for path in ["/metrics", "/mcp/", "/oauth", "/favicon.ico"] {
         assert_eq!(broker.send(get(path)).await.status, 404, "{path}");
     }
     let mut post = get("/");
     *post.method_mut() = http::Method::POST;
-    let said = broker.send(post).await;
-    assert_eq!((said.status, said.header("allow")), (405, Some("GET, HEAD")));
+    let response = broker.send(post).await;
+    assert_eq!((response.status, response.header("allow")), (405, Some("GET, HEAD")));
 }
 
 #[tokio::test]
-async fn head_says_what_get_would_without_the_body() {
+async fn head_returns_the_headers_of_get_without_the_body() {
     let broker = Harness::start().await;
     for path in ["/", "/healthz", "/readyz", "/nowhere"] {
         let full = broker.send(get(path)).await;
@@ -138,11 +141,11 @@ async fn head_says_what_get_would_without_the_body() {
 
 #[tokio::test]
 async fn head_reaches_the_authority_as_head() {
-    // It may answer a HEAD otherwise than a GET: one of its paths spends what the GET needs.
+    // The authority may treat HEAD differently: a GET of one of its paths has a side effect.
     let broker = Harness::start().await;
     let path = "/.well-known/oauth-authorization-server";
     let short = broker.send(head(path)).await;
     assert_eq!((short.status, short.body.as_str()), (200, ""));
     let asked = format!("HEAD {path} 0");
-    assert_eq!(broker.journal.entries(), [asked]);
+    assert_eq!(broker.calls.entries(), [asked]);
 }

@@ -1,14 +1,14 @@
-//! The gate of `/mcp`: each refusal, and the order of the checks.
+//! The checks of `/mcp`: each error, and their order.
 
 use bytes::Bytes;
 use http::{HeaderValue, Request};
 use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{Harness, Received, config, get, good, rest};
+use crate::harness::{Harness, Received, config, get, read_to_end, valid_post};
 
 fn with(name: &'static str, value: &str) -> Request<Full<Bytes>> {
-    let mut request = good("{}");
+    let mut request = valid_post("{}");
     request
         .headers_mut()
         .insert(name, HeaderValue::from_str(value).expect("a value"));
@@ -16,58 +16,64 @@ fn with(name: &'static str, value: &str) -> Request<Full<Bytes>> {
 }
 
 fn without(name: &'static str) -> Request<Full<Bytes>> {
-    let mut request = good("{}");
+    let mut request = valid_post("{}");
     request.headers_mut().remove(name);
     request
 }
 
-/// The body is a JSON-RPC error without an id: nothing of the request's body was read.
-fn assert_refused(said: &Received, status: u16) {
-    assert_eq!(said.status, status, "{}", said.body);
-    assert_eq!(said.header("content-type"), Some("application/json"));
-    let body = said.json();
+/// The body is a JSON-RPC error without an id, since the request's body was not read.
+fn assert_rejected(response: &Received, status: u16) {
+    assert_eq!(response.status, status, "{}", response.body);
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    let body = response.json();
     assert_eq!(body["jsonrpc"], "2.0");
     assert!(body["error"]["code"].is_i64() && body["error"]["message"].is_string());
     assert!(body.get("id").is_none());
 }
 
 #[tokio::test]
-async fn a_good_request_reaches_the_service_with_its_caller() {
+async fn valid_request_reaches_the_service_with_its_caller() {
     let broker = Harness::start().await;
-    let said = broker.send(good("{}")).await;
-    assert_eq!((said.status, said.body.as_str()), (200, "POST /mcp 2 from the caller"));
-    assert_eq!(said.header("x-content-type-options"), Some("nosniff"));
-    let entries = broker.journal.entries();
+    let response = broker.send(valid_post("{}")).await;
+    assert_eq!(
+        (response.status, response.body.as_str()),
+        (200, "POST /mcp 2 from the caller")
+    );
+    assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
+    let entries = broker.calls.entries();
     assert_eq!(entries, ["authenticate", "POST /mcp 2 from the caller"]);
 }
 
 #[tokio::test]
-async fn both_versions_of_http_are_served() {
+async fn http2_is_served() {
     let broker = Harness::start().await;
-    let mut request = good("{}");
+    let mut request = valid_post("{}");
     *request.uri_mut() = "http://mcp.example/mcp".parse().expect("a URL");
     request.headers_mut().remove("host");
-    let said = broker.send_h2(request).await;
-    assert_eq!((said.status, said.body.as_str()), (200, "POST /mcp 2 from the caller"));
+    let response = broker.send_h2(request).await;
+    assert_eq!(
+        (response.status, response.body.as_str()),
+        (200, "POST /mcp 2 from the caller")
+    );
 }
 
 #[tokio::test]
 async fn host_and_origin_are_checked_before_anything_else() {
     let broker = Harness::start().await;
-    assert_refused(&broker.send(with("host", "evil.example")).await, 403);
-    assert_refused(&broker.send(with("host", "a b")).await, 400);
-    assert_refused(&broker.send(with("origin", "https://evil.example")).await, 403);
-    assert_refused(&broker.send(with("origin", "null")).await, 403);
-    let mut h2 = good("{}");
+    assert_rejected(&broker.send(with("host", "evil.example")).await, 403);
+    assert_rejected(&broker.send(with("host", "a b")).await, 400);
+    assert_rejected(&broker.send(with("origin", "https://evil.example")).await, 403);
+    assert_rejected(&broker.send(with("origin", "null")).await, 403);
+    let mut h2 = valid_post("{}");
     *h2.uri_mut() = "http://evil.example/mcp".parse().expect("a URL");
     h2.headers_mut().remove("host");
-    assert_refused(&broker.send_h2(h2).await, 403);
-    assert!(broker.journal.entries().is_empty());
+    assert_rejected(&broker.send_h2(h2).await, 403);
+    assert!(broker.calls.entries().is_empty());
     assert_eq!(broker.send(with("origin", "https://mcp.example")).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_page_of_an_allowed_origin_asks_without_a_bearer_and_reads_every_answer() {
+async fn allowed_origin_may_preflight_without_a_bearer_and_read_every_response() {
     let broker = Harness::start().await;
     let preflight = |origin: &str| {
         Request::options("/mcp")
@@ -81,11 +87,17 @@ async fn a_page_of_an_allowed_origin_asks_without_a_bearer_and_reads_every_answe
             .body(Full::default())
             .expect("a request")
     };
-    let said = broker.send(preflight("https://mcp.example")).await;
-    assert_eq!((said.status, said.body.as_str()), (204, ""));
-    assert_eq!(said.header("access-control-allow-origin"), Some("https://mcp.example"));
-    assert_eq!(said.header("access-control-allow-methods"), Some("GET, POST, DELETE"));
-    let headers = said.header("access-control-allow-headers").expect("a list");
+    let response = broker.send(preflight("https://mcp.example")).await;
+    assert_eq!((response.status, response.body.as_str()), (204, ""));
+    assert_eq!(
+        response.header("access-control-allow-origin"),
+        Some("https://mcp.example")
+    );
+    assert_eq!(
+        response.header("access-control-allow-methods"),
+        Some("GET, POST, DELETE")
+    );
+    let headers = response.header("access-control-allow-headers").expect("a list");
     for name in [
         "authorization",
         "mcp-session-id",
@@ -95,15 +107,19 @@ async fn a_page_of_an_allowed_origin_asks_without_a_bearer_and_reads_every_answe
     ] {
         assert!(headers.split(", ").any(|allowed| allowed == name), "{name}: {headers}");
     }
-    assert!(said.header("access-control-allow-credentials").is_none());
-    assert!(broker.journal.entries().is_empty(), "nobody was asked who that is");
+    assert!(response.header("access-control-allow-credentials").is_none());
+    assert!(broker.calls.entries().is_empty(), "the authority is not called");
 
-    let said = broker.send(with("origin", "https://mcp.example")).await;
-    assert_eq!(said.status, 200);
-    assert_eq!(said.header("access-control-allow-origin"), Some("https://mcp.example"));
-    assert_eq!(said.header("vary"), Some("Origin"));
+    let response = broker.send(with("origin", "https://mcp.example")).await;
+    assert_eq!(response.status, 200);
+    assert_eq!(
+        response.header("access-control-allow-origin"),
+        Some("https://mcp.example")
+    );
+    assert_eq!(response.header("vary"), Some("Origin"));
     assert!(
-        said.header("access-control-expose-headers")
+        response
+            .header("access-control-expose-headers")
             .expect("a list")
             .contains("mcp-session-id")
     );
@@ -111,20 +127,20 @@ async fn a_page_of_an_allowed_origin_asks_without_a_bearer_and_reads_every_answe
     unwelcome
         .headers_mut()
         .insert("accept", HeaderValue::from_static("application/json"));
-    let said = broker.send(unwelcome).await;
+    let response = broker.send(unwelcome).await;
     assert_eq!(
-        (said.status, said.header("access-control-allow-origin")),
+        (response.status, response.header("access-control-allow-origin")),
         (406, Some("https://mcp.example"))
     );
 
     let refused = broker.send(preflight("https://evil.example")).await;
-    assert_refused(&refused, 403);
+    assert_rejected(&refused, 403);
     assert!(refused.header("access-control-allow-origin").is_none());
     let refused = broker.send(with("origin", "https://evil.example")).await;
     assert!(refused.header("access-control-allow-origin").is_none());
     assert!(
         broker
-            .send(good("{}"))
+            .send(valid_post("{}"))
             .await
             .header("access-control-allow-origin")
             .is_none()
@@ -132,7 +148,7 @@ async fn a_page_of_an_allowed_origin_asks_without_a_bearer_and_reads_every_answe
 }
 
 #[tokio::test]
-async fn configured_hosts_and_origins_are_served() {
+async fn configured_hosts_and_origins_are_allowed() {
     let mut config = config("https://mcp.example");
     config.allowed_hosts = vec!["inner.example".into()];
     config.allowed_origins = vec!["https://app.example".into()];
@@ -142,16 +158,16 @@ async fn configured_hosts_and_origins_are_served() {
 }
 
 #[tokio::test]
-async fn without_a_host_nothing_is_served_but_health() {
+async fn request_without_a_host_reaches_only_health() {
     let broker = Harness::start().await;
     let mut stream = broker.raw(b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n").await;
-    assert!(rest(&mut stream).await.starts_with("HTTP/1.1 400"));
+    assert!(read_to_end(&mut stream).await.starts_with("HTTP/1.1 400"));
     let mut stream = broker.raw(b"GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n").await;
-    assert!(rest(&mut stream).await.starts_with("HTTP/1.1 200"));
+    assert!(read_to_end(&mut stream).await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]
-async fn without_a_bearer_the_authority_answers_whatever_else_is_wrong() {
+async fn unauthenticated_request_gets_the_challenge_before_any_other_error() {
     let broker = Harness::start().await;
     for method in ["POST", "GET", "DELETE", "OPTIONS", "PUT"] {
         let mut request = get("/mcp");
@@ -159,17 +175,17 @@ async fn without_a_bearer_the_authority_answers_whatever_else_is_wrong() {
         request
             .headers_mut()
             .insert("accept", HeaderValue::from_static("image/png"));
-        let said = broker.send(request).await;
-        assert_eq!((said.status, said.body.as_str()), (401, "who?"), "{method}");
-        assert_eq!(said.header("www-authenticate"), Some("Bearer"));
+        let response = broker.send(request).await;
+        assert_eq!((response.status, response.body.as_str()), (401, "who?"), "{method}");
+        assert_eq!(response.header("www-authenticate"), Some("Bearer"));
     }
-    assert!(broker.journal.entries().iter().all(|entry| entry == "authenticate"));
+    assert!(broker.calls.entries().iter().all(|entry| entry == "authenticate"));
 }
 
 #[tokio::test]
-async fn the_body_of_a_stranger_is_never_read() {
+async fn body_of_an_unauthenticated_request_is_never_read() {
     let broker = Harness::start().await;
-    // A server that reads the body says "100 Continue" first (RFC 9110 section 10.1.1).
+    // A server that reads the body sends "100 Continue" first (RFC 9110 section 10.1.1).
     let head = |bearer: &str| {
         format!(
             "POST /mcp HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer {bearer}\r\n\
@@ -177,8 +193,8 @@ async fn the_body_of_a_stranger_is_never_read() {
         )
     };
     let mut stream = broker.raw(head("bad").as_bytes()).await;
-    let said = rest(&mut stream).await;
-    assert!(said.starts_with("HTTP/1.1 401"), "{said}");
+    let response = read_to_end(&mut stream).await;
+    assert!(response.starts_with("HTTP/1.1 401"), "{response}");
 
     let mut stream = broker.raw(head("good").as_bytes()).await;
     let mut interim = [0; 25];
@@ -191,22 +207,22 @@ async fn the_body_of_a_stranger_is_never_read() {
 }
 
 #[tokio::test]
-async fn other_methods_are_refused_with_those_that_work() {
+async fn other_methods_are_rejected_with_allow() {
     let broker = Harness::start().await;
     for method in ["OPTIONS", "PUT", "PATCH", "HEAD"] {
-        let mut request = good("{}");
+        let mut request = valid_post("{}");
         *request.method_mut() = method.parse().expect("a method");
-        let said = broker.send(request).await;
-        assert_eq!(said.status, 405, "{method}");
-        assert_eq!(said.header("allow"), Some("GET, POST, DELETE"));
+        let response = broker.send(request).await;
+        assert_eq!(response.status, 405, "{method}");
+        assert_eq!(response.header("allow"), Some("GET, POST, DELETE"));
     }
 }
 
 #[tokio::test]
-async fn media_types_have_to_fit() {
+async fn unsupported_media_types_are_rejected() {
     let broker = Harness::start().await;
     for accept in ["application/json", "text/event-stream", "text/html", "*/*;q=0"] {
-        assert_refused(&broker.send(with("accept", accept)).await, 406);
+        assert_rejected(&broker.send(with("accept", accept)).await, 406);
     }
     for accept in [
         "*/*",
@@ -217,16 +233,16 @@ async fn media_types_have_to_fit() {
     }
     assert_eq!(broker.send(without("accept")).await.status, 200);
     for kind in ["text/plain", "application/jsonp", "application/x-www-form-urlencoded"] {
-        assert_refused(&broker.send(with("content-type", kind)).await, 415);
+        assert_rejected(&broker.send(with("content-type", kind)).await, 415);
     }
-    assert_refused(&broker.send(without("content-type")).await, 415);
-    assert_refused(&broker.send(with("content-encoding", "gzip")).await, 415);
+    assert_rejected(&broker.send(without("content-type")).await, 415);
+    assert_rejected(&broker.send(with("content-encoding", "gzip")).await, 415);
     let utf8 = "Application/JSON; charset=utf-8";
     assert_eq!(broker.send(with("content-type", utf8)).await.status, 200);
 
     let mut listen = with("accept", "application/json");
     *listen.method_mut() = http::Method::GET;
-    assert_refused(&broker.send(listen).await, 406);
+    assert_rejected(&broker.send(listen).await, 406);
     let mut delete = without("accept");
     *delete.method_mut() = http::Method::DELETE;
     delete.headers_mut().remove("content-type");
@@ -234,14 +250,14 @@ async fn media_types_have_to_fit() {
 }
 
 #[tokio::test]
-async fn a_panic_ends_its_own_exchange_and_nothing_else() {
+async fn panic_ends_only_its_own_request() {
     let broker = Harness::start().await;
-    assert_refused(&broker.send(good("panic")).await, 500);
-    assert_eq!(broker.send(good("{}")).await.status, 200);
+    assert_rejected(&broker.send(valid_post("panic")).await, 500);
+    assert_eq!(broker.send(valid_post("{}")).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_takes_its_exchange_along() {
+async fn closed_connection_aborts_its_request() {
     let broker = Harness::start().await;
     let body = "slow";
     let head = "POST /mcp HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer good\r\n\
@@ -254,12 +270,12 @@ async fn a_client_that_goes_away_takes_its_exchange_along() {
 }
 
 #[tokio::test]
-async fn a_stranger_with_a_large_body_still_hears_why() {
+async fn unauthenticated_request_with_a_large_body_gets_401() {
     let broker = Harness::start().await;
     for size in [10, 10_000, 100_000, 3_000_000] {
-        let mut request = good(&"x".repeat(size));
+        let mut request = valid_post(&"x".repeat(size));
         request.headers_mut().remove("authorization");
-        let said = broker.send(request).await;
-        assert_eq!(said.status, 401, "{size}");
+        let response = broker.send(request).await;
+        assert_eq!(response.status, 401, "{size}");
     }
 }
