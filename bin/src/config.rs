@@ -111,7 +111,7 @@ fn read(sources: &Sources) -> Result<(Reader, Config), ConfigErrors> {
     }
     if let Err(errors) = crates::oauth(&config).validate() {
         for error in errors.0 {
-            reader.report_first(error.key, error.fault);
+            reader.report_first(error.key, error.message);
         }
     }
     if let Err(faults) = crates::supervisor(&config).check() {

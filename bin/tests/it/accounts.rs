@@ -80,7 +80,7 @@ async fn a_grant_at_forgejo_with_another_scope_is_told_and_can_be_mended() {
     let (client, mut browser) = (bed.client(), Browser::new());
     let refused = client.sign_in(&mut browser, "alice", &password("alice")).await;
     let text = refused.unwrap_err().to_string();
-    assert!(text.contains("Your permission has to be renewed"), "{text}");
+    assert!(text.contains("Your permission must be renewed"), "{text}");
     // She does as the page says: the application goes from her settings.
     bed.forgejo.revoke("alice");
     client

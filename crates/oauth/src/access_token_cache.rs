@@ -1,13 +1,13 @@
-//! AccessTokenCache that have been looked up, in memory: the hot path asks the store once for each, not at every request.
+//! A cache of access tokens that were looked up, so that a request does not cost a query of the store.
 //!
-//! Exactness is the point. An entry may be used only as long as the store would say the same, so whatever ends a grant
-//! takes its entries out before it returns ([`TellingStore`](crate::endings::TellingStore)). A lookup that was under way meanwhile may
-//! have read the grant before its end and must not put it back: each forgetting begins a new epoch, and an answer is
-//! kept only in the epoch in which it was asked for.
+//! The cache must not serve a token that the store would refuse. Whatever ends a grant therefore removes its entries
+//! before it returns ([`Revocations`](crate::revocation::Revocations)). A lookup that runs meanwhile may have read the
+//! grant before its end and must not insert it again: each removal starts a new generation, and an answer is inserted
+//! only in the generation in which its lookup began.
 //!
-//! Exact it is for what this process ends; what another one ends is heard within a second (`endings`). Expiry is checked at
-//! each use. An entry is asked for again after [`MAX_AGE`]: so a new login of the user that another process has learnt is
-//! known within that time, and the store hears that the bearer is in use. What is unknown is not remembered: there is no end of such tokens.
+//! Endings by this process take effect at once; those by other processes within a second. Expiry is checked
+//! at each use. An entry is looked up again after [`MAX_AGE`], which brings in a new login of the user and tells the
+//! store that the token is in use. Unknown tokens are not cached, since there is no end of them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,21 +20,21 @@ use crate::{
     records::{AccessTokenRecord, TokenHash},
 };
 
-/// The bearers that have been looked up.
+/// The access tokens that were looked up.
 #[derive(Debug)]
 pub(crate) struct AccessTokenCache {
     capacity: usize,
     state: Mutex<State>,
 }
 
-/// In which epoch a lookup began.
+/// The generation in which a lookup began.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Generation(u64);
 
-/// Every token of `entries` is in the set of its grant in `grants`, and no other token is; no set is empty.
+/// `grants` lists exactly the tokens of `entries`, by grant; no set is empty.
 #[derive(Debug, Default)]
 struct State {
-    epoch: u64,
+    generation: u64,
     entries: HashMap<TokenHash, Entry>,
     grants: HashMap<GrantId, HashSet<TokenHash>>,
 }
@@ -42,12 +42,12 @@ struct State {
 #[derive(Debug)]
 struct Entry {
     record: AccessTokenRecord,
-    asked_at: SystemTime,
+    looked_up_at: SystemTime,
 }
 
-/// How many entries there are at most. One goes, whichever, for one that comes.
+/// The largest number of entries. At the limit an arbitrary entry is evicted.
 const CAPACITY: usize = 16_384;
-/// How long an entry is used without asking again.
+/// The time for which an entry is used without another lookup.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
 impl Default for AccessTokenCache {
@@ -64,19 +64,19 @@ impl AccessTokenCache {
         }
     }
 
-    /// What is known of a bearer, or the epoch in which to ask.
-    pub(crate) fn find(&self, token: TokenHash, now: SystemTime) -> Result<AccessTokenRecord, Generation> {
+    /// The entry of a token, or the generation in which to look it up.
+    pub(crate) fn get(&self, token: TokenHash, now: SystemTime) -> Result<AccessTokenRecord, Generation> {
         let state = self.state();
         match state.entries.get(&token) {
             Some(entry) if entry.is_good(now) => Ok(entry.record.clone()),
-            _ => Err(Generation(state.epoch)),
+            _ => Err(Generation(state.generation)),
         }
     }
 
-    /// Keeps what the store has said, unless something was forgotten since the question.
-    pub(crate) fn keep(&self, asked_in: Generation, token: TokenHash, record: AccessTokenRecord, now: SystemTime) {
+    /// Inserts the answer of the store, unless entries were removed since the lookup began.
+    pub(crate) fn insert(&self, generation: Generation, token: TokenHash, record: AccessTokenRecord, now: SystemTime) {
         let mut state = self.state();
-        if state.epoch != asked_in.0 {
+        if state.generation != generation.0 {
             return;
         }
         state.remove(token);
@@ -87,46 +87,47 @@ impl AccessTokenCache {
         }
         let grant = record.grant.id.clone();
         state.grants.entry(grant).or_default().insert(token);
-        state.entries.insert(token, Entry { record, asked_at: now });
+        let looked_up_at = now;
+        state.entries.insert(token, Entry { record, looked_up_at });
     }
 
-    /// Forgets the bearers of a grant.
+    /// Removes the tokens of a grant.
     pub(crate) fn forget_grant(&self, grant: &GrantId) {
         let mut state = self.state();
-        state.epoch += 1;
+        state.generation += 1;
         for token in state.grants.remove(grant).unwrap_or_default() {
             state.entries.remove(&token);
         }
     }
 
-    /// Forgets the bearers of a user.
+    /// Removes the tokens of a user.
     pub(crate) fn forget_user(&self, user: UserId) {
         self.forget(|record| record.grant.user == user);
     }
 
-    /// Forgets the bearers of a client.
+    /// Removes the tokens of a client.
     pub(crate) fn forget_client(&self, client_id: &ClientId) {
         self.forget(|record| record.grant.client_id == *client_id);
     }
 
-    /// Forgets everything, when it is not known what has ended.
+    /// Removes all tokens, for a caller that does not know which grants have ended.
     pub(crate) fn forget_all(&self) {
         let mut state = self.state();
-        state.epoch += 1;
+        state.generation += 1;
         state.entries.clear();
         state.grants.clear();
     }
 
-    fn forget(&self, is_meant: impl Fn(&AccessTokenRecord) -> bool) {
+    fn forget(&self, matches: impl Fn(&AccessTokenRecord) -> bool) {
         let mut state = self.state();
-        state.epoch += 1;
-        let meant: Vec<TokenHash> = state
+        state.generation += 1;
+        let matching: Vec<TokenHash> = state
             .entries
             .iter()
-            .filter(|(_, entry)| is_meant(&entry.record))
+            .filter(|(_, entry)| matches(&entry.record))
             .map(|(token, _)| *token)
             .collect();
-        for token in meant {
+        for token in matching {
             state.remove(token);
         }
     }
@@ -153,8 +154,8 @@ impl State {
 
 impl Entry {
     fn is_good(&self, now: SystemTime) -> bool {
-        // A wall clock may go back: then the store is asked.
-        let age = now.duration_since(self.asked_at);
+        // The age of an entry is negative after the wall clock was set back: then the store is asked.
+        let age = now.duration_since(self.looked_up_at);
         self.record.expires_at > now && age.is_ok_and(|age| age < MAX_AGE)
     }
 }
@@ -179,38 +180,36 @@ mod tests {
         }
     }
 
-    fn keep(bearers: &AccessTokenCache, token: &str, record: AccessTokenRecord) {
+    fn insert(cache: &AccessTokenCache, token: &str, record: AccessTokenRecord) {
         let token = secret::hash(token);
-        let epoch = bearers.find(token, NOW).expect_err("the token is new");
-        bearers.keep(epoch, token, record, NOW);
+        let generation = cache.get(token, NOW).expect_err("the token is new");
+        cache.insert(generation, token, record, NOW);
     }
 
-    fn knows(bearers: &AccessTokenCache, token: &str, after: u64) -> bool {
-        bearers
-            .find(secret::hash(token), NOW + Duration::from_secs(after))
-            .is_ok()
+    fn contains(cache: &AccessTokenCache, token: &str, after: u64) -> bool {
+        cache.get(secret::hash(token), NOW + Duration::from_secs(after)).is_ok()
     }
 
     #[test]
     fn an_entry_is_used_until_its_token_expires() {
-        let bearers = AccessTokenCache::default();
-        keep(&bearers, "a", record("g", 1));
-        assert!(knows(&bearers, "a", 0) && knows(&bearers, "a", 49));
-        assert!(!knows(&bearers, "a", 50) && !knows(&bearers, "b", 0));
+        let cache = AccessTokenCache::default();
+        insert(&cache, "a", record("g", 1));
+        assert!(contains(&cache, "a", 0) && contains(&cache, "a", 49));
+        assert!(!contains(&cache, "a", 50) && !contains(&cache, "b", 0));
     }
 
     #[test]
-    fn an_old_entry_is_asked_for_again() {
-        let bearers = AccessTokenCache::default();
+    fn an_old_entry_is_looked_up_again() {
+        let cache = AccessTokenCache::default();
         let mut long = record("g", 1);
         long.expires_at = NOW + Duration::from_secs(3600);
-        keep(&bearers, "a", long);
-        assert!(knows(&bearers, "a", 59) && !knows(&bearers, "a", 60));
+        insert(&cache, "a", long);
+        assert!(contains(&cache, "a", 59) && !contains(&cache, "a", 60));
     }
 
     #[test]
-    fn the_end_of_a_grant_a_user_or_a_client_takes_its_own_bearers_out_and_no_others() {
-        let bearers = AccessTokenCache::default();
+    fn ending_a_grant_user_or_client_removes_exactly_its_tokens() {
+        let cache = AccessTokenCache::default();
         for (token, grant, user) in [
             ("a1", "a", 1),
             ("a2", "a", 1),
@@ -218,37 +217,37 @@ mod tests {
             ("c", "c", 2),
             ("d", "d", 3),
         ] {
-            keep(&bearers, token, record(grant, user));
+            insert(&cache, token, record(grant, user));
         }
-        bearers.forget_grant(&GrantId("a".to_owned()));
-        assert!(!knows(&bearers, "a1", 0) && !knows(&bearers, "a2", 0) && knows(&bearers, "b", 0));
-        bearers.forget_user(UserId(1));
-        assert!(!knows(&bearers, "b", 0) && knows(&bearers, "c", 0));
-        bearers.forget_client(&ClientId("client of c".to_owned()));
-        assert!(!knows(&bearers, "c", 0) && knows(&bearers, "d", 0));
+        cache.forget_grant(&GrantId("a".to_owned()));
+        assert!(!contains(&cache, "a1", 0) && !contains(&cache, "a2", 0) && contains(&cache, "b", 0));
+        cache.forget_user(UserId(1));
+        assert!(!contains(&cache, "b", 0) && contains(&cache, "c", 0));
+        cache.forget_client(&ClientId("client of c".to_owned()));
+        assert!(!contains(&cache, "c", 0) && contains(&cache, "d", 0));
     }
 
     #[test]
-    fn an_answer_from_before_an_ending_is_not_kept() {
-        let bearers = AccessTokenCache::default();
+    fn an_answer_read_before_an_ending_is_not_inserted() {
+        let cache = AccessTokenCache::default();
         let token = secret::hash("a");
-        let asked = bearers.find(token, NOW).expect_err("the token is new");
-        bearers.forget_grant(&GrantId("g".to_owned()));
-        bearers.keep(asked, token, record("g", 1), NOW);
-        assert!(!knows(&bearers, "a", 0));
+        let generation = cache.get(token, NOW).expect_err("the token is new");
+        cache.forget_grant(&GrantId("g".to_owned()));
+        cache.insert(generation, token, record("g", 1), NOW);
+        assert!(!contains(&cache, "a", 0));
     }
 
     #[test]
-    fn there_is_a_limit_and_the_tables_stay_together() {
-        let bearers = AccessTokenCache::with_capacity(3);
+    fn capacity_is_limited_and_both_maps_stay_consistent() {
+        let cache = AccessTokenCache::with_capacity(3);
         for n in 0..100 {
-            keep(&bearers, &n.to_string(), record(&format!("g{}", n % 7), n));
+            insert(&cache, &n.to_string(), record(&format!("g{}", n % 7), n));
         }
-        let state = bearers.state();
+        let state = cache.state();
         assert_eq!(state.entries.len(), 3);
         assert_eq!(state.grants.values().map(HashSet::len).sum::<usize>(), 3);
         assert!(state.grants.values().all(|tokens| !tokens.is_empty()));
         drop(state);
-        assert!(knows(&bearers, "99", 0), "the newest is there");
+        assert!(contains(&cache, "99", 0), "the newest token is cached");
     }
 }

@@ -53,14 +53,14 @@ impl AccessTokens {
         now: SystemTime,
     ) -> Result<Option<AccessTokenRecord>, StoreError> {
         self.revocations.poll_if_due(now).await;
-        let generation = match self.cache.find(token, now) {
+        let generation = match self.cache.get(token, now) {
             Ok(record) => return Ok(Some(record)),
             Err(generation) => generation,
         };
         let found = self.store.access_token(token, now).await?;
         if let Some(record) = &found {
             add_use(&mut self.uses(), record.grant.id.clone(), now);
-            self.cache.keep(generation, token, record.clone(), now);
+            self.cache.insert(generation, token, record.clone(), now);
         }
         Ok(found)
     }

@@ -1,50 +1,34 @@
-//! Clients whose identifier is the URL of a document that describes them (client ID metadata document draft 00, which
-//! MCP 2025-11-25 pins; "the draft" below).
+//! Clients whose identifier is the URL of their metadata document (Client ID Metadata Document draft 00, "the draft"
+//! below, to which MCP 2025-11-25 refers).
 //!
-//! The document is the registration: what it says now counts, and the host that it comes from is the one thing about
-//! such a client that is verified. It is read by the hardened fetcher and kept by [`DocumentCache`]; nothing of it is
-//! written to the store.
+//! The current document is the registration, and the host that serves it is the only verified fact about such a client.
+//! The hardened fetcher reads documents and a [`DocumentCache`] holds them; nothing of them goes to the store.
 //!
-//! Left out: `logo_uri` and other links, which nobody follows (section 6.7), and actions on changed keys (section 6.3): a
-//! client's refresh needs a signature by a key that is published at that time.
+//! Left out: `logo_uri` and other links (section 6.7), and reactions to changed keys (section 6.3), since each refresh
+//! of a client needs a signature by a key that is published at that time.
 
 use std::{sync::Arc, time::UNIX_EPOCH};
 
-use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use url::Url;
 
 use crate::{
+    client_metadata::ClientMetadata,
     client_name::clean_name,
     document_cache::DocumentCache,
     fetch::{self, Fetch, FetchError},
     ids::ClientId,
     jwt::KeySet,
     ports::Clock,
-    records::{ClientAuth, ClientRecord, KeySource},
+    records::{ClientAuth, ClientRecord},
     redirect_uri,
 };
 
-/// The documents of clients, and the key sets that they point to.
+/// The metadata documents of clients, and the key sets to which clients refer.
 #[derive(Debug)]
 pub(crate) struct ClientDocuments {
-    documents: DocumentCache<ClientRecord>,
+    clients: DocumentCache<ClientRecord>,
     key_sets: DocumentCache<KeySet>,
-}
-
-/// What is read of a document. The rest of the registry of client metadata has no use here.
-#[derive(Deserialize)]
-struct Metadata {
-    client_id: String,
-    client_name: Option<String>,
-    redirect_uris: Vec<String>,
-    token_endpoint_auth_method: Option<String>,
-    grant_types: Option<Vec<String>>,
-    response_types: Option<Vec<String>>,
-    jwks: Option<Value>,
-    jwks_uri: Option<String>,
-    client_secret: Option<Value>,
-    client_secret_expires_at: Option<Value>,
 }
 
 /// The longest document, in bytes (the draft, section 6.6).
@@ -55,7 +39,7 @@ const MAX_KEY_SET: usize = 32 * 1024;
 impl ClientDocuments {
     pub(crate) fn new(fetch: Arc<dyn Fetch>, clock: Arc<dyn Clock>) -> Self {
         Self {
-            documents: DocumentCache::new(Arc::clone(&fetch), Arc::clone(&clock), MAX_DOCUMENT),
+            clients: DocumentCache::new(Arc::clone(&fetch), Arc::clone(&clock), MAX_DOCUMENT),
             key_sets: DocumentCache::new(fetch, clock, MAX_KEY_SET),
         }
     }
@@ -66,48 +50,42 @@ impl ClientDocuments {
     ///
     /// Any [`FetchError`].
     pub(crate) async fn client(&self, url: &Url) -> Result<Arc<ClientRecord>, FetchError> {
-        self.documents.get(url, |json| read(json, url)).await
+        self.clients.get(url, false, |json| parse_client(json, url)).await
     }
 
-    /// What was last known of a client, without a look at the network.
-    pub(crate) fn known(&self, client_id: &ClientId) -> Option<ClientRecord> {
-        self.documents.copy(&client_id.0).map(|client| (*client).clone())
+    /// The last known copy of a client, without a network request.
+    pub(crate) fn cached_client(&self, client_id: &str) -> Option<ClientRecord> {
+        self.clients.cached(client_id).map(|client| (*client).clone())
     }
 
-    /// The key set at a URL. `newer`: the one that is kept was found wanting.
+    /// The key set at a URL. `reload` asks for a newer copy, for a caller that misses a key in the cached one.
     ///
     /// # Errors
     ///
     /// Any [`FetchError`].
-    pub(crate) async fn key_set(&self, uri: &str, newer: bool) -> Result<Arc<KeySet>, FetchError> {
+    pub(crate) async fn key_set(&self, uri: &str, reload: bool) -> Result<Arc<KeySet>, FetchError> {
         let url = fetch::check_url(uri).map_err(FetchError::Forbidden)?;
-        if newer {
-            self.key_sets.get_newer(&url, KeySet::parse).await
-        } else {
-            self.key_sets.get(&url, KeySet::parse).await
-        }
+        self.key_sets.get(&url, reload, KeySet::parse).await
     }
 }
 
-/// Whether a client identifier is meant as a URL.
-pub(crate) fn is_url(client_id: &ClientId) -> bool {
-    client_id.0.starts_with("https://")
+/// Whether a client identifier has the form of a URL.
+pub(crate) fn is_url(client_id: &str) -> bool {
+    client_id.starts_with("https://")
 }
 
-/// Checks the URL of a document (the draft, section 3).
-///
-/// Only the normal form is taken, so that one document has one name; it holds no dot segments, no default port and a
-/// path.
+/// Checks the URL of a document (the draft, section 3). Only the normal form is accepted (a path, no dot segments, no
+/// default port), so that a document has one name.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
-pub(crate) fn client_url(client_id: &ClientId) -> Result<Url, &'static str> {
-    let url = fetch::check_url(&client_id.0)?;
-    if url.as_str() != client_id.0 {
+/// The reason.
+pub(crate) fn client_url(client_id: &str) -> Result<Url, &'static str> {
+    let url = fetch::check_url(client_id)?;
+    if url.as_str() != client_id {
         return Err("the URL must be in its normal form, with a path");
     }
-    // The parser leaves these alone; whoever serves the document may not.
+    // The parser keeps encoded dots, which the server of the document may decode.
     let path = url.path().to_ascii_lowercase().replace("%2e", ".");
     if path.split('/').any(|segment| matches!(segment, "." | "..")) {
         return Err("the URL must not have dot segments");
@@ -115,81 +93,54 @@ pub(crate) fn client_url(client_id: &ClientId) -> Result<Url, &'static str> {
     Ok(url)
 }
 
-/// Reads a document (the draft, section 4.1; MCP 2025-11-25 authorization, "Client ID Metadata Documents").
-fn read(json: &[u8], url: &Url) -> Result<ClientRecord, &'static str> {
-    let object: serde_json::Map<String, Value> = serde_json::from_slice(json).map_err(|_| "it is no JSON object")?;
-    let metadata: Metadata =
-        serde_json::from_value(Value::Object(object)).map_err(|_| "it is no client metadata document")?;
-    if metadata.client_id != url.as_str() {
-        return Err("its client_id is not the URL that it was read from");
-    }
-    if metadata.client_secret.is_some() || metadata.client_secret_expires_at.is_some() {
-        return Err("it holds a client_secret");
-    }
-    let without = |types: &Option<Vec<String>>, wanted: &str| {
-        types
-            .as_ref()
-            .is_some_and(|types| !types.is_empty() && !types.iter().any(|name| name == wanted))
-    };
-    if without(&metadata.grant_types, "authorization_code") || without(&metadata.response_types, "code") {
-        return Err("the client does not use the authorization code flow");
-    }
-    if metadata.redirect_uris.is_empty() {
-        return Err("it has no redirect_uris");
-    }
-    for uri in &metadata.redirect_uris {
-        redirect_uri::check(uri)?;
-    }
-    let auth = match metadata.token_endpoint_auth_method.as_deref() {
-        // RFC 7591 section 2 has client_secret_basic for silence, which a document cannot mean.
-        None | Some("none") => ClientAuth::None,
-        Some("private_key_jwt") => ClientAuth::PrivateKeyJwt(key_source(metadata.jwks, metadata.jwks_uri)?),
-        Some(_) => return Err("its token_endpoint_auth_method is neither none nor private_key_jwt"),
-    };
-    let name = metadata.client_name.as_deref().and_then(clean_name);
-    if name.is_none() {
-        return Err("it has no client_name");
-    }
-    Ok(ClientRecord {
-        client_id: ClientId(metadata.client_id),
-        name,
-        redirect_uris: metadata.redirect_uris,
-        auth,
-        created_at: UNIX_EPOCH,
-        domain: domain(url),
-        registration_token: None,
-        fingerprint: None,
+/// The host that vouches for a client with a document, with its port unless that is the default.
+fn client_domain(url: &Url) -> Option<String> {
+    let host = url.host_str()?;
+    Some(match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
     })
 }
 
-/// Where the keys of a client are: in its metadata or at a URL, never both (RFC 7591 section 2).
-///
-/// # Errors
-///
-/// What is wrong, for the client's developer.
-pub(crate) fn key_source(jwks: Option<Value>, jwks_uri: Option<String>) -> Result<KeySource, &'static str> {
-    match (jwks, jwks_uri) {
-        (Some(jwks), None) => {
-            let json = jwks.to_string();
-            KeySet::parse(json.as_bytes())?;
-            Ok(KeySource::Inline(json))
-        }
-        (None, Some(uri)) => {
-            fetch::check_url(&uri)?;
-            Ok(KeySource::Uri(uri))
-        }
-        (Some(_), Some(_)) => Err("there must not be both jwks and jwks_uri"),
-        (None, None) => Err("private_key_jwt needs jwks or jwks_uri"),
+/// Reads a document (the draft, section 4.1; MCP 2025-11-25 authorization, "Client ID Metadata Documents").
+fn parse_client(json: &[u8], url: &Url) -> Result<ClientRecord, &'static str> {
+    let object: Map<String, Value> = serde_json::from_slice(json).map_err(|_| "the document is not a JSON object")?;
+    let has = |member: &str| object.get(member).is_some_and(|value| !value.is_null());
+    if object.get("client_id").and_then(Value::as_str) != Some(url.as_str()) {
+        return Err("client_id is not the URL of the document");
     }
-}
-
-/// The host that vouches for the client, with its port if that is not the usual one.
-fn domain(url: &Url) -> Option<String> {
-    let host = url.host_str()?;
-    Some(
-        url.port()
-            .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")),
-    )
+    if has("client_secret") || has("client_secret_expires_at") {
+        return Err("the document contains a client_secret");
+    }
+    let metadata = ClientMetadata::from_object(object).ok_or("the document is not client metadata")?;
+    metadata.check_flow()?;
+    let redirect_uris = metadata.redirect_uris.clone().unwrap_or_default();
+    if redirect_uris.is_empty() {
+        return Err("redirect_uris is missing");
+    }
+    for uri in &redirect_uris {
+        redirect_uri::check(uri)?;
+    }
+    let name = metadata.client_name.as_deref().and_then(clean_name);
+    if name.is_none() {
+        return Err("client_name is missing");
+    }
+    let auth = match metadata.token_endpoint_auth_method.as_deref() {
+        // The default of RFC 7591 section 2 is client_secret_basic, which a document cannot mean.
+        None | Some("none") => ClientAuth::None,
+        Some("private_key_jwt") => ClientAuth::PrivateKeyJwt(metadata.into_key_source()?),
+        Some(_) => return Err("token_endpoint_auth_method must be none or private_key_jwt"),
+    };
+    Ok(ClientRecord {
+        client_id: ClientId(url.as_str().to_owned()),
+        name,
+        redirect_uris,
+        auth,
+        created_at: UNIX_EPOCH,
+        domain: client_domain(url),
+        registration_token: None,
+        fingerprint: None,
+    })
 }
 
 #[cfg(test)]
@@ -197,6 +148,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::records::KeySource;
 
     const URL: &str = "https://client.example/metadata.json";
 
@@ -210,11 +162,11 @@ mod tests {
         for (name, value) in changes.as_object().unwrap() {
             document[name] = value.clone();
         }
-        read(document.to_string().as_bytes(), &Url::parse(URL).unwrap())
+        parse_client(document.to_string().as_bytes(), &Url::parse(URL).unwrap())
     }
 
     #[test]
-    fn a_document_is_a_client_that_its_host_vouches_for() {
+    fn a_document_becomes_a_client_with_the_domain_of_its_host() {
         let client = document(&json!({})).unwrap();
         assert_eq!(
             (client.client_id.0.as_str(), client.domain.as_deref()),
@@ -231,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_allowed_in_a_document_makes_it_none() {
+    fn an_invalid_document_is_refused() {
         for changes in [
             json!({"client_id": "https://client.example/other.json"}),
             json!({"client_id": "https://client.example/metadata.json/"}),
@@ -257,19 +209,22 @@ mod tests {
             assert!(document(&changes).is_err(), "{changes}");
         }
         for text in ["", "[]", "null", "{", "{}"] {
-            assert!(read(text.as_bytes(), &Url::parse(URL).unwrap()).is_err(), "{text}");
+            assert!(
+                parse_client(text.as_bytes(), &Url::parse(URL).unwrap()).is_err(),
+                "{text}"
+            );
         }
     }
 
     #[test]
-    fn only_the_normal_form_of_a_url_is_a_client() {
+    fn only_the_normal_form_of_a_url_is_accepted() {
         for good in [
             URL,
             "https://client.example/",
             "https://client.example:8443/a/b",
             "https://client.example/a?b=c",
         ] {
-            assert!(client_url(&ClientId(good.to_owned())).is_ok(), "{good}");
+            assert!(client_url(good).is_ok(), "{good}");
         }
         for bad in [
             "https://client.example",
@@ -283,7 +238,7 @@ mod tests {
             "http://client.example/a",
             "https://10.0.0.1/a",
         ] {
-            assert!(client_url(&ClientId(bad.to_owned())).is_err(), "{bad}");
+            assert!(client_url(bad).is_err(), "{bad}");
         }
     }
 }

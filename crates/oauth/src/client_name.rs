@@ -1,10 +1,10 @@
-//! Texts that a client says of itself, before they are kept and shown.
+//! The name that a client states, cleaned before it is stored and shown.
 
 /// The longest name, in characters. Longer ones are cut.
 const MAX_NAME: usize = 100;
 
-/// A name without what would let it pose as another text: control characters, marks that turn the direction of writing,
-/// and characters that nobody sees.
+/// Removes the characters with which a name could pose as another text: control characters, marks that change the
+/// direction of writing, and invisible characters.
 pub(crate) fn clean_name(name: &str) -> Option<String> {
     let hidden = |c: char| {
         matches!(c,
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_cut_and_cleaned() {
+    fn names_are_cleaned_and_shortened() {
         assert_eq!(clean_name("  Claude\u{202e}\n Code "), Some("Claude Code".to_owned()));
         assert_eq!(clean_name("Cl\u{200b}aude\u{e0041}"), Some("Claude".to_owned()));
         assert_eq!(clean_name(" \t\u{2066}"), None);

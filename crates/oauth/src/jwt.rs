@@ -1,25 +1,24 @@
-//! Signed tokens of clients: reading one, and checking its signature with a key set (RFC 7515, 7517, 7518).
+//! JSON Web Tokens that clients sign: parsing, and verification with a key set (RFC 7515, 7517, 7518).
 //!
-//! What a token says counts only after [`Jwt::verify`]. The algorithms are ES256 and RS256, and each key fits one of
-//! them: `none` and the symmetric ones have no name here, so that no header can ask for them. What the claims mean is
-//! the business of `server::client_auth`.
+//! The claims of a token count only after [`Jwt::verify`]. The algorithms are ES256 and RS256, and each key fits one of
+//! them: no header can select `none` or a symmetric algorithm. `server::client_auth` checks the meaning of the claims.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The algorithms, as metadata names them.
+/// The algorithms, by their names in metadata.
 pub(crate) const ALGORITHMS: [&str; 2] = ["ES256", "RS256"];
 
 /// The longest token, in bytes.
 const MAX_TOKEN: usize = 8 * 1024;
-/// How many keys of a set are looked at.
+/// The largest number of keys in a set.
 const MAX_KEYS: usize = 20;
-/// The longest modulus of an RSA key, in bytes: checking a longer one costs too much.
+/// The longest modulus of an RSA key, in bytes: verification with a longer one costs too much.
 const MAX_MODULUS: usize = 512;
 
-/// A token whose signature has not been checked.
+/// A token whose signature is not verified yet.
 #[derive(Debug)]
 pub(crate) struct Jwt<'t> {
     algorithm: Algorithm,
@@ -29,7 +28,7 @@ pub(crate) struct Jwt<'t> {
     signature: Vec<u8>,
 }
 
-/// What a token says.
+/// The claims of a token (RFC 7519 section 4.1).
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Claims {
     pub(crate) iss: Option<String>,
@@ -53,12 +52,12 @@ pub(crate) enum Audience {
 #[derive(Debug)]
 pub(crate) struct KeySet(Vec<Key>);
 
-/// Why a signature is not accepted.
+/// The reason why a signature does not verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unverified {
-    /// No key of the set is meant.
-    NoKey,
-    /// The key that is meant has not made the signature.
+pub(crate) enum SignatureError {
+    /// The set has no key for this token.
+    UnknownKey,
+    /// The token was not signed with the key that it names.
     BadSignature,
 }
 
@@ -112,7 +111,7 @@ struct Jwk {
 }
 
 impl<'t> Jwt<'t> {
-    /// Reads a token in compact form.
+    /// Parses a token in compact form.
     pub(crate) fn parse(token: &'t str) -> Option<Self> {
         if token.len() > MAX_TOKEN {
             return None;
@@ -120,7 +119,7 @@ impl<'t> Jwt<'t> {
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
         let header: Header = serde_json::from_slice(&decode(header)?).ok()?;
-        // RFC 7515 section 4.1.11: what is critical and not understood makes the token invalid, and nothing is.
+        // RFC 7515 section 4.1.11: a critical extension that is not understood makes the token invalid; none is here.
         if header.crit.is_some() {
             return None;
         }
@@ -138,30 +137,30 @@ impl<'t> Jwt<'t> {
         })
     }
 
-    /// What the token says of itself, which may be a lie.
+    /// The claims, which anyone may have made up.
     pub(crate) fn unverified(&self) -> &Claims {
         &self.claims
     }
 
-    /// Checks the signature: by the key that is named, else by any that fits.
-    pub(crate) fn verify(&self, keys: &KeySet) -> Result<&Claims, Unverified> {
-        let meant = keys.0.iter().filter(|key| {
+    /// Verifies the signature with the key that the token names, or with any key that fits if it names none.
+    pub(crate) fn verify(&self, keys: &KeySet) -> Result<&Claims, SignatureError> {
+        let candidates = keys.0.iter().filter(|key| {
             key.public.algorithm() == self.algorithm
                 && (self.key_id.is_none() || key.id.is_none() || key.id == self.key_id)
         });
-        let mut outcome = Err(Unverified::NoKey);
-        for key in meant {
-            if key.public.has_signed(self.signed, &self.signature) {
+        let mut result = Err(SignatureError::UnknownKey);
+        for key in candidates {
+            if key.public.verifies(self.signed, &self.signature) {
                 return Ok(&self.claims);
             }
-            outcome = Err(Unverified::BadSignature);
+            result = Err(SignatureError::BadSignature);
         }
-        outcome
+        result
     }
 }
 
 impl Audience {
-    /// All of them.
+    /// All audiences.
     pub(crate) fn all(&self) -> &[String] {
         match self {
             Self::One(one) => std::slice::from_ref(one),
@@ -171,25 +170,25 @@ impl Audience {
 }
 
 impl KeySet {
-    /// Reads a JWK Set. Keys that are not for these algorithms are passed over (RFC 7517 section 5).
+    /// Parses a JWK Set. Keys for other algorithms are ignored (RFC 7517 section 5).
     ///
     /// # Errors
     ///
-    /// What is wrong with it, for the client's developer.
+    /// The reason, for the client's developer.
     pub(crate) fn parse(json: &[u8]) -> Result<Self, &'static str> {
-        let set: Jwks = serde_json::from_slice(json).map_err(|_| "it is no JWK Set")?;
+        let set: Jwks = serde_json::from_slice(json).map_err(|_| "the keys are not a JWK Set")?;
         if set.keys.len() > MAX_KEYS {
             return Err("the JWK Set has more than twenty keys");
         }
-        // A set that shows a private or symmetric key shows it to all.
+        // A published private or symmetric key is no secret any more.
         if set
             .keys
             .iter()
             .any(|key| key.get("d").is_some() || key.get("k").is_some())
         {
-            return Err("the JWK Set holds a key that must not be published");
+            return Err("the JWK Set contains a private or symmetric key");
         }
-        let keys: Vec<Key> = set.keys.into_iter().filter_map(Key::read).collect();
+        let keys: Vec<Key> = set.keys.into_iter().filter_map(Key::parse).collect();
         if keys.is_empty() {
             return Err("the JWK Set has no key for ES256 or RS256");
         }
@@ -198,7 +197,7 @@ impl KeySet {
 }
 
 impl Key {
-    fn read(value: Value) -> Option<Self> {
+    fn parse(value: Value) -> Option<Self> {
         let jwk: Jwk = serde_json::from_value(value).ok()?;
         let for_signatures = jwk.usage.as_deref().is_none_or(|usage| usage == "sig")
             && jwk
@@ -210,13 +209,13 @@ impl Key {
         }
         let public = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
             ("EC", Some("P-256")) => {
-                // RFC 7518 section 6.2.1.2: both have the length of the field.
+                // RFC 7518 section 6.2.1.2: both coordinates have the length of the field.
                 let (x, y) = (decode(&jwk.x?)?, decode(&jwk.y?)?);
                 (x.len() == 32 && y.len() == 32).then(|| PublicKey::P256([&[4], &x[..], &y[..]].concat()))?
             }
             ("RSA", _) => {
                 let (modulus, exponent) = (decode(&jwk.n?)?, decode(&jwk.e?)?);
-                // Some write a zero before the number, which RFC 7518 section 2 does not.
+                // Some issuers write leading zeros, which RFC 7518 section 2 does not allow.
                 let modulus = modulus
                     .iter()
                     .copied()
@@ -226,8 +225,8 @@ impl Key {
             }
             _ => return None,
         };
-        let named = jwk.alg.is_none_or(|name| name == public.algorithm().name());
-        named.then_some(Self { id: jwk.kid, public })
+        let matches = jwk.alg.is_none_or(|name| name == public.algorithm().name());
+        matches.then_some(Self { id: jwk.kid, public })
     }
 }
 
@@ -239,9 +238,9 @@ impl PublicKey {
         }
     }
 
-    fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+    fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {
-            // RFC 7518 section 3.4: the two numbers one after the other, not DER.
+            // RFC 7518 section 3.4: the two numbers are concatenated, not DER.
             Self::P256(point) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature),
             Self::Rsa { modulus, exponent } => RsaPublicKeyComponents {
                 n: modulus,
@@ -304,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_of_a_key_is_believed() {
+    fn a_token_signed_with_a_key_of_the_set_verifies() {
         let pair = pair();
         let token = token(&pair, &json!({"alg": "ES256"}));
         let jwt = Jwt::parse(&token).unwrap();
@@ -313,14 +312,14 @@ mod tests {
     }
 
     #[test]
-    fn another_key_another_text_or_another_signature_is_not() {
+    fn another_key_changed_claims_or_another_signature_do_not_verify() {
         let (mine, other) = (pair(), pair());
         let good = token(&mine, &json!({"alg": "ES256"}));
         let set = keys(&[jwk(&mine, &json!({}))]).unwrap();
         let forged = token(&other, &json!({"alg": "ES256"}));
         assert_eq!(
             Jwt::parse(&forged).unwrap().verify(&set).unwrap_err(),
-            Unverified::BadSignature
+            SignatureError::BadSignature
         );
         let mut parts: Vec<&str> = good.split('.').collect();
         let lie = encode(r#"{"iss":"you"}"#);
@@ -332,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_that_is_named_is_the_one_that_counts() {
+    fn only_the_named_key_verifies() {
         let (mine, other) = (pair(), pair());
         let set = keys(&[jwk(&mine, &json!({"kid": "a"})), jwk(&other, &json!({"kid": "b"}))]).unwrap();
         let by = |pair: &EcdsaKeyPair, kid: &str| {
@@ -340,12 +339,12 @@ mod tests {
             Jwt::parse(&token).unwrap().verify(&set).map(|_| ())
         };
         assert_eq!(by(&mine, "a"), Ok(()));
-        assert_eq!(by(&mine, "b"), Err(Unverified::BadSignature));
-        assert_eq!(by(&mine, "c"), Err(Unverified::NoKey));
+        assert_eq!(by(&mine, "b"), Err(SignatureError::BadSignature));
+        assert_eq!(by(&mine, "c"), Err(SignatureError::UnknownKey));
     }
 
     #[test]
-    fn a_header_cannot_choose_a_weaker_way() {
+    fn a_header_cannot_select_a_weaker_algorithm() {
         let pair = pair();
         for header in [
             json!({"alg": "none"}),
@@ -357,10 +356,13 @@ mod tests {
         ] {
             assert!(Jwt::parse(&token(&pair, &header)).is_none(), "{header}");
         }
-        // A key of one kind is not one of another.
+        // A key for one algorithm does not verify another.
         let token = token(&pair, &json!({"alg": "RS256"}));
         let set = keys(&[jwk(&pair, &json!({}))]).unwrap();
-        assert_eq!(Jwt::parse(&token).unwrap().verify(&set).unwrap_err(), Unverified::NoKey);
+        assert_eq!(
+            Jwt::parse(&token).unwrap().verify(&set).unwrap_err(),
+            SignatureError::UnknownKey
+        );
         for text in ["", ".", "..", "a.b", "a.b.c", "e30.e30.", "é.é.é"] {
             assert!(Jwt::parse(text).is_none(), "{text:?}");
         }
@@ -368,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_for_something_else_are_passed_over_and_secret_ones_refused() {
+    fn unsuitable_keys_are_ignored_and_private_keys_refused() {
         let pair = pair();
         for useless in [
             jwk(&pair, &json!({"use": "enc"})),

@@ -42,6 +42,7 @@ mod access_token_cache;
 mod access_tokens;
 mod allow_list;
 mod cimd;
+mod client_metadata;
 mod client_name;
 mod code_exchanges;
 mod document_cache;

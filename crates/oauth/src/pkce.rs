@@ -1,5 +1,4 @@
-//! Proof Key for Code Exchange, S256 only (RFC 7636): the broker's clients must use it, and so does the broker at
-//! Forgejo.
+//! Proof Key for Code Exchange, S256 only (RFC 7636). The broker's clients must use it, and the broker uses it at Forgejo.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
@@ -11,12 +10,12 @@ pub(crate) fn challenge(verifier: &str) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes()))
 }
 
-/// Whether a text can be an S256 challenge at all: base64url of 32 bytes, without padding.
+/// Whether a text has the form of an S256 challenge: base64url of 32 bytes, without padding.
 pub(crate) fn is_challenge(text: &str) -> bool {
     URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == 32)
 }
 
-/// Whether a verifier is well-formed (RFC 7636 section 4.1) and its challenge is the given one (section 4.6).
+/// Whether a verifier is well-formed (RFC 7636 section 4.1) and yields the expected challenge (section 4.6).
 pub(crate) fn verifies(verifier: &str, expected: &str) -> bool {
     let well_formed = (43..=128).contains(&verifier.len())
         && verifier
@@ -41,20 +40,20 @@ mod tests {
     }
 
     #[test]
-    fn another_verifier_does_not() {
+    fn another_verifier_does_not_verify() {
         assert!(!verifies(&VERIFIER.replace('d', "e"), CHALLENGE));
-        assert!(!verifies(CHALLENGE, CHALLENGE), "plain is not a fall-back");
+        assert!(!verifies(CHALLENGE, CHALLENGE), "plain is not accepted");
     }
 
     #[test]
-    fn a_verifier_that_is_too_short_or_holds_other_characters_does_not() {
+    fn a_malformed_verifier_does_not_verify() {
         assert!(!verifies("abc", &challenge("abc")));
         let odd = format!("{VERIFIER}+");
         assert!(!verifies(&odd, &challenge(&odd)));
     }
 
     #[test]
-    fn what_is_no_hash_is_no_challenge() {
+    fn a_text_that_is_not_a_hash_is_not_a_challenge() {
         assert!(!is_challenge("abc"));
         assert!(!is_challenge(&format!("{CHALLENGE}=")));
         assert!(!is_challenge(""));

@@ -1,8 +1,7 @@
-//! How often something may be done: a leaky bucket for each key.
+//! A rate limiter: the generic cell rate algorithm (a leaky bucket) for each key.
 //!
-//! A bucket is one instant, up to which its turns are taken (the generic cell rate algorithm). It takes the time as an
-//! argument and keeps no task. Keys are clients and grants, never addresses: the users of one AI platform come from few
-//! addresses, and an attacker has many.
+//! A key has one instant in memory. The limiter takes the time as an argument and runs no task. Keys are clients and
+//! grants, never addresses: the users of an AI platform share few addresses, and an attacker has many.
 
 use std::{
     borrow::Borrow,
@@ -12,81 +11,82 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// A rate: so many at once, and one more after each interval.
+/// A rate: a burst of requests, and one more after each interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rate {
+pub(crate) struct RequestRate {
     burst: u32,
-    every: Duration,
+    interval: Duration,
 }
 
-/// Buckets of one rate.
+/// Limits the requests of each key to one rate.
 #[derive(Debug)]
 pub(crate) struct RateLimiter<K> {
-    rate: Rate,
-    /// Until when the turns of a key are taken. An instant that has passed says nothing and may be taken out.
-    taken: Mutex<HashMap<K, SystemTime>>,
+    rate: RequestRate,
+    /// The theoretical arrival time of each key's next request. A time in the past carries no information.
+    arrivals: Mutex<HashMap<K, SystemTime>>,
 }
 
-/// How long to wait before the next try.
+/// The time until the next request is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wait(pub(crate) Duration);
+pub(crate) struct RetryAfter(pub(crate) Duration);
 
-/// How many keys there are at most that are not at rest. A further one has to wait.
+/// The largest number of keys with recent requests. Requests of further keys are refused.
 const MAX_KEYS: usize = 16_384;
 
-impl Rate {
-    /// `burst` at once, one more each `every`.
-    pub(crate) const fn new(burst: u32, every: Duration) -> Self {
-        Self { burst, every }
+impl RequestRate {
+    pub(crate) const fn new(burst: u32, interval: Duration) -> Self {
+        Self { burst, interval }
     }
 
-    /// `count` a minute, all at once if it has to be.
+    /// `count` requests a minute, all of which may come at once.
     pub(crate) fn per_minute(count: u32) -> Self {
         Self::new(count, Duration::from_secs(60) / count.max(1))
     }
 }
 
 impl<K: Eq + Hash> RateLimiter<K> {
-    pub(crate) fn new(rate: Rate) -> Self {
+    pub(crate) fn new(rate: RequestRate) -> Self {
         Self {
             rate,
-            taken: Mutex::default(),
+            arrivals: Mutex::default(),
         }
     }
 
-    /// Takes a turn of a key, or says how long to wait. A refusal takes nothing.
-    pub(crate) fn take<Q>(&self, key: &Q, now: SystemTime) -> Result<(), Wait>
+    /// Counts a request of a key. A request that is refused does not count.
+    pub(crate) fn check<Q>(&self, key: &Q, now: SystemTime) -> Result<(), RetryAfter>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
-        let Rate { burst, every } = self.rate;
-        let window = every * burst;
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.len() >= MAX_KEYS && !taken.contains_key(key) {
-            taken.retain(|_, until| *until > now);
-            if taken.len() >= MAX_KEYS {
-                return Err(Wait(every));
+        let RequestRate { burst, interval } = self.rate;
+        let window = interval * burst;
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        if arrivals.len() >= MAX_KEYS && !arrivals.contains_key(key) {
+            arrivals.retain(|_, arrival| *arrival > now);
+            if arrivals.len() >= MAX_KEYS {
+                return Err(RetryAfter(interval));
             }
         }
-        // Never further ahead than the window: a wall clock that has gone back must not lock anyone out.
-        let until = taken.get(key).map_or(now, |until| (*until).clamp(now, now + window));
-        let next = until + every;
+        // The clamp keeps a wall clock that was set back from locking a key out.
+        let arrival = arrivals
+            .get(key)
+            .map_or(now, |arrival| (*arrival).clamp(now, now + window));
+        let next = arrival + interval;
         match next.duration_since(now + window) {
-            Ok(over) if !over.is_zero() => {
-                taken.insert(key.to_owned(), until);
-                Err(Wait(over))
+            Ok(excess) if !excess.is_zero() => {
+                arrivals.insert(key.to_owned(), arrival);
+                Err(RetryAfter(excess))
             }
             _ => {
-                taken.insert(key.to_owned(), next);
+                arrivals.insert(key.to_owned(), next);
                 Ok(())
             }
         }
     }
 }
 
-impl Wait {
-    /// The value of `Retry-After`: whole seconds, rounded up.
+impl RetryAfter {
+    /// The value of the `Retry-After` header: whole seconds, rounded up.
     pub(crate) fn seconds(self) -> u64 {
         self.0.as_secs() + u64::from(self.0.subsec_nanos() > 0)
     }
@@ -103,55 +103,58 @@ mod tests {
     }
 
     fn limiter(burst: u32, every: u64) -> RateLimiter<String> {
-        RateLimiter::new(Rate::new(burst, Duration::from_secs(every)))
+        RateLimiter::new(RequestRate::new(burst, Duration::from_secs(every)))
     }
 
     #[test]
-    fn a_burst_and_then_one_each_interval() {
+    fn a_burst_is_followed_by_one_request_per_interval() {
         let limiter = limiter(3, 10);
         for _ in 0..3 {
-            assert_eq!(limiter.take("a", at(0)), Ok(()));
+            assert_eq!(limiter.check("a", at(0)), Ok(()));
         }
-        assert_eq!(limiter.take("a", at(0)), Err(Wait(Duration::from_secs(10))));
-        assert_eq!(limiter.take("a", at(4)), Err(Wait(Duration::from_secs(6))));
-        assert_eq!(limiter.take("a", at(10)), Ok(()));
-        assert!(limiter.take("a", at(10)).is_err());
+        assert_eq!(limiter.check("a", at(0)), Err(RetryAfter(Duration::from_secs(10))));
+        assert_eq!(limiter.check("a", at(4)), Err(RetryAfter(Duration::from_secs(6))));
+        assert_eq!(limiter.check("a", at(10)), Ok(()));
+        assert!(limiter.check("a", at(10)).is_err());
         for _ in 0..3 {
-            assert_eq!(limiter.take("a", at(1000)), Ok(()), "a rest gives the burst back");
+            assert_eq!(limiter.check("a", at(1000)), Ok(()), "an idle key gets its burst back");
         }
-        assert!(limiter.take("a", at(1000)).is_err());
+        assert!(limiter.check("a", at(1000)).is_err());
     }
 
     #[test]
-    fn keys_do_not_share() {
+    fn keys_have_separate_limits() {
         let limiter = limiter(1, 10);
-        assert_eq!(limiter.take("a", at(0)), Ok(()));
-        assert_eq!(limiter.take("b", at(0)), Ok(()));
-        assert!(limiter.take("a", at(0)).is_err());
+        assert_eq!(limiter.check("a", at(0)), Ok(()));
+        assert_eq!(limiter.check("b", at(0)), Ok(()));
+        assert!(limiter.check("a", at(0)).is_err());
     }
 
     #[test]
-    fn a_clock_that_goes_back_locks_nobody_out() {
+    fn a_clock_set_back_does_not_lock_a_key_out() {
         let limiter = limiter(2, 10);
-        assert_eq!(limiter.take("a", at(1_000_000)), Ok(()));
-        assert_eq!(limiter.take("a", at(0)), Err(Wait(Duration::from_secs(10))));
-        assert_eq!(limiter.take("a", at(10)), Ok(()));
+        assert_eq!(limiter.check("a", at(1_000_000)), Ok(()));
+        assert_eq!(limiter.check("a", at(0)), Err(RetryAfter(Duration::from_secs(10))));
+        assert_eq!(limiter.check("a", at(10)), Ok(()));
     }
 
     #[test]
-    fn keys_at_rest_make_room() {
+    fn idle_keys_are_evicted_for_new_ones() {
         let limiter = limiter(1, 10);
         for n in 0..MAX_KEYS {
-            assert_eq!(limiter.take(n.to_string().as_str(), at(0)), Ok(()));
+            assert_eq!(limiter.check(n.to_string().as_str(), at(0)), Ok(()));
         }
-        assert!(limiter.take("one more", at(1)).is_err());
-        assert_eq!(limiter.take("one more", at(11)), Ok(()));
+        assert!(limiter.check("one more", at(1)).is_err());
+        assert_eq!(limiter.check("one more", at(11)), Ok(()));
     }
 
     #[test]
-    fn waits_are_told_in_whole_seconds() {
-        assert_eq!(Wait(Duration::from_millis(1)).seconds(), 1);
-        assert_eq!(Wait(Duration::from_secs(2)).seconds(), 2);
-        assert_eq!(Rate::per_minute(60), Rate::new(60, Duration::from_secs(1)));
+    fn retry_after_is_rounded_up_to_whole_seconds() {
+        assert_eq!(RetryAfter(Duration::from_millis(1)).seconds(), 1);
+        assert_eq!(RetryAfter(Duration::from_secs(2)).seconds(), 2);
+        assert_eq!(
+            RequestRate::per_minute(60),
+            RequestRate::new(60, Duration::from_secs(1))
+        );
     }
 }

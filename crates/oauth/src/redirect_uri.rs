@@ -1,15 +1,15 @@
-//! Which redirect URIs a client may register, and when one that is presented is one that is registered.
+//! Redirect URIs: the rules for registration, and the match of a presented URI with a registered one.
 //!
-//! The match is exact (RFC 9700 section 2.1), but for the port of a loopback address (RFC 8252 section 7.3). A redirect
-//! URI is kept and used as the client wrote it: parsing it is a check, never a rewrite.
+//! The match is exact (RFC 9700 section 2.1), except for the port of a loopback address (RFC 8252 section 7.3). A redirect
+//! URI is stored and used as the client wrote it: parsing only checks it.
 
 use url::{Host, Url};
 
 /// The longest redirect URI, in bytes.
 const MAX_LENGTH: usize = 2048;
 
-/// Schemes that make a browser run or read something instead of handing the answer to an application.
-const DANGEROUS: &[&str] = &[
+/// Schemes that make a browser run or read something instead of opening an application.
+const DANGEROUS_SCHEMES: &[&str] = &[
     "about",
     "blob",
     "chrome",
@@ -30,16 +30,16 @@ const DANGEROUS: &[&str] = &[
     "wss",
 ];
 
-/// Checks a redirect URI that a client wants to register.
+/// Checks a redirect URI of a registration.
 ///
 /// # Errors
 ///
-/// What is wrong with it, for the client's developer.
+/// The reason, for the client's developer.
 pub(crate) fn check(uri: &str) -> Result<(), &'static str> {
     if uri.len() > MAX_LENGTH {
         return Err("a redirect URI may have 2048 bytes at most");
     }
-    // The URL parser drops tabs and line breaks; and whatever is not printable ASCII cannot go into a header.
+    // The URL parser drops tabs and line breaks, and a header takes only printable ASCII.
     if !uri.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("a redirect URI must consist of printable ASCII characters");
     }
@@ -55,12 +55,12 @@ pub(crate) fn check(uri: &str) -> Result<(), &'static str> {
         "https" => Ok(()),
         "http" if is_loopback(&url) => Ok(()),
         "http" => Err("a redirect URI with http must point to a loopback address"),
-        scheme if DANGEROUS.contains(&scheme) => Err("this scheme is not allowed in a redirect URI"),
+        scheme if DANGEROUS_SCHEMES.contains(&scheme) => Err("this scheme is not allowed in a redirect URI"),
         _ => Ok(()),
     }
 }
 
-/// Whether a presented redirect URI is the registered one.
+/// Whether a presented redirect URI matches a registered one.
 pub(crate) fn matches(registered: &str, presented: &str) -> bool {
     if registered == presented {
         return true;
@@ -69,8 +69,8 @@ pub(crate) fn matches(registered: &str, presented: &str) -> bool {
     else {
         return false;
     };
-    // RFC 8252 section 7.3: the port of a loopback address is chosen when the application listens. `localhost` is
-    // treated alike, since applications use it although section 8.3 advises against it.
+    // RFC 8252 section 7.3: an application chooses the loopback port when it listens. `localhost` is treated alike, since
+    // applications use it although section 8.3 advises against it.
     registered.scheme() == "http"
         && presented.scheme() == "http"
         && is_loopback(&registered)
@@ -79,7 +79,7 @@ pub(crate) fn matches(registered: &str, presented: &str) -> bool {
         && registered.query() == presented.query()
 }
 
-/// A redirect URI without what does not count when it is matched: the port of a loopback address.
+/// A redirect URI without the port of a loopback address, which a match ignores.
 pub(crate) fn without_loopback_port(uri: &str) -> String {
     let Ok(mut url) = Url::parse(uri) else {
         return uri.to_owned();
@@ -91,7 +91,7 @@ pub(crate) fn without_loopback_port(uri: &str) -> String {
     }
 }
 
-/// What the consent page shows as the place where the answer goes.
+/// The destination of a redirect URI, as the consent page shows it.
 pub(crate) fn display(uri: &str) -> String {
     match Url::parse(uri) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => {
@@ -102,7 +102,17 @@ pub(crate) fn display(uri: &str) -> String {
     }
 }
 
-/// Whether the host of a URL is this machine.
+/// Whether a redirect URI leads to a program on the user's device (RFC 8252 section 8.6), which may pose as any client.
+pub(crate) fn is_local(uri: &str) -> bool {
+    Url::parse(uri).is_ok_and(|url| !matches!(url.scheme(), "http" | "https") || is_loopback(&url))
+}
+
+/// Whether a redirect URI leads to another machine by https, so that no program on the user's device can receive it.
+pub(crate) fn is_remote_https(uri: &str) -> bool {
+    Url::parse(uri).is_ok_and(|url| url.scheme() == "https" && !is_loopback(&url))
+}
+
+/// Whether the host of a URL is a loopback address.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -117,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_clients_use_is_allowed() {
+    fn redirect_uris_of_known_clients_are_accepted() {
         for uri in [
             "https://chatgpt.com/connector/oauth/abc123",
             "http://127.0.0.1:33418/",
@@ -131,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_harm_is_refused() {
+    fn dangerous_or_malformed_redirect_uris_are_refused() {
         for uri in [
             "javascript:alert(1)",
             "JavaScript:alert(1)",

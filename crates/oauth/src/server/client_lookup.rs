@@ -1,82 +1,72 @@
-//! Who a client identifier stands for: a client of the configuration, one that has registered, or one that is described
-//! by the document at the URL that the identifier is.
+//! Lookup of a client by its identifier: a client of the configuration, a registered one, or one that is described by the
+//! document at the URL that is its identifier.
 
-use super::ServerState;
+use super::state::ServerState;
 use crate::{cimd, config::Registration, fetch::FetchError, ids::ClientId, ports::StoreError, records::ClientRecord};
 
-/// Why it cannot be said who a client is.
-#[derive(Debug, thiserror::Error)]
+/// The reason why a lookup has no answer.
+#[derive(Debug)]
 pub(super) enum LookupError {
-    /// The store cannot be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    /// The store failed.
+    Store(StoreError),
     /// The document of the client cannot be read now.
-    #[error("the document of the client cannot be read now: {0}")]
-    Unreachable(&'static str),
+    Unavailable,
 }
 
-impl ServerState {
-    /// Finds a client: those of the configuration first. `None`: there is no such client, or its document is none.
-    pub(super) async fn client(&self, client_id: &ClientId) -> Result<Option<ClientRecord>, LookupError> {
-        if let Some(client) = self.configured(client_id) {
-            return Ok(Some(client));
-        }
-        if cimd::is_url(client_id) {
-            return self.described(client_id).await;
-        }
-        Ok(self.clients.client(client_id).await?)
+/// Finds a client. `None`: there is no such client, or its document is refused.
+pub(super) async fn find(state: &ServerState, client_id: &ClientId) -> Result<Option<ClientRecord>, LookupError> {
+    if let Some(client) = configured(state, client_id) {
+        return Ok(Some(client));
     }
-
-    /// Finds a client as far as that can be done without the network: for pages that show many.
-    pub(super) async fn known_client(&self, client_id: &ClientId) -> Result<Option<ClientRecord>, StoreError> {
-        if let Some(client) = self.configured(client_id) {
-            return Ok(Some(client));
-        }
-        if cimd::is_url(client_id) {
-            return Ok(self.documents.as_ref().and_then(|documents| documents.known(client_id)));
-        }
-        self.clients.client(client_id).await
+    if cimd::is_url(&client_id.0) {
+        return described(state, client_id).await;
     }
+    state.clients.client(client_id).await.map_err(LookupError::Store)
+}
 
-    /// Whether clients may be described by documents.
-    pub(super) fn reads_documents(&self) -> bool {
-        self.documents.is_some() && self.settings.reads_documents()
+/// Finds a client without a network request, for pages that show many.
+pub(super) async fn find_cached(state: &ServerState, client_id: &ClientId) -> Result<Option<ClientRecord>, StoreError> {
+    if let Some(client) = configured(state, client_id) {
+        return Ok(Some(client));
     }
-
-    fn configured(&self, client_id: &ClientId) -> Option<ClientRecord> {
-        let configured = self.settings.clients.iter();
-        configured
-            .clone()
-            .find(|client| client.client_id == *client_id)
-            .cloned()
+    if cimd::is_url(&client_id.0) {
+        let documents = state.documents.as_ref();
+        return Ok(documents.and_then(|documents| documents.cached_client(&client_id.0)));
     }
+    state.clients.client(client_id).await
+}
 
-    async fn described(&self, client_id: &ClientId) -> Result<Option<ClientRecord>, LookupError> {
-        let Some(documents) = self.documents.as_ref().filter(|_| self.settings.reads_documents()) else {
-            return Ok(None);
-        };
-        let url = match cimd::client_url(client_id) {
-            Ok(url) => url,
-            Err(fault) => {
-                tracing::debug!(fault, "a client identifier is no URL of a document");
-                return Ok(None);
-            }
-        };
-        let host = url.host_str().unwrap_or_default();
-        if self.settings.registration == Registration::AllowList && !self.settings.allow_list.allows_document(&url) {
-            tracing::info!(host, "a client is described by a host that is not on the allow-list");
+fn configured(state: &ServerState, client_id: &ClientId) -> Option<ClientRecord> {
+    let mut clients = state.settings.clients.iter();
+    clients.find(|client| client.client_id == *client_id).cloned()
+}
+
+async fn described(state: &ServerState, client_id: &ClientId) -> Result<Option<ClientRecord>, LookupError> {
+    let settings = &state.settings;
+    let Some(documents) = state.documents.as_ref().filter(|_| settings.allows_documents()) else {
+        return Ok(None);
+    };
+    let url = match cimd::client_url(&client_id.0) {
+        Ok(url) => url,
+        Err(reason) => {
+            tracing::debug!(fault = reason, "client identifier is not the URL of a document");
             return Ok(None);
         }
-        match documents.client(&url).await {
-            Ok(client) => Ok(Some((*client).clone())),
-            Err(FetchError::Unavailable(why)) => {
-                tracing::warn!(host, why, "the document of a client cannot be read now");
-                Err(LookupError::Unreachable(why))
-            }
-            Err(FetchError::Refused(why) | FetchError::Forbidden(why)) => {
-                tracing::warn!(host, why, "the document of a client is not accepted");
-                Ok(None)
-            }
+    };
+    let host = url.host_str().unwrap_or_default();
+    if settings.config.registration == Registration::AllowList && !settings.allow_list.allows_document(&url) {
+        tracing::info!(host, "client refused: its host is not on oauth.allowed_client_domains");
+        return Ok(None);
+    }
+    match documents.client(&url).await {
+        Ok(client) => Ok(Some((*client).clone())),
+        Err(FetchError::Unavailable(why)) => {
+            tracing::warn!(host, why, "metadata document of a client is not available");
+            Err(LookupError::Unavailable)
+        }
+        Err(FetchError::Refused(why) | FetchError::Forbidden(why)) => {
+            tracing::warn!(host, why, "metadata document of a client refused");
+            Ok(None)
         }
     }
 }

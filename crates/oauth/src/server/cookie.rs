@@ -1,16 +1,16 @@
-//! Cookies: how they are read and set, and the one that tells one browser from another.
+//! Cookies: reading and setting them, and the cookie that identifies a browser.
 //!
-//! [`BrowserId`] ties the browser in which a user said yes to the one that comes back from Forgejo: without it, someone
-//! could say yes in theirs and have another user finish the sign-in (RFC 9700 section 4.7). It holds 256 random bits
-//! and means nothing else. With https the names of all cookies begin with `__Host-`, so that no neighbouring host can
-//! plant one (RFC 6265bis section 4.1.3.2).
+//! [`BrowserId`] ties the browser in which a user consents to the one that returns from Forgejo. Without it, an attacker
+//! could consent in their own browser and have another user finish the sign-in (RFC 9700 section 4.7). It consists of 256
+//! random bits without further meaning. With https the names of all cookies begin with `__Host-`, so that no neighboring
+//! host can plant one (RFC 6265bis section 4.1.3.2).
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, header};
 
 use crate::secret;
 
-/// The value of the cookie that tells one browser from another.
+/// The value of the cookie that identifies a browser.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct BrowserId(String);
 
@@ -19,11 +19,11 @@ pub(super) struct BrowserId(String);
 pub(super) struct CookieKind {
     /// The name without its prefix.
     name: &'static str,
-    /// How long a browser keeps it, in seconds.
+    /// The time for which a browser keeps it, in seconds.
     max_age: u64,
 }
 
-/// The browser, for an hour after the last page that needs it.
+/// Identifies the browser for an hour after the last page that needs it.
 const BROWSER: CookieKind = CookieKind::new("fmb-browser", 60 * 60);
 
 impl CookieKind {
@@ -31,7 +31,7 @@ impl CookieKind {
         Self { name, max_age }
     }
 
-    /// The value that a request brings. Of several with one name the first counts, the one with the longest path.
+    /// The value in a request. Browsers send the cookie with the longest path first, and the first of a name counts.
     pub(super) fn read(self, headers: &HeaderMap, secure: bool) -> Option<&str> {
         headers
             .get_all(header::COOKIE)
@@ -43,17 +43,17 @@ impl CookieKind {
             .map(|(_, value)| value)
     }
 
-    /// The header that sets it. `None` for a value that cannot stand in one.
+    /// The header that sets it. `None` for a value that a header cannot hold.
     pub(super) fn set(self, value: &str, secure: bool) -> Option<HeaderValue> {
         self.header(value, self.max_age, secure)
     }
 
-    /// The header that takes it away.
+    /// The header that removes it.
     pub(super) fn clear(self, secure: bool) -> Option<HeaderValue> {
         self.header("", 0, secure)
     }
 
-    /// `Lax` and not `Strict`: the browser comes back from Forgejo by a redirect of another site.
+    /// `Lax` and not `Strict`: the browser returns from Forgejo by a redirect of another site.
     fn header(self, value: &str, max_age: u64, secure: bool) -> Option<HeaderValue> {
         let attributes = if secure { "; Secure" } else { "" };
         let text = format!(
@@ -68,13 +68,13 @@ impl CookieKind {
 }
 
 impl BrowserId {
-    /// A new one.
+    /// A new random identifier.
     pub(super) fn mint() -> Self {
         Self(URL_SAFE_NO_PAD.encode(secret::random::<32>()))
     }
 
-    /// The one that a request brings. A value of another form is none.
-    pub(super) fn of(headers: &HeaderMap, secure: bool) -> Option<Self> {
+    /// The identifier in a request. A malformed value is ignored.
+    pub(super) fn from_headers(headers: &HeaderMap, secure: bool) -> Option<Self> {
         BROWSER
             .read(headers, secure)
             .filter(|value| URL_SAFE_NO_PAD.decode(value).is_ok_and(|bytes| bytes.len() == 32))
@@ -104,21 +104,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_is_what_is_found() {
+    fn a_cookie_that_is_set_is_read_back() {
         for secure in [true, false] {
             let id = BrowserId::mint();
             let set = id.set_cookie(secure).unwrap();
             let pair = set.to_str().unwrap().split(';').next().unwrap();
-            let found = BrowserId::of(&headers(&format!("a=b; {pair}; c=d")), secure);
+            let found = BrowserId::from_headers(&headers(&format!("a=b; {pair}; c=d")), secure);
             assert!(found == Some(id));
         }
     }
 
     #[test]
-    fn with_https_only_the_host_cookie_counts() {
+    fn with_https_only_the_host_cookie_is_read() {
         let id = BrowserId::mint();
         let plain = format!("fmb-browser={}", id.as_str());
-        assert!(BrowserId::of(&headers(&plain), true).is_none());
+        assert!(BrowserId::from_headers(&headers(&plain), true).is_none());
         let set = id.set_cookie(true).unwrap();
         let set = set.to_str().unwrap();
         assert!(set.starts_with("__Host-") && set.contains("; Path=/;") && set.ends_with("; Secure"));
@@ -126,13 +126,13 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_another_form_is_none() {
-        assert!(BrowserId::of(&headers("fmb-browser=abc"), false).is_none());
-        assert!(BrowserId::of(&HeaderMap::new(), false).is_none());
+    fn a_malformed_browser_id_is_ignored() {
+        assert!(BrowserId::from_headers(&headers("fmb-browser=abc"), false).is_none());
+        assert!(BrowserId::from_headers(&HeaderMap::new(), false).is_none());
     }
 
     #[test]
-    fn what_is_taken_away_is_empty_and_over() {
+    fn a_cleared_cookie_is_empty_and_expired() {
         let cleared = BROWSER.clear(true).unwrap();
         assert!(
             cleared

@@ -1,51 +1,45 @@
-//! The guard of the protected resource: a bearer becomes a [`Caller`], or the request gets 401 (RFC 6750, RFC 9728
+//! The guard of the protected resource: it turns an access token into a [`Caller`] or answers 401 (RFC 6750, RFC 9728
 //! section 5.1).
 
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use serde::Serialize;
 
-use super::{Body, ServerState, metadata, response, scope};
+use super::{Body, metadata, oauth_error::OAuthError, response, scope, state::ServerState};
 use crate::{
     account::Account,
+    config::Settings,
     ids::{ClientId, GrantId, UserId},
     records::GrantRecord,
     secret,
 };
 
-/// Who sends a request. Only the guard can make one.
+/// The sender of a request. Only the guard can make one.
 #[derive(Clone, Debug)]
 pub struct Caller {
     grant: Arc<GrantRecord>,
     account: Account,
 }
 
-/// Why a request has no caller.
-enum BearerError {
-    /// It brings no bearer.
+/// The reason why a request is not authenticated.
+pub(super) enum AuthenticateError {
+    /// It has no bearer token.
     Missing,
-    /// It brings one that is no good.
-    Invalid,
-    /// The bearer is good, and its grant lacks the scope of the resource.
-    Scope,
-    /// It brings several, or something that is not a bearer.
+    /// Its token is unknown, expired or revoked.
+    InvalidToken,
+    /// Its token is valid, but the grant lacks the scope of the resource.
+    InsufficientScope,
+    /// It has several tokens, or an `Authorization` header of another scheme.
     Malformed,
 }
 
-#[derive(Serialize)]
-struct ErrorBody<'a> {
-    error: &'a str,
-    error_description: &'a str,
-}
-
 impl Caller {
-    /// The grant: one user's yes to one client. It stays the same when tokens are refreshed.
+    /// The grant: one user's consent to one client. It stays the same when tokens are refreshed.
     pub fn grant(&self) -> &GrantId {
         &self.grant.id
     }
 
-    /// Forgejo's numeric id of the user.
+    /// The user.
     pub fn user(&self) -> UserId {
         self.grant.user
     }
@@ -66,93 +60,90 @@ impl Caller {
     }
 }
 
-pub(super) async fn authenticate(inner: &ServerState, headers: &HeaderMap) -> Result<Caller, Response<Body>> {
-    let bearer = bearer(headers).map_err(|denied| denied.into_response(inner))?;
-    let now = inner.clock.now();
-    let found = inner
-        .access_tokens
-        .find(secret::hash(bearer), now)
-        .await
-        .map_err(|error| response::OAuthError::Store(error).into_response())?;
+pub(super) async fn authenticate(state: &ServerState, headers: &HeaderMap) -> Result<Caller, Response<Body>> {
+    let settings = &state.settings;
+    let refuse = |error: AuthenticateError| error.into_response(settings);
+    let token = bearer_token(headers).map_err(refuse)?;
+    let found = state.access_tokens.find(secret::hash(token), state.clock.now()).await;
     let grant = found
-        .map(|bearer| bearer.grant)
-        .filter(|grant| inner.still_allowed(&grant.login))
-        .ok_or_else(|| BearerError::Invalid.into_response(inner))?;
-    if !scope::allows(&grant.scope, metadata::SCOPE) {
-        return Err(BearerError::Scope.into_response(inner));
+        .map_err(|error| OAuthError::Store(error).into_response())?
+        .map(|token| token.grant)
+        .filter(|grant| settings.still_allows(&grant.login))
+        .ok_or_else(|| refuse(AuthenticateError::InvalidToken))?;
+    if !scope::contains(&grant.scope, scope::SCOPE) {
+        return Err(refuse(AuthenticateError::InsufficientScope));
     }
-    let account = inner.accounts.account(grant.user);
+    let account = state.accounts.account(grant.user);
     Ok(Caller {
         grant: Arc::new(grant),
         account,
     })
 }
 
-/// The bearer of a request (RFC 6750 section 2.1). The scheme is case-insensitive (RFC 9110 section 11.1).
-fn bearer(headers: &HeaderMap) -> Result<&str, BearerError> {
+/// The bearer token of a request (RFC 6750 section 2.1). The scheme is case-insensitive (RFC 9110 section 11.1).
+pub(super) fn bearer_token(headers: &HeaderMap) -> Result<&str, AuthenticateError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
-        return Err(BearerError::Missing);
+        return Err(AuthenticateError::Missing);
     };
     if values.next().is_some() {
-        return Err(BearerError::Malformed);
+        return Err(AuthenticateError::Malformed);
     }
-    let value = value.to_str().map_err(|_| BearerError::Malformed)?;
+    let value = value.to_str().map_err(|_| AuthenticateError::Malformed)?;
     match value.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
-        _ => Err(BearerError::Malformed),
+        _ => Err(AuthenticateError::Malformed),
     }
 }
 
-/// What a client whose bearer has become worthless is told (RFC 6750 section 3).
-pub(super) fn challenge(inner: &ServerState) -> Option<HeaderValue> {
-    BearerError::Invalid.challenge(inner)
+/// The challenge to a client whose token has become invalid (RFC 6750 section 3).
+pub(super) fn invalid_token_challenge(settings: &Settings) -> Option<HeaderValue> {
+    AuthenticateError::InvalidToken.challenge(settings)
 }
 
-impl BearerError {
-    /// The error code and what it means in words. RFC 6750 section 3.1: no code for a request without authentication.
+impl AuthenticateError {
+    /// The error code and its description. RFC 6750 section 3.1: no code for a request without authentication.
     fn reason(&self) -> (Option<&'static str>, &'static str) {
         match self {
             Self::Missing => (None, "sign in to use this server"),
-            Self::Invalid => (Some("invalid_token"), "the access token is unknown, expired or revoked"),
-            Self::Scope => (
+            Self::InvalidToken => (Some("invalid_token"), "the access token is unknown, expired or revoked"),
+            Self::InsufficientScope => (
                 Some("insufficient_scope"),
                 "the grant does not have the scope of this resource",
             ),
-            Self::Malformed => (Some("invalid_request"), "there must be one bearer in Authorization"),
+            Self::Malformed => (
+                Some("invalid_request"),
+                "the Authorization header must have exactly one bearer token",
+            ),
         }
     }
 
-    fn challenge(&self, inner: &ServerState) -> Option<HeaderValue> {
+    fn challenge(&self, settings: &Settings) -> Option<HeaderValue> {
         let mut challenge = String::from("Bearer ");
         if let (Some(error), description) = self.reason() {
             challenge.push_str(&format!("error=\"{error}\", error_description=\"{description}\", "));
         }
         challenge.push_str(&format!(
             "resource_metadata=\"{}\", scope=\"{}\"",
-            metadata::resource_metadata_url(&inner.settings),
-            metadata::SCOPE
+            metadata::resource_metadata_url(settings),
+            scope::SCOPE
         ));
         HeaderValue::try_from(challenge).ok()
     }
 
-    /// RFC 6750 section 3.1. 401 for a malformed request too: clients do not act on 400.
-    fn into_response(self, inner: &ServerState) -> Response<Body> {
+    /// RFC 6750 section 3.1, but 401 also for a malformed request, since clients do not act on 400.
+    fn into_response(self, settings: &Settings) -> Response<Body> {
         let (error, description) = self.reason();
-        let body = ErrorBody {
-            error: error.unwrap_or("unauthorized"),
-            error_description: description,
-        };
         let status = match self {
-            Self::Missing | Self::Invalid | Self::Malformed => StatusCode::UNAUTHORIZED,
+            Self::Missing | Self::InvalidToken | Self::Malformed => StatusCode::UNAUTHORIZED,
             // The client asks its user for more (MCP authorization, "Step-Up Authorization Flow").
-            Self::Scope => StatusCode::FORBIDDEN,
+            Self::InsufficientScope => StatusCode::FORBIDDEN,
         };
-        let mut response = response::json(status, &body);
-        if let Some(challenge) = self.challenge(inner) {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        let response = response::json_error(status, error.unwrap_or("unauthorized"), description);
+        match self.challenge(settings) {
+            Some(challenge) => response::with_header(response, header::WWW_AUTHENTICATE, challenge),
+            None => response,
         }
-        response
     }
 }
 
@@ -168,18 +159,21 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_is_read_in_any_case() {
+    fn the_scheme_is_case_insensitive() {
         for value in ["Bearer abc", "bearer abc", "BEARER  abc"] {
-            assert!(matches!(bearer(&headers(&[value])), Ok("abc")), "{value}");
+            assert!(matches!(bearer_token(&headers(&[value])), Ok("abc")), "{value}");
         }
     }
 
     #[test]
-    fn no_bearer_and_a_bad_one_are_told_apart() {
-        assert!(matches!(bearer(&HeaderMap::new()), Err(BearerError::Missing)));
+    fn a_missing_and_a_malformed_token_are_distinguished() {
+        assert!(matches!(
+            bearer_token(&HeaderMap::new()),
+            Err(AuthenticateError::Missing)
+        ));
         for values in [&["Basic abc"][..], &["abc"], &["Bearer a", "Bearer b"]] {
             assert!(
-                matches!(bearer(&headers(values)), Err(BearerError::Malformed)),
+                matches!(bearer_token(&headers(values)), Err(AuthenticateError::Malformed)),
                 "{values:?}"
             );
         }

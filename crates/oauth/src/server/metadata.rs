@@ -3,13 +3,10 @@
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use super::{Body, response};
+use super::{Body, response, scope::SCOPE};
 use crate::{config::Settings, jwt};
 
-/// The broker's one scope: to use the MCP endpoint. What the upstream token allows is between the user and Forgejo.
-pub(super) const SCOPE: &str = "mcp";
-
-/// How a client may authenticate.
+/// The supported methods of client authentication.
 const AUTH_METHODS: [&str; 4] = ["none", "client_secret_basic", "client_secret_post", "private_key_jwt"];
 
 /// RFC 9728 section 2.
@@ -49,7 +46,7 @@ struct ServerMetadata<'a> {
 pub(super) fn resource(settings: &Settings) -> Response<Body> {
     let document = ResourceMetadata {
         resource: &settings.resource,
-        authorization_servers: [&settings.issuer],
+        authorization_servers: [settings.issuer()],
         scopes_supported: [SCOPE],
         bearer_methods_supported: ["header"],
         resource_name: "Forgejo MCP",
@@ -57,16 +54,15 @@ pub(super) fn resource(settings: &Settings) -> Response<Body> {
     response::json(StatusCode::OK, &document)
 }
 
-/// `documents`: whether clients may be described by documents. It is said only where both `none` and `private_key_jwt`
-/// work for them, since clients that see it do not register.
+/// `documents`: whether clients can be described by documents. Clients that see it do not register, so it requires that
+/// both `none` and `private_key_jwt` work for them.
 pub(super) fn server(settings: &Settings, documents: bool) -> Response<Body> {
-    let endpoint = |name: &str| format!("{}/oauth/{name}", settings.issuer);
     let document = ServerMetadata {
-        issuer: &settings.issuer,
-        authorization_endpoint: endpoint("authorize"),
-        token_endpoint: endpoint("token"),
-        registration_endpoint: settings.registers().then(|| endpoint("register")),
-        revocation_endpoint: endpoint("revoke"),
+        issuer: settings.issuer(),
+        authorization_endpoint: settings.endpoint("authorize"),
+        token_endpoint: settings.endpoint("token"),
+        registration_endpoint: settings.allows_registration().then(|| settings.endpoint("register")),
+        revocation_endpoint: settings.endpoint("revoke"),
         scopes_supported: [SCOPE],
         response_types_supported: ["code"],
         response_modes_supported: ["query"],
@@ -82,7 +78,7 @@ pub(super) fn server(settings: &Settings, documents: bool) -> Response<Body> {
     response::json(StatusCode::OK, &document)
 }
 
-/// Where the metadata of the protected resource is: the well-known part goes between host and path (RFC 9728
+/// The URL of the metadata of the protected resource: the well-known part stands between host and path (RFC 9728
 /// section 3.1).
 pub(super) fn resource_metadata_url(settings: &Settings) -> String {
     format!(

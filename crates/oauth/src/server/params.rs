@@ -1,39 +1,39 @@
-//! Parameters of a query or a form.
-//!
-//! A parameter must not occur twice, and one without a value is one that is not there (RFC 6749 section 3.1).
+//! Parameters of a query or a form. A parameter must not be repeated, and one without a value counts as absent
+//! (RFC 6749 section 3.1).
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use http::{Request, header};
 
 /// The parameters of a request.
 #[derive(Debug)]
 pub(super) struct Params(HashMap<String, String>);
 
-/// Why there are no parameters.
+/// The reason why parameters are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ParamsError {
-    /// One occurs twice.
+    /// A parameter is repeated.
     Repeated,
     /// The body is not a form.
     NotAForm,
 }
 
 impl Params {
-    /// The parameters of a query.
-    pub(super) fn of_query<B>(request: &Request<B>) -> Result<Self, ParamsError> {
+    /// The parameters of the query.
+    pub(super) fn from_query(request: &Request<Bytes>) -> Result<Self, ParamsError> {
         Self::parse(request.uri().query().unwrap_or_default().as_bytes())
     }
 
-    /// The parameters of a form.
-    pub(super) fn of_form(request: &Request<bytes::Bytes>) -> Result<Self, ParamsError> {
-        let kind = request
+    /// The parameters of a form in the body.
+    pub(super) fn from_form(request: &Request<Bytes>) -> Result<Self, ParamsError> {
+        let content_type = request
             .headers()
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
-        let kind = kind.split(';').next().unwrap_or_default().trim();
-        if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        let content_type = content_type.split(';').next().unwrap_or_default().trim();
+        if !content_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Err(ParamsError::NotAForm);
         }
         Self::parse(request.body())
@@ -49,17 +49,17 @@ impl Params {
         Ok(Self(params))
     }
 
-    /// The value of a parameter, if it has one.
+    /// The value of a parameter, unless it is absent or empty.
     pub(super) fn value(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 }
 
 impl ParamsError {
-    /// For the client's developer.
+    /// The reason, for the client's developer.
     pub(super) fn describe(self) -> &'static str {
         match self {
-            Self::Repeated => "a parameter occurs twice",
+            Self::Repeated => "a parameter is repeated",
             Self::NotAForm => "the body must be application/x-www-form-urlencoded",
         }
     }
@@ -70,12 +70,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_parameter_that_occurs_twice_is_refused() {
+    fn a_repeated_parameter_is_refused() {
         assert_eq!(Params::parse(b"a=1&b=2&a=1").unwrap_err(), ParamsError::Repeated);
     }
 
     #[test]
-    fn an_empty_parameter_is_not_there() {
+    fn an_empty_parameter_counts_as_absent() {
         let params = Params::parse(b"a=&b=x%20y+z&c").unwrap();
         assert_eq!(params.value("a"), None);
         assert_eq!(params.value("b"), Some("x y z"));
@@ -83,13 +83,13 @@ mod tests {
     }
 
     #[test]
-    fn only_a_form_is_read_as_one() {
+    fn another_content_type_is_refused() {
         let form = |kind: &str| {
             let request = Request::post("/")
                 .header(header::CONTENT_TYPE, kind)
                 .body("a=1".into())
                 .unwrap();
-            Params::of_form(&request).map(|params| params.value("a").map(str::to_owned))
+            Params::from_form(&request).map(|params| params.value("a").map(str::to_owned))
         };
         assert_eq!(
             form("application/x-www-form-urlencoded; charset=UTF-8")

@@ -1,176 +1,171 @@
-//! How often a client, a grant and a user may ask, and all of them together.
+//! Rate limits of clients, grants and users, and of all of them together.
 //!
-//! A public client's name is no secret and is shared by all its users, so nothing that anyone can do in its name may use
-//! up what those need who are signed in: their good tokens are counted by grant and by user, and what is counted by the client's
-//! name at the token endpoint is only what was refused anyway. **Signing in is another matter**: nobody is known yet when it
-//! begins, and so it is the client's name that is counted.
+//! A public client's identifier is no secret, and all its users share it. Requests that anyone can send with it must not
+//! use up the limits of signed-in users: their tokens count by grant and by user, and only refused requests count by the
+//! client's identifier at the token endpoint. Sign-ins do count by client, since no user is known when one begins.
 //!
-//! **Whatever anyone can make the store write has a global ceiling**, so that a flood ends in refusals and not in a store that
-//! nobody gets a turn of. What is written for strangers (registrations, changes of them, sign-ins that begin, assertions) and
-//! what is written for users who have signed in (tokens) do not share one, and no one user or client can use up what is
-//! everybody's. Each number leaves room for whoever behaves. What is unknown or no good costs a look into the store and
-//! takes nothing from a global ceiling.
+//! **Each kind of write that anyone can cause has a global limit**, so that a flood leads to refusals and not to a store
+//! without a free turn. The limits for strangers (registrations and their changes, sign-ins, assertions) are apart from
+//! the one for signed-in users (tokens), and no single user or client can use up a global limit. Lookups of unknown or
+//! invalid values do not count towards global limits.
 //!
-//! | what is written | one | all | the answer |
+//! | write | one client, grant or user | all | response |
 //! |---|---|---|---|
-//! | a registration | | `registrations_per_minute` | 429 |
-//! | a change of one | client: 20, then one each 3 s | 600, then 10 a second | 429, all: 503 |
-//! | a sign-in that begins | client: a fifth of all | `sign_ins_per_minute` | a page, 503 |
-//! | a signed assertion | client: 600, then 10 a second | 6,000, then 100 a second | 429, all: 503 |
+//! | registration | | `registrations_per_minute` | 429 |
+//! | change of a registration | client: 20, then one each 3 s | 600, then 10 a second | 429, all: 503 |
+//! | begin of a sign-in | client: a fifth of all | `sign_ins_per_minute` | a page, 503 |
+//! | signed assertion | client: 600, then 10 a second | 6,000, then 100 a second | 429, all: 503 |
 //! | tokens | grant: 60, then one a second; user: a fiftieth of all | `tokens_per_minute` | 429, all: 503 |
 //!
-//! All answers carry `Retry-After`. Of the sign-ins it is the beginning that is counted: what follows, up to the code, is at
-//! most one of each. Left out: limits by address, since many users come by one and one stranger by many (see [`limits`](crate::rate_limiter)).
-//! So a stranger who begins sign-ins in the name of a public client, a fifth of `sign_ins_per_minute` and more, has its new
-//! sign-ins refused for as long as that goes on, and with five such names everyone's. A tenth of a second after it stops there is room
-//! again. Whoever is signed in stays so, and notices nothing.
+//! All responses carry `Retry-After`. Only the begin of a sign-in counts: each of its later steps happens at most once.
+//! There are no limits by address, since many users share one address and a stranger has many (see
+//! [`rate_limiter`](crate::rate_limiter)). A stranger who begins sign-ins with the identifier of a public client at a fifth
+//! of `sign_ins_per_minute` therefore blocks new sign-ins of that client, and with five clients those of everyone, until a
+//! tenth of a second after the flood ends. Signed-in users are not affected.
 
 use std::time::{Duration, SystemTime};
 
-use super::response::OAuthError;
+use super::oauth_error::OAuthError;
 use crate::{
-    config::Settings,
+    config::Config,
     ids::{ClientId, GrantId, UserId},
-    rate_limiter::{Rate, RateLimiter, Wait},
+    rate_limiter::{RateLimiter, RequestRate, RetryAfter},
 };
 
-/// The rate_limits of one server.
+/// The rate limits of a server.
 #[derive(Debug)]
 pub(super) struct RateLimits {
     registrations: RateLimiter<()>,
-    management: RateLimiter<ClientId>,
+    client_management: RateLimiter<ClientId>,
     all_management: RateLimiter<()>,
-    /// The empty text stands for the page of connections.
-    sign_ins: RateLimiter<ClientId>,
+    /// `None` stands for *Your connections*.
+    client_sign_ins: RateLimiter<Option<ClientId>>,
     all_sign_ins: RateLimiter<()>,
     client_requests: RateLimiter<ClientId>,
     all_assertions: RateLimiter<()>,
-    grant_requests: RateLimiter<GrantId>,
+    grant_tokens: RateLimiter<GrantId>,
     user_tokens: RateLimiter<UserId>,
     all_tokens: RateLimiter<()>,
-    guesses: RateLimiter<ClientId>,
+    invalid_grants: RateLimiter<ClientId>,
 }
 
-/// How long to wait before a sign-in may begin.
-#[derive(Debug)]
-pub(super) struct TooManySignIns;
+/// Management requests of one client.
+const CLIENT_MANAGEMENT: RequestRate = RequestRate::new(20, Duration::from_secs(3));
+/// Changes of registrations by all clients.
+const ALL_MANAGEMENT: RequestRate = RequestRate::new(600, Duration::from_millis(100));
+/// Authenticated requests of one client at the token and revocation endpoints.
+const CLIENT_REQUESTS: RequestRate = RequestRate::new(600, Duration::from_millis(100));
+/// Signed assertions of all clients.
+const ALL_ASSERTIONS: RequestRate = RequestRate::new(6000, Duration::from_millis(10));
+/// Token requests of one grant.
+const GRANT_TOKENS: RequestRate = RequestRate::new(60, Duration::from_secs(1));
+/// Invalid codes and refresh tokens of one client.
+const INVALID_GRANTS: RequestRate = RequestRate::new(100, Duration::from_secs(1));
 
-/// A client that changes its registration.
-const MANAGEMENT: Rate = Rate::new(20, Duration::from_secs(3));
-/// All of these clients.
-const ALL_MANAGEMENT: Rate = Rate::new(600, Duration::from_millis(100));
-/// A client that has proved who it is, at the token endpoint.
-const CLIENT_REQUESTS: Rate = Rate::new(600, Duration::from_millis(100));
-/// All signed assertions.
-const ALL_ASSERTIONS: Rate = Rate::new(6000, Duration::from_millis(10));
-/// A grant whose code or refresh token has been shown.
-const GRANT_REQUESTS: Rate = Rate::new(60, Duration::from_secs(1));
-/// Codes and tokens that are no good, in the name of one client.
-const GUESSES: Rate = Rate::new(100, Duration::from_secs(1));
-
-/// How many clients it takes at least to use up what all sign-ins may.
-const CLIENTS_SHARE: u32 = 5;
-/// How many users it takes at least to use up what all tokens may.
-const USERS_SHARE: u32 = 50;
-/// What a share comes to at least: a user signs in and refreshes several clients at once.
+/// The smallest number of clients that can use up the limit of all sign-ins.
+const CLIENTS_PER_SIGN_IN_LIMIT: u32 = 5;
+/// The smallest number of users that can use up the limit of all tokens.
+const USERS_PER_TOKEN_LIMIT: u32 = 50;
+/// The smallest share of a limit: a user signs in and refreshes several clients at once.
 const SMALLEST_SHARE: u32 = 10;
 
 impl RateLimits {
-    pub(super) fn new(settings: &Settings) -> Self {
-        let share = |of: u32, among: u32| Rate::per_minute((of / among).max(SMALLEST_SHARE));
-        let (sign_ins, tokens) = (settings.sign_ins_per_minute, settings.tokens_per_minute);
+    pub(super) fn new(config: &Config) -> Self {
+        let share = |of: u32, among: u32| RequestRate::per_minute((of / among).max(SMALLEST_SHARE));
+        let (sign_ins, tokens) = (config.sign_ins_per_minute, config.tokens_per_minute);
         Self {
-            registrations: RateLimiter::new(Rate::per_minute(settings.registrations_per_minute)),
-            management: RateLimiter::new(MANAGEMENT),
+            registrations: RateLimiter::new(RequestRate::per_minute(config.registrations_per_minute)),
+            client_management: RateLimiter::new(CLIENT_MANAGEMENT),
             all_management: RateLimiter::new(ALL_MANAGEMENT),
-            sign_ins: RateLimiter::new(share(sign_ins, CLIENTS_SHARE)),
-            all_sign_ins: RateLimiter::new(Rate::per_minute(sign_ins)),
+            client_sign_ins: RateLimiter::new(share(sign_ins, CLIENTS_PER_SIGN_IN_LIMIT)),
+            all_sign_ins: RateLimiter::new(RequestRate::per_minute(sign_ins)),
             client_requests: RateLimiter::new(CLIENT_REQUESTS),
             all_assertions: RateLimiter::new(ALL_ASSERTIONS),
-            grant_requests: RateLimiter::new(GRANT_REQUESTS),
-            user_tokens: RateLimiter::new(share(tokens, USERS_SHARE)),
-            all_tokens: RateLimiter::new(Rate::per_minute(tokens)),
-            guesses: RateLimiter::new(GUESSES),
+            grant_tokens: RateLimiter::new(GRANT_TOKENS),
+            user_tokens: RateLimiter::new(share(tokens, USERS_PER_TOKEN_LIMIT)),
+            all_tokens: RateLimiter::new(RequestRate::per_minute(tokens)),
+            invalid_grants: RateLimiter::new(INVALID_GRANTS),
         }
     }
 
-    /// One new registration, of anyone.
-    pub(super) fn register(&self, now: SystemTime) -> Result<(), OAuthError> {
-        self.registrations.take(&(), now).map_err(|wait| {
-            tracing::warn!("more clients register than may");
-            OAuthError::SlowDown(wait)
+    /// Counts a registration.
+    pub(super) fn registration(&self, now: SystemTime) -> Result<(), OAuthError> {
+        self.registrations.check(&(), now).map_err(|wait| {
+            tracing::warn!("registrations exceed oauth.registrations_per_minute");
+            OAuthError::TooManyRequests(wait)
         })
     }
 
-    /// One look at or change of a registration, by its owner.
-    pub(super) fn manage(&self, client_id: &ClientId, now: SystemTime) -> Result<(), OAuthError> {
-        self.management
-            .take(client_id, now)
-            .map_err(|wait| slow_down(client_id, wait))
+    /// Counts a read or change of a registration by its client.
+    pub(super) fn management(&self, client_id: &ClientId, now: SystemTime) -> Result<(), OAuthError> {
+        self.client_management
+            .check(client_id, now)
+            .map_err(|wait| too_many_requests(client_id, wait))
     }
 
-    /// One change of a registration, of anyone.
-    pub(super) fn change(&self, now: SystemTime) -> Result<(), OAuthError> {
-        self.all_management.take(&(), now).map_err(|wait| busy("changes", wait))
+    /// Counts a change of a registration.
+    pub(super) fn registration_change(&self, now: SystemTime) -> Result<(), OAuthError> {
+        self.all_management
+            .check(&(), now)
+            .map_err(|wait| overloaded("registration changes", wait))
     }
 
-    /// One sign-in that begins, for a client or for the page of connections.
-    pub(super) fn sign_in(&self, client_id: Option<&ClientId>, now: SystemTime) -> Result<(), TooManySignIns> {
-        let none = ClientId(String::new());
-        let client_id = client_id.unwrap_or(&none);
-        self.sign_ins.take(client_id, now).map_err(|_| {
-            tracing::warn!(client = client_id.0, "more sign-ins begin for a client than may");
-            TooManySignIns
-        })?;
-        self.all_sign_ins.take(&(), now).map_err(|_| {
-            tracing::warn!("more sign-ins begin than may");
-            TooManySignIns
-        })
+    /// Counts a sign-in that begins, for a client or for *Your connections*.
+    pub(super) fn sign_in(&self, client_id: Option<&ClientId>, now: SystemTime) -> Result<(), RetryAfter> {
+        let client = client_id.map(|id| id.0.as_str());
+        self.client_sign_ins
+            .check(&client_id.cloned(), now)
+            .inspect_err(|_| tracing::warn!(client, "sign-ins of a client exceed their rate limit"))?;
+        self.all_sign_ins
+            .check(&(), now)
+            .inspect_err(|_| tracing::warn!("sign-ins of all clients exceed oauth.sign_ins_per_minute"))
     }
 
-    /// One assertion that a client has signed.
+    /// Counts a signed assertion.
     pub(super) fn assertion(&self, now: SystemTime) -> Result<(), OAuthError> {
         self.all_assertions
-            .take(&(), now)
-            .map_err(|wait| busy("assertions", wait))
+            .check(&(), now)
+            .map_err(|wait| overloaded("assertions", wait))
     }
 
-    /// One request of a client that has proved who it is.
-    pub(super) fn client(&self, client_id: &ClientId, now: SystemTime) -> Result<(), OAuthError> {
+    /// Counts a request of an authenticated client.
+    pub(super) fn client_request(&self, client_id: &ClientId, now: SystemTime) -> Result<(), OAuthError> {
         self.client_requests
-            .take(client_id, now)
-            .map_err(|wait| slow_down(client_id, wait))
+            .check(client_id, now)
+            .map_err(|wait| too_many_requests(client_id, wait))
     }
 
-    /// One use of a code or a refresh token of a user's grant, which is good as far as can be told without a change.
-    pub(super) fn tokens(
+    /// Counts a use of a code or refresh token that is valid as far as can be told without a write.
+    pub(super) fn token_request(
         &self,
         grant: &GrantId,
         user: UserId,
         client_id: &ClientId,
         now: SystemTime,
     ) -> Result<(), OAuthError> {
-        let own = |wait| slow_down(client_id, wait);
-        self.grant_requests.take(grant, now).map_err(own)?;
-        self.user_tokens.take(&user, now).map_err(own)?;
-        self.all_tokens.take(&(), now).map_err(|wait| busy("tokens", wait))
+        let own = |wait| too_many_requests(client_id, wait);
+        self.grant_tokens.check(grant, now).map_err(own)?;
+        self.user_tokens.check(&user, now).map_err(own)?;
+        self.all_tokens
+            .check(&(), now)
+            .map_err(|wait| overloaded("token requests", wait))
     }
 
-    /// A code or token that is no good: what to answer instead of `refused` when there have been too many.
-    pub(super) fn guess(&self, client_id: &ClientId, refused: OAuthError, now: SystemTime) -> OAuthError {
-        match self.guesses.take(client_id, now) {
-            Ok(()) => refused,
-            Err(wait) => slow_down(client_id, wait),
+    /// Counts an invalid code or refresh token. Returns `error`, or the response to a client with too many of them.
+    pub(super) fn invalid_grant_attempt(&self, client_id: &ClientId, error: OAuthError, now: SystemTime) -> OAuthError {
+        match self.invalid_grants.check(client_id, now) {
+            Ok(()) => error,
+            Err(wait) => too_many_requests(client_id, wait),
         }
     }
 }
 
-fn slow_down(client_id: &ClientId, wait: Wait) -> OAuthError {
-    tracing::warn!(client = client_id.0, "a client asks more often than it may");
-    OAuthError::SlowDown(wait)
+fn too_many_requests(client_id: &ClientId, wait: RetryAfter) -> OAuthError {
+    tracing::warn!(client = client_id.0, "client exceeds its rate limit");
+    OAuthError::TooManyRequests(wait)
 }
 
-fn busy(what: &'static str, wait: Wait) -> OAuthError {
-    tracing::warn!(what, "more is asked for than may be, by all together");
-    OAuthError::Busy(wait)
+fn overloaded(what: &'static str, wait: RetryAfter) -> OAuthError {
+    tracing::warn!(what, "requests of all clients together exceed a rate limit");
+    OAuthError::Overloaded(wait)
 }

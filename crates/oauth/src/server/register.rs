@@ -1,25 +1,22 @@
-//! Registration of clients by themselves (RFC 7591).
+//! Dynamic client registration (RFC 7591).
 //!
-//! What this server has no use for (logos, contacts) is ignored, as RFC 7591 section 2 allows.
+//! **A public client is identified by its metadata**, and registering it again returns the same client. Without a secret, a
+//! client identifier stands for nothing but a name and a list of redirect URIs, and any request with the same list sends
+//! its users to the same places: no request could prove another origin. Two clients with the same metadata are therefore
+//! one client, and a program that registers at each start does not fill the table. It follows that
 //!
-//! **A public client is what it says of itself**, and registering it again gives back the same client. Without a secret,
-//! a client identifier stands for nothing but a name and a list of redirect URIs, and whoever registers the same list
-//! sends its users to the same places: there is nobody else to tell it from, no "origin" that a request could prove. So
-//! two with the same metadata are one client, and a program that registers at each start does not fill the table. What
-//! that asks for in turn:
+//! - the port of a loopback redirect URI does not count, since matching ignores it too (RFC 8252 section 7.3); all other
+//!   metadata counts, to the byte;
+//! - a shared client cannot be changed or deleted: the first to register it could redirect the responses of all others to
+//!   itself (`manage`);
+//! - a request with its identifier must not lock out its other users (`rate_limits`);
+//! - grants stay separate: each belongs to one user and ends alone.
 //!
-//! - the port of a loopback redirect URI does not count, since it does not count when it is matched either
-//!   (RFC 8252 section 7.3); anything else in the metadata does, to the byte;
-//! - a shared client cannot be changed or deleted by anyone who registered it: the first one there could turn the answers
-//!   of all the others to itself (`manage`);
-//! - nothing that anyone does in its name may lock out the others (`rate_limits`);
-//! - grants stay apart: each is one user's, ended alone.
-//!
-//! A client with a secret or keys is a client of its own each time.
+//! A client with a secret or keys is a new client at each registration.
 
 mod client_information;
-mod client_metadata;
 mod manage;
+mod registration_request;
 
 use std::time::Duration;
 
@@ -27,125 +24,136 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{Body, ServerState, response::OAuthError};
+use super::{Body, oauth_error::OAuthError, state::ServerState};
 use crate::{
     ids::ClientId,
     ports::ClientInsertion,
     records::{ClientAuth, ClientRecord, KeySource, TokenHash},
     redirect_uri, secret,
 };
-use client_metadata::{AuthMethod, ClientMetadata};
+use registration_request::{AuthMethod, RegistrationRequest};
 
 pub(super) use manage::manage;
 
-/// How long a client that nobody has used is safe from making room for others: a user needs that long to sign in.
-const SAFE: Duration = Duration::from_secs(60 * 60);
+/// The time for which a new client cannot be evicted: a user needs it to sign in.
+const EVICTION_GRACE: Duration = Duration::from_secs(60 * 60);
 
-pub(super) async fn register(inner: &ServerState, request: &Request<Bytes>) -> Response<Body> {
-    match try_register(inner, request.body()).await {
-        Ok(response) => response,
-        Err(error) => error.into_response(),
-    }
+pub(super) async fn register(state: &ServerState, request: &Request<Bytes>) -> Response<Body> {
+    let response = try_register(state, request.body()).await;
+    response.unwrap_or_else(OAuthError::into_response)
 }
 
-async fn try_register(inner: &ServerState, body: &[u8]) -> Result<Response<Body>, OAuthError> {
-    if !inner.settings.registers() {
+async fn try_register(state: &ServerState, body: &[u8]) -> Result<Response<Body>, OAuthError> {
+    if !state.settings.allows_registration() {
         return Err(OAuthError::RegistrationClosed);
     }
-    let asked = ClientMetadata::of(client_metadata::object(body)?, &inner.settings)?;
-    let now = inner.clock.now();
-    let within = inner.rate_limits.register(now);
-    let fingerprint = fingerprint(&asked);
-    if let (Err(_), Some(fingerprint)) = (&within, fingerprint)
-        && let Some(known) = inner.clients.client_by_fingerprint(fingerprint).await?
+    let object = registration_request::parse_object(body)?;
+    let request = RegistrationRequest::validate(object, &state.settings)?;
+    let now = state.clock.now();
+    let within_limit = state.rate_limits.registration(now);
+    let fingerprint = fingerprint(&request);
+    if let (Err(_), Some(fingerprint)) = (&within_limit, fingerprint)
+        && let Some(known) = state.clients.client_by_fingerprint(fingerprint).await?
     {
-        // Nothing new comes of it, so that a flood of others does not keep it out.
-        return Ok(shared(inner, &known, &asked));
+        // A known client writes nothing, so that a flood of others does not lock it out.
+        return Ok(known_client(state, &known, &request));
     }
-    within?;
-    let secret: SecretString = secret::mint(secret::CLIENT_SECRET);
-    let hash = secret::hash(secret.expose_secret());
-    let (auth, secret) = match &asked.method {
-        AuthMethod::None => (ClientAuth::None, None),
-        AuthMethod::Basic => (ClientAuth::Basic(hash), Some(secret)),
-        AuthMethod::Post => (ClientAuth::Post(hash), Some(secret)),
-        AuthMethod::PrivateKeyJwt(source) => {
-            check_source(inner, source)?;
-            (ClientAuth::PrivateKeyJwt(source.clone()), None)
-        }
-    };
+    within_limit?;
     let client_id = ClientId(secret::name("fmb_client_"));
-    let token = match asked.method {
-        AuthMethod::None => manage::public_token(inner, &client_id),
-        AuthMethod::Basic | AuthMethod::Post | AuthMethod::PrivateKeyJwt(_) => secret::mint(secret::REGISTRATION),
+    let (auth, secret) = new_client_auth(state, &request.auth_method)?;
+    let is_public = auth == ClientAuth::None;
+    let token = if is_public {
+        manage::public_token(&state.sealer, &client_id)
+    } else {
+        secret::mint(secret::REGISTRATION)
     };
     let client = ClientRecord {
         client_id,
-        name: asked.name.clone(),
-        redirect_uris: asked.redirect_uris.clone(),
-        registration_token: (auth != ClientAuth::None).then(|| secret::hash(token.expose_secret())),
+        name: request.name.clone(),
+        redirect_uris: request.redirect_uris.clone(),
         auth,
         created_at: now,
         domain: None,
+        registration_token: (!is_public).then(|| secret::hash(token.expose_secret())),
         fingerprint,
     };
-    let max_clients = inner.settings.max_clients;
-    match inner
+    let max_clients = state.settings.config.max_clients;
+    let insertion = state
         .clients
-        .insert_client(client.clone(), max_clients, now - SAFE)
-        .await?
-    {
+        .insert_client(client.clone(), max_clients, now - EVICTION_GRACE)
+        .await?;
+    match insertion {
         ClientInsertion::Inserted => {
             tracing::info!(client = client.client_id.0, "client registered");
-            let (token, uris) = (token.expose_secret(), &client.redirect_uris);
             Ok(client_information::response(
-                inner,
+                state,
                 StatusCode::CREATED,
                 &client,
-                uris,
-                token,
+                &client.redirect_uris,
+                token.expose_secret(),
                 secret.as_ref(),
             ))
         }
-        ClientInsertion::Existing(known) => Ok(shared(inner, &known, &asked)),
+        ClientInsertion::Existing(known) => Ok(known_client(state, &known, &request)),
         ClientInsertion::LimitReached => {
-            tracing::warn!(max_clients, "too many clients have registered");
+            tracing::warn!(max_clients, "registration refused: oauth.max_clients is reached");
             Err(OAuthError::RegistrationFull)
         }
     }
 }
 
-/// The answer for a public client that is there already.
-fn shared(inner: &ServerState, known: &ClientRecord, asked: &ClientMetadata) -> Response<Body> {
-    tracing::debug!(client = known.client_id.0, "client registered again");
-    let token = manage::public_token(inner, &known.client_id);
-    let uris = &asked.redirect_uris;
-    client_information::response(inner, StatusCode::CREATED, known, uris, token.expose_secret(), None)
+/// The authentication of a new client, with its secret if it gets one.
+fn new_client_auth(state: &ServerState, method: &AuthMethod) -> Result<(ClientAuth, Option<SecretString>), OAuthError> {
+    let secret = secret::mint(secret::CLIENT_SECRET);
+    let hash = secret::hash(secret.expose_secret());
+    match method {
+        AuthMethod::None => Ok((ClientAuth::None, None)),
+        AuthMethod::Basic => Ok((ClientAuth::Basic(hash), Some(secret))),
+        AuthMethod::Post => Ok((ClientAuth::Post(hash), Some(secret))),
+        AuthMethod::PrivateKeyJwt(source) => {
+            check_key_source(state, source)?;
+            Ok((ClientAuth::PrivateKeyJwt(source.clone()), None))
+        }
+    }
 }
 
-/// Keys at a URL are of use only where URLs are read.
-fn check_source(inner: &ServerState, source: &KeySource) -> Result<(), OAuthError> {
+/// The response for a public client that is registered already.
+fn known_client(state: &ServerState, known: &ClientRecord, request: &RegistrationRequest) -> Response<Body> {
+    tracing::debug!(client = known.client_id.0, "known client registered again");
+    let token = manage::public_token(&state.sealer, &known.client_id);
+    client_information::response(
+        state,
+        StatusCode::CREATED,
+        known,
+        &request.redirect_uris,
+        token.expose_secret(),
+        None,
+    )
+}
+
+/// Refuses keys at a URL on a server that reads no documents.
+fn check_key_source(state: &ServerState, source: &KeySource) -> Result<(), OAuthError> {
     match source {
-        KeySource::Uri(_) if inner.documents.is_none() => {
+        KeySource::Uri(_) if state.documents.is_none() => {
             Err(OAuthError::InvalidClientMetadata("jwks_uri is not supported, jwks is"))
         }
         KeySource::Uri(_) | KeySource::Inline(_) => Ok(()),
     }
 }
 
-/// What a public client is known by. The parts are written one after the other as JSON, so that their borders count.
-fn fingerprint(asked: &ClientMetadata) -> Option<TokenHash> {
-    if asked.method != AuthMethod::None {
+/// The fingerprint of a public client. The parts are written as JSON, so that their borders count.
+fn fingerprint(request: &RegistrationRequest) -> Option<TokenHash> {
+    if request.auth_method != AuthMethod::None {
         return None;
     }
-    let mut uris: Vec<String> = asked
+    let mut uris: Vec<String> = request
         .redirect_uris
         .iter()
         .map(|uri| redirect_uri::without_loopback_port(uri))
         .collect();
     uris.sort_unstable();
     uris.dedup();
-    let text = serde_json::json!([asked.name, uris]).to_string();
+    let text = serde_json::json!([request.name, uris]).to_string();
     Some(secret::hash(&text))
 }
 
@@ -153,16 +161,16 @@ fn fingerprint(asked: &ClientMetadata) -> Option<TokenHash> {
 mod tests {
     use super::*;
 
-    fn of(name: Option<&str>, uris: &[&str], method: AuthMethod) -> Option<TokenHash> {
-        fingerprint(&ClientMetadata {
+    fn of(name: Option<&str>, uris: &[&str], auth_method: AuthMethod) -> Option<TokenHash> {
+        fingerprint(&RegistrationRequest {
             name: name.map(str::to_owned),
             redirect_uris: uris.iter().map(|&uri| uri.to_owned()).collect(),
-            method,
+            auth_method,
         })
     }
 
     #[test]
-    fn public_clients_are_one_by_name_and_redirect_uris_but_for_loopback_ports() {
+    fn public_clients_with_the_same_name_and_redirect_uris_share_a_fingerprint() {
         let one = of(
             Some("A"),
             &["http://127.0.0.1:1/cb", "https://a.example/"],
@@ -188,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_with_a_secret_is_one_of_its_own() {
+    fn a_client_with_a_secret_has_no_fingerprint() {
         assert_eq!(of(Some("A"), &["https://a.example/"], AuthMethod::Basic), None);
     }
 }

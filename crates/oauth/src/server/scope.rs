@@ -1,39 +1,40 @@
-//! Scopes: what a client may ask for, and what it gets.
+//! Scopes of grants.
 //!
-//! There is one scope, for the MCP endpoint as a whole. What a session may do beyond it is decided by the scope of the
-//! user's token at Forgejo, which is one per user and is not divided among clients: a narrower scope here would be a
-//! promise that nothing keeps.
+//! There is one scope, for the MCP endpoint as a whole. The scope of the user's token at Forgejo limits a session further;
+//! all clients of a user share that token, so that nothing could enforce a narrower scope here.
 
-use super::metadata::SCOPE;
+/// The broker's one scope: use of the MCP endpoint.
+pub(super) const SCOPE: &str = "mcp";
 
-/// What a client asked for is no list of scopes (RFC 6749 section 3.3), or more than it has (section 6).
+/// The requested scope is malformed (RFC 6749 section 3.3) or exceeds the grant (section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct InvalidScope;
+pub(super) struct InvalidScopeError;
 
-/// What a new grant gets. Nothing asked for means the one scope there is, and so does a scope that is unknown here:
-/// clients ask for what other servers have, such as `openid`. The answer says what it came to (RFC 6749 section 3.3).
-pub(super) fn of_request(asked: Option<&str>) -> Result<&'static str, InvalidScope> {
-    match asked {
-        Some(asked) if !is_list(asked) => Err(InvalidScope),
+/// The scope of a new grant. It is the one scope there is, also for a request without a scope or with unknown ones, since
+/// clients request scopes of other servers such as `openid`. The token response states it (RFC 6749 section 3.3).
+pub(super) fn for_new_grant(requested: Option<&str>) -> Result<&'static str, InvalidScopeError> {
+    match requested {
+        Some(requested) if !is_scope_list(requested) => Err(InvalidScopeError),
         Some(_) | None => Ok(SCOPE),
     }
 }
 
-/// Checks what is asked for when tokens are renewed: nothing that the grant does not have (RFC 6749 section 6).
-pub(super) fn of_renewal(granted: &str, asked: Option<&str>) -> Result<(), InvalidScope> {
-    match asked {
-        Some(asked) if !is_list(asked) || !asked.split(' ').all(|scope| allows(granted, scope)) => Err(InvalidScope),
+/// Checks the scope of a refresh request, which must not exceed the grant (RFC 6749 section 6).
+pub(super) fn check_refresh(granted: &str, requested: Option<&str>) -> Result<(), InvalidScopeError> {
+    let exceeds = |requested: &str| !requested.split(' ').all(|scope| contains(granted, scope));
+    match requested {
+        Some(requested) if !is_scope_list(requested) || exceeds(requested) => Err(InvalidScopeError),
         Some(_) | None => Ok(()),
     }
 }
 
-/// Whether a grant has a scope.
-pub(super) fn allows(granted: &str, scope: &str) -> bool {
+/// Whether the scopes of a grant contain a scope.
+pub(super) fn contains(granted: &str, scope: &str) -> bool {
     granted.split(' ').any(|has| has == scope)
 }
 
 /// RFC 6749 section 3.3: scope tokens with one space between them.
-fn is_list(scopes: &str) -> bool {
+fn is_scope_list(scopes: &str) -> bool {
     let is_token =
         |token: &str| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic() && !b"\"\\".contains(&b));
     scopes.split(' ').all(is_token)
@@ -44,30 +45,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unknown_scopes_are_left_out_and_none_means_the_default() {
-        for asked in [None, Some("mcp"), Some("openid profile"), Some("mcp offline_access")] {
-            assert_eq!(of_request(asked), Ok("mcp"), "{asked:?}");
+    fn unknown_and_absent_scopes_yield_the_default() {
+        for requested in [None, Some("mcp"), Some("openid profile"), Some("mcp offline_access")] {
+            assert_eq!(for_new_grant(requested), Ok("mcp"), "{requested:?}");
         }
     }
 
     #[test]
-    fn what_is_no_list_of_scopes_is_refused() {
-        for asked in [" ", "mcp ", "a  b", "a\"b", "a\\b", "a\tb", "\u{e9}"] {
-            assert_eq!(of_request(Some(asked)), Err(InvalidScope), "{asked:?}");
+    fn a_malformed_scope_is_refused() {
+        for requested in [" ", "mcp ", "a  b", "a\"b", "a\\b", "a\tb", "\u{e9}"] {
+            assert_eq!(for_new_grant(Some(requested)), Err(InvalidScopeError), "{requested:?}");
         }
     }
 
     #[test]
-    fn a_renewal_gets_no_more_than_the_grant_has() {
-        assert_eq!(of_renewal("mcp", None), Ok(()));
-        assert_eq!(of_renewal("mcp", Some("mcp")), Ok(()));
-        assert_eq!(of_renewal("mcp", Some("mcp admin")), Err(InvalidScope));
-        assert_eq!(of_renewal("other", Some("mcp")), Err(InvalidScope));
+    fn a_refresh_cannot_exceed_the_grant() {
+        assert_eq!(check_refresh("mcp", None), Ok(()));
+        assert_eq!(check_refresh("mcp", Some("mcp")), Ok(()));
+        assert_eq!(check_refresh("mcp", Some("mcp admin")), Err(InvalidScopeError));
+        assert_eq!(check_refresh("other", Some("mcp")), Err(InvalidScopeError));
     }
 
     #[test]
     fn a_scope_is_a_whole_word() {
-        assert!(allows("a mcp b", "mcp"));
-        assert!(!allows("mcpx xmcp", "mcp"));
+        assert!(contains("a mcp b", "mcp"));
+        assert!(!contains("mcpx xmcp", "mcp"));
     }
 }

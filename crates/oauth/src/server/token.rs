@@ -1,9 +1,11 @@
-//! The token endpoint: a code or a refresh token for new tokens (RFC 6749 sections 4.1.3 and 6).
+//! The token endpoint: it exchanges a code or a refresh token for new tokens (RFC 6749 sections 4.1.3 and 6).
 //!
-//! Refresh tokens rotate (OAuth 2.1 section 4.3.1), but clients lose answers and send one refresh token several times
-//! at once. So the successor of a refresh token is a keyed hash of it: whoever presents the predecessor again gets
-//! the *same* successor, until the successor has been used. Anything older ends the grant. Without the key nobody can
-//! tell the successor from the predecessor, and the store still holds hashes only.
+//! Refresh tokens rotate (OAuth 2.1 section 4.3.1), but clients lose responses and send a refresh token several times at
+//! once. The successor of a refresh token is therefore a keyed hash of it: a client that presents the predecessor again
+//! gets the *same* successor, until the successor is used. Anything older ends the grant. Without the key the successor
+//! cannot be derived from the predecessor, and the store still holds hashes only.
+
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -11,13 +13,17 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
 use super::{
-    Body, ServerState, client_auth,
+    Body, client_auth,
+    oauth_error::OAuthError,
     params::Params,
-    response::{self, OAuthError},
-    scope::{self, InvalidScope},
+    response,
+    scope::{self, InvalidScopeError},
+    state::ServerState,
 };
 use crate::{
     account::AccountError,
+    config::Settings,
+    ids::GrantId,
     pkce,
     ports::{NewTokens, Redemption},
     records::{ClientRecord, GrantRecord},
@@ -26,7 +32,7 @@ use crate::{
 
 /// RFC 6749 section 5.1.
 #[derive(Serialize)]
-struct Tokens<'a> {
+struct TokenResponse<'a> {
     access_token: &'a str,
     token_type: &'a str,
     expires_in: u64,
@@ -34,50 +40,51 @@ struct Tokens<'a> {
     scope: &'a str,
 }
 
-pub(super) async fn token(inner: &ServerState, request: &Request<Bytes>) -> Response<Body> {
-    match try_token(inner, request).await {
-        Ok(response) => response,
-        Err(error) => error.into_response(),
-    }
+/// An access token and a refresh token that the store does not know yet.
+struct MintedTokens {
+    access: SecretString,
+    refresh: SecretString,
 }
 
-async fn try_token(inner: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, OAuthError> {
-    let params = Params::of_form(request).map_err(|error| OAuthError::InvalidRequest(error.describe()))?;
-    let grant_type = params
-        .value("grant_type")
-        .ok_or(OAuthError::InvalidRequest("grant_type is missing"))?;
-    let client = client_auth::authenticate(inner, request.headers(), &params).await?;
-    if !inner.is_resource(params.value("resource")) {
+const CODE_REFUSED: &str = "the code is unknown, expired, used, or not for this request";
+const REFRESH_REFUSED: &str = "the refresh token is unknown, expired, used or revoked";
+
+pub(super) async fn token(state: &ServerState, request: &Request<Bytes>) -> Response<Body> {
+    let response = try_token(state, request).await;
+    response.unwrap_or_else(OAuthError::into_response)
+}
+
+async fn try_token(state: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, OAuthError> {
+    let params = Params::from_form(request)?;
+    let grant_type = required(&params, "grant_type", "grant_type is missing")?;
+    let client = client_auth::authenticate(state, request.headers(), &params).await?;
+    if !state.settings.is_resource(params.value("resource")) {
         return Err(OAuthError::InvalidTarget);
     }
-    let outcome = match grant_type {
-        "authorization_code" => spend_code(inner, &client, &params).await,
-        "refresh_token" => spend_refresh(inner, &client, &params).await,
+    let tokens = match grant_type {
+        "authorization_code" => redeem_code(state, &client, &params).await,
+        "refresh_token" => refresh(state, &client, &params).await,
         _ => Err(OAuthError::UnsupportedGrantType),
     };
-    // In the name of the client only what was refused is counted.
-    if let Err(refused @ OAuthError::InvalidGrant(_)) = outcome {
-        let now = inner.clock.now();
-        return Err(inner.rate_limits.guess(&client.client_id, refused, now));
+    if let Err(error @ OAuthError::InvalidGrant(_)) = tokens {
+        // Only refused requests count by client.
+        let now = state.clock.now();
+        return Err(state.rate_limits.invalid_grant_attempt(&client.client_id, error, now));
     }
-    outcome
+    tokens
 }
 
-async fn spend_code(inner: &ServerState, client: &ClientRecord, params: &Params) -> Result<Response<Body>, OAuthError> {
-    const REFUSED: &str = "the code is unknown, expired, used, or not for this request";
-    let code = params
-        .value("code")
-        .ok_or(OAuthError::InvalidRequest("code is missing"))?;
-    let redirect_uri = params
-        .value("redirect_uri")
-        .ok_or(OAuthError::InvalidRequest("redirect_uri is missing"))?;
-    let verifier = params
-        .value("code_verifier")
-        .ok_or(OAuthError::InvalidRequest("code_verifier is missing"))?;
+async fn redeem_code(
+    state: &ServerState,
+    client: &ClientRecord,
+    params: &Params,
+) -> Result<Response<Body>, OAuthError> {
+    let code = required(params, "code", "code is missing")?;
+    let redirect_uri = required(params, "redirect_uri", "redirect_uri is missing")?;
+    let verifier = required(params, "code_verifier", "code_verifier is missing")?;
     let code = secret::hash(code);
-    let Some(record) = inner.grants.code(code).await? else {
-        return Err(OAuthError::InvalidGrant(REFUSED));
-    };
+    let record = state.grants.code(code).await?;
+    let record = record.ok_or(OAuthError::InvalidGrant(CODE_REFUSED))?;
     // RFC 6749 section 4.1.3: the client and the redirect URI; RFC 7636 section 4.6: the verifier.
     if record.client_id != client.client_id
         || record.redirect_uri != redirect_uri
@@ -86,110 +93,98 @@ async fn spend_code(inner: &ServerState, client: &ClientRecord, params: &Params)
         tracing::warn!(
             client = client.client_id.0,
             grant = record.grant.0,
-            "a code was presented that is not for this request"
+            "code refused: it belongs to another request"
         );
-        return Err(OAuthError::InvalidGrant(REFUSED));
+        return Err(OAuthError::InvalidGrant(CODE_REFUSED));
     }
-    let now = inner.clock.now();
-    inner
+    let now = state.clock.now();
+    state
         .rate_limits
-        .tokens(&record.grant, record.user, &client.client_id, now)?;
-    let access = secret::mint(secret::ACCESS);
-    let refresh = secret::mint(secret::REFRESH);
-    let spent = inner
+        .token_request(&record.grant, record.user, &client.client_id, now)?;
+    let tokens = MintedTokens {
+        access: secret::mint(secret::ACCESS),
+        refresh: secret::mint(secret::REFRESH),
+    };
+    let redemption = state
         .revocations
-        .redeem_code(code, inner.new_tokens(&access, &refresh), now)
+        .redeem_code(code, tokens.record(&state.settings, now), now)
         .await?;
-    let grant = issued(spent, client, "code").ok_or(OAuthError::InvalidGrant(REFUSED))?;
-    Ok(inner.tokens(&access, &refresh, &grant.scope))
+    let grant = issued_grant(redemption, client, "code").ok_or(OAuthError::InvalidGrant(CODE_REFUSED))?;
+    Ok(tokens.response(&state.settings, &grant.scope))
 }
 
-async fn spend_refresh(
-    inner: &ServerState,
-    client: &ClientRecord,
-    params: &Params,
-) -> Result<Response<Body>, OAuthError> {
-    const REFUSED: &str = "the refresh token is unknown, expired, used or revoked";
-    let presented = params
-        .value("refresh_token")
-        .ok_or(OAuthError::InvalidRequest("refresh_token is missing"))?;
+async fn refresh(state: &ServerState, client: &ClientRecord, params: &Params) -> Result<Response<Body>, OAuthError> {
+    let presented = required(params, "refresh_token", "refresh_token is missing")?;
     let hash = secret::hash(presented);
-    // RFC 6749 section 6: bound to the client.
-    let grant = inner
-        .grants
-        .grant_of_token(hash)
-        .await?
-        .filter(|grant| grant.client_id == client.client_id);
+    let grant = state.grants.grant_of_token(hash).await?;
+    // RFC 6749 section 6: a refresh token is bound to its client.
     let grant = grant
-        .filter(|grant| inner.still_allowed(&grant.login))
-        .ok_or(OAuthError::InvalidGrant(REFUSED))?;
-    let now = inner.clock.now();
-    inner
+        .filter(|grant| grant.client_id == client.client_id && state.settings.still_allows(&grant.login))
+        .ok_or(OAuthError::InvalidGrant(REFRESH_REFUSED))?;
+    let now = state.clock.now();
+    state
         .rate_limits
-        .tokens(&grant.id, grant.user, &client.client_id, now)?;
-    scope::of_renewal(&grant.scope, params.value("scope")).map_err(|InvalidScope| OAuthError::InvalidScope)?;
-    // A client is not told to go on when there is nothing behind its tokens any more.
-    match inner.accounts.account(grant.user).current().await {
+        .token_request(&grant.id, grant.user, &client.client_id, now)?;
+    scope::check_refresh(&grant.scope, params.value("scope")).map_err(|InvalidScopeError| OAuthError::InvalidScope)?;
+    // Without an account, new tokens would be useless to the client.
+    match state.accounts.account(grant.user).current().await {
         Ok(_) => {}
-        Err(AccountError::Terminal(_)) => return Err(OAuthError::InvalidGrant(REFUSED)),
+        Err(AccountError::Terminal(_)) => return Err(OAuthError::InvalidGrant(REFRESH_REFUSED)),
         Err(AccountError::Transient(error)) => return Err(OAuthError::Upstream(error)),
     }
-    let access = secret::mint(secret::ACCESS);
-    let successor = inner.sealer.keyed_hash("refresh successor", &[presented]);
-    let refresh = secret::with_prefix(secret::REFRESH, successor);
-    let spent = inner
-        .revocations
-        .redeem_refresh_token(hash, inner.new_tokens(&access, &refresh), now)
-        .await?;
-    let grant = issued(spent, client, "refresh token").ok_or(OAuthError::InvalidGrant(REFUSED))?;
-    Ok(inner.tokens(&access, &refresh, &grant.scope))
+    let successor = state.sealer.keyed_hash("refresh successor", &[presented]);
+    let tokens = MintedTokens {
+        access: secret::mint(secret::ACCESS),
+        refresh: secret::with_prefix(secret::REFRESH, successor),
+    };
+    let record = tokens.record(&state.settings, state.clock.now());
+    let redemption = state.revocations.redeem_refresh_token(hash, record, now).await?;
+    let grant = issued_grant(redemption, client, "refresh token").ok_or(OAuthError::InvalidGrant(REFRESH_REFUSED))?;
+    Ok(tokens.response(&state.settings, &grant.scope))
 }
 
-/// The grant on which tokens have been issued, if they have. A reuse is told to the operator: someone else may hold what was used.
-fn issued(spent: Redemption, client: &ClientRecord, what: &'static str) -> Option<GrantRecord> {
-    match spent {
-        Redemption::Issued(grant) => Some(grant),
-        Redemption::GrantRevoked(grant) => {
-            tracing::warn!(
-                client = client.client_id.0,
-                grant = grant.0,
-                what,
-                "reuse: it was used before, and its grant has been ended"
-            );
-            None
-        }
-        Redemption::FamilyRevoked(grant) => {
-            tracing::warn!(
-                client = client.client_id.0,
-                grant = grant.0,
-                what,
-                "reuse: it was used before, and the tokens that it bought have been revoked"
-            );
-            None
-        }
-        Redemption::Invalid => None,
+fn required<'p>(params: &'p Params, name: &str, missing: &'static str) -> Result<&'p str, OAuthError> {
+    params.value(name).ok_or(OAuthError::InvalidRequest(missing))
+}
+
+/// The grant whose tokens were issued, if any. The operator reads about reuse, since someone else may hold the token.
+fn issued_grant(redemption: Redemption, client: &ClientRecord, what: &'static str) -> Option<GrantRecord> {
+    let warn = |grant: GrantId, consequence: &'static str| {
+        tracing::warn!(
+            client = client.client_id.0,
+            grant = grant.0,
+            what,
+            "reuse detected: {consequence}"
+        );
+    };
+    match redemption {
+        Redemption::Issued(grant) => return Some(grant),
+        Redemption::GrantRevoked(grant) => warn(grant, "its grant has been ended"),
+        Redemption::FamilyRevoked(grant) => warn(grant, "its tokens have been revoked"),
+        Redemption::Invalid => {}
     }
+    None
 }
 
-impl ServerState {
-    fn new_tokens(&self, access: &SecretString, refresh: &SecretString) -> NewTokens {
-        let now = self.clock.now();
+impl MintedTokens {
+    fn record(&self, settings: &Settings, now: SystemTime) -> NewTokens {
+        let config = &settings.config;
         NewTokens {
-            access: secret::hash(access.expose_secret()),
-            access_expires_at: now + self.settings.access_token_ttl + self.settings.access_token_grace,
-            refresh: secret::hash(refresh.expose_secret()),
-            refresh_expires_at: now + self.settings.refresh_token_ttl,
+            access: secret::hash(self.access.expose_secret()),
+            access_expires_at: now + config.access_token_ttl + config.access_token_grace(),
+            refresh: secret::hash(self.refresh.expose_secret()),
+            refresh_expires_at: now + config.refresh_token_ttl,
         }
     }
 
-    fn tokens(&self, access: &SecretString, refresh: &SecretString, scope: &str) -> Response<Body> {
-        let tokens = Tokens {
-            access_token: access.expose_secret(),
+    fn response(&self, settings: &Settings, scope: &str) -> Response<Body> {
+        let body = TokenResponse {
+            access_token: self.access.expose_secret(),
             token_type: "Bearer",
-            expires_in: self.settings.access_token_ttl.as_secs(),
-            refresh_token: refresh.expose_secret(),
+            expires_in: settings.config.access_token_ttl.as_secs(),
+            refresh_token: self.refresh.expose_secret(),
             scope,
         };
-        response::json(StatusCode::OK, &tokens)
+        response::json(StatusCode::OK, &body)
     }
 }

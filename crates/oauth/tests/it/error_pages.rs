@@ -21,7 +21,7 @@ async fn the_page_names_client_destination_permissions_and_forgejo() {
         REDIRECT,
         "read your account and profile",
         "forgejo.example",
-        "Nobody has verified",
+        "The name is not verified",
     ] {
         assert!(page.body.contains(text), "{text}");
     }
@@ -406,5 +406,5 @@ async fn a_user_whom_forgejo_locks_out_during_the_sign_in_gets_a_page() {
     // The scripted upstream knows no such user: it refuses the token that it has just made.
     let back = browser.return_from(&world, &to_forgejo, oauth::ids::UserId(99)).await;
     assert_eq!(back.status, StatusCode::FORBIDDEN, "{back:?}");
-    assert!(back.body.contains("locked this account out") && back.body.contains("error=access_denied"));
+    assert!(back.body.contains("locked this account") && back.body.contains("error=access_denied"));
 }

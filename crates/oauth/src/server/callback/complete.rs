@@ -1,22 +1,25 @@
-//! From Forgejo's code to the broker's: the part of a sign-in that has to come to its end.
+//! The completion of a sign-in, from Forgejo's code to the broker's code or a browser session. It must run to its end.
 //!
-//! Whatever the sign-in comes to, the pair that the exchange has yielded is kept if the user has an account: it has
-//! killed the refresh token that earlier grants live on.
+//! The exchange has invalidated the refresh token on which earlier grants live. If the user has an account, the new tokens
+//! are therefore stored even if the sign-in itself fails.
 
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::super::ServerState;
+use super::error::SignInError;
 use crate::{
     code_exchanges::ExchangePermit,
-    ids::{ExchangeId, GrantId, UserId},
-    ports::{GrantedScope, StoreError, UpstreamError, UpstreamTokens, UpstreamUser},
+    config::Settings,
+    ids::ExchangeId,
+    ids::{GrantId, UserId},
+    ports::{GrantStore, GrantedScope, Upstream, UpstreamError, UpstreamTokens, UpstreamUser},
     records::{ClientRequest, CodeRecord, GrantRecord, Purpose},
     secret,
+    server::{browser_session::BrowserSession, state::ServerState},
 };
 
-/// What a sign-in has come to.
+/// The result of a sign-in.
 pub(super) enum CompletedSignIn {
     /// A code for the client.
     Code {
@@ -24,152 +27,117 @@ pub(super) enum CompletedSignIn {
         user: UserId,
         request: ClientRequest,
     },
-    /// Somebody who wants to see their connections.
-    User { user: UserId, login: String },
+    /// A session for *Your connections*.
+    Session(BrowserSession),
 }
 
-/// Why a sign-in came to nothing.
-pub(super) enum SignInError {
-    /// Forgejo sent the browser back without a code.
-    AtForgejo { denied: bool },
-    /// The user may not use this server. Without a login: Forgejo has locked them out.
-    NotAllowed { login: Option<String> },
-    /// What the user has granted at Forgejo is not what this server asks for.
-    OtherScope { granted: Vec<String> },
-    /// The approval that the browser remembered is not this user's, or not good any more.
-    AskAgain,
-    /// Forgejo could not be asked; a later try may succeed.
-    Passing(UpstreamError),
-    /// Forgejo refused, or refuses the broker itself.
-    Refused(UpstreamError),
-    /// The store cannot be used.
-    Store(StoreError),
-}
-
-/// Finishes a sign-in. The slot is held until it is done.
-pub(super) async fn finish(
-    inner: Arc<ServerState>,
+/// Completes a sign-in. The permit is held until it is done.
+pub(super) async fn complete(
+    state: Arc<ServerState>,
     _permit: ExchangePermit,
     purpose: Purpose,
     code: SecretString,
     verifier: SecretString,
 ) -> Result<CompletedSignIn, SignInError> {
-    let finished = async |exchange| finish_exchange(&inner, exchange, purpose, code, verifier).await;
-    inner.code_exchanges.run(finished).await
+    let completed = async |exchange| complete_exchange(&state, exchange, purpose, code, verifier).await;
+    state.code_exchanges.run(completed).await
 }
 
-async fn finish_exchange(
-    inner: &ServerState,
+async fn complete_exchange(
+    state: &ServerState,
     exchange: ExchangeId,
     purpose: Purpose,
     code: SecretString,
     verifier: SecretString,
 ) -> Result<CompletedSignIn, SignInError> {
-    let pair = inner.upstream.exchange(&code, &verifier, &inner.callback_uri()).await;
-    let pair = pair.map_err(SignInError::upstream)?;
-    // Asking again is harmless, and the pair would be lost without an answer.
-    let user = match inner.upstream.user(&pair.access_token).await {
-        Err(UpstreamError::Unavailable(_)) => inner.upstream.user(&pair.access_token).await,
-        outcome => outcome,
-    };
-    let user = match user {
-        // The token has just been made, so that it is the user who is refused.
+    let upstream = &*state.upstream;
+    let callback = state.settings.endpoint("callback");
+    let tokens = upstream.exchange(&code, &verifier, &callback).await?;
+    let user = match fetch_user(upstream, &tokens.access_token).await {
+        // The token is new, so that Forgejo refuses the user and not the token.
         Err(UpstreamError::Refused(_)) => return Err(SignInError::NotAllowed { login: None }),
-        outcome => outcome.map_err(SignInError::upstream)?,
+        outcome => outcome?,
     };
-    match judge(inner, &purpose, &pair, &user).await {
+    match check_sign_in(state, &purpose, &tokens, &user).await {
         Ok(()) => {}
-        Err(failure @ SignInError::NotAllowed { .. }) => {
-            tracing::warn!(user = user.id.0, login = user.login, "the user may not use this server");
-            // Whoever may not sign in may not go on with an earlier sign-in either.
-            inner.revocations.end_user(user.id).await.map_err(SignInError::Store)?;
-            return Err(failure);
+        Err(error @ SignInError::NotAllowed { .. }) => {
+            tracing::warn!(
+                user = user.id.0,
+                login = user.login,
+                "sign-in refused: the user may not use this server"
+            );
+            // The user's earlier sign-ins must not continue either.
+            state.revocations.end_user(user.id).await?;
+            return Err(error);
         }
-        Err(failure) => {
-            inner.code_exchanges.place(exchange, user.id, pair, None).await?;
-            return Err(failure);
+        Err(error) => {
+            state.code_exchanges.place(exchange, user.id, tokens, None).await?;
+            return Err(error);
         }
     }
     match purpose {
         Purpose::Connections => {
-            inner.code_exchanges.place(exchange, user.id, pair, None).await?;
-            Ok(CompletedSignIn::User {
+            state.code_exchanges.place(exchange, user.id, tokens, None).await?;
+            Ok(CompletedSignIn::Session(BrowserSession {
                 user: user.id,
                 login: user.login,
-            })
+            }))
         }
         Purpose::Client(request) => {
             let code = secret::mint(secret::CODE);
-            let grant = new_grant(inner, &request, &user, &code);
-            inner.code_exchanges.place(exchange, user.id, pair, Some(grant)).await?;
-            Ok(CompletedSignIn::Code {
-                code,
-                user: user.id,
-                request,
-            })
+            let grant = new_grant(state, &request, &user, &code);
+            state
+                .code_exchanges
+                .place(exchange, user.id, tokens, Some(grant))
+                .await?;
+            let user = user.id;
+            Ok(CompletedSignIn::Code { code, user, request })
         }
     }
 }
 
-/// Whether the sign-in may come to what it is for.
-async fn judge(
-    inner: &ServerState,
+/// Asks for the user of a token, twice if Forgejo is not available: without an answer the new tokens would be lost.
+async fn fetch_user(upstream: &dyn Upstream, access_token: &SecretString) -> Result<UpstreamUser, UpstreamError> {
+    match upstream.user(access_token).await {
+        Err(UpstreamError::Unavailable(_)) => upstream.user(access_token).await,
+        outcome => outcome,
+    }
+}
+
+/// Checks the user against the allow-lists and, for a client, the remembered approval and the scope of the grant at Forgejo.
+async fn check_sign_in(
+    state: &ServerState,
     purpose: &Purpose,
-    pair: &UpstreamTokens,
+    tokens: &UpstreamTokens,
     user: &UpstreamUser,
 ) -> Result<(), SignInError> {
-    if !is_allowed(inner, pair, user).await.map_err(SignInError::upstream)? {
-        return Err(SignInError::NotAllowed {
-            login: Some(user.login.clone()),
-        });
+    if !is_allowed(&state.settings, &*state.upstream, tokens, user).await? {
+        let login = Some(user.login.clone());
+        return Err(SignInError::NotAllowed { login });
     }
-    let Purpose::Client(request) = purpose else {
-        return Ok(());
-    };
-    if let Some(approver) = request.approved_by {
-        let grants = inner.grants.grants_of_user(user.id).await.map_err(SignInError::Store)?;
-        let goes_on = grants
-            .iter()
-            .any(|summary| summary.grant.client_id == request.client_id);
-        if approver != user.id || !goes_on {
-            tracing::info!(
-                user = user.id.0,
-                client = request.client_id.0,
-                "a remembered approval does not count: the user is asked"
-            );
-            return Err(SignInError::AskAgain);
-        }
+    if let Purpose::Client(request) = purpose {
+        check_approval(&*state.grants, request, user.id).await?;
+        check_scope(&*state.upstream, tokens, user.id).await?;
     }
-    let scope = inner.upstream.granted_scope(&pair.access_token).await;
-    match scope.map_err(SignInError::upstream)? {
-        GrantedScope::AsAsked => Ok(()),
-        GrantedScope::Unknown => {
-            tracing::warn!("Forgejo does not tell which scope a token has: it is taken to be the one asked for");
-            Ok(())
-        }
-        GrantedScope::Other(granted) => {
-            tracing::warn!(
-                user = user.id.0,
-                "the user's grant at Forgejo has another scope than the one asked for"
-            );
-            Err(SignInError::OtherScope { granted })
-        }
-    }
+    Ok(())
 }
 
-/// Whether a user may use this server: let in by Forgejo, and by one of the two lists unless both are empty.
-async fn is_allowed(inner: &ServerState, pair: &UpstreamTokens, user: &UpstreamUser) -> Result<bool, UpstreamError> {
-    let settings = &inner.settings;
+/// Whether a user may use this server: active at Forgejo, and on one of the two allow-lists unless both are empty.
+async fn is_allowed(
+    settings: &Settings,
+    upstream: &dyn Upstream,
+    tokens: &UpstreamTokens,
+    user: &UpstreamUser,
+) -> Result<bool, UpstreamError> {
     if !user.active {
         return Ok(false);
     }
-    if (settings.allowed_users.is_empty() && settings.allowed_orgs.is_empty()) || inner.is_listed(&user.login) {
+    if settings.allows_everyone() || settings.lists_user(&user.login) {
         return Ok(true);
     }
-    for organization in &settings.allowed_orgs {
-        if inner
-            .upstream
-            .is_member(&pair.access_token, organization, &user.login)
+    for organization in &settings.config.allowed_orgs {
+        if upstream
+            .is_member(&tokens.access_token, organization, &user.login)
             .await?
         {
             return Ok(true);
@@ -178,8 +146,42 @@ async fn is_allowed(inner: &ServerState, pair: &UpstreamTokens, user: &UpstreamU
     Ok(false)
 }
 
+async fn check_approval(grants: &dyn GrantStore, request: &ClientRequest, user: UserId) -> Result<(), SignInError> {
+    let Some(approver) = request.approved_by else {
+        return Ok(());
+    };
+    let grants = grants.grants_of_user(user).await?;
+    let mut clients = grants.iter().map(|summary| &summary.grant.client_id);
+    if approver == user && clients.any(|client_id| *client_id == request.client_id) {
+        return Ok(());
+    }
+    tracing::info!(
+        user = user.0,
+        client = request.client_id.0,
+        "remembered approval is not valid: asking the user"
+    );
+    Err(SignInError::ApprovalInvalid)
+}
+
+async fn check_scope(upstream: &dyn Upstream, tokens: &UpstreamTokens, user: UserId) -> Result<(), SignInError> {
+    match upstream.granted_scope(&tokens.access_token).await? {
+        GrantedScope::AsAsked => Ok(()),
+        GrantedScope::Unknown => {
+            tracing::warn!("Forgejo does not report the scope of tokens: assuming the requested one");
+            Ok(())
+        }
+        GrantedScope::Other(granted) => {
+            tracing::warn!(
+                user = user.0,
+                "sign-in refused: the user's grant at Forgejo has another scope than forgejo.scopes"
+            );
+            Err(SignInError::ScopeMismatch { granted })
+        }
+    }
+}
+
 fn new_grant(
-    inner: &ServerState,
+    state: &ServerState,
     request: &ClientRequest,
     user: &UpstreamUser,
     code: &SecretString,
@@ -198,22 +200,7 @@ fn new_grant(
         client_id: request.client_id.clone(),
         redirect_uri: request.redirect_uri.clone(),
         code_challenge: request.code_challenge.clone(),
-        expires_at: inner.clock.now() + inner.settings.code_ttl,
+        expires_at: state.clock.now() + state.settings.config.code_ttl,
     };
     (grant, code)
-}
-
-impl From<StoreError> for SignInError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl SignInError {
-    fn upstream(error: UpstreamError) -> Self {
-        match error {
-            UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_) => Self::Passing(error),
-            UpstreamError::Refused(_) | UpstreamError::Misconfigured(_) => Self::Refused(error),
-        }
-    }
 }

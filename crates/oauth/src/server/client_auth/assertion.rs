@@ -1,8 +1,7 @@
-//! Clients that prove who they are by a signed assertion: `private_key_jwt` (RFC 7521 section 4.2, RFC 7523 sections 2.2
-//! and 3).
+//! Clients that authenticate by a signed assertion: `private_key_jwt` (RFC 7521 section 4.2, RFC 7523 sections 2.2 and 3).
 //!
-//! The assertion is for this server alone, short-lived, and good once. Whether it has been used is in the store, so that
-//! a restart does not make it good again.
+//! An assertion is for this server alone, short-lived, and valid once. The store records its use, so that a restart does
+//! not make it valid again.
 
 use std::{
     sync::Arc,
@@ -12,147 +11,137 @@ use std::{
 use super::ClientAuthError;
 use crate::{
     fetch::FetchError,
-    jwt::{Audience, Claims, Jwt, KeySet, Unverified},
+    jwt::{Audience, Claims, Jwt, KeySet, SignatureError},
     records::{ClientRecord, KeySource},
     secret,
-    server::{ServerState, response::OAuthError},
+    server::{oauth_error::OAuthError, state::ServerState},
 };
 
 /// RFC 7523 section 2.2.
 pub(super) const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// How far the client's clock may be off.
-const SKEW: Duration = Duration::from_secs(60);
-/// How long an assertion may be good.
+/// The allowed difference between the client's clock and this one.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// The longest lifetime of an assertion.
 const MAX_LIFETIME: Duration = Duration::from_secs(60 * 60);
 /// The longest `jti`, in bytes.
 const MAX_ID: usize = 512;
 
-/// Whom an assertion speaks of, before anything of it has been checked.
+/// The subject of an assertion that is not verified yet.
 pub(super) fn subject(assertion: &str) -> Option<String> {
     Jwt::parse(assertion)?.unverified().sub.clone()
 }
 
-/// Checks an assertion of a client.
-pub(super) async fn check(
-    inner: &ServerState,
+/// Verifies an assertion of a client.
+pub(super) async fn verify(
+    state: &ServerState,
     client: &ClientRecord,
     source: &KeySource,
     assertion: &str,
 ) -> Result<(), ClientAuthError> {
-    let jwt = Jwt::parse(assertion).ok_or_else(|| refuse(client, "it cannot be read"))?;
-    let now = inner.clock.now();
-    // Before the keys are looked for, which may be a request to somewhere.
-    check_claims(inner, client, jwt.unverified(), now).map_err(|why| refuse(client, why))?;
-    let mut verified = jwt.verify(&*keys(inner, client, source, false).await?);
-    if matches!(verified, Err(Unverified::NoKey)) && matches!(source, KeySource::Uri(_)) {
+    let jwt = Jwt::parse(assertion).ok_or_else(|| refuse(client, "it is malformed"))?;
+    let now = state.clock.now();
+    // Before the keys are read, which may take a request to another server.
+    check_claims(state.settings.issuer(), client, jwt.unverified(), now).map_err(|why| refuse(client, why))?;
+    let mut verified = jwt.verify(&*key_set(state, client, source, false).await?);
+    if matches!(verified, Err(SignatureError::UnknownKey)) && matches!(source, KeySource::Uri(_)) {
         // The client may have changed its keys since they were read.
-        verified = jwt.verify(&*keys(inner, client, source, true).await?);
+        verified = jwt.verify(&*key_set(state, client, source, true).await?);
     }
-    let claims = verified.map_err(|_| refuse(client, "no key of the client has signed it"))?;
-    let (Some(id), Some(expires_at)) = (&claims.jti, claims.exp.and_then(instant)) else {
+    let claims = verified.map_err(|_| refuse(client, "it is not signed with a key of the client"))?;
+    let (Some(id), Some(expires_at)) = (&claims.jti, claims.exp.and_then(system_time)) else {
         return Err(refuse(client, "it has no jti or no exp"));
     };
-    // It is the client's: its own ceiling counts from here, before anything is written.
-    inner
+    // The signature is the client's: its rate limit counts from here, before anything is written.
+    let unchecked = ClientAuthError::Unchecked;
+    state
         .rate_limits
-        .client(&client.client_id, now)
-        .map_err(ClientAuthError::Error)?;
-    inner.rate_limits.assertion(now).map_err(ClientAuthError::Error)?;
-    // Length before text: the border between the two is where it is.
-    let once = secret::hash(&format!("{}:{}{id}", client.client_id.0.len(), client.client_id));
-    let first = inner.clients.use_assertion(once, expires_at + SKEW, now).await;
-    if !first.map_err(|error| ClientAuthError::Error(OAuthError::Store(error)))? {
-        return Err(refuse(client, "it has been used before"));
+        .client_request(&client.client_id, now)
+        .map_err(unchecked)?;
+    state.rate_limits.assertion(now).map_err(unchecked)?;
+    // The length marks where the client identifier ends and the `jti` begins.
+    let client_id = &client.client_id.0;
+    let assertion = secret::hash(&format!("{}:{client_id}{id}", client_id.len()));
+    let is_first_use = state
+        .clients
+        .use_assertion(assertion, expires_at + CLOCK_SKEW, now)
+        .await;
+    if !is_first_use.map_err(|error| unchecked(error.into()))? {
+        return Err(refuse(client, "it was used before"));
     }
     Ok(())
 }
 
 /// RFC 7523 section 3, in its order.
-fn check_claims(
-    inner: &ServerState,
-    client: &ClientRecord,
-    claims: &Claims,
-    now: SystemTime,
-) -> Result<(), &'static str> {
-    let is_client = |name: &Option<String>| name.as_deref() == Some(client.client_id.0.as_str());
+fn check_claims(issuer: &str, client: &ClientRecord, claims: &Claims, now: SystemTime) -> Result<(), &'static str> {
+    let is_client = |name: &Option<String>| name.as_ref() == Some(&client.client_id.0);
     if !is_client(&claims.iss) || !is_client(&claims.sub) {
-        return Err("its iss and sub are not the client");
+        return Err("iss or sub is not the client");
     }
-    // The issuer, or the endpoint that it is sent to. One that is also for someone else could come from there.
-    let issuer = &inner.settings.issuer;
+    // The issuer, or the endpoint. An assertion that is also for another server could come from there.
     let is_here = |audience: &String| {
         audience.strip_suffix('/').unwrap_or(audience) == issuer
             || audience
-                .strip_prefix(issuer.as_str())
+                .strip_prefix(issuer)
                 .is_some_and(|rest| matches!(rest, "/oauth/token" | "/oauth/revoke"))
     };
     let audience = claims.aud.as_ref().map(Audience::all).unwrap_or_default();
     if audience.is_empty() || !audience.iter().all(is_here) {
-        return Err("its aud is not this server alone");
+        return Err("aud is not this server alone");
     }
-    let expires_at = claims.exp.and_then(instant).ok_or("it has no exp")?;
-    if expires_at + SKEW <= now {
+    let expires_at = claims.exp.and_then(system_time).ok_or("it has no exp")?;
+    if expires_at + CLOCK_SKEW <= now {
         return Err("it has expired");
     }
-    if expires_at > now + MAX_LIFETIME + SKEW {
-        return Err("it is good for more than an hour");
+    if expires_at > now + MAX_LIFETIME + CLOCK_SKEW {
+        return Err("it is valid for more than an hour");
     }
     for (seconds, why) in [
-        (claims.nbf, "it is not good yet"),
-        (claims.iat, "it was made in the future"),
+        (claims.nbf, "it is not valid yet"),
+        (claims.iat, "it was issued in the future"),
     ] {
         if let Some(seconds) = seconds
-            && instant(seconds).is_none_or(|from| from > now + SKEW)
+            && system_time(seconds).is_none_or(|from| from > now + CLOCK_SKEW)
         {
             return Err(why);
         }
     }
     match claims.jti.as_deref() {
         Some(id) if !id.is_empty() && id.len() <= MAX_ID => Ok(()),
-        Some(_) | None => Err("it has no jti, or a long one"),
+        Some(_) | None => Err("jti is missing or too long"),
     }
 }
 
-async fn keys(
-    inner: &ServerState,
+async fn key_set(
+    state: &ServerState,
     client: &ClientRecord,
     source: &KeySource,
-    newer: bool,
+    reload: bool,
 ) -> Result<Arc<KeySet>, ClientAuthError> {
-    match (source, &inner.documents) {
+    match (source, &state.documents) {
         (KeySource::Inline(json), _) => KeySet::parse(json.as_bytes())
             .map(Arc::new)
             .map_err(|why| refuse(client, why)),
-        (KeySource::Uri(uri), Some(documents)) => documents.key_set(uri, newer).await.map_err(|error| match error {
+        (KeySource::Uri(uri), Some(documents)) => documents.key_set(uri, reload).await.map_err(|error| match error {
             FetchError::Unavailable(why) => {
-                tracing::warn!(
-                    client = client.client_id.0,
-                    why,
-                    "the keys of a client cannot be read now"
-                );
-                ClientAuthError::Error(OAuthError::Unreachable)
+                tracing::warn!(client = client.client_id.0, why, "keys of a client are not available");
+                ClientAuthError::Unchecked(OAuthError::ClientUnavailable)
             }
             FetchError::Refused(why) | FetchError::Forbidden(why) => refuse(client, why),
         }),
-        (KeySource::Uri(_), None) => Err(refuse(client, "key sets are not read here")),
+        (KeySource::Uri(_), None) => Err(refuse(client, "jwks_uri is not supported")),
     }
 }
 
-/// The reason is for the operator: the client gets the one answer there is.
+/// Logs the reason for the operator. The response does not state it.
 fn refuse(client: &ClientRecord, why: &'static str) -> ClientAuthError {
     let host = client.domain.as_deref().unwrap_or_default();
-    tracing::warn!(
-        client = client.client_id.0,
-        host,
-        why,
-        "the assertion of a client is refused"
-    );
-    ClientAuthError::Client
+    tracing::warn!(client = client.client_id.0, host, why, "assertion of a client refused");
+    ClientAuthError::Invalid
 }
 
-/// A NumericDate (RFC 7519 section 2). Nothing that is not a time of this age.
-fn instant(seconds: f64) -> Option<SystemTime> {
+/// A NumericDate (RFC 7519 section 2). Values that are not a time of this age are refused.
+fn system_time(seconds: f64) -> Option<SystemTime> {
     let sane = (0.0..1e11).contains(&seconds);
     sane.then(|| UNIX_EPOCH + Duration::from_secs_f64(seconds))
 }

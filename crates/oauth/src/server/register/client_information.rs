@@ -1,9 +1,7 @@
-//! What a client is told of its registration (RFC 7591 section 3.2.1, RFC 7592 section 3).
+//! The response to a registration (RFC 7591 section 3.2.1, RFC 7592 section 3).
 //!
-//! There is no `null` and no empty field in it: several clients refuse such an answer. A secret is told once, when it is
-//! made: only its hash is kept.
-
-use std::time::UNIX_EPOCH;
+//! It has no `null` and no empty member, since several clients refuse such a response. It contains a secret only when the
+//! secret was just made: the store has its hash alone.
 
 use http::{Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -12,11 +10,11 @@ use serde_json::Value;
 
 use crate::{
     records::{ClientAuth, ClientRecord, KeySource},
-    server::{Body, ServerState, metadata, response},
+    server::{Body, response, scope::SCOPE, state::ServerState, unix_time::unix_seconds},
 };
 
 #[derive(Serialize)]
-struct Registered<'a> {
+struct ClientInformation<'a> {
     client_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     client_secret: Option<&'a str>,
@@ -39,14 +37,14 @@ struct Registered<'a> {
     jwks_uri: Option<&'a str>,
 }
 
-/// The answer for a client. `redirect_uris` are those that it asked for, which may differ from what is kept in the port
+/// The response for a client. `redirect_uris` are those of the request, which may differ from the stored ones in the port
 /// of a loopback address.
 pub(super) fn response(
-    inner: &ServerState,
+    state: &ServerState,
     status: StatusCode,
     client: &ClientRecord,
     redirect_uris: &[String],
-    token: &str,
+    registration_token: &str,
     secret: Option<&SecretString>,
 ) -> Response<Body> {
     let (method, keys) = match &client.auth {
@@ -60,25 +58,21 @@ pub(super) fn response(
         Some(KeySource::Uri(uri)) => (None, Some(uri.as_str())),
         None => (None, None),
     };
-    let answer = Registered {
+    let body = ClientInformation {
         client_id: &client.client_id.0,
         client_secret: secret.map(|secret| secret.expose_secret()),
-        client_id_issued_at: client
-            .created_at
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs(),
+        client_id_issued_at: unix_seconds(client.created_at),
         client_secret_expires_at: secret.map(|_| 0),
-        registration_access_token: token,
-        registration_client_uri: format!("{}/oauth/register/{}", inner.settings.issuer, client.client_id),
+        registration_access_token: registration_token,
+        registration_client_uri: state.settings.endpoint(&format!("register/{}", client.client_id)),
         client_name: client.name.as_deref(),
         redirect_uris,
         token_endpoint_auth_method: method,
         grant_types: ["authorization_code", "refresh_token"],
         response_types: ["code"],
-        scope: metadata::SCOPE,
+        scope: SCOPE,
         jwks,
         jwks_uri,
     };
-    response::json(status, &answer)
+    response::json(status, &body)
 }

@@ -1,6 +1,8 @@
-//! Times as a page shows them, in UTC: the page has no script, so it cannot know the zone of its reader.
+//! Times on a page, in UTC: the page has no script, so it does not know the time zone of its reader.
 
 use std::time::SystemTime;
+
+use crate::server::unix_time::unix_seconds;
 
 /// A time in the two forms of the `time` element.
 #[derive(Debug, PartialEq, Eq)]
@@ -11,10 +13,7 @@ pub(super) struct Date {
 
 impl From<SystemTime> for Date {
     fn from(time: SystemTime) -> Self {
-        let seconds = time
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
+        let seconds = unix_seconds(time);
         let (days, second) = (seconds / 86_400, seconds % 86_400);
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
         let (year, month, day) = civil(days);
@@ -25,8 +24,8 @@ impl From<SystemTime> for Date {
     }
 }
 
-/// Year, month and day of the Gregorian calendar, from the days since 1970. Years are taken from March to February,
-/// so that the leap day is the last one, in eras of 400 years, which all have the same number of days.
+/// Year, month and day of the Gregorian calendar, from the days since 1970. A year here begins in March, so that the leap
+/// day is its last one. Eras of 400 years all have the same number of days.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -49,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_those_of_the_calendar() {
+    fn dates_follow_the_gregorian_calendar() {
         for (seconds, machine) in [
             (0, "1970-01-01T00:00:00Z"),
             (951_782_400, "2000-02-29T00:00:00Z"),

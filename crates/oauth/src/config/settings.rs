@@ -1,0 +1,86 @@
+//! A valid configuration with the values that derive from it.
+
+use url::Url;
+
+use super::{Config, Registration, StaticClient};
+use crate::{allow_list::AllowList, records::ClientRecord};
+
+/// A valid configuration.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) config: Config,
+    /// `scheme://host[:port]` of the issuer.
+    pub(crate) origin: String,
+    /// The path of the issuer: empty, or `/prefix` without a slash at the end.
+    pub(crate) prefix: String,
+    /// The protected resource (RFC 8707): the MCP endpoint.
+    pub(crate) resource: String,
+    /// Whether cookies can be `Secure`.
+    pub(crate) secure: bool,
+    pub(crate) allow_list: AllowList,
+    pub(crate) clients: Vec<ClientRecord>,
+}
+
+impl Settings {
+    pub(super) fn new(config: Config, url: &Url, allow_list: AllowList) -> Self {
+        Self {
+            origin: url.origin().ascii_serialization(),
+            prefix: url.path().trim_end_matches('/').to_owned(),
+            resource: format!("{}/mcp", config.public_url),
+            secure: url.scheme() == "https",
+            allow_list,
+            clients: config.clients.iter().map(StaticClient::to_record).collect(),
+            config,
+        }
+    }
+
+    /// The issuer, byte-identical to `public_url`.
+    pub(crate) fn issuer(&self) -> &str {
+        &self.config.public_url
+    }
+
+    /// The URL of an endpoint.
+    pub(crate) fn endpoint(&self, name: &str) -> String {
+        format!("{}/oauth/{name}", self.issuer())
+    }
+
+    /// Whether `resource` names the protected resource (RFC 8707 section 2): absent, exact, or with a slash at the end.
+    pub(crate) fn is_resource(&self, resource: Option<&str>) -> bool {
+        resource.is_none_or(|resource| resource.strip_suffix('/').unwrap_or(resource) == self.resource)
+    }
+
+    /// Whether any client may register itself.
+    pub(crate) fn allows_registration(&self) -> bool {
+        match self.config.registration {
+            Registration::Open => true,
+            Registration::AllowList => self.allow_list.has_redirect_hosts(),
+            Registration::Closed => false,
+        }
+    }
+
+    /// Whether any client may be described by a document.
+    pub(crate) fn allows_documents(&self) -> bool {
+        match self.config.registration {
+            Registration::Open => true,
+            Registration::AllowList => self.allow_list.has_client_domains(),
+            Registration::Closed => false,
+        }
+    }
+
+    /// Whether the configuration alone still allows a login that was allowed at sign-in. Members of an organization stay
+    /// allowed until Forgejo is asked again.
+    pub(crate) fn still_allows(&self, login: &str) -> bool {
+        self.allows_everyone() || !self.config.allowed_orgs.is_empty() || self.lists_user(login)
+    }
+
+    /// Whether both allow-lists of users are empty.
+    pub(crate) fn allows_everyone(&self) -> bool {
+        self.config.allowed_users.is_empty() && self.config.allowed_orgs.is_empty()
+    }
+
+    /// Whether a login is on the list of users. Forgejo's logins are unique regardless of case.
+    pub(crate) fn lists_user(&self, login: &str) -> bool {
+        let mut users = self.config.allowed_users.iter();
+        users.any(|listed| listed.eq_ignore_ascii_case(login))
+    }
+}

@@ -1,0 +1,104 @@
+//! The session of a user in a browser, for *Your connections*: a signed cookie, bound to the browser's identifier. The
+//! server stores nothing of it.
+
+use std::time::SystemTime;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderValue};
+
+use super::{
+    cookie::{BrowserId, CookieKind},
+    signed_user::{self, SignedUser},
+    state::ServerState,
+    unix_time::unix_seconds,
+};
+use crate::{ids::UserId, seal::Sealer};
+
+/// A user in a browser.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BrowserSession {
+    pub(super) user: UserId,
+    pub(super) login: String,
+}
+
+/// The lifetime of a session, in seconds.
+const MAX_AGE: u64 = 15 * 60;
+const COOKIE: CookieKind = CookieKind::new("fmb-connections", MAX_AGE);
+const PURPOSE: &str = "connections session";
+
+impl BrowserSession {
+    /// The session of a request, if it is valid in this browser and its user may still use this server.
+    pub(super) fn from_request(state: &ServerState, headers: &HeaderMap, browser: &BrowserId) -> Option<Self> {
+        let value = COOKIE.read(headers, state.settings.secure)?;
+        Self::open(&state.sealer, browser, value, state.clock.now())
+            .filter(|session| state.settings.still_allows(&session.login))
+    }
+
+    /// The header that starts the session in a browser.
+    pub(super) fn set_cookie(&self, state: &ServerState, browser: &BrowserId) -> Option<HeaderValue> {
+        let value = self.seal(&state.sealer, browser, state.clock.now());
+        COOKIE.set(&value, state.settings.secure)
+    }
+
+    /// The header that ends the session of a browser.
+    pub(super) fn clear_cookie(secure: bool) -> Option<HeaderValue> {
+        COOKIE.clear(secure)
+    }
+
+    fn seal(&self, sealer: &Sealer, browser: &BrowserId, now: SystemTime) -> String {
+        let context = [browser.as_str(), &self.login];
+        let expires_at = unix_seconds(now) + MAX_AGE;
+        let mut bytes = Vec::with_capacity(signed_user::LENGTH + self.login.len());
+        SignedUser::sign(sealer, PURPOSE, &context, self.user, expires_at).encode_into(&mut bytes);
+        bytes.extend_from_slice(self.login.as_bytes());
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    fn open(sealer: &Sealer, browser: &BrowserId, value: &str, now: SystemTime) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(value).ok()?;
+        let (signed, login) = bytes.split_first_chunk::<{ signed_user::LENGTH }>()?;
+        let (signed, login) = (SignedUser::decode(signed)?, std::str::from_utf8(login).ok()?);
+        let is_valid = signed.verify(sealer, PURPOSE, &[browser.as_str(), login]);
+        (is_valid && unix_seconds(now) < signed.expires_at).then(|| Self {
+            user: signed.user,
+            login: login.to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    #[test]
+    fn a_session_is_valid_in_its_browser_until_it_expires_and_only_unchanged() {
+        let (sealer, browser) = (Sealer::with_key([7; 32]), BrowserId::mint());
+        let session = BrowserSession {
+            user: UserId(11),
+            login: "alice".to_owned(),
+        };
+        let value = session.seal(&sealer, &browser, now());
+        let open = BrowserSession::open;
+        assert_eq!(open(&sealer, &browser, &value, now()), Some(session));
+        assert_eq!(open(&sealer, &BrowserId::mint(), &value, now()), None);
+        assert_eq!(open(&Sealer::with_key([8; 32]), &browser, &value, now()), None);
+        let last = now() + Duration::from_secs(MAX_AGE - 1);
+        assert!(open(&sealer, &browser, &value, last).is_some());
+        assert_eq!(open(&sealer, &browser, &value, last + Duration::from_secs(1)), None);
+        let bytes = URL_SAFE_NO_PAD.decode(&value).unwrap();
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            let changed = URL_SAFE_NO_PAD.encode(changed);
+            assert_eq!(open(&sealer, &browser, &changed, now()), None, "byte {at}");
+            let cut = URL_SAFE_NO_PAD.encode(&bytes[..at]);
+            assert_eq!(open(&sealer, &browser, &cut, now()), None, "cut at {at}");
+        }
+    }
+}

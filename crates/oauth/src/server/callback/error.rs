@@ -1,0 +1,119 @@
+//! A sign-in that failed: the page for the user, or the error response to the client.
+
+use http::Response;
+
+use crate::{
+    ports::{StoreError, UpstreamError},
+    records::Purpose,
+    server::{
+        Body, authorization_response, authorize,
+        oauth_error::log_store_error,
+        pages::{self, ErrorPage},
+        response,
+        state::ServerState,
+    },
+};
+
+/// The reason why a sign-in failed.
+pub(super) enum SignInError {
+    /// Forgejo sent the browser back without a code.
+    Forgejo { denied: bool },
+    /// The user may not use this server. `login` is absent if Forgejo has locked the user out.
+    NotAllowed { login: Option<String> },
+    /// The user's grant at Forgejo has another scope than this server needs.
+    ScopeMismatch { granted: Vec<String> },
+    /// The remembered approval is another user's, or no longer valid.
+    ApprovalInvalid,
+    /// Forgejo is not available; a later sign-in may succeed.
+    UpstreamUnavailable(UpstreamError),
+    /// Forgejo refused the user, or the broker itself.
+    UpstreamRefused(UpstreamError),
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl SignInError {
+    /// Converts a failed sign-in to HTTP; no other place does.
+    pub(super) fn into_response(self, state: &ServerState, purpose: &Purpose) -> Response<Body> {
+        let request = match purpose {
+            Purpose::Client(request) => Some(request),
+            Purpose::Connections => None,
+        };
+        let error_location = |error, description| {
+            request.map(|request| {
+                authorization_response::error_location(
+                    state.settings.issuer(),
+                    &request.redirect_uri,
+                    request.client_state.as_deref(),
+                    error,
+                    description,
+                )
+            })
+        };
+        let restart_uri = || match request {
+            Some(request) => authorize::restart_uri(&state.settings, request),
+            None => state.settings.endpoint("connections"),
+        };
+        let (error, description, page) = match self {
+            Self::NotAllowed { login } => {
+                let back = error_location("access_denied", "the user may not use this server");
+                return pages::access_denied(state.upstream.name(), login.as_deref(), back.as_deref());
+            }
+            Self::ScopeMismatch { granted } => {
+                return pages::scope_mismatch(&*state.upstream, granted, &restart_uri());
+            }
+            Self::ApprovalInvalid => return response::see_other(&restart_uri()),
+            Self::Forgejo { denied: true } => (
+                "access_denied",
+                "the user declined at Forgejo",
+                ErrorPage::UpstreamRefused,
+            ),
+            Self::Forgejo { denied: false } => (
+                "server_error",
+                "Forgejo refused the authorization",
+                ErrorPage::UpstreamRefused,
+            ),
+            Self::UpstreamUnavailable(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "sign-in failed: Forgejo is not available");
+                (
+                    "temporarily_unavailable",
+                    "Forgejo is not available now",
+                    ErrorPage::UpstreamUnavailable,
+                )
+            }
+            Self::UpstreamRefused(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "sign-in failed: Forgejo refused it");
+                (
+                    "server_error",
+                    "Forgejo refused the sign-in",
+                    ErrorPage::UpstreamRefused,
+                )
+            }
+            Self::Store(error) => {
+                log_store_error(&error);
+                ("temporarily_unavailable", "try again in a moment", ErrorPage::Store)
+            }
+        };
+        match error_location(error, description) {
+            Some(location) => response::see_other(&location),
+            None => page.into_response(),
+        }
+    }
+}
+
+impl From<StoreError> for SignInError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<UpstreamError> for SignInError {
+    fn from(error: UpstreamError) -> Self {
+        match error {
+            UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_) => Self::UpstreamUnavailable(error),
+            UpstreamError::Refused(_) | UpstreamError::Misconfigured(_) => Self::UpstreamRefused(error),
+        }
+    }
+}
