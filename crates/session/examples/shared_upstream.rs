@@ -163,26 +163,18 @@ impl Credentials for Fresh {
 /// The upstream: its answer repeats the token that it received.
 async fn upstream(headers: HeaderMap, body: Bytes) -> Response<axum::body::Body> {
     let message: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-    let token = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("none");
-    let session = headers
-        .get("mcp-session-id")
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("a new session");
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let answer = serde_json::json!({
-        "jsonrpc": "2.0", "id": message["id"], "result": { "token": token, "session": session },
+        "jsonrpc": "2.0",
+        "id": message["id"],
+        "result": { "token": header("authorization"), "session": header("mcp-session-id") },
     });
     let mut response = Response::new(answer.to_string().into());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if message["method"] == "initialize" {
-        response
-            .headers_mut()
-            .insert("mcp-session-id", HeaderValue::from_static("of-the-upstream"));
+        headers.insert("mcp-session-id", HeaderValue::from_static("of-the-upstream"));
     }
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 

@@ -17,7 +17,7 @@ use http_body_util::{
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{lock, scheduling_point, spawner::RunningCount, spawner::SpawnOutcome};
+use super::{SpawnOutcome, lock, scheduling_point};
 use crate::ports::{Backend, BackendGone, Body, BoxError, BoxFuture, NotProcessed, Snapshot};
 
 /// The delay of a late event stream ([`SpawnOutcome::StreamsInitializeLate`]).
@@ -46,7 +46,6 @@ pub struct ScriptedBackend {
     /// Set for benchmarks: nothing is recorded, and this is the snapshot.
     unrecorded: Option<Bytes>,
     stops_held: watch::Receiver<bool>,
-    running: Arc<RunningCount>,
     done: CancellationToken,
     crashed: AtomicBool,
     output_closed: AtomicBool,
@@ -66,9 +65,7 @@ impl ScriptedBackend {
         expires_at: Option<SystemTime>,
         unrecorded: Option<Bytes>,
         stops_held: watch::Receiver<bool>,
-        running: Arc<RunningCount>,
     ) -> Self {
-        running.increment();
         let handshake = snapshot.map(|snapshot| String::from_utf8_lossy(&snapshot.0).into_owned());
         Self {
             tag,
@@ -76,7 +73,6 @@ impl ScriptedBackend {
             expires_at,
             unrecorded,
             stops_held,
-            running,
             done: CancellationToken::new(),
             crashed: AtomicBool::new(false),
             output_closed: AtomicBool::new(false),
@@ -95,11 +91,8 @@ impl ScriptedBackend {
 
     /// Dies, as a process that exits by itself: [`Backend::done`] is cancelled and all streams end.
     pub fn die(&self) {
-        if !self.done.is_cancelled() {
-            self.running.decrement();
-            lock(&self.streams).clear();
-            self.done.cancel();
-        }
+        lock(&self.streams).clear();
+        self.done.cancel();
     }
 
     /// Dies, but shows it only at the next request, which it answers as [`NotProcessed`].
@@ -112,7 +105,7 @@ impl ScriptedBackend {
         self.output_closed.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the backend has died or was stopped.
+    /// Returns true after the backend has died or was stopped.
     pub fn has_exited(&self) -> bool {
         self.done.is_cancelled()
     }

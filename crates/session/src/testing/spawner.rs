@@ -1,11 +1,8 @@
 //! A spawner that records its orders and starts a scripted backend for each.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
@@ -52,7 +49,6 @@ pub struct ScriptedSpawner {
     unrecorded: Option<Bytes>,
     stops_held: watch::Sender<bool>,
     renews_credentials: AtomicBool,
-    running: Arc<RunningCount>,
     spawns: AtomicUsize,
     log: Mutex<SpawnLog>,
 }
@@ -60,26 +56,14 @@ pub struct ScriptedSpawner {
 #[derive(Debug, Default)]
 struct SpawnLog {
     orders: Vec<SpawnOrder>,
-    pending: Vec<PendingSpawn>,
+    /// The orders that wait for their outcome, by session.
+    pending: Vec<(Arc<str>, oneshot::Sender<SpawnOutcome>)>,
     backends: Vec<Arc<ScriptedBackend>>,
-    /// The spawns in progress of each session.
-    in_progress: HashMap<Arc<str>, usize>,
+    peak_running: usize,
+    /// The session of each spawn in progress.
+    in_progress: Vec<Arc<str>>,
     /// The most spawns that one session had in progress at a time.
     peak_in_progress: usize,
-}
-
-/// An order that waits for its outcome.
-#[derive(Debug)]
-struct PendingSpawn {
-    tag: Arc<str>,
-    resolve: oneshot::Sender<SpawnOutcome>,
-}
-
-/// The number of backends that run.
-#[derive(Debug, Default)]
-pub(super) struct RunningCount {
-    now: AtomicUsize,
-    peak: AtomicUsize,
 }
 
 /// Counts a spawn of a session while it is in progress.
@@ -114,7 +98,6 @@ impl ScriptedSpawner {
             unrecorded,
             stops_held: watch::Sender::new(false),
             renews_credentials: AtomicBool::new(false),
-            running: Arc::default(),
             spawns: AtomicUsize::new(0),
             log: Mutex::default(),
         }
@@ -127,9 +110,9 @@ impl ScriptedSpawner {
     /// If the session has no pending spawn.
     pub fn resolve(&self, tag: &str, outcome: SpawnOutcome) -> bool {
         let mut log = lock(&self.log);
-        let index = log.pending.iter().rposition(|spawn| &*spawn.tag == tag);
-        let spawn = log.pending.remove(index.expect("a pending spawn of the session"));
-        spawn.resolve.send(outcome).is_ok()
+        let index = log.pending.iter().rposition(|(of, _)| &**of == tag);
+        let (_, resolve) = log.pending.remove(index.expect("a pending spawn of the session"));
+        resolve.send(outcome).is_ok()
     }
 
     /// Resolves the spawn of the latest order, as [`ScriptedSpawner::resolve`] does.
@@ -144,8 +127,8 @@ impl ScriptedSpawner {
     /// The tags of the sessions whose spawns are pending, one for each spawn.
     pub fn pending(&self) -> Vec<Arc<str>> {
         let mut log = lock(&self.log);
-        log.pending.retain(|spawn| !spawn.resolve.is_closed());
-        log.pending.iter().map(|spawn| Arc::clone(&spawn.tag)).collect()
+        log.pending.retain(|(_, resolve)| !resolve.is_closed());
+        log.pending.iter().map(|(tag, _)| Arc::clone(tag)).collect()
     }
 
     /// Holds the stops of all backends until it is called with false.
@@ -153,7 +136,7 @@ impl ScriptedSpawner {
         self.stops_held.send_replace(hold);
     }
 
-    /// Whether the stops of all backends are held.
+    /// The latest argument of [`ScriptedSpawner::hold_stops`].
     pub fn holds_stops(&self) -> bool {
         *self.stops_held.borrow()
     }
@@ -189,9 +172,7 @@ impl ScriptedSpawner {
 
     /// The backends that run, the oldest first.
     pub fn running_backends(&self) -> Vec<Arc<ScriptedBackend>> {
-        let mut backends = self.backends();
-        backends.retain(|backend| !backend.has_exited());
-        backends
+        lock(&self.log).running().cloned().collect()
     }
 
     /// The latest backend of the session `tag`.
@@ -216,12 +197,12 @@ impl ScriptedSpawner {
 
     /// The number of backends that run.
     pub fn running(&self) -> usize {
-        self.running.now.load(Ordering::SeqCst)
+        lock(&self.log).running().count()
     }
 
     /// The most backends that ran at a time.
     pub fn peak_running(&self) -> usize {
-        self.running.peak.load(Ordering::SeqCst)
+        lock(&self.log).peak_running
     }
 
     /// The most spawns that one session had in progress at a time.
@@ -229,18 +210,15 @@ impl ScriptedSpawner {
         lock(&self.log).peak_in_progress
     }
 
-    /// Whether a spawn is in progress.
+    /// Returns true while a spawn is in progress.
     pub fn is_spawning(&self) -> bool {
-        lock(&self.log).in_progress.values().any(|count| *count > 0)
+        !lock(&self.log).in_progress.is_empty()
     }
 
     /// Waits until the test resolves the spawn.
     async fn next_outcome(&self, tag: &Arc<str>) -> SpawnOutcome {
         let (resolve, resolved) = oneshot::channel();
-        lock(&self.log).pending.push(PendingSpawn {
-            tag: Arc::clone(tag),
-            resolve,
-        });
+        lock(&self.log).pending.push((Arc::clone(tag), resolve));
         resolved.await.expect("the spawner outlives its spawns")
     }
 
@@ -249,7 +227,7 @@ impl ScriptedSpawner {
         let (tag, snapshot) = (Arc::clone(&order.tag), order.snapshot.clone());
         let credentials = Arc::clone(&order.caller.credentials);
         let recorded = self.unrecorded.is_none();
-        let _guard = recorded.then(|| InProgressGuard::new(self, &tag));
+        let _guard = recorded.then(|| InProgressGuard::new(self, Arc::clone(&tag)));
         if recorded {
             lock(&self.log).orders.push(order);
         }
@@ -289,10 +267,11 @@ impl ScriptedSpawner {
             expires_at,
             self.unrecorded.clone(),
             self.stops_held.subscribe(),
-            Arc::clone(&self.running),
         ));
         if recorded {
-            lock(&self.log).backends.push(Arc::clone(&backend));
+            let mut log = lock(&self.log);
+            log.backends.push(Arc::clone(&backend));
+            log.peak_running = log.peak_running.max(log.running().count());
         }
         Ok(backend)
     }
@@ -308,35 +287,27 @@ impl Spawner for ScriptedSpawner {
     }
 }
 
-impl RunningCount {
-    pub(super) fn increment(&self) {
-        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
-        self.peak.fetch_max(now, Ordering::SeqCst);
-    }
-
-    pub(super) fn decrement(&self) {
-        self.now.fetch_sub(1, Ordering::SeqCst);
+impl SpawnLog {
+    fn running(&self) -> impl Iterator<Item = &Arc<ScriptedBackend>> {
+        self.backends.iter().filter(|backend| !backend.has_exited())
     }
 }
 
 impl<'a> InProgressGuard<'a> {
-    fn new(spawner: &'a ScriptedSpawner, tag: &Arc<str>) -> Self {
+    fn new(spawner: &'a ScriptedSpawner, tag: Arc<str>) -> Self {
         let mut log = lock(&spawner.log);
-        let count = log.in_progress.entry(Arc::clone(tag)).or_default();
-        *count += 1;
-        let count = *count;
-        log.peak_in_progress = log.peak_in_progress.max(count);
-        Self {
-            spawner,
-            tag: Arc::clone(tag),
-        }
+        log.in_progress.push(Arc::clone(&tag));
+        let of_session = log.in_progress.iter().filter(|of| **of == tag).count();
+        log.peak_in_progress = log.peak_in_progress.max(of_session);
+        Self { spawner, tag }
     }
 }
 
 impl Drop for InProgressGuard<'_> {
     fn drop(&mut self) {
-        if let Some(count) = lock(&self.spawner.log).in_progress.get_mut(&self.tag) {
-            *count -= 1;
+        let mut log = lock(&self.spawner.log);
+        if let Some(index) = log.in_progress.iter().position(|tag| *tag == self.tag) {
+            log.in_progress.swap_remove(index);
         }
     }
 }

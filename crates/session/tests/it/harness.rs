@@ -22,7 +22,7 @@ use crate::memory_records::MemoryRecords;
 /// The lifetime of expiring credentials.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(3600);
 
-/// How long [`durable`] sessions outlive their backends.
+/// The retention of [`durable`] sessions.
 pub(crate) const RETAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// A message that ends the handshake.

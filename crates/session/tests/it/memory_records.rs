@@ -17,7 +17,7 @@ use crate::harness::lock;
 pub(crate) struct MemoryRecords {
     pub(crate) rows: Mutex<BTreeMap<SessionKey, (Record, Snapshot)>>,
     pub(crate) endings: Mutex<Vec<(SystemTime, SessionKey)>>,
-    /// Whether writes fail.
+    /// Makes writes fail.
     pub(crate) refuses: Mutex<bool>,
     /// The answer to [`Records::is_shared`].
     pub(crate) shared: Mutex<bool>,
