@@ -1,12 +1,14 @@
-//! What a bridge costs: round trips of `tools/call` through it, next to the two things that it stands between.
+//! The cost of a bridge: round trips of `tools/call` through it, compared with its two sides alone.
 //!
-//! For each number of sessions three things are measured in one run, one after the other: the bare pipe to the same sort of child, a bare
-//! HTTP server that answers each request with the same bytes, and the bridge, served over HTTP in front of its child. Each session is one
-//! client that sends its next request when it has the answer to the one before. CPU time is that of this process, which holds
-//! clients and servers, and of the children.
+//! For each number of sessions three things are measured in one run, one after the other: the bare
+//! pipe to the same sort of child, a bare HTTP server that answers each request with the same
+//! bytes, and the bridge, served over HTTP in front of its child. Each session is one client that
+//! sends its next request when it has the answer to the one before. CPU time is that of this
+//! process, which holds clients and servers, and of the children.
 //!
-//! `BRIDGE_BENCH_CHILD` is the program to start: the double of `forgejo-mcp` in the crate `testkit`. `BRIDGE_BENCH_SECONDS` is how long
-//! each measurement takes, `BRIDGE_BENCH_REPORT` a file for the report, which is printed in any case.
+//! `BRIDGE_BENCH_CHILD` is the program to start: the double of `forgejo-mcp` in the crate
+//! `testkit`. `BRIDGE_BENCH_SECONDS` is how long each measurement takes, `BRIDGE_BENCH_REPORT` a
+//! file for the report, which is printed in any case.
 #![expect(clippy::print_stdout, reason = "the report is what this is for")]
 
 use std::{
@@ -35,7 +37,7 @@ use tokio::{
 
 const SESSIONS: [usize; 3] = [1, 16, 64];
 const WARM_UP: Duration = Duration::from_millis(500);
-/// What the kernel counts CPU time in (`USER_HZ`).
+/// The kernel's unit of CPU time (`USER_HZ`).
 const TICK: Duration = Duration::from_millis(10);
 const ANSWER: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"{\"text\":\"a text of some forty characters to echo\"}"}]}}"#;
 
@@ -48,7 +50,7 @@ struct Measured {
     latencies: Vec<u64>,
 }
 
-/// One client: makes a round trip, again and again.
+/// One client, which makes one round trip after the other.
 trait Client: Send + 'static {
     fn round_trip(&mut self) -> impl Future<Output = Result<()>> + Send;
 }
@@ -145,7 +147,7 @@ async fn through_bridge(forgejo: &str, sessions: usize, during: Duration) -> Res
     measure(clients, &children, during).await
 }
 
-/// Runs all clients at once, first to warm up and then in earnest.
+/// Runs all clients concurrently: a warm-up, then the measurement.
 async fn measure<C: Client>(clients: Vec<C>, children: &[Child], during: Duration) -> Result<Measured> {
     let (clients, _) = run(clients, WARM_UP).await?;
     let (before, start) = (cpu(children)?, Instant::now());
@@ -186,7 +188,7 @@ async fn run<C: Client>(clients: Vec<C>, during: Duration) -> Result<(Vec<C>, Ve
     Ok((clients, all))
 }
 
-/// The CPU time that this process and its children have used (proc_pid_stat(5), fields 14 and 15).
+/// The CPU time of this process and its children (proc_pid_stat(5), fields 14 and 15).
 fn cpu(children: &[Child]) -> Result<Duration> {
     let pids = children
         .iter()
@@ -194,7 +196,7 @@ fn cpu(children: &[Child]) -> Result<Duration> {
     let mut ticks = 0;
     for process in pids.chain(["self".to_owned()]) {
         let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-        // The name, which comes second, is in parentheses and may hold anything.
+        // The second field, the name, is in parentheses and may contain anything.
         let (_, fields) = stat.rsplit_once(") ").ok_or_else(|| Error::other("a strange stat"))?;
         let used = fields.split(' ').skip(11).take(2);
         ticks += used.map(|field| field.parse().unwrap_or(0)).sum::<u32>();
@@ -237,7 +239,7 @@ fn call(id: u64) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{params}}}"#)
 }
 
-/// Serves on a port of its own, whose address it gives back.
+/// Serves on a free port and returns its address.
 async fn listen<H, F, B>(servers: &mut JoinSet<()>, handler: H) -> Result<String>
 where
     H: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
@@ -269,7 +271,7 @@ where
     Ok(address)
 }
 
-/// The bare server, which is also all of Forgejo that a child needs to start.
+/// The bare server, which also answers the requests that a child makes to Forgejo at its start.
 fn answer_fixed(request: &Request<Bytes>) -> Response<Full<Bytes>> {
     let body = if request.method() == Method::POST {
         ANSWER

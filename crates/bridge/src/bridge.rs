@@ -46,9 +46,9 @@ impl Bridge {
     /// Connects to a server over its output and input, such as a child's stdout and stdin.
     ///
     /// With a snapshot, the bridge first replays the recorded handshake, then the log level and the
-    /// subscriptions; then it replaces the bridge of the snapshot. A setting that the server rejects
-    /// is counted and left out. Without a snapshot, the method returns at once. Must be called
-    /// within a tokio runtime. Dropping the future closes the stream.
+    /// subscriptions; then it replaces the bridge of the snapshot. A setting that the server
+    /// rejects is counted and left out. Without a snapshot, the method returns at once. Must be
+    /// called within a tokio runtime. Dropping the future closes the stream.
     ///
     /// # Errors
     ///
@@ -76,8 +76,8 @@ impl Bridge {
     /// A POST is answered with JSON or an event stream, a GET with an event stream, other methods
     /// with 405. After the end of the server a request gets a JSON-RPC error with its id, and the
     /// response carries the extension [`ServerEnded`](crate::ServerEnded), and also
-    /// [`NotProcessed`](crate::NotProcessed) if the server cannot have read any part of the request.
-    /// Silence never turns the answer to `initialize` into an event stream.
+    /// [`NotProcessed`](crate::NotProcessed) if the server cannot have read any part of the
+    /// request. Silence never turns the answer to `initialize` into an event stream.
     ///
     /// Dropping the future or the body cancels nothing at the server. A client that has an event id
     /// can resume with `Last-Event-ID`; otherwise the response is dropped.

@@ -12,19 +12,19 @@ use crate::dropped::DropCounts;
 pub struct Config {
     /// The longest line that the server may write, in bytes. A longer one is skipped to its end.
     pub max_line: usize,
-    /// How long a request may stay without any message before its answer becomes an event stream.
+    /// The time without any message after which the answer to a request becomes an event stream.
     pub sse_upgrade_delay: Duration,
     /// The silence on an event stream after which a comment is sent.
     pub keep_alive: Duration,
     /// The reconnection time that each event stream tells its client.
     pub retry: Duration,
-    /// How long a stream without a reader is kept once it only waits for its client to resume it.
+    /// The life of a stream without a reader once it only waits for its client to resume it.
     pub replay_time: Duration,
-    /// How long one side may take to answer a request of the other that has reached it.
+    /// The time that one side has to answer a request of the other that has reached it.
     pub request_timeout: Duration,
-    /// How long the bridge waits for the response to a request that its client has cancelled.
+    /// The time that the bridge waits for the response to a cancelled request.
     pub cancel_grace: Duration,
-    /// How long a server request waits for a client to listen before the server gets an error.
+    /// The time that a server request waits for a client before the server gets an error.
     pub listener_timeout: Duration,
     /// The limit for replaying a handshake, and for the response to `initialize` before its answer
     /// becomes an event stream.
@@ -44,8 +44,8 @@ pub struct Config {
     /// The bytes of all messages that wait for clients or are on their way to them when another
     /// response comes. A response beyond it is replaced by an error; a single response always fits.
     pub max_unflushed: usize,
-    /// The messages kept for clients that resume, unread responses included. At the limit the oldest
-    /// is evicted, and a client that resumes for an evicted response gets an error.
+    /// The messages kept for clients that resume, unread responses included. At the limit the
+    /// oldest is evicted, and a client that resumes for an evicted response gets an error.
     pub replay_buffer: QueueLimits,
     /// The recorded resource subscriptions; one more does not carry over to the next server.
     pub max_subscriptions: usize,

@@ -30,8 +30,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerEnded;
 
-/// A response extension beside [`ServerEnded`]: the server cannot have read any part of the request,
-/// so it is safe to send the request to another server.
+/// A response extension beside [`ServerEnded`]: the server cannot have read any part of the
+/// request, so it is safe to send the request to another server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotProcessed;
 
@@ -88,8 +88,8 @@ async fn post_request(
     method: &str,
 ) -> Result<Response<Body>, RejectReason> {
     let delay = if method == "initialize" {
-        // A session gets its id only after the server has accepted `initialize`, and an event stream
-        // would have to begin before.
+        // A session gets its id only after the server has accepted `initialize`, and an event
+        // stream would have to begin before.
         config.handshake_timeout
     } else {
         // The body of `initialize` names the version; a header there is a leftover.
@@ -121,7 +121,8 @@ async fn post_batch(
     };
     let to_array = |lines: &[Bytes]| Some([b"[", lines.join(&b","[..]).as_slice(), b"]"].concat().into());
     let response = answer(state, config, config.sse_upgrade_delay, reader, to_array).await;
-    // The server may have read a part of the batch, so the response is never marked as not processed.
+    // The server may have read a part of the batch, so the response is never marked as not
+    // processed.
     state.step(|machine| machine.take_not_processed(reader.stream));
     Ok(response)
 }

@@ -3,8 +3,8 @@
 //!
 //! Client messages, server messages, time and the end of the stream go in as calls; lines for the
 //! server come out of [`outbox`](StateMachine::outbox), events for clients out of
-//! [`streams`](StateMachine::streams). There is no io, and time is an argument, so a test can replay
-//! any schedule.
+//! [`streams`](StateMachine::streams). There is no io, and time is an argument, so a test can
+//! replay any schedule.
 //!
 //! Invariants:
 //! - An accepted request gets exactly one response on its own stream: the server's, or one error of
@@ -13,8 +13,8 @@
 //! - Every request in flight, in either direction, and every retained stream has exactly one timer.
 //!
 //! This file accepts client messages, `batch` those in arrays. `readers` attaches and detaches
-//! clients, `server_messages` and `server_requests` handle the server's messages, `timeouts` handles
-//! timers and the end.
+//! clients, `server_messages` and `server_requests` handle the server's messages, `timeouts`
+//! handles timers and the end.
 //!
 //! Out of scope: requests with the `_meta` of 2026-07-28, which belong to another era.
 
@@ -286,7 +286,8 @@ impl StateMachine {
         if !self.streams.is_attached(stream) {
             return;
         }
-        // A client that leaves now does not ask either, so there is a limit: that of requests in flight.
+        // A client that leaves now does not ask either, so there is a limit: that of requests in
+        // flight.
         if self.not_processed.len() >= self.config.max_in_flight {
             self.not_processed.pop_first();
         }

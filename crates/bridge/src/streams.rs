@@ -3,8 +3,8 @@
 //! A stream belongs to one POST (an exchange) or one GET (a listener). Every message goes to
 //! exactly one stream (MCP 2025-11-25, "Multiple Connections"). A message without a request goes
 //! to the newest listener, else to the newest exchange without a response, else it waits for the
-//! next stream of either kind. When a reader detaches, unread messages are routed again, except
-//! those that belong to the request of the stream.
+//! next stream of either kind. The unread messages of a reader that detaches are routed
+//! again, except those that belong to the request of the stream.
 //!
 //! A stream has one reader at a time. A primed stream (its client has an event id) outlives its
 //! reader: delivered messages go to the replay buffer, and messages of its request still gather. A

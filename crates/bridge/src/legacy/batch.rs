@@ -22,8 +22,8 @@ const BATCH_REVISION: &str = "2025-03-26";
 ///
 /// # Errors
 ///
-/// [`MessageError::NotJsonRpc`] when the batch is empty or one of its messages is invalid; the other
-/// variants as for a single message.
+/// [`MessageError::NotJsonRpc`] when the batch is empty or one of its messages is invalid; the
+/// other variants as for a single message.
 pub(crate) fn split_batch(bytes: &[u8]) -> Result<Vec<Envelope>, MessageError> {
     let text = std::str::from_utf8(bytes).map_err(|_| MessageError::NotUtf8)?;
     let parts: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| MessageError::NotJson)?;

@@ -1,4 +1,5 @@
-//! Single behaviours of the state machine that are awkward to bring about from outside; `model` has all of them at random.
+//! Behavior of the state machine that is hard to cause from outside. `model` covers random
+//! schedules.
 
 mod model;
 
@@ -37,7 +38,7 @@ fn event(machine: &mut StateMachine, reader: Reader) -> String {
 }
 
 #[test]
-fn a_request_of_the_server_moves_on_when_its_stream_goes_unread() {
+fn an_unread_server_request_moves_to_the_next_stream() {
     let (mut machine, now) = machine();
     let first = machine.listen(now).expect("room");
     let ask = r#"{"jsonrpc":"2.0","id":"s1","method":"roots/list"}"#;
@@ -46,7 +47,7 @@ fn a_request_of_the_server_moves_on_when_its_stream_goes_unread() {
     let second = machine.listen(now).expect("room");
     assert_eq!(event(&mut machine, second), ask);
     machine.detach(now, second);
-    // It has been read, so it is not put on a third stream, and it has the time of a request that was delivered.
+    // A delivered request goes to no third stream and has the longer timeout.
     let third = machine.listen(now).expect("room");
     assert!(
         machine
@@ -62,7 +63,7 @@ fn a_request_of_the_server_moves_on_when_its_stream_goes_unread() {
 }
 
 #[test]
-fn a_request_that_the_server_takes_back_unread_is_never_seen() {
+fn a_server_request_cancelled_unread_is_withdrawn() {
     let (mut machine, now) = machine();
     machine.receive(now, message(r#"{"jsonrpc":"2.0","id":5,"method":"ping"}"#));
     machine.receive(
@@ -80,7 +81,7 @@ fn a_request_that_the_server_takes_back_unread_is_never_seen() {
 }
 
 #[test]
-fn too_many_requests_of_the_server_are_answered_with_errors() {
+fn a_server_request_beyond_the_limit_gets_an_error() {
     let (mut machine, now) = machine();
     for id in 0..=256 {
         machine.receive(
@@ -93,7 +94,7 @@ fn too_many_requests_of_the_server_are_answered_with_errors() {
 }
 
 #[test]
-fn an_answer_of_the_client_keeps_the_id_as_the_server_wrote_it() {
+fn a_client_response_keeps_the_spelling_of_the_server_id() {
     let (mut machine, now) = machine();
     machine.receive(now, message(r#"{"jsonrpc":"2.0","id":7.0,"method":"ping"}"#));
     machine
@@ -103,7 +104,7 @@ fn an_answer_of_the_client_keeps_the_id_as_the_server_wrote_it() {
 }
 
 #[test]
-fn initialize_is_not_cancelled_by_its_client() {
+fn a_client_cannot_cancel_initialize() {
     let (mut machine, now) = machine();
     let initialize = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
     machine
@@ -114,14 +115,14 @@ fn initialize_is_not_cancelled_by_its_client() {
     let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":0}}"#;
     machine.notify(now, message(cancel), method).expect("taken");
     assert!(machine.outbox.is_empty());
-    // Nor by its timeout, after which it may be tried again.
+    // Its timeout does not cancel it either, and a retry is accepted.
     machine.run_timers(now + Duration::from_secs(600));
     assert!(machine.outbox.is_empty());
     assert!(machine.request(now, message(initialize), id("0"), "initialize").is_ok());
 }
 
 #[test]
-fn progress_for_a_client_that_left_goes_where_it_may_be_read() {
+fn progress_for_a_disconnected_client_goes_to_a_listener() {
     let (mut machine, now) = machine();
     let text = r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"_meta":{"progressToken":"t"}}}"#;
     let stream = machine.request(now, message(text), id("1"), "m").expect("taken");

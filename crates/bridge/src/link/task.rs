@@ -23,7 +23,7 @@ use crate::{
     state::BridgeState,
 };
 
-/// How long the task reads from a server that has closed its input.
+/// The time for reading from a server that has closed its input.
 const FINAL_READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]

@@ -41,7 +41,7 @@ pub(crate) struct Event {
     pub(crate) last: bool,
 }
 
-/// How a POST is answered.
+/// The form of the answer to a POST.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ResponseMode {
     /// With these responses as JSON. The stream is over.
@@ -50,7 +50,7 @@ pub(crate) enum ResponseMode {
     Sse,
 }
 
-/// Where a message went.
+/// The result of routing a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Routed {
     /// On a stream.

@@ -1,4 +1,4 @@
-//! How readers leave streams and resume them.
+//! Readers that detach from streams and resume them.
 
 use super::{EventId, Reader, RequestKey, StreamId, StreamKind, StreamMessage, Streams};
 

@@ -1,4 +1,4 @@
-//! Streams by themselves: where messages go, what is kept, and what gives way.
+//! Streams on their own: routing, replay and limits.
 
 use super::*;
 use crate::jsonrpc::Id;
@@ -20,12 +20,12 @@ impl Streams {
     }
 }
 
-const PLENTY: QueueLimits = QueueLimits {
+const AMPLE: QueueLimits = QueueLimits {
     messages: 99,
     bytes: 9999,
 };
 
-fn with(backlog: QueueLimits, replay_buffer: QueueLimits) -> Streams {
+fn streams_with(backlog: QueueLimits, replay_buffer: QueueLimits) -> Streams {
     let config = Config {
         backlog,
         replay_buffer,
@@ -37,14 +37,14 @@ fn with(backlog: QueueLimits, replay_buffer: QueueLimits) -> Streams {
 }
 
 fn streams(messages: usize, bytes: usize) -> Streams {
-    with(QueueLimits { messages, bytes }, PLENTY)
+    streams_with(QueueLimits { messages, bytes }, AMPLE)
 }
 
-fn keeping(messages: usize, bytes: usize) -> Streams {
-    with(PLENTY, QueueLimits { messages, bytes })
+fn with_replay_buffer(messages: usize, bytes: usize) -> Streams {
+    streams_with(AMPLE, QueueLimits { messages, bytes })
 }
 
-fn told(line: &'static str) -> StreamMessage {
+fn notification(line: &'static str) -> StreamMessage {
     StreamMessage::Notification {
         line: line.into(),
         scope: NotificationScope::Session,
@@ -62,7 +62,7 @@ fn key(raw: &str) -> RequestKey {
     Id::parse(raw).expect("an id").key().clone()
 }
 
-fn ask(raw: &'static str) -> StreamMessage {
+fn server_request(raw: &'static str) -> StreamMessage {
     StreamMessage::ServerRequest {
         key: key(raw),
         line: raw.into(),
@@ -77,11 +77,11 @@ fn poll(streams: &mut Streams, reader: Reader) -> Poll<Option<Event>> {
     streams.poll_event(reader, &Context::from_waker(Waker::noop()))
 }
 
-fn form(streams: &mut Streams, reader: Reader) -> Poll<ResponseMode> {
+fn response_mode(streams: &mut Streams, reader: Reader) -> Poll<ResponseMode> {
     streams.poll_response_mode(reader, &Context::from_waker(Waker::noop()))
 }
 
-/// All that a stream holds, and whether it has ended.
+/// Reads all pending messages of a stream; the flag is true if it has ended.
 fn read(streams: &mut Streams, reader: Reader) -> (Vec<String>, bool) {
     let mut lines = Vec::new();
     loop {
@@ -103,7 +103,7 @@ fn event(streams: &mut Streams, reader: Reader) -> (EventId, String) {
     (event.id, String::from_utf8(event.line.into()).expect("text"))
 }
 
-/// Nothing is left on any account.
+/// Checks that no stream, message or byte is left.
 fn check_empty(streams: &Streams) {
     assert_eq!(
         (streams.bytes, streams.replay_usage(), streams.attached),
@@ -117,22 +117,22 @@ fn the_newest_listener_comes_before_the_newest_exchange() {
     let mut streams = streams(9, 99);
     let first = exchange(&mut streams);
     let second = exchange(&mut streams);
-    assert_eq!(streams.route(told("a")), Routed::Placed);
+    assert_eq!(streams.route(notification("a")), Routed::Placed);
     let (listener, _) = streams.open_listener();
     let (newer, _) = streams.open_listener();
-    streams.route(told("b"));
-    assert_eq!(streams.detach(newer), [told("b")]);
-    streams.route(told("c"));
+    streams.route(notification("b"));
+    assert_eq!(streams.detach(newer), [notification("b")]);
+    streams.route(notification("c"));
     assert_eq!(read(&mut streams, first), (vec![], false));
     assert_eq!(read(&mut streams, second), (vec!["a".into()], false));
     assert_eq!(read(&mut streams, listener), (vec!["c".into()], false));
 }
 
 #[test]
-fn what_finds_no_stream_waits_for_the_next_and_goes_there_once() {
+fn messages_without_stream_wait_for_the_next_one() {
     let mut streams = streams(9, 99);
-    assert_eq!(streams.route(told("a")), Routed::Waiting);
-    assert_eq!(streams.route(ask("1")), Routed::Waiting);
+    assert_eq!(streams.route(notification("a")), Routed::Waiting);
+    assert_eq!(streams.route(server_request("1")), Routed::Waiting);
     let responses_only = streams.open_response_only(RequestIds::default(), 1);
     let (exchange, asks) = streams.open_exchange(RequestIds::default(), 1);
     assert_eq!(asks, [key("1")]);
@@ -142,13 +142,18 @@ fn what_finds_no_stream_waits_for_the_next_and_goes_there_once() {
 }
 
 #[test]
-fn of_the_progress_that_waits_for_somebody_the_newest_is_left() {
+fn newer_progress_replaces_older_progress_that_waits() {
     let mut streams = streams(9, 99);
-    for item in [progress("1", "a"), progress("2", "b"), told("x"), progress("1", "c")] {
+    for item in [
+        progress("1", "a"),
+        progress("2", "b"),
+        notification("x"),
+        progress("1", "c"),
+    ] {
         assert_eq!(streams.route(item), Routed::Waiting);
     }
     let (listener, _) = streams.open_listener();
-    // With somebody to read it each of them is passed on.
+    // A listener gets every progress notification.
     streams.route(progress("2", "d"));
     assert_eq!(
         read(&mut streams, listener),
@@ -160,40 +165,49 @@ fn of_the_progress_that_waits_for_somebody_the_newest_is_left() {
 }
 
 #[test]
-fn an_answer_ends_its_stream() {
+fn a_response_ends_its_stream() {
     let mut streams = streams(9, 99);
     let reader = exchange(&mut streams);
     assert!(streams.notify(reader.stream, "p".into()));
     assert!(streams.respond(reader.stream, "r".into()));
     assert!(!streams.notify(reader.stream, "late".into()));
     assert!(!streams.respond(reader.stream, "again".into()));
-    assert_eq!(streams.route(told("x")), Routed::Waiting);
-    assert_eq!(form(&mut streams, reader), Poll::Ready(ResponseMode::Sse));
+    assert_eq!(streams.route(notification("x")), Routed::Waiting);
+    assert_eq!(response_mode(&mut streams, reader), Poll::Ready(ResponseMode::Sse));
     assert_eq!(read(&mut streams, reader), (vec!["p".into(), "r".into()], true));
     streams.detach(reader);
     assert!(!streams.respond(reader.stream, "r".into()));
 }
 
 #[test]
-fn answers_with_nothing_before_them_are_taken_whole() {
+fn responses_without_other_messages_are_taken_as_json() {
     let mut streams = streams(9, 99);
     let (reader, _) = streams.open_exchange(RequestIds::default(), 2);
-    assert_eq!(form(&mut streams, reader), Poll::Pending);
+    assert_eq!(response_mode(&mut streams, reader), Poll::Pending);
     assert!(streams.respond(reader.stream, "a".into()));
-    assert_eq!(form(&mut streams, reader), Poll::Pending);
+    assert_eq!(response_mode(&mut streams, reader), Poll::Pending);
     assert!(streams.respond(reader.stream, "b".into()));
     let lines = vec!["a".into(), "b".into()];
-    assert_eq!(form(&mut streams, reader), Poll::Ready(ResponseMode::Json(lines)));
+    assert_eq!(
+        response_mode(&mut streams, reader),
+        Poll::Ready(ResponseMode::Json(lines))
+    );
     assert_eq!(read(&mut streams, reader), (vec![], true));
     assert_eq!(streams.detach(reader), []);
     check_empty(&streams);
 }
 
 #[test]
-fn a_slow_reader_loses_its_oldest_notifications_and_nothing_else() {
+fn a_slow_reader_loses_only_its_oldest_notifications() {
     let mut streams = streams(3, 99);
     let reader = exchange(&mut streams);
-    for item in [told("a"), ask("1"), told("b"), told("c"), told("d")] {
+    for item in [
+        notification("a"),
+        server_request("1"),
+        notification("b"),
+        notification("c"),
+        notification("d"),
+    ] {
         assert_eq!(streams.route(item), Routed::Placed);
     }
     assert!(streams.respond(reader.stream, "r".into()));
@@ -206,13 +220,13 @@ fn a_slow_reader_loses_its_oldest_notifications_and_nothing_else() {
 }
 
 #[test]
-fn a_queue_full_of_requests_hands_the_next_back() {
+fn a_queue_full_of_server_requests_rejects_the_next() {
     let mut streams = streams(2, 99);
     let (reader, _) = streams.open_listener();
-    assert_eq!(streams.route(ask("1")), Routed::Placed);
-    assert_eq!(streams.route(ask("2")), Routed::Placed);
-    assert_eq!(streams.route(ask("3")), Routed::Rejected);
-    assert_eq!(streams.route(told("a")), Routed::Rejected);
+    assert_eq!(streams.route(server_request("1")), Routed::Placed);
+    assert_eq!(streams.route(server_request("2")), Routed::Placed);
+    assert_eq!(streams.route(server_request("3")), Routed::Rejected);
+    assert_eq!(streams.route(notification("a")), Routed::Rejected);
     assert_eq!(streams.take_dropped(), 1);
     assert!(streams.withdraw(&key("1")) && !streams.withdraw(&key("3")));
     assert_eq!(read(&mut streams, reader), (vec!["2".into()], false));
@@ -235,7 +249,7 @@ fn bytes_are_limited_over_all_streams() {
 }
 
 #[test]
-fn one_listener_too_many_ends_the_oldest() {
+fn a_listener_beyond_the_limit_ends_the_oldest() {
     let mut streams = streams(9, 99);
     let readers = [(); 3].map(|()| streams.open_listener().0);
     assert_eq!(readers.map(|reader| read(&mut streams, reader).1), [true, false, false]);
@@ -244,22 +258,22 @@ fn one_listener_too_many_ends_the_oldest() {
 }
 
 #[test]
-fn a_listener_that_had_to_make_room_is_listened_to_again() {
+fn a_listener_ended_at_the_limit_can_be_resumed() {
     let mut streams = streams(9, 99);
     let (oldest, _) = streams.open_listener();
     streams.prime(oldest);
-    streams.route(told("a"));
+    streams.route(notification("a"));
     let (id, _) = event(&mut streams, oldest);
     let others = [(); 2].map(|()| streams.open_listener().0);
     assert_eq!(read(&mut streams, oldest), (vec![], true));
     streams.detach(oldest);
-    let (again, _) = streams.resume(&id).expect("kept");
+    let (again, _) = streams.resume(&id).expect("retained");
     assert_eq!(read(&mut streams, again), (vec![], false));
     assert_eq!(others.map(|reader| read(&mut streams, reader).1), [true, false]);
 }
 
 #[test]
-fn a_stream_is_gone_with_its_reader_unless_the_client_has_an_event_id() {
+fn an_unprimed_stream_is_removed_with_its_reader() {
     let mut streams = streams(9, 99);
     let reader = exchange(&mut streams);
     streams.notify(reader.stream, "p".into());
@@ -271,7 +285,7 @@ fn a_stream_is_gone_with_its_reader_unless_the_client_has_an_event_id() {
 }
 
 #[test]
-fn a_client_that_comes_back_gets_what_it_has_not_seen_and_the_rest() {
+fn a_resumed_stream_replays_from_the_given_event() {
     let mut streams = streams(9, 99);
     let reader = exchange(&mut streams);
     let start = streams.prime(reader).expect("a reader");
@@ -281,7 +295,7 @@ fn a_client_that_comes_back_gets_what_it_has_not_seen_and_the_rest() {
     let (first, _) = event(&mut streams, reader);
     let (second, _) = event(&mut streams, reader);
     assert_eq!(streams.detach(reader), []);
-    // What comes meanwhile gathers.
+    // Messages without a reader gather.
     assert!(streams.notify(reader.stream, "4".into()) && streams.respond(reader.stream, "r".into()));
     assert!(streams.is_retained(reader.stream));
     for (from, expected) in [
@@ -289,7 +303,7 @@ fn a_client_that_comes_back_gets_what_it_has_not_seen_and_the_rest() {
         (&start, &["1", "2", "3", "4", "r"]),
         (&first, &["2", "3", "4", "r"]),
     ] {
-        let (again, _) = streams.resume(from).expect("kept");
+        let (again, _) = streams.resume(from).expect("retained");
         assert!(!streams.is_retained(reader.stream));
         assert_eq!(streams.prime(again).as_ref(), Some(from));
         let (lines, ended) = read(&mut streams, again);
@@ -307,14 +321,14 @@ fn a_client_that_comes_back_gets_what_it_has_not_seen_and_the_rest() {
 }
 
 #[test]
-fn a_reader_that_comes_back_takes_the_stream_over() {
+fn a_new_reader_replaces_the_old_one() {
     let mut streams = streams(9, 99);
     let (old, _) = streams.open_listener();
     let start = streams.prime(old).expect("a reader");
-    streams.route(told("a"));
+    streams.route(notification("a"));
     event(&mut streams, old);
-    let (new, _) = streams.resume(&start).expect("kept");
-    streams.route(told("b"));
+    let (new, _) = streams.resume(&start).expect("retained");
+    streams.route(notification("b"));
     assert_eq!(read(&mut streams, old), (vec![], true));
     assert_eq!(streams.prime(old), None);
     assert_eq!(streams.detach(old), []);
@@ -323,37 +337,37 @@ fn a_reader_that_comes_back_takes_the_stream_over() {
 }
 
 #[test]
-fn what_a_reader_leaves_behind_finds_its_way_unless_it_belongs_to_the_stream() {
+fn unread_messages_of_other_scope_are_routed_again() {
     let mut streams = streams(9, 99);
     let reader = exchange(&mut streams);
     let start = streams.prime(reader).expect("a reader");
     streams.notify(reader.stream, "p".into());
-    streams.route(told("a"));
-    streams.route(ask("1"));
-    assert_eq!(streams.detach(reader), [told("a"), ask("1")]);
-    assert_eq!(streams.route(ask("1")), Routed::Waiting);
-    let (again, attached_requests) = streams.resume(&start).expect("kept");
+    streams.route(notification("a"));
+    streams.route(server_request("1"));
+    assert_eq!(streams.detach(reader), [notification("a"), server_request("1")]);
+    assert_eq!(streams.route(server_request("1")), Routed::Waiting);
+    let (again, attached_requests) = streams.resume(&start).expect("retained");
     assert_eq!(attached_requests, [key("1")]);
     assert_eq!(read(&mut streams, again), (vec!["p".into(), "1".into()], false));
 }
 
 #[test]
-fn a_listener_that_comes_back_hears_again_what_it_may_have_missed() {
+fn a_resumed_listener_replays_missed_messages() {
     let mut streams = streams(9, 99);
     let (reader, _) = streams.open_listener();
     let start = streams.prime(reader).expect("a reader");
-    streams.route(told("a"));
+    streams.route(notification("a"));
     event(&mut streams, reader);
     streams.detach(reader);
-    // Elsewhere there is nobody, so this waits; and it comes on one stream.
-    assert_eq!(streams.route(told("b")), Routed::Waiting);
-    let (again, _) = streams.resume(&start).expect("kept");
+    // Without a reader this waits, and it goes to one stream only.
+    assert_eq!(streams.route(notification("b")), Routed::Waiting);
+    let (again, _) = streams.resume(&start).expect("retained");
     assert_eq!(read(&mut streams, again), (vec!["a".into(), "b".into()], false));
-    assert_eq!(streams.route(told("c")), Routed::Placed);
+    assert_eq!(streams.route(notification("c")), Routed::Placed);
 }
 
 #[test]
-fn a_listener_that_has_brought_nothing_is_not_kept() {
+fn an_empty_listener_is_not_retained() {
     let mut streams = streams(9, 99);
     let (reader, _) = streams.open_listener();
     let start = streams.prime(reader).expect("a reader");
@@ -363,8 +377,8 @@ fn a_listener_that_has_brought_nothing_is_not_kept() {
 }
 
 #[test]
-fn what_is_kept_is_bounded_and_the_oldest_goes_first() {
-    let mut streams = keeping(2, 99);
+fn the_replay_buffer_evicts_the_oldest_messages() {
+    let mut streams = with_replay_buffer(2, 99);
     let reader = exchange(&mut streams);
     let start = streams.prime(reader).expect("a reader");
     for line in ["1", "2", "3"] {
@@ -372,13 +386,13 @@ fn what_is_kept_is_bounded_and_the_oldest_goes_first() {
     }
     assert_eq!(read(&mut streams, reader).0.len(), 3);
     assert_eq!(streams.replay_usage(), (2, 2));
-    let (again, _) = streams.resume(&start).expect("kept");
+    let (again, _) = streams.resume(&start).expect("retained");
     assert_eq!(read(&mut streams, again), (vec!["2".into(), "3".into()], false));
 }
 
 #[test]
-fn with_its_answer_a_stream_is_forgotten() {
-    let mut streams = keeping(9, 10);
+fn evicting_a_response_removes_its_stream() {
+    let mut streams = with_replay_buffer(9, 10);
     let [one, two] = [(); 2].map(|()| exchange(&mut streams));
     let starts = [one, two].map(|reader| streams.prime(reader).expect("a reader"));
     for reader in [one, two] {
@@ -388,13 +402,13 @@ fn with_its_answer_a_stream_is_forgotten() {
     assert!(streams.respond(two.stream, "an answer of any size".into()));
     assert!(streams.resume(&starts[0]).is_none());
     assert_eq!(streams.take_removed(), [one.stream]);
-    let (again, _) = streams.resume(&starts[1]).expect("kept");
+    let (again, _) = streams.resume(&starts[1]).expect("retained");
     assert_eq!(read(&mut streams, again), (vec!["an answer of any size".into()], true));
 }
 
 #[test]
-fn a_reader_goes_on_when_what_was_kept_of_its_stream_is_forgotten() {
-    let mut streams = keeping(1, 99);
+fn an_attached_reader_continues_after_an_eviction() {
+    let mut streams = with_replay_buffer(1, 99);
     let (reader, _) = streams.open_exchange(RequestIds::default(), 3);
     let start = streams.prime(reader).expect("a reader");
     for line in ["a", "b", "c"] {
@@ -404,14 +418,14 @@ fn a_reader_goes_on_when_what_was_kept_of_its_stream_is_forgotten() {
         read(&mut streams, reader),
         (["a", "b", "c"].map(String::from).into(), true)
     );
-    // Two of three answers cannot be given again, so the client is told that they are lost.
+    // Two of three responses are evicted, so the client cannot resume the stream.
     assert_eq!(streams.detach(reader), []);
     assert!(streams.resume(&start).is_none());
     check_empty(&streams);
 }
 
 #[test]
-fn an_event_id_of_another_bridge_or_made_up_is_of_no_stream() {
+fn an_event_id_of_another_bridge_matches_no_stream() {
     let mut streams = streams(9, 99);
     let reader = exchange(&mut streams);
     let start = streams.prime(reader).expect("a reader");
@@ -432,26 +446,26 @@ fn an_event_id_of_another_bridge_or_made_up_is_of_no_stream() {
     ] {
         assert!(streams.resume(&wrong).is_none());
     }
-    // A place that has not been reached is the last one.
+    // A position beyond the end is the last one.
     let ahead = EventId {
         position: 99,
         ..start.clone()
     };
-    let (again, _) = streams.resume(&ahead).expect("kept");
+    let (again, _) = streams.resume(&ahead).expect("retained");
     assert_eq!(streams.prime(again), Some(start));
     assert!(streams.respond(reader.stream, "r".into()));
     assert_eq!(read(&mut streams, again), (vec!["r".into()], true));
 }
 
 #[test]
-fn answers_have_room_until_too_much_is_unread() {
+fn a_response_has_room_until_too_many_bytes_are_unflushed() {
     let mut streams = streams(9, 99);
     let [one, two] = [(); 2].map(|()| exchange(&mut streams));
     assert!(streams.has_room(one.stream, 1000));
     assert!(streams.respond(one.stream, "twenty bytes of text".into()));
     assert!(streams.has_room(two.stream, 10) && !streams.has_room(two.stream, 11));
     let (_, line) = event(&mut streams, one);
-    // It is unread until it is written.
+    // The bytes count until they are written.
     let line = streams.unflushed().track(line.into());
     assert!(!streams.has_room(two.stream, 11));
     drop(line);

@@ -1,4 +1,4 @@
-//! Batches, which MCP 2025-03-26 has and no other revision.
+//! Batches, which only MCP 2025-03-26 has.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use bridge::{Bridge, DropReason};
 
 use crate::harness::{Server, bridge, call, initialize, post, start_post};
 
-/// A session of this revision.
+/// A session with this revision.
 async fn session(version: &str) -> (Arc<Bridge>, Server) {
     let (bridge, mut server) = bridge().await;
     let reply = start_post(&bridge, initialize(version));
@@ -19,7 +19,7 @@ async fn session(version: &str) -> (Arc<Bridge>, Server) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_reaches_the_server_one_by_one_and_is_answered_as_one() {
+async fn a_batch_is_split_for_the_server_and_answered_as_one() {
     let (bridge, mut server) = session("2025-03-26").await;
     let notification = r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
     let body = format!(
@@ -40,7 +40,7 @@ async fn a_batch_reaches_the_server_one_by_one_and_is_answered_as_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_becomes_a_stream_that_ends_with_its_last_answer() {
+async fn a_batch_becomes_a_stream_that_ends_with_its_last_response() {
     let (bridge, mut server) = session("2025-03-26").await;
     let reply = start_post(&bridge, format!("[{},{}]", call(1), call(2)));
     let (first, _) = server.request().await;
@@ -68,7 +68,7 @@ async fn a_batch_without_requests_is_accepted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_is_refused_as_a_whole() {
+async fn an_invalid_batch_is_rejected_as_a_whole() {
     let (bridge, mut server) = session("2025-03-26").await;
     let _flying = start_post(&bridge, call(7));
     server.request().await;
@@ -91,7 +91,7 @@ async fn a_batch_is_refused_as_a_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_revisions_have_no_batches_in_either_direction() {
+async fn batches_are_rejected_in_other_revisions_in_both_directions() {
     for version in ["2025-06-18", "2025-11-25"] {
         let (bridge, mut server) = session(version).await;
         let refused = post(&bridge, format!("[{}]", call(1))).await;
@@ -109,7 +109,7 @@ async fn other_revisions_have_no_batches_in_either_direction() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_of_the_server_is_taken_apart() {
+async fn a_batch_of_the_server_is_split() {
     let (bridge, mut server) = session("2025-03-26").await;
     let replies = [1, 2].map(|id| start_post(&bridge, call(id)));
     let (first, _) = server.request().await;

@@ -19,7 +19,7 @@ use crate::harness::{Server, Sse, bridge, bridge_with, call, get, post, start_po
 const ENDED: &str = r#""error":{"code":-32000,"message":"the MCP server of this session has ended"}}"#;
 
 #[tokio::test(start_paused = true)]
-async fn when_the_server_ends_whatever_waits_has_its_error_at_once() {
+async fn the_end_of_the_server_fails_everything_that_waits_at_once() {
     let (bridge, mut server) = bridge().await;
     let mut listener = get(&bridge).await;
     assert_eq!(listener.next().await, Sse::Prime);
@@ -68,8 +68,8 @@ async fn after_the_end_every_exchange_is_answered_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_of_which_the_server_can_have_read_nothing_is_marked() {
-    // A pipe for one line: the second one waits.
+async fn a_request_that_the_server_cannot_have_read_is_marked_not_processed() {
+    // The pipe holds one line, so the second one waits.
     let line = call(0).len() + 1;
     let (bridge, mut server) = bridge_with(Config::default(), line).await;
     let read = start_post(&bridge, call(1));
@@ -87,7 +87,7 @@ async fn a_request_of_which_the_server_can_have_read_nothing_is_marked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_server_wrote_before_it_ended_still_counts() {
+async fn a_response_written_before_the_end_is_delivered() {
     let (bridge, mut server) = bridge().await;
     let reply = start_post(&bridge, call(1));
     let (id, _) = server.request().await;
@@ -100,7 +100,7 @@ async fn what_the_server_wrote_before_it_ended_still_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_drops_the_io_and_fails_what_waits() {
+async fn close_drops_the_io_and_fails_requests_in_flight() {
     let (bridge, mut server) = bridge().await;
     let reply = start_post(&bridge, call(1));
     server.request().await;
@@ -115,7 +115,7 @@ async fn closing_drops_the_io_and_fails_what_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_bridge_ends_the_stream_too() {
+async fn dropping_the_bridge_ends_the_stream() {
     let (bridge, mut server) = bridge().await;
     let mut listener = get(&bridge).await;
     let reply = start_post(&bridge, call(1));
@@ -129,7 +129,7 @@ async fn dropping_the_bridge_ends_the_stream_too() {
     assert_eq!(listener.messages().await, [""; 0]);
 }
 
-/// A server that has closed its input and goes on writing. Tells when it has refused something.
+/// A server that has closed its input and continues to write. Notifies when it rejects a write.
 struct WriteClosed(DuplexStream, Arc<Notify>);
 
 impl AsyncRead for WriteClosed {
@@ -154,7 +154,7 @@ impl AsyncWrite for WriteClosed {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_refuses_input_has_a_moment_to_finish_what_it_says() {
+async fn a_server_that_closes_its_input_is_read_a_little_longer() {
     let (near, far) = tokio::io::duplex(1 << 16);
     let config = Config::default();
     let mut server = Server::new(far, &config);

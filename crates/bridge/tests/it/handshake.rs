@@ -1,4 +1,4 @@
-//! The handshake: lowered, recorded, answered again, replayed.
+//! The handshake: version limits, the record, and its replay to a fresh server.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::harness::{Server, bridge, initialize, post, start_post};
 
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
-/// Makes the whole handshake, as a client and a server that agree on `version`.
+/// Completes a handshake between a client and a server that agree on `version`.
 async fn handshake(bridge: &Arc<Bridge>, server: &mut Server, version: &str) {
     let reply = start_post(bridge, initialize("2025-11-25"));
     let (id, _) = server.request().await;
@@ -31,7 +31,7 @@ async fn snapshot(version: &str) -> Snapshot {
     Snapshot::from_bytes(&bytes).expect("a snapshot")
 }
 
-/// Connects with a snapshot while `server` plays the fresh server.
+/// Connects with a snapshot to the fresh server that `server` scripts.
 async fn resume<F: Future<Output = ()>>(
     snapshot: &Snapshot,
     server: impl FnOnce(Server) -> F,
@@ -72,7 +72,7 @@ async fn a_version_above_the_latest_never_reaches_the_client() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handshake_that_is_too_large_to_be_kept_is_refused_with_its_id() {
+async fn an_initialize_that_is_too_large_is_rejected_with_its_id() {
     let (bridge, mut server) = bridge().await;
     let padded = |size: usize| {
         let head = r#"{"protocolVersion":"2025-11-25","x":""#;
@@ -87,11 +87,11 @@ async fn a_handshake_that_is_too_large_to_be_kept_is_refused_with_its_id() {
         (&"large".into(), &(-32600).into())
     );
     assert!(server.receives_nothing(Duration::from_secs(1)).await);
-    // Nothing of it is left in the way of one that is as large as may be.
-    let asked = start_post(&bridge, padded(64 * 1024));
+    // The rejected one leaves no trace, and one at the limit is accepted.
+    let reply = start_post(&bridge, padded(64 * 1024));
     let (id, _) = server.request().await;
     server.result(id, r#"{"protocolVersion":"2025-11-25"}"#).await;
-    assert_eq!(asked.await.expect("no panic").status, 200);
+    assert_eq!(reply.await.expect("no panic").status, 200);
 }
 
 #[tokio::test(start_paused = true)]
@@ -108,7 +108,7 @@ async fn initialize_on_a_live_session_is_answered_from_the_record() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_initialize_while_the_first_is_under_way_is_a_conflict() {
+async fn a_second_initialize_during_the_first_is_a_conflict() {
     let (bridge, mut server) = bridge().await;
     let _first = start_post(&bridge, initialize("2025-11-25"));
     server.request().await;
@@ -120,7 +120,7 @@ async fn a_second_initialize_while_the_first_is_under_way_is_a_conflict() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_initialize_that_the_server_refuses_may_be_tried_again() {
+async fn an_initialize_that_the_server_rejects_may_be_retried() {
     let (bridge, mut server) = bridge().await;
     let reply = start_post(&bridge, initialize("2025-11-25"));
     let (id, _) = server.request().await;
@@ -135,7 +135,7 @@ async fn an_initialize_that_the_server_refuses_may_be_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fresh_server_stands_in_after_the_replay() {
+async fn a_fresh_server_replaces_the_old_one_after_the_replay() {
     let snapshot = snapshot("2025-06-18").await;
     let (near, far) = tokio::io::duplex(1 << 16);
     let config = Config::default();
@@ -145,7 +145,7 @@ async fn a_fresh_server_stands_in_after_the_replay() {
         let message: Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(message["params"]["protocolVersion"], "2025-06-18");
         assert_eq!(message["params"]["clientInfo"]["name"], "c");
-        // What it says meanwhile is for the client, not for the replay.
+        // A message during the replay is for the client.
         server
             .write(r#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#)
             .await;
@@ -155,7 +155,7 @@ async fn a_fresh_server_stands_in_after_the_replay() {
         assert_eq!(server.line().await, INITIALIZED);
     });
     let bridge = Arc::new(bridge.expect("a good replay"));
-    // Its snapshot is the same, but for what the version that was asked for has become.
+    // The new snapshot differs only in the requested version.
     let text = |snapshot: &Snapshot| String::from_utf8(snapshot.to_bytes().into()).expect("text");
     let renewed = text(&bridge.snapshot().expect("a handshake"));
     assert_eq!(renewed, text(&snapshot).replace("2025-11-25", "2025-06-18"));
@@ -165,7 +165,7 @@ async fn a_fresh_server_stands_in_after_the_replay() {
     let messages = reply.await.expect("no panic").messages().await;
     assert!(messages[0].contains("notifications/message"));
     assert_eq!(messages[1], r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
-    // A client that initializes again is told of the server that answers it now.
+    // A client that initializes again gets the result of the new server.
     assert!(
         post(&bridge, initialize("2025-11-25"))
             .await
@@ -176,7 +176,7 @@ async fn a_fresh_server_stands_in_after_the_replay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_had_not_confirmed_confirms_to_the_fresh_server_itself() {
+async fn an_unconfirmed_handshake_is_confirmed_by_the_client_after_the_replay() {
     let (bridge, mut server) = bridge().await;
     let reply = start_post(&bridge, initialize("2025-11-25"));
     let (id, _) = server.request().await;
@@ -198,7 +198,7 @@ async fn a_client_that_had_not_confirmed_confirms_to_the_fresh_server_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_that_fails_says_how_and_drops_the_io() {
+async fn a_failed_replay_returns_its_error_and_drops_the_io() {
     let snapshot = snapshot("2025-06-18").await;
 
     let ended = resume(&snapshot, |mut server| async move {
@@ -242,7 +242,7 @@ async fn a_replay_that_fails_says_how_and_drops_the_io() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_that_shows_a_bridge_shows_its_content() {
+async fn debug_output_shows_no_content() {
     let (bridge, mut server) = bridge().await;
     handshake(&bridge, &mut server, "2025-11-25").await;
     let shown = format!("{bridge:?} {:?}", bridge.snapshot());
@@ -250,14 +250,14 @@ async fn nothing_that_shows_a_bridge_shows_its_content() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_confirmation_that_comes_too_early_does_not_stand_for_the_real_one() {
+async fn an_early_confirmation_does_not_count() {
     let (bridge, mut server) = bridge().await;
     assert_eq!(post(&bridge, INITIALIZED).await.status, 202);
     assert_eq!(server.line().await, INITIALIZED);
     handshake(&bridge, &mut server, "2025-11-25").await;
 }
 
-/// A request that the server grants.
+/// Makes a request that the server accepts.
 async fn granted(bridge: &Arc<Bridge>, server: &mut Server, method: &str, params: &str) {
     let body = format!(r#"{{"jsonrpc":"2.0","id":"w","method":"{method}","params":{params}}}"#);
     let reply = start_post(bridge, body);
@@ -267,7 +267,7 @@ async fn granted(bridge: &Arc<Bridge>, server: &mut Server, method: &str, params
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_log_level_and_the_live_subscriptions_are_renewed_on_a_fresh_server() {
+async fn log_level_and_subscriptions_are_replayed_to_a_fresh_server() {
     let (bridge, mut server) = bridge().await;
     handshake(&bridge, &mut server, "2025-11-25").await;
     for (method, params) in [
@@ -280,7 +280,7 @@ async fn the_log_level_and_the_live_subscriptions_are_renewed_on_a_fresh_server(
     ] {
         granted(&bridge, &mut server, method, params).await;
     }
-    // What the server has not granted is not renewed.
+    // A rejected setting is not replayed.
     let reply = start_post(
         &bridge,
         r#"{"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"f:4"}}"#,
@@ -302,13 +302,13 @@ async fn the_log_level_and_the_live_subscriptions_are_renewed_on_a_fresh_server(
         let (id, _) = server.request().await;
         server.result(id, r#"{"protocolVersion":"2025-11-25"}"#).await;
         assert_eq!(server.line().await, INITIALIZED);
-        let mut asked = Vec::new();
+        let mut requests = Vec::new();
         for _ in 0..3 {
             let (id, line) = server.request().await;
             let message: Value = serde_json::from_str(&line).expect("JSON");
-            asked.push((id, format!("{} {}", message["method"], message["params"])));
+            requests.push((id, format!("{} {}", message["method"], message["params"])));
         }
-        let texts: Vec<_> = asked.iter().map(|(_, text)| text.as_str()).collect();
+        let texts: Vec<_> = requests.iter().map(|(_, text)| text.as_str()).collect();
         assert_eq!(
             texts,
             [
@@ -317,15 +317,15 @@ async fn the_log_level_and_the_live_subscriptions_are_renewed_on_a_fresh_server(
                 r#""resources/subscribe" {"uri":"f:3"}"#,
             ]
         );
-        // One of them is not there any more; the session goes on without it.
-        server.result(asked[2].0, "{}").await;
+        // The server rejects one setting; the session continues without it.
+        server.result(requests[2].0, "{}").await;
         server
             .write(&format!(
                 r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":-32002,"message":"gone"}}}}"#,
-                asked[1].0
+                requests[1].0
             ))
             .await;
-        server.result(asked[0].0, "{}").await;
+        server.result(requests[0].0, "{}").await;
     });
     let bridge = bridge.expect("a good replay");
     assert_eq!(server.dropped(DropReason::SettingLost), 1);
@@ -338,7 +338,7 @@ async fn the_log_level_and_the_live_subscriptions_are_renewed_on_a_fresh_server(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fresh_server_that_lacks_a_capability_does_not_stand_in() {
+async fn a_fresh_server_without_a_promised_capability_is_rejected() {
     let (bridge, mut server) = bridge().await;
     let reply = start_post(&bridge, initialize("2025-11-25"));
     let (id, _) = server.request().await;
@@ -369,7 +369,7 @@ async fn a_fresh_server_that_lacks_a_capability_does_not_stand_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_before_the_answer_to_initialize_does_not_make_it_a_stream() {
+async fn a_message_before_the_response_to_initialize_starts_no_stream() {
     let (bridge, mut server) = bridge().await;
     let reply = start_post(&bridge, initialize("2025-11-25"));
     let (id, _) = server.request().await;

@@ -1,4 +1,5 @@
-//! The two sides of a bridge under test: HTTP exchanges, and a server that is scripted line by line.
+//! The two sides of a bridge under test: HTTP exchanges, and a server that is scripted line by
+//! line.
 
 use std::{sync::Arc, time::Duration};
 
@@ -133,9 +134,9 @@ pub(crate) async fn get(bridge: &Bridge) -> Reply {
 }
 
 /// Disconnects a stream and resumes it behind its last event.
-pub(crate) async fn resume(bridge: &Bridge, cut: Reply) -> Reply {
-    let id = cut.last_id.clone().expect("an event");
-    drop(cut);
+pub(crate) async fn resume(bridge: &Bridge, reply: Reply) -> Reply {
+    let id = reply.last_id.clone().expect("an event");
+    drop(reply);
     resume_from(bridge, &id).await
 }
 

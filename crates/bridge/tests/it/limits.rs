@@ -1,4 +1,4 @@
-//! A side that does not read: memory stays bounded, and the other side learns of it.
+//! Limits: when one side does not read, memory stays bounded and the other side gets an error.
 
 use bridge::{Config, DropReason};
 use tokio::task::JoinSet;
@@ -6,10 +6,10 @@ use tokio::task::JoinSet;
 use crate::harness::{bridge, bridge_with, call, get, post, start_post, until};
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_stops_reading_is_an_error_with_a_reason() {
+async fn requests_fail_with_a_reason_while_the_server_does_not_read() {
     let mut config = Config::default();
     config.outgoing.messages = 3;
-    // Less than a line fits into the pipe, so the writer is stuck at once.
+    // The pipe holds less than a line, so writing blocks at once.
     let (bridge, mut server) = bridge_with(config, 16).await;
     let stuck = start_post(&bridge, call(0));
     let stuck = stuck.await.expect("no panic");
@@ -33,7 +33,7 @@ async fn a_server_that_stops_reading_is_an_error_with_a_reason() {
         (notification.status.as_u16(), notification.header("retry-after")),
         (503, Some("1"))
     );
-    // A server that reads again is served again.
+    // The bridge recovers once the server reads again.
     for mut reply in [stuck].into_iter().chain(waiting) {
         let (id, _) = server.request().await;
         let answer = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
@@ -43,7 +43,7 @@ async fn a_server_that_stops_reading_is_an_error_with_a_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_reads_slowly_loses_notifications_but_not_its_answer() {
+async fn a_slow_client_loses_notifications_but_not_its_response() {
     let mut config = Config::default();
     config.backlog.messages = 10;
     let (bridge, mut server) = bridge_with(config, 1 << 16).await;
@@ -71,7 +71,7 @@ async fn a_client_that_reads_slowly_loses_notifications_but_not_its_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_requests_at_once_are_served_or_refused() {
+async fn ten_thousand_concurrent_requests_are_served_or_rejected() {
     let (bridge, mut server) = bridge().await;
     let mut tasks = JoinSet::new();
     for id in 0..10_000 {
@@ -106,14 +106,14 @@ async fn open_listeners_leave_room_for_requests() {
     let _listeners = [get(&bridge).await, get(&bridge).await];
     let reply = start_post(&bridge, call(1));
     let (id, _) = server.request().await;
-    // Streams that nobody reads and nobody closes use up what there is, and no more is opened.
+    // Open streams count toward the limit, read or not.
     assert_eq!(get(&bridge).await.status, 429);
     server.result(id, "{}").await;
     assert_eq!(reply.await.expect("no panic").status, 200);
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_that_nobody_reads_are_bounded() {
+async fn unread_responses_are_bounded() {
     let config = Config {
         max_unflushed: 5000,
         ..Config::default()
@@ -123,7 +123,7 @@ async fn answers_that_nobody_reads_are_bounded() {
     let first = start_post(&bridge, call(1));
     let (id, _) = server.request().await;
     server.result(id, &large).await;
-    // Its head has come, and nobody reads its body.
+    // The head has arrived, and the body stays unread.
     let first = first.await.expect("no panic");
     let second = start_post(&bridge, call(2));
     let (id, _) = server.request().await;
@@ -139,7 +139,7 @@ async fn answers_that_nobody_reads_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_too_long_is_an_error_at_once() {
+async fn a_response_line_that_is_too_long_fails_its_request_at_once() {
     let config = Config {
         max_line: 1000,
         ..Config::default()
@@ -150,7 +150,7 @@ async fn an_answer_that_is_too_long_is_an_error_at_once() {
     let (first, _) = server.request().await;
     let (second, _) = server.request().await;
     let long = "x".repeat(5000);
-    // Not an answer, though its id is that of a request in flight.
+    // A server request with the id of a request in flight.
     let params = format!(r#"{{"x":"{long}"}}"#);
     server
         .write(&format!(

@@ -1,4 +1,4 @@
-//! What is not taken, and what is said to it.
+//! Messages that the bridge rejects, and its answers.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn with_version(bridge: &Bridge, method: Method, version: &str, body: &str
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_is_no_message_is_refused_with_what_is_wrong() {
+async fn an_invalid_body_is_rejected_with_the_reason() {
     let (bridge, mut server) = bridge().await;
     for (body, code, id) in [
         (&b""[..], -32700, "none"),
@@ -66,7 +66,7 @@ async fn a_body_that_is_no_message_is_refused_with_what_is_wrong() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_methods_are_refused_and_told_which_are_not() {
+async fn other_methods_are_rejected_with_allow() {
     let (bridge, _server) = bridge().await;
     for method in [Method::DELETE, Method::PUT, Method::HEAD, Method::OPTIONS] {
         let reply = send(
@@ -79,7 +79,7 @@ async fn other_methods_are_refused_and_told_which_are_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unsupported_version_is_refused_with_the_supported_ones() {
+async fn an_unsupported_version_is_rejected_with_the_supported_ones() {
     let (bridge, _server) = bridge().await;
     let notification = r#"{"jsonrpc":"2.0","method":"n"}"#;
     for version in ["2025-03-26", "2025-06-18", "2025-11-25", " 2025-11-25 "] {
@@ -108,7 +108,7 @@ async fn an_unsupported_version_is_refused_with_the_supported_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_version_that_was_negotiated_is_always_supported_and_initialize_needs_none() {
+async fn the_negotiated_version_is_supported_and_initialize_ignores_the_header() {
     let (bridge, mut server) = bridge().await;
     let request = Request::post("/").header("mcp-protocol-version", "2019-01-01");
     let request = request.body(Bytes::from(initialize("2024-11-05"))).expect("a request");
@@ -139,7 +139,7 @@ async fn an_id_in_flight_is_a_conflict() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_request_too_many_is_refused_and_room_comes_back() {
+async fn a_request_beyond_the_limit_is_rejected_until_another_completes() {
     let config = Config {
         max_in_flight: 2,
         ..Config::default()
@@ -159,7 +159,7 @@ async fn one_request_too_many_is_refused_and_room_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_listener_too_many_ends_the_oldest_cleanly() {
+async fn a_listener_beyond_the_limit_ends_the_oldest_cleanly() {
     let config = Config {
         max_listeners: 2,
         ..Config::default()

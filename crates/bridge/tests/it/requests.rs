@@ -1,4 +1,4 @@
-//! Requests and their answers: the right one, in the right form.
+//! Requests and their responses.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use bridge::{Config, DropReason};
 use crate::harness::{Sse, bridge, bridge_with, call, get, post, start_post};
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_comes_first_is_json() {
+async fn a_response_that_comes_first_is_json() {
     let (bridge, mut server) = bridge().await;
     let reply = start_post(&bridge, r#"{"jsonrpc":"2.0","id":"a","method":"tools/list"}"#);
     let (id, line) = server.request().await;
@@ -26,7 +26,7 @@ async fn an_answer_that_comes_first_is_json() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_find_their_requests_whatever_their_order_and_ids() {
+async fn responses_match_their_requests_in_any_order_with_any_ids() {
     let (bridge, mut server) = bridge().await;
     let ids = ["1", "\"1\"", "0", "1.5", "\"\"", "-7", "\"2\"", "2"];
     let mut replies = Vec::new();
@@ -51,7 +51,7 @@ async fn answers_find_their_requests_whatever_their_order_and_ids() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_before_the_answer_makes_a_stream_that_ends_with_the_answer() {
+async fn a_message_before_the_response_starts_a_stream_that_ends_with_the_response() {
     let (bridge, mut server) = bridge().await;
     let body = r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"_meta":{"progressToken":0}}}"#;
     let reply = start_post(&bridge, body);
@@ -73,14 +73,14 @@ async fn a_message_before_the_answer_makes_a_stream_that_ends_with_the_answer() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_makes_a_stream_that_is_kept_alive() {
+async fn silence_starts_a_stream_with_keep_alive_comments() {
     let (bridge, mut server) = bridge().await;
     let start = tokio::time::Instant::now();
     let reply = start_post(&bridge, call(1));
     let (id, _) = server.request().await;
     let mut reply = reply.await.expect("no panic");
     assert_eq!(start.elapsed(), Duration::from_secs(1));
-    // The first byte comes at once, the next ones in time for any proxy.
+    // The first byte comes at once, and comments come within the timeout of any proxy.
     for (expected, at) in [(Sse::Prime, 1), (Sse::Comment, 16), (Sse::Comment, 31)] {
         assert_eq!(reply.next().await, expected);
         assert_eq!(start.elapsed().as_secs(), at);
@@ -90,7 +90,7 @@ async fn silence_makes_a_stream_that_is_kept_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn progress_goes_to_the_request_that_asked_for_it() {
+async fn progress_goes_to_the_request_with_its_token() {
     let (bridge, mut server) = bridge().await;
     let mut listener = get(&bridge).await;
     let mut replies = Vec::new();
@@ -122,7 +122,7 @@ async fn progress_goes_to_the_request_that_asked_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn notifications_and_responses_are_accepted_and_keep_their_order() {
+async fn notifications_are_accepted_and_keep_their_order() {
     let (bridge, mut server) = bridge().await;
     let bodies = [
         r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#,
@@ -140,7 +140,7 @@ async fn notifications_and_responses_are_accepted_and_keep_their_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pretty_printed_body_is_one_line_to_the_server() {
+async fn a_pretty_printed_body_becomes_one_line() {
     let (bridge, mut server) = bridge().await;
     let body = "\r\n{\n\t\"jsonrpc\": \"2.0\",\r\n  \"method\": \"n\",\n  \"params\": {\"t\": \"a\\nb\"}\n}\n";
     assert_eq!(post(&bridge, body).await.status, 202);
@@ -168,20 +168,20 @@ async fn line_breaks_of_the_server_do_not_break_events() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancellation_names_the_request_as_the_server_knows_it() {
+async fn a_cancellation_carries_the_id_that_the_server_knows() {
     let (bridge, mut server) = bridge().await;
     let reply = start_post(&bridge, r#"{"jsonrpc":"2.0","id":"x","method":"m"}"#);
     let (id, _) = server.request().await;
     let cancel = |raw: &str| {
         format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{raw},"reason":"r"}}}}"#)
     };
-    // Not a request of this client, though the server has one of this number.
+    // This client has no such request, although the server has one of this number.
     assert_eq!(post(&bridge, cancel(&id.to_string())).await.status, 202);
     assert_eq!(post(&bridge, cancel("\"x\"")).await.status, 202);
     assert_eq!(server.line().await, cancel(&id.to_string()));
     assert!(server.receives_nothing(Duration::from_secs(60)).await);
     assert_eq!(server.dropped(DropReason::UnmatchedClientMessage), 1);
-    // A server that does not answer any more, as it should not, leaves nobody waiting.
+    // A server should not answer a cancelled request, so the bridge does.
     let messages = reply.await.expect("no panic").messages().await;
     assert_eq!(
         messages,
@@ -190,7 +190,7 @@ async fn a_cancellation_names_the_request_as_the_server_knows_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_request_that_is_not_answered_is_in_flight_for_a_moment_only() {
+async fn a_cancelled_request_without_response_fails_after_the_grace() {
     let (bridge, mut server) = bridge().await;
     let reply = start_post(&bridge, call(4));
     server.request().await;
@@ -209,7 +209,7 @@ async fn a_cancelled_request_that_is_not_answered_is_in_flight_for_a_moment_only
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_request_that_is_answered_soon_has_its_answer() {
+async fn a_cancelled_request_gets_a_response_within_the_grace() {
     let (bridge, mut server) = bridge().await;
     let reply = start_post(&bridge, call(4));
     let (id, _) = server.request().await;
@@ -224,7 +224,7 @@ async fn a_cancelled_request_that_is_answered_soon_has_its_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_goes_away_has_not_cancelled() {
+async fn a_disconnect_does_not_cancel() {
     let (bridge, mut server) = bridge().await;
     let reply = start_post(&bridge, call(1));
     let (id, _) = server.request().await;
@@ -237,7 +237,7 @@ async fn a_client_that_goes_away_has_not_cancelled() {
         (409, 1.into())
     );
     server.result(id, "{}").await;
-    // The id is free again, and the late answer was not kept for its next use.
+    // The id is free again, and its next use does not get the late response.
     let next = start_post(&bridge, call(2));
     let (other, _) = server.request().await;
     server.result(other, "{}").await;
@@ -254,7 +254,7 @@ async fn a_client_that_goes_away_has_not_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_takes_too_long_gets_an_error_and_is_cancelled() {
+async fn a_request_that_times_out_gets_an_error_and_is_cancelled() {
     let config = Config {
         request_timeout: Duration::from_secs(100),
         ..Config::default()
@@ -275,7 +275,7 @@ async fn a_request_that_takes_too_long_gets_an_error_and_is_cancelled() {
         cancel.contains("notifications/cancelled") && cancel.contains(&format!("\"requestId\":{id}")),
         "{cancel}"
     );
-    // The answer that comes after all is nobody's.
+    // A response after the timeout matches no request.
     server.result(id, "{}").await;
     let next = start_post(&bridge, call(1));
     let (other, _) = server.request().await;
@@ -285,7 +285,7 @@ async fn a_request_that_takes_too_long_gets_an_error_and_is_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_large_answer_passes_unchanged() {
+async fn a_large_response_passes_unchanged() {
     let (bridge, mut server) = bridge_with(Config::default(), 4096).await;
     let reply = start_post(&bridge, call(1));
     let (id, _) = server.request().await;

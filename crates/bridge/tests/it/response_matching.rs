@@ -1,4 +1,4 @@
-//! Random concurrent exchanges over one pipe: each answer at its own request, byte for byte.
+//! Random concurrent exchanges over one pipe: each request gets its own response, byte for byte.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::harness::{bridge_with, start_post};
 
-/// Ids that are all different and look alike.
+/// Ids that look alike and are all different.
 fn raw_id(n: usize) -> String {
     match n % 4 {
         0 => format!("{n}"),
@@ -39,7 +39,7 @@ async fn exchange(count: usize, order: Vec<usize>, pipe: usize) {
     }
     for n in order {
         let number = numbers[&(n as u64)];
-        // An answer may hold what looks like the id of another.
+        // A response may contain text like the id of another request.
         server
             .result(number, &format!(r#"{{ "n":{n},"id":{}, "f":1.0e2}}"#, raw_id(n + 1)))
             .await;
@@ -58,7 +58,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn each_answer_reaches_its_own_request(
+    fn each_response_reaches_its_own_request(
         order in (1usize..40).prop_flat_map(|count| Just((0..count).collect::<Vec<_>>()).prop_shuffle()),
         pipe in prop_oneof![Just(64usize), Just(1000), Just(1 << 16)],
     ) {

@@ -1,8 +1,8 @@
-//! Clients that lose their connection and come back.
+//! Clients that lose their connection and resume their streams.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use bridge::{Config, DropReason};
+use bridge::{Bridge, Config, DropReason};
 
 use crate::harness::{
     Reply, Server, Sse, bridge, bridge_with, call, get, post, resume, resume_from, start_post, until,
@@ -19,8 +19,9 @@ fn log_message(n: u32) -> String {
     format!(r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"n":{n}}}}}"#)
 }
 
-/// A request whose answer has become a stream: the stream behind its first event, and the number of the request.
-async fn streaming(bridge: &std::sync::Arc<bridge::Bridge>, server: &mut Server, body: &str) -> (Reply, u64) {
+/// Starts a request whose answer becomes a stream. Returns the stream behind its priming event, and
+/// the number of the request.
+async fn streaming(bridge: &Arc<Bridge>, server: &mut Server, body: &str) -> (Reply, u64) {
     let reply = start_post(bridge, body.to_owned());
     let (number, _) = server.request().await;
     let mut reply = reply.await.expect("no panic");
@@ -28,14 +29,19 @@ async fn streaming(bridge: &std::sync::Arc<bridge::Bridge>, server: &mut Server,
     (reply, number)
 }
 
+/// Starts a request whose answer becomes a stream, and disconnects its client. Returns the id of
+/// the priming event, and the number of the request.
+async fn disconnected(bridge: &Arc<Bridge>, server: &mut Server, body: &str) -> (String, u64) {
+    let (reply, number) = streaming(bridge, server, body).await;
+    (reply.last_id.clone().expect("an event"), number)
+}
+
 #[tokio::test(start_paused = true)]
-async fn an_answer_waits_for_a_client_that_was_cut_off_before_it() {
+async fn a_response_waits_for_a_client_that_disconnected_before_it() {
     let (bridge, mut server) = bridge().await;
-    let (cut, number) = streaming(&bridge, &mut server, &call(1)).await;
-    let id = cut.last_id.clone().expect("an event");
-    drop(cut);
+    let (id, number) = disconnected(&bridge, &mut server, &call(1)).await;
     server.result(number, "\"late\"").await;
-    // Twice, as the first attempt may have been cut off too.
+    // Twice, because the first attempt may have lost its connection too.
     for _ in 0..2 {
         let mut again = resume_from(&bridge, &id).await;
         assert_eq!(
@@ -54,7 +60,7 @@ async fn an_answer_waits_for_a_client_that_was_cut_off_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_comes_back_sees_every_message_once() {
+async fn a_resumed_stream_delivers_every_message_once() {
     let (bridge, mut server) = bridge().await;
     let (mut reply, number) = streaming(&bridge, &mut server, REQUEST).await;
     server.write(&progress(1)).await;
@@ -62,7 +68,7 @@ async fn a_client_that_comes_back_sees_every_message_once() {
     let mut again = resume(&bridge, reply).await;
     server.write(&progress(2)).await;
     assert_eq!(again.message().await, progress(2));
-    // Between two connections nothing is lost, and nothing goes elsewhere.
+    // Messages between two connections stay on the stream.
     let id = again.last_id.clone().expect("an event");
     drop(again);
     let mut listener = get(&bridge).await;
@@ -78,7 +84,7 @@ async fn a_client_that_comes_back_sees_every_message_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cut_off_client_may_go_on_listening_where_it_was() {
+async fn a_listener_resumes_at_its_position() {
     let (bridge, mut server) = bridge().await;
     let mut listener = get(&bridge).await;
     server.write(&log_message(1)).await;
@@ -97,7 +103,7 @@ async fn a_cut_off_client_may_go_on_listening_where_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_only_seems_to_be_there_is_replaced() {
+async fn a_resumed_stream_ends_a_stale_connection() {
     let (bridge, mut server) = bridge().await;
     let (mut old, number) = streaming(&bridge, &mut server, REQUEST).await;
     let id = old.last_id.clone().expect("an event");
@@ -114,15 +120,13 @@ async fn a_connection_that_only_seems_to_be_there_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_back_too_late_for_an_answer_gets_an_error_for_its_request() {
+async fn a_late_resume_gets_an_error_for_its_request() {
     let (bridge, mut server) = bridge().await;
-    let (cut, number) = streaming(&bridge, &mut server, REQUEST).await;
-    let id = cut.last_id.clone().expect("an event");
-    drop(cut);
+    let (id, number) = disconnected(&bridge, &mut server, REQUEST).await;
     server.result(number, "{}").await;
     tokio::time::sleep(Duration::from_secs(299)).await;
     drop(resume_from(&bridge, &id).await);
-    // The time runs from when the client was there last.
+    // The time starts again with each disconnect.
     tokio::time::sleep(Duration::from_secs(299)).await;
     drop(resume_from(&bridge, &id).await);
     tokio::time::sleep(Duration::from_secs(301)).await;
@@ -133,11 +137,9 @@ async fn who_comes_back_too_late_for_an_answer_gets_an_error_for_its_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_without_a_client_is_kept_as_long_as_it_is_worked_on() {
+async fn a_stream_without_reader_does_not_expire_before_its_response() {
     let (bridge, mut server) = bridge().await;
-    let (cut, number) = streaming(&bridge, &mut server, REQUEST).await;
-    let id = cut.last_id.clone().expect("an event");
-    drop(cut);
+    let (id, number) = disconnected(&bridge, &mut server, REQUEST).await;
     tokio::time::sleep(Duration::from_secs(590)).await;
     server.result(number, "{}").await;
     tokio::time::sleep(Duration::from_secs(290)).await;
@@ -145,18 +147,17 @@ async fn a_request_without_a_client_is_kept_as_long_as_it_is_worked_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_kept_is_bounded_by_its_size() {
+async fn the_replay_buffer_is_bounded_by_its_size() {
     let mut config = Config::default();
     config.replay_buffer.bytes = 1000;
     let (bridge, mut server) = bridge_with(config, 1 << 16).await;
     let mut ids = Vec::new();
     for n in 0..3 {
-        let (cut, number) = streaming(&bridge, &mut server, &call(n)).await;
-        ids.push(cut.last_id.clone().expect("an event"));
-        drop(cut);
+        let (id, number) = disconnected(&bridge, &mut server, &call(n)).await;
+        ids.push(id);
         server.result(number, &format!("\"{}\"", "x".repeat(400))).await;
     }
-    // The next exchange is answered after all of that has been taken.
+    // By the response to the next exchange, the bridge has read all of that.
     let reply = start_post(&bridge, call(9));
     let (number, _) = server.request().await;
     server.result(number, "{}").await;
@@ -168,12 +169,12 @@ async fn what_is_kept_is_bounded_by_its_size() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_bridge_to_the_next_server_says_that_an_answer_is_lost() {
+async fn the_bridge_of_the_next_server_reports_a_lost_response() {
     let (first, mut server) = bridge().await;
     let (cut, _) = streaming(&first, &mut server, REQUEST).await;
     let id = cut.last_id.clone().expect("an event");
     let (second, mut server) = bridge().await;
-    // Its own first stream must not be taken for the other's.
+    // The new bridge must not confuse its own first stream with the old one.
     let (_own, _) = streaming(&second, &mut server, &call(1)).await;
     let mut again = resume_from(&second, &id).await;
     assert_eq!(again.status, 200);
@@ -181,7 +182,7 @@ async fn the_bridge_to_the_next_server_says_that_an_answer_is_lost() {
         again.messages().await,
         [format!(r#"{{"jsonrpc":"2.0","id":"a",{LOST}"#)]
     );
-    // A listener of the other has lost nothing that could be named, so it goes on listening.
+    // A listener of the old bridge has no lost requests, so it gets a new stream.
     let mut listener = get(&first).await;
     assert_eq!(listener.next().await, Sse::Prime);
     let mut listener = resume(&second, listener).await;
@@ -190,11 +191,10 @@ async fn the_bridge_to_the_next_server_says_that_an_answer_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_the_server_reaches_a_client_that_comes_back() {
+async fn a_resumed_stream_reports_the_end_of_the_server() {
     let (bridge, mut server) = bridge().await;
-    let (cut, _) = streaming(&bridge, &mut server, REQUEST).await;
-    let id = cut.last_id.clone().expect("an event");
-    drop((cut, server));
+    let (id, _) = disconnected(&bridge, &mut server, REQUEST).await;
+    drop(server);
     bridge.done().cancelled().await;
     let messages = resume_from(&bridge, &id).await.messages().await;
     assert_eq!(messages.len(), 1);
@@ -205,7 +205,7 @@ async fn the_end_of_the_server_reaches_a_client_that_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_no_bridge_has_given_is_no_name() {
+async fn an_invalid_event_id_is_ignored() {
     let (bridge, mut server) = bridge().await;
     for id in ["", "1", "x-y-z", "0-0-0-zz", "ffffffffffffffffffff-0-0"] {
         let mut listener = resume_from(&bridge, id).await;
@@ -216,7 +216,7 @@ async fn a_name_that_no_bridge_has_given_is_no_name() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_without_an_event_id_cannot_come_back_and_leaves_nothing_behind() {
+async fn a_response_is_dropped_if_its_client_left_without_an_event_id() {
     let (bridge, mut server) = bridge().await;
     let reply = start_post(&bridge, call(1));
     let (number, _) = server.request().await;
@@ -227,7 +227,7 @@ async fn a_client_without_an_event_id_cannot_come_back_and_leaves_nothing_behind
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_of_the_server_that_was_under_way_is_asked_again() {
+async fn a_server_request_is_replayed_on_resume() {
     let (bridge, mut server) = bridge().await;
     let mut listener = get(&bridge).await;
     assert_eq!(listener.next().await, Sse::Prime);

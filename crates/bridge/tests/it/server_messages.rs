@@ -1,4 +1,4 @@
-//! What the server sends on its own account, and what it should not have sent.
+//! Messages that the server sends unasked, and messages that it should not send.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ fn log_message(n: u32) -> String {
     format!(r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"n":{n}}}}}"#)
 }
 
-/// Waits until the bridge has read everything that was written: by an exchange that comes after it.
+/// Waits until the bridge has read all lines so far, by a later exchange.
 async fn settle(bridge: &std::sync::Arc<bridge::Bridge>, server: &mut Server) {
     let reply = start_post(bridge, r#"{"jsonrpc":"2.0","id":"settle","method":"ping"}"#);
     let (id, _) = server.request().await;
@@ -19,7 +19,7 @@ async fn settle(bridge: &std::sync::Arc<bridge::Bridge>, server: &mut Server) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_get_stream_starts_at_once_and_is_kept_alive() {
+async fn a_get_stream_starts_at_once_with_keep_alive_comments() {
     let (bridge, _server) = bridge().await;
     let start = tokio::time::Instant::now();
     let mut listener = get(&bridge).await;
@@ -31,7 +31,7 @@ async fn a_get_stream_starts_at_once_and_is_kept_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_belongs_to_no_request_goes_to_the_listener_on_one_stream_only() {
+async fn a_message_without_request_goes_to_the_newest_listener_only() {
     let (bridge, mut server) = bridge().await;
     let mut old = get(&bridge).await;
     let mut new = get(&bridge).await;
@@ -52,7 +52,7 @@ async fn what_belongs_to_no_request_goes_to_the_listener_on_one_stream_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_listener_it_goes_to_the_newest_request() {
+async fn without_listener_a_message_goes_to_the_newest_request() {
     let (bridge, mut server) = bridge().await;
     let older = start_post(&bridge, call(1));
     let (first, _) = server.request().await;
@@ -69,7 +69,7 @@ async fn without_a_listener_it_goes_to_the_newest_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_nobody_there_notifications_wait_and_the_oldest_give_way() {
+async fn without_streams_notifications_wait_and_the_oldest_are_dropped() {
     let mut config = Config::default();
     config.backlog.messages = 3;
     let (bridge, mut server) = bridge_with(config, 1 << 16).await;
@@ -85,7 +85,7 @@ async fn with_nobody_there_notifications_wait_and_the_oldest_give_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_of_the_server_is_answered_by_its_client_under_its_own_id() {
+async fn a_server_request_is_answered_once_with_its_own_id() {
     let (bridge, mut server) = bridge().await;
     let mut listener = get(&bridge).await;
     let ask = r#"{"jsonrpc":"2.0","id":"srv-\u00e9","method":"sampling/createMessage","params":{}}"#;
@@ -94,7 +94,7 @@ async fn a_request_of_the_server_is_answered_by_its_client_under_its_own_id() {
     let answer = r#"{"jsonrpc":"2.0","id":"srv-\u00e9","result":{"role":"assistant"}}"#;
     assert_eq!(post(&bridge, answer).await.status, 202);
     assert_eq!(server.line().await, answer);
-    // Once is enough, and what was never asked is not answered.
+    // A second response, and a response to no request, are dropped.
     assert_eq!(post(&bridge, answer).await.status, 202);
     assert_eq!(
         post(
@@ -110,7 +110,7 @@ async fn a_request_of_the_server_is_answered_by_its_client_under_its_own_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_of_the_server_that_nobody_hears_gets_an_error_in_time() {
+async fn a_server_request_without_client_times_out() {
     let (bridge, mut server) = bridge().await;
     let start = tokio::time::Instant::now();
     server.write(r#"{"jsonrpc":"2.0","id":9,"method":"roots/list"}"#).await;
@@ -120,14 +120,14 @@ async fn a_request_of_the_server_that_nobody_hears_gets_an_error_in_time() {
         answer.starts_with(r#"{"jsonrpc":"2.0","id":9,"error":{"code":-32001,"#),
         "{answer}"
     );
-    // A client that comes too late is not asked any more.
+    // A client that listens later does not get the request.
     let mut listener = get(&bridge).await;
     server.write(&log_message(1)).await;
     assert_eq!(listener.message().await, log_message(1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_of_the_server_waits_for_a_client_that_comes_in_time() {
+async fn a_server_request_waits_for_a_client() {
     let (bridge, mut server) = bridge().await;
     let ask = r#"{"jsonrpc":"2.0","id":9,"method":"elicitation/create"}"#;
     server.write(ask).await;
@@ -136,7 +136,7 @@ async fn a_request_of_the_server_waits_for_a_client_that_comes_in_time() {
     let (id, _) = server.request().await;
     let mut reply = reply.await.expect("no panic");
     assert_eq!(reply.message().await, ask);
-    // Somebody has read it, so it has more time than one that nobody hears.
+    // A delivered request has more time than one without a client.
     assert!(server.receives_nothing(Duration::from_secs(100)).await);
     let answer = r#"{"jsonrpc":"2.0","id":9,"result":{"action":"accept"}}"#;
     assert_eq!(post(&bridge, answer).await.status, 202);
@@ -146,7 +146,7 @@ async fn a_request_of_the_server_waits_for_a_client_that_comes_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn garbage_is_counted_and_nothing_else() {
+async fn invalid_lines_are_counted_and_dropped() {
     let config = Config {
         max_line: 1000,
         ..Config::default()

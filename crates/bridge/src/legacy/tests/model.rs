@@ -1,11 +1,12 @@
-//! The state machine on random schedules, against the little that a reader of the specification would expect.
+//! The state machine on random schedules, checked against a small model of the specification.
 //!
-//! The model knows which requests each exchange has made, what its client has read and where its connection was cut. What the machine
-//! does is checked as it happens: each request is answered exactly once or gets exactly one error, on a stream of its own exchange
-//! and byte for byte but for the id, however often its client loses the connection and comes back; and nothing comes twice.
+//! The model knows the requests of each exchange, the lines that its client has read, and the
+//! position at which its connection broke. It checks that each request gets exactly one response or
+//! one error, on a stream of its own exchange and byte for byte except for the id, however often
+//! its client disconnects and resumes, and that no message arrives twice.
 //!
-//! A schedule follows from its seed. `BRIDGE_MODEL_SCHEDULES` is how many are run, `BRIDGE_MODEL_SEED` the first of their seeds; one that
-//! fails says which it was.
+//! A seed determines a schedule. `BRIDGE_MODEL_SCHEDULES` is the number of schedules,
+//! `BRIDGE_MODEL_SEED` the first seed. A failed schedule prints its seed.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,11 +23,11 @@ use crate::{
     streams::{Event, EventId, ResponseMode},
 };
 
-/// Ids that are easily taken for each other. The first three are one id in three spellings.
+/// Ids that are easy to confuse. The first three are one id in three spellings.
 const IDS: [&str; 9] = ["1", "1.0", "10e-1", "\"1\"", "0", "\"\"", "-1", "1.5", "\"a\\u0062\""];
 
-/// What a server should not write: no message, or none that means anything.
-const GARBAGE: [&str; 8] = [
+/// Lines that a server should not write: invalid or meaningless messages.
+const INVALID_LINES: [&str; 8] = [
     "Listening on stdio",
     "{\"jsonrpc\":\"2.0\",",
     "[]",
@@ -44,7 +45,7 @@ const MAX_IN_FLIGHT: usize = 6;
 const MAX_LISTENERS: usize = 2;
 const MAX_SERVER_REQUESTS: usize = 3;
 
-/// A request that the server may still answer.
+/// A request in flight.
 #[derive(Clone, Debug)]
 struct Sent {
     number: u64,
@@ -54,17 +55,17 @@ struct Sent {
     deadline: Instant,
 }
 
-/// One POST with requests, or one GET, over all connections that its client has made for it.
+/// One POST with requests, or one GET, with all its connections.
 #[derive(Debug, Default)]
 struct Exchange {
-    /// The requests without an outcome, and what their answers carry.
+    /// The requests without an outcome, and the nonces of their responses.
     open: HashMap<&'static str, usize>,
-    /// What the client has read.
+    /// The lines that the client has read.
     read: HashSet<String>,
-    /// The client is gone for good: it never had an event id.
-    lost: bool,
-    /// Since when it has had nothing to wait for but its client, if its connection is cut.
-    settled: Option<Instant>,
+    /// The client disconnected without an event id and cannot resume.
+    unresumable: bool,
+    /// The time of the last response, from which a stream without reader expires.
+    settled_at: Option<Instant>,
     is_listener: bool,
 }
 
@@ -72,39 +73,39 @@ struct Exchange {
 struct Connection {
     exchange: usize,
     reader: Reader,
-    /// The event that was read last, once the connection is a stream.
+    /// The last event, once the connection is a stream.
     last: Option<EventId>,
-    /// What is sent on it does not arrive any more, and nobody knows yet.
+    /// Events on it no longer arrive, and no side has noticed.
     broken: bool,
 }
 
 #[derive(Debug)]
-struct Cut {
+struct Disconnected {
     exchange: usize,
     last: EventId,
-    since: Instant,
+    disconnected_at: Instant,
 }
 
-struct World {
+struct Simulation {
     rng: Rng,
     machine: StateMachine,
     now: Instant,
     nonce: usize,
     batches: bool,
-    /// Whether so much is kept that nothing is forgotten before its time.
-    roomy: bool,
-    flying: Vec<Sent>,
+    /// The replay buffer is large enough that no stream is evicted before it expires.
+    ample_replay: bool,
+    in_flight: Vec<Sent>,
     exchanges: Vec<Exchange>,
     connections: Vec<Connection>,
-    cuts: Vec<Cut>,
-    /// Lines of the server that are no answers, and the exchange that has read them.
-    told: HashMap<String, Option<usize>>,
-    /// The requests of the server that it waits for, by id.
-    asked: HashMap<usize, usize>,
+    disconnected: Vec<Disconnected>,
+    /// Lines of the server other than responses, and the exchange that has read them.
+    notifications: HashMap<String, Option<usize>>,
+    /// The number of responses that the server still expects, by request id.
+    expected_responses: HashMap<usize, usize>,
 }
 
-/// Says which schedule it was.
-struct Seed(u64);
+/// Prints the seed of a failed schedule.
+struct SeedGuard(u64);
 
 fn message(text: &str) -> Envelope {
     Envelope::parse(text.as_bytes()).expect("a message")
@@ -114,7 +115,7 @@ fn id(raw: &str) -> Id {
     Id::parse(raw).expect("an id")
 }
 
-fn config(roomy: bool) -> Config {
+fn config(ample_replay: bool) -> Config {
     let mut config = Config {
         max_in_flight: MAX_IN_FLIGHT,
         max_listeners: MAX_LISTENERS,
@@ -125,7 +126,7 @@ fn config(roomy: bool) -> Config {
         ..Config::default()
     };
     config.backlog.messages = 4;
-    if !roomy {
+    if !ample_replay {
         config.replay_buffer.messages = 5;
         config.replay_buffer.bytes = 400;
     }
@@ -143,36 +144,36 @@ impl Connection {
     }
 }
 
-impl World {
+impl Simulation {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let (batches, roomy) = (rng.bool(), rng.usize(..4) > 0);
-        let mut world = Self {
+        let (batches, ample_replay) = (rng.bool(), rng.usize(..4) > 0);
+        let mut simulation = Self {
             rng,
-            machine: StateMachine::new(config(roomy)),
+            machine: StateMachine::new(config(ample_replay)),
             now: Instant::now(),
             nonce: 0,
             batches,
-            roomy,
-            flying: Vec::new(),
+            ample_replay,
+            in_flight: Vec::new(),
             exchanges: Vec::new(),
             connections: Vec::new(),
-            cuts: Vec::new(),
-            told: HashMap::new(),
-            asked: HashMap::new(),
+            disconnected: Vec::new(),
+            notifications: HashMap::new(),
+            expected_responses: HashMap::new(),
         };
         if batches {
-            world.shake_hands();
+            simulation.handshake();
         }
-        world
+        simulation
     }
 
-    fn shake_hands(&mut self) {
+    fn handshake(&mut self) {
         let text = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-03-26"}}"#;
         let taken = self.machine.request(self.now, message(text), id("0"), "initialize");
         let reader = taken.expect("room");
         self.machine.outbox.take().expect("the request");
-        self.server(r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-03-26"}}"#);
+        self.server_message(r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-03-26"}}"#);
         let context = Context::from_waker(Waker::noop());
         assert!(matches!(
             self.machine.streams.poll_response_mode(reader, &context),
@@ -191,25 +192,25 @@ impl World {
             14 => self.answer_twice(),
             15 => {
                 let number = 1_000_000 + self.rng.usize(..9);
-                self.server(&format!(r#"{{"jsonrpc":"2.0","id":{number},"result":"nobody"}}"#));
-                self.server(&format!(r#"{{"jsonrpc":"2.0","id":"{number}","result":"nobody"}}"#));
+                self.server_message(&format!(r#"{{"jsonrpc":"2.0","id":{number},"result":"nobody"}}"#));
+                self.server_message(&format!(r#"{{"jsonrpc":"2.0","id":"{number}","result":"nobody"}}"#));
             }
             16 => {
-                let garbage = self.pick(&GARBAGE);
-                self.bytes(garbage);
+                let line = self.pick(&INVALID_LINES);
+                self.server_line(line);
             }
-            17..=18 => self.cut(),
-            19..=21 => self.come_back(),
-            22 => self.take_over(),
+            17..=18 => self.disconnect(),
+            19..=21 => self.resume_one(),
+            22 => self.replace_reader(),
             23 => self.cancel(),
             24..=25 => {
                 let token = self.rng.usize(..4);
-                self.tell(&format!(
+                self.send_notification(&format!(
                     r#""method":"notifications/progress","params":{{"progressToken":{token},"progress":1,"#
                 ));
             }
-            26 => self.tell(r#""method":"notifications/message","params":{"#),
-            27..=28 => self.ask(),
+            26 => self.send_notification(r#""method":"notifications/message","params":{"#),
+            27..=28 => self.send_server_request(),
             29 => {
                 let raw = self.rng.usize(..4).to_string();
                 let text = format!(r#"{{"jsonrpc":"2.0","id":{raw},"result":{{}}}}"#);
@@ -217,7 +218,7 @@ impl World {
             }
             30 => self.listen(),
             31 => {
-                // The client has no more patience for one whole answer.
+                // The delay for a JSON answer has passed.
                 let count = self.connections.len();
                 if count > 0 {
                     let at = self.rng.usize(..count);
@@ -227,14 +228,14 @@ impl World {
             32..=33 => self.break_one(),
             _ => {
                 let seconds = self.pick(&[1, 4, 9, 25]);
-                self.pass(seconds);
+                self.advance(seconds);
             }
         }
         self.check_outbox();
         if !self.once_in(3) {
             self.read_all();
         }
-        self.check_books();
+        self.check_tables();
     }
 
     fn once_in(&mut self, count: usize) -> bool {
@@ -260,12 +261,12 @@ impl World {
         (text, nonce)
     }
 
-    fn is_flying(&self, raw: &str) -> bool {
-        self.flying.iter().any(|sent| id(sent.raw).key() == id(raw).key())
+    fn is_in_flight(&self, raw: &str) -> bool {
+        self.in_flight.iter().any(|sent| id(sent.raw).key() == id(raw).key())
     }
 
     fn has_room(&self, requests: usize) -> bool {
-        self.flying.len() + requests <= MAX_IN_FLIGHT && self.attached() < MAX_IN_FLIGHT + MAX_LISTENERS
+        self.in_flight.len() + requests <= MAX_IN_FLIGHT && self.attached() < MAX_IN_FLIGHT + MAX_LISTENERS
     }
 
     fn attached(&self) -> usize {
@@ -275,9 +276,9 @@ impl World {
     fn request(&mut self) {
         let raw = self.pick(&IDS);
         let (text, nonce) = self.text(raw);
-        let (flying, room) = (self.is_flying(raw), self.has_room(1));
+        let (in_flight, room) = (self.is_in_flight(raw), self.has_room(1));
         let taken = self.machine.request(self.now, message(&text), id(raw), "m");
-        if flying {
+        if in_flight {
             assert_eq!(taken, Err(RejectReason::IdInFlight));
         } else if !room {
             assert_eq!(taken, Err(RejectReason::TooManyRequests));
@@ -287,18 +288,18 @@ impl World {
     }
 
     fn batch(&mut self) {
-        let mut made = Vec::new();
+        let mut requests = Vec::new();
         let mut texts = Vec::new();
         for _ in 0..1 + self.rng.usize(..3) {
             let raw = self.pick(&IDS);
             let (text, nonce) = self.text(raw);
             texts.push(text);
-            made.push((raw, nonce));
+            requests.push((raw, nonce));
         }
         let messages = split_batch(format!("[{}]", texts.join(",\n")).as_bytes()).expect("messages");
-        let keys: HashSet<_> = made.iter().map(|(raw, _)| id(raw).key().clone()).collect();
-        let conflict = keys.len() < made.len() || made.iter().any(|(raw, _)| self.is_flying(raw));
-        let room = self.has_room(made.len());
+        let keys: HashSet<_> = requests.iter().map(|(raw, _)| id(raw).key().clone()).collect();
+        let conflict = keys.len() < requests.len() || requests.iter().any(|(raw, _)| self.is_in_flight(raw));
+        let room = self.has_room(requests.len());
         let taken = self.machine.batch(self.now, messages);
         if !self.batches {
             assert_eq!(taken, Err(RejectReason::InvalidMessage(MessageError::Batch)));
@@ -307,25 +308,25 @@ impl World {
         } else if !room {
             assert_eq!(taken, Err(RejectReason::TooManyRequests));
         } else {
-            self.sent(taken.expect("room").expect("a stream"), &made);
+            self.sent(taken.expect("room").expect("a stream"), &requests);
         }
     }
 
-    /// Requests were taken: the server has them, under numbers that mean nothing else.
-    fn sent(&mut self, reader: Reader, made: &[(&'static str, usize)]) {
+    /// Records accepted requests, and checks that the server gets them under unused numbers.
+    fn sent(&mut self, reader: Reader, requests: &[(&'static str, usize)]) {
         let exchange = self.exchanges.len();
         let lines = self.machine.outbox.take().expect("the requests");
         let lines: Vec<_> = std::str::from_utf8(&lines).expect("text").lines().collect();
-        assert_eq!(lines.len(), made.len());
-        for (line, (raw, nonce)) in lines.into_iter().zip(made) {
+        assert_eq!(lines.len(), requests.len());
+        for (line, (raw, nonce)) in lines.into_iter().zip(requests) {
             let sent = message(line);
             assert_eq!(sent.param("nonce"), Some(nonce.to_string().as_str()));
             let MessageKind::Request { id, .. } = sent.kind() else {
                 panic!("{line} is no request")
             };
             let number = id.number().expect("a number of the bridge's own");
-            assert!(self.flying.iter().all(|sent| sent.number != number));
-            self.flying.push(Sent {
+            assert!(self.in_flight.iter().all(|sent| sent.number != number));
+            self.in_flight.push(Sent {
                 number,
                 raw,
                 nonce: *nonce,
@@ -334,49 +335,49 @@ impl World {
             });
         }
         self.exchanges.push(Exchange {
-            open: made.iter().copied().collect(),
+            open: requests.iter().copied().collect(),
             ..Exchange::default()
         });
         self.connections.push(Connection::new(exchange, reader));
     }
 
     fn answer(&mut self) -> Option<u64> {
-        if self.flying.is_empty() {
+        if self.in_flight.is_empty() {
             return None;
         }
-        let at = self.rng.usize(..self.flying.len());
-        let sent = self.flying.remove(at);
+        let at = self.rng.usize(..self.in_flight.len());
+        let sent = self.in_flight.remove(at);
         let (number, nonce) = (sent.number, sent.nonce);
         let outcome = self.pick(&["result", "error"]);
         let line = format!(r#"{{"{outcome}":{{"nonce":{nonce},"x":1.50}}, "id":{number}, "jsonrpc":"2.0"}}"#);
         if self.batches && self.once_in(3) {
-            self.bytes(&format!("[{line}]"));
+            self.server_line(&format!("[{line}]"));
         } else {
-            self.server(&line);
+            self.server_message(&line);
         }
-        self.settle(sent.exchange);
+        self.start_expiry(sent.exchange);
         Some(number)
     }
 
     fn answer_twice(&mut self) {
         if let Some(number) = self.answer() {
-            self.server(&format!(r#"{{"jsonrpc":"2.0","id":{number},"result":"twice"}}"#));
+            self.server_message(&format!(r#"{{"jsonrpc":"2.0","id":{number},"result":"twice"}}"#));
         }
     }
 
-    /// If the exchange waits for nothing more, its time runs from now on.
-    fn settle(&mut self, exchange: usize) {
-        if self.flying.iter().all(|sent| sent.exchange != exchange) {
-            self.exchanges[exchange].settled = Some(self.now);
+    /// Starts the expiry of an exchange without requests in flight.
+    fn start_expiry(&mut self, exchange: usize) {
+        if self.in_flight.iter().all(|sent| sent.exchange != exchange) {
+            self.exchanges[exchange].settled_at = Some(self.now);
         }
     }
 
-    fn server(&mut self, line: &str) {
+    fn server_message(&mut self, line: &str) {
         self.machine.receive(self.now, message(line));
     }
 
-    /// A line of the server as the driver takes it.
-    fn bytes(&mut self, line: &str) {
+    /// Handles a line of the server like the link task.
+    fn server_line(&mut self, line: &str) {
         match Envelope::parse(line.as_bytes()) {
             Ok(message) => self.machine.receive(self.now, message),
             Err(_) => {
@@ -404,7 +405,7 @@ impl World {
         }
     }
 
-    /// The connection becomes a stream.
+    /// Turns a connection into an event stream.
     fn prime(&mut self, at: usize) {
         let connection = &mut self.connections[at];
         if connection.last.is_none() {
@@ -412,7 +413,7 @@ impl World {
         }
     }
 
-    /// A connection does not carry anything any more, which nobody notices yet.
+    /// Breaks a connection unnoticed.
     fn break_one(&mut self) {
         let count = self.connections.len();
         if count > 0 {
@@ -422,48 +423,51 @@ impl World {
         }
     }
 
-    /// A connection is lost.
-    fn cut(&mut self) {
+    /// Disconnects a client.
+    fn disconnect(&mut self) {
         if !self.connections.is_empty() {
             let at = self.rng.usize(..self.connections.len());
-            self.cut_one(at);
+            self.disconnect_at(at);
         }
     }
 
-    fn cut_one(&mut self, at: usize) {
+    fn disconnect_at(&mut self, at: usize) {
         let connection = self.connections.swap_remove(at);
         self.machine.detach(self.now, connection.reader);
         match connection.last {
-            Some(last) => self.cuts.push(Cut {
+            Some(last) => self.disconnected.push(Disconnected {
                 exchange: connection.exchange,
                 last,
-                since: self.now,
+                disconnected_at: self.now,
             }),
-            None => self.exchanges[connection.exchange].lost = true,
+            None => self.exchanges[connection.exchange].unresumable = true,
         }
     }
 
-    fn come_back(&mut self) {
-        if self.cuts.is_empty() || !self.has_room(0) {
+    fn resume_one(&mut self) {
+        if self.disconnected.is_empty() || !self.has_room(0) {
             return;
         }
-        let at = self.rng.usize(..self.cuts.len());
-        let cut = self.cuts.swap_remove(at);
-        self.resume(&cut);
+        let at = self.rng.usize(..self.disconnected.len());
+        let client = self.disconnected.swap_remove(at);
+        self.resume(&client);
     }
 
-    fn resume(&mut self, cut: &Cut) {
-        let reader = self.machine.resume(self.now, &cut.last).expect("room");
-        let exchange = &mut self.exchanges[cut.exchange];
-        let since = exchange.settled.map(|settled| settled.max(cut.since));
-        let expired = since.is_some_and(|since| self.now >= since + Duration::from_secs(REPLAY_TIME));
-        let same = reader.stream == cut.last.stream;
-        if !exchange.is_listener && self.roomy {
-            assert_eq!(same, !expired, "kept for its time and no longer");
+    fn resume(&mut self, client: &Disconnected) {
+        let reader = self.machine.resume(self.now, &client.last).expect("room");
+        let exchange = &mut self.exchanges[client.exchange];
+        let disconnected_at = exchange
+            .settled_at
+            .map(|settled_at| settled_at.max(client.disconnected_at));
+        let expired = disconnected_at
+            .is_some_and(|disconnected_at| self.now >= disconnected_at + Duration::from_secs(REPLAY_TIME));
+        let same = reader.stream == client.last.stream;
+        if !exchange.is_listener && self.ample_replay {
+            assert_eq!(same, !expired, "retained until it expires and no longer");
         }
-        let mut connection = Connection::new(cut.exchange, reader);
+        let mut connection = Connection::new(client.exchange, reader);
         if exchange.is_listener && !same {
-            // It listens anew, so it is another stream.
+            // The client gets a new stream.
             connection.exchange = self.exchanges.len();
             self.exchanges.push(Exchange {
                 is_listener: true,
@@ -474,8 +478,8 @@ impl World {
         self.prime(self.connections.len() - 1);
     }
 
-    /// A client comes back though the bridge still sees its old connection.
-    fn take_over(&mut self) {
+    /// Resumes a stream whose old connection still seems open.
+    fn replace_reader(&mut self) {
         let streams: Vec<usize> = (0..self.connections.len())
             .filter(|at| self.connections[*at].last.is_some())
             .collect();
@@ -485,19 +489,19 @@ impl World {
         let at = self.pick(&streams);
         let old = self.connections.swap_remove(at);
         let Some(last) = old.last else { return };
-        let cut = Cut {
+        let client = Disconnected {
             exchange: old.exchange,
             last,
-            since: self.now,
+            disconnected_at: self.now,
         };
-        // What a stream has given away already is asked for again, and the old reader gets nothing more.
-        let reader = self.machine.resume(self.now, &cut.last).expect("room");
+        // The new reader gets delivered events again, and the old reader gets no more.
+        let reader = self.machine.resume(self.now, &client.last).expect("room");
         let context = Context::from_waker(Waker::noop());
         if reader.stream == old.reader.stream {
             assert_eq!(self.machine.poll_event(old.reader, &context), Poll::Ready(None));
         }
         self.machine.detach(self.now, old.reader);
-        let mut exchange = cut.exchange;
+        let mut exchange = client.exchange;
         if self.exchanges[exchange].is_listener && reader.stream != old.reader.stream {
             exchange = self.exchanges.len();
             self.exchanges.push(Exchange {
@@ -515,38 +519,41 @@ impl World {
         let text = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"requestId":{raw}}}}}"#);
         self.machine.notify(self.now, message(&text), method).expect("taken");
         let grace = self.now + Duration::from_secs(CANCEL_GRACE);
-        for sent in &mut self.flying {
+        for sent in &mut self.in_flight {
             if id(sent.raw).key() == id(raw).key() {
                 sent.deadline = sent.deadline.min(grace);
             }
         }
     }
 
-    fn tell(&mut self, start: &str) {
+    fn send_notification(&mut self, start: &str) {
         let nonce = self.nonce();
         let line = format!(r#"{{"jsonrpc":"2.0",{start}"once":{nonce}}}}}"#);
-        self.told.insert(line.clone(), None);
-        self.server(&line);
+        self.notifications.insert(line.clone(), None);
+        self.server_message(&line);
     }
 
-    fn ask(&mut self) {
+    fn send_server_request(&mut self) {
         let (id, nonce) = (self.rng.usize(..4), self.nonce());
         let line = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping","params":{{"once":{nonce}}}}}"#);
-        // A second request of the same id is the server's fault; it waits for one answer.
-        self.asked.insert(id, 1);
-        self.told.insert(line.clone(), None);
-        self.server(&line);
+        // The server expects one response even if it repeats an id.
+        self.expected_responses.insert(id, 1);
+        self.notifications.insert(line.clone(), None);
+        self.server_message(&line);
     }
 
-    fn pass(&mut self, seconds: u64) {
+    fn advance(&mut self, seconds: u64) {
         let until = self.now + Duration::from_secs(seconds);
-        // As the driver does: whatever is due is done when it is.
+        // Runs each timer at its deadline, like the link task.
         while let Some(due) = self.machine.next_deadline().filter(|due| *due <= until) {
             self.now = self.now.max(due);
             self.machine.run_timers(self.now);
-            let given_up: Vec<_> = self.flying.extract_if(.., |sent| sent.deadline <= self.now).collect();
-            for sent in given_up {
-                self.settle(sent.exchange);
+            let timed_out: Vec<_> = self
+                .in_flight
+                .extract_if(.., |sent| sent.deadline <= self.now)
+                .collect();
+            for sent in timed_out {
+                self.start_expiry(sent.exchange);
             }
         }
         self.now = until;
@@ -567,7 +574,7 @@ impl World {
         }
     }
 
-    /// Reads what there is. Whether the exchange is over.
+    /// Reads all pending messages. Returns true if the exchange is over.
     fn read(&mut self, at: usize) -> bool {
         let context = Context::from_waker(Waker::noop());
         let (reader, exchange) = (self.connections[at].reader, self.connections[at].exchange);
@@ -575,7 +582,7 @@ impl World {
             match self.machine.streams.poll_response_mode(reader, &context) {
                 Poll::Pending => return false,
                 Poll::Ready(ResponseMode::Json(lines)) => {
-                    lines.iter().for_each(|line| self.has_read(exchange, line));
+                    lines.iter().for_each(|line| self.check_line(exchange, line));
                     return true;
                 }
                 Poll::Ready(ResponseMode::Sse) => self.prime(at),
@@ -587,7 +594,7 @@ impl World {
                 Poll::Ready(_) if self.connections[at].broken => return false,
                 Poll::Ready(None) => return true,
                 Poll::Ready(Some(Event { id, line, last })) => {
-                    self.has_read(exchange, &line);
+                    self.check_line(exchange, &line);
                     let before = self.connections[at].last.replace(id.clone());
                     assert!(
                         before.is_some_and(|before| before.position < id.position),
@@ -601,11 +608,11 @@ impl World {
         }
     }
 
-    /// A client has read a line: it is meant for it and has not been read before, by it or another.
-    fn has_read(&mut self, at: usize, line: &[u8]) {
+    /// Checks a line that a client has read: it belongs to this client and is new to all clients.
+    fn check_line(&mut self, at: usize, line: &[u8]) {
         let line = std::str::from_utf8(line).expect("text").to_owned();
         let exchange = &mut self.exchanges[at];
-        if let Some(reader) = self.told.get_mut(&line) {
+        if let Some(reader) = self.notifications.get_mut(&line) {
             assert_eq!(*reader.get_or_insert(at), at, "{line} is on two streams");
             assert!(exchange.read.insert(line.clone()), "{line} was read twice");
             return;
@@ -618,29 +625,35 @@ impl World {
         else {
             panic!("{line} was never said")
         };
-        let lost = line.contains("is no longer available");
+        let evicted = line.contains("is no longer available");
         let Some(nonce) = exchange.open.remove(answered.raw()) else {
-            // A client that had some answers of a batch is told that all are lost.
-            assert!(lost, "{line} answers nothing");
+            // The errors cover all requests of a batch, even those whose responses have arrived.
+            assert!(evicted, "{line} answers no request");
             return;
         };
         let raw = answered.raw();
         let outcome = if *error { "error" } else { "result" };
         let expected = format!(r#"{{"{outcome}":{{"nonce":{nonce},"x":1.50}}, "id":{raw}, "jsonrpc":"2.0"}}"#);
-        let given_up = line.starts_with(&format!(r#"{{"jsonrpc":"2.0","id":{raw},"error":{{"code":-320"#));
-        assert!(line == expected || given_up, "{line} is not the answer to {raw}");
+        let timed_out = line.starts_with(&format!(r#"{{"jsonrpc":"2.0","id":{raw},"error":{{"code":-320"#));
+        assert!(line == expected || timed_out, "{line} is not the answer to {raw}");
     }
 
-    /// Whatever else goes to the server is an answer to a request of its own, at most one each, or a cancellation
-    /// of a request that it knows.
+    /// Checks the other lines for the server: at most one response to each of its requests, and
+    /// cancellations of requests that it knows.
     fn check_outbox(&mut self) {
         while let Some(lines) = self.machine.outbox.take() {
             for line in std::str::from_utf8(&lines).expect("text").lines() {
                 let sent = message(line);
                 match sent.kind() {
                     MessageKind::Response { id: Some(id), .. } => {
-                        let asked = self.asked.get_mut(&id.raw().parse().expect("an id of ours"));
-                        assert_eq!(std::mem::take(asked.expect("asked")), 1, "{line} is a second answer");
+                        let expected_responses = self
+                            .expected_responses
+                            .get_mut(&id.raw().parse().expect("an id of ours"));
+                        assert_eq!(
+                            std::mem::take(expected_responses.expect("expected_responses")),
+                            1,
+                            "{line} is a second answer"
+                        );
                     }
                     MessageKind::Notification { method } => {
                         assert_eq!(&**method, "notifications/cancelled");
@@ -655,8 +668,8 @@ impl World {
         }
     }
 
-    /// The bookkeeping holds together, and within the limits.
-    fn check_books(&self) {
+    /// Checks that the tables are consistent and within their limits.
+    fn check_tables(&self) {
         let machine = &self.machine;
         let retained = machine.timers.all().filter_map(|timer| match timer {
             Timer::Stream(stream) => Some(*stream),
@@ -665,52 +678,52 @@ impl World {
         let retained: Vec<_> = retained.collect();
         let entries = machine.in_flight.len() + machine.server_requests.len() + retained.len();
         assert_eq!(machine.timers.all().count(), entries, "each open entry has one timer");
-        assert_eq!(machine.in_flight.len(), self.flying.len());
+        assert_eq!(machine.in_flight.len(), self.in_flight.len());
         assert!(machine.server_requests.len() <= MAX_SERVER_REQUESTS);
         assert!(retained.iter().all(|stream| machine.streams.is_retained(*stream)));
         assert_eq!(retained.len(), machine.streams.count_retained());
         let (messages, bytes) = machine.streams.replay_usage();
-        let limits = config(self.roomy).replay_buffer;
+        let limits = config(self.ample_replay).replay_buffer;
         assert!(messages <= limits.messages && (messages <= 1 || bytes <= limits.bytes));
-        assert!(machine.streams.count() <= self.flying.len() + self.attached() + messages);
+        assert!(machine.streams.count() <= self.in_flight.len() + self.attached() + messages);
     }
 
-    /// The server ends, and everybody comes back: nobody is left without an outcome, and nothing is left over.
+    /// Ends the server and resumes all streams: every request has an outcome, and no state is left.
     fn end(mut self) {
         while let Some(at) = self.connections.iter().position(|connection| connection.broken) {
-            self.cut_one(at);
+            self.disconnect_at(at);
         }
         self.read_all();
         if self.once_in(2) {
             self.machine.end(self.now);
-            self.flying.clear();
+            self.in_flight.clear();
             for exchange in &mut self.exchanges {
-                exchange.settled.get_or_insert(self.now);
+                exchange.settled_at.get_or_insert(self.now);
             }
         } else {
             while self.answer().is_some() {}
         }
         self.read_all();
-        // Listeners go on until their server ends; here they make room.
+        // Listeners stay open until the server ends; here they make room.
         for connection in std::mem::take(&mut self.connections) {
             assert!(self.exchanges[connection.exchange].open.is_empty());
             self.machine.detach(self.now, connection.reader);
         }
-        let cuts = std::mem::take(&mut self.cuts);
+        let disconnected = std::mem::take(&mut self.disconnected);
         if self.once_in(4) {
-            // The bridge to the next server has seen none of these streams.
-            self.machine = StateMachine::new(config(self.roomy));
-            self.roomy = false;
+            // The bridge of the next server has seen none of these streams.
+            self.machine = StateMachine::new(config(self.ample_replay));
+            self.ample_replay = false;
         }
-        for cut in &cuts {
-            if !self.exchanges[cut.exchange].is_listener {
-                self.resume(cut);
+        for client in &disconnected {
+            if !self.exchanges[client.exchange].is_listener {
+                self.resume(client);
                 self.read_all();
             }
         }
         for exchange in &self.exchanges {
             assert!(
-                exchange.lost || exchange.open.is_empty(),
+                exchange.unresumable || exchange.open.is_empty(),
                 "no outcome for {:?}",
                 exchange.open
             );
@@ -725,7 +738,7 @@ impl World {
     }
 }
 
-impl Drop for Seed {
+impl Drop for SeedGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the schedule of BRIDGE_MODEL_SEED={} has failed", self.0);
@@ -734,15 +747,15 @@ impl Drop for Seed {
 }
 
 #[test]
-fn each_request_has_one_outcome_whatever_happens() {
+fn each_request_has_exactly_one_outcome() {
     let first = env_number("BRIDGE_MODEL_SEED", 0);
     for seed in first..first + env_number("BRIDGE_MODEL_SCHEDULES", 10_000) {
-        let named = Seed(seed);
-        let mut world = World::new(seed);
-        for _ in 0..20 + world.rng.usize(..80) {
-            world.step();
+        let guard = SeedGuard(seed);
+        let mut simulation = Simulation::new(seed);
+        for _ in 0..20 + simulation.rng.usize(..80) {
+            simulation.step();
         }
-        world.end();
-        drop(named);
+        simulation.end();
+        drop(guard);
     }
 }
