@@ -1,6 +1,7 @@
-//! How one crate's port is met by another crate: newtypes, each a translation and nothing more.
+//! Adapters: each implements a port of one crate by another crate, and only translates.
 
 pub mod authority;
+mod bridge;
 pub mod child;
 pub mod credentials;
 pub mod mcp;

@@ -1,7 +1,7 @@
-//! What was built: shown by `--version`, `/healthz` and the first log line.
+//! Version and revision of the program, for `--version`, `/healthz` and the first log line.
 
 /// The version of the package.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The git revision, or `unknown` where the source did not come from git.
+/// The git revision, or `unknown` outside a git checkout.
 pub const REVISION: &str = env!("FORGEJO_MCP_BROKER_REVISION");

@@ -1,4 +1,4 @@
-//! The command line: what the operator may ask for, and the exit status of each answer.
+//! The command line: commands and their exit statuses.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -8,13 +8,13 @@ use supervisor::MissingLayer;
 use crate::{
     build, check,
     config::{self, Config, ConfigErrors, Sources, crates},
-    logging, serve,
+    serve,
 };
 
 /// The exit status for a bad command line or configuration (`EX_USAGE` of sysexits).
 const EX_USAGE: u8 = 64;
 
-/// The exit status for a server that is needed and not there (`EX_UNAVAILABLE` of sysexits).
+/// The exit status for a shared MCP server that does not respond (`EX_UNAVAILABLE` of sysexits).
 const EX_UNAVAILABLE: u8 = 69;
 
 /// Gives every user of a Forgejo instance their own authenticated MCP server at one URL.
@@ -31,8 +31,7 @@ struct Cli {
 enum Command {
     /// Serve until SIGTERM or SIGINT (also without a command)
     Serve(Source),
-    /// Read the configuration, tell everything that is wrong with it and what this machine lacks, try the shared MCP server if there is
-    /// one, and exit
+    /// Check the configuration, the isolation layers of this machine and the shared MCP server, if there is one, and exit
     Check(Source),
 }
 
@@ -43,21 +42,21 @@ struct Source {
     config: Option<PathBuf>,
 }
 
-/// Does what the command line says.
+/// Runs the command line.
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return refuse_usage(&error),
+        Err(error) => return usage(&error),
     };
     match cli.command.unwrap_or(Command::Serve(cli.source)) {
         Command::Serve(source) => match load(source) {
-            Ok(config) => start(config),
-            Err(faults) => refuse(&faults),
+            Ok(config) => start(&config),
+            Err(errors) => refuse(&errors),
         },
         Command::Check(source) => match config::check(&Sources::process(source.config)) {
-            Ok((config, missing)) => approve(&config, &missing),
-            Err(faults) => refuse(&faults),
+            Ok((config, missing)) => report(&config, &missing),
+            Err(errors) => refuse(&errors),
         },
     }
 }
@@ -66,12 +65,11 @@ fn load(source: Source) -> Result<Config, ConfigErrors> {
     config::load(&Sources::process(source.config))
 }
 
-fn start(config: Config) -> ExitCode {
-    logging::start(&config.log);
+fn start(config: &Config) -> ExitCode {
     match serve::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(reason = format!("{error:#}"), "the broker stopped");
+            tracing::error!(reason = format!("{error:#}"), "the broker failed");
             ExitCode::FAILURE
         }
     }
@@ -80,9 +78,9 @@ fn start(config: Config) -> ExitCode {
 #[expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "the answer to `check` is for whoever asked, not for the log"
+    reason = "the result of `check` is for the terminal, not for the log"
 )]
-fn approve(config: &Config, missing: &[MissingLayer]) -> ExitCode {
+fn report(config: &Config, missing: &[MissingLayer]) -> ExitCode {
     if let Some(endpoint) = crates::endpoint(config) {
         let url = endpoint.url.clone();
         if let Err(error) = check::upstream(endpoint) {
@@ -101,13 +99,13 @@ fn approve(config: &Config, missing: &[MissingLayer]) -> ExitCode {
 }
 
 #[expect(clippy::print_stderr, reason = "logging is not set up without a configuration")]
-fn refuse(faults: &ConfigErrors) -> ExitCode {
-    eprintln!("{faults}");
+fn refuse(errors: &ConfigErrors) -> ExitCode {
+    eprintln!("{errors}");
     ExitCode::from(EX_USAGE)
 }
 
-fn refuse_usage(error: &clap::Error) -> ExitCode {
-    // Where neither stream can be written to, the exit status still tells.
+fn usage(error: &clap::Error) -> ExitCode {
+    // If neither stream can be written, the exit status remains.
     let _ = error.print();
     if error.use_stderr() {
         ExitCode::from(EX_USAGE)

@@ -1,4 +1,4 @@
-//! The program. Everything is in the library beside it; `cli` is the table of contents.
+//! The program; see `cli` in the library.
 
 use std::process::ExitCode;
 

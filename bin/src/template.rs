@@ -1,7 +1,7 @@
-//! What the operator writes in `child.args` and `child.env`, and what becomes of it for one user.
+//! Placeholders in `child.args` and `child.env`, and their values for one user.
 //!
-//! There are two placeholders and no expressions. The access token may stand in the environment only: arguments can be
-//! read by every user of the machine.
+//! There are two placeholders and no expressions. The access token may only be in the environment: every user of the
+//! machine can read arguments.
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -14,15 +14,15 @@ const ACCESS_TOKEN: &str = "{access_token}";
 ///
 /// # Errors
 ///
-/// Why it is refused.
+/// The reason of a refusal.
 pub fn check_argument(argument: &str) -> Result<(), String> {
     if argument.contains(ACCESS_TOKEN) {
         return Err(format!(
-            "{ACCESS_TOKEN} may stand in child.env only: arguments can be read by every user of the machine"
+            "{ACCESS_TOKEN} may only be in child.env: every user of the machine can read arguments"
         ));
     }
     if argument.contains('\0') {
-        return Err("an argument cannot hold a NUL".to_owned());
+        return Err("an argument cannot contain a NUL".to_owned());
     }
     Ok(())
 }
@@ -31,24 +31,24 @@ pub fn check_argument(argument: &str) -> Result<(), String> {
 ///
 /// # Errors
 ///
-/// Why it is refused; never with its value.
+/// The reason of a refusal; never with the value.
 pub fn check_variable(name: &str, value: &SecretString) -> Result<(), String> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(format!("{name:?} is not the name of a variable"));
     }
     if value.expose_secret().contains('\0') {
-        return Err(format!("the value of {name} cannot hold a NUL"));
+        return Err(format!("the value of {name} cannot contain a NUL"));
     }
     Ok(())
 }
 
-/// An argument as the child gets it.
+/// An argument with its placeholders replaced.
 #[must_use]
 pub fn argument(template: &str, forgejo_url: &str) -> String {
     template.replace(FORGEJO_URL, forgejo_url)
 }
 
-/// The value of an environment variable as the child gets it.
+/// The value of an environment variable with its placeholders replaced.
 #[must_use]
 pub fn variable(template: &SecretString, forgejo_url: &str, access_token: &SecretString) -> SecretString {
     let value = template.expose_secret().replace(FORGEJO_URL, forgejo_url);
@@ -60,7 +60,7 @@ mod tests {
     use super::{argument, check_argument, check_variable, variable};
 
     #[test]
-    fn placeholders_are_replaced_wherever_they_stand() {
+    fn placeholders_are_replaced_anywhere() {
         assert_eq!(
             argument("--url={forgejo_url}/", "https://git.example"),
             "--url=https://git.example/"
@@ -70,17 +70,17 @@ mod tests {
     }
 
     #[test]
-    fn the_access_token_is_refused_in_an_argument() {
+    fn access_token_is_refused_in_an_argument() {
         assert!(
             check_argument("--token={access_token}")
                 .unwrap_err()
-                .contains("child.env only")
+                .contains("only be in child.env")
         );
         assert!(check_argument("--url={forgejo_url}").is_ok());
     }
 
     #[test]
-    fn a_refused_variable_is_named_without_its_value() {
+    fn refused_variable_is_named_without_its_value() {
         let reason = check_variable("A", &"secret\0".into()).unwrap_err();
         assert!(reason.contains('A') && !reason.contains("secret"), "{reason}");
     }

@@ -1,4 +1,4 @@
-//! `broker`'s authority is `oauth`'s authorization server; its callers become `session`'s callers.
+//! `broker`'s authority: `oauth`'s authorization server, whose callers become `session`'s callers.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use tokio::time::Instant;
 
 use super::credentials::AccountCredentials;
 
-/// The authorization server as the HTTP face sees it.
+/// The authorization server as the authority of the HTTP layer.
 #[derive(Clone, Debug)]
 pub struct OAuthAuthority(pub AuthorizationServer);
 
 impl Authority for OAuthAuthority {
     fn authenticate<'a>(&'a self, parts: &'a mut Parts) -> BoxFuture<'a, Result<(), Response<ResponseBody>>> {
         Box::pin(async move {
-            // From before the look-up: whatever ends the grant later is told to the registry later.
+            // Taken before the look-up: a later end of the grant reaches the registry later.
             let checked = AuthenticatedAt(Instant::now());
             let caller = self.0.authenticate(&parts.headers).await?;
             parts.extensions.insert(checked);
@@ -32,12 +32,12 @@ impl Authority for OAuthAuthority {
     }
 }
 
-/// The grant that a session is bound to, by its name.
+/// The grant that a session is bound to.
 pub(super) fn grant_id(grant: &oauth::ids::GrantId) -> GrantId {
     GrantId(Arc::from(grant.0.as_str()))
 }
 
-/// The user of a session. Forgejo's numeric id is the key: logins can be changed.
+/// The user of a session, by Forgejo's numeric id: logins can change.
 pub(super) fn user_id(user: oauth::ids::UserId) -> UserId {
     UserId(Arc::from(user.to_string()))
 }

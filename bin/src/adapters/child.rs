@@ -1,8 +1,7 @@
-//! `session`'s backends are children of `supervisor`, spoken to through `bridge`.
+//! `session`'s backends as children of `supervisor`, each behind a `bridge`.
 //!
-//! A child whose output has ended is of no use any more, even if it lives: it is stopped. A child that is gone has ended its
-//! output: the bridge answers whatever waits. So either end takes the other with it, and the backend is done when the
-//! child is gone.
+//! A child whose output has ended is useless, even if it lives: it is stopped. The output of a child that exits ends, and the
+//! bridge answers the requests in flight. Either end stops the other, and the backend is done when the child is gone.
 
 use std::{
     ffi::OsString,
@@ -13,21 +12,19 @@ use std::{
     time::SystemTime,
 };
 
-use bridge::{Bridge, ConnectError, ServerEnded};
+use ::bridge::{Bridge, ConnectError};
 use bytes::Bytes;
 use http::{Request, Response};
 use secrecy::SecretString;
-use session::ports::{
-    Backend, BackendGone, Body, BoxError, BoxFuture, CredentialError, NotProcessed, Snapshot, SpawnError, SpawnOrder,
-    Spawner,
-};
+use session::ports::{Backend, Body, BoxError, BoxFuture, Snapshot, SpawnError, SpawnOrder, Spawner};
 use supervisor::{Child, ChildSpec, ReadyError, Supervisor};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
+use super::{bridge, credentials};
 use crate::template;
 
-/// What is started for each session.
+/// The program that is started for each session.
 #[derive(Clone, Debug)]
 pub struct Program {
     /// The program.
@@ -36,7 +33,7 @@ pub struct Program {
     pub args: Vec<String>,
     /// Its own variables, with placeholders.
     pub env: Vec<(String, SecretString)>,
-    /// What `{forgejo_url}` stands for.
+    /// The value of `{forgejo_url}`.
     pub forgejo_url: String,
 }
 
@@ -45,9 +42,9 @@ pub struct Program {
 pub struct ChildSpawner {
     supervisor: Arc<Supervisor>,
     program: Program,
-    bridge: bridge::Config,
-    /// One task for each backend: see [`ChildBackend`].
-    ties: TaskTracker,
+    bridge: ::bridge::Config,
+    /// One task for each backend: [`stop_with_output`].
+    tasks: TaskTracker,
 }
 
 /// A child and the bridge over its streams.
@@ -56,40 +53,44 @@ struct ChildBackend {
     child: Child,
     bridge: Bridge,
     tag: Arc<str>,
-    /// When the token that the child was given expires.
+    /// The expiry of the child's token.
     expires_at: SystemTime,
-    /// Whether it was stopped while its output had not ended. The supervisor cannot tell: it learns of an end later than the
-    /// bridge, and may have been asked for a stop meanwhile.
-    told_to_end: AtomicBool,
+    /// Set by a stop before the end of the output. The supervisor cannot know: it notices an end later than the bridge, and a
+    /// stop may come in between.
+    stop_requested: AtomicBool,
 }
 
-/// A child has its streams when it starts; whoever gets this asked twice.
+/// The streams of a child can be taken once.
 #[derive(Debug, thiserror::Error)]
-#[error("the streams of the child were taken before")]
+#[error("the streams of the child are taken already")]
 struct NoStreams;
 
 impl ChildSpawner {
     /// Children of this supervisor.
     #[must_use]
-    pub fn new(supervisor: Arc<Supervisor>, program: Program, bridge: bridge::Config) -> Self {
+    pub fn new(supervisor: Arc<Supervisor>, program: Program, bridge: ::bridge::Config) -> Self {
         Self {
             supervisor,
             program,
             bridge,
-            ties: TaskTracker::new(),
+            tasks: TaskTracker::new(),
         }
     }
 
-    /// Waits until the last child has been told of and logged. To be called once nothing is spawned any more.
+    /// Waits until the end of the last child is logged. Call it when no backend is spawned any more.
     pub async fn drained(&self) {
-        self.ties.close();
-        self.ties.wait().await;
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     async fn start(&self, order: SpawnOrder) -> Result<Arc<dyn Backend>, SpawnError> {
-        let credential = order.caller.credentials.current().await.map_err(no_credential)?;
-        let snapshot = order.snapshot.map(|snapshot| bridge::Snapshot::from_bytes(&snapshot.0));
-        let snapshot = snapshot.transpose().map_err(|error| SpawnError::Failed(error.into()))?;
+        let credential = order
+            .caller
+            .credentials
+            .current()
+            .await
+            .map_err(credentials::spawn_error)?;
+        let snapshot = bridge::decode(order.snapshot)?;
 
         let child = self
             .supervisor
@@ -105,10 +106,11 @@ impl ChildSpawner {
             bridge,
             tag: order.tag,
             expires_at: credential.expires_at,
-            told_to_end: AtomicBool::new(false),
+            stop_requested: AtomicBool::new(false),
         });
-        // What is told of the child's end belongs to the session.
-        self.ties.spawn(tie(Arc::clone(&backend)).in_current_span());
+        // The log line about the child's end belongs to the session.
+        self.tasks
+            .spawn(stop_with_output(Arc::clone(&backend)).in_current_span());
         Ok(backend)
     }
 }
@@ -141,16 +143,7 @@ impl Program {
 
 impl Backend for ChildBackend {
     fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
-        Box::pin(async {
-            let mut response = self.bridge.serve(request).await;
-            if response.extensions().get::<ServerEnded>().is_some() {
-                response.extensions_mut().insert(BackendGone);
-            }
-            if response.extensions().get::<bridge::NotProcessed>().is_some() {
-                response.extensions_mut().insert(NotProcessed);
-            }
-            response
-        })
+        Box::pin(bridge::serve(&self.bridge, request))
     }
 
     fn done(&self) -> CancellationToken {
@@ -160,15 +153,15 @@ impl Backend for ChildBackend {
     fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             if !self.bridge.done().is_cancelled() {
-                self.told_to_end.store(true, Ordering::Relaxed);
+                self.stop_requested.store(true, Ordering::Relaxed);
             }
-            // Both at once: the stop is asked for even if the bridge should take its time.
+            // Concurrently: the child stops even if the bridge takes long.
             tokio::join!(self.bridge.close(), self.child.stop());
         })
     }
 
     fn is_gone(&self) -> bool {
-        // The end of its output comes before the end of the child.
+        // The output ends before the child.
         self.bridge.done().is_cancelled()
     }
 
@@ -177,18 +170,18 @@ impl Backend for ChildBackend {
     }
 
     fn snapshot(&self) -> Option<Snapshot> {
-        self.bridge.snapshot().map(|snapshot| Snapshot(snapshot.to_bytes()))
+        bridge::snapshot(&self.bridge)
     }
 }
 
-/// Waits for the end of the child's output and sees to it that the child ends too.
-async fn tie(backend: Arc<ChildBackend>) {
+/// Stops the child at the end of its output.
+async fn stop_with_output(backend: Arc<ChildBackend>) {
     backend.bridge.done().cancelled().await;
     backend.child.stop().await;
     let session = &backend.tag;
     let exit = backend.child.exit();
     let exit = exit.map_or_else(|| "ended with unknown status".to_owned(), |exit| exit.to_string());
-    if backend.told_to_end.load(Ordering::Relaxed) {
+    if backend.stop_requested.load(Ordering::Relaxed) {
         tracing::debug!(%session, exit, "the child has ended");
     } else {
         let said = backend.child.last_stderr().join("\n");
@@ -196,17 +189,7 @@ async fn tie(backend: Arc<ChildBackend>) {
     }
 }
 
-pub(super) fn no_credential(error: CredentialError) -> SpawnError {
-    let terminal = matches!(error, CredentialError::Terminal(_));
-    let error: BoxError = error.into();
-    if terminal {
-        SpawnError::Credentials(error)
-    } else {
-        SpawnError::Unavailable(error)
-    }
-}
-
-/// Only a child that has ended, or is about to, may have done so for its token.
+/// Only a child that has exited, or is about to, may have refused its token.
 fn not_ready(error: ReadyError<ConnectError>) -> SpawnError {
     let ended = matches!(
         error,
@@ -221,12 +204,12 @@ fn not_ready(error: ReadyError<ConnectError>) -> SpawnError {
 }
 
 fn not_started(error: supervisor::SpawnError) -> SpawnError {
-    let passing = matches!(
+    let transient = matches!(
         error,
         supervisor::SpawnError::Exhausted(_) | supervisor::SpawnError::TooSlow(_) | supervisor::SpawnError::Stopping
     );
     let error: BoxError = error.into();
-    if passing {
+    if transient {
         SpawnError::Unavailable(error)
     } else {
         SpawnError::Failed(error)
@@ -238,14 +221,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_child_that_has_ended_may_have_been_refused_for_its_token() {
+    fn only_a_child_that_exited_may_have_refused_its_token() {
         let limit = std::time::Duration::from_secs(1);
         let failed = |error| not_ready(ReadyError::Failed(error));
         assert!(matches!(failed(ConnectError::Ended), SpawnError::Failed(_)));
-        let lacking = ConnectError::CapabilityMissing {
+        let missing = ConnectError::CapabilityMissing {
             capability: "tools".into(),
         };
-        for error in [ConnectError::TimedOut, ConnectError::Unusable, lacking] {
+        for error in [ConnectError::TimedOut, ConnectError::Unusable, missing] {
             assert!(matches!(failed(error), SpawnError::NotReady(_)));
         }
         let slow = ReadyError::TooSlow { limit, stderr: vec![] };

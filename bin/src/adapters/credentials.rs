@@ -1,9 +1,9 @@
-//! `session`'s credentials are `oauth`'s account of the user.
+//! `session`'s credentials: the user's account in `oauth`.
 
 use oauth::{Account, AccountError, UpstreamToken};
-use session::ports::{BoxFuture, Credential, CredentialError, Credentials};
+use session::ports::{BoxError, BoxFuture, Credential, CredentialError, Credentials, SpawnError};
 
-/// The account of one user as the registry sees it.
+/// The credentials of one user.
 #[derive(Debug)]
 pub struct AccountCredentials(pub Account);
 
@@ -28,5 +28,16 @@ fn translate(outcome: Result<UpstreamToken, AccountError>) -> Result<Credential,
         }),
         Err(error @ AccountError::Terminal(_)) => Err(CredentialError::Terminal(error.into())),
         Err(error @ AccountError::Transient(_)) => Err(CredentialError::Transient(error.into())),
+    }
+}
+
+/// The error of a spawn without a credential.
+pub(super) fn spawn_error(error: CredentialError) -> SpawnError {
+    let terminal = matches!(error, CredentialError::Terminal(_));
+    let error: BoxError = error.into();
+    if terminal {
+        SpawnError::Credentials(error)
+    } else {
+        SpawnError::Unavailable(error)
     }
 }

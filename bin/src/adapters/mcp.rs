@@ -1,4 +1,4 @@
-//! `broker`'s MCP service is `session`'s registry, and so is what `oauth` tells of ended grants.
+//! `broker`'s MCP service and `oauth`'s grant events, by `session`'s registry.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,24 +14,24 @@ use session::{Registry, SignInRequired, ports::SessionSpan};
 
 use super::authority::{grant_id, user_id};
 
-/// The registry as the HTTP face sees it.
+/// The registry as the MCP service of the HTTP layer.
 #[derive(Clone, Debug)]
 pub struct RegistryService {
     registry: Arc<Registry>,
     server: AuthorizationServer,
 }
 
-/// Ends the sessions of a grant as soon as the grant has ended, and moves those of a user who has signed in anew.
+/// Ends the sessions of a grant when the grant ends, and rotates those of a user who signs in again.
 ///
-/// The authorization server is built before the registry, whose callers come from it: so the registry comes later.
+/// The authorization server is built before the registry, whose callers come from it: the registry is set later.
 #[derive(Clone, Debug, Default)]
 pub struct SessionEvents {
-    /// Set once, while the parts are wired and before anything is served.
+    /// Set once, before serving.
     registry: Arc<OnceLock<Arc<Registry>>>,
 }
 
 impl RegistryService {
-    /// A service of this registry; the authorization server says where to sign in.
+    /// A service of this registry; the authorization server makes the sign-in challenge.
     #[must_use]
     pub fn new(registry: Arc<Registry>, server: AuthorizationServer) -> Self {
         Self { registry, server }
@@ -60,10 +60,10 @@ impl McpService for RegistryService {
 }
 
 impl SessionEvents {
-    /// Names the registry. Only the first call counts.
-    pub fn of(&self, registry: Arc<Registry>) {
+    /// Sets the registry. Only the first call counts.
+    pub fn set_registry(&self, registry: Arc<Registry>) {
         if self.registry.set(registry).is_err() {
-            tracing::debug!("the registry was named before");
+            tracing::debug!("the registry is set already");
         }
     }
 }

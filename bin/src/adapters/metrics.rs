@@ -1,6 +1,6 @@
-//! `broker`'s metrics are what `session` tells its watcher, and what there is at the moment somebody asks.
+//! `broker`'s metrics: events of `session`, counted, and the current numbers of sessions and children.
 //!
-//! Every label comes from a fixed list: no user, no session, nothing that a client wrote.
+//! Every label value comes from a fixed list: no user, no session, no text of a client.
 
 mod counts;
 mod names;
@@ -15,7 +15,7 @@ pub use self::counts::Counts;
 #[cfg(test)]
 pub(crate) use self::counts::PREFIX;
 
-/// What `/metrics` shows.
+/// The content of `/metrics`.
 #[derive(Debug)]
 pub struct MetricsPage {
     counts: Arc<Counts>,
@@ -24,7 +24,7 @@ pub struct MetricsPage {
 }
 
 impl MetricsPage {
-    /// The page of these counts, and of what these two hold when it is asked for. Without a supervisor there are no children.
+    /// A page of these counts, and of the current numbers of sessions and of children. Without a supervisor there are none.
     #[must_use]
     pub fn new(counts: Arc<Counts>, registry: Arc<Registry>, supervisor: Option<Arc<Supervisor>>) -> Self {
         Self {
@@ -37,7 +37,7 @@ impl MetricsPage {
 
 impl Metrics for MetricsPage {
     fn text(&self) -> Result<String, BoxError> {
-        self.counts.stand(
+        self.counts.update(
             self.registry.stats(),
             self.supervisor.as_ref().map_or(0, |supervisor| supervisor.live()),
         );

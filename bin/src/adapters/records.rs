@@ -1,13 +1,13 @@
-//! What `session` writes to disk is sealed by the key that seals `oauth`'s accounts.
+//! `session`'s records, sealed by the key that seals `oauth`'s accounts.
 
 use oauth::seal::Sealer;
 use session::ports::{BoxError, Seal, SessionKey};
 
-/// Seals what is replayed to a fresh child.
+/// Seals session records.
 #[derive(Clone, Debug)]
 pub struct SessionSeal(pub Sealer);
 
-/// Binds a sealed record to what it is.
+/// Binds a sealed record to its kind.
 const KIND: &str = "session";
 
 impl Seal for SessionSeal {

@@ -1,9 +1,9 @@
-//! `broker`'s probe of the store is `oauth`'s.
+//! `broker`'s readiness probe of the store, by `oauth`.
 
 use broker::ports::{BoxError, BoxFuture, Probe};
 use oauth::AuthorizationServer;
 
-/// Whether the store answers.
+/// Checks that the store responds.
 #[derive(Clone, Debug)]
 pub struct StoreProbe(pub AuthorizationServer);
 

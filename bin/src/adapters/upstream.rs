@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 
-use bridge::{Bridge, ServerEnded};
+use ::bridge::Bridge;
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
-use session::ports::{Backend, BackendGone, Body, BoxFuture, Snapshot, SpawnError, SpawnOrder, Spawner};
+use session::ports::{Backend, Body, BoxFuture, Snapshot, SpawnError, SpawnOrder, Spawner};
 use tokio::{io::duplex, sync::watch};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -18,14 +18,14 @@ use tokio_util::{
 };
 use tracing::Instrument as _;
 
-use super::child::no_credential;
+use super::{bridge, credentials};
 use crate::upstream::{Endpoint, PIPE_CAPACITY, UpstreamSession, pump};
 
 /// Opens a session at the shared server for each session of the broker.
 #[derive(Debug)]
 pub struct UpstreamSpawner {
     endpoint: Arc<Endpoint>,
-    bridge: bridge::Config,
+    bridge: ::bridge::Config,
     /// One task for each session.
     pumps: TaskTracker,
 }
@@ -48,7 +48,7 @@ struct ListenerGuard(watch::Sender<usize>);
 impl UpstreamSpawner {
     /// Sessions at this endpoint.
     #[must_use]
-    pub fn new(endpoint: Endpoint, bridge: bridge::Config) -> Self {
+    pub fn new(endpoint: Endpoint, bridge: ::bridge::Config) -> Self {
         Self {
             endpoint: Arc::new(endpoint),
             bridge,
@@ -63,15 +63,14 @@ impl UpstreamSpawner {
     }
 
     async fn open(&self, order: SpawnOrder) -> Result<Arc<dyn Backend>, SpawnError> {
-        let credentials = Arc::clone(&order.caller.credentials);
+        let user_credentials = Arc::clone(&order.caller.credentials);
         // A user who has to sign in again gets the error now, not with a later request.
-        credentials.current().await.map_err(no_credential)?;
-        let snapshot = order.snapshot.map(|snapshot| bridge::Snapshot::from_bytes(&snapshot.0));
-        let snapshot = snapshot.transpose().map_err(|error| SpawnError::Failed(error.into()))?;
+        user_credentials.current().await.map_err(credentials::spawn_error)?;
+        let snapshot = bridge::decode(order.snapshot)?;
 
         let session = UpstreamSession::new(
             Arc::clone(&self.endpoint),
-            credentials,
+            user_credentials,
             order.caller.user.clone(),
             self.bridge.clone(),
             order.tag,
@@ -129,13 +128,7 @@ impl Backend for UpstreamBackend {
     fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
         Box::pin(async {
             let listens = request.method() == Method::GET;
-            let mut response = self.bridge.serve(request).await;
-            if response.extensions().get::<ServerEnded>().is_some() {
-                response.extensions_mut().insert(BackendGone);
-            }
-            if response.extensions().get::<bridge::NotProcessed>().is_some() {
-                response.extensions_mut().insert(session::ports::NotProcessed);
-            }
+            let response = bridge::serve(&self.bridge, request).await;
             if listens && response.status().is_success() {
                 return self.count_listener(response);
             }
@@ -155,7 +148,7 @@ impl Backend for UpstreamBackend {
     }
 
     fn snapshot(&self) -> Option<Snapshot> {
-        self.bridge.snapshot().map(|snapshot| Snapshot(snapshot.to_bytes()))
+        bridge::snapshot(&self.bridge)
     }
 }
 

@@ -34,12 +34,12 @@ section! {
         /// `HOME`, `LANG`, ...). `{forgejo_url}` and `{access_token}` are replaced. Setting the key
         /// replaces the whole table.
         env: Variables = { FORGEJO_ACCESS_TOKEN = "{access_token}" },
-        /// How long it may take to start. With `mode = "http"`: how long the handshake of a session
-        /// that is opened or revived may take; one that the server has forgotten gets twice that to be
-        /// opened again.
+        /// The time limit of its start. With `mode = "http"`: of the handshake of a session that is
+        /// opened or revived; a session that the server has forgotten gets twice that to be opened
+        /// again.
         start_timeout: PositiveDuration = "30s",
-        /// How long it may take to stop after SIGTERM before it is killed. With `mode = "http"`: how
-        /// long the message to the server that a session has ended may take.
+        /// The time between SIGTERM and SIGKILL. With `mode = "http"`: the time limit of the message
+        /// to the server that a session has ended.
         stop_grace: Duration = "5s",
         /// Names of the broker's variables that it inherits. `HOME` and `TMPDIR` name its own
         /// directory unless they are listed.
@@ -50,15 +50,15 @@ section! {
         /// Variables of `child.env` whose value is given once through a pipe; the variable is then the
         /// number of its descriptor.
         secret_descriptors: Vec<String> = [],
-        /// How many lines of its standard error are logged, on average; ten seconds' worth may come at
-        /// once.
+        /// The average rate at which lines of its standard error are logged; ten seconds' worth may
+        /// come at once.
         stderr_lines_per_second: u32 = 50,
-        /// Whether the broker refuses to start where a layer of the isolation is missing, instead of
-        /// logging a warning.
+        /// If a layer of the isolation is missing, the broker refuses to start instead of logging a
+        /// warning.
         require_isolation: bool = false,
-        /// What each child may use.
+        /// Limits of each child.
         limits: supervisor::IsolationLimits,
-        /// What separates children from the machine and from each other.
+        /// Layers that separate children from the machine and from each other.
         isolation: supervisor::Isolation,
         /// The server that all sessions share.
         upstream: UpstreamConfig,
@@ -119,10 +119,10 @@ section! {
         /// `"http://127.0.0.1:8081/mcp"`. `https`, unless the host is a loopback address: every
         /// request carries a user's token.
         url: Option<Url> = unset,
-        /// Whether `upstream.url` may be plain `http` on a host that is not this one: on a network
-        /// where no one else can listen.
+        /// Permits plain `http` in `upstream.url` for a host that is not this one: on a network where
+        /// no one else can listen.
         allow_http: bool = false,
-        /// How long connecting to it may take.
+        /// The time limit of a connection to it.
         connect_timeout: PositiveDuration = "5s",
         /// The longest message that is accepted from it; the request of a longer answer gets an error.
         max_message: MessageSize = "16MiB",

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use bridge::DropCounts;
 use broker::{BuildInfo, PublicUrl};
 use oauth::forgejo::ForgejoConfig;
 use supervisor::{Delivery, Isolation};
@@ -80,13 +81,19 @@ pub(crate) fn program(config: &Config) -> Program {
     }
 }
 
-pub(crate) fn bridge(config: &Config) -> bridge::Config {
-    bridge::Config {
+pub(crate) fn bridge(config: &Config, drop_counts: DropCounts) -> bridge::Config {
+    let mut bridge = bridge::Config {
         // Sessions give a child this long to start. The limit of the bridge must not come at the same moment: its response
         // would be a stream, which the registry takes for the response of a live child.
         handshake_timeout: config.child.start_timeout.saturating_mul(2),
+        drop_counts,
         ..bridge::Config::default()
+    };
+    if config.child.mode == ChildMode::Http {
+        bridge.max_line = config.child.upstream.max_message;
+        bridge.max_in_flight = MAX_IN_FLIGHT;
     }
+    bridge
 }
 
 /// The endpoint of the server that all sessions share, if there is one.
@@ -99,15 +106,6 @@ pub(crate) fn endpoint(config: &Config) -> Option<EndpointConfig> {
         max_message: upstream.max_message,
         stop_grace: config.child.stop_grace,
     })
-}
-
-/// The bridge over a link to a shared server.
-pub(crate) fn bridge_upstream(config: &Config) -> bridge::Config {
-    bridge::Config {
-        max_line: config.child.upstream.max_message,
-        max_in_flight: MAX_IN_FLIGHT,
-        ..bridge(config)
-    }
 }
 
 pub(crate) fn session(config: &Config) -> session::Config {

@@ -9,7 +9,7 @@ pub struct ConfigKey {
     pub form: &'static str,
     /// The default as TOML, `required` or `unset`.
     pub default: &'static str,
-    /// Whether `NAME_file` may name a file with the value.
+    /// The key has a twin `NAME_file`, which names a file with the value.
     pub secret: bool,
     /// The documentation, in Markdown.
     pub text: &'static str,

@@ -15,7 +15,7 @@ pub trait Kind {
     /// The kind in words, for the reference.
     const FORM: &'static str;
 
-    /// Whether `NAME_file` may name a file with the value of `NAME`.
+    /// A key `NAME` of this kind has a twin `NAME_file`, which names a file with the value.
     const SECRET: bool = false;
 
     /// A valid value for the rest of the reading when a required key is missing or in error.

@@ -19,13 +19,13 @@ section! {
     pub struct OauthConfig {
         /// The lifetime of the access tokens that clients get.
         access_token_ttl: Duration = "1h",
-        /// How long a refresh token may remain unused.
+        /// The lifetime of an unused refresh token.
         refresh_token_ttl: Duration = "30d",
         /// The lifetime of authorization codes.
         code_ttl: Duration = "60s",
-        /// Whether clients may register themselves (RFC 7591) or be described by a document at the URL
-        /// that is their name (client ID metadata documents). Closed: only `oauth.clients`.
-        /// Allow-list: those that the next two keys name.
+        /// `open`: clients may register themselves (RFC 7591) or be described by a document at the URL
+        /// that is their name (client ID metadata documents). `closed`: only `oauth.clients`.
+        /// `allow-list`: clients that the next two keys name.
         registration: Registration = "open",
         /// With `allow-list`: hosts in the redirect URIs of a client that registers itself.
         /// `"claude.ai"` is that host with https, `"*.example.org"` the hosts below it, `"localhost"`
@@ -34,17 +34,16 @@ section! {
         /// With `allow-list`: the hosts whose documents may describe a client, as `"claude.ai"` or
         /// `"*.example.org"`. Empty: no client may be described by a document.
         allowed_client_domains: Vec<String> = [],
-        /// How many clients may be registered. At that number, new clients replace unused ones.
+        /// The most clients that may be registered. At that number, new clients replace unused ones.
         max_clients: u32 = 10000,
-        /// How many new clients may register in a minute (then 429). A public client that is known
+        /// The most new clients that may register in a minute (then 429). A public client that is known
         /// already is not counted.
         registrations_per_minute: u32 = 60,
-        /// How many sign-ins may begin in a minute (then a page with 503); for one client, a fifth of
-        /// them, but at least 10. Users who are signed in do not notice.
+        /// The most sign-ins that may begin in a minute (then a page with 503); for one client, a fifth
+        /// of them, but at least 10. Users who are signed in do not notice.
         sign_ins_per_minute: u32 = 3000,
-        /// How many times in a minute tokens may be issued (then 503); to one user, a fiftieth of
-        /// them, but at least 10 (then 429). This and the two before are counted by each broker, in
-        /// memory.
+        /// The most times that tokens may be issued in a minute (then 503); to one user, a fiftieth of
+        /// them, but at least 10 (then 429). Each broker counts this and the two before in memory.
         tokens_per_minute: u32 = 12000,
         /// Clients that need no registration: tables with `client_id`, `client_name`, `redirect_uris`
         /// and, for confidential ones, `client_secret` or `client_secret_file`.

@@ -43,7 +43,7 @@ impl Reader {
         }
     }
 
-    /// Whether a source sets the key.
+    /// True if a source sets the key.
     pub(super) fn is_set(&self, key: &str) -> bool {
         self.values.get(key).is_some()
     }

@@ -57,12 +57,12 @@ section! {
 section! {
     /// Number and lifetime of sessions.
     pub struct SessionConfig {
-        /// How many sessions there may be in all, dormant ones included. A new one replaces the one
-        /// that has been dormant longest; if none is dormant: 503.
+        /// The most sessions in all, dormant ones included. A new session replaces the one that has
+        /// been dormant longest; if none is dormant: 503.
         max_sessions: usize = 256,
-        /// How many sessions one user may have; then 429, in the same way.
+        /// The most sessions of one user; then 429, in the same way.
         max_sessions_per_user: usize = 16,
-        /// How long a session may be idle before its child is stopped; the session itself is kept for
+        /// The idle time after which the child of a session is stopped; the session itself is kept for
         /// `retain`.
         idle_timeout: PositiveDuration = "15m",
         /// The interval between two searches for idle sessions.
@@ -72,9 +72,9 @@ section! {
         /// A Forgejo token that has less than this left is renewed, and the sessions that use it move
         /// to fresh children with the new one; at half its life, if it lives for less than twice this.
         refresh_lead: Duration = "5m",
-        /// How long a session outlives its last use. Without a child, because it was idle, has
-        /// crashed, or the broker was restarted, the session is dormant, and the next request starts a
-        /// fresh child. `"0s"`: a session ends with its child.
+        /// The time for which a session outlives its last use. Without a child, because it was idle,
+        /// has crashed, or the broker was restarted, the session is dormant, and the next request
+        /// starts a fresh child. `"0s"`: a session ends with its child.
         retain: Duration = "24h",
         /// The status for a session id that the broker does not know. 404 makes clients start a new
         /// session; 410 distinguishes unknown sessions from ended ones.
@@ -90,7 +90,7 @@ section! {
         path: PathBuf = "broker.db",
         /// The file with the key that seals Forgejo's tokens in the database. It is created, readable
         /// by its owner only, if it does not exist and the database holds no account yet. Back it up
-        /// apart from the database: without it every user has to sign in again. How to change it:
+        /// apart from the database: without it every user has to sign in again. Changing it:
         /// [accounts](accounts.md).
         key_file: PathBuf = "broker.key",
         /// The key itself, instead of a file, for one that comes from the environment: `NUMBER HEX`,
@@ -103,7 +103,7 @@ section! {
 section! {
     /// `/metrics`.
     pub struct MetricsConfig {
-        /// Whether `/metrics` is served: [the list of metrics](metrics.md).
+        /// Serves `/metrics`: [the list of metrics](metrics.md).
         enabled: bool = false,
         /// The bearer token that a request for metrics needs. Unset: everyone who reaches the broker
         /// can read them.

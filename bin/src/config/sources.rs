@@ -78,7 +78,7 @@ impl Values {
         names.try_fold(first, |value, name| value.as_table()?.get(name))
     }
 
-    /// Where a key is set, for people.
+    /// The place that sets a key, in words.
     pub(super) fn source(&self, key: &str) -> String {
         let variable = format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"));
         if self.overridden.contains(key) {

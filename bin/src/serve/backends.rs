@@ -1,4 +1,4 @@
-//! What serves the sessions: children, or the links to one shared server.
+//! The backends of sessions: children, or one shared server.
 
 use std::sync::Arc;
 
@@ -22,23 +22,13 @@ pub(super) enum Backends {
 
 impl Backends {
     pub(super) fn new(config: &Config, drop_counts: DropCounts) -> Result<Self> {
+        let bridge = crates::bridge(config, drop_counts);
         if let Some(endpoint) = crates::endpoint(config) {
             tracing::info!(url = %endpoint.url, "all sessions share one MCP server");
-            let endpoint = Endpoint::new(endpoint).context("no HTTP client can be made")?;
-            let spawner = UpstreamSpawner::new(
-                endpoint,
-                bridge::Config {
-                    drop_counts,
-                    ..crates::bridge_upstream(config)
-                },
-            );
-            return Ok(Self::Upstream(Arc::new(spawner)));
+            let endpoint = Endpoint::new(endpoint).context("cannot build the HTTP client")?;
+            return Ok(Self::Upstream(Arc::new(UpstreamSpawner::new(endpoint, bridge))));
         }
         let supervisor = Arc::new(Supervisor::new(crates::supervisor(config))?);
-        let bridge = bridge::Config {
-            drop_counts,
-            ..crates::bridge(config)
-        };
         let spawner = ChildSpawner::new(Arc::clone(&supervisor), crates::program(config), bridge);
         Ok(Self::Children(supervisor, Arc::new(spawner)))
     }
@@ -50,7 +40,7 @@ impl Backends {
         }
     }
 
-    /// What knows the children, if there are any.
+    /// The supervisor of the children, if there are children.
     pub(super) fn supervisor(&self) -> Option<Arc<Supervisor>> {
         match self {
             Self::Children(supervisor, _) => Some(Arc::clone(supervisor)),
@@ -58,7 +48,7 @@ impl Backends {
         }
     }
 
-    /// Waits until nothing is left of any backend. To be called once nothing is spawned any more.
+    /// Waits for the end of all backends. Call it when no backend is spawned any more.
     pub(super) async fn drained(&self) {
         match self {
             Self::Children(supervisor, spawner) => {

@@ -126,7 +126,7 @@ async fn a_key_is_rotated_in_its_file_and_a_missing_one_is_not_replaced() {
     bed.broker.terminate().await.unwrap();
     std::fs::write(&path, format!("{first}{second}")).unwrap();
     bed.broker.start_again().await.unwrap();
-    assert!(bed.broker.log().text().contains("sealed anew with the newest key"));
+    assert!(bed.broker.log().text().contains("accounts sealed with the newest key"));
 
     bed.broker.terminate().await.unwrap();
     std::fs::write(&path, &second).unwrap();

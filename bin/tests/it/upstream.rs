@@ -133,7 +133,7 @@ async fn a_server_that_has_forgotten_its_sessions_is_told_the_handshake_anew() {
     assert_eq!(server.log().count("session opened"), 1);
     assert_eq!(login_of(&bob).await, "bob");
     assert_eq!(server.log().count("session opened"), 2);
-    assert_eq!(bed.broker.log().count("opened anew"), 2);
+    assert_eq!(bed.broker.log().count("it is open again"), 2);
 }
 
 #[tokio::test]
@@ -409,7 +409,7 @@ async fn no_secret_reaches_the_log() {
     let client: &Client = &alice;
     let log = bed.broker.log().text();
     assert!(
-        log.contains("\"level\":\"TRACE\"") && log.contains("opened anew") && log.contains("is renewed"),
+        log.contains("\"level\":\"TRACE\"") && log.contains("it is open again") && log.contains("renewing it"),
         "the log is not complete enough to prove anything"
     );
     for secret in [client.access_token(), client.refresh_token(), client.session_id()] {

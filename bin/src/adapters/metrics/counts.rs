@@ -1,15 +1,15 @@
-//! The counters, gauges and histograms themselves.
+//! Counters, gauges and histograms.
 //!
-//! Names follow the conventions of Prometheus: base units, `_total` for what only grows (the encoder adds it), one prefix.
+//! Names follow the conventions of Prometheus: base units, `_total` for counters (the encoder adds it), one prefix.
 
-use std::{fmt, sync::atomic::Ordering};
+use std::{fmt, sync::atomic::Ordering, time::Duration};
 
 use bridge::{DropCounts, DropReason};
 use broker::ports::CompletedRequest;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
-    registry::{Registry, Unit},
+    registry::{Metric, Registry, Unit},
 };
 use session::{
     Stats,
@@ -19,50 +19,52 @@ use session::{
 use super::names;
 use crate::build;
 
-/// Before every name.
+/// The prefix of all names.
 pub(crate) const PREFIX: &str = "forgejo_mcp_broker";
 
-/// What has happened, counted since the process started.
+/// All events since the process started.
 #[derive(Debug)]
 pub struct Counts {
     registry: Registry,
-    sessions: Family<One, Gauge>,
+    sessions: Family<Label, Gauge>,
     children: Gauge,
     opened: Counter,
-    ended: Family<One, Counter>,
-    slept: Family<One, Counter>,
-    refused: Family<One, Counter>,
-    spawns: Family<Spawn, Counter>,
-    spawn_duration: Family<One, Histogram, fn() -> Histogram>,
+    ended: Family<Label, Counter>,
+    detached: Family<Label, Counter>,
+    refused: Family<Label, Counter>,
+    spawns: Family<SpawnLabels, Counter>,
+    spawn_duration: Durations,
     children_died: Counter,
-    revivals: Family<One, Counter>,
+    revivals: Family<Label, Counter>,
     revival_duration: Histogram,
     request_wait: Histogram,
-    put_off: Counter,
-    rotations: Family<One, Counter>,
-    exchanges: Family<Exchange, Counter>,
-    exchange_duration: Family<One, Histogram, fn() -> Histogram>,
-    messages_dropped: Family<One, Counter>,
+    backed_off: Counter,
+    rotations: Family<Label, Counter>,
+    exchanges: Family<ExchangeLabels, Counter>,
+    exchange_duration: Durations,
+    messages_dropped: Family<Label, Counter>,
     /// The source of `messages_dropped`.
     drop_counts: DropCounts,
 }
 
 /// One label and its value, both from fixed lists.
-type One = [(&'static str, &'static str); 1];
+type Label = [(&'static str, &'static str); 1];
+
+type Durations = Family<Label, Histogram, fn() -> Histogram>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Spawn {
+struct SpawnLabels {
     purpose: &'static str,
     outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Exchange {
+struct ExchangeLabels {
     route: &'static str,
     status: u16,
 }
 
-/// In seconds: from an answer out of memory to the longest start that makes sense.
+/// In seconds: from a response out of memory to the longest start that makes sense.
 const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0];
 
 const STARTED: &str = "started";
@@ -73,31 +75,121 @@ const FAILED: &str = "failed";
 impl Default for Counts {
     fn default() -> Self {
         let timed: fn() -> Histogram = || Histogram::new(BUCKETS);
-        let mut counts = Self {
-            registry: Registry::with_prefix(PREFIX),
-            sessions: Family::default(),
-            children: Gauge::default(),
-            opened: Counter::default(),
-            ended: Family::default(),
-            slept: Family::default(),
-            refused: Family::default(),
-            spawns: Family::default(),
-            spawn_duration: Family::new_with_constructor(timed),
-            children_died: Counter::default(),
-            revivals: Family::default(),
-            revival_duration: timed(),
-            request_wait: timed(),
-            put_off: Counter::default(),
-            rotations: Family::default(),
-            exchanges: Family::default(),
-            exchange_duration: Family::new_with_constructor(timed),
-            messages_dropped: Family::default(),
+        let mut registry = Registry::with_prefix(PREFIX);
+        let all = &mut registry;
+        let build = Info::new([("version", build::VERSION), ("revision", build::REVISION)]);
+        all.register("build", "Version and revision of the program", build);
+        let counts = Self {
+            sessions: add(
+                all,
+                "sessions",
+                "Sessions: with a child, dormant, being opened, or ended with a child that is still stopping",
+                Family::default(),
+            ),
+            children: add(
+                all,
+                "children",
+                "Processes of MCP servers, including those that are starting or stopping",
+                Gauge::default(),
+            ),
+            opened: add(all, "sessions_opened", "Opened sessions", Counter::default()),
+            ended: add(
+                all,
+                "sessions_ended",
+                "Ended sessions by reason; a not_opened session never reached its client",
+                Family::default(),
+            ),
+            detached: add(
+                all,
+                "sessions_slept",
+                "Sessions that lost their child and became dormant, by reason",
+                Family::default(),
+            ),
+            refused: add(
+                all,
+                "sessions_refused",
+                "Sessions that were not opened because a limit is reached",
+                Family::default(),
+            ),
+            spawns: add(all, "spawns", "Attempts to start a child", Family::default()),
+            spawn_duration: add_duration(
+                all,
+                "spawn_duration",
+                "Start times of children that started",
+                Family::new_with_constructor(timed),
+            ),
+            children_died: add(
+                all,
+                "children_died",
+                "Children that exited without a stop",
+                Counter::default(),
+            ),
+            revivals: add(
+                all,
+                "revivals",
+                "Attempts to start a child for a dormant session, for any number of waiting requests",
+                Family::default(),
+            ),
+            revival_duration: add_duration(
+                all,
+                "revival_duration",
+                "From the first waiting request to the child that answers it",
+                timed(),
+            ),
+            request_wait: add_duration(
+                all,
+                "request_wait",
+                "Time that a request to a dormant session waited for a child or for an error",
+                timed(),
+            ),
+            backed_off: add(
+                all,
+                "requests_put_off",
+                "Requests with the answer to come later, because the children of their session keep exiting",
+                Counter::default(),
+            ),
+            rotations: add(
+                all,
+                "rotations",
+                "Attempts to move a session to a child with a fresh token; a failed one is repeated while the old token is valid",
+                Family::default(),
+            ),
+            exchanges: add(
+                all,
+                "http_exchanges",
+                "HTTP requests by route (mcp, oauth, healthz, readyz, metrics, index, unknown) and response status",
+                Family::default(),
+            ),
+            exchange_duration: add_duration(
+                all,
+                "http_exchange_duration",
+                "From the head of a request to the head of its response; a stream continues after that",
+                Family::new_with_constructor(timed),
+            ),
+            messages_dropped: add(
+                all,
+                "messages_dropped",
+                "Messages between clients and MCP servers that were dropped or replaced by an error, by reason",
+                Family::default(),
+            ),
             drop_counts: DropCounts::default(),
+            registry,
         };
-        counts.register();
         counts.begin_at_zero();
         counts
     }
+}
+
+/// Registers a metric.
+fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// Registers a metric in seconds.
+fn add_duration<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
+    metric
 }
 
 impl Counts {
@@ -107,8 +199,8 @@ impl Counts {
         self.drop_counts.clone()
     }
 
-    /// Sets what is not counted but stands.
-    pub(super) fn stand(&self, stats: Stats, children: usize) {
+    /// Takes over the values that others count.
+    pub(super) fn update(&self, stats: Stats, children: usize) {
         let Stats {
             opening,
             attached,
@@ -121,16 +213,16 @@ impl Counts {
             ("starting", opening),
             ("stopping", stopping),
         ] {
-            self.sessions.get_or_create(&[("state", state)]).set(whole(count));
+            self.sessions.get_or_create(&[("state", state)]).set(gauge_value(count));
         }
-        self.children.set(whole(children));
+        self.children.set(gauge_value(children));
         for (reason, label) in DropReason::LABELS {
             let counter = self.messages_dropped.get_or_create(&[("reason", label)]);
             counter.inner().store(self.drop_counts.get(reason), Ordering::Relaxed);
         }
     }
 
-    /// All of it, in the text format of OpenMetrics 1.0.
+    /// All metrics in the text format of OpenMetrics 1.0.
     pub(crate) fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
@@ -141,138 +233,43 @@ impl Counts {
         let CompletedRequest {
             route,
             status,
-            duration: took,
+            duration,
         } = completed;
         let status = status.as_u16();
-        self.exchanges.get_or_create(&Exchange { route, status }).inc();
-        let duration = self.exchange_duration.get_or_create(&[("route", route)]);
-        duration.observe(took.as_secs_f64());
+        self.exchanges.get_or_create(&ExchangeLabels { route, status }).inc();
+        observe(&self.exchange_duration, ("route", route), duration);
     }
 
-    fn register(&mut self) {
-        let registry = &mut self.registry;
-        let build = Info::new([("version", build::VERSION), ("revision", build::REVISION)]);
-        registry.register("build", "What was built", build);
-        registry.register(
-            "sessions",
-            "Sessions: with a child, asleep, being opened, or ended with a child that is still being stopped",
-            self.sessions.clone(),
-        );
-        registry.register(
-            "children",
-            "Processes of MCP servers, those included that start or are being stopped",
-            self.children.clone(),
-        );
-        registry.register("sessions_opened", "Sessions that were opened", self.opened.clone());
-        registry.register(
-            "sessions_ended",
-            "Sessions that have ended, by reason; not_opened are those that no client ever had",
-            self.ended.clone(),
-        );
-        registry.register(
-            "sessions_slept",
-            "Times that a session lost its child and was kept, by reason",
-            self.slept.clone(),
-        );
-        registry.register(
-            "sessions_refused",
-            "Sessions that were not opened because a cap is reached",
-            self.refused.clone(),
-        );
-        registry.register("spawns", "Children that were asked for", self.spawns.clone());
-        registry.register_with_unit(
-            "spawn_duration",
-            "How long children took that have started",
-            Unit::Seconds,
-            self.spawn_duration.clone(),
-        );
-        registry.register(
-            "children_died",
-            "Children that ended without having been told to",
-            self.children_died.clone(),
-        );
-        registry.register(
-            "revivals",
-            "Times that a sleeping session was to get a child, whatever waited for it",
-            self.revivals.clone(),
-        );
-        registry.register_with_unit(
-            "revival_duration",
-            "From the first request that waits to the child that answers it",
-            Unit::Seconds,
-            self.revival_duration.clone(),
-        );
-        registry.register_with_unit(
-            "request_wait",
-            "How long a request to a sleeping session waited for a child, or for word that there is none",
-            Unit::Seconds,
-            self.request_wait.clone(),
-        );
-        registry.register(
-            "requests_put_off",
-            "Requests that were told to come later because children of their session keep ending",
-            self.put_off.clone(),
-        );
-        registry.register(
-            "rotations",
-            "Times that a session was to move to a child with a fresh token; one that failed is tried again while the old token lives",
-            self.rotations.clone(),
-        );
-        registry.register(
-            "http_exchanges",
-            "HTTP exchanges by where they led (mcp, oauth, healthz, readyz, metrics, index, unknown) and the status of the answer",
-            self.exchanges.clone(),
-        );
-        registry.register_with_unit(
-            "http_exchange_duration",
-            "From the head of a request to the head of its answer; a stream goes on after that",
-            Unit::Seconds,
-            self.exchange_duration.clone(),
-        );
-        registry.register(
-            "messages_dropped",
-            "Messages between clients and MCP servers that were dropped or replaced by an error, by reason",
-            self.messages_dropped.clone(),
-        );
-    }
-
-    /// Makes every series with fixed labels, so that a rate is known from the first event on.
+    /// Creates every series with fixed labels, so that a rate is known from the first event on.
     fn begin_at_zero(&self) {
-        self.stand(Stats::default(), 0);
-        for ending in names::ENDINGS {
-            drop(self.ended.get_or_create(&[("reason", names::ending(ending))]));
+        self.update(Stats::default(), 0);
+        let create = |family: &Family<Label, Counter>, name, value| drop(family.get_or_create(&[(name, value)]));
+        for reason in names::END_REASONS {
+            create(&self.ended, "reason", names::end_reason(*reason));
         }
-        for sleep in names::SLEEPS {
-            drop(self.slept.get_or_create(&[("reason", names::sleep(sleep))]));
+        for reason in names::DETACH_REASONS {
+            create(&self.detached, "reason", names::detach_reason(*reason));
         }
-        for cap in names::CAPS {
-            drop(self.refused.get_or_create(&[("cap", names::cap(cap))]));
+        for scope in names::QUOTA_SCOPES {
+            create(&self.refused, "cap", names::quota_scope(*scope));
         }
-        for purpose in names::PURPOSES.map(names::purpose) {
-            let failures = names::FAILURES.map(names::failure);
-            for outcome in [STARTED].into_iter().chain(failures) {
-                drop(self.spawns.get_or_create(&Spawn { purpose, outcome }));
+        for purpose in names::PURPOSES.iter().map(|purpose| names::purpose(*purpose)) {
+            let failures = names::FAILURES.iter().map(|failure| names::failure(*failure));
+            for outcome in failures.chain([STARTED]) {
+                drop(self.spawns.get_or_create(&SpawnLabels { purpose, outcome }));
             }
             drop(self.spawn_duration.get_or_create(&[("purpose", purpose)]));
         }
         for outcome in [REVIVED, FAILED] {
-            drop(self.revivals.get_or_create(&[("outcome", outcome)]));
+            create(&self.revivals, "outcome", outcome);
         }
         for outcome in [MOVED, FAILED] {
-            drop(self.rotations.get_or_create(&[("outcome", outcome)]));
+            create(&self.rotations, "outcome", outcome);
         }
     }
 
     fn spawned(&self, purpose: &'static str, outcome: &'static str) {
-        self.spawns.get_or_create(&Spawn { purpose, outcome }).inc();
-    }
-
-    fn revived(&self, outcome: &'static str) {
-        self.revivals.get_or_create(&[("outcome", outcome)]).inc();
-    }
-
-    fn rotated(&self, outcome: &'static str) {
-        self.rotations.get_or_create(&[("outcome", outcome)]).inc();
+        self.spawns.get_or_create(&SpawnLabels { purpose, outcome }).inc();
     }
 }
 
@@ -280,32 +277,39 @@ impl Observer for Counts {
     fn on(&self, event: Event) {
         match event {
             Event::Opened => _ = self.opened.inc(),
-            Event::Spawned(purpose, took) => {
+            Event::Spawned(purpose, duration) => {
                 let purpose = names::purpose(purpose);
                 self.spawned(purpose, STARTED);
-                let duration = self.spawn_duration.get_or_create(&[("purpose", purpose)]);
-                duration.observe(took.as_secs_f64());
+                observe(&self.spawn_duration, ("purpose", purpose), duration);
             }
-            Event::SpawnFailed(purpose, why) => self.spawned(names::purpose(purpose), names::failure(why)),
+            Event::SpawnFailed(purpose, failure) => self.spawned(names::purpose(purpose), names::failure(failure)),
             Event::BackendDied => _ = self.children_died.inc(),
-            Event::Detached(why) => _ = self.slept.get_or_create(&[("reason", names::sleep(why))]).inc(),
-            Event::Revived(took) => {
-                self.revived(REVIVED);
-                self.revival_duration.observe(took.as_secs_f64());
+            Event::Detached(reason) => increment(&self.detached, ("reason", names::detach_reason(reason))),
+            Event::Revived(duration) => {
+                increment(&self.revivals, ("outcome", REVIVED));
+                self.revival_duration.observe(duration.as_secs_f64());
             }
-            Event::RevivalFailed => self.revived(FAILED),
-            Event::Waited(time) => self.request_wait.observe(time.as_secs_f64()),
-            Event::BackedOff => _ = self.put_off.inc(),
-            Event::Rotated => self.rotated(MOVED),
-            Event::RotationFailed => self.rotated(FAILED),
-            Event::QuotaExceeded(cap) => _ = self.refused.get_or_create(&[("cap", names::cap(cap))]).inc(),
-            Event::Ended(why) => _ = self.ended.get_or_create(&[("reason", names::ending(why))]).inc(),
+            Event::RevivalFailed => increment(&self.revivals, ("outcome", FAILED)),
+            Event::Waited(duration) => self.request_wait.observe(duration.as_secs_f64()),
+            Event::BackedOff => _ = self.backed_off.inc(),
+            Event::Rotated => increment(&self.rotations, ("outcome", MOVED)),
+            Event::RotationFailed => increment(&self.rotations, ("outcome", FAILED)),
+            Event::QuotaExceeded(scope) => increment(&self.refused, ("cap", names::quota_scope(scope))),
+            Event::Ended(reason) => increment(&self.ended, ("reason", names::end_reason(reason))),
         }
     }
 }
 
+fn increment(family: &Family<Label, Counter>, label: (&'static str, &'static str)) {
+    family.get_or_create(&[label]).inc();
+}
+
+fn observe(family: &Durations, label: (&'static str, &'static str), duration: Duration) {
+    family.get_or_create(&[label]).observe(duration.as_secs_f64());
+}
+
 /// Counts are far below the end of the range.
-fn whole(count: usize) -> i64 {
+fn gauge_value(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
@@ -322,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_with_fixed_labels_is_there_before_anything_happens() {
+    fn series_with_fixed_labels_exist_from_the_start() {
         let counts = Counts::default();
         for line in [
             "forgejo_mcp_broker_sessions{state=\"dormant\"} 0",
@@ -339,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn each_event_is_counted_where_it_belongs_and_adds_no_series() {
+    fn each_event_is_counted_and_adds_no_series() {
         let counts = Counts::default();
         let before = counts.text().unwrap();
         let second = Duration::from_secs(1);
@@ -353,19 +357,23 @@ mod tests {
             Event::Rotated,
             Event::RotationFailed,
         ];
-        all.extend(names::ENDINGS.map(Event::Ended));
-        all.extend(names::SLEEPS.map(Event::Detached));
-        all.extend(names::CAPS.map(Event::QuotaExceeded));
-        for purpose in names::PURPOSES {
+        all.extend(names::END_REASONS.iter().copied().map(Event::Ended));
+        all.extend(names::DETACH_REASONS.iter().copied().map(Event::Detached));
+        all.extend(names::QUOTA_SCOPES.iter().copied().map(Event::QuotaExceeded));
+        for &purpose in names::PURPOSES {
             all.push(Event::Spawned(purpose, second));
-            all.extend(names::FAILURES.map(|failure| Event::SpawnFailed(purpose, failure)));
+            all.extend(
+                names::FAILURES
+                    .iter()
+                    .map(|failure| Event::SpawnFailed(purpose, *failure)),
+            );
         }
         for event in &all {
             counts.on(*event);
         }
         let after = counts.text().unwrap();
         assert_eq!(before.lines().count(), after.lines().count());
-        // Only what stands, the build and the exchanges of the face are told by others.
+        // No event changes the gauges, the build and the HTTP requests.
         let still: Vec<_> = after
             .lines()
             .filter(|line| line.ends_with(" 0") && !line.contains("_bucket{"))

@@ -157,7 +157,7 @@ impl Book {
             | "the backend is gone, the session sleeps"
             | "the credential has run out, the session sleeps"
             | "session ended" => What::Asleep,
-            "stopping" => What::Stopping,
+            "shutting down" => What::Stopping,
             _ => What::Other,
         };
         if message == "child started" {
@@ -242,7 +242,7 @@ pub(super) mod tests {
             line("00:00:00.500000", "a", "session moved to a fresh backend"),
             line("00:00:01.000000", "a", "the session sleeps"),
             line("00:00:09.000000", "a", "session revived"),
-            line("00:00:09.500000", "", "stopping"),
+            line("00:00:09.500000", "", "shutting down"),
             line("00:00:30.000000", "a", "session moved to a fresh backend"),
         ];
         let rate = Book::of(&lines.each_ref().map(String::as_str)).moves_a_second();

@@ -1,0 +1,29 @@
+//! The part of a backend that children and a shared server have in common: the `bridge`.
+
+use bridge::{Bridge, ServerEnded};
+use bytes::Bytes;
+use http::{Request, Response};
+use session::ports::{BackendGone, Body, NotProcessed, Snapshot, SpawnError};
+
+/// The bridge's form of a snapshot.
+pub(super) fn decode(snapshot: Option<Snapshot>) -> Result<Option<bridge::Snapshot>, SpawnError> {
+    let snapshot = snapshot.map(|snapshot| bridge::Snapshot::from_bytes(&snapshot.0));
+    snapshot.transpose().map_err(|error| SpawnError::Failed(error.into()))
+}
+
+/// The current snapshot of a bridge.
+pub(super) fn snapshot(bridge: &Bridge) -> Option<Snapshot> {
+    bridge.snapshot().map(|snapshot| Snapshot(snapshot.to_bytes()))
+}
+
+/// Serves a request, and translates the markers of the response.
+pub(super) async fn serve(bridge: &Bridge, request: Request<Bytes>) -> Response<Body> {
+    let mut response = bridge.serve(request).await;
+    if response.extensions().get::<ServerEnded>().is_some() {
+        response.extensions_mut().insert(BackendGone);
+    }
+    if response.extensions().get::<bridge::NotProcessed>().is_some() {
+        response.extensions_mut().insert(NotProcessed);
+    }
+    response
+}

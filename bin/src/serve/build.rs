@@ -1,0 +1,82 @@
+//! Builds the parts of the broker and wires them.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use broker::Broker;
+use oauth::{AuthorizationServer, forgejo::Forgejo, ports::SystemClock, sqlite::SqliteStore};
+use session::{RegistryBuilder, sqlite::SqliteRecords};
+
+use super::{backends::Backends, fetcher, sealing_key, test_token_grace};
+use crate::{
+    adapters::{
+        authority::OAuthAuthority,
+        mcp::{RegistryService, SessionEvents},
+        metrics::{Counts, MetricsPage},
+        records::SessionSeal,
+        store::StoreProbe,
+    },
+    config::{Config, crates},
+};
+
+/// The parts that serving needs; the broker holds the others.
+#[derive(Debug)]
+pub(super) struct Application {
+    pub(super) store: SqliteStore,
+    pub(super) server: AuthorizationServer,
+    pub(super) backends: Backends,
+    pub(super) broker: Broker,
+}
+
+impl Application {
+    pub(super) async fn build(config: &Config, store: SqliteStore) -> Result<Self> {
+        let sealer = sealing_key::sealer(&config.store, &store).await?;
+        let events = SessionEvents::default();
+        let server = AuthorizationServer::new(
+            test_token_grace::apply(crates::oauth(config))?,
+            Arc::new(store.clone()),
+            sealer.clone(),
+            Arc::new(Forgejo::new(crates::forgejo(config))?),
+            Arc::new(SystemClock),
+            Arc::new(events.clone()),
+            Some(fetcher::fetcher()?),
+        )?;
+        let resealed = server.reseal_accounts().await;
+        let resealed = resealed.context("cannot seal the accounts with the newest key")?;
+        if resealed > 0 {
+            tracing::info!(accounts = resealed, "accounts sealed with the newest key");
+        }
+
+        let counts = Arc::new(Counts::default());
+        let backends = Backends::new(config, counts.drop_counts())?;
+        let (writer, readers) = (store.writer().clone(), store.readers().clone());
+        let mut records = SqliteRecords::from_pools(writer, readers, Arc::new(SessionSeal(sealer))).await?;
+        if store.found_others() {
+            records = records.shared_with_other_processes();
+        }
+        let registry = RegistryBuilder::new(crates::session(config), backends.spawner())
+            .records(Arc::new(records))
+            .observer(Arc::<Counts>::clone(&counts))
+            .open()
+            .await;
+        let registry = Arc::new(registry.context("loading persisted sessions failed")?);
+        events.set_registry(Arc::clone(&registry));
+
+        let metrics = MetricsPage::new(counts, Arc::clone(&registry), backends.supervisor());
+        let mut broker = Broker::new(
+            crates::broker(config)?,
+            Arc::new(OAuthAuthority(server.clone())),
+            Arc::new(RegistryService::new(registry, server.clone())),
+            vec![Arc::new(StoreProbe(server.clone()))],
+        );
+        if config.metrics.enabled {
+            broker = broker.with_metrics(Arc::new(metrics), config.metrics.token.clone());
+        }
+        Ok(Self {
+            store,
+            server,
+            backends,
+            broker,
+        })
+    }
+}

@@ -1,0 +1,3 @@
+//! Unit tests that span modules.
+
+mod documents;
