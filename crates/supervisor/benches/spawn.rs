@@ -1,13 +1,13 @@
-//! What it costs to start a child: a bare `Command::spawn` against supervised ones, layer by layer, in one run.
+//! The cost of spawning a child: a bare `Command::spawn` and supervised ones, layer by layer, in one run.
 //!
-//! All of them start the same program, `cat`, with three pipes. Measured is the time until the start has
-//! succeeded, and until the child has answered a line. The ways take turns, so that whatever else the machine
-//! does meets all of them alike; the table has medians.
+//! All of them start the same program, `cat`, with three pipes. The bench measures the time until the
+//! spawn has succeeded, and until the child has answered a line. The methods take turns, so that other
+//! load on the machine affects all of them equally; the table has medians.
 //!
-//! Two more ways tell what the alternatives would cost. One is a fork, which `pre_exec` needs; it copies the
-//! tables of the parent's memory, and so all is done again with a parent of some size. The other is a launcher
-//! that restricts itself and then executes the program: this binary started as one that restricts nothing, which
-//! is less than any launcher of this kind can cost.
+//! Two more methods measure the alternatives. One is a fork, which `pre_exec` needs; it copies the page
+//! tables of the parent, so the bench repeats everything with a large parent. The other is a launcher
+//! that restricts itself and then executes the program: here this binary, as a launcher that restricts
+//! nothing, a lower bound of the cost of any launcher.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
 use std::io::{BufRead, BufReader, Write};
@@ -20,26 +20,26 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
-/// How often each way is gone. The first is not counted.
+/// Runs of each method. The first is not counted.
 const ROUNDS: usize = 200;
 
-/// How much memory the parent has in the second table: that of a broker with many sessions.
+/// Additional memory of the parent for the second table: that of a broker with many sessions.
 const BALLAST: usize = 256 << 20;
 
 const PROGRAM: &str = "cat";
 
-/// As first argument: be the launcher.
+/// The first argument that makes this binary the launcher.
 const LAUNCHER: &str = "launch";
 
-/// One way to start the program.
-enum Way {
+/// A method of starting the program.
+enum Method {
     Bare,
     Forked,
     Launcher,
     Supervised(Box<Supervisor>),
 }
 
-/// Until it was started, and until it had answered.
+/// The times until the spawn and until the answer.
 type Times = (Duration, Duration);
 
 fn main() {
@@ -56,7 +56,7 @@ fn main() {
     drop(std::hint::black_box(ballast));
 }
 
-/// What this process occupies, in bytes (proc_pid_statm(5)).
+/// Resident memory of this process, in bytes (proc_pid_statm(5)).
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: usize = statm
@@ -68,16 +68,16 @@ fn resident() -> usize {
 }
 
 fn table(runtime: &Runtime) -> String {
-    let ways = ways();
-    let mut times: Vec<Vec<Times>> = vec![Vec::new(); ways.len()];
+    let methods = methods();
+    let mut times: Vec<Vec<Times>> = vec![Vec::new(); methods.len()];
     for _ in 0..=ROUNDS {
-        for ((_, way), times) in ways.iter().zip(&mut times) {
-            times.push(match way {
-                Way::Bare => plain(&mut Command::new(PROGRAM)),
-                // To set a user the standard library has to fork; here it is the one that it has already.
-                Way::Forked => plain(Command::new(PROGRAM).uid(rustix::process::geteuid().as_raw())),
-                Way::Launcher => plain(Command::new(own_path()).arg(LAUNCHER)),
-                Way::Supervised(supervisor) => runtime.block_on(supervised(supervisor)),
+        for ((_, method), times) in methods.iter().zip(&mut times) {
+            times.push(match method {
+                Method::Bare => plain(&mut Command::new(PROGRAM)),
+                // To set a user the standard library must fork; this sets the current user.
+                Method::Forked => plain(Command::new(PROGRAM).uid(rustix::process::geteuid().as_raw())),
+                Method::Launcher => plain(Command::new(own_path()).arg(LAUNCHER)),
+                Method::Supervised(supervisor) => runtime.block_on(supervised(supervisor)),
             });
         }
     }
@@ -93,9 +93,9 @@ fn table(runtime: &Runtime) -> String {
         })
         .collect();
     let mut text =
-        "| way | started, ms | more than bare | answered, ms | more than bare |\n|---|---|---|---|---|\n".to_owned();
+        "| method | started, ms | more than bare | answered, ms | more than bare |\n|---|---|---|---|---|\n".to_owned();
     let (bare_started, bare_answered) = medians[0];
-    for ((name, _), (started, answered)) in ways.iter().zip(&medians) {
+    for ((name, _), (started, answered)) in methods.iter().zip(&medians) {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         let more = |time: &Duration, bare: Duration| ms(*time) - ms(bare);
         text += &format!(
@@ -109,8 +109,8 @@ fn table(runtime: &Runtime) -> String {
     text
 }
 
-/// The bare one first, then the supervised ones, each with one layer more than the one before.
-fn ways() -> Vec<(&'static str, Way)> {
+/// The bare method first, then the supervised ones, each with one more layer.
+fn methods() -> Vec<(&'static str, Method)> {
     let mut isolation = Isolation {
         no_new_privileges: false,
         drop_capabilities: false,
@@ -118,34 +118,34 @@ fn ways() -> Vec<(&'static str, Way)> {
         own_directory: false,
         ..Isolation::default()
     };
-    let mut ways = vec![
-        ("bare `Command::spawn`", Way::Bare),
-        ("a `Command::spawn` that forks", Way::Forked),
-        ("a launcher that restricts nothing", Way::Launcher),
-        ("supervised, not isolated", way(&isolation)),
+    let mut methods = vec![
+        ("bare `Command::spawn`", Method::Bare),
+        ("a `Command::spawn` that forks", Method::Forked),
+        ("a launcher that restricts nothing", Method::Launcher),
+        ("supervised, not isolated", supervised_method(&isolation)),
     ];
     isolation.no_new_privileges = true;
-    ways.push(("+ no_new_privs", way(&isolation)));
+    methods.push(("+ no_new_privs", supervised_method(&isolation)));
     isolation.drop_capabilities = true;
-    ways.push(("+ no capabilities", way(&isolation)));
+    methods.push(("+ no capabilities", supervised_method(&isolation)));
     isolation.own_directory = true;
-    ways.push(("+ own directory", way(&isolation)));
+    methods.push(("+ own directory", supervised_method(&isolation)));
     isolation.landlock = true;
     assert_eq!(isolation, Isolation::default(), "the table ends with the default");
-    ways.push(("+ Landlock: the default", way(&isolation)));
+    methods.push(("+ Landlock: the default", supervised_method(&isolation)));
     if rustix::process::geteuid().is_root() {
         isolation.users = Some(3_200_000..=3_200_999);
-        ways.push(("+ own user", way(&isolation)));
+        methods.push(("+ own user", supervised_method(&isolation)));
     }
-    ways
+    methods
 }
 
-fn way(isolation: &Isolation) -> Way {
+fn supervised_method(isolation: &Isolation) -> Method {
     let config = Config {
         isolation: isolation.clone(),
         ..Config::new(std::env::vars_os())
     };
-    Way::Supervised(Box::new(Supervisor::new(config).expect("a supervisor")))
+    Method::Supervised(Box::new(Supervisor::new(config).expect("a supervisor")))
 }
 
 fn own_path() -> std::path::PathBuf {
