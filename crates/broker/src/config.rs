@@ -9,10 +9,11 @@ use crate::url::PublicUrl;
 pub struct Config {
     /// The URL under which clients reach the broker.
     pub public_url: PublicUrl,
-    /// Host names that are allowed besides that of `public_url`. An entry with a port allows only that
-    /// port.
+    /// Host names that are allowed besides that of `public_url`. An entry with a port allows only
+    /// that port.
     pub allowed_hosts: Vec<String>,
-    /// Origins that may use `/mcp` from a browser besides that of `public_url`: `https://host[:port]`.
+    /// Origins that may use `/mcp` from a browser besides that of `public_url`:
+    /// `https://host[:port]`.
     pub allowed_origins: Vec<String>,
     /// Limits of connections and requests.
     pub limits: HttpLimits,
@@ -35,8 +36,8 @@ pub struct HttpLimits {
     pub head_bytes: usize,
     /// Maximum header fields of a request. More is 431.
     pub head_fields: usize,
-    /// Maximum time for a request's head to arrive; on a kept connection also for the next request to
-    /// begin.
+    /// Maximum time for a request's head to arrive; on a kept connection also for the next request
+    /// to begin.
     pub head_timeout: Duration,
     /// Maximum time for a request's body to arrive. Longer is 408.
     pub body_timeout: Duration,

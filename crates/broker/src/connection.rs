@@ -18,8 +18,8 @@ use crate::{app_state::AppState, config::HttpLimits, handler};
 
 /// Maximum time for a peer to close an idle connection.
 const IDLE_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum time for the first request of a connection that was accepted just before a drain. Closing
-/// it at once would lose the request that is in transit.
+/// Maximum time for the first request of a connection that was accepted just before a drain.
+/// Closing it at once would lose the request that is in transit.
 const DRAIN_FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// Maximum time that a drain waits for [`DRAIN_QUIET_PERIOD`] without requests. Connections with an
 /// open stream never become quiet.
@@ -28,8 +28,8 @@ const DRAIN_QUIET_TIMEOUT: Duration = Duration::from_secs(1);
 /// connection closes is lost (RFC 9112 section 9.3.1). So a busy client gets time for one more
 /// request, whose response announces the close.
 const DRAIN_QUIET_PERIOD: Duration = Duration::from_millis(500);
-/// Minimum time that a drain waits before it closes a connection, for the runtime to notice a request
-/// that is already in the socket.
+/// Minimum time that a drain waits before it closes a connection, for the runtime to notice a
+/// request that is already in the socket.
 const DRAIN_SETTLE: Duration = Duration::from_millis(20);
 /// Interval and timeout of HTTP/2 pings to a silent peer.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -78,8 +78,8 @@ pub(crate) async fn run(stream: TcpStream, state: Arc<AppState>, cut: Cancellati
     };
     if !idle {
         tokio::select! {
-            // Poll the connection first, so that a request which the runtime has noticed begins before
-            // the connection is closed.
+            // Poll the connection first, so that a request which the runtime has noticed begins
+            // before the connection is closed.
             biased;
             result = connection.as_mut() => return log(result),
             () = activity.wait_until_quiet() => {}
@@ -157,8 +157,8 @@ impl Activity {
             let ConnectionUse { requests, changed } = *changes.borrow_and_update();
             tokio::select! {
                 () = sleep_until(changed + time), if requests == 0 => return,
-                // Every change restarts the wait, so even an instant request counts. It cannot fail,
-                // since `self` is the sender.
+                // Every change restarts the wait, so even an instant request counts. It cannot
+                // fail, since `self` is the sender.
                 _ = changes.changed() => {}
             }
         }

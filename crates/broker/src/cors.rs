@@ -1,10 +1,10 @@
 //! Cross-origin access of browsers to `/mcp` (Fetch standard, "CORS protocol").
 //!
 //! The list of allowed origins decides, as for any other request: a request with another origin is
-//! rejected before it reaches this module, and learns nothing. An allowed origin may send a preflight
-//! without a bearer, since browsers never attach one; the response lists methods and headers and
-//! reveals nothing of any session. All responses, errors included, are readable by that one origin.
-//! Cookies are never allowed: the page's own script sets the bearer in a header.
+//! rejected before it reaches this module, and learns nothing. An allowed origin may send a
+//! preflight without a bearer, since browsers never attach one; the response lists methods and
+//! headers and reveals nothing of any session. All responses, errors included, are readable by that
+//! one origin. Cookies are never allowed: the page's own script sets the bearer in a header.
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 

@@ -1,7 +1,7 @@
 //! Handling one request, from its parsed head to the end of its response.
 //!
-//! Each request runs as its own task, so a panic ends only that request, with 500. The task ends with
-//! the connection: hyper then drops the handler.
+//! Each request runs as its own task, so a panic ends only that request, with 500. The task ends
+//! with the connection: hyper then drops the handler.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,8 +1,8 @@
 //! The self-descriptions of the broker: `/healthz`, `/readyz`, and the index page.
 //!
-//! `/healthz` reports the result of each probe and the build; `/readyz` whether requests are accepted.
-//! Before [`Broker::serve`](crate::Broker::serve) no connection is accepted, so "not ready" is visible
-//! only during the drain.
+//! `/healthz` reports the result of each probe and the build; `/readyz` whether requests are
+//! accepted. Before [`Broker::serve`](crate::Broker::serve) no connection is accepted, so "not
+//! ready" is visible only during the drain.
 
 use std::{sync::Arc, time::Duration};
 

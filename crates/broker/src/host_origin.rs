@@ -1,8 +1,8 @@
 //! Allowed hosts and origins.
 //!
-//! If a web page makes its own name resolve to the broker's address (DNS rebinding), its requests still
-//! have that name as Host and its own origin as Origin. Both are checked against the configuration
-//! before anything is looked up (MCP 2025-11-25, transports, "Security Warning").
+//! If a web page makes its own name resolve to the broker's address (DNS rebinding), its requests
+//! still have that name as Host and its own origin as Origin. Both are checked against the
+//! configuration before anything is looked up (MCP 2025-11-25, transports, "Security Warning").
 
 use http::{HeaderMap, HeaderValue, Uri, header, uri::Authority};
 
@@ -46,8 +46,8 @@ impl HostOriginPolicy {
 
     /// Checks every host name in a request.
     ///
-    /// HTTP/2 has it in the target, HTTP/1.1 in the header or in both (RFC 9112 section 3.2). All of
-    /// them must be allowed.
+    /// HTTP/2 has it in the target, HTTP/1.1 in the header or in both (RFC 9112 section 3.2). All
+    /// of them must be allowed.
     pub(crate) fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), HttpError> {
         let mut fields = headers.get_all(header::HOST).iter();
         let (field, second) = (fields.next(), fields.next());

@@ -1,8 +1,8 @@
 //! Every error response of the HTTP server, in one place.
 //!
-//! At `/mcp` the body is a JSON-RPC error without an id, since the request's body has not been read.
-//! Elsewhere it is a line of plain text. The message is for the client; [`HttpError::reason`] is for
-//! the operator's log.
+//! At `/mcp` the body is a JSON-RPC error without an id, since the request's body has not been
+//! read. Elsewhere it is a line of plain text. The message is for the client; [`HttpError::reason`]
+//! is for the operator's log.
 
 use http::{HeaderValue, Response, StatusCode, header};
 

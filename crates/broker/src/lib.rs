@@ -1,18 +1,18 @@
 //! The HTTP server of the broker.
 //!
-//! It owns the socket and everything that concerns HTTP alone: connections and their limits, allowed
-//! hosts and origins, routing, the media types of `/mcp`, health, and the drain. It knows neither OAuth
-//! nor MCP: an [`Authority`](ports::Authority) authenticates the caller, and an
+//! It owns the socket and everything that concerns HTTP alone: connections and their limits,
+//! allowed hosts and origins, routing, the media types of `/mcp`, health, and the drain. It knows
+//! neither OAuth nor MCP: an [`Authority`](ports::Authority) authenticates the caller, and an
 //! [`McpService`](ports::McpService) answers.
 //!
 //! Invariants:
 //!
-//! - A request to `/mcp` passes its checks in a fixed order: Host, Origin, bearer, method, media types,
-//!   size. Its body is not read before its sender is authenticated, and nothing is looked up for a
-//!   host or origin that is not allowed.
+//! - A request to `/mcp` passes its checks in a fixed order: Host, Origin, bearer, method, media
+//!   types, size. Its body is not read before its sender is authenticated, and nothing is looked up
+//!   for a host or origin that is not allowed.
 //! - Nothing that is published derives from a request: [`PublicUrl`] is configuration.
-//! - Each connection and each request is a task of one tracker, and [`Broker::serve`] returns once none
-//!   is left.
+//! - Each connection and each request is a task of one tracker, and [`Broker::serve`] returns once
+//!   none is left.
 //!
 //! Rate limits are missing so far. The reverse proxy terminates TLS.
 

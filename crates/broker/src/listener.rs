@@ -32,8 +32,8 @@ pub(crate) async fn accept(listener: &TcpListener, state: &Arc<AppState>, cut: &
         let accepted = tokio::select! {
             biased;
             () = state.draining.cancelled() => return Ok(()),
-            // Take the permit first: connections over the limit wait in the system's queue, which is
-            // bounded as well.
+            // Take the permit first: connections over the limit wait in the system's queue, which
+            // is bounded as well.
             accepted = async {
                 let permit = Arc::clone(&permits).acquire_owned().await;
                 listener.accept().await.map(|(stream, _peer)| (stream, permit))

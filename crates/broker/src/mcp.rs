@@ -1,7 +1,7 @@
 //! The checks of `/mcp`.
 //!
-//! Their order matters: host and origin before anything is looked up, the bearer before any detail of
-//! the request is rejected, and the body last, once its sender is authenticated.
+//! Their order matters: host and origin before anything is looked up, the bearer before any detail
+//! of the request is rejected, and the body last, once its sender is authenticated.
 
 use http::{HeaderMap, Method, Request, Response, header};
 use hyper::body::Incoming;
@@ -45,8 +45,8 @@ pub(crate) async fn serve(state: &AppState, request: Request<Incoming>) -> Resul
     Ok(state.mcp.serve(Request::from_parts(parts, body)).await)
 }
 
-/// MCP 2025-11-25, transports, "Sending Messages to the Server": the response may have either type, so
-/// the client must accept both.
+/// MCP 2025-11-25, transports, "Sending Messages to the Server": the response may have either type,
+/// so the client must accept both.
 fn check_post(headers: &HeaderMap) -> Result<(), HttpError> {
     if !(JSON.is_acceptable(headers) && EVENT_STREAM.is_acceptable(headers)) {
         return Err(HttpError::PostNotAcceptable);

@@ -1,7 +1,7 @@
 //! Media types: what a client accepts, and what it sends.
 //!
-//! `Accept` follows RFC 9110 section 12.5.1: parameters, ranges, quality zero, and the more specific
-//! range wins. A request without it accepts everything.
+//! `Accept` follows RFC 9110 section 12.5.1: parameters, ranges, quality zero, and the more
+//! specific range wins. A request without it accepts everything.
 
 use http::{HeaderMap, HeaderName, header};
 

@@ -1,7 +1,7 @@
 //! The endpoint `/metrics`.
 //!
-//! It exists only with [`Broker::with_metrics`](crate::Broker::with_metrics). If a token is configured,
-//! the request must bring it as a bearer token, which is unrelated to those of `/mcp`.
+//! It exists only with [`Broker::with_metrics`](crate::Broker::with_metrics). If a token is
+//! configured, the request must bring it as a bearer token, which is unrelated to those of `/mcp`.
 
 use std::sync::Arc;
 

@@ -35,8 +35,8 @@ pub trait Authority: fmt::Debug + Send + Sync + 'static {
     fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>>;
 }
 
-/// The span in which a request is logged, from the extensions of its response. It gives the log line
-/// the fields of the session that the request belongs to.
+/// The span in which a request is logged, from the extensions of its response. It gives the log
+/// line the fields of the session that the request belongs to.
 #[derive(Clone, Debug)]
 pub struct LogSpan(pub tracing::Span);
 

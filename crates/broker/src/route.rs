@@ -1,9 +1,9 @@
 //! Routing: which path belongs to which handler.
 //!
-//! If `public_url` has a path prefix, every path is served under the prefix, and also without it, for a
-//! reverse proxy that strips the prefix and for probes that bypass the proxy. The well-known documents
-//! of a URL with a path live at the root and append that path (RFC 8414 section 3.1, RFC 9728 section
-//! 3.1); some clients request them under the prefix.
+//! If `public_url` has a path prefix, every path is served under the prefix, and also without it,
+//! for a reverse proxy that strips the prefix and for probes that bypass the proxy. The well-known
+//! documents of a URL with a path live at the root and append that path (RFC 8414 section 3.1, RFC
+//! 9728 section 3.1); some clients request them under the prefix.
 
 use http::Uri;
 

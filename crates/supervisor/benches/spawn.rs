@@ -1,13 +1,14 @@
-//! The cost of spawning a child: a bare `Command::spawn` and supervised ones, layer by layer, in one run.
+//! The cost of spawning a child: a bare `Command::spawn` and supervised ones, layer by layer, in
+//! one run.
 //!
-//! All of them start the same program, `cat`, with three pipes. The bench measures the time until the
-//! spawn has succeeded, and until the child has answered a line. The methods take turns, so that other
-//! load on the machine affects all of them equally; the table has medians.
+//! All of them start the same program, `cat`, with three pipes. The bench measures the time until
+//! the spawn has succeeded, and until the child has answered a line. The methods take turns, so
+//! that other load on the machine affects all of them equally; the table has medians.
 //!
-//! Two more methods measure the alternatives. One is a fork, which `pre_exec` needs; it copies the page
-//! tables of the parent, so the bench repeats everything with a large parent. The other is a launcher
-//! that restricts itself and then executes the program: here this binary, as a launcher that restricts
-//! nothing, a lower bound of the cost of any launcher.
+//! Two more methods measure the alternatives. One is a fork, which `pre_exec` needs; it copies the
+//! page tables of the parent, so the bench repeats everything with a large parent. The other is a
+//! launcher that restricts itself and then executes the program: here this binary, as a launcher
+//! that restricts nothing, a lower bound of the cost of any launcher.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
 use std::io::{BufRead, BufReader, Write};

@@ -15,7 +15,8 @@ use crate::exit::Exit;
 use crate::io::ChildIo;
 use crate::stderr::StderrTail;
 
-/// Maximum time between the failure of a child's streams and its exit for both to count as one event.
+/// Maximum time between the failure of a child's streams and its exit for both to count as one
+/// event.
 const EXIT_GRACE: Duration = Duration::from_millis(500);
 
 /// A running or ended child. Dropping it stops the child as [`stop`](Self::stop) does, without
@@ -121,8 +122,8 @@ impl Child {
         self.state.done.cancelled().await;
     }
 
-    /// The last 20 lines, oldest first, that the child wrote to its standard error, redacted. For the
-    /// operator's log, not for clients.
+    /// The last 20 lines, oldest first, that the child wrote to its standard error, redacted. For
+    /// the operator's log, not for clients.
     pub fn last_stderr(&self) -> Vec<String> {
         self.tail.lines()
     }

@@ -3,8 +3,8 @@
 //! Only this module signals or reaps a child ([`orphans`] handles the processes that it leaves
 //! behind), so no signal can reach an unrelated process. The argument: the child leads its process
 //! group, so the group's number is its pid. The kernel reuses a pid, also as the number of a group,
-//! only after its process was reaped. Only [`ChildProcess::reap`] and the drop reap, both consume the
-//! [`ChildProcess`], and signals need one.
+//! only after its process was reaped. Only [`ChildProcess::reap`] and the drop reap, both consume
+//! the [`ChildProcess`], and signals need one.
 //!
 //! The pidfd of the child becomes readable when it has ended, while it can still be waited for.
 
@@ -76,11 +76,12 @@ impl ChildProcess {
     /// Sends SIGKILL to the whole group. The process leads a session, so it cannot leave the group
     /// (setpgid(2)).
     ///
-    /// The kernel signals a group under the lock that also admits new members, and a fork fails if a
-    /// fatal signal is pending, so no member can escape by forking.
+    /// The kernel signals a group under the lock that also admits new members, and a fork fails if
+    /// a fatal signal is pending, so no member can escape by forking.
     pub(crate) fn kill(&self) {
         // A pidfd never refers to another process. ESRCH means that other code in this program has
-        // reaped the child, against the contract of this crate, so the group's number may be reused.
+        // reaped the child, against the contract of this crate, so the group's number may be
+        // reused.
         if pidfd_send_signal(&self.pidfd, Signal::KILL) != Err(Errno::SRCH) {
             let _ = kill_process_group(self.group, Signal::KILL);
         }

@@ -1,11 +1,11 @@
 //! The task that owns one child from its start to its end.
 //!
-//! It is the only owner of the [`ChildProcess`](crate::child_process::ChildProcess), so every way out
-//! of it reaps: the regular one below, and the drop of the process if the runtime drops the task. The
-//! order at the end is fixed, since the safety of the signals depends on it (see
-//! [`child_process`](crate::child_process)): the process has ended and is not reaped, SIGKILL to the
-//! group, reap, sweep the orphans, read the rest of standard error, remove the directory, publish the
-//! exit, fire `done`.
+//! It is the only owner of the [`ChildProcess`](crate::child_process::ChildProcess), so every way
+//! out of it reaps: the regular one below, and the drop of the process if the runtime drops the
+//! task. The order at the end is fixed, since the safety of the signals depends on it (see
+//! [`child_process`](crate::child_process)): the process has ended and is not reaped, SIGKILL to
+//! the group, reap, sweep the orphans, read the rest of standard error, remove the directory,
+//! publish the exit, fire `done`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

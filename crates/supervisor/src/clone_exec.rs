@@ -2,9 +2,9 @@
 //!
 //! This is the only module of the project with `unsafe` in it. It starts a child as posix_spawn(3)
 //! does: by a clone that shares the parent's memory, and suspends the calling thread, until the
-//! program runs. The cost of a fork grows with the memory of the parent, whose page tables it copies;
-//! the cost of this does not. Before the exec the child runs its [`Setup`], which posix_spawn has no
-//! place for.
+//! program runs. The cost of a fork grows with the memory of the parent, whose page tables it
+//! copies; the cost of this does not. Before the exec the child runs its [`Setup`], which
+//! posix_spawn has no place for.
 #![expect(
     unsafe_code,
     reason = "only code that runs in the child can restrict it before its program does, and four kernel calls have no \
@@ -94,12 +94,13 @@ pub(crate) fn spawn(
     // program or ended. So `context`, the data that it points to, and the stack outlive the child's
     // use of them, and the child has them to itself meanwhile, as a called function would. With
     // CLONE_VM the child's writes to memory are visible here afterwards. Its stack is a separate
-    // block, large enough, aligned to 16 bytes by the alignment of its elements, and grows down from
-    // its end. The other threads keep running in the same memory; to them the child is one more
-    // thread, which `in_child` accounts for. No signal handler of this process can run in the child:
-    // all signals are blocked in this thread, hence in the child, until the child has no handlers
-    // left. clone(2) stores the descriptor in `pidfd` with CLONE_PIDFD. The set of signals is written
-    // by sigfillset before it is read, and the old mask by pthread_sigmask before it is restored.
+    // block, large enough, aligned to 16 bytes by the alignment of its elements, and grows down
+    // from its end. The other threads keep running in the same memory; to them the child is one
+    // more thread, which `in_child` accounts for. No signal handler of this process can run in the
+    // child: all signals are blocked in this thread, hence in the child, until the child has no
+    // handlers left. clone(2) stores the descriptor in `pidfd` with CLONE_PIDFD. The set of signals
+    // is written by sigfillset before it is read, and the old mask by pthread_sigmask before it is
+    // restored.
     let (pid, error) = unsafe {
         let mut all = MaybeUninit::<libc::sigset_t>::uninit();
         let mut old = MaybeUninit::<libc::sigset_t>::uninit();
@@ -133,11 +134,11 @@ pub(crate) fn spawn(
     }
 }
 
-/// The entry point of the child until its program runs. The child shares all memory with the parent,
-/// whose other threads may hold any lock, so it makes system calls only: it does not allocate or
-/// free, takes no lock, does not panic, and touches nothing but its stack, the `ChildContext`, and the
-/// `errno` of the suspended thread. It has its own descriptors, working directory, signal handlers,
-/// limits and credentials, none of which are memory.
+/// The entry point of the child until its program runs. The child shares all memory with the
+/// parent, whose other threads may hold any lock, so it makes system calls only: it does not
+/// allocate or free, takes no lock, does not panic, and touches nothing but its stack, the
+/// `ChildContext`, and the `errno` of the suspended thread. It has its own descriptors, working
+/// directory, signal handlers, limits and credentials, none of which are memory.
 extern "C" fn in_child(context: *mut libc::c_void) -> libc::c_int {
     // SAFETY: it is the pointer that `spawn` gave to clone, to a value that nothing else uses until
     // this process has executed a program or ended.
@@ -178,9 +179,9 @@ fn set_up_and_exec(context: &ChildContext<'_>) -> SetupError {
 /// ones, such as SIGPIPE in Rust programs; and no handler may run in the child.
 fn reset_handlers() {
     for signal in 1..=LAST_SIGNAL {
-        // SAFETY: a `sigaction` of zeros is valid: the default action, no flags, no signals blocked.
-        // The child's table of handlers is a copy. The kernel rejects signals whose action cannot be
-        // set, which is harmless.
+        // SAFETY: a `sigaction` of zeros is valid: the default action, no flags, no signals
+        // blocked. The child's table of handlers is a copy. The kernel rejects signals whose action
+        // cannot be set, which is harmless.
         unsafe {
             let default = MaybeUninit::<libc::sigaction>::zeroed();
             libc::sigaction(signal, default.as_ptr(), ptr::null_mut());
@@ -210,9 +211,9 @@ pub(crate) fn allow_beneath(ruleset: BorrowedFd<'_>, path: BorrowedFd<'_>, acces
         allowed_access: access,
         parent_fd: path.as_raw_fd(),
     };
-    // SAFETY: both descriptors are open while they are borrowed. The kernel reads the structure, which
-    // has the layout that it expects for this type of rule and lives on this stack, and keeps no
-    // pointer to it.
+    // SAFETY: both descriptors are open while they are borrowed. The kernel reads the structure,
+    // which has the layout that it expects for this type of rule and lives on this stack, and keeps
+    // no pointer to it.
     let result = unsafe {
         libc::syscall(
             libc::SYS_landlock_add_rule,

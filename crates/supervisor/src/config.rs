@@ -1,7 +1,7 @@
 //! The configuration of a supervisor, common to all of its children.
 //!
-//! The environment is a value of the configuration and is never read from the process here, so tests
-//! can pass any environment. Only variables on the allow-list are kept.
+//! The environment is a value of the configuration and is never read from the process here, so
+//! tests can pass any environment. Only variables on the allow-list are kept.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -14,11 +14,11 @@ use crate::isolation::{Isolation, IsolationLimits, IsolationPlan, IsolationRepor
 
 /// The variables that children inherit by default.
 ///
-/// `PATH` finds the program and the programs that it starts; `LANG`, `LC_ALL`, `LC_CTYPE` and `TZ` set
-/// the format of text and times; `SSL_CERT_FILE` and `SSL_CERT_DIR` let a child trust the same private
-/// certificate authority as its parent. Deliberately excluded: proxy variables, which often contain a
-/// password, and `HOME`, `TMPDIR` and `XDG_*`, which would let children share state. `HOME` and
-/// `TMPDIR` name the child's own directory instead.
+/// `PATH` finds the program and the programs that it starts; `LANG`, `LC_ALL`, `LC_CTYPE` and `TZ`
+/// set the format of text and times; `SSL_CERT_FILE` and `SSL_CERT_DIR` let a child trust the same
+/// private certificate authority as its parent. Deliberately excluded: proxy variables, which often
+/// contain a password, and `HOME`, `TMPDIR` and `XDG_*`, which would let children share state.
+/// `HOME` and `TMPDIR` name the child's own directory instead.
 pub const DEFAULT_INHERITED: [&str; 7] = [
     "PATH",
     "LANG",
@@ -71,8 +71,8 @@ pub enum Delivery {
     /// The variable contains the path of a file with the value, in the child's own directory, that
     /// only the child can read. The file exists as long as the child.
     File,
-    /// The variable contains the number of a readable descriptor that returns the value once and then
-    /// ends.
+    /// The variable contains the number of a readable descriptor that returns the value once and
+    /// then ends.
     Descriptor,
 }
 
@@ -149,8 +149,8 @@ impl Config {
     }
 
     /// Probes which isolation layers this machine supports, as
-    /// [`Supervisor::new`](crate::Supervisor::new) does, and leaves nothing behind. The configuration
-    /// must be valid.
+    /// [`Supervisor::new`](crate::Supervisor::new) does, and leaves nothing behind. The
+    /// configuration must be valid.
     ///
     /// # Errors
     ///

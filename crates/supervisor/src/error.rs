@@ -65,7 +65,8 @@ pub enum SpawnError {
         #[source]
         source: io::Error,
     },
-    /// The spec cannot be expressed as a process: a zero byte, or an invalid variable name. Terminal.
+    /// The spec cannot be expressed as a process: a zero byte, or an invalid variable name.
+    /// Terminal.
     #[error("invalid child specification: {0}")]
     Invalid(&'static str),
     /// Processes, memory or descriptors are exhausted. Transient: the same spec may work later.

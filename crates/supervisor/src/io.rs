@@ -1,10 +1,10 @@
 //! The child's standard streams, safe to hold.
 //!
-//! A bare pipe has two pitfalls. An open writing end keeps the child from ever seeing the end of its
-//! input, so a stop could not close stdin; here that end lives in a cell that the child's task can
-//! empty at any time. And a process that left the child's group may keep the other end of stdout open
-//! after the child is gone, so that a reader waits forever; here reading ends once the group is gone
-//! and the rest in the pipe has been read.
+//! A bare pipe has two pitfalls. An open writing end keeps the child from ever seeing the end of
+//! its input, so a stop could not close stdin; here that end lives in a cell that the child's task
+//! can empty at any time. And a process that left the child's group may keep the other end of
+//! stdout open after the child is gone, so that a reader waits forever; here reading ends once the
+//! group is gone and the rest in the pipe has been read.
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -17,17 +17,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::unix::pipe;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Maximum capacity of a pipe without privileges (`/proc/sys/fs/pipe-max-size`). A dead group cannot
-/// have left more; further bytes come from a process that left the group.
+/// Maximum capacity of a pipe without privileges (`/proc/sys/fs/pipe-max-size`). A dead group
+/// cannot have left more; further bytes come from a process that left the group.
 const MAX_PIPE_REMAINDER: usize = 1024 * 1024;
 
 /// A child's stdout to read and its stdin to write.
 ///
-/// Reads return the end of the stream once the child and its group are gone and all their output has
-/// been read. Writes fail with [`ErrorKind::BrokenPipe`] once the child is being stopped or has closed
-/// its stdin. Shutting it down, or dropping it, closes the child's stdin. Reads and writes are as
-/// cancel safe as those of the pipes beneath: a dropped read has consumed nothing, and `write_all` is
-/// not cancel safe.
+/// Reads return the end of the stream once the child and its group are gone and all their output
+/// has been read. Writes fail with [`ErrorKind::BrokenPipe`] once the child is being stopped or has
+/// closed its stdin. Shutting it down, or dropping it, closes the child's stdin. Reads and writes
+/// are as cancel safe as those of the pipes beneath: a dropped read has consumed nothing, and
+/// `write_all` is not cancel safe.
 #[derive(Debug)]
 pub struct ChildIo {
     stdin: Arc<Stdin>,

@@ -3,8 +3,8 @@
 //! It has several independent layers: no way to gain privileges, no capabilities, an allow-list of
 //! files, a private directory, limits, and, if the operator provides for them, a private user and a
 //! private control group. A probe finds the layers that the machine supports once, and logs them
-//! ([`IsolationReport`]). Each layer found is then required of every child: if it fails for one, that
-//! child does not start.
+//! ([`IsolationReport`]). Each layer found is then required of every child: if it fails for one,
+//! that child does not start.
 //!
 //! The network is not restricted, since children need it.
 
@@ -45,8 +45,8 @@ pub struct Isolation {
     /// tracing of outside processes. Needs [`no_new_privileges`](Self::no_new_privileges).
     pub landlock: bool,
     /// Files and directories that children may read and execute beyond [`DEFAULT_READABLE`], the
-    /// program, the files that its arguments name by an absolute path, and the certificates that its
-    /// environment names.
+    /// program, the files that its arguments name by an absolute path, and the certificates that
+    /// its environment names.
     pub readable: Vec<PathBuf>,
     /// Files and directories that children may read and change, but not execute, beyond their own
     /// directory.
@@ -54,8 +54,8 @@ pub struct Isolation {
     /// Each child gets an empty working directory, which `HOME` and `TMPDIR` name too. Without it
     /// children work in `/`.
     pub own_directory: bool,
-    /// The parent of these directories. The default is the `TMPDIR` of the configured environment, or
-    /// `/tmp`.
+    /// The parent of these directories. The default is the `TMPDIR` of the configured environment,
+    /// or `/tmp`.
     pub directory: Option<PathBuf>,
     /// Each child gets its own user and group from this range. Needs root, and a range that nothing
     /// else uses. Off by default.
@@ -71,15 +71,16 @@ pub struct Isolation {
 pub struct IsolationLimits {
     /// Open descriptors of each process (RLIMIT_NOFILE). The default is 1,024.
     pub open_files: Option<u64>,
-    /// Address space of each process in bytes (RLIMIT_AS). Programs with a garbage collector reserve
-    /// far more than they use. Off by default.
+    /// Address space of each process in bytes (RLIMIT_AS). Programs with a garbage collector
+    /// reserve far more than they use. Off by default.
     pub address_space: Option<u64>,
     /// Processor time of each process (RLIMIT_CPU), in whole seconds. Off by default.
     pub cpu_time: Option<Duration>,
     /// Processes and threads: of the child's control group if it has one, else of its user
     /// (RLIMIT_NPROC, from which the user root is exempt). Off by default.
     pub processes: Option<u64>,
-    /// Memory of all processes of the child together, in bytes. Needs a control group. Off by default.
+    /// Memory of all processes of the child together, in bytes. Needs a control group. Off by
+    /// default.
     pub memory: Option<u64>,
 }
 

@@ -41,8 +41,8 @@ impl Launcher {
     ///
     /// # Errors
     ///
-    /// [`SpawnError::Invalid`], [`SpawnError::NotFound`] and [`SpawnError::NotExecutable`] if the spec
-    /// is at fault, [`SpawnError::Exhausted`] and [`SpawnError::Os`] if the system is.
+    /// [`SpawnError::Invalid`], [`SpawnError::NotFound`] and [`SpawnError::NotExecutable`] if the
+    /// spec is at fault, [`SpawnError::Exhausted`] and [`SpawnError::Os`] if the system is.
     pub(crate) fn prepare(&self, spec: &ChildSpec) -> Result<PreparedChild, SpawnError> {
         spec.check()?;
         let sandbox = Sandbox::new(&self.plan).map_err(SpawnError::from_system)?;

@@ -15,15 +15,15 @@
 //! - Its standard error is read without ever blocking it and is logged line by line, at a limited
 //!   rate, with the secrets of the spec redacted.
 //!
-//! The crate does not know the protocol on the streams and restarts nothing: it reports the end of a
-//! child ([`Child::done`], [`Child::exit`]).
+//! The crate does not know the protocol on the streams and restarts nothing: it reports the end of
+//! a child ([`Child::done`], [`Child::exit`]).
 //!
 //! It requires Linux 5.4 for pidfds. It makes the process a child subreaper, so that orphans become
 //! its children, and expects that nothing else in the process waits for children that it did not
-//! start. It leaves the processes that other code starts alone, unless such a process begins its own
-//! session *and* has `no_new_privs` set: it then looks like an orphan of a child. If this process is
-//! killed, its children die at once, but processes that they started end only if they notice. An init
-//! system or a container that ends the whole control group closes that gap.
+//! start. It leaves the processes that other code starts alone, unless such a process begins its
+//! own session *and* has `no_new_privs` set: it then looks like an orphan of a child. If this
+//! process is killed, its children die at once, but processes that they started end only if they
+//! notice. An init system or a container that ends the whole control group closes that gap.
 
 mod config;
 mod error;

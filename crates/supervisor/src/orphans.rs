@@ -1,17 +1,17 @@
 //! Orphans: processes that a child left behind, in any process group or session.
 //!
-//! A descendant that leaves the child's process group cannot be signalled through the group. But the
-//! kernel gives every orphan a new parent, and both the child and this process are subreapers
-//! (`PR_SET_CHILD_SUBREAPER`, prctl(2)): while the child lives its orphans become *its* children, and
-//! when it ends they all become *ours*, before its end is visible. So an orphan of an ended child is a
-//! child of this process that the supervisor did not start, and that descends from one that it did.
-//! The sweep kills and reaps it, which hands us its own children, until none is left.
+//! A descendant that leaves the child's process group cannot be signalled through the group. But
+//! the kernel gives every orphan a new parent, and both the child and this process are subreapers
+//! (`PR_SET_CHILD_SUBREAPER`, prctl(2)): while the child lives its orphans become *its* children,
+//! and when it ends they all become *ours*, before its end is visible. So an orphan of an ended
+//! child is a child of this process that the supervisor did not start, and that descends from one
+//! that it did. The sweep kills and reaps it, which hands us its own children, until none is left.
 //!
-//! The sweep must never touch processes that other code in this program started. Orphans differ from
-//! those by two marks that no process can shed: our children begin their own sessions, and none of
-//! their descendants can return to ours (setsid(2)); and they have `no_new_privs` set, which is
-//! inherited and irrevocable. Another process is mistaken for an orphan only if it has both. (If the
-//! configuration disables `no_new_privs`, only the first mark remains.)
+//! The sweep must never touch processes that other code in this program started. Orphans differ
+//! from those by two marks that no process can shed: our children begin their own sessions, and
+//! none of their descendants can return to ours (setsid(2)); and they have `no_new_privs` set,
+//! which is inherited and irrevocable. Another process is mistaken for an orphan only if it has
+//! both. (If the configuration disables `no_new_privs`, only the first mark remains.)
 //!
 //! The sweep must not take a child for an orphan either. All forks, all reaping of children and all
 //! sweeps exclude each other through [`CHILDREN`], in all supervisors of the process: a sweep finds
@@ -31,8 +31,8 @@ use rustix::process::{
 };
 
 /// The pids of all children that were started and not yet reaped. Held during a fork, so only by
-/// threads that may block. The set is consistent after every single operation, so a panic of a holder
-/// leaves it usable.
+/// threads that may block. The set is consistent after every single operation, so a panic of a
+/// holder leaves it usable.
 static CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
 /// Indexes of the parent and the session in `/proc/PID/stat`, counted from behind the name.
@@ -84,7 +84,8 @@ pub(crate) fn forget(child: Pid) {
 }
 
 /// Kills and reaps the current orphans and returns their pids. Their own children become orphans
-/// only now, so repeat until the set is empty. With `no_new_privs`, an orphan must have that flag set.
+/// only now, so repeat until the set is empty. With `no_new_privs`, an orphan must have that flag
+/// set.
 pub(crate) fn sweep(no_new_privs: bool) -> BTreeSet<i32> {
     let children = children();
     let mut found = BTreeSet::new();
@@ -113,9 +114,9 @@ fn is_orphan(pid: Pid, no_new_privs: bool) -> bool {
     other_session && (!no_new_privs || has_no_new_privs(pid))
 }
 
-/// The session of a process. 0 if the session began outside our PID namespace, as for a program that
-/// a container runtime puts into a container; only ours can be 0, since each child begins its own.
-/// (The safe wrappers of getsid(2) reject 0 as impossible.)
+/// The session of a process. 0 if the session began outside our PID namespace, as for a program
+/// that a container runtime puts into a container; only ours can be 0, since each child begins its
+/// own. (The safe wrappers of getsid(2) reject 0 as impossible.)
 fn session(pid: Pid) -> Option<i32> {
     field(&stat(number(pid))?, SESSION)
 }
@@ -133,8 +134,8 @@ fn has_no_new_privs(pid: Pid) -> bool {
 /// The pids of all children of this process, zombies included.
 ///
 /// The kernel has a list for each thread (proc_tid_children(5)). It is reliable while no child is
-/// reaped, which the lock ensures. Orphans are given to the first thread, which lives as long as the
-/// process.
+/// reaped, which the lock ensures. Orphans are given to the first thread, which lives as long as
+/// the process.
 fn child_pids() -> Vec<i32> {
     let Ok(threads) = fs::read_dir("/proc/self/task") else {
         return Vec::new();
@@ -169,8 +170,8 @@ fn stat(pid: i32) -> Option<String> {
     fs::read_to_string(format!("/proc/{pid}/stat")).ok()
 }
 
-/// Parses a field of `/proc/PID/stat` (proc_pid_stat(5)): `pid (name) state ppid pgrp session ..`. The
-/// name may contain any character, parentheses included, so fields count from its last one.
+/// Parses a field of `/proc/PID/stat` (proc_pid_stat(5)): `pid (name) state ppid pgrp session ..`.
+/// The name may contain any character, parentheses included, so fields count from its last one.
 fn field(stat: &str, index: usize) -> Option<i32> {
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_ascii_whitespace().nth(index)?.parse().ok()

@@ -16,8 +16,8 @@ use rustix::io::Errno;
 /// The search path without a `PATH`, as in the C library.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// The absolute path of `program`, looked up in `path` if it is a bare name. Links are not resolved:
-/// some programs depend on the name under which they are called.
+/// The absolute path of `program`, looked up in `path` if it is a bare name. Links are not
+/// resolved: some programs depend on the name under which they are called.
 ///
 /// # Errors
 ///

@@ -2,11 +2,11 @@
 //!
 //! A child's death signal follows the thread that spawned it (see
 //! [`ChildSetup`](crate::isolation::ChildSetup)), so that thread must outlive every child. It takes
-//! jobs from a bounded queue and ends when the supervisor and all child tasks are gone, since each of
-//! them holds a [`SpawnThread`]. It needs no join: it returns once the queue is closed.
+//! jobs from a bounded queue and ends when the supervisor and all child tasks are gone, since each
+//! of them holds a [`SpawnThread`]. It needs no join: it returns once the queue is closed.
 //!
-//! It also does the other work that would block an asynchronous task, on a disk or on another spawn:
-//! preparing children, reaping them, and sweeping their orphans.
+//! It also does the other work that would block an asynchronous task, on a disk or on another
+//! spawn: preparing children, reaping them, and sweeping their orphans.
 
 use std::collections::BTreeSet;
 use std::io::{self, PipeReader, PipeWriter};
@@ -25,8 +25,8 @@ use crate::launch::{Launcher, PreparedChild};
 use crate::orphans;
 use crate::spec::ChildSpec;
 
-/// Maximum number of queued jobs. A spawn takes about a millisecond; if the queue is full, the sender
-/// waits.
+/// Maximum number of queued jobs. A spawn takes about a millisecond; if the queue is full, the
+/// sender waits.
 const QUEUE_CAPACITY: usize = 64;
 
 /// The sender of jobs to the thread.

@@ -17,8 +17,8 @@ pub struct ChildSpec {
     /// The program: a path, or a name to look up in the child's `PATH`. A relative path is relative
     /// to the working directory of this process, which is not the child's.
     pub program: OsString,
-    /// The arguments, passed on unchanged and never read by a shell. The child may read files that an
-    /// argument names by an absolute path.
+    /// The arguments, passed on unchanged and never read by a shell. The child may read files that
+    /// an argument names by an absolute path.
     pub args: Vec<OsString>,
     /// Variables beyond the inherited ones, which they override.
     /// [`Config::delivery`](crate::Config::delivery) says how a value reaches the child.

@@ -1,10 +1,11 @@
 //! Forwarding a child's standard error to the log.
 //!
-//! The pump reads as fast as the child writes and waits for nothing else, so a child is never blocked
-//! by its output. It splits the bytes into lines without control characters and of limited length
-//! ([`line_splitter`]). A line that the child's [`rate_limiter`] allows goes to the log under the target
-//! `child`, without the secrets of the spec ([`redact`]). The last lines are kept for error reports
-//! even if they were not logged. So a flood costs only the processor time of reading it.
+//! The pump reads as fast as the child writes and waits for nothing else, so a child is never
+//! blocked by its output. It splits the bytes into lines without control characters and of limited
+//! length ([`line_splitter`]). A line that the child's [`rate_limiter`] allows goes to the log
+//! under the target `child`, without the secrets of the spec ([`redact`]). The last lines are kept
+//! for error reports even if they were not logged. So a flood costs only the processor time of
+//! reading it.
 
 mod line_splitter;
 mod rate_limiter;

@@ -1,15 +1,15 @@
 //! The stop sequence: which action is due at which time.
 //!
 //! A state machine without a process and without a clock: the caller passes the time. The actions
-//! come in a fixed order: close stdin, SIGTERM, and after the grace period SIGKILL, which is repeated
-//! (and logged) until the process is gone. Further stop requests change nothing.
+//! come in a fixed order: close stdin, SIGTERM, and after the grace period SIGKILL, which is
+//! repeated (and logged) until the process is gone. Further stop requests change nothing.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Interval at which SIGKILL is repeated. The first one nearly always suffices; a repetition reaches
-/// a process that joined the group since, and shows in the log that the stop still waits.
+/// Interval at which SIGKILL is repeated. The first one nearly always suffices; a repetition
+/// reaches a process that joined the group since, and shows in the log that the stop still waits.
 const KILL_REPEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An action on the child that is due now.

@@ -41,9 +41,9 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// [`SupervisorError::Config`] if the configuration is invalid, [`SupervisorError::Isolation`] if
-    /// a required layer is not available, [`SupervisorError::Probe`] and [`SupervisorError::Thread`]
-    /// if the system refuses the probe or a thread.
+    /// [`SupervisorError::Config`] if the configuration is invalid, [`SupervisorError::Isolation`]
+    /// if a required layer is not available, [`SupervisorError::Probe`] and
+    /// [`SupervisorError::Thread`] if the system refuses the probe or a thread.
     pub fn new(config: Config) -> Result<Self, SupervisorError> {
         config.check()?;
         let plan = IsolationPlan::new(&config.isolation, &config.limits, config.temporary())
@@ -90,10 +90,10 @@ impl Supervisor {
     ///
     /// [`SpawnError::NotFound`], [`SpawnError::NotExecutable`] and [`SpawnError::Invalid`] if this
     /// spec can never work, [`SpawnError::Exhausted`] and [`SpawnError::TooSlow`] if it may work
-    /// later, [`SpawnError::Stopping`] after [`stop_all`](Self::stop_all), [`SpawnError::Isolation`] if
-    /// the child could not be isolated and so did not run, [`SpawnError::Os`] otherwise. A program
-    /// that starts and then fails is no error here: the child is [`done`](Child::done) early; see
-    /// [`Child::ready`].
+    /// later, [`SpawnError::Stopping`] after [`stop_all`](Self::stop_all),
+    /// [`SpawnError::Isolation`] if the child could not be isolated and so did not run,
+    /// [`SpawnError::Os`] otherwise. A program that starts and then fails is no error here: the
+    /// child is [`done`](Child::done) early; see [`Child::ready`].
     ///
     /// # Panics
     ///

@@ -163,7 +163,7 @@ async fn unfinished_requests_are_cut_at_the_deadline() {
         matches!(stuck.read(&mut byte).await, Ok(0) | Err(_)),
         "the connection is gone"
     );
-    assert_eq!(broker.mcp.release.receiver_count(), 0, "and so is the exchange");
+    assert_eq!(broker.mcp.release.receiver_count(), 0, "and so is the request");
 }
 
 #[tokio::test]

@@ -103,8 +103,8 @@ impl Harness {
         let broker = change(Broker::new(config, authority, Arc::clone(&mcp) as _, probes));
         let shutdown = CancellationToken::new();
         let mut server = JoinSet::new();
-        let asked = shutdown.clone();
-        server.spawn(async move { broker.serve(listener, asked).await });
+        let stop = shutdown.clone();
+        server.spawn(async move { broker.serve(listener, stop).await });
         Self {
             addr,
             calls,
@@ -267,7 +267,7 @@ impl McpService for ScriptedMcp {
                     release
                         .wait_for(|go| *go)
                         .await
-                        .expect("the double outlives its exchanges");
+                        .expect("the double outlives its requests");
                 }
                 b"stream" => return self.stream(),
                 b"panic" => panic!("as the test says"),

@@ -141,11 +141,11 @@ async fn connections_over_the_limit_wait() {
     let mut second = broker.raw(ask).await;
     let mut byte = [0; 1];
     let early = tokio::time::timeout(Duration::from_millis(100), second.read(&mut byte)).await;
-    assert!(early.is_err(), "there is no room yet");
+    assert!(early.is_err(), "the limit is reached");
     first.write_all(ask).await.expect("a write");
     assert!(read_to_end(&mut first).await.starts_with("HTTP/1.1 200"));
     let response = tokio::time::timeout(TIMEOUT, read_to_end(&mut second))
         .await
-        .expect("room");
+        .expect("a free connection");
     assert!(response.starts_with("HTTP/1.1 200"));
 }

@@ -146,6 +146,6 @@ async fn head_reaches_the_authority_as_head() {
     let path = "/.well-known/oauth-authorization-server";
     let short = broker.send(head(path)).await;
     assert_eq!((short.status, short.body.as_str()), (200, ""));
-    let asked = format!("HEAD {path} 0");
-    assert_eq!(broker.calls.entries(), [asked]);
+    let expected = format!("HEAD {path} 0");
+    assert_eq!(broker.calls.entries(), [expected]);
 }

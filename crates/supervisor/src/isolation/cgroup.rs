@@ -1,7 +1,7 @@
 //! A control group (version 2) for each child, below a directory that is delegated to the broker.
 //!
-//! A group contains a child and all of its descendants, whatever they do, so it can kill them at once
-//! and limit them together. See the kernel's Documentation/admin-guide/cgroup-v2.rst.
+//! A group contains a child and all of its descendants, whatever they do, so it can kill them at
+//! once and limit them together. See the kernel's Documentation/admin-guide/cgroup-v2.rst.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -118,7 +118,8 @@ fn kill(group: &Path) {
     let _ = put(&group.join("cgroup.kill"), "1");
 }
 
-/// Writes to an existing file. Never creates it: outside the control group file system it would stay.
+/// Writes to an existing file. Never creates it: outside the control group file system it would
+/// stay.
 fn put(file: &Path, value: &str) -> io::Result<()> {
     OpenOptions::new().write(true).open(file)?.write_all(value.as_bytes())
 }

@@ -1,8 +1,8 @@
 //! A child's own working directory: empty at its start, removed after its end.
 //!
-//! It lies in the [`RuntimeDir`] of its supervisor, and only the child's user may enter it. `HOME` and
-//! `TMPDIR` name it too, so files that programs keep for their next run neither last nor reach another
-//! user's child.
+//! It lies in the [`RuntimeDir`] of its supervisor, and only the child's user may enter it. `HOME`
+//! and `TMPDIR` name it too, so files that programs keep for their next run neither last nor reach
+//! another user's child.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -24,8 +24,8 @@ pub(super) struct ChildDir {
 }
 
 impl ChildDirs {
-    /// Clears up after supervisors that are gone and creates a directory in `parent`. With `passable`,
-    /// other users may pass through it to their own directories.
+    /// Clears up after supervisors that are gone and creates a directory in `parent`. With
+    /// `passable`, other users may pass through it to their own directories.
     ///
     /// # Errors
     ///

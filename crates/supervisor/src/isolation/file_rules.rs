@@ -1,13 +1,14 @@
 //! Landlock rules for the files that a child may access (landlock(7)).
 //!
-//! The rules are an allow-list. A child cannot open, list, execute or change any other file, whatever
-//! its user, root included; it can still use files that are already open, such as the standard
-//! streams. Each child gets its own ruleset and so its own Landlock domain, which also keeps it from
-//! tracing outside processes and, if the kernel has scopes, from signalling them. `/proc` is not on
-//! the list, except for the child's own directory, since it exposes the environment of every process.
+//! The rules are an allow-list. A child cannot open, list, execute or change any other file,
+//! whatever its user, root included; it can still use files that are already open, such as the
+//! standard streams. Each child gets its own ruleset and so its own Landlock domain, which also
+//! keeps it from tracing outside processes and, if the kernel has scopes, from signalling them.
+//! `/proc` is not on the list, except for the child's own directory, since it exposes the
+//! environment of every process.
 //!
-//! Rules refer to files, not to names. So the list is opened again for each child: if a resolver file
-//! was replaced, the next child gets the new one.
+//! Rules refer to files, not to names. So the list is opened again for each child: if a resolver
+//! file was replaced, the next child gets the new one.
 //!
 //! Landlock does not restrict `stat`, reading symbolic links, or the network here.
 
@@ -25,8 +26,8 @@ use landlock::{
 };
 use rustix::io::Errno;
 
-/// The files that children may read and execute by default: programs, libraries, certificates, files
-/// that the resolver and the C library read, and harmless descriptions of the machine.
+/// The files that children may read and execute by default: programs, libraries, certificates,
+/// files that the resolver and the C library read, and harmless descriptions of the machine.
 ///
 /// Of directories that also hold private keys, only the public parts are listed.
 /// Paths that do not exist are skipped.
@@ -87,8 +88,8 @@ pub const DEFAULT_READABLE: [&str; 51] = [
 /// Devices that store nothing and reveal nothing.
 const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/full"];
 
-/// `LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR` of linux/landlock.h: the access of a
-/// child to its own directory in `/proc`. Its descendants have no access to theirs, since their
+/// `LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR` of linux/landlock.h: the access of
+/// a child to its own directory in `/proc`. Its descendants have no access to theirs, since their
 /// numbers are not known beforehand.
 pub(super) const READ_BITS: u64 = AccessFs::ReadFile as u64 | AccessFs::ReadDir as u64;
 

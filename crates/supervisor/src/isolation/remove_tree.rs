@@ -2,9 +2,9 @@
 //!
 //! A child may leave directories nested a hundred thousand deep, on which a recursion would exhaust
 //! the stack or the descriptors, and directories without any permission. So the removal does not
-//! recurse: it first moves nested directories to the top, and never has more than two open. It looks
-//! names up in open directories and never follows links, so a process that still works in there
-//! cannot redirect the removal.
+//! recurse: it first moves nested directories to the top, and never has more than two open. It
+//! looks names up in open directories and never follows links, so a process that still works in
+//! there cannot redirect the removal.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,8 +1,8 @@
 //! The directory of one supervisor, in which each child gets a subdirectory.
 //!
 //! It is locked while the supervisor lives. The lock ends with the process, however that ends, so a
-//! directory that can be locked is abandoned; the next supervisor to start finds and clears it. Files
-//! of children are therefore gone at the next start at the latest.
+//! directory that can be locked is abandoned; the next supervisor to start finds and clears it.
+//! Files of children are therefore gone at the next start at the latest.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;

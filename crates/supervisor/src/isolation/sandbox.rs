@@ -16,8 +16,8 @@ use super::setup::ChildSetup;
 use super::user_pool::{UserLease, UserPool};
 
 /// A directory, a user and a control group, as far as the plan has them. Its drop releases them. It
-/// must outlive the last process of the child, and be dropped where blocking is allowed: a child may
-/// leave many files in its directory.
+/// must outlive the last process of the child, and be dropped where blocking is allowed: a child
+/// may leave many files in its directory.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     // Drops in this order: the user's number is free once nothing has it.

@@ -1,12 +1,13 @@
 //! The setup that a child performs on itself before its program runs.
 //!
-//! It runs where only system calls are allowed (see [`clone_exec`]): everything that a step needs is
-//! prepared, and nothing is allocated, freed or locked. A failed step ends the start of the child.
+//! It runs where only system calls are allowed (see [`clone_exec`]): everything that a step needs
+//! is prepared, and nothing is allocated, freed or locked. A failed step ends the start of the
+//! child.
 //!
-//! The order matters: the session first; the control group; the descriptors; the bounding set, while
-//! the capability to change it exists; the user, while the capability to switch exists; all other
-//! capabilities; Landlock, which may forbid the steps above; the limits, which the steps above may
-//! exceed; and last the death signal, since the kernel clears it when the user changes.
+//! The order matters: the session first; the control group; the descriptors; the bounding set,
+//! while the capability to change it exists; the user, while the capability to switch exists; all
+//! other capabilities; Landlock, which may forbid the steps above; the limits, which the steps
+//! above may exceed; and last the death signal, since the kernel clears it when the user changes.
 
 use std::os::fd::{AsFd, OwnedFd};
 

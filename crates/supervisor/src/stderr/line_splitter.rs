@@ -1,8 +1,9 @@
 //! Splitting bytes into lines without terminal escapes and control characters.
 //!
-//! It works byte by byte and keeps its state between reads, so the boundaries of reads do not matter.
-//! A line over the limit is truncated, so memory use is bounded by the limit. A line feed ends the
-//! line in any state, so an unterminated escape sequence swallows no more than its own line.
+//! It works byte by byte and keeps its state between reads, so the boundaries of reads do not
+//! matter. A line over the limit is truncated, so memory use is bounded by the limit. A line feed
+//! ends the line in any state, so an unterminated escape sequence swallows no more than its own
+//! line.
 
 /// One line, without control characters and escape sequences.
 #[derive(Clone, Debug, PartialEq, Eq)]

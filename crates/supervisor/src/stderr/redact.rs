@@ -1,9 +1,9 @@
 //! Converting lines to text without secrets.
 //!
 //! The search runs on whole lines without escape sequences, so neither the boundary of a read nor a
-//! color in the middle hides a secret. If a line was truncated, the cut may be inside a secret, so a
-//! suffix that could be the beginning of one is redacted too. Encoded forms (base64, percent-encoding)
-//! are not detected.
+//! color in the middle hides a secret. If a line was truncated, the cut may be inside a secret, so
+//! a suffix that could be the beginning of one is redacted too. Encoded forms (base64,
+//! percent-encoding) are not detected.
 
 use std::ops::Range;
 
@@ -57,8 +57,8 @@ impl Redactor {
         text
     }
 
-    /// Marks every byte of the line that belongs to a secret. It does not replace them at once, since
-    /// secrets may overlap.
+    /// Marks every byte of the line that belongs to a secret. It does not replace them at once,
+    /// since secrets may overlap.
     fn hidden(&self, line: &Line) -> Vec<bool> {
         let mut hidden = vec![false; line.bytes.len()];
         let mut hide = |range: Range<usize>| hidden[range].fill(true);

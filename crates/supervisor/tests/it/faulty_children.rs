@@ -1,6 +1,6 @@
-//! Children that misuse their streams or fork without limit. Related tests: `stop` has children that
-//! ignore SIGTERM or are suspended, `orphans` those that leave their group, `ready` those that exit
-//! during their start or stay silent.
+//! Children that misuse their streams or fork without limit. Related tests: `stop` has children
+//! that ignore SIGTERM or are suspended, `orphans` those that leave their group, `ready` those that
+//! exit during their start or stay silent.
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
 //! Attacks of a child on files, on a sibling and on the parent.
 //!
-//! The attacker is a role of this binary: it tries every attack and prints each result. It runs twice,
-//! with and without isolation: a refusal proves the isolation only if the attack succeeds without it.
+//! The attacker is a role of this binary: it tries every attack and prints each result. It runs
+//! twice, with and without isolation: a refusal proves the isolation only if the attack succeeds
+//! without it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -173,7 +174,8 @@ fn role_attacker() {
             &format!("signal {who}"),
             kill_process(pid, Signal::CONT).map_err(Into::into),
         );
-        // Taking a descriptor passes the same check as tracing (`PTRACE_MODE_ATTACH_REALCREDS`, ptrace(2)).
+        // Taking a descriptor passes the same check as tracing (`PTRACE_MODE_ATTACH_REALCREDS`,
+        // ptrace(2)).
         let pidfd = pidfd_open(pid, PidfdFlags::empty());
         let taken = pidfd.and_then(|pidfd| pidfd_getfd(&pidfd, 0, PidfdGetfdFlags::empty()));
         attempt(&format!("trace {who}"), taken.map(drop).map_err(Into::into));

@@ -1,8 +1,8 @@
 //! Leaks of a whole process: descriptors, tasks, threads, children, files; and children of a killed
 //! parent.
 //!
-//! The roles are tests of this binary, ignored in a regular run. The other tests start them as separate
-//! processes, so that the resources of concurrent tests are not counted.
+//! The roles are tests of this binary, ignored in a regular run. The other tests start them as
+//! separate processes, so that the resources of concurrent tests are not counted.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -145,12 +145,12 @@ async fn no_task_is_left(supervisor: &Supervisor) {
 
 /// Ten children, with concurrent exits of every kind.
 async fn cycle(supervisor: &Supervisor) {
-    let asked = async {
-        let asked = supervisor.spawn(spec("cat", &[])).await.unwrap();
-        let mut stdio = ChildLines::with(&asked);
+    let stopped = async {
+        let stopped = supervisor.spawn(spec("cat", &[])).await.unwrap();
+        let mut stdio = ChildLines::with(&stopped);
         stdio.write_line("hello").await.unwrap();
         assert_eq!(stdio.read_line().await.as_deref(), Some("hello"));
-        asked.stop().await;
+        stopped.stop().await;
     };
     let dropped = async {
         let dropped = supervisor.spawn(spec("cat", &[])).await.unwrap();
@@ -177,11 +177,11 @@ async fn cycle(supervisor: &Supervisor) {
         );
         with_orphan.stop().await;
     };
-    let refused = async {
+    let rejected = async {
         assert!(supervisor.spawn(spec("/no/such/program", &[])).await.is_err());
     };
     soon("the end of all", async {
-        tokio::join!(asked, dropped, by_itself, with_orphan, refused);
+        tokio::join!(stopped, dropped, by_itself, with_orphan, rejected);
     })
     .await;
     let stop_at_once = async || supervisor.spawn(spec("cat", &[])).await.unwrap().stop().await;

@@ -9,7 +9,8 @@ use crate::support::{ChildLines, ProcessWatch, script, soon, spec, supervisor, s
 
 #[tokio::test]
 async fn stop_closes_stdin_and_sends_sigterm() {
-    // Exits with 3 only after both: the end of its input ends the first loop, SIGTERM runs the trap.
+    // Exits with 3 only after both: the end of its input ends the first loop, SIGTERM runs the
+    // trap.
     let text = "trap 'got=term' TERM; echo ready; while read line; do :; done; \
                 while [ -z \"$got\" ]; do sleep 0.01; done; exit 3";
     let supervisor = supervisor();
