@@ -3,7 +3,7 @@
 //! The rules are an allow-list. A child cannot open, list, execute or change any other file,
 //! whatever its user, root included; it can still use files that are already open, such as the
 //! standard streams. Each child gets its own ruleset and so its own Landlock domain, which also
-//! keeps it from tracing outside processes and, if the kernel has scopes, from signalling them.
+//! keeps it from tracing outside processes and, if the kernel has scopes, from signaling them.
 //! `/proc` is not on the list, except for the child's own directory, since it exposes the
 //! environment of every process.
 //!
