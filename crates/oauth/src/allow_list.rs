@@ -1,13 +1,13 @@
-//! Whom the operator lets register by allow-list: by where the answers go, or by who publishes the description.
+//! The allow-lists for clients: by the redirect URI, or by the host of the metadata document.
 //!
 //! Entries for redirect URIs: `example.org` (this host, https), `*.example.org` (hosts below it), `localhost` (this
-//! machine, in all its spellings), `cursor:` (a private scheme). Entries for metadata documents: the first two.
+//! machine, in all its spellings), `cursor:` (a private scheme). Entries for metadata documents: the first two forms.
 
 use url::Url;
 
 use crate::redirect_uri;
 
-/// The two lists. Each entry has been checked.
+/// The two lists, with checked entries.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AllowList {
     redirect_hosts: Vec<Entry>,
@@ -27,9 +27,9 @@ impl AllowList {
     ///
     /// # Errors
     ///
-    /// The entries that are none, with whether they are of the list of redirect hosts.
+    /// The invalid entries, each with `true` if it is in the list of redirect hosts.
     pub(crate) fn read(redirect_hosts: &[String], client_domains: &[String]) -> Result<Self, Vec<(bool, String)>> {
-        let mut faults = Vec::new();
+        let mut invalid = Vec::new();
         let mut read = |list: &[String], is_redirect: bool| {
             let mut entries = Vec::new();
             for text in list {
@@ -37,7 +37,7 @@ impl AllowList {
                     Some(entry) if is_redirect || matches!(entry, Entry::Host(_) | Entry::Below(_)) => {
                         entries.push(entry);
                     }
-                    Some(_) | None => faults.push((is_redirect, text.clone())),
+                    Some(_) | None => invalid.push((is_redirect, text.clone())),
                 }
             }
             entries
@@ -46,20 +46,20 @@ impl AllowList {
             redirect_hosts: read(redirect_hosts, true),
             client_domains: read(client_domains, false),
         };
-        if faults.is_empty() { Ok(list) } else { Err(faults) }
+        if invalid.is_empty() { Ok(list) } else { Err(invalid) }
     }
 
-    /// Whether any redirect URI is allowed.
+    /// Reports whether any redirect URI is allowed.
     pub(crate) fn has_redirect_hosts(&self) -> bool {
         !self.redirect_hosts.is_empty()
     }
 
-    /// Whether any metadata document is allowed.
+    /// Reports whether any metadata document is allowed.
     pub(crate) fn has_client_domains(&self) -> bool {
         !self.client_domains.is_empty()
     }
 
-    /// Whether a client may register this redirect URI.
+    /// Reports whether a client may register this redirect URI.
     pub(crate) fn allows_redirect(&self, uri: &str) -> bool {
         let Ok(url) = Url::parse(uri) else {
             return false;
@@ -71,7 +71,7 @@ impl AllowList {
         })
     }
 
-    /// Whether a client may be described by a document of this URL.
+    /// Reports whether a client may have a metadata document at this URL.
     pub(crate) fn allows_document(&self, url: &Url) -> bool {
         self.client_domains.iter().any(|entry| entry.covers(url.host_str()))
     }
@@ -85,7 +85,7 @@ impl Entry {
         if let Some(scheme) = text.strip_suffix(':') {
             let probe = format!("{scheme}://callback");
             let is_private = !matches!(scheme, "http" | "https") && redirect_uri::check(&probe).is_ok();
-            // The parser would take upper case for lower.
+            // The parser ignores case.
             return (is_private && scheme == scheme.to_ascii_lowercase()).then(|| Self::Scheme(scheme.to_owned()));
         }
         let (name, below) = match text.strip_prefix("*.") {
@@ -93,7 +93,7 @@ impl Entry {
             None => (text, false),
         };
         let url = Url::parse(&format!("https://{name}/")).ok()?;
-        // The name and nothing else, as the parser writes it.
+        // Only a name in the form that the parser writes.
         if name.contains('*') || url.host_str() != Some(name) || url.as_str() != format!("https://{name}/") {
             return None;
         }
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn redirect_uris_go_by_host_and_scheme() {
+    fn redirect_uris_match_by_host_and_scheme() {
         let list = list(&["claude.ai", "*.example.org", "localhost", "cursor:"], &[]).unwrap();
         for allowed in [
             "https://claude.ai/api/mcp/auth_callback",
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_go_by_host() {
+    fn documents_match_by_host() {
         let list = list(&[], &["claude.ai", "*.example.org"]).unwrap();
         let allows = |url: &str| list.allows_document(&Url::parse(url).unwrap());
         assert!(allows("https://claude.ai/x") && allows("https://a.example.org/x"));
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_is_none_is_named() {
+    fn invalid_entry_is_reported() {
         for bad in [
             "",
             "*",

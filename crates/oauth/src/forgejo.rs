@@ -1,17 +1,17 @@
-//! Sign-in at Forgejo: the [`Upstream`] that the broker is made for.
+//! Sign-in at Forgejo: the [`Upstream`] for which the broker is made.
 //!
-//! The token endpoint is spoken to through the `oauth2` crate, the API directly; both over one HTTP client that
-//! follows no redirect, reads no proxy from the environment, waits ten seconds and takes 256 KiB at most.
+//! Requests to the token endpoint go through the `oauth2` crate, requests to the API directly; both use one HTTP client
+//! that follows no redirect, reads no proxy from the environment, and limits time and size.
 //!
-//! Forgejo answers every error of its token endpoint with 400 and, depending on the case, says `unauthorized_client`
-//! where the specification has `invalid_grant`: see `answers`. Its error texts may echo a token, and are redacted
-//! before they go anywhere.
+//! Forgejo answers every error of its token endpoint with 400 and, in some cases, with `unauthorized_client` where the
+//! specification has `invalid_grant`: see `refusals`. Its error texts may echo a token, and are redacted.
 //!
-//! A user's grant at Forgejo keeps the scope of its first consent, whatever is asked for later, and its tokens do not
-//! say which: so the scope is asked for by introspection.
+//! A user's grant at Forgejo keeps the scope of its first consent, whatever is requested later, and its tokens do not
+//! show it: so the broker asks for the scope by introspection.
 
-mod answers;
 mod http_client;
+mod redact;
+mod refusals;
 mod scopes;
 
 use std::{fmt, time::Duration};
@@ -20,8 +20,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderValue, StatusCode, header};
 use oauth2::{
     AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, EndpointNotSet, EndpointSet, PkceCodeVerifier,
-    RedirectUrl, RefreshToken, TokenResponse as _, TokenUrl,
-    basic::{BasicClient, BasicTokenResponse},
+    RedirectUrl, RefreshToken, RequestTokenError, TokenResponse as _, TokenUrl,
+    basic::{BasicClient, BasicErrorResponse, BasicTokenResponse},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -31,25 +31,25 @@ use crate::{
     ids::UserId,
     ports::{BoxFuture, GrantedScope, Upstream, UpstreamError, UpstreamTokens, UpstreamUser},
 };
-use answers::Asked;
-use http_client::HttpClient;
+use http_client::{HttpClient, TransportError};
+use refusals::TokenRequest;
 
 pub use scopes::{ScopeError, Scopes};
 
-/// How to reach Forgejo and who the broker is there.
+/// The address of Forgejo, and the application of the broker there.
 #[derive(Clone, Debug)]
 pub struct ForgejoConfig {
-    /// Where Forgejo is, as users reach it, e.g. `https://code.example.org`.
+    /// The URL at which users reach Forgejo, e.g. `https://code.example.org`.
     pub url: String,
     /// The client id of the application that is registered at Forgejo.
     pub client_id: String,
     /// Its secret.
     pub client_secret: SecretString,
-    /// What the users' tokens are to allow.
+    /// The scopes of the users' tokens.
     pub scopes: Scopes,
 }
 
-/// Why there is no client for Forgejo.
+/// The reason why there is no client for Forgejo.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgejoError {
     /// The URL is not one of a Forgejo.
@@ -58,8 +58,8 @@ pub enum ForgejoError {
     /// The client id or the secret is empty.
     #[error("forgejo.{0} is empty")]
     Empty(&'static str),
-    /// The HTTP client cannot be made.
-    #[error("no HTTP client can be made")]
+    /// The HTTP client cannot be created.
+    #[error("cannot create an HTTP client")]
     Http(#[source] reqwest::Error),
 }
 
@@ -69,29 +69,29 @@ pub struct Forgejo {
     /// Ends with a slash, so that paths can be joined to it.
     base: Url,
     oauth: OAuthClient,
-    /// Who the broker is there, for HTTP Basic (RFC 6749 section 2.3.1).
+    /// The credentials of the broker, for HTTP Basic (RFC 6749 section 2.3.1).
     basic: HeaderValue,
     http: HttpClient,
     scopes: Scopes,
 }
 
-/// The longest life of an access token that is believed.
-const LONGEST_LIFE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// The longest lifetime of an access token. It keeps times from overflowing.
+const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 type OAuthClient = BasicClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
 
-/// What `GET /api/v1/user` answers, as far as it matters.
+/// The response of `GET /api/v1/user`, as far as it is read.
 #[derive(Deserialize)]
 struct User {
     id: i64,
     login: String,
-    #[serde(default = "yes")]
+    #[serde(default = "is_active_by_default")]
     active: bool,
     #[serde(default)]
     prohibit_login: bool,
 }
 
-/// What `/login/oauth/introspect` answers (RFC 7662 section 2.2), as far as it matters.
+/// The response of `/login/oauth/introspect` (RFC 7662 section 2.2), as far as it is read.
 #[derive(Deserialize)]
 struct Introspection {
     active: bool,
@@ -99,13 +99,14 @@ struct Introspection {
 }
 
 impl Forgejo {
-    /// A client for a Forgejo instance. Nothing is asked yet.
+    /// A client for a Forgejo instance. It sends no request yet.
     ///
     /// # Errors
     ///
     /// Any [`ForgejoError`]; all of them are for the operator to mend.
     pub fn new(config: ForgejoConfig) -> Result<Self, ForgejoError> {
-        let mut base = Url::parse(&config.url).map_err(|error| ForgejoError::Url(error.to_string()))?;
+        let invalid = |error: url::ParseError| ForgejoError::Url(error.to_string());
+        let mut base = Url::parse(&config.url).map_err(invalid)?;
         if !matches!(base.scheme(), "http" | "https") || !base.has_host() {
             return Err(ForgejoError::Url("must be an http or https URL".to_owned()));
         }
@@ -114,9 +115,8 @@ impl Forgejo {
             || !base.username().is_empty()
             || base.password().is_some()
         {
-            return Err(ForgejoError::Url(
-                "must not have a query, a fragment or user information".to_owned(),
-            ));
+            let text = "must not have a query, a fragment or user information";
+            return Err(ForgejoError::Url(text.to_owned()));
         }
         if config.client_id.is_empty() {
             return Err(ForgejoError::Empty("client_id"));
@@ -126,53 +126,58 @@ impl Forgejo {
         }
         let path = format!("{}/", base.path().trim_end_matches('/'));
         base.set_path(&path);
-        let endpoint = |path: &str| format!("{base}{path}");
-        let bad = |error: url::ParseError| ForgejoError::Url(error.to_string());
         let basic = basic(&config.client_id, &config.client_secret).ok_or(ForgejoError::Empty("client_secret"))?;
         let oauth = BasicClient::new(ClientId::new(config.client_id))
             .set_client_secret(ClientSecret::new(config.client_secret.expose_secret().to_owned()))
             .set_auth_type(AuthType::RequestBody)
-            .set_auth_uri(AuthUrl::new(endpoint("login/oauth/authorize")).map_err(bad)?)
-            .set_token_uri(TokenUrl::new(endpoint("login/oauth/access_token")).map_err(bad)?);
-        let name = match base.port() {
-            Some(port) => format!("{}:{port}", base.host_str().unwrap_or_default()),
-            None => base.host_str().unwrap_or_default().to_owned(),
-        };
-        let http = HttpClient::new().map_err(ForgejoError::Http)?;
+            .set_auth_uri(AuthUrl::new(format!("{base}login/oauth/authorize")).map_err(invalid)?)
+            .set_token_uri(TokenUrl::new(format!("{base}login/oauth/access_token")).map_err(invalid)?);
+        let host = base.host_str().unwrap_or_default();
+        let name = base
+            .port()
+            .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         Ok(Self {
             name,
             base,
             oauth,
             basic,
-            http,
+            http: HttpClient::new().map_err(ForgejoError::Http)?,
             scopes: config.scopes,
         })
     }
 
-    /// Asks the API with a user's token.
-    async fn get(&self, access_token: &SecretString, path: &[&str]) -> Result<http::Response<Vec<u8>>, UpstreamError> {
+    /// The URL of a path. Each segment is encoded, so that a login or an organization cannot reach another path.
+    fn url(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
-            // Encodes each segment, so that a login or an organisation cannot reach another path.
-            segments.pop_if_empty().extend(["api", "v1"]).extend(path);
+            segments.pop_if_empty().extend(path);
         }
-        let bearer = format!("Bearer {}", access_token.expose_secret());
-        let cannot = |_| UpstreamError::Unexpected("the access token cannot be sent in a header".to_owned());
-        let mut bearer = HeaderValue::try_from(bearer).map_err(cannot)?;
+        url
+    }
+
+    /// Reads from the API with a user's token.
+    async fn get(&self, access_token: &SecretString, path: &[&str]) -> Result<http::Response<Vec<u8>>, UpstreamError> {
+        let bearer = HeaderValue::try_from(format!("Bearer {}", access_token.expose_secret()));
+        let mut bearer =
+            bearer.map_err(|_| UpstreamError::unexpected("the access token does not fit into a header"))?;
         // Keeps it out of the traces of the HTTP stack.
         bearer.set_sensitive(true);
-        let mut request = http::Request::new(Vec::new());
-        *request.uri_mut() = url
-            .as_str()
-            .parse()
-            .map_err(|_| UpstreamError::Unexpected("the address cannot be asked".to_owned()))?;
-        let headers = request.headers_mut();
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(header::AUTHORIZATION, bearer);
-        self.http
-            .exchange(request)
-            .await
-            .map_err(|error| UpstreamError::Unavailable(Box::new(error)))
+        let request = http::Request::get(self.url(&[&["api", "v1"], path].concat()).as_str())
+            .header(header::ACCEPT, "application/json")
+            .header(header::AUTHORIZATION, bearer);
+        self.send(request, Vec::new()).await
+    }
+
+    async fn send(
+        &self,
+        request: http::request::Builder,
+        body: Vec<u8>,
+    ) -> Result<http::Response<Vec<u8>>, UpstreamError> {
+        let request = request
+            .body(body)
+            .map_err(|_| UpstreamError::unexpected("the request is invalid"))?;
+        let response = self.http.exchange(request).await;
+        response.map_err(|error| UpstreamError::Unavailable(Box::new(error)))
     }
 }
 
@@ -185,13 +190,12 @@ impl Upstream for Forgejo {
         self.scopes.in_words()
     }
 
-    fn sees_organizations(&self) -> bool {
+    fn reads_organizations(&self) -> bool {
         self.scopes.read_organizations()
     }
 
     fn authorize_url(&self, state: &str, challenge: &str, redirect_uri: &str) -> Url {
-        // Written by hand: the `oauth2` crate sets a challenge only together with its verifier, and the verifier is
-        // derived anew at the callback.
+        // The `oauth2` crate sets a challenge only together with its verifier, which the callback derives again.
         let mut url = self.oauth.auth_uri().url().clone();
         url.query_pairs_mut()
             .append_pair("response_type", "code")
@@ -213,41 +217,35 @@ impl Upstream for Forgejo {
         Box::pin(async move {
             let redirect = RedirectUrl::new(redirect_uri.to_owned())
                 .map_err(|error| UpstreamError::Misconfigured(error.to_string()))?;
-            let answer = self
+            let response = self
                 .oauth
                 .exchange_code(AuthorizationCode::new(code.expose_secret().to_owned()))
                 .set_pkce_verifier(PkceCodeVerifier::new(verifier.expose_secret().to_owned()))
                 .set_redirect_uri(std::borrow::Cow::Owned(redirect))
-                .request_async(&self.http)
-                .await
-                .map_err(|error| answers::refusal(Asked::Exchange, error))?;
-            pair(&answer)
+                .request_async(&self.http);
+            tokens(TokenRequest::Exchange, response.await)
         })
     }
 
     fn refresh<'a>(&'a self, refresh_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamTokens, UpstreamError>> {
         Box::pin(async move {
-            let answer = self
-                .oauth
-                .exchange_refresh_token(&RefreshToken::new(refresh_token.expose_secret().to_owned()))
-                .request_async(&self.http)
-                .await
-                .map_err(|error| answers::refusal(Asked::Refresh, error))?;
-            pair(&answer)
+            let refresh_token = RefreshToken::new(refresh_token.expose_secret().to_owned());
+            let request = self.oauth.exchange_refresh_token(&refresh_token);
+            tokens(TokenRequest::Refresh, request.request_async(&self.http).await)
         })
     }
 
     fn user<'a>(&'a self, access_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamUser, UpstreamError>> {
         Box::pin(async move {
             let response = self.get(access_token, &["user"]).await?;
-            if answers::is_locked_out(&response) {
+            if refusals::is_lockout(&response) {
                 return Err(UpstreamError::Refused("the user is locked out".to_owned()));
             }
             if response.status() != StatusCode::OK {
-                return Err(answers::api_refusal(&response));
+                return Err(refusals::of_api(&response));
             }
             let user: User = serde_json::from_slice(response.body())
-                .map_err(|_| UpstreamError::Unexpected("the user is not described as expected".to_owned()))?;
+                .map_err(|_| UpstreamError::unexpected("the user is not described as expected"))?;
             Ok(UpstreamUser {
                 id: UserId(user.id),
                 login: user.login,
@@ -264,45 +262,32 @@ impl Upstream for Forgejo {
             let form = url::form_urlencoded::Serializer::new(String::new())
                 .append_pair("token", access_token.expose_secret())
                 .finish();
-            let mut request = http::Request::new(form.into_bytes());
-            *request.method_mut() = http::Method::POST;
-            *request.uri_mut() = format!("{}login/oauth/introspect", self.base)
-                .parse()
-                .map_err(|_| UpstreamError::Unexpected("the address cannot be asked".to_owned()))?;
-            let headers = request.headers_mut();
-            headers.insert(header::AUTHORIZATION, self.basic.clone());
-            headers.insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("application/x-www-form-urlencoded"),
-            );
-            let response = self.http.exchange(request).await;
-            let response = response.map_err(|error| UpstreamError::Unavailable(Box::new(error)))?;
+            let request = http::Request::post(self.url(&["login", "oauth", "introspect"]).as_str())
+                .header(header::AUTHORIZATION, &self.basic)
+                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+            let response = self.send(request, form.into_bytes()).await?;
             match response.status() {
                 StatusCode::OK => {}
-                // Something that speaks Forgejo's OAuth2 but cannot introspect.
+                // Another server that speaks Forgejo's OAuth2, without introspection.
                 StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => return Ok(GrantedScope::Unknown),
                 StatusCode::UNAUTHORIZED => {
                     return Err(UpstreamError::Misconfigured("introspection is refused".to_owned()));
                 }
-                status => return Err(UpstreamError::Unexpected(format!("introspection: {}", status.as_u16()))),
+                status => return Err(UpstreamError::unexpected(format!("introspection: {}", status.as_u16()))),
             }
             let answer: Introspection = serde_json::from_slice(response.body())
-                .map_err(|_| UpstreamError::Unexpected("introspection did not answer as expected".to_owned()))?;
+                .map_err(|_| UpstreamError::unexpected("introspection did not answer as expected"))?;
             match answer.scope {
                 _ if !answer.active => Err(UpstreamError::Refused("the token is not active".to_owned())),
                 None => Ok(GrantedScope::Unknown),
-                Some(scope) if self.scopes.same_as(&scope) => Ok(GrantedScope::AsAsked),
+                Some(scope) if self.scopes.same_as(&scope) => Ok(GrantedScope::AsRequested),
                 Some(scope) => Ok(GrantedScope::Other(scopes::granted_in_words(&scope))),
             }
         })
     }
 
     fn settings_url(&self) -> Url {
-        let mut url = self.base.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(["user", "settings", "applications"]);
-        }
-        url
+        self.url(&["user", "settings", "applications"])
     }
 
     fn is_member<'a>(
@@ -312,14 +297,13 @@ impl Upstream for Forgejo {
         login: &'a str,
     ) -> BoxFuture<'a, Result<bool, UpstreamError>> {
         Box::pin(async move {
-            let response = self
-                .get(access_token, &["orgs", organization, "members", login])
-                .await?;
+            let path = ["orgs", organization, "members", login];
+            let response = self.get(access_token, &path).await?;
             match response.status() {
                 StatusCode::NO_CONTENT => Ok(true),
-                // A redirect to the public members is what an outsider gets.
+                // An outsider gets a redirect to the public members.
                 StatusCode::NOT_FOUND | StatusCode::FOUND | StatusCode::SEE_OTHER => Ok(false),
-                _ => Err(answers::api_refusal(&response)),
+                _ => Err(refusals::of_api(&response)),
             }
         })
     }
@@ -343,23 +327,32 @@ fn basic(client_id: &str, client_secret: &SecretString) -> Option<HeaderValue> {
     Some(value)
 }
 
-fn pair(answer: &BasicTokenResponse) -> Result<UpstreamTokens, UpstreamError> {
-    let refresh_token = answer
-        .refresh_token()
-        .ok_or_else(|| UpstreamError::Unexpected("there is no refresh_token in the answer".to_owned()))?;
-    let expires_in = answer
-        .expires_in()
-        .ok_or_else(|| UpstreamError::Unexpected("there is no expires_in in the answer".to_owned()))?;
+/// The tokens in a response of the token endpoint.
+fn tokens(
+    request: TokenRequest,
+    response: Result<BasicTokenResponse, RequestTokenError<TransportError, BasicErrorResponse>>,
+) -> Result<UpstreamTokens, UpstreamError> {
+    let response = response.map_err(|error| refusals::of_token_request(request, error))?;
+    let (Some(refresh_token), Some(expires_in)) = (response.refresh_token(), response.expires_in()) else {
+        return Err(UpstreamError::unexpected(
+            "the response lacks refresh_token or expires_in",
+        ));
+    };
     Ok(UpstreamTokens {
-        access_token: answer.access_token().secret().clone().into(),
+        access_token: response.access_token().secret().clone().into(),
         refresh_token: refresh_token.secret().clone().into(),
-        // No time can overflow by what Forgejo says.
-        expires_in: expires_in.min(LONGEST_LIFE),
+        expires_in: expires_in.min(MAX_LIFETIME),
     })
 }
 
-fn yes() -> bool {
+fn is_active_by_default() -> bool {
     true
+}
+
+impl UpstreamError {
+    fn unexpected(text: impl Into<String>) -> Self {
+        Self::Unexpected(text.into())
+    }
 }
 
 #[cfg(test)]
@@ -376,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn the_browser_is_sent_with_pkce_state_and_scopes() {
+    fn authorize_url_has_pkce_state_and_scopes() {
         for base in ["https://example.org/git", "https://example.org/git/"] {
             let forgejo = Forgejo::new(config(base)).unwrap();
             let url = forgejo.authorize_url("the state", "challenge", "https://broker.example/oauth/callback");
@@ -390,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_is_the_host_with_its_port() {
+    fn name_is_the_host_with_its_port() {
         assert_eq!(
             Forgejo::new(config("https://example.org/git")).unwrap().name(),
             "example.org"
@@ -402,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_forgejo_url_is_refused() {
+    fn invalid_configuration_is_refused() {
         for url in [
             "",
             "code.example.org",

@@ -16,7 +16,7 @@
 //! - [`forgejo`]: sign-in at Forgejo, the usual upstream;
 //! - [`fetch`]: the one way to read a URL that a client chose;
 //! - `sqlite`: the usual store (feature `sqlite`);
-//! - `testing`: a scripted upstream and a clock set by hand (feature `testing`).
+//! - `testing`: a clock that is set by hand (feature `testing`).
 //!
 //! Invariants: everything published derives from `public_url`, nothing from a request header; tokens, codes and client
 //! secrets are stored as SHA-256 only; a pair of upstream tokens is on disk before it is used; no secret reaches a
@@ -48,6 +48,7 @@ mod code_exchanges;
 mod document_cache;
 mod jwt;
 mod keepalive;
+mod outbound_http;
 mod pkce;
 mod rate_limiter;
 mod redirect_uri;

@@ -1,7 +1,7 @@
-//! What the store keeps, as plain data.
+//! The records of the store, as plain data.
 //!
-//! Secrets occur here in two forms only: as [`TokenHash`] (SHA-256 of a random value of 256 bits, so that neither salt
-//! nor stretching is needed) and as sealed bytes.
+//! Secrets occur here in two forms only: as [`TokenHash`] (SHA-256 of a random value of 256 bits, which needs neither salt
+//! nor stretching) and as sealed bytes.
 
 use std::{fmt, time::SystemTime};
 
@@ -16,24 +16,24 @@ pub struct TokenHash(pub [u8; 32]);
 pub struct ClientRecord {
     /// The client identifier.
     pub client_id: ClientId,
-    /// What the client calls itself. Nobody has verified it.
+    /// The name that the client gives itself, which is not verified.
     pub name: Option<String>,
-    /// Where the client may be sent back to.
+    /// The registered redirect URIs.
     pub redirect_uris: Vec<String>,
-    /// How the client shows at the token endpoint who it is.
+    /// The authentication at the token endpoint.
     pub auth: ClientAuth,
-    /// When it was registered.
+    /// The time of the registration.
     pub created_at: SystemTime,
-    /// The host that vouches for the client: the one that its metadata document was fetched from. `None` for a client
-    /// that registered itself or stands in the configuration.
+    /// The host that vouches for the client: the one of its metadata document. `None` for a client that registered itself
+    /// or is configured.
     pub domain: Option<String>,
-    /// The hash of the token that lets the client change its registration (RFC 7592), if it may.
+    /// The hash of the token with which the client changes its registration (RFC 7592), if it may.
     pub registration_token: Option<TokenHash>,
-    /// What a public client is known by when it registers again: two with one fingerprint are one client.
+    /// Identifies a public client that registers again: two with one fingerprint are one client.
     pub fingerprint: Option<TokenHash>,
 }
 
-/// How a client authenticates (RFC 7591 section 2, `token_endpoint_auth_method`).
+/// The authentication of a client (RFC 7591 section 2, `token_endpoint_auth_method`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
     /// `none`: a public client.
@@ -46,7 +46,7 @@ pub enum ClientAuth {
     PrivateKeyJwt(KeySource),
 }
 
-/// Where the public keys of a client are (RFC 7591 section 2, `jwks` and `jwks_uri`).
+/// The source of a client's public keys (RFC 7591 section 2, `jwks` and `jwks_uri`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
     /// A JWK Set, as JSON.
@@ -55,57 +55,57 @@ pub enum KeySource {
     Uri(String),
 }
 
-/// A sign-in that has begun in this broker and for which the browser is on its way through Forgejo.
+/// A sign-in that has begun here and whose browser is at Forgejo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingRecord {
     /// The `state` that was sent to Forgejo.
     pub state: TokenHash,
     /// The cookie of the browser in which it began.
     pub browser: TokenHash,
-    /// What it is for.
+    /// The purpose.
     pub purpose: Purpose,
-    /// When it stops being good.
+    /// The time at which it expires.
     pub expires_at: SystemTime,
 }
 
-/// What a sign-in is for.
+/// The purpose of a sign-in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// A client wants a code.
+    /// A client requests a code.
     Client(ClientRequest),
-    /// The user wants to see their connections.
+    /// The user opens the page of connections.
     Connections,
 }
 
-/// A client's request for a code that the user has approved.
+/// A client's request for a code, which the user has approved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientRequest {
-    /// The client that asked.
+    /// The client.
     pub client_id: ClientId,
-    /// Where the client wants its answer, as it wrote it.
+    /// The redirect URI, as the client wrote it.
     pub redirect_uri: String,
     /// The client's own `state`.
     pub client_state: Option<String>,
     /// The client's S256 challenge (RFC 7636 section 4.2).
     pub code_challenge: String,
-    /// The scope that the grant is to have.
+    /// The scope of the grant.
     pub scope: String,
-    /// Whose earlier approval this goes by. `None` if the user has just been asked.
+    /// The user whose earlier approval counts. `None` if the user has just approved.
     pub approved_by: Option<UserId>,
 }
 
-/// One user's yes to one client.
+/// One user's consent to one client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantRecord {
-    /// The grant.
+    /// The id.
     pub id: GrantId,
-    /// Forgejo's numeric id of the user.
+    /// The user.
     pub user: UserId,
     /// The user's login at the time of the sign-in.
     pub login: String,
     /// The client.
     pub client_id: ClientId,
-    /// What the tokens of the grant allow: scopes with a space between them.
+    /// The scopes of the grant's tokens, separated by spaces.
     pub scope: String,
 }
 
@@ -114,59 +114,59 @@ pub struct GrantRecord {
 pub struct GrantSummary {
     /// The grant.
     pub grant: GrantRecord,
-    /// When the user said yes.
+    /// The time of the consent.
     pub created_at: SystemTime,
-    /// When it was last used: a bearer shown, or tokens issued. It may lag by two minutes.
+    /// The time of the last use: an access token presented, or tokens issued. It may lag by two minutes.
     pub last_used_at: SystemTime,
 }
 
-/// An access token that is honoured.
+/// An access token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessTokenRecord {
-    /// The grant that it belongs to.
+    /// Its grant.
     pub grant: GrantRecord,
-    /// Until when it is honoured, if the grant does not end before.
+    /// The time at which it expires, if the grant does not end before.
     pub expires_at: SystemTime,
 }
 
-/// An authorization code and what it is bound to.
+/// An authorization code and its bindings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CodeRecord {
     /// The code.
     pub code: TokenHash,
-    /// The grant whose tokens it buys.
+    /// The grant of its tokens.
     pub grant: GrantId,
     /// The user of the grant.
     pub user: UserId,
-    /// The client it was issued to.
+    /// The client to which it was issued.
     pub client_id: ClientId,
-    /// The redirect URI it was delivered to.
+    /// The redirect URI to which it was delivered.
     pub redirect_uri: String,
     /// The client's S256 challenge.
     pub code_challenge: String,
-    /// When it stops being good.
+    /// The time at which it expires.
     pub expires_at: SystemTime,
 }
 
 /// The sealed upstream tokens of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccountRecord {
-    /// Forgejo's numeric id of the user.
+    /// The user.
     pub user: UserId,
-    /// Names this pair of tokens: a random number, new with each pair, never reused after a deletion.
+    /// The version of the tokens.
     pub version: TokenVersion,
     /// The sealed access token.
     pub access: Vec<u8>,
     /// The sealed refresh token.
     pub refresh: Vec<u8>,
-    /// When the pair was obtained.
+    /// The time at which the tokens were obtained.
     pub issued_at: SystemTime,
-    /// When the access token expires.
+    /// The time at which the access token expires.
     pub expires_at: SystemTime,
 }
 
 impl fmt::Debug for TokenHash {
-    /// Shows the first four bytes: enough to tell two apart in a log.
+    /// Shows the first four bytes: enough to distinguish two in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TokenHash({}..)", hex::encode(&self.0[..4]))
     }

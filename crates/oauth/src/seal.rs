@@ -1,12 +1,12 @@
 //! Sealing of upstream tokens and other records at rest, and keyed hashes.
 //!
-//! Threat model: someone has the database file (a backup, a stolen disk) but not the key. They must learn no upstream
-//! token, and must not be able to make the broker use a sealed token for another user: the associated data binds each
-//! sealed token to its user and its kind, and other records to their own kind and key. Someone who can write both files is out of scope.
+//! Threat model: an attacker has the database file (a backup, a stolen disk) but not the key. The attacker must learn no
+//! upstream token, and must not be able to make the broker use a sealed token for another user: the associated data binds
+//! each sealed token to its user and its kind, and other records to their own kind and key. An attacker who can write both
+//! files is out of scope.
 //!
 //! A sealed token is a format byte, the number of the key, a random nonce of 192 bits, and the XChaCha20-Poly1305
-//! ciphertext with its tag. Keys are numbered, so that a new key can be put in use while what the old one sealed can
-//! still be opened.
+//! ciphertext with its tag. Keys are numbered, so that a new key can seal while the old one still opens.
 
 mod account;
 mod key_file;
@@ -27,17 +27,17 @@ use crate::secret;
 /// Seals and opens upstream tokens and other records, and makes keyed hashes. Clones share their keys.
 #[derive(Clone)]
 pub struct Sealer {
-    /// Never empty. The last one seals and hashes, all of them open.
+    /// Never empty. The last key seals and hashes, and all of them open.
     keys: Arc<[(u32, SecretBox<[u8; 32]>)]>,
 }
 
-/// Why something sealed could not be opened.
+/// The reason why a sealed record cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// The key with this number is not in the key file.
     #[error("it was sealed with key {0}, which is not in the key file")]
     UnknownKey(u32),
-    /// It was sealed with another key of that number, for another record, or has been changed.
+    /// The record was sealed with another key of that number, for another record, or has been changed.
     #[error("it was not sealed for this record with the key of this broker")]
     Forged,
 }
@@ -54,14 +54,14 @@ impl Sealer {
         }
     }
 
-    /// Seals a record that is not an account. It opens only for the same kind and key; the kind must be a constant of
-    /// whoever owns such records.
+    /// Seals a record that is not an account. It opens only for the same kind and key; the kind must be a constant of the
+    /// code that owns such records.
     #[must_use]
     pub fn seal_record(&self, kind: &'static str, key: &[u8], plain: &[u8]) -> Vec<u8> {
         self.seal_bytes(plain, &record_data(kind, key))
     }
 
-    /// Opens what [`Sealer::seal_record`] made.
+    /// Opens a record that [`Sealer::seal_record`] sealed.
     ///
     /// # Errors
     ///
@@ -111,13 +111,13 @@ impl Sealer {
             .map_err(|_| OpenError::Forged)
     }
 
-    /// HMAC-SHA-256 over a purpose and some parts, each with its length before it, so that no two lists of parts are
-    /// the same bytes. Nobody without the key can make it.
+    /// HMAC-SHA-256 over a purpose and some parts, each preceded by its length, so that no two lists of parts are the same
+    /// bytes. It cannot be made without the key.
     pub(crate) fn keyed_hash(&self, purpose: &str, parts: &[&str]) -> [u8; 32] {
         keyed_hash(self.current().1, purpose, parts)
     }
 
-    /// Whether a keyed hash was made with any of the keys, in a time that does not depend on where it differs.
+    /// Verifies a keyed hash with all of the keys, in a time that does not depend on the place of a difference.
     pub(crate) fn verifies(&self, purpose: &str, parts: &[&str], hash: &[u8]) -> bool {
         self.keys
             .iter()
@@ -137,7 +137,7 @@ impl fmt::Debug for Sealer {
     }
 }
 
-/// What binds a record that is not an account. Its first word is that of no account.
+/// The associated data of a record that is not an account. No account has its first words.
 fn record_data(kind: &str, key: &[u8]) -> Vec<u8> {
     let mut data = format!("forgejo-mcp-broker record {kind} ").into_bytes();
     data.extend_from_slice(key);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_opens_for_its_record_only() {
+    fn sealed_token_opens_for_its_record_only() {
         let sealer = Sealer::with_key([7; 32]);
         let sealed = sealer.seal_token(&token(), ACCESS, UserId(42));
         assert_eq!(
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn another_key_does_not_open_it() {
+    fn other_key_does_not_open() {
         let sealed = Sealer::with_key([7; 32]).seal_token(&token(), ACCESS, UserId(42));
         let other = Sealer::with_key([8; 32]);
         assert_eq!(
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_key_seals_and_the_old_one_still_opens() {
+    fn new_key_seals_and_old_key_still_opens() {
         let old = Sealer::with_key([7; 32]);
         let sealed = old.seal_token(&token(), REFRESH, UserId(1));
         let both = Sealer {
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_opens_for_its_kind_and_key_only() {
+    fn sealed_record_opens_for_its_kind_and_key_only() {
         let sealer = Sealer::with_key([7; 32]);
         let sealed = sealer.seal_record("session", b"a", b"\xff plain");
         assert_eq!(sealer.open_record("session", b"a", &sealed).unwrap(), b"\xff plain");
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn no_byte_can_be_changed_or_left_out() {
+    fn changed_or_cut_bytes_do_not_open() {
         let sealer = Sealer::with_key([7; 32]);
         let sealed = sealer.seal_token(&token(), ACCESS, UserId(42));
         for at in 0..sealed.len() {
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn keyed_hashes_depend_on_key_purpose_and_the_borders_of_the_parts() {
+    fn keyed_hash_depends_on_key_purpose_and_boundaries_of_parts() {
         let sealer = Sealer::with_key([7; 32]);
         let hash = sealer.keyed_hash("a", &["bc", "d"]);
         assert_eq!(hash, sealer.keyed_hash("a", &["bc", "d"]));
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_rotation_hashes_of_the_old_key_still_verify_and_its_seals_are_told_apart() {
+    fn hashes_of_old_key_verify_and_its_seals_are_not_current() {
         let old = Sealer::with_key([7; 32]);
         let both = Sealer {
             keys: [

@@ -1,6 +1,6 @@
 //! Random secrets and their hashes.
 //!
-//! A secret is a prefix that scanners can recognise and 256 random bits in base64url. Only its SHA-256 is stored.
+//! A secret is a prefix that scanners can recognize and 256 random bits in base64url. Only its SHA-256 is stored.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::SecretString;
@@ -32,12 +32,12 @@ pub(crate) fn mint(prefix: &str) -> SecretString {
     with_prefix(prefix, random())
 }
 
-/// A secret of given bytes.
+/// A secret with given bytes.
 pub(crate) fn with_prefix(prefix: &str, bytes: [u8; 32]) -> SecretString {
     format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes)).into()
 }
 
-/// A new name that need not be secret but must not collide: 128 random bits.
+/// A new name that must not collide but need not be secret: 128 random bits.
 pub(crate) fn name(prefix: &str) -> String {
     format!("{prefix}{}", hex::encode(random::<16>()))
 }
@@ -47,7 +47,7 @@ pub(crate) fn hash(secret: &str) -> TokenHash {
     TokenHash(Sha256::digest(secret.as_bytes()).into())
 }
 
-/// Compares in a time that does not depend on where the two differ.
+/// Compares in a time that does not depend on the place of the first difference.
 pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
 }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_has_its_prefix_and_256_bits() {
+    fn secret_has_its_prefix_and_256_bits() {
         let secret = mint(ACCESS);
         let text = secret.expose_secret();
         let bits = URL_SAFE_NO_PAD.decode(text.strip_prefix("fmb_at_").unwrap()).unwrap();
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn different_lengths_are_not_the_same() {
+    fn same_compares_content_and_length() {
         assert!(same(b"abc", b"abc"));
         assert!(!same(b"abc", b"abd"));
         assert!(!same(b"abc", b"abcd"));

@@ -1,8 +1,8 @@
-//! Which addresses belong to the public network.
+//! Addresses of the public network.
 //!
-//! Everything that the IANA registries of special-purpose addresses set apart is refused, for IPv4 (RFC 6890 and its
-//! updates) and IPv6, and so is every IPv6 address that carries an IPv4 address in it: a gateway would take it to where
-//! the IPv4 address points. For IPv6 only global unicast (`2000::/3`) is left to be public at all.
+//! All special-purpose addresses of the IANA registries are refused, for IPv4 (RFC 6890 and its updates) and IPv6, and so
+//! is every IPv6 address that embeds an IPv4 address: a gateway would forward it to the IPv4 address. For IPv6 only global
+//! unicast (`2000::/3`) can be public.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -41,7 +41,7 @@ const V6: [(Ipv6Addr, u32); 7] = [
     (Ipv6Addr::new(0x2001, 0x10, 0, 0, 0, 0, 0, 0), 28), // ORCHID
 ];
 
-/// Whether an address belongs to the public network.
+/// Reports whether an address belongs to the public network.
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => !V4.iter().any(|(network, bits)| {
@@ -50,13 +50,13 @@ pub(super) fn is_public(address: IpAddr) -> bool {
         }),
         IpAddr::V6(address) => {
             let unicast = address.segments()[0] & 0xe000 == 0x2000;
-            let apart = V6.iter().any(|(network, bits)| {
+            let special = V6.iter().any(|(network, bits)| {
                 let mask = u128::MAX << (128 - bits);
                 address.to_bits() & mask == network.to_bits()
             });
-            // The interface identifier of an address that a translator made up from IPv4 (RFC 5214 section 6.1).
+            // The interface identifier of an address that a translator derived from IPv4 (RFC 5214 section 6.1).
             let isatap = matches!(address.segments(), [_, _, _, _, 0 | 0x200, 0x5efe, _, _]);
-            unicast && !apart && !isatap
+            unicast && !special && !isatap
         }
     }
 }
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn public_addresses_are_public() {
+    fn public_addresses_are_accepted() {
         for address in [
             "1.1.1.1",
             "9.255.255.255",
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_set_apart_is_not() {
+    fn special_purpose_addresses_are_refused() {
         for address in [
             "0.0.0.0",
             "0.1.2.3",

@@ -1,14 +1,14 @@
-//! How long an answer is fresh by its own word (RFC 9111 section 4.2.1).
+//! The freshness lifetime in the headers of a response (RFC 9111 section 4.2.1).
 //!
-//! Only `Cache-Control` is read: `Expires` needs a date of the other side's clock, and what says nothing gets the
-//! minimum that the keeper of the document has anyway.
+//! Only `Cache-Control` is read: `Expires` needs the clock of the other side, and a response without either gets the
+//! minimum lifetime of the cache.
 
 use std::time::Duration;
 
 use http::{HeaderMap, header};
 
-/// How long an answer is fresh, if it says so.
-pub(super) fn of(headers: &HeaderMap) -> Option<Duration> {
+/// The freshness lifetime, if the headers have one.
+pub(super) fn lifetime(headers: &HeaderMap) -> Option<Duration> {
     let mut fresh_for = None;
     let fields = headers.get_all(header::CACHE_CONTROL).iter();
     for directive in fields
@@ -21,10 +21,10 @@ pub(super) fn of(headers: &HeaderMap) -> Option<Duration> {
             return Some(Duration::ZERO);
         }
         if name.eq_ignore_ascii_case("max-age") {
-            // Two that differ, or one that is no number, make it stale (section 4.2.1).
+            // The smaller of two counts, and one that is no number makes the response stale (section 4.2.1).
             let seconds = value.trim().trim_matches('"').parse().unwrap_or(0);
-            let said = Duration::from_secs(seconds);
-            fresh_for = Some(fresh_for.map_or(said, |before: Duration| before.min(said)));
+            let given = Duration::from_secs(seconds);
+            fresh_for = Some(fresh_for.map_or(given, |former: Duration| former.min(given)));
         }
     }
     let age = headers
@@ -42,11 +42,11 @@ mod tests {
         for (name, value) in fields {
             headers.append(header::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
         }
-        of(&headers).map(|duration| duration.as_secs())
+        lifetime(&headers).map(|duration| duration.as_secs())
     }
 
     #[test]
-    fn max_age_counts_from_when_the_answer_was_made() {
+    fn max_age_counts_from_creation_of_response() {
         assert_eq!(fresh_for(&[("cache-control", "public, max-age=3600")]), Some(3600));
         assert_eq!(fresh_for(&[("cache-control", "Max-Age=\"60\"")]), Some(60));
         assert_eq!(fresh_for(&[("cache-control", "max-age=60"), ("age", "20")]), Some(40));
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_not_be_kept_is_stale_at_once() {
+    fn uncacheable_response_is_stale_at_once() {
         for value in [
             "no-store",
             "max-age=60, no-cache",
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_told_apart() {
+    fn missing_cache_control_has_no_lifetime() {
         assert_eq!(fresh_for(&[]), None);
         assert_eq!(fresh_for(&[("cache-control", "public")]), None);
     }

@@ -1,4 +1,4 @@
-//! Which content types are JSON.
+//! Content types of JSON.
 
 use http::{HeaderMap, header};
 
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_by_any_of_its_names() {
+    fn json_content_types_are_recognized() {
         let is = |kind: &str| is_json(&[(header::CONTENT_TYPE, kind.parse().unwrap())].into_iter().collect());
         for kind in [
             "application/json",

@@ -1,30 +1,30 @@
-//! The HTTP client for Forgejo: no redirects, no proxies from the environment, a time limit and a size limit.
+//! The HTTP client for Forgejo.
 
-use std::time::Duration;
+use std::{error::Error as _, time::Duration};
 
 use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 
-use super::answers::root_cause;
-use crate::ports::BoxFuture;
+use super::redact::redact;
+use crate::{outbound_http, ports::BoxFuture};
 
-/// How long a connection may take to come about.
+/// The longest time for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an exchange may take in all.
+/// The longest time for an exchange.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest body that is read, in bytes.
 const MAX_BODY: usize = 256 * 1024;
 
-/// Why there was no answer. A later try may succeed.
+/// A failed exchange. A later try may succeed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HttpError {
-    /// The request could not be sent or the answer not be read. The text holds the cause, without the URL.
+pub(super) enum TransportError {
+    /// The request could not be sent or the response not be read. The text holds the cause, without the URL.
     #[error("{what}: {cause}")]
-    Transport { what: &'static str, cause: String },
-    /// The server is in trouble (5xx, 429).
+    Failed { what: &'static str, cause: String },
+    /// Forgejo is unavailable (5xx, 429).
     #[error("Forgejo answered with status {0}")]
     Status(u16),
     /// The body is longer than the limit.
-    #[error("the answer is longer than {MAX_BODY} bytes")]
+    #[error("the response is longer than {MAX_BODY} bytes")]
     TooLong,
 }
 
@@ -34,46 +34,32 @@ pub(super) struct HttpClient(reqwest::Client);
 
 impl HttpClient {
     pub(super) fn new() -> Result<Self, reqwest::Error> {
-        // Whoever installs a provider first wins; it is this one in every process that has a broker in it.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
+        let client = outbound_http::client(TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TIMEOUT)
-            .user_agent("forgejo-mcp-broker")
             .build()?;
         Ok(Self(client))
     }
 
-    /// One exchange. A server in trouble is an error, so that its page is never taken for an answer.
-    pub(super) async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let transport = |what| {
-            move |error: reqwest::Error| HttpError::Transport {
-                what,
-                cause: root_cause(&error),
-            }
-        };
-        let request = request.try_into().map_err(transport("the request cannot be made"))?;
+    /// Makes one exchange. A response that says "unavailable" is an error, so that its page is never taken for an answer.
+    pub(super) async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, TransportError> {
+        let failed = |what| move |error: reqwest::Error| TransportError::new(what, &error);
+        let request = request.try_into().map_err(failed("the request is invalid"))?;
         let mut response = self.0.execute(request).await.map_err(|error| {
             let what = if error.is_timeout() {
-                "no answer in time"
+                "no response in time"
             } else {
-                "no answer"
+                "no response"
             };
-            transport(what)(error)
+            TransportError::new(what, &error)
         })?;
         let status = response.status();
-        if status.is_server_error() || status == http::StatusCode::TOO_MANY_REQUESTS {
-            return Err(HttpError::Status(status.as_u16()));
+        if outbound_http::is_unavailable(status) {
+            return Err(TransportError::Status(status.as_u16()));
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(transport("the answer broke off"))? {
-            if body.len() + chunk.len() > MAX_BODY {
-                return Err(HttpError::TooLong);
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = outbound_http::read_body(&mut response, MAX_BODY).await;
+        let body = body
+            .map_err(failed("the response broke off"))?
+            .ok_or(TransportError::TooLong)?;
         let mut answer = http::Response::new(body);
         *answer.status_mut() = status;
         *answer.headers_mut() = std::mem::take(response.headers_mut());
@@ -81,9 +67,18 @@ impl HttpClient {
     }
 }
 
+impl TransportError {
+    /// Keeps the innermost cause, which says what happened.
+    fn new(what: &'static str, error: &reqwest::Error) -> Self {
+        let root = std::iter::successors(error.source(), |&error| error.source()).last();
+        let cause = redact(&root.map(ToString::to_string).unwrap_or_default());
+        Self::Failed { what, cause }
+    }
+}
+
 impl<'c> AsyncHttpClient<'c> for HttpClient {
-    type Error = HttpError;
-    type Future = BoxFuture<'c, Result<HttpResponse, HttpError>>;
+    type Error = TransportError;
+    type Future = BoxFuture<'c, Result<HttpResponse, TransportError>>;
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(self.exchange(request))

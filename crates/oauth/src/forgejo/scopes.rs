@@ -1,8 +1,8 @@
-//! Forgejo's scopes: what may be asked for, and what it means in words.
+//! Forgejo's scopes, and their meaning in words.
 //!
-//! Forgejo drops a scope that it does not know without a word, and **a token whose scopes name no part of the API may
-//! do everything**. So `openid profile`, or a list in which every scope is misspelt, would hand each MCP session the
-//! whole account. [`Scopes`] exist only for a list in which every scope is known and the API is named.
+//! Forgejo silently drops a scope that it does not know, and **a token whose scopes name no part of the API may do
+//! everything**. So `openid profile`, or a list of misspelled scopes, would give each MCP session the whole account.
+//! [`Scopes`] exist only for a list in which every scope is known and at least one names a part of the API.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scopes(Vec<String>);
 
-/// Why a list of scopes is refused.
+/// An error in a list of scopes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScopeError {
     /// No scope names a part of the API.
@@ -20,20 +20,20 @@ pub enum ScopeError {
     )]
     NoApiScope,
     /// Forgejo does not know the scope.
-    #[error("{0:?} is not a scope of Forgejo, which would drop it without a word")]
+    #[error("{0:?} is not a scope of Forgejo, which would silently drop it")]
     Unknown(String),
-    /// The broker could not ask whose token it is.
-    #[error("\"read:user\" is missing, without which the broker cannot tell who has signed in")]
+    /// The broker could not ask for the user of a token.
+    #[error("\"read:user\" is missing: the broker needs it to learn who has signed in")]
     NoUserScope,
 }
 
-/// The parts of the API, and what each is to a user.
+/// The parts of the API, and their names for a user.
 const AREAS: &[(&str, &str)] = &[
     ("activitypub", "federation data"),
     ("admin", "the whole instance, as an administrator"),
     ("misc", "miscellaneous data of the instance"),
     ("notification", "your notifications"),
-    ("organization", "your organisations and teams"),
+    ("organization", "your organizations and teams"),
     ("package", "packages"),
     ("issue", "issues, pull requests, comments and labels"),
     ("repository", "repositories, their files, branches and releases"),
@@ -70,18 +70,18 @@ impl Scopes {
         Ok(scopes)
     }
 
-    /// Whether a grant with a scope as Forgejo keeps it allows the same, no less and no more.
+    /// Compares them with the scope of a grant at Forgejo: `true` if both allow the same, no less and no more.
     pub(super) fn same_as(&self, granted: &str) -> bool {
         reach(self.0.iter().map(String::as_str)) == reach(granted.split_ascii_whitespace())
     }
 
-    /// Whether they allow to ask who is a member of an organisation.
+    /// Reports whether they allow reading the members of an organization.
     #[must_use]
     pub fn read_organizations(&self) -> bool {
         self.allow_reading("organization")
     }
 
-    /// What the scopes allow, one sentence part each, in the order of the list.
+    /// The permissions in words, one for each scope, in the order of the list.
     pub(super) fn in_words(&self) -> Vec<String> {
         in_words(self.0.iter().map(String::as_str))
     }
@@ -97,7 +97,7 @@ impl fmt::Display for Scopes {
     }
 }
 
-/// What a grant with a scope as Forgejo keeps it allows, in words.
+/// The permissions of a grant at Forgejo, in words.
 pub(super) fn granted_in_words(granted: &str) -> Vec<String> {
     let list = || granted.split_ascii_whitespace();
     if list().any(|scope| scope == "all" || area(scope).is_some()) {
@@ -112,7 +112,7 @@ fn in_words<'a>(scopes: impl Iterator<Item = &'a str>) -> Vec<String> {
     scopes
         .filter_map(|scope| match scope {
             "all" => Some("do everything that you can do".to_owned()),
-            "public-only" => Some("reach public repositories and organisations only".to_owned()),
+            "public-only" => Some("reach public repositories and organizations only".to_owned()),
             other => {
                 let words = AREAS
                     .iter()
@@ -129,8 +129,8 @@ fn in_words<'a>(scopes: impl Iterator<Item = &'a str>) -> Vec<String> {
         .collect()
 }
 
-/// What a list of scopes comes to: for each part of the API 0 for nothing, 1 for reading, 2 for changing too; and
-/// whether it is for what is public only. Writing includes reading, and no part of the API at all means all of it.
+/// The permissions of a list of scopes: for each part of the API 0 for nothing, 1 for reading, 2 for changing too; and a
+/// restriction to public data. Writing includes reading, and no part of the API at all means all of it.
 fn reach<'a>(scopes: impl Iterator<Item = &'a str>) -> ([u8; AREAS.len()], bool) {
     let (mut levels, mut public_only) = ([0; AREAS.len()], false);
     for scope in scopes {
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_without_an_api_scope_is_refused_since_forgejo_would_grant_everything() {
+    fn list_without_api_scope_is_refused() {
         for list in [
             &[][..],
             &["openid", "profile"],
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_scope_is_refused_since_forgejo_would_drop_it() {
+    fn unknown_scope_is_refused() {
         for scope in [
             "repo",
             "read:repo",
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_user_must_be_readable() {
+    fn read_user_is_required() {
         assert_eq!(Scopes::new(["write:repository"]), Err(ScopeError::NoUserScope));
         for scope in ["read:user", "write:user", "all"] {
             assert!(Scopes::new([scope]).is_ok());
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_granted_scope_is_compared_by_what_it_allows() {
+    fn granted_scope_is_compared_by_permissions() {
         let asked = Scopes::new(["read:user", "write:issue"]).unwrap();
         for granted in [
             "read:user write:issue",
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_are_told_in_words() {
+    fn scopes_are_described_in_words() {
         let scopes = Scopes::new(["openid", "read:user", "write:issue", "read:user", "public-only"]).unwrap();
         assert_eq!(scopes.to_string(), "openid read:user write:issue public-only");
         assert_eq!(
@@ -234,7 +234,7 @@ mod tests {
             [
                 "read your account and profile",
                 "read and change issues, pull requests, comments and labels",
-                "reach public repositories and organisations only",
+                "reach public repositories and organizations only",
             ]
         );
         assert!(!scopes.read_organizations());

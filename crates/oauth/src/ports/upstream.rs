@@ -1,4 +1,4 @@
-//! The upstream: who signs users in and whose tokens the accounts hold.
+//! The upstream: the server at which users sign in and whose tokens the accounts hold.
 
 use std::{fmt, time::Duration};
 
@@ -8,28 +8,27 @@ use url::Url;
 use super::BoxFuture;
 use crate::{BoxError, ids::UserId};
 
-/// Signs users in by the authorization code flow with PKCE and renews their tokens.
+/// Signs users in by the authorization code flow with PKCE, and renews their tokens.
 pub trait Upstream: fmt::Debug + Send + Sync + 'static {
-    /// What the pages call it, e.g. `code.example.org`.
+    /// The name on the pages, e.g. `code.example.org`.
     fn name(&self) -> &str;
 
-    /// What an access token will allow, in words for the consent page.
+    /// The permissions of an access token, in words for the consent page.
     fn permissions(&self) -> Vec<String>;
 
-    /// Whether the tokens allow asking who is a member of an organization.
-    fn sees_organizations(&self) -> bool;
+    /// Whether an access token can read the members of an organization.
+    fn reads_organizations(&self) -> bool;
 
-    /// Where the browser goes to sign in.
-    ///
-    /// `challenge` is the S256 challenge of the verifier that [`Upstream::exchange`] will be given.
+    /// The URL at which the browser signs in. `challenge` is the S256 challenge of the verifier that
+    /// [`Upstream::exchange`] gets.
     fn authorize_url(&self, state: &str, challenge: &str, redirect_uri: &str) -> Url;
 
-    /// Turns a code into tokens. It must not be retried: a code is good once, and the exchange has killed all refresh
-    /// tokens that the user had before.
+    /// Exchanges a code for tokens. It must not be retried: a code works once, and the exchange has invalidated all earlier
+    /// refresh tokens of the user. After a dropped future the outcome is unknown.
     ///
     /// # Errors
     ///
-    /// Any [`UpstreamError`]. What came of the exchange after a dropped future is unknown.
+    /// Any [`UpstreamError`].
     fn exchange<'a>(
         &'a self,
         code: &'a SecretString,
@@ -37,21 +36,21 @@ pub trait Upstream: fmt::Debug + Send + Sync + 'static {
         redirect_uri: &'a str,
     ) -> BoxFuture<'a, Result<UpstreamTokens, UpstreamError>>;
 
-    /// Renews the tokens. It must not be retried with the same token after a success, even one that got lost.
+    /// Renews the tokens. It must not be retried with the same token after a success, even one whose answer was lost.
     ///
     /// # Errors
     ///
     /// [`UpstreamError::Refused`] when the user has to sign in again; the others say nothing about the user.
     fn refresh<'a>(&'a self, refresh_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamTokens, UpstreamError>>;
 
-    /// Whose token it is. May be retried.
+    /// The user of a token. It may be retried.
     ///
     /// # Errors
     ///
-    /// [`UpstreamError::Refused`] when the token is no good any more or its user is locked out, else any other.
+    /// [`UpstreamError::Refused`] when the token is invalid or its user is locked out, else any other.
     fn user<'a>(&'a self, access_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamUser, UpstreamError>>;
 
-    /// What a token really allows, compared with what the broker asks for. May be retried.
+    /// The scope of a token, compared with the one that the broker requests. It may be retried.
     ///
     /// # Errors
     ///
@@ -61,10 +60,10 @@ pub trait Upstream: fmt::Debug + Send + Sync + 'static {
         access_token: &'a SecretString,
     ) -> BoxFuture<'a, Result<GrantedScope, UpstreamError>>;
 
-    /// Where a user takes back what they have granted the broker at the upstream.
+    /// The page at which a user revokes the grant of the broker at the upstream.
     fn settings_url(&self) -> Url;
 
-    /// Whether a user is a member of an organization. May be retried.
+    /// Whether a user is a member of an organization. It may be retried.
     ///
     /// # Errors
     ///
@@ -77,52 +76,52 @@ pub trait Upstream: fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<bool, UpstreamError>>;
 }
 
-/// What an exchange or a renewal yields.
+/// The tokens of a user at the upstream.
 #[derive(Clone, Debug)]
 pub struct UpstreamTokens {
     /// The access token.
     pub access_token: SecretString,
     /// The refresh token.
     pub refresh_token: SecretString,
-    /// How long the access token is good, counted from the answer.
+    /// The lifetime of the access token, from the answer on.
     pub expires_in: Duration,
 }
 
-/// A user as the upstream knows them.
+/// A user of the upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamUser {
-    /// The number that stays when the login changes.
+    /// The id.
     pub id: UserId,
     /// The login.
     pub login: String,
-    /// Whether the upstream lets the user in.
+    /// Whether the user may sign in.
     pub active: bool,
 }
 
-/// How what a token allows compares with what the broker asks for.
+/// The scope of a token, compared with the one that the broker requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GrantedScope {
     /// It is the same.
-    AsAsked,
-    /// It is more or less: the user granted it before the broker asked for what it asks now. In words.
+    AsRequested,
+    /// It is another: the user granted it before the broker requested its present scope. In words.
     Other(Vec<String>),
-    /// The upstream does not tell.
+    /// The upstream does not show it.
     Unknown,
 }
 
-/// Why the upstream did not do as asked. No variant holds a token: what the upstream wrote has been redacted.
+/// A failure of the upstream. No variant holds a token: texts of the upstream have been redacted.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
     /// The user's code or token is refused for good.
-    #[error("the upstream refuses the credential: {0}")]
+    #[error("the upstream refuses the code or token: {0}")]
     Refused(String),
-    /// The upstream does not know this broker or its configuration is at odds with it. Nothing that the user can mend.
-    #[error("the upstream does not accept the broker's configuration: {0}")]
+    /// The upstream rejects the configuration of the broker. The user cannot mend it.
+    #[error("the upstream rejects the configuration of the broker: {0}")]
     Misconfigured(String),
-    /// It cannot be reached or is in trouble; a later try may succeed.
-    #[error("the upstream cannot be asked now")]
+    /// The upstream cannot be reached or has failed; a later try may succeed.
+    #[error("the upstream is unavailable")]
     Unavailable(#[source] BoxError),
-    /// It answered with something that is not an answer; a later try may succeed.
-    #[error("the upstream gave an answer that makes no sense: {0}")]
+    /// The upstream sent an invalid answer; a later try may succeed.
+    #[error("the upstream sent an invalid answer: {0}")]
     Unexpected(String),
 }

@@ -74,7 +74,7 @@ impl Sealer {
             .map_err(|_| OpenError::Forged)
     }
 
-    /// Whether something was sealed with the newest key.
+    /// Reports whether the newest key sealed something.
     pub(super) fn is_current(&self, sealed: &[u8]) -> bool {
         let (number, _) = self.current();
         sealed.get(1..5) == Some(number.to_be_bytes().as_slice())

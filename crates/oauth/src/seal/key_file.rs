@@ -1,11 +1,11 @@
 //! The key file: one key a line, as `NUMBER HEX`, the newest last; empty lines and lines that begin with `#` are
 //! skipped.
 //!
-//! It is made on first start with one random key. A file that others can read is refused rather than repaired: what was
-//! readable may have been read. To put a new key in use, add a line with a higher number; once everything has been
-//! sealed anew, the old line can go.
+//! The first start creates it with one random key. A file that others can read is refused, not repaired: they may have
+//! read it. To introduce a new key, add a line with a higher number; after a start has sealed all accounts with it, the
+//! old line can go.
 //!
-//! The same text can come from elsewhere ([`Sealer::from_text`]), with commas in the place of line ends.
+//! The same text can come from elsewhere ([`Sealer::from_text`]), with commas instead of line ends.
 
 use std::{
     fmt::Write as _,
@@ -26,46 +26,46 @@ pub struct KeyFile {
     path: PathBuf,
 }
 
-/// Why there is no key.
+/// The reason why there is no key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// It cannot be read or written.
-    #[error("the key file {} cannot be {what}", path.display())]
+    /// The file cannot be read or created.
+    #[error("cannot {action} key file {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What was tried.
-        what: &'static str,
-        /// What the system said.
+        /// `read` or `create`.
+        action: &'static str,
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// Group or others may read or write it.
-    #[error("the key file {} is open to others (mode {mode:03o}): it must have mode 600", path.display())]
+    /// Group or others can read or write the file.
+    #[error("cannot use key file {}: mode {mode:03o} (must not be accessible by others, as with mode 600)", path.display())]
     Permissions {
         /// The file.
         path: PathBuf,
         /// Its mode.
         mode: u32,
     },
-    /// It does not hold keys.
-    #[error("the key file {} is not one", path.display())]
+    /// The file does not hold keys.
+    #[error("cannot use key file {}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         #[source]
         source: KeyTextError,
     },
 }
 
-/// Why a text holds no keys. It quotes nothing of the text.
+/// A fault in a text of keys. It quotes nothing of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it {what} (line {line})")]
 pub struct KeyTextError {
     /// The line, from 1.
     pub line: usize,
-    /// What is wrong with the line.
+    /// The fault of the line.
     pub what: &'static str,
 }
 
@@ -75,9 +75,9 @@ impl KeyFile {
         Self { path: path.into() }
     }
 
-    /// Reads the keys, after making the file with a fresh key if it is not there.
+    /// Reads the keys, after creating the file with a random key if it does not exist.
     ///
-    /// It blocks on the file system, for start only. Of two processes that start at once, one makes the file and both
+    /// It blocks on the file system, for start only. Of two processes that start at once, one creates the file and both
     /// read the same key.
     ///
     /// # Errors
@@ -86,7 +86,7 @@ impl KeyFile {
     pub fn load_or_create(&self) -> Result<Sealer, KeyFileError> {
         match self.load() {
             Err(KeyFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                self.create().map_err(|source| self.io("created", source))?;
+                self.create().map_err(|source| self.io("create", source))?;
                 self.load()
             }
             outcome => outcome,
@@ -102,7 +102,7 @@ impl KeyFile {
     /// Any [`KeyFileError`]; all of them are for the operator to mend.
     pub fn load(&self) -> Result<Sealer, KeyFileError> {
         let file = fs::File::open(&self.path).map_err(|source| self.io("read", source))?;
-        // The mode of the file that is open, so that nobody can put another in its place in between.
+        // The mode of the open file, which cannot be replaced in between.
         let metadata = file.metadata().map_err(|source| self.io("read", source))?;
         let mode = metadata.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
@@ -118,7 +118,7 @@ impl KeyFile {
         })
     }
 
-    /// Makes the file appear whole or not at all, and never over one that is there.
+    /// Creates the file whole or not at all, and never replaces an existing one.
     fn create(&self) -> io::Result<()> {
         let directory = match self.path.parent() {
             Some(parent) if parent != Path::new("") => parent,
@@ -148,10 +148,10 @@ impl KeyFile {
         fs::File::open(directory)?.sync_all()
     }
 
-    fn io(&self, what: &'static str, source: io::Error) -> KeyFileError {
+    fn io(&self, action: &'static str, source: io::Error) -> KeyFileError {
         KeyFileError::Io {
             path: self.path.clone(),
-            what,
+            action,
             source,
         }
     }
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_made_once_and_for_its_owner_alone() {
+    fn missing_file_is_created_once_for_its_owner() {
         let directory = tempfile::tempdir().unwrap();
         let file = KeyFile::at(directory.path().join("broker.key"));
         let first = file.load_or_create().unwrap().keyed_hash("p", &[]);
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn creating_never_replaces_a_file_that_is_there() {
+    fn creation_never_replaces_a_file() {
         let (_directory, file) = file_with(&format!("1 {}\n", "ab".repeat(32)), 0o600);
         file.create().unwrap();
         assert_eq!(
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_can_read_is_refused() {
+    fn file_readable_by_others_is_refused() {
         for mode in [0o640, 0o604, 0o660] {
             let (_directory, file) = file_with(&format!("1 {}\n", "ab".repeat(32)), mode);
             let error = file.load_or_create().unwrap_err();
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_key_is_the_one_in_use() {
+    fn last_key_seals() {
         let text = format!("# keys\n1 {}\n\n3 {}\n", "ab".repeat(32), "cd".repeat(32));
         let (_directory, file) = file_with(&text, 0o600);
         let sealer = file.load_or_create().unwrap();
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_may_have_its_keys_between_commas() {
+    fn commas_separate_keys() {
         let text = format!("1 {},2 {}", "ab".repeat(32), "cd".repeat(32));
         let sealer = Sealer::from_text(&text.into()).unwrap();
         assert_eq!(format!("{sealer:?}"), "Sealer { keys: [1, 2] }");
@@ -267,15 +267,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_only_read_is_not_made() {
+    fn load_does_not_create_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let file = KeyFile::at(directory.path().join("broker.key"));
-        assert!(matches!(file.load(), Err(KeyFileError::Io { what: "read", .. })));
+        assert!(matches!(file.load(), Err(KeyFileError::Io { action: "read", .. })));
         assert!(!file.path.exists());
     }
 
     #[test]
-    fn a_fault_names_its_line_and_quotes_nothing() {
+    fn error_names_its_line_and_quotes_nothing() {
         let secret = "ab".repeat(31);
         for (text, line) in [
             (String::new(), 1),
@@ -296,12 +296,12 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_not_there_is_an_error() {
+    fn missing_directory_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let file = KeyFile::at(directory.path().join("missing/broker.key"));
         assert!(matches!(
             file.load_or_create(),
-            Err(KeyFileError::Io { what: "created", .. })
+            Err(KeyFileError::Io { action: "create", .. })
         ));
     }
 }

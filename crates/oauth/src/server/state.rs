@@ -51,7 +51,7 @@ impl ServerState {
         fetch: Option<Arc<dyn Fetch>>,
     ) -> Result<Self, ConfigErrors> {
         let settings = config.into_settings()?;
-        if !settings.config.allowed_orgs.is_empty() && !upstream.sees_organizations() {
+        if !settings.config.allowed_orgs.is_empty() && !upstream.reads_organizations() {
             return Err(ConfigErrors(vec![ConfigError::new(
                 "forgejo.allowed_orgs",
                 "needs \"read:organization\" in forgejo.scopes to read memberships",

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use oauth::{AccountError, Config, account::TerminalError, testing::Trouble};
+use oauth::{AccountError, Config, account::TerminalError};
 use secrecy::ExposeSecret as _;
 
 use crate::{
     browser::Browser,
+    scripted_upstream::ScriptedFailure,
     world::{ALICE, BOB, ISSUER, World},
 };
 
@@ -144,7 +145,7 @@ async fn a_refusal_for_good_ends_the_users_grants() {
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
     let account = world.caller(&tokens.access).await.account();
-    world.upstream.set_trouble(Some(Trouble::Refused));
+    world.upstream.set_failure(Some(ScriptedFailure::Refused));
     let error = account.refresh().await.unwrap_err();
     assert!(
         matches!(error, AccountError::Terminal(TerminalError::Refused(_))),
@@ -163,7 +164,7 @@ async fn a_refusal_for_good_ends_the_users_grants() {
         account.current().await,
         Err(AccountError::Terminal(TerminalError::NoAccount))
     ));
-    world.upstream.set_trouble(None);
+    world.upstream.set_failure(None);
     world.tokens(&client, ALICE).await;
 }
 
@@ -173,8 +174,8 @@ async fn passing_trouble_and_the_operators_faults_end_nothing() {
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
     let account = world.caller(&tokens.access).await.account();
-    for trouble in [Trouble::Unavailable, Trouble::Misconfigured] {
-        world.upstream.set_trouble(Some(trouble));
+    for trouble in [ScriptedFailure::Unavailable, ScriptedFailure::Misconfigured] {
+        world.upstream.set_failure(Some(trouble));
         assert!(
             matches!(account.refresh().await, Err(AccountError::Transient(_))),
             "{trouble:?}"
@@ -188,7 +189,7 @@ async fn passing_trouble_and_the_operators_faults_end_nothing() {
     );
     world.clock.advance(Duration::from_secs(100));
     assert!(matches!(account.current().await, Err(AccountError::Transient(_))));
-    world.upstream.set_trouble(None);
+    world.upstream.set_failure(None);
     assert_eq!(
         account.current().await.unwrap().access_token.expose_secret(),
         "access-11-2"
@@ -243,7 +244,7 @@ async fn a_sign_in_that_breaks_off_after_the_exchange_leaves_earlier_grants_aliv
 
     let mut browser = Browser::default();
     let to_forgejo = browser.approve(&world, &client).await;
-    world.upstream.set_members_trouble(true);
+    world.upstream.set_members_unavailable(true);
     let back = browser.return_from(&world, &to_forgejo, ALICE).await;
     assert_eq!(back.parameter("error").as_deref(), Some("temporarily_unavailable"));
 

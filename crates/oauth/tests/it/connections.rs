@@ -7,6 +7,7 @@ use oauth::{Config, ids::UserId};
 
 use crate::{
     browser::{Browser, hidden_fields},
+    scripted_upstream::ScriptedFailure,
     world::{ALICE, Answer, BOB, ISSUER, World, form_request},
 };
 
@@ -225,14 +226,14 @@ async fn trouble_at_forgejo_is_told_on_a_page() {
     let world = World::new().await;
     let mut browser = Browser::default();
     for (trouble, status) in [
-        (oauth::testing::Trouble::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
-        (oauth::testing::Trouble::Misconfigured, StatusCode::FORBIDDEN),
+        (ScriptedFailure::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
+        (ScriptedFailure::Misconfigured, StatusCode::FORBIDDEN),
     ] {
         let page = browser.open(&world, PATH).await;
         let to_forgejo = act(&world, &mut browser, &page, "sign-in", None).await;
-        world.upstream.set_trouble(Some(trouble));
+        world.upstream.set_failure(Some(trouble));
         let back = browser.return_from(&world, &to_forgejo, ALICE).await;
-        world.upstream.set_trouble(None);
+        world.upstream.set_failure(None);
         assert_eq!(back.status, status, "{trouble:?}");
     }
 }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use http::{StatusCode, header};
-use oauth::{Config, ports::GrantedScope, testing::Trouble};
+use oauth::{Config, ports::GrantedScope};
 
 use crate::{
     browser::{Browser, authorization, hidden_fields},
+    scripted_upstream::ScriptedFailure,
     world::{ALICE, BOB, ISSUER, REDIRECT, World, encode, form_request},
 };
 
@@ -223,14 +224,14 @@ async fn what_forgejo_refuses_is_told_to_the_client() {
         assert_eq!(back.parameter("iss").as_deref(), Some(ISSUER));
     }
     for (trouble, told) in [
-        (Trouble::Refused, "server_error"),
-        (Trouble::Misconfigured, "server_error"),
-        (Trouble::Unavailable, "temporarily_unavailable"),
+        (ScriptedFailure::Refused, "server_error"),
+        (ScriptedFailure::Misconfigured, "server_error"),
+        (ScriptedFailure::Unavailable, "temporarily_unavailable"),
     ] {
         let to_forgejo = browser.approve(&world, &client).await;
-        world.upstream.set_trouble(Some(trouble));
+        world.upstream.set_failure(Some(trouble));
         let back = browser.return_from(&world, &to_forgejo, ALICE).await;
-        world.upstream.set_trouble(None);
+        world.upstream.set_failure(None);
         assert_eq!(back.parameter("error").as_deref(), Some(told), "{trouble:?}");
     }
 }
@@ -317,7 +318,7 @@ async fn a_grant_at_forgejo_with_another_scope_gets_a_page_that_says_what_to_do(
     let account = world.caller(&earlier.access).await.account();
     account.refresh().await.unwrap();
     // Once it is mended at Forgejo, the link of the page leads to the end.
-    world.upstream.set_granted_scope(GrantedScope::AsAsked);
+    world.upstream.set_granted_scope(GrantedScope::AsRequested);
     let link = page.body.split("href=\"").nth(2).unwrap();
     let link = link[..link.find('"').unwrap()].replace("&#38;", "&");
     let again = browser.open(&world, link.strip_prefix(ISSUER).unwrap()).await;

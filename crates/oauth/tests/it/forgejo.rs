@@ -17,7 +17,6 @@ use oauth::{
     ports::{GrantedScope, SystemClock, Upstream as _, UpstreamError},
     seal::Sealer,
     sqlite::SqliteStore,
-    testing::RecordedEvents,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{net::TcpListener, task::JoinSet};
@@ -364,7 +363,7 @@ async fn a_list_of_organisations_needs_the_scope_to_see_members() {
             Sealer::with_key([7; 32]),
             Arc::new(forgejo),
             Arc::new(SystemClock),
-            Arc::new(RecordedEvents::default()),
+            Arc::new(crate::recorded_events::RecordedEvents::default()),
             None,
         );
         assert_eq!(outcome.is_ok(), fine, "{outcome:?}");
@@ -379,7 +378,7 @@ async fn the_scope_of_a_token_is_asked_for_by_introspection() {
     let body = r#"{"active":true,"scope":"openid read:user","username":"alice"}"#;
     let server = Server::json(200, body).await;
     let granted = server.forgejo.granted_scope(&secret(JWT)).await.unwrap();
-    assert_eq!(granted, GrantedScope::AsAsked);
+    assert_eq!(granted, GrantedScope::AsRequested);
     let seen = server.seen();
     assert_eq!(seen.line, "POST /git/login/oauth/introspect");
     // 2f8f9a3c:gto_hush

@@ -15,7 +15,6 @@ use oauth::{
         AccountStore as _, BoxFuture, ExchangeStore as _, GrantedScope, LeaseStore as _, RefusalOutcome,
         RevocationStore as _, Upstream, UpstreamError, UpstreamTokens, UpstreamUser,
     },
-    testing::{Gate, ScriptedUpstream},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::Runtime;
@@ -23,6 +22,7 @@ use url::Url;
 
 use crate::{
     browser::Browser,
+    scripted_upstream::{Gate, ScriptedUpstream},
     world::{ALICE, BOB, Tokens, World},
 };
 
@@ -66,7 +66,7 @@ impl Line {
     }
 
     async fn way_back(&self) {
-        self.answers.pass().await.unwrap();
+        self.answers.pass().await;
         self.way().await;
     }
 }
@@ -101,8 +101,8 @@ impl Upstream for Line {
         self.upstream.permissions()
     }
 
-    fn sees_organizations(&self) -> bool {
-        self.upstream.sees_organizations()
+    fn reads_organizations(&self) -> bool {
+        self.upstream.reads_organizations()
     }
 
     fn authorize_url(&self, state: &str, challenge: &str, redirect_uri: &str) -> Url {
@@ -135,7 +135,7 @@ impl Upstream for Line {
     fn user<'a>(&'a self, access_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamUser, UpstreamError>> {
         Box::pin(async move {
             self.way().await;
-            self.questions.pass().await.unwrap();
+            self.questions.pass().await;
             self.upstream.user(access_token).await
         })
     }

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use oauth::testing::Trouble;
-
 use crate::{
     browser::Browser,
+    scripted_upstream::ScriptedFailure,
     world::{ALICE, BOB, World, code_form, with},
 };
 
@@ -283,8 +282,8 @@ async fn a_renewal_needs_an_account_behind_it() {
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
     world.clock.advance(Duration::from_secs(3600));
-    for trouble in [Trouble::Unavailable, Trouble::Misconfigured] {
-        world.upstream.set_trouble(Some(trouble));
+    for trouble in [ScriptedFailure::Unavailable, ScriptedFailure::Misconfigured] {
+        world.upstream.set_failure(Some(trouble));
         let answer = world.refresh(&client, &tokens.refresh).await;
         assert_eq!(
             answer.error(),
@@ -293,11 +292,11 @@ async fn a_renewal_needs_an_account_behind_it() {
         );
         assert_eq!(answer.header(http::header::RETRY_AFTER), "5");
     }
-    world.upstream.set_trouble(None);
+    world.upstream.set_failure(None);
     // It was not spent, and nothing has ended.
     let tokens = world.refresh(&client, &tokens.refresh).await.tokens();
     world.clock.advance(Duration::from_secs(3600));
-    world.upstream.set_trouble(Some(Trouble::Refused));
+    world.upstream.set_failure(Some(ScriptedFailure::Refused));
     assert_eq!(world.refresh(&client, &tokens.refresh).await.error(), invalid_grant());
     assert_eq!(world.events.take(), ["user 11"]);
 }

@@ -10,16 +10,13 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use oauth::{
-    AuthorizationServer, Caller, Config,
-    fetch::Fetch,
-    ids::UserId,
-    ports::Upstream,
-    seal::Sealer,
-    sqlite::SqliteStore,
-    testing::{ManualClock, RecordedEvents, ScriptedUpstream},
+    AuthorizationServer, Caller, Config, fetch::Fetch, ids::UserId, ports::Upstream, seal::Sealer, sqlite::SqliteStore,
+    testing::ManualClock,
 };
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::{recorded_events::RecordedEvents, scripted_upstream::ScriptedUpstream};
 
 pub(crate) const ISSUER: &str = "https://broker.example";
 pub(crate) const REDIRECT: &str = "http://127.0.0.1:4711/callback";

@@ -165,7 +165,7 @@ async fn check_approval(grants: &dyn GrantStore, request: &ClientRequest, user: 
 
 async fn check_scope(upstream: &dyn Upstream, tokens: &UpstreamTokens, user: UserId) -> Result<(), SignInError> {
     match upstream.granted_scope(&tokens.access_token).await? {
-        GrantedScope::AsAsked => Ok(()),
+        GrantedScope::AsRequested => Ok(()),
         GrantedScope::Unknown => {
             tracing::warn!("Forgejo does not report the scope of tokens: assuming the requested one");
             Ok(())

@@ -1,16 +1,20 @@
-//! Which URLs may be read at all.
+//! Rules for the URLs that may be read.
 
 use url::{Host, Url};
 
 /// The longest URL, in bytes.
 const MAX_LENGTH: usize = 1024;
 
-/// Checks the form of a URL.
-pub(super) fn check(text: &str) -> Result<Url, &'static str> {
+/// Checks the form of a URL, without the network.
+///
+/// # Errors
+///
+/// The fault, for the client's developer.
+pub(crate) fn check_url(text: &str) -> Result<Url, &'static str> {
     if text.len() > MAX_LENGTH {
         return Err("the URL is too long");
     }
-    // The parser drops tabs and line breaks, and turns backslashes around.
+    // The parser drops tabs and line breaks, and turns backslashes into slashes.
     if !text.bytes().all(|b| b.is_ascii_graphic()) || text.contains('\\') {
         return Err("the URL must consist of printable ASCII characters");
     }
@@ -32,10 +36,10 @@ pub(super) fn check(text: &str) -> Result<Url, &'static str> {
     }
 }
 
-/// Whether a name can be one of the public network: with a dot in it, and not below a name that is set apart for
-/// something else (RFC 6761, RFC 6762, RFC 7686, RFC 8375, RFC 9476).
+/// A name in the public network has a dot, and is not below a special-use name (RFC 6761, RFC 6762, RFC 7686, RFC 8375,
+/// RFC 9476).
 fn is_public_name(name: &str) -> bool {
-    const APART: [&str; 9] = [
+    const SPECIAL_USE: [&str; 9] = [
         "localhost",
         "local",
         "internal",
@@ -47,8 +51,8 @@ fn is_public_name(name: &str) -> bool {
         "lan",
     ];
     let name = name.strip_suffix('.').unwrap_or(name);
-    let below = |apart: &str| name == apart || name.strip_suffix(apart).is_some_and(|rest| rest.ends_with('.'));
-    name.contains('.') && !APART.iter().any(|apart| below(apart))
+    let below = |special: &str| name == special || name.strip_suffix(special).is_some_and(|rest| rest.ends_with('.'));
+    name.contains('.') && !SPECIAL_USE.iter().any(|special| below(special))
 }
 
 #[cfg(test)]
@@ -56,19 +60,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_public_https_url_may_be_read() {
+    fn public_https_url_is_accepted() {
         for url in [
             "https://client.example/metadata.json",
             "https://client.example:8443/a/b?c=d",
             "https://xn--bcher-kva.example/",
             "https://localhost.example/",
         ] {
-            assert!(check(url).is_ok(), "{url}");
+            assert!(check_url(url).is_ok(), "{url}");
         }
     }
 
     #[test]
-    fn no_other_scheme_no_address_no_local_name() {
+    fn other_schemes_addresses_and_local_names_are_refused() {
         for url in [
             "http://client.example/",
             "HTTPS://client.example/",
@@ -110,8 +114,8 @@ mod tests {
             "https://\u{ff11}\u{ff12}\u{ff17}.0.0.1/",
             "",
         ] {
-            assert!(check(url).is_err(), "{url}");
+            assert!(check_url(url).is_err(), "{url}");
         }
-        assert!(check(&format!("https://client.example/{}", "a".repeat(1024))).is_err());
+        assert!(check_url(&format!("https://client.example/{}", "a".repeat(1024))).is_err());
     }
 }
