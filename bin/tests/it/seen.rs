@@ -53,7 +53,7 @@ async fn metrics_tell_what_happened_to_sessions_and_nothing_of_whose_they_are() 
     let alice = bed.in_session("alice").await;
     let session = alice.session_id().unwrap();
     // Asleep, and awake again.
-    bed.broker.log().contains("the session sleeps").await;
+    bed.broker.log().contains("session is dormant: it was idle").await;
     assert_eq!(login_of(&alice).await, "alice");
     // A child that dies, and a call on it, so that it is not put to sleep first.
     let mut calls = call_that_hangs(&bed, alice).await;
@@ -154,7 +154,7 @@ async fn every_line_of_a_session_carries_its_user_and_client_and_never_its_id() 
     }
     bed.broker
         .log()
-        .contains_times("session moved to a fresh backend", 2)
+        .contains_times("session moved to a new backend", 2)
         .await;
     for child in first {
         child.gone().await.unwrap();
@@ -210,11 +210,11 @@ async fn every_line_of_a_session_carries_its_user_and_client_and_never_its_id() 
         "child started",
         "child ended",
         "the child ended by itself",
-        "the backend is gone, the session sleeps",
-        "session moved to a fresh backend",
+        "session is dormant: its backend died",
+        "session moved to a new backend",
         "session revived",
         "session ended",
-        "backend gone",
+        "backend stopped",
     ] {
         assert!(said.contains_key(event), "no {event:?} in a session: {said:?}");
     }

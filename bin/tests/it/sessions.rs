@@ -63,7 +63,7 @@ async fn a_new_sign_in_moves_live_sessions_at_once() {
         .sign_in(&mut testkit::Browser::new(), "alice", &password("alice"))
         .await
         .unwrap();
-    bed.broker.log().contains("session moved to a fresh backend").await;
+    bed.broker.log().contains("session moved to a new backend").await;
     first.gone().await.unwrap();
     assert_eq!(login_of(&alice).await, "alice");
 }

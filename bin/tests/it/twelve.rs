@@ -247,7 +247,7 @@ async fn point_08_a_session_moves_before_its_token_runs_out_and_keeps_its_id() {
     let params = json!({ "name": "test_sleep", "arguments": { "ms": TOKEN.as_millis() as u64 } });
     let (slow, ()) = tokio::join!(
         alice.request("tools/call", params),
-        bed.broker.log().contains("session moved to a fresh backend")
+        bed.broker.log().contains("session moved to a new backend")
     );
     let (slow, id) = slow.unwrap();
     assert!(slow.response_to(&id).unwrap()["result"].is_object());
@@ -280,7 +280,7 @@ async fn point_09_a_refusal_for_good_ends_the_sessions_and_one_for_now_does_not(
         .inject("/login/oauth/access_token", broken, Times::UntilCleared);
     bed.broker
         .log()
-        .contains("the credential has run out, the session sleeps")
+        .contains("session is dormant: its credential expired")
         .await;
     let refused = timeout(LIMIT, async { while status_of(&bob).await == 200 {} });
     refused.await.expect("his token runs out");
@@ -341,7 +341,7 @@ async fn point_11_a_durable_session_outlives_idleness_crash_and_restart() {
                 200 => assert!(error.is_object()),
                 status => {
                     assert_eq!(status, 503);
-                    assert!(error["message"].as_str().unwrap().contains("keeps ending"), "{error}");
+                    assert!(error["message"].as_str().unwrap().contains("keeps crashing"), "{error}");
                     return answer.header("retry-after").unwrap().parse().unwrap();
                 }
             }

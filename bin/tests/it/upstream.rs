@@ -109,7 +109,7 @@ async fn a_renewed_token_is_used_without_anything_being_started() {
     assert_eq!(login_of(&alice).await, "alice");
     assert_eq!(alice.session_id(), session);
     assert_eq!(server.log().count("session opened"), 1, "it is the same session there");
-    assert_eq!(bed.broker.log().count("moved to a fresh backend"), 0);
+    assert_eq!(bed.broker.log().count("moved to a new backend"), 0);
 }
 
 #[tokio::test]

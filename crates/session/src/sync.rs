@@ -1,22 +1,21 @@
-//! What tasks meet at: locks and flags, the cell of a backend, the tasks themselves, and waits with a limit.
+//! Synchronization primitives: locks, flags, tracked tasks, and waits with a limit.
 //!
-//! In one place, so that the unit tests of this crate can put a scheduler of their own in the place of the machine's: it
-//! decides at each of these points who goes on, and so tries out orders that hardly ever happen by themselves
-//! (`permutations`). Everything else that is built, the integration tests of this crate too, has the real ones.
+//! They are imported from here so that the unit tests of this crate can replace them by those of a scheduler, which decides
+//! at each of these points which task continues (`tests::permutations`). Every other build has the real ones.
 
 #[cfg(test)]
-mod scheduled;
-
+pub(crate) use crate::tests::scheduled::*;
 #[cfg(not(test))]
 pub(crate) use {
-    arc_swap::ArcSwapOption,
     std::sync::{
-        Mutex, MutexGuard, Once, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Mutex, MutexGuard, Once, RwLock,
         atomic::{AtomicBool, AtomicUsize},
     },
     tokio::time::{sleep, timeout, timeout_at},
     tokio_util::task::TaskTracker as Tasks,
 };
 
-#[cfg(test)]
-pub(crate) use scheduled::*;
+/// Locks a mutex. Poisoning is ignored: no code of an embedder runs under a lock of this crate, and each change is whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -151,11 +151,11 @@ impl Book {
         let tag = [text("tag"), text("session")].concat();
         let message = text("message");
         let what = match message {
-            "session moved to a fresh backend" => What::Moved,
+            "session moved to a new backend" => What::Moved,
             "session revived" => What::Revived,
-            "the session sleeps"
-            | "the backend is gone, the session sleeps"
-            | "the credential has run out, the session sleeps"
+            "session is dormant: it was idle"
+            | "session is dormant: its backend died"
+            | "session is dormant: its credential expired"
             | "session ended" => What::Asleep,
             "shutting down" => What::Stopping,
             _ => What::Other,
@@ -238,12 +238,12 @@ pub(super) mod tests {
     fn moves_count_while_a_session_has_a_child() {
         let lines = [
             line("23:59:58.000000", "a", "session revived"),
-            line("23:59:59.000000", "a", "session moved to a fresh backend"),
-            line("00:00:00.500000", "a", "session moved to a fresh backend"),
-            line("00:00:01.000000", "a", "the session sleeps"),
+            line("23:59:59.000000", "a", "session moved to a new backend"),
+            line("00:00:00.500000", "a", "session moved to a new backend"),
+            line("00:00:01.000000", "a", "session is dormant: it was idle"),
             line("00:00:09.000000", "a", "session revived"),
             line("00:00:09.500000", "", "shutting down"),
-            line("00:00:30.000000", "a", "session moved to a fresh backend"),
+            line("00:00:30.000000", "a", "session moved to a new backend"),
         ];
         let rate = Book::of(&lines.each_ref().map(String::as_str)).moves_a_second();
         assert_eq!((rate.moves, rate.revivals), (2, 2));

@@ -85,7 +85,10 @@ pub(crate) struct Fault {
 }
 
 /// How a client is told that the child of its session has ended, or that the one that it waited for did not start.
-const CHILD_IS_GONE: [&str; 2] = ["the MCP server of this session has ended", "The server did not start"];
+const CHILD_IS_GONE: [&str; 2] = [
+    "the MCP server of this session has ended",
+    "The MCP server did not start",
+];
 
 /// How many faults are reported, and how many of them with the log of their session.
 const REPORTED: usize = 20;
@@ -482,7 +485,8 @@ mod tests {
 
     #[test]
     fn an_announcement_may_be_missed_while_its_child_is_replaced() {
-        let moved = r#"{"timestamp":"1970-01-01T00:00:05.000000Z","message":"session moved to a fresh backend","session":"aa"}"#;
+        let moved =
+            r#"{"timestamp":"1970-01-01T00:00:05.000000Z","message":"session moved to a new backend","session":"aa"}"#;
         for (times, missed) in [([4_990, 5_010], 1), ([4_000, 4_800], 0), ([5_001, 5_010], 0)] {
             let calls = [Call {
                 announced: true,
@@ -499,7 +503,8 @@ mod tests {
 
     #[test]
     fn a_replacement_that_is_told_late_counts_for_the_last_call_of_a_child() {
-        let moved = r#"{"timestamp":"1970-01-01T00:00:05.000000Z","message":"session moved to a fresh backend","session":"aa"}"#;
+        let moved =
+            r#"{"timestamp":"1970-01-01T00:00:05.000000Z","message":"session moved to a new backend","session":"aa"}"#;
         let by_another = r#"{"message":"took a.2 pid=8","tag":"aa"}"#;
         let by_the_same = r#"{"message":"took a.2 pid=7","tag":"aa"}"#;
         for (next, times, missed) in [

@@ -110,6 +110,17 @@ pub enum EndReason {
     Shutdown,
 }
 
+impl From<DetachReason> for EndReason {
+    /// The reason for the end of a session that is not retained without its backend.
+    fn from(reason: DetachReason) -> Self {
+        match reason {
+            DetachReason::Idle => Self::Idle,
+            DetachReason::BackendDied => Self::BackendDied,
+            DetachReason::Expired => Self::Expired,
+        }
+    }
+}
+
 /// The wall clock: records outlive the process, and credentials expire by the calendar.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// What time it is.

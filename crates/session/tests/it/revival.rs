@@ -140,7 +140,7 @@ async fn crash_loop_backs_off_until_a_backend_answers() {
         let retry_after = response.headers()["retry-after"].to_str().expect("text");
         let wait = retry_after.parse().expect("a number");
         let body = body_text(response).await;
-        assert!(body.contains(r#""id":9"#) && body.contains("keeps ending"), "{body}");
+        assert!(body.contains(r#""id":9"#) && body.contains("keeps crashing"), "{body}");
         waits.push(wait);
         sleep(Duration::from_secs(wait)).await;
     }

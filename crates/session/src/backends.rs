@@ -1,0 +1,8 @@
+//! How backends come and go: start, attach, revive, rotate, stop, and the reaper of idle ones.
+
+pub(crate) mod backend_task;
+pub(crate) mod reaper;
+pub(crate) mod renew;
+pub(crate) mod revive;
+pub(crate) mod rotate;
+pub(crate) mod start;

@@ -1,0 +1,84 @@
+//! Renewal of a credential because a backend ended at its start. The [renewal gate](crate::state::renewal_gate) has the rules.
+
+use std::sync::Arc;
+
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    ports::{CredentialError, Credentials, UserId},
+    state::{
+        registry_state::RegistryState,
+        renewal_gate::{GateDecision, Generation, RenewalGuard, RenewalOutcome},
+    },
+};
+
+/// Renews the credential of a user if that may help the next backend to start. A terminal refusal ends the user's sessions.
+///
+/// If backends renew credentials themselves ([`Spawner::renews_credentials`](crate::ports::Spawner::renews_credentials)), only the
+/// current credential is checked.
+pub(crate) async fn renew(
+    state: &Arc<RegistryState>,
+    user: &UserId,
+    credentials: &Arc<dyn Credentials>,
+    started: Generation,
+) -> RenewalOutcome {
+    if state.spawner.renews_credentials() {
+        return match credentials.current().await {
+            Ok(_) => RenewalOutcome::Unchanged,
+            Err(error) => refused(state, user, error),
+        };
+    }
+    let pause = state.config.renewal_pause;
+    let mut outcome = match state.renewal_gate.decide(user, started, Instant::now(), pause) {
+        GateDecision::Known(outcome) => return outcome,
+        GateDecision::Wait(outcome) => outcome,
+        GateDecision::Renew(sender) => {
+            let outcome = sender.subscribe();
+            let task = renew_now(Arc::clone(state), user.clone(), Arc::clone(credentials), sender);
+            // A task of its own: a client that goes away does not cancel it for the others.
+            state.tasks.spawn(task);
+            outcome
+        }
+    };
+    match outcome.wait_for(Option::is_some).await {
+        Ok(outcome) => (*outcome).unwrap_or(RenewalOutcome::Unchanged),
+        // The task was dropped with the runtime, or panicked.
+        Err(_) => RenewalOutcome::Unchanged,
+    }
+}
+
+async fn renew_now(
+    state: Arc<RegistryState>,
+    user: UserId,
+    credentials: Arc<dyn Credentials>,
+    sender: watch::Sender<Option<RenewalOutcome>>,
+) {
+    let mut guard = RenewalGuard {
+        gate: &state.renewal_gate,
+        user: &user,
+        succeeded: false,
+    };
+    let outcome = match state.closing.run_until_cancelled(credentials.refresh()).await {
+        Some(Ok(_)) => RenewalOutcome::Renewed,
+        Some(Err(error)) => refused(&state, &user, error),
+        None => RenewalOutcome::Unchanged,
+    };
+    guard.succeeded = outcome == RenewalOutcome::Renewed;
+    // Recorded before it is announced.
+    drop(guard);
+    sender.send_replace(Some(outcome));
+}
+
+fn refused(state: &RegistryState, user: &UserId, error: CredentialError) -> RenewalOutcome {
+    match error {
+        CredentialError::Terminal(error) => {
+            tracing::info!(user = %user.0, error, "backend ended at its start: the user has to sign in again");
+            state.end_user(user);
+            RenewalOutcome::SignInRequired
+        }
+        CredentialError::Transient(error) => {
+            tracing::warn!(user = %user.0, error, "backend ended at its start: the credential cannot be renewed now");
+            RenewalOutcome::Unchanged
+        }
+    }
+}

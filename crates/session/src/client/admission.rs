@@ -1,0 +1,82 @@
+//! Admission of a new session: a permit of the quota, freed by evicting a dormant session if need be.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::serve_error::{ServeError, SessionSummary};
+use crate::{
+    ports::{EndReason, Event, QuotaScope, UserId},
+    state::{phase::EndCondition, quota::SessionPermit, registry_state::RegistryState, session::Session},
+};
+
+/// Acquires a permit for a session of `user`.
+///
+/// # Errors
+///
+/// [`ServeError::UserQuota`] and [`ServeError::TotalQuota`] if no session can be evicted.
+pub(super) fn admit(state: &RegistryState, user: &UserId) -> Result<SessionPermit, ServeError> {
+    let scope = loop {
+        match state.quota.acquire(user) {
+            Ok(permit) => return Ok(permit),
+            Err(scope) if evict_dormant(state, scope, user) => {}
+            Err(scope) => break scope,
+        }
+    };
+    state.observer.on(Event::QuotaExceeded(scope));
+    Err(match scope {
+        QuotaScope::User => {
+            tracing::info!(user = %user.0, "session quota of the user is reached");
+            user_quota(state, user)
+        }
+        QuotaScope::Total => {
+            tracing::warn!("session quota is reached");
+            ServeError::TotalQuota {
+                retry_after: state.config.reap_interval,
+            }
+        }
+    })
+}
+
+/// Ends the dormant session that has been idle for longest; false if there is none.
+fn evict_dormant(state: &RegistryState, scope: QuotaScope, user: &UserId) -> bool {
+    let sessions = state
+        .table
+        .select(|session| scope == QuotaScope::Total || session.user == *user);
+    let dormant = sessions.into_iter().filter_map(|session| {
+        let last_activity = {
+            let lifecycle = &session.lock().lifecycle;
+            lifecycle.last_activity().filter(|_| lifecycle.backend().is_none())?
+        };
+        Some((last_activity, session))
+    });
+    let mut dormant: Vec<_> = dormant.collect();
+    dormant.sort_by_key(|(last_activity, _)| *last_activity);
+    dormant
+        .iter()
+        .any(|(_, session)| state.end(session, EndReason::Evicted, EndCondition::IfDormant))
+}
+
+fn user_quota(state: &RegistryState, user: &UserId) -> ServeError {
+    let (config, now) = (&state.config, Instant::now());
+    let mut held = state.table.select(|session| session.user == *user);
+    held.sort_by_key(|session| session.opened);
+    let idle: Vec<_> = held.iter().map(|session| session.lock().lifecycle.idle(now)).collect();
+    // The session that is idle for longest is reaped first. If all are in use, the wait is unknown.
+    let longest = idle.iter().flatten().max();
+    let retry_after = longest.map_or(config.reap_interval, |idle| config.idle_timeout.saturating_sub(*idle));
+    let sessions = held.iter().zip(idle).map(|(session, idle)| summary(session, idle, now));
+    ServeError::UserQuota {
+        limit: config.max_sessions_per_user,
+        sessions: sessions.collect(),
+        retry_after,
+    }
+}
+
+fn summary(session: &Session, idle: Option<Duration>, now: Instant) -> SessionSummary {
+    SessionSummary {
+        tag: session.tag.to_string(),
+        age_seconds: now.saturating_duration_since(session.opened).as_secs(),
+        idle_seconds: idle.map(|idle| idle.as_secs()),
+    }
+}

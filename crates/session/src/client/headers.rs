@@ -1,0 +1,58 @@
+//! Headers and bodies at the edge between clients and backends.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt, Full};
+
+use crate::ports::Body;
+
+/// Names a session (MCP 2025-11-25, transports, "Session Management").
+pub(crate) const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// More than one session id was sent.
+pub(super) struct AmbiguousIdError;
+
+/// The session id of a request. Two of them are refused, since it is unknown which one is meant.
+pub(super) fn session_id(request: &Request<Bytes>) -> Result<Option<&HeaderValue>, AmbiguousIdError> {
+    let mut values = request.headers().get_all(MCP_SESSION_ID).iter();
+    match (values.next(), values.next()) {
+        (first, None) => Ok(first),
+        (_, Some(_)) => Err(AmbiguousIdError),
+    }
+}
+
+/// Removes the headers that are between the client and the registry. A backend has its own credential, and must never see the
+/// client's (MCP, security best practices, "Token Passthrough").
+pub(super) fn strip_client_headers(mut request: Request<Bytes>) -> Request<Bytes> {
+    for name in [
+        header::AUTHORIZATION,
+        header::PROXY_AUTHORIZATION,
+        header::COOKIE,
+        MCP_SESSION_ID,
+    ] {
+        request.headers_mut().remove(name);
+    }
+    request
+}
+
+/// Removes a session id that a backend has set. Only the answer to `initialize` has one: some clients adopt a later one that differs.
+pub(super) fn strip_session_id(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().remove(MCP_SESSION_ID);
+    response
+}
+
+/// Keeps `guard` until the body is dropped: servers drop a body when it has ended or the client is gone.
+pub(super) fn guard_body<G: Send + 'static>(response: Response<Body>, guard: G) -> Response<Body> {
+    response.map(|body| {
+        body.map_frame(move |frame| {
+            let _guard = &guard;
+            frame
+        })
+        .boxed_unsync()
+    })
+}
+
+/// A body that is complete.
+pub(crate) fn full_body(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}

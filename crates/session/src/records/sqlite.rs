@@ -1,0 +1,238 @@
+//! The usual store of session records: SQLite, in pools that are there already: one writes, one reads (they may be the same).
+//!
+//! A batch of changes is one transaction. The migrations are in the binary and have a table of their own, so that the pool can
+//! be shared with others who keep their own tables in the file. What a write needs to be on disk is set by whoever made the pool.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use sqlx::{Row as _, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+
+use crate::ports::{BoxFuture, Change, GrantId, Record, Records, RecordsError, Seal, SessionKey, Snapshot, UserId};
+
+/// Session records in a SQLite database.
+#[derive(Clone, Debug)]
+pub struct SqliteRecords {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    seal: Arc<dyn Seal>,
+    shared: bool,
+}
+
+/// How far two readings of one moment may be apart.
+const CLOCK_SKEW: Duration = Duration::from_secs(1);
+
+/// The tables cannot be brought up to date: the database is newer than this program, or damaged.
+#[derive(Debug, thiserror::Error)]
+#[error("the tables of the sessions cannot be brought up to date")]
+pub struct MigrationError(#[source] sqlx::migrate::MigrateError);
+
+impl SqliteRecords {
+    /// Uses a pool for everything, and brings the tables up to date.
+    ///
+    /// # Errors
+    ///
+    /// [`MigrationError`].
+    pub async fn from_pool(pool: SqlitePool, seal: Arc<dyn Seal>) -> Result<Self, MigrationError> {
+        Self::from_pools(pool.clone(), pool, seal).await
+    }
+
+    /// Uses one pool to write and another to read, and brings the tables up to date.
+    ///
+    /// # Errors
+    ///
+    /// [`MigrationError`].
+    pub async fn from_pools(
+        writer: SqlitePool,
+        readers: SqlitePool,
+        seal: Arc<dyn Seal>,
+    ) -> Result<Self, MigrationError> {
+        let mut migrations = sqlx::migrate!("./migrations");
+        migrations.dangerous_set_table_name("_session_migrations");
+        // One change, under the write lock from its beginning: of those who start at once one does it, and the others find it done.
+        let migrated = async {
+            let mut change = writer.begin_with("BEGIN IMMEDIATE").await?;
+            // What `run` would do; the future of that is not `Send` for every lifetime.
+            migrations.run_direct(None, &mut *change, false).await?;
+            Ok(change.commit().await?)
+        };
+        migrated.await.map_err(MigrationError)?;
+        Ok(Self {
+            writer,
+            readers,
+            seal,
+            shared: false,
+        })
+    }
+
+    /// Says that other processes may be at work on these records now ([`Records::is_shared`]).
+    #[must_use]
+    pub fn shared_with_other_processes(self) -> Self {
+        Self { shared: true, ..self }
+    }
+
+    async fn write(&self, changes: Vec<Change>) -> Result<(), sqlx::Error> {
+        // The write lock at the beginning: a transaction that has to ask for it later may be refused it.
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        for each in changes {
+            match each {
+                Change::Save(record, snapshot) => {
+                    sqlx::query(
+                        "INSERT INTO session_records (key_hash, grant_id, user_id, opened_at, last_activity, snapshot)
+                         SELECT ?1, ?2, ?3, ?4, ?5, ?6
+                         WHERE NOT EXISTS (SELECT 1 FROM session_endings WHERE key_hash = ?1)
+                         ON CONFLICT (key_hash) DO UPDATE SET
+                             last_activity = max(last_activity, excluded.last_activity), snapshot = excluded.snapshot",
+                    )
+                    .bind(record.key.0.to_vec())
+                    .bind(record.grant.0.to_string())
+                    .bind(record.user.0.to_string())
+                    .bind(milliseconds(record.opened))
+                    .bind(milliseconds(record.last_activity))
+                    .bind(self.seal.seal(record.key, &snapshot.0))
+                    .execute(&mut *change)
+                    .await?;
+                }
+                Change::Touch(key, last_activity) => {
+                    sqlx::query("UPDATE session_records SET last_activity = max(last_activity, ?) WHERE key_hash = ?")
+                        .bind(milliseconds(last_activity))
+                        .bind(key.0.to_vec())
+                        .execute(&mut *change)
+                        .await?;
+                }
+                Change::End(key, ended_at) => end(&mut change, key, ended_at).await?,
+                Change::ExpireIfUnused {
+                    key,
+                    at,
+                    last_activity: used,
+                } => {
+                    let used_since: bool = sqlx::query_scalar(
+                        "SELECT EXISTS (SELECT 1 FROM session_records WHERE key_hash = ? AND last_activity > ?)",
+                    )
+                    .bind(key.0.to_vec())
+                    .bind(milliseconds(used + CLOCK_SKEW))
+                    .fetch_one(&mut *change)
+                    .await?;
+                    if !used_since {
+                        end(&mut change, key, at).await?;
+                    }
+                }
+            }
+        }
+        change.commit().await
+    }
+}
+
+impl Records for SqliteRecords {
+    fn all(&self) -> BoxFuture<'_, Result<Vec<Record>, RecordsError>> {
+        Box::pin(async {
+            let rows = sqlx::query("SELECT key_hash, grant_id, user_id, opened_at, last_activity FROM session_records")
+                .fetch_all(&self.readers)
+                .await?;
+            rows.iter().map(record).collect()
+        })
+    }
+
+    fn snapshot(&self, key: SessionKey) -> BoxFuture<'_, Result<Option<Snapshot>, RecordsError>> {
+        Box::pin(async move {
+            let sealed: Option<Vec<u8>> = sqlx::query_scalar("SELECT snapshot FROM session_records WHERE key_hash = ?")
+                .bind(key.0.to_vec())
+                .fetch_optional(&self.readers)
+                .await?;
+            let opened = sealed.map(|sealed| self.seal.open(key, &sealed)).transpose();
+            let opened = opened.map_err(RecordsError::Damaged)?;
+            Ok(opened.map(|plain| Snapshot(plain.into())))
+        })
+    }
+
+    fn ended(&self, most: usize) -> BoxFuture<'_, Result<Vec<SessionKey>, RecordsError>> {
+        Box::pin(async move {
+            let rows = sqlx::query("SELECT key_hash FROM session_endings ORDER BY ended_at DESC, key_hash LIMIT ?")
+                .bind(count(most))
+                .fetch_all(&self.readers)
+                .await?;
+            rows.iter().rev().map(key).collect()
+        })
+    }
+
+    fn forget_ended(&self, before: SystemTime, most: usize) -> BoxFuture<'_, Result<(), RecordsError>> {
+        Box::pin(async move {
+            sqlx::query(
+                "DELETE FROM session_endings WHERE ended_at < ?1 OR key_hash IN
+                 (SELECT key_hash FROM session_endings ORDER BY ended_at DESC, key_hash LIMIT -1 OFFSET ?2)",
+            )
+            .bind(milliseconds(before))
+            .bind(count(most))
+            .execute(&self.writer)
+            .await?;
+            Ok(())
+        })
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), RecordsError>> {
+        Box::pin(async { Ok(self.write(changes).await?) })
+    }
+}
+
+impl From<sqlx::Error> for RecordsError {
+    fn from(error: sqlx::Error) -> Self {
+        if matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) {
+            Self::Damaged(Box::new(error))
+        } else {
+            Self::Unavailable(Box::new(error))
+        }
+    }
+}
+
+async fn end(change: &mut SqliteConnection, key: SessionKey, at: SystemTime) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM session_records WHERE key_hash = ?")
+        .bind(key.0.to_vec())
+        .execute(&mut *change)
+        .await?;
+    sqlx::query("INSERT INTO session_endings (key_hash, ended_at) VALUES (?, ?) ON CONFLICT DO NOTHING")
+        .bind(key.0.to_vec())
+        .bind(milliseconds(at))
+        .execute(&mut *change)
+        .await?;
+    Ok(())
+}
+
+fn record(row: &SqliteRow) -> Result<Record, RecordsError> {
+    let (grant, user): (String, String) = (row.try_get("grant_id")?, row.try_get("user_id")?);
+    Ok(Record {
+        key: key(row)?,
+        grant: GrantId(grant.into()),
+        user: UserId(user.into()),
+        opened: time(row.try_get("opened_at")?),
+        last_activity: time(row.try_get("last_activity")?),
+    })
+}
+
+fn key(row: &SqliteRow) -> Result<SessionKey, RecordsError> {
+    let key: Vec<u8> = row.try_get("key_hash")?;
+    let key = key
+        .try_into()
+        .map_err(|_| RecordsError::Damaged("a hash does not have 32 bytes".into()))?;
+    Ok(SessionKey(key))
+}
+
+fn count(of: usize) -> i64 {
+    i64::try_from(of).unwrap_or(i64::MAX)
+}
+
+/// A time as it is stored. Times before 1970 are 1970: nothing is that old.
+fn milliseconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A stored time.
+fn time(milliseconds: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(milliseconds).unwrap_or_default())
+}

@@ -1,0 +1,157 @@
+//! Write-behind: one task writes the changes of sessions to the durable records.
+//!
+//! No exchange waits for the store. A session that has changed is queued once, and the task writes the queue
+//! [`Config::write_behind`](crate::Config::write_behind) after its first entry. A crash of the process loses at most the
+//! changes of that time and one write; an orderly stop loses nothing. A batch that the store refused is kept, merged with later
+//! changes, and tried again.
+//!
+//! Ended sessions are remembered over a restart for [`Config::tombstone_age`](crate::Config::tombstone_age), and of those the
+//! newest [`Config::tombstones`](crate::Config::tombstones). The store may hold a thousand or so more until the next sweep.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use super::batch::Batch;
+use crate::{
+    error_chain::error_chain,
+    ports::{Change, Record, Records, RecordsError},
+    state::{
+        change_queue::{Pending, wall_time},
+        registry_state::RegistryState,
+        session::{Session, WrittenRecord},
+    },
+    sync::{sleep, timeout_at},
+};
+
+/// The lag of the recorded last activity while nothing else changes.
+const ACTIVITY_LAG: Duration = Duration::from_secs(60);
+/// Old ended sessions are forgotten after so many ends, or after [`SWEEP_INTERVAL`].
+const SWEEP_AFTER_ENDS: usize = 1024;
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+/// The number of attempts to write the last batch.
+const LAST_ATTEMPTS: u32 = 3;
+
+/// Writes until the registry closes, and then writes what is left.
+pub(crate) async fn run(state: Arc<RegistryState>) {
+    let Some(records) = state.records.clone() else {
+        return;
+    };
+    let mut batch = Batch::default();
+    let interval = state.config.write_behind.max(Duration::from_millis(1));
+    let (mut ended, mut next_sweep) = (0, Instant::now() + SWEEP_INTERVAL);
+    while !state.closing.is_cancelled() {
+        let due = async {
+            if batch.is_empty() {
+                let _either = timeout_at(next_sweep, state.changes.filled.notified()).await;
+            }
+            sleep(interval).await;
+        };
+        if state.closing.run_until_cancelled(due).await.is_some() {
+            batch.extend(gather(&state, state.changes.take()));
+            let in_batch = batch.ended();
+            if batch.write(records.as_ref()).await {
+                ended += in_batch;
+            }
+            if ended >= SWEEP_AFTER_ENDS || Instant::now() >= next_sweep {
+                // If it fails, the next sweep makes up for it.
+                (ended, next_sweep) = (0, Instant::now() + SWEEP_INTERVAL);
+                if let Err(error) = forget_ended(&state, records.as_ref()).await {
+                    tracing::warn!(
+                        reason = error_chain(&error),
+                        "ended sessions not removed from the records"
+                    );
+                }
+            }
+        }
+    }
+    // Cancelled after `closing`: by then the changes are gathered and the sessions have ended.
+    state.last_changes_queued.cancelled().await;
+    let mut pending = state.changes.take();
+    batch.extend(std::mem::take(&mut pending.last));
+    batch.extend(gather(&state, pending));
+    for attempt in 1..=LAST_ATTEMPTS {
+        if batch.write(records.as_ref()).await {
+            return;
+        }
+        sleep(interval * attempt).await;
+    }
+    tracing::error!(
+        changes = batch.len(),
+        "last changes of sessions are lost: the store refuses them"
+    );
+}
+
+/// Removes ended sessions from the records that are too old or too many.
+pub(crate) async fn forget_ended(state: &RegistryState, records: &dyn Records) -> Result<(), RecordsError> {
+    let before = state.clock.now().checked_sub(state.config.tombstone_age);
+    records
+        .forget_ended(before.unwrap_or(SystemTime::UNIX_EPOCH), state.config.tombstones)
+        .await
+}
+
+/// Gathers the changes of all sessions before they end with the registry.
+pub(crate) fn gather_last(state: &RegistryState) {
+    if state.records.is_some() {
+        let ended = state.changes.take().ended;
+        let mut last = changes_of(state, state.table.select(|_| true), true);
+        last.extend(ended);
+        state.changes.set_last(last);
+    }
+}
+
+fn gather(state: &RegistryState, pending: Pending) -> Vec<Change> {
+    let changed = pending.changed.iter().filter_map(|key| state.table.get(key));
+    let mut changes = changes_of(state, changed, false);
+    changes.extend(pending.ended);
+    changes
+}
+
+fn changes_of(state: &RegistryState, sessions: impl IntoIterator<Item = Arc<Session>>, closing: bool) -> Vec<Change> {
+    let changes = sessions.into_iter().filter_map(|session| {
+        // Before the session is read, so that a later change queues it again.
+        session.queued_for_write.store(false, Ordering::Release);
+        change_of(state, &session, closing)
+    });
+    changes.collect()
+}
+
+/// The change that brings the record of a session up to date.
+fn change_of(state: &RegistryState, session: &Session, closing: bool) -> Option<Change> {
+    // Outside of the lock: these are calls of ports.
+    let current = session.backend().and_then(|attached| attached.backend.snapshot());
+    let now = state.clock.now();
+    let mut locked = session.lock();
+    let last_activity = locked.lifecycle.last_activity()?;
+    let snapshot = current.or_else(|| locked.lifecycle.snapshot().cloned());
+    let dormant = locked.lifecycle.backend().is_none();
+    match &mut locked.written {
+        // The snapshot of a session that was restored and not used since is in the record only.
+        Some(written) if snapshot.is_none() || written.snapshot == snapshot => {
+            let lag = last_activity.saturating_duration_since(written.last_activity);
+            if lag >= ACTIVITY_LAG || ((dormant || closing) && !lag.is_zero()) {
+                written.last_activity = last_activity;
+                return Some(Change::Touch(session.key, wall_time(now, last_activity)));
+            }
+            None
+        }
+        written => {
+            let snapshot = snapshot?;
+            *written = Some(WrittenRecord {
+                snapshot: Some(snapshot.clone()),
+                last_activity,
+            });
+            let record = Record {
+                key: session.key,
+                grant: session.grant.clone(),
+                user: session.user.clone(),
+                opened: wall_time(now, session.opened),
+                last_activity: wall_time(now, last_activity),
+            };
+            Some(Change::Save(record, snapshot))
+        }
+    }
+}

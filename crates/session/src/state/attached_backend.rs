@@ -1,0 +1,122 @@
+//! A backend of a session, with the exchanges that are in flight on it.
+//!
+//! Each allocation is an identity: a task that watches a backend finds out by it whether the backend is still the session's.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::{expiry::Expiry, phase::Retire};
+use crate::{
+    ports::Backend,
+    sync::{AtomicBool, Mutex, lock},
+};
+
+#[derive(Debug)]
+pub(crate) struct AttachedBackend {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) done: CancellationToken,
+    /// Cancelled when the backend is no longer the session's.
+    pub(crate) retired: CancellationToken,
+    /// The expiry of its credential.
+    pub(crate) expiry: Option<Expiry>,
+    answered: AtomicBool,
+    /// Whether a backend is being started to replace this one.
+    rotating: AtomicBool,
+    usage: Mutex<Usage>,
+    drained: Notify,
+}
+
+#[derive(Debug)]
+struct Usage {
+    /// False once the backend is retired: no exchange begins on it.
+    open: bool,
+    in_flight: usize,
+}
+
+/// An exchange on a backend, which is not stopped under it up to a grace.
+#[derive(Debug)]
+pub(crate) struct InFlightGuard(pub(crate) Arc<AttachedBackend>);
+
+/// Lets another rotation begin when it is dropped.
+#[derive(Debug)]
+pub(crate) struct RotationGuard<'a>(&'a AttachedBackend);
+
+impl AttachedBackend {
+    pub(crate) fn new(backend: Arc<dyn Backend>, expiry: Option<Expiry>) -> Arc<Self> {
+        Arc::new(Self {
+            done: backend.done(),
+            backend,
+            retired: CancellationToken::new(),
+            expiry,
+            answered: AtomicBool::new(false),
+            rotating: AtomicBool::new(false),
+            usage: Mutex::new(Usage {
+                open: true,
+                in_flight: 0,
+            }),
+            drained: Notify::new(),
+        })
+    }
+
+    /// Begins an exchange; `None` if the backend is retired.
+    pub(crate) fn begin_exchange(self: Arc<Self>) -> Option<InFlightGuard> {
+        {
+            let mut usage = lock(&self.usage);
+            if !usage.open {
+                return None;
+            }
+            usage.in_flight += 1;
+        }
+        Some(InFlightGuard(self))
+    }
+
+    /// Returns when no exchange is in flight. To be called after the retirement.
+    pub(crate) async fn drained(&self) {
+        loop {
+            let drained = self.drained.notified();
+            if lock(&self.usage).in_flight == 0 {
+                return;
+            }
+            drained.await;
+        }
+    }
+
+    /// Notes that the backend has answered a request. True the first time.
+    pub(crate) fn mark_answered(&self) -> bool {
+        !self.has_answered() && !self.answered.swap(true, Ordering::Relaxed)
+    }
+
+    /// Begins a rotation; `None` if one is under way.
+    pub(crate) fn begin_rotation(&self) -> Option<RotationGuard<'_>> {
+        (!self.rotating.swap(true, Ordering::AcqRel)).then(|| RotationGuard(self))
+    }
+}
+
+impl Retire for AttachedBackend {
+    fn retire(&self) {
+        lock(&self.usage).open = false;
+        self.retired.cancel();
+    }
+
+    fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for InFlightGuard {
+    fn drop(&mut self) {
+        let mut usage = lock(&self.0.usage);
+        usage.in_flight = usage.in_flight.saturating_sub(1);
+        if usage.in_flight == 0 {
+            self.0.drained.notify_waiters();
+        }
+    }
+}
+
+impl Drop for RotationGuard<'_> {
+    fn drop(&mut self) {
+        self.0.rotating.store(false, Ordering::Release);
+    }
+}

@@ -1,0 +1,125 @@
+//! The sessions by key, and the ended ones that are still remembered.
+//!
+//! A session is in the table from before its backend is spawned until it ends, so that ending a grant or stopping the registry
+//! reaches sessions that are still opening. A lookup takes one lock of many, for reading. Lookups by grant and user scan the
+//! table: they are rare, and the quota bounds the scan.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, atomic::Ordering},
+};
+
+use super::{session::Session, tombstones::Tombstones};
+use crate::{
+    ports::SessionKey,
+    sync::{AtomicBool, Mutex, RwLock, lock},
+};
+
+#[derive(Debug)]
+pub(crate) struct SessionTable {
+    // Lock order: the lock of a session and one of these are never held together.
+    shards: Vec<RwLock<Shard>>,
+    tombstones: Mutex<Tombstones>,
+    closed: AtomicBool,
+}
+
+/// The result of a lookup.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    /// A session that has not ended.
+    Session(Arc<Session>),
+    Ended,
+    Unknown,
+}
+
+/// The table takes no new session.
+#[derive(Debug)]
+pub(crate) struct TableClosed;
+
+#[derive(Debug, Default)]
+struct Shard {
+    // Under the lock, so that no session is inserted behind a task that closed the table and then scanned all shards.
+    closed: bool,
+    sessions: HashMap<SessionKey, Arc<Session>>,
+}
+
+/// Enough that threads rarely contend; few enough in permutations that they do.
+const SHARDS: usize = if cfg!(test) { 2 } else { 64 };
+
+impl SessionTable {
+    pub(crate) fn new(tombstones: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            tombstones: Mutex::new(Tombstones::new(tombstones)),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn insert(&self, session: Arc<Session>) -> Result<(), TableClosed> {
+        let key = session.key;
+        self.write(&key, |shard| {
+            if shard.closed {
+                return Err(TableClosed);
+            }
+            shard.sessions.insert(key, session);
+            Ok(())
+        })
+    }
+
+    pub(crate) fn find(&self, key: &SessionKey) -> Lookup {
+        match self.get(key) {
+            Some(session) => Lookup::Session(session),
+            None if lock(&self.tombstones).contains(key) => Lookup::Ended,
+            None => Lookup::Unknown,
+        }
+    }
+
+    pub(crate) fn get(&self, key: &SessionKey) -> Option<Arc<Session>> {
+        let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
+        shard.sessions.get(key).cloned()
+    }
+
+    /// Remembers a session that ended before it was in the table.
+    pub(crate) fn add_tombstone(&self, key: SessionKey) {
+        lock(&self.tombstones).add(key);
+    }
+
+    /// Removes a session that has ended. A tombstone says that a client held its id.
+    pub(crate) fn remove(&self, key: &SessionKey, tombstone: bool) {
+        // The tombstone first: at no moment is the id unknown.
+        if tombstone {
+            self.add_tombstone(*key);
+        }
+        self.write(key, |shard| shard.sessions.remove(key));
+    }
+
+    /// The sessions that `filter` picks. It must not lock a session.
+    pub(crate) fn select(&self, filter: impl Fn(&Session) -> bool) -> Vec<Arc<Session>> {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            found.extend(shard.sessions.values().filter(|session| filter(session)).cloned());
+        }
+        found
+    }
+
+    /// Refuses new sessions from now on.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        for shard in &self.shards {
+            shard.write().unwrap_or_else(PoisonError::into_inner).closed = true;
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn shard(&self, key: &SessionKey) -> &RwLock<Shard> {
+        &self.shards[key.bucket(SHARDS)]
+    }
+
+    fn write<T>(&self, key: &SessionKey, change: impl FnOnce(&mut Shard) -> T) -> T {
+        change(&mut self.shard(key).write().unwrap_or_else(PoisonError::into_inner))
+    }
+}

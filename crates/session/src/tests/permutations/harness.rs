@@ -1,0 +1,181 @@
+//! A registry with scripted surroundings, and the invariants that hold when no task can run.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Request};
+use shuttle::future::{JoinHandle, spawn, yield_now};
+
+use crate::{
+    Config, Registry, RegistryBuilder, Stats,
+    client::headers::MCP_SESSION_ID,
+    ports::{Caller, DetachReason, Event, Observer},
+    state::{phase::Phase, registry_state::RegistryState, session::Session},
+    testing::{RefreshOutcome, ScriptedBackend, ScriptedCredentials, ScriptedSpawner, SpawnOutcome, caller},
+};
+
+pub(super) struct Harness {
+    pub(super) registry: Arc<Registry>,
+    pub(super) spawner: Arc<ScriptedSpawner>,
+    pub(super) credentials: Arc<ScriptedCredentials>,
+    pub(super) caller: Arc<Caller>,
+    rotations: Arc<RotationCount>,
+}
+
+#[derive(Debug, Default)]
+struct RotationCount(AtomicUsize);
+
+impl Harness {
+    pub(super) fn new(config: Config) -> Self {
+        let spawner = ScriptedSpawner::immediate(SpawnOutcome::Ready);
+        let rotations = Arc::<RotationCount>::default();
+        let builder = RegistryBuilder::new(config, Arc::clone(&spawner) as _).observer(Arc::clone(&rotations) as _);
+        let credentials = Arc::new(ScriptedCredentials::permanent());
+        credentials.set_refresh_outcome(RefreshOutcome::Renewed);
+        let caller = Caller {
+            credentials: Arc::clone(&credentials) as _,
+            ..Arc::unwrap_or_clone(caller("ann/phone"))
+        };
+        Self {
+            registry: Arc::new(builder.build()),
+            spawner,
+            credentials,
+            caller: Arc::new(caller),
+            rotations,
+        }
+    }
+
+    pub(super) fn state(&self) -> &Arc<RegistryState> {
+        &self.registry.state
+    }
+
+    pub(super) fn request(&self, method: Method, id: Option<&str>, body: &'static str) -> Request<Bytes> {
+        let mut request = Request::new(Bytes::from_static(body.as_bytes()));
+        *request.method_mut() = method;
+        if let Some(id) = id {
+            let id = id.parse().expect("a header value");
+            request.headers_mut().insert(MCP_SESSION_ID, id);
+        }
+        request.extensions_mut().insert(Arc::clone(&self.caller));
+        request
+    }
+
+    pub(super) fn initialize(&self) -> Request<Bytes> {
+        self.request(Method::POST, None, r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#)
+    }
+
+    pub(super) fn ping(&self, id: &str) -> Request<Bytes> {
+        self.request(Method::POST, Some(id), r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#)
+    }
+
+    pub(super) fn delete(&self, id: &str) -> Request<Bytes> {
+        self.request(Method::DELETE, Some(id), "")
+    }
+
+    /// Serves a request: the status, and the id of a session that it opened.
+    pub(super) async fn serve(&self, request: Request<Bytes>) -> (u16, Option<String>) {
+        serve(&self.registry, request).await
+    }
+
+    /// Serves a request on a task of its own.
+    pub(super) fn send(&self, request: Request<Bytes>) -> JoinHandle<(u16, Option<String>)> {
+        let registry = Arc::clone(&self.registry);
+        spawn(async move { serve(&registry, request).await })
+    }
+
+    /// Ends the grant on a task of its own.
+    pub(super) fn revoke(&self) -> JoinHandle<()> {
+        let (registry, grant) = (Arc::clone(&self.registry), self.caller.grant.clone());
+        spawn(async move { registry.end_grant(&grant).await })
+    }
+
+    /// Opens the only session of the registry.
+    pub(super) async fn open(&self) -> (String, Arc<Session>) {
+        let (status, id) = self.serve(self.initialize()).await;
+        assert_eq!(status, 200);
+        let mut sessions = self.state().table.select(|_| true);
+        assert_eq!(sessions.len(), 1);
+        (id.expect("an id"), sessions.remove(0))
+    }
+
+    pub(super) fn running(&self) -> Vec<Arc<ScriptedBackend>> {
+        self.spawner.running_backends()
+    }
+
+    pub(super) fn rotations(&self) -> usize {
+        self.rotations.0.load(Ordering::SeqCst)
+    }
+
+    /// Waits until no task but those of attached backends is left, and checks the invariants: each running backend is the
+    /// attached one of a session that has not ended, and the quota counts exactly the sessions.
+    pub(super) async fn quiesce(&self) -> Stats {
+        let sessions = self.state().table.select(|_| true);
+        // The task of a backend releases its quota last.
+        loop {
+            let attached = sessions.iter().filter(|session| session.backend().is_some()).count();
+            if self.running().len() <= attached && self.state().quota.in_use() <= sessions.len() {
+                break;
+            }
+            yield_now().await;
+        }
+        for backend in self.running() {
+            let session = sessions.iter().find(|session| &*session.tag == backend.tag());
+            let attached = session
+                .and_then(|session| session.backend())
+                .expect("the session of a running backend");
+            assert!(!attached.backend.is_gone(), "a running backend is not the attached one");
+        }
+        assert_eq!(self.state().quota.in_use(), sessions.len());
+        assert!(
+            sessions
+                .iter()
+                .all(|session| { !matches!(session.lock().lifecycle.phase(), Phase::Dormant { revival: Some(_) }) })
+        );
+        self.registry.stats()
+    }
+
+    /// Stops the registry and checks that nothing is left.
+    pub(super) async fn stop(self) {
+        self.registry.stop().await;
+        assert_eq!(self.running().len(), 0, "a backend is left");
+        assert_eq!(self.registry.stats(), Stats::default());
+        assert!(!self.spawner.is_spawning());
+    }
+}
+
+async fn serve(registry: &Registry, request: Request<Bytes>) -> (u16, Option<String>) {
+    let response = registry.serve(request).await;
+    let id = response.headers().get(MCP_SESSION_ID);
+    let id = id.map(|id| id.to_str().expect("text").to_owned());
+    (response.status().as_u16(), id)
+}
+
+/// Detaches the backend of a session as the reaper does.
+pub(super) fn detach_idle(state: &RegistryState, session: &Session) {
+    if let Some(backend) = session.backend() {
+        state.detach(session, &backend, DetachReason::Idle);
+    }
+}
+
+/// Sessions outlive their backends.
+pub(super) fn durable() -> Config {
+    Config {
+        retain: Duration::from_secs(3600),
+        idle_timeout: Duration::ZERO,
+        ..Config::default()
+    }
+}
+
+impl Observer for RotationCount {
+    fn on(&self, event: Event) {
+        if event == Event::Rotated {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
