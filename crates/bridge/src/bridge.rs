@@ -117,8 +117,7 @@ impl Bridge {
         let (closing, done, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let task = LinkTask {
             state: Arc::clone(&state),
-            drop_counts: config.drop_counts.clone(),
-            max_line: config.max_line,
+            config: config.clone(),
             closing: closing.clone(),
             done: done.clone(),
         };

@@ -46,7 +46,7 @@ pub(crate) use self::{
 use self::{
     client_settings::ClientSetting,
     handshake::Handshake,
-    in_flight::{ClientRequest, InFlight},
+    in_flight::{InFlight, InFlightRequest},
     timers::{Timer, Timers},
 };
 use crate::{
@@ -264,7 +264,7 @@ impl StateMachine {
         if method == "initialize" {
             self.handshake.begin(number, message);
         }
-        let number = self.in_flight.insert(ClientRequest {
+        let number = self.in_flight.insert(InFlightRequest {
             id,
             stream,
             token: progress_token(message),

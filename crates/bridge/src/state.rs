@@ -14,7 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     legacy::StateMachine,
-    streams::{Event, EventId, Reader, ResponseMode, Unflushed},
+    streams::{EventId, Reader, ResponseMode, StreamEvent, Unflushed},
 };
 
 /// The state machine and its signals.
@@ -111,7 +111,7 @@ impl StreamHandle {
     }
 
     /// The next event; `None` once the stream has ended.
-    pub(crate) fn poll_event(&self, context: &Context<'_>) -> Poll<Option<Event>> {
+    pub(crate) fn poll_event(&self, context: &Context<'_>) -> Poll<Option<StreamEvent>> {
         self.state.step(|machine| machine.poll_event(self.reader, context))
     }
 }

@@ -24,27 +24,22 @@ mod event_queue;
 mod message;
 mod replay_buffer;
 mod resume;
+mod routing;
 #[cfg(test)]
 mod tests;
 mod unflushed;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    iter,
     task::{Context, Poll, Waker},
 };
 
-use bytes::Bytes;
-
 pub(crate) use self::{
     event_id::{EventId, RequestIds},
-    message::{Event, NotificationScope, ResponseMode, Routed, StreamMessage},
+    message::{NotificationScope, ResponseMode, Routed, StreamEvent, StreamMessage},
     unflushed::Unflushed,
 };
-use self::{
-    event_queue::{EventQueue, QueuedMessage},
-    replay_buffer::ReplayBuffer,
-};
+use self::{event_queue::EventQueue, replay_buffer::ReplayBuffer};
 use crate::{
     config::{Config, QueueLimits},
     jsonrpc::RequestKey,
@@ -184,79 +179,9 @@ impl Streams {
         self.all.get(&id).is_some_and(|stream| stream.attached)
     }
 
-    /// True if a response of this size fits on a stream. Without a reader the limits of the replay
-    /// buffer apply instead.
-    pub(crate) fn has_room(&self, id: StreamId, size: usize) -> bool {
-        let unread = self.bytes.saturating_add(self.unflushed.bytes());
-        unread == 0 || unread.saturating_add(size) <= self.max_unflushed || !self.is_attached(id)
-    }
-
     /// The count of bytes that readers have taken and not yet written.
     pub(crate) fn unflushed(&self) -> &Unflushed {
         &self.unflushed
-    }
-
-    /// Puts a response on a stream, which ends with the last one. `false` if the stream is gone.
-    pub(crate) fn respond(&mut self, id: StreamId, line: Bytes) -> bool {
-        let Some(stream) = self.all.get_mut(&id).filter(|stream| !stream.ended) else {
-            return false;
-        };
-        if let StreamKind::Exchange { pending, .. } = &mut stream.kind {
-            *pending = pending.saturating_sub(1);
-            if *pending == 0 {
-                self.end(id);
-            }
-        }
-        self.push(id, StreamMessage::Response(line));
-        true
-    }
-
-    /// Puts a notification on the stream of its request. `false` if that stream is gone.
-    pub(crate) fn notify(&mut self, id: StreamId, line: Bytes) -> bool {
-        if self.all.get(&id).is_none_or(|stream| stream.ended) {
-            return false;
-        }
-        let scope = NotificationScope::Request;
-        self.push_within_limits(Some(id), StreamMessage::Notification { line, scope });
-        true
-    }
-
-    /// Puts a message without a request on the stream that is most likely read.
-    pub(crate) fn route(&mut self, message: StreamMessage) -> Routed {
-        let target = self.listeners.last().or(self.exchanges.last()).copied();
-        if target.is_none()
-            && let StreamMessage::Notification {
-                scope: NotificationScope::Progress(token),
-                ..
-            } = &message
-            && let Some(superseded) = self.waiting.remove(|message| message.is_progress(token))
-        {
-            self.release(&superseded);
-        }
-        match (self.push_within_limits(target, message), target) {
-            (false, _) => Routed::Rejected,
-            (true, Some(_)) => Routed::Placed,
-            (true, None) => Routed::Waiting,
-        }
-    }
-
-    /// Removes a server request that no client has read; `false` if there is none.
-    pub(crate) fn withdraw(&mut self, key: &RequestKey) -> bool {
-        let queues = self.all.values_mut().map(|stream| &mut stream.queue);
-        let removed = iter::once(&mut self.waiting)
-            .chain(queues)
-            .find_map(|queue| queue.remove(|message| message.is_server_request(key)));
-        removed.map(|removed| self.release(&removed)).is_some()
-    }
-
-    /// Ends all listeners and drops the waiting messages. Exchanges end with their responses.
-    pub(crate) fn end_listeners(&mut self) {
-        while let Some(id) = self.listeners.pop_first() {
-            self.end(id);
-        }
-        for dropped in self.waiting.take() {
-            self.release(&dropped);
-        }
     }
 
     /// Decides how to answer an exchange: JSON once all responses are there, SSE as soon as another
@@ -293,7 +218,7 @@ impl Streams {
 
     /// The next event of a stream; `None` once it has ended, or if another reader has replaced this
     /// one.
-    pub(crate) fn poll_event(&mut self, reader: Reader, context: &Context<'_>) -> Poll<Option<Event>> {
+    pub(crate) fn poll_event(&mut self, reader: Reader, context: &Context<'_>) -> Poll<Option<StreamEvent>> {
         let epoch = self.epoch;
         let Some(stream) = self.stream_of(reader) else {
             return Poll::Ready(None);
@@ -308,7 +233,7 @@ impl Streams {
         let Some(line) = self.deliver_next(reader.stream) else {
             return Poll::Ready(None);
         };
-        let event = self.stream_of(reader).map(|stream| Event {
+        let event = self.stream_of(reader).map(|stream| StreamEvent {
             id: stream.event_id(epoch, reader.stream),
             line,
             last: stream.ended && stream.queue.count_pending() == 0,
@@ -362,21 +287,6 @@ impl Streams {
             .filter(|stream| stream.attached && stream.generation == reader.generation)
     }
 
-    /// Moves the waiting messages to a stream. Returns the server requests among them.
-    fn attach_waiting(&mut self, id: StreamId) -> Vec<RequestKey> {
-        let mut server_requests = Vec::new();
-        if let Some(stream) = self.all.get_mut(&id) {
-            for queued in self.waiting.take() {
-                if let StreamMessage::ServerRequest { key, .. } = &queued.message {
-                    server_requests.push(key.clone());
-                }
-                // The byte count includes the message already.
-                stream.queue.push(queued.message, None);
-            }
-        }
-        server_requests
-    }
-
     fn end(&mut self, id: StreamId) {
         self.listeners.remove(&id);
         self.exchanges.remove(&id);
@@ -384,41 +294,6 @@ impl Streams {
             stream.ended = true;
             self.wakers.extend(stream.waker.take());
         }
-    }
-
-    /// Adds a message to a stream or to those that wait for one, and drops the oldest notifications
-    /// to make room. `false` if there is no room; a rejected notification counts as dropped.
-    fn push_within_limits(&mut self, target: Option<StreamId>, message: StreamMessage) -> bool {
-        let size = message.line().len();
-        let is_notification = |message: &StreamMessage| matches!(message, StreamMessage::Notification { .. });
-        loop {
-            let (queue, attached) = match target {
-                None => (&mut self.waiting, true),
-                Some(id) => match self.all.get_mut(&id) {
-                    Some(stream) => (&mut stream.queue, stream.attached),
-                    None => return false,
-                },
-            };
-            // Without a reader the replay buffer limits the bytes.
-            let full = queue.count_pending() >= self.backlog.messages
-                || (attached && self.bytes > 0 && self.bytes.saturating_add(size) > self.backlog.bytes);
-            if !full {
-                break;
-            }
-            let Some(oldest) = queue.remove(is_notification) else {
-                self.dropped += usize::from(is_notification(&message));
-                return false;
-            };
-            self.release(&oldest);
-            self.dropped += 1;
-        }
-        if let Some(id) = target {
-            self.push(id, message);
-        } else {
-            self.bytes += size;
-            self.waiting.push(message, None);
-        }
-        true
     }
 }
 

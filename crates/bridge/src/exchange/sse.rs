@@ -21,7 +21,7 @@ use crate::{
     BoxError,
     config::Config,
     state::StreamHandle,
-    streams::{Event, EventId, Unflushed},
+    streams::{EventId, StreamEvent, Unflushed},
 };
 
 const KEEP_ALIVE_COMMENT: &[u8] = b":\n\n";
@@ -91,7 +91,7 @@ fn priming_event(id: &EventId, retry: Duration) -> Bytes {
 }
 
 /// Encodes a message, which holds no line break.
-fn encode(event: &Event) -> Bytes {
+fn encode(event: &StreamEvent) -> Bytes {
     let head = format!("id: {}\nevent: message\ndata: ", event.id);
     [head.as_bytes(), &event.line, b"\n\n"].concat().into()
 }

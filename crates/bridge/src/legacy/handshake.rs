@@ -34,11 +34,14 @@ enum HandshakeState {
         number: u64,
         params: Box<str>,
     },
-    Complete {
-        params: Box<str>,
-        result: Box<str>,
-        version: Box<str>,
-    },
+    Complete(Record),
+}
+
+#[derive(Debug)]
+struct Record {
+    params: Box<str>,
+    result: Box<str>,
+    version: Box<str>,
 }
 
 impl Handshake {
@@ -69,11 +72,11 @@ impl Handshake {
         if version.as_str() > LATEST {
             return Some(version);
         }
-        self.state = HandshakeState::Complete {
+        self.state = HandshakeState::Complete(Record {
             params,
             result: outcome.into(),
             version: version.into(),
-        };
+        });
         None
     }
 
@@ -89,23 +92,17 @@ impl Handshake {
 
     /// Records `notifications/initialized`. Before there is a result it confirms nothing.
     pub(super) fn confirm(&mut self) {
-        self.initialized = matches!(self.state, HandshakeState::Complete { .. });
+        self.initialized = self.record().is_some();
     }
 
     /// The negotiated version.
     pub(super) fn version(&self) -> Option<&str> {
-        let HandshakeState::Complete { version, .. } = &self.state else {
-            return None;
-        };
-        Some(version)
+        self.record().map(|record| &*record.version)
     }
 
     /// The recorded `InitializeResult`.
     pub(super) fn result(&self) -> Option<&str> {
-        let HandshakeState::Complete { result, .. } = &self.state else {
-            return None;
-        };
-        Some(result)
+        self.record().map(|record| &*record.result)
     }
 
     /// Records a setting that the server has accepted. `false` if it does not fit.
@@ -113,17 +110,23 @@ impl Handshake {
         self.settings.apply(setting, max_subscriptions)
     }
 
-    /// The record, once there is a result.
+    /// The record with the settings since.
     pub(super) fn snapshot(&self) -> Option<Snapshot> {
-        let HandshakeState::Complete {
-            params,
-            result,
-            version,
-        } = &self.state
-        else {
-            return None;
-        };
-        Snapshot::new(params, result, version, self.initialized, &self.settings)
+        let record = self.record()?;
+        Snapshot::new(
+            &record.params,
+            &record.result,
+            &record.version,
+            self.initialized,
+            &self.settings,
+        )
+    }
+
+    fn record(&self) -> Option<&Record> {
+        match &self.state {
+            HandshakeState::Complete(record) => Some(record),
+            HandshakeState::NotStarted | HandshakeState::Pending { .. } => None,
+        }
     }
 }
 

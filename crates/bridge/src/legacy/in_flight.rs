@@ -17,7 +17,7 @@ use crate::{
 
 /// A request in flight.
 #[derive(Debug)]
-pub(super) struct ClientRequest {
+pub(super) struct InFlightRequest {
     /// The client's id.
     pub(super) id: Id,
     /// The stream for the response, which may be gone by then.
@@ -35,7 +35,7 @@ pub(super) struct ClientRequest {
 /// The requests in flight, by the number that the server knows.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
-    requests: HashMap<u64, ClientRequest>,
+    requests: HashMap<u64, InFlightRequest>,
     by_key: HashMap<RequestKey, u64>,
     by_token: HashMap<RequestKey, u64>,
     last: u64,
@@ -50,7 +50,7 @@ impl InFlight {
         self.by_key.contains_key(key)
     }
 
-    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut ClientRequest> {
+    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut InFlightRequest> {
         self.requests.get_mut(&number)
     }
 
@@ -60,7 +60,7 @@ impl InFlight {
     }
 
     /// Adds a request, whose id must not be in flight, and assigns its number.
-    pub(super) fn insert(&mut self, request: ClientRequest) -> u64 {
+    pub(super) fn insert(&mut self, request: InFlightRequest) -> u64 {
         self.last += 1;
         let number = self.last;
         self.by_key.insert(request.id.key().clone(), number);
@@ -71,7 +71,7 @@ impl InFlight {
     }
 
     /// Removes a request.
-    pub(super) fn take(&mut self, number: u64) -> Option<ClientRequest> {
+    pub(super) fn take(&mut self, number: u64) -> Option<InFlightRequest> {
         let request = self.requests.remove(&number)?;
         self.by_key.remove(request.id.key());
         if let Some(token) = &request.token
@@ -83,7 +83,7 @@ impl InFlight {
     }
 
     /// Removes all requests, oldest first.
-    pub(super) fn take_all(&mut self) -> Vec<ClientRequest> {
+    pub(super) fn take_all(&mut self) -> Vec<InFlightRequest> {
         let mut requests: Vec<_> = std::mem::take(&mut self.requests).into_iter().collect();
         requests.sort_unstable_by_key(|(number, _)| *number);
         *self = Self {
@@ -94,7 +94,7 @@ impl InFlight {
     }
 
     /// The request with this client id, and its number.
-    pub(super) fn by_key(&mut self, key: &RequestKey) -> Option<(u64, &mut ClientRequest)> {
+    pub(super) fn by_key(&mut self, key: &RequestKey) -> Option<(u64, &mut InFlightRequest)> {
         let number = *self.by_key.get(key)?;
         self.requests.get_mut(&number).map(|request| (number, request))
     }
@@ -117,9 +117,9 @@ mod tests {
         Id::parse(raw).expect("an id")
     }
 
-    fn request(raw: &str, stream: StreamId, token: Option<&str>) -> ClientRequest {
+    fn request(raw: &str, stream: StreamId, token: Option<&str>) -> InFlightRequest {
         let token = token.map(|token| id(token).key().clone());
-        ClientRequest {
+        InFlightRequest {
             id: id(raw),
             stream,
             token,

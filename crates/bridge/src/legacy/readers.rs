@@ -13,7 +13,7 @@ use super::{LinkState, StateMachine, timers::Timer};
 use crate::{
     dropped::DropReason,
     error::RejectReason,
-    streams::{Event, EventId, NotificationScope, Reader, StreamId, StreamMessage},
+    streams::{EventId, NotificationScope, Reader, StreamEvent, StreamId, StreamMessage},
 };
 
 impl StateMachine {
@@ -65,7 +65,7 @@ impl StateMachine {
     }
 
     /// The next event for a reader; `None` once its stream has ended.
-    pub(crate) fn poll_event(&mut self, reader: Reader, context: &Context<'_>) -> Poll<Option<Event>> {
+    pub(crate) fn poll_event(&mut self, reader: Reader, context: &Context<'_>) -> Poll<Option<StreamEvent>> {
         let polled = self.streams.poll_event(reader, context);
         self.note_stream_changes();
         polled

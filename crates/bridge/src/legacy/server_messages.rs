@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{LinkState, StateMachine, in_flight::ClientRequest, timers::Timer, unsupported_version};
+use super::{LinkState, StateMachine, in_flight::InFlightRequest, timers::Timer, unsupported_version};
 use crate::{
     dropped::DropReason,
     jsonrpc::{self, Envelope, Id, MessageKind},
@@ -119,7 +119,7 @@ impl StateMachine {
     pub(super) fn respond_to_client(
         &mut self,
         now: Instant,
-        request: &ClientRequest,
+        request: &InFlightRequest,
         response: impl FnOnce(&str) -> Bytes,
     ) -> bool {
         let id = request.id.raw();

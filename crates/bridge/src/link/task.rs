@@ -8,7 +8,7 @@ use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,8 @@ use super::{
     truncated_line,
 };
 use crate::{
-    dropped::{DropCounts, DropReason},
+    config::Config,
+    dropped::DropReason,
     jsonrpc::{Envelope, MessageError},
     legacy::{self, StateMachine},
     state::BridgeState,
@@ -26,25 +27,21 @@ use crate::{
 /// The time for reading from a server that has closed its input.
 const FINAL_READ_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The task. Dropping it ends the state machine, also after a panic or when the runtime shuts down.
 #[derive(Debug)]
 pub(crate) struct LinkTask {
     pub(crate) state: Arc<BridgeState>,
-    pub(crate) drop_counts: DropCounts,
-    pub(crate) max_line: usize,
+    pub(crate) config: Config,
     /// Ends the task from outside.
     pub(crate) closing: CancellationToken,
     /// Cancelled by the task at its end.
     pub(crate) done: CancellationToken,
 }
 
-/// Ends the state machine with the task, even after a panic or when the runtime shuts down.
-struct EndGuard(Arc<BridgeState>, CancellationToken);
-
 impl LinkTask {
     /// Runs until the stream ends.
     pub(crate) async fn run(self, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        // Declared before the halves of the io and therefore dropped after them.
-        let _guard = EndGuard(Arc::clone(&self.state), self.done.clone());
+        // The halves of the io are dropped before `self`.
         let (from_server, to_server) = tokio::io::split(io);
         tokio::select! {
             biased;
@@ -71,7 +68,7 @@ impl LinkTask {
     }
 
     async fn read(&self, mut from_server: impl AsyncRead + Unpin) -> io::Result<()> {
-        let mut framer = Framer::new(self.max_line);
+        let mut framer = Framer::new(self.config.max_line);
         loop {
             let read = from_server.read_buf(framer.buffer()).await;
             while let Some(frame) = framer.next() {
@@ -82,7 +79,7 @@ impl LinkTask {
             }
             if matches!(read, Ok(0) | Err(_)) {
                 if framer.is_within_line() {
-                    self.drop_counts.count(DropReason::InvalidJson);
+                    self.config.drop_counts.count(DropReason::InvalidJson);
                 }
                 return read.map(|_| ());
             }
@@ -93,25 +90,25 @@ impl LinkTask {
         if line.trim_ascii().is_empty() {
             return;
         }
-        match Envelope::parse(line) {
-            Ok(message) => self.state.step(|machine| machine.receive(Instant::now(), message)),
-            Err(MessageError::NotUtf8 | MessageError::NotJson) => self.drop_counts.count(DropReason::InvalidJson),
-            Err(MessageError::NotJsonRpc(_)) => self.drop_counts.count(DropReason::InvalidMessage),
+        let now = Instant::now();
+        let reason = match Envelope::parse(line) {
+            Ok(message) => return self.state.step(|machine| machine.receive(now, message)),
             Err(MessageError::Batch) => {
-                let accepted = legacy::split_batch(line).is_ok_and(|messages| {
-                    self.state
-                        .step(|machine| machine.receive_batch(Instant::now(), messages))
-                });
-                if !accepted {
-                    self.drop_counts.count(DropReason::InvalidMessage);
+                let batch = legacy::split_batch(line);
+                if batch.is_ok_and(|messages| self.state.step(|machine| machine.receive_batch(now, messages))) {
+                    return;
                 }
+                DropReason::InvalidMessage
             }
-        }
+            Err(MessageError::NotUtf8 | MessageError::NotJson) => DropReason::InvalidJson,
+            Err(MessageError::NotJsonRpc(_)) => DropReason::InvalidMessage,
+        };
+        self.config.drop_counts.count(reason);
     }
 
     /// Drops a line that is too long; the client that waits for it gets an error.
     fn line_too_long(&self, excerpt: &LineExcerpt) {
-        self.drop_counts.count(DropReason::LineTooLong);
+        self.config.drop_counts.count(DropReason::LineTooLong);
         if let Some(number) = truncated_line::answered_request(excerpt) {
             self.state
                 .step(|machine| machine.response_too_long(Instant::now(), number));
@@ -139,23 +136,17 @@ impl LinkTask {
                 machine.run_timers(Instant::now());
                 machine.next_deadline()
             });
-            let deadline = async {
-                match next {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = deadline => {}
-                () = self.state.earlier_deadline() => {}
+            match next {
+                Some(at) => _ = timeout_at(at, self.state.earlier_deadline()).await,
+                None => self.state.earlier_deadline().await,
             }
         }
     }
 }
 
-impl Drop for EndGuard {
+impl Drop for LinkTask {
     fn drop(&mut self) {
-        self.0.step(|machine| machine.end(Instant::now()));
-        self.1.cancel();
+        self.state.step(|machine| machine.end(Instant::now()));
+        self.done.cancel();
     }
 }

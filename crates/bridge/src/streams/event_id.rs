@@ -40,11 +40,7 @@ impl RequestIds {
                 break;
             }
             text.push('-');
-            for byte in id.raw().bytes() {
-                for digit in [byte >> 4, byte & 15] {
-                    text.extend(char::from_digit(digit.into(), 16));
-                }
-            }
+            text.extend(id.raw().bytes().map(|byte| format!("{byte:02x}")));
         }
         Self(text.into())
     }
@@ -89,12 +85,9 @@ impl fmt::Display for EventId {
 }
 
 fn decode(part: &str) -> Option<Id> {
-    let digits: Option<Vec<u8>> = part
-        .chars()
-        .map(|digit| digit.to_digit(16).and_then(|digit| digit.try_into().ok()))
-        .collect();
-    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
-    let bytes = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    // `EventId::parse` rejects other spellings of a byte, such as a single digit.
+    let byte = |digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+    let bytes = part.as_bytes().chunks(2).map(byte).collect::<Option<_>>()?;
     let raw = String::from_utf8(bytes).ok()?;
     // The id becomes part of a message, so it must be exactly one JSON value.
     let one: &serde_json::value::RawValue = serde_json::from_str(&raw).ok()?;

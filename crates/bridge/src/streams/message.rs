@@ -33,7 +33,7 @@ pub(crate) enum NotificationScope {
 
 /// One event of a stream.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Event {
+pub(crate) struct StreamEvent {
     pub(crate) id: EventId,
     /// The message, on one line.
     pub(crate) line: Bytes,

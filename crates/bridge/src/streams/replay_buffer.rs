@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{QueuedMessage, StreamId, StreamKind, StreamMessage, Streams};
+use super::{StreamId, StreamKind, StreamMessage, Streams, event_queue::QueuedMessage};
 use crate::config::QueueLimits;
 
 /// Counts the messages of all streams that are kept for replay, oldest first.

@@ -73,7 +73,7 @@ fn exchange(streams: &mut Streams) -> Reader {
     streams.open_exchange(RequestIds::default(), 1).0
 }
 
-fn poll(streams: &mut Streams, reader: Reader) -> Poll<Option<Event>> {
+fn poll(streams: &mut Streams, reader: Reader) -> Poll<Option<StreamEvent>> {
     streams.poll_event(reader, &Context::from_waker(Waker::noop()))
 }
 

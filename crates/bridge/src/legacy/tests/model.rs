@@ -20,7 +20,7 @@ use super::super::*;
 use crate::{
     fuzz_tests::env_number,
     jsonrpc::MessageError,
-    streams::{Event, EventId, ResponseMode},
+    streams::{EventId, ResponseMode, StreamEvent},
 };
 
 /// Ids that are easy to confuse. The first three are one id in three spellings.
@@ -593,7 +593,7 @@ impl Simulation {
                 Poll::Pending => return false,
                 Poll::Ready(_) if self.connections[at].broken => return false,
                 Poll::Ready(None) => return true,
-                Poll::Ready(Some(Event { id, line, last })) => {
+                Poll::Ready(Some(StreamEvent { id, line, last })) => {
                     self.check_line(exchange, &line);
                     let before = self.connections[at].last.replace(id.clone());
                     assert!(
