@@ -36,21 +36,19 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Tracks the requests of one connection.
 #[derive(Clone, Debug)]
-struct Activity {
-    current: watch::Sender<ConnectionUse>,
-    /// Cancelled when the first request begins.
-    begun: CancellationToken,
-}
+struct Activity(watch::Sender<ConnectionUse>);
 
 #[derive(Clone, Copy, Debug)]
 struct ConnectionUse {
     requests: usize,
+    /// True once the first request has begun.
+    begun: bool,
     /// The last time at which a request began or ended.
     changed: Instant,
 }
 
 /// Counts one request of a connection until it is dropped.
-struct RequestGuard(watch::Sender<ConnectionUse>);
+struct RequestGuard(Activity);
 
 /// Spawns the tasks of hyper on a [`TaskTracker`].
 #[derive(Clone, Debug)]
@@ -122,43 +120,43 @@ fn log(result: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
 
 impl Activity {
     fn new() -> Self {
-        Self {
-            current: watch::Sender::new(ConnectionUse {
-                requests: 0,
-                changed: Instant::now(),
-            }),
-            begun: CancellationToken::new(),
-        }
+        Self(watch::Sender::new(ConnectionUse {
+            requests: 0,
+            begun: false,
+            changed: Instant::now(),
+        }))
     }
 
     fn begin(&self) -> RequestGuard {
-        self.current.send_modify(|current| {
-            current.requests += 1;
-            current.changed = Instant::now();
+        self.0.send_modify(|connection| {
+            connection.requests += 1;
+            connection.begun = true;
+            connection.changed = Instant::now();
         });
-        self.begun.cancel();
-        RequestGuard(self.current.clone())
+        RequestGuard(self.clone())
     }
 
     /// Returns once a draining connection may be closed after its requests in flight.
     async fn wait_until_quiet(&self) {
         sleep(DRAIN_SETTLE).await;
-        if self.begun.is_cancelled() {
+        if self.0.borrow().begun {
             let _ = timeout(DRAIN_QUIET_TIMEOUT, self.idle_for(DRAIN_QUIET_PERIOD)).await;
         } else {
-            let _ = timeout(DRAIN_FIRST_REQUEST, self.begun.cancelled()).await;
+            let mut changes = self.0.subscribe();
+            let first = changes.wait_for(|connection| connection.begun);
+            let _ = timeout(DRAIN_FIRST_REQUEST, first).await;
         }
     }
 
     /// Returns once there has been no request for `time`.
     async fn idle_for(&self, time: Duration) {
-        let mut changes = self.current.subscribe();
+        let mut changes = self.0.subscribe();
         loop {
-            let ConnectionUse { requests, changed } = *changes.borrow_and_update();
+            let ConnectionUse { requests, changed, .. } = *changes.borrow_and_update();
             tokio::select! {
                 () = sleep_until(changed + time), if requests == 0 => return,
-                // Every change restarts the wait, so even an instant request counts. It cannot
-                // fail, since `self` is the sender.
+                // Every change restarts the wait, so even an instant request counts. It cannot fail,
+                // since `self` is the sender.
                 _ = changes.changed() => {}
             }
         }
@@ -167,9 +165,9 @@ impl Activity {
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.send_modify(|current| {
-            current.requests = current.requests.saturating_sub(1);
-            current.changed = Instant::now();
+        self.0.0.send_modify(|connection| {
+            connection.requests = connection.requests.saturating_sub(1);
+            connection.changed = Instant::now();
         });
     }
 }

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request
 use crate::{ports::ResponseBody, response};
 
 /// The methods of `/mcp`.
-const ALLOWED_METHODS: &str = "GET, POST, DELETE";
+pub(crate) const ALLOWED_METHODS: &str = "GET, POST, DELETE";
 /// Headers of clients beyond those that browsers always allow. Other `mcp-` headers are allowed on
 /// request: in MCP 2026-07-28 tools can define their own.
 const ALLOWED_HEADERS: &str =

@@ -146,7 +146,7 @@ fn check_read_only(request: &Request<Incoming>) -> Result<(), HttpError> {
     if [Method::GET, Method::HEAD].contains(request.method()) {
         Ok(())
     } else {
-        Err(HttpError::PageMethod)
+        Err(HttpError::MethodNotAllowed("GET, HEAD"))
     }
 }
 

@@ -15,10 +15,8 @@ pub(crate) enum HttpError {
     BadHost,
     HostNotAllowed,
     OriginNotAllowed,
-    /// The method is not allowed at `/mcp`.
-    McpMethod,
-    /// The method is not allowed for a page.
-    PageMethod,
+    /// With the methods that are allowed.
+    MethodNotAllowed(&'static str),
     /// The client accepts no possible response to a POST.
     PostNotAcceptable,
     /// The client does not accept an event stream.
@@ -66,8 +64,7 @@ impl HttpError {
             }
         };
         let extra = match self {
-            Self::McpMethod => Some((header::ALLOW, "GET, POST, DELETE")),
-            Self::PageMethod => Some((header::ALLOW, "GET, HEAD")),
+            Self::MethodNotAllowed(allowed) => Some((header::ALLOW, allowed)),
             // RFC 6750 section 3.
             Self::MetricsToken => Some((header::WWW_AUTHENTICATE, "Bearer")),
             // The rest of the body would be parsed as the next request.
@@ -93,7 +90,7 @@ impl HttpError {
             Self::BadHost => (StatusCode::BAD_REQUEST, "Bad request: send exactly one valid Host"),
             Self::HostNotAllowed => (StatusCode::FORBIDDEN, "Forbidden: this host is not served here"),
             Self::OriginNotAllowed => (StatusCode::FORBIDDEN, "Forbidden: this origin is not allowed"),
-            Self::McpMethod | Self::PageMethod => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
+            Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
             Self::PostNotAcceptable => (
                 StatusCode::NOT_ACCEPTABLE,
                 "Not acceptable: accept both application/json and text/event-stream",
@@ -118,7 +115,7 @@ impl HttpError {
             Self::BadHost => "Host is missing, repeated or invalid",
             Self::HostNotAllowed => "Host is neither that of public_url nor an allowed one",
             Self::OriginNotAllowed => "Origin is neither that of public_url nor an allowed one",
-            Self::McpMethod | Self::PageMethod => "method is not allowed",
+            Self::MethodNotAllowed(_) => "method is not allowed",
             Self::PostNotAcceptable | Self::GetNotAcceptable => "Accept lacks a required media type",
             Self::UnsupportedMediaType => "Content-Type or Content-Encoding is not supported",
             Self::BodyTooLarge => "body exceeds its size limit",

@@ -40,7 +40,7 @@ pub(crate) async fn serve(state: &AppState, request: Request<Incoming>) -> Resul
         Method::GET => return Err(HttpError::GetNotAcceptable),
         // The body of a DELETE has no meaning (RFC 9110 section 9.3.5).
         Method::DELETE => bytes::Bytes::new(),
-        _ => return Err(HttpError::McpMethod),
+        _ => return Err(HttpError::MethodNotAllowed(cors::ALLOWED_METHODS)),
     };
     Ok(state.mcp.serve(Request::from_parts(parts, body)).await)
 }

@@ -121,9 +121,9 @@ async fn configuration_adds_readable_and_writable_paths() {
 #[tokio::test]
 async fn file_named_by_an_argument_is_readable_and_its_sibling_is_not() {
     let directory = tempfile::tempdir().unwrap();
-    let (file, neighbour) = (directory.path().join("script"), directory.path().join("neighbour"));
-    fs::write(&neighbour, "neighbour\n").unwrap();
-    fs::write(&file, format!("echo script; cat {} || echo no\n", neighbour.display())).unwrap();
+    let (file, sibling) = (directory.path().join("script"), directory.path().join("sibling"));
+    fs::write(&sibling, "sibling\n").unwrap();
+    fs::write(&file, format!("echo script; cat {} || echo no\n", sibling.display())).unwrap();
     let supervisor = supervisor();
     let child = supervisor
         .spawn(spec("/bin/sh", &[file.to_str().unwrap()]))
