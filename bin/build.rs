@@ -1,4 +1,4 @@
-//! Tells the program which git revision it was built from.
+//! Sets the git revision of the program.
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! The part of `check` that goes beyond reading the configuration: a connection to the shared MCP server.
+//! The part of `check` that goes beyond reading the configuration: a connection to the shared MCP
+//! server.
 
 use anyhow::{Context as _, Result};
 

@@ -31,7 +31,8 @@ struct Cli {
 enum Command {
     /// Serve until SIGTERM or SIGINT (also without a command)
     Serve(Source),
-    /// Check the configuration, the isolation layers of this machine and the shared MCP server, if there is one, and exit
+    /// Check the configuration, the isolation layers of this machine and the shared MCP server, if
+    /// there is one, and exit
     Check(Source),
 }
 

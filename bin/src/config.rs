@@ -1,9 +1,10 @@
 //! The configuration: one TOML file, environment overrides, all errors at once.
 //!
-//! A section is defined once ([`section`]): each key with its kind, its default and its documentation. The struct that the
-//! program uses, the reading with its checks, and `docs/configuration.md` all come from that definition. [`Sources`] are
-//! injected, so that a test never touches the process environment. A crate validates its own part; its errors become
-//! errors of the keys.
+//! A section is defined once ([`section`]): each key with its kind, its default and its
+//! documentation. The struct that the program uses, the reading with its checks, and
+//! `docs/configuration.md` all come from that definition. [`Sources`] are injected, so that a test
+//! never touches the process environment. A crate validates its own part; its errors become errors
+//! of the keys.
 
 mod child;
 pub mod crates;
@@ -71,8 +72,8 @@ pub fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
     reader.finish(config)
 }
 
-/// As [`load`], and tries which layers of the isolation this machine has. Returns the missing ones too, unless they are
-/// required.
+/// As [`load`], and tries which layers of the isolation this machine has. Returns the missing ones
+/// too, unless they are required.
 ///
 /// # Errors
 ///

@@ -1,8 +1,9 @@
-//! The broker as a program: command line, configuration, and the adapters that wire the five crates together.
+//! The broker as a program: command line, configuration, and the adapters that wire the five crates
+//! together.
 //!
-//! In reading order: [`cli`], the commands; [`config`], the operator's decisions; [`serve`], which builds, runs and drains the
-//! parts; [`adapters`], which implement the ports of one crate by another; [`upstream`], the client of a shared MCP server. No
-//! policy lives here.
+//! In reading order: [`cli`], the commands; [`config`], the operator's decisions; [`serve`], which
+//! builds, runs and drains the parts; [`adapters`], which implement the ports of one crate by
+//! another; [`upstream`], the client of a shared MCP server. No policy lives here.
 
 pub mod adapters;
 pub mod build;

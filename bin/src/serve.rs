@@ -82,7 +82,8 @@ async fn serve(config: &Config) -> Result<()> {
         tasks.wait().await;
     };
     if timeout(CLOSE_TIMEOUT, drained).await.is_err() {
-        // The rest ends with the process: children by their death signal, the store as after a crash.
+        // The rest ends with the process: children by their death signal, the store as after a
+        // crash.
         tracing::warn!("not all tasks ended in time");
     }
     tracing::info!("stopped");

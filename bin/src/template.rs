@@ -1,7 +1,7 @@
 //! Placeholders in `child.args` and `child.env`, and their values for one user.
 //!
-//! There are two placeholders and no expressions. The access token may only be in the environment: every user of the
-//! machine can read arguments.
+//! There are two placeholders and no expressions. The access token may only be in the environment:
+//! every user of the machine can read arguments.
 
 use secrecy::{ExposeSecret, SecretString};
 

@@ -1,7 +1,8 @@
 //! `session`'s backends as children of `supervisor`, each behind a `bridge`.
 //!
-//! A child whose output has ended is useless, even if it lives: it is stopped. The output of a child that exits ends, and the
-//! bridge answers the requests in flight. Either end stops the other, and the backend is done when the child is gone.
+//! A child whose output has ended is useless, even if it lives: it is stopped. The output of a
+//! child that exits ends, and the bridge answers the requests in flight. Either end stops the
+//! other, and the backend is done when the child is gone.
 
 use std::{
     ffi::OsString,
@@ -55,8 +56,8 @@ struct ChildBackend {
     tag: Arc<str>,
     /// The expiry of the child's token.
     expires_at: SystemTime,
-    /// Set by a stop before the end of the output. The supervisor cannot know: it notices an end later than the bridge, and a
-    /// stop may come in between.
+    /// Set by a stop before the end of the output. The supervisor cannot know: it notices an end
+    /// later than the bridge, and a stop may come in between.
     stop_requested: AtomicBool,
 }
 
@@ -77,7 +78,8 @@ impl ChildSpawner {
         }
     }
 
-    /// Waits until the end of the last child is logged. Call it when no backend is spawned any more.
+    /// Waits until the end of the last child is logged. Call it when no backend is spawned any
+    /// more.
     pub async fn drained(&self) {
         self.tasks.close();
         self.tasks.wait().await;
@@ -97,7 +99,8 @@ impl ChildSpawner {
             .spawn(self.program.child_spec(&credential.access_token, &order.tag));
         let child = child.await.map_err(not_started)?;
         let io = child.take_io().ok_or_else(|| SpawnError::Failed(NoStreams.into()))?;
-        // Without a snapshot there is nothing to wait for: the client's own `initialize` is the handshake.
+        // Without a snapshot there is nothing to wait for: the client's own `initialize` is the
+        // handshake.
         let bridge = child.ready(Bridge::connect(io, self.bridge.clone(), snapshot.as_ref()));
         let bridge = bridge.await.map_err(not_ready)?;
 

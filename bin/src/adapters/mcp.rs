@@ -21,9 +21,11 @@ pub struct RegistryService {
     server: AuthorizationServer,
 }
 
-/// Ends the sessions of a grant when the grant ends, and rotates those of a user who signs in again.
+/// Ends the sessions of a grant when the grant ends, and rotates those of a user who signs in
+/// again.
 ///
-/// The authorization server is built before the registry, whose callers come from it: the registry is set later.
+/// The authorization server is built before the registry, whose callers come from it: the registry
+/// is set later.
 #[derive(Clone, Debug, Default)]
 pub struct SessionEvents {
     /// Set once, before serving.

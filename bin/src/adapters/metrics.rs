@@ -1,4 +1,5 @@
-//! `broker`'s metrics: events of `session`, counted, and the current numbers of sessions and children.
+//! `broker`'s metrics: events of `session`, counted, and the current numbers of sessions and
+//! children.
 //!
 //! Every label value comes from a fixed list: no user, no session, no text of a client.
 
@@ -24,7 +25,8 @@ pub struct MetricsPage {
 }
 
 impl MetricsPage {
-    /// A page of these counts, and of the current numbers of sessions and of children. Without a supervisor there are none.
+    /// A page of these counts, and of the current numbers of sessions and of children. Without a
+    /// supervisor there are none.
     #[must_use]
     pub fn new(counts: Arc<Counts>, registry: Arc<Registry>, supervisor: Option<Arc<Supervisor>>) -> Self {
         Self {

@@ -1,8 +1,8 @@
 //! `session`'s backends as sessions at one shared server (`upstream`), each behind a `bridge`.
 //!
-//! No process is started, and no backend is bound to a token: each message takes the current token of its user. A renewal or a
-//! new sign-in therefore replaces no backend, and a backend reports no expiry. The snapshot is the bridge's, as with a child,
-//! so records outlive a change of mode.
+//! No process is started, and no backend is bound to a token: each message takes the current token
+//! of its user. A renewal or a new sign-in therefore replaces no backend, and a backend reports no
+//! expiry. The snapshot is the bridge's, as with a child, so records outlive a change of mode.
 
 use std::sync::Arc;
 

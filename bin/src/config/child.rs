@@ -1,7 +1,7 @@
 //! The section `[child]`: a process for each session, or one server that all sessions share.
 //!
-//! The two modes share a section, and a key that has no effect in the chosen one is an error: an operator who configures
-//! isolation must not believe in one that is not there.
+//! The two modes share a section, and a key that has no effect in the chosen one is an error: an
+//! operator who configures isolation must not believe in one that is not there.
 
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
@@ -20,35 +20,35 @@ use crate::template;
 section! {
     /// The MCP servers.
     pub struct ChildConfig {
-        /// `process`: each session has a child of its own. `http`: all sessions share one MCP server
-        /// that the operator runs, and each request carries its user's token; nothing is started, and
-        /// of this section only `upstream`, `start_timeout` and `stop_grace` may be set. Which to
-        /// choose: [upstream](upstream.md).
+        /// `process`: each session has a child of its own. `http`: all sessions share one MCP
+        /// server that the operator runs, and each request carries its user's token; nothing is
+        /// started, and of this section only `upstream`, `start_timeout` and `stop_grace` may be
+        /// set. Which to choose: [upstream](upstream.md).
         mode: ChildMode = "process",
         /// The MCP server that is started for each session, without a shell.
         command: FilledText = "forgejo-mcp",
-        /// Its arguments. `{forgejo_url}` is replaced. `{access_token}` is refused here: arguments can
-        /// be read by every user of the machine.
+        /// Its arguments. `{forgejo_url}` is replaced. `{access_token}` is refused here: arguments
+        /// can be read by every user of the machine.
         args: Arguments = ["--transport", "stdio", "--url", "{forgejo_url}"],
-        /// Its environment variables, besides a short list of harmless ones that it inherits (`PATH`,
-        /// `HOME`, `LANG`, ...). `{forgejo_url}` and `{access_token}` are replaced. Setting the key
-        /// replaces the whole table.
+        /// Its environment variables, besides a short list of harmless ones that it inherits
+        /// (`PATH`, `HOME`, `LANG`, ...). `{forgejo_url}` and `{access_token}` are replaced.
+        /// Setting the key replaces the whole table.
         env: Variables = { FORGEJO_ACCESS_TOKEN = "{access_token}" },
         /// The time limit of its start. With `mode = "http"`: of the handshake of a session that is
         /// opened or revived; a session that the server has forgotten gets twice that to be opened
         /// again.
         start_timeout: PositiveDuration = "30s",
-        /// The time between SIGTERM and SIGKILL. With `mode = "http"`: the time limit of the message
-        /// to the server that a session has ended.
+        /// The time between SIGTERM and SIGKILL. With `mode = "http"`: the time limit of the
+        /// message to the server that a session has ended.
         stop_grace: Duration = "5s",
         /// Names of the broker's variables that it inherits. `HOME` and `TMPDIR` name its own
         /// directory unless they are listed.
         inherit_env: Vec<String> = ["PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR"],
-        /// Variables of `child.env` whose value is written to a private file; the variable is then its
-        /// path.
+        /// Variables of `child.env` whose value is written to a private file; the variable is then
+        /// its path.
         secret_files: Vec<String> = [],
-        /// Variables of `child.env` whose value is given once through a pipe; the variable is then the
-        /// number of its descriptor.
+        /// Variables of `child.env` whose value is given once through a pipe; the variable is then
+        /// the number of its descriptor.
         secret_descriptors: Vec<String> = [],
         /// The average rate at which lines of its standard error are logged; ten seconds' worth may
         /// come at once.
@@ -69,8 +69,8 @@ section! {
     impl supervisor::IsolationLimits {
         /// Open descriptors, for each process.
         open_files: Option<u64> = 1024,
-        /// Address space, for each process. Not for programs with a large garbage-collected heap, such
-        /// as Node.
+        /// Address space, for each process. Not for programs with a large garbage-collected heap,
+        /// such as Node.
         address_space: Option<Bytes> = unset,
         /// Processor time, for each process, in whole seconds; then it is killed.
         cpu_time: Option<Duration> = unset,
@@ -89,10 +89,11 @@ section! {
         no_new_privileges: bool = true,
         /// It has no capabilities, even if the broker is root.
         drop_capabilities: bool = true,
-        /// It sees files by an allow-list, and cannot signal or trace processes that it did not start.
+        /// It sees files by an allow-list, and cannot signal or trace processes that it did not
+        /// start.
         landlock: bool = true,
-        /// Absolute paths that it may read and execute beyond the default list, such as the modules of
-        /// a server.
+        /// Absolute paths that it may read and execute beyond the default list, such as the modules
+        /// of a server.
         readable: Vec<PathBuf> = [],
         /// Absolute paths that it may read and change beyond its own directory.
         writable: Vec<PathBuf> = [],
@@ -104,8 +105,8 @@ section! {
         /// Users that children run as, each its own: `[first, last]`. Needs root and a range that
         /// nothing else uses.
         users: Option<RangeInclusive<u32>> = unset,
-        /// A directory of the control group file system (version 2) that is delegated to the broker,
-        /// and that has no processes itself: each child gets a group in it.
+        /// A directory of the control group file system (version 2) that is delegated to the
+        /// broker, and that has no processes itself: each child gets a group in it.
         cgroup: Option<PathBuf> = unset,
         // `child.require_isolation` says this.
         ..supervisor::Isolation::default()
@@ -119,12 +120,13 @@ section! {
         /// `"http://127.0.0.1:8081/mcp"`. `https`, unless the host is a loopback address: every
         /// request carries a user's token.
         url: Option<Url> = unset,
-        /// Permits plain `http` in `upstream.url` for a host that is not this one: on a network where
-        /// no one else can listen.
+        /// Permits plain `http` in `upstream.url` for a host that is not this one: on a network
+        /// where no one else can listen.
         allow_http: bool = false,
         /// The time limit of a connection to it.
         connect_timeout: PositiveDuration = "5s",
-        /// The longest message that is accepted from it; the request of a longer answer gets an error.
+        /// The longest message that is accepted from it; the request of a longer answer gets an
+        /// error.
         max_message: MessageSize = "16MiB",
     }
 }

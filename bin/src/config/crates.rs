@@ -15,8 +15,8 @@ use crate::{adapters::child::Program, build, upstream::EndpointConfig};
 /// The time after a child's own grace until it is gone: the kernel needs a moment to kill it.
 const KILL_TIME: Duration = Duration::from_secs(5);
 
-/// Requests of a session that the shared server may work on at once: each has a connection there, and may bring a message of
-/// the largest size.
+/// Requests of a session that the shared server may work on at once: each has a connection there,
+/// and may bring a message of the largest size.
 const MAX_IN_FLIGHT: usize = 64;
 
 pub(crate) fn forgejo(config: &Config) -> ForgejoConfig {
@@ -83,8 +83,9 @@ pub(crate) fn program(config: &Config) -> Program {
 
 pub(crate) fn bridge(config: &Config, drop_counts: DropCounts) -> bridge::Config {
     let mut bridge = bridge::Config {
-        // Sessions give a child this long to start. The limit of the bridge must not come at the same moment: its response
-        // would be a stream, which the registry takes for the response of a live child.
+        // Sessions give a child this long to start. The limit of the bridge must not come at the
+        // same moment: its response would be a stream, which the registry takes for the response of
+        // a live child.
         handshake_timeout: config.child.start_timeout.saturating_mul(2),
         drop_counts,
         ..bridge::Config::default()

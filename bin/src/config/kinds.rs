@@ -1,5 +1,6 @@
-//! Kinds of values: how each is read and what the reference calls it. Text is accepted wherever it can be read, since
-//! that is all that an environment variable can hold. Reasons never repeat a value: it may be a secret at the wrong key.
+//! Kinds of values: how each is read and what the reference calls it. Text is accepted wherever it
+//! can be read, since that is all that an environment variable can hold. Reasons never repeat a
+//! value: it may be a secret at the wrong key.
 
 use std::{fs, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
@@ -65,8 +66,8 @@ impl<K: Kind> Kind for Option<K> {
     }
 }
 
-/// Implements [`Kind`]: `kind!(Type, "form", function)`, or `kind!(/// What it is. Marker: Type, ...)` for a kind that is
-/// stricter than its type.
+/// Implements [`Kind`]: `kind!(Type, "form", function)`, or `kind!(/// What it is. Marker: Type,
+/// ...)` for a kind that is stricter than its type.
 macro_rules! kind {
     ($(#[doc = $about:literal])+ $marker:ident: $($rest:tt)+) => {
         $(#[doc = $about])+

@@ -23,30 +23,33 @@ section! {
         refresh_token_ttl: Duration = "30d",
         /// The lifetime of authorization codes.
         code_ttl: Duration = "60s",
-        /// `open`: clients may register themselves (RFC 7591) or be described by a document at the URL
-        /// that is their name (client ID metadata documents). `closed`: only `oauth.clients`.
+        /// `open`: clients may register themselves (RFC 7591) or be described by a document at the
+        /// URL that is their name (client ID metadata documents). `closed`: only `oauth.clients`.
         /// `allow-list`: clients that the next two keys name.
         registration: Registration = "open",
         /// With `allow-list`: hosts in the redirect URIs of a client that registers itself.
-        /// `"claude.ai"` is that host with https, `"*.example.org"` the hosts below it, `"localhost"`
-        /// the user's own machine, `"cursor:"` a private scheme. Empty: no client may register itself.
+        /// `"claude.ai"` is that host with https, `"*.example.org"` the hosts below it,
+        /// `"localhost"` the user's own machine, `"cursor:"` a private scheme. Empty: no client may
+        /// register itself.
         allowed_redirect_hosts: Vec<String> = [],
         /// With `allow-list`: the hosts whose documents may describe a client, as `"claude.ai"` or
         /// `"*.example.org"`. Empty: no client may be described by a document.
         allowed_client_domains: Vec<String> = [],
-        /// The most clients that may be registered. At that number, new clients replace unused ones.
+        /// The most clients that may be registered. At that number, new clients replace unused
+        /// ones.
         max_clients: u32 = 10000,
-        /// The most new clients that may register in a minute (then 429). A public client that is known
-        /// already is not counted.
+        /// The most new clients that may register in a minute (then 429). A public client that is
+        /// known already is not counted.
         registrations_per_minute: u32 = 60,
-        /// The most sign-ins that may begin in a minute (then a page with 503); for one client, a fifth
-        /// of them, but at least 10. Users who are signed in do not notice.
+        /// The most sign-ins that may begin in a minute (then a page with 503); for one client, a
+        /// fifth of them, but at least 10. Users who are signed in do not notice.
         sign_ins_per_minute: u32 = 3000,
-        /// The most times that tokens may be issued in a minute (then 503); to one user, a fiftieth of
-        /// them, but at least 10 (then 429). Each broker counts this and the two before in memory.
+        /// The most times that tokens may be issued in a minute (then 503); to one user, a fiftieth
+        /// of them, but at least 10 (then 429). Each broker counts this and the two before in
+        /// memory.
         tokens_per_minute: u32 = 12000,
-        /// Clients that need no registration: tables with `client_id`, `client_name`, `redirect_uris`
-        /// and, for confidential ones, `client_secret` or `client_secret_file`.
+        /// Clients that need no registration: tables with `client_id`, `client_name`,
+        /// `redirect_uris` and, for confidential ones, `client_secret` or `client_secret_file`.
         clients: Vec<StaticClient> = [],
     }
 }

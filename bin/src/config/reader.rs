@@ -1,7 +1,8 @@
-//! Reads values of the merged sources key by key, and collects errors instead of stopping at the first.
+//! Reads values of the merged sources key by key, and collects errors instead of stopping at the
+//! first.
 //!
-//! A stand-in replaces a value in error, so that reading goes on and other checks can run; it is never used, since a
-//! reader with errors gives no configuration.
+//! A stand-in replaces a value in error, so that reading goes on and other checks can run; it is
+//! never used, since a reader with errors gives no configuration.
 
 use toml::Table;
 
@@ -85,7 +86,8 @@ impl Reader {
         default.unwrap_or_else(K::stand_in)
     }
 
-    /// The value that a source gives to a key, or the content of the file that its `_file` twin names.
+    /// The value that a source gives to a key, or the content of the file that its `_file` twin
+    /// names.
     fn given<K: Kind>(&self, key: &str) -> Result<Option<K::Value>, (String, String)> {
         let error = |reason| (key.to_owned(), reason);
         let twin = format!("{key}_file");

@@ -1,4 +1,5 @@
-//! Definition of keys: [`section!`] turns one list of documented fields into a struct, its reader and its reference.
+//! Definition of keys: [`section!`] turns one list of documented fields into a struct, its reader
+//! and its reference.
 
 use super::{key::ConfigKey, reader::Reader};
 
@@ -11,8 +12,9 @@ pub trait Section: Sized {
     fn read(reader: &mut Reader, path: &str) -> Self;
 }
 
-/// Defines a section: `name: kind = default` is a key, `name: type` a section inside. A default is TOML, `required` or
-/// `unset`; a kind implements [`Kind`](super::kinds::Kind). The `impl` form fills a struct of another crate.
+/// Defines a section: `name: kind = default` is a key, `name: type` a section inside. A default is
+/// TOML, `required` or `unset`; a kind implements [`Kind`](super::kinds::Kind). The `impl` form
+/// fills a struct of another crate.
 macro_rules! section {
     (
         $(#[doc = $about:literal])+

@@ -18,14 +18,14 @@ section! {
     pub struct ServerConfig {
         /// The address that the broker listens on.
         listen: SocketAddr = "127.0.0.1:8080",
-        /// The URL under which clients reach the broker; it is the OAuth issuer, and everything that
-        /// the broker publishes derives from it, never from request headers. `https`, unless the host
-        /// is a loopback address. It may have a path.
+        /// The URL under which clients reach the broker; it is the OAuth issuer, and everything
+        /// that the broker publishes derives from it, never from request headers. `https`, unless
+        /// the host is a loopback address. It may have a path.
         public_url: Url = "http://127.0.0.1:8080",
         /// Values of the `Host` header that are accepted besides the host of `public_url`.
         allowed_hosts: Hosts = [],
-        /// Values of the `Origin` header that are accepted besides the origin of `public_url`, such as
-        /// `"http://localhost:6274"`.
+        /// Values of the `Origin` header that are accepted besides the origin of `public_url`, such
+        /// as `"http://localhost:6274"`.
         allowed_origins: Origins = [],
         /// After SIGTERM: how long requests in flight may take to finish.
         drain_timeout: Duration = "10s",
@@ -42,8 +42,8 @@ section! {
         /// Its client secret.
         client_secret: SecretString = required,
         /// The scopes that the broker requests for each user. At least one must be an API scope
-        /// (`read:user`, `write:repository`, ...): Forgejo gives a token **without any API scope full
-        /// access**, so the broker refuses to start with such a list. `read:user` is needed to
+        /// (`read:user`, `write:repository`, ...): Forgejo gives a token **without any API scope
+        /// full access**, so the broker refuses to start with such a list. `read:user` is needed to
         /// identify the user.
         scopes: Scopes = required,
         /// Logins that may sign in. Empty: everyone, or whom `allowed_orgs` lets in.
@@ -62,19 +62,20 @@ section! {
         max_sessions: usize = 256,
         /// The most sessions of one user; then 429, in the same way.
         max_sessions_per_user: usize = 16,
-        /// The idle time after which the child of a session is stopped; the session itself is kept for
-        /// `retain`.
+        /// The idle time after which the child of a session is stopped; the session itself is kept
+        /// for `retain`.
         idle_timeout: PositiveDuration = "15m",
         /// The interval between two searches for idle sessions.
         reap_interval: PositiveDuration = "30s",
         /// The interval between two searches for tokens that are about to expire.
         rotate_interval: PositiveDuration = "1m",
-        /// A Forgejo token that has less than this left is renewed, and the sessions that use it move
-        /// to fresh children with the new one; at half its life, if it lives for less than twice this.
+        /// A Forgejo token that has less than this left is renewed, and the sessions that use it
+        /// move to fresh children with the new one; at half its life, if it lives for less than
+        /// twice this.
         refresh_lead: Duration = "5m",
-        /// The time for which a session outlives its last use. Without a child, because it was idle,
-        /// has crashed, or the broker was restarted, the session is dormant, and the next request
-        /// starts a fresh child. `"0s"`: a session ends with its child.
+        /// The time for which a session outlives its last use. Without a child, because it was
+        /// idle, has crashed, or the broker was restarted, the session is dormant, and the next
+        /// request starts a fresh child. `"0s"`: a session ends with its child.
         retain: Duration = "24h",
         /// The status for a session id that the broker does not know. 404 makes clients start a new
         /// session; 410 distinguishes unknown sessions from ended ones.
@@ -88,14 +89,14 @@ section! {
         /// The SQLite database. Its directory must be writable: the database has `-wal` and `-shm`
         /// files beside it, and a `-lock` file, by which brokers on one database detect each other.
         path: PathBuf = "broker.db",
-        /// The file with the key that seals Forgejo's tokens in the database. It is created, readable
-        /// by its owner only, if it does not exist and the database holds no account yet. Back it up
-        /// apart from the database: without it every user has to sign in again. Changing it:
-        /// [accounts](accounts.md).
+        /// The file with the key that seals Forgejo's tokens in the database. It is created,
+        /// readable by its owner only, if it does not exist and the database holds no account yet.
+        /// Back it up apart from the database: without it every user has to sign in again. Changing
+        /// it: [accounts](accounts.md).
         key_file: PathBuf = "broker.key",
-        /// The key itself, instead of a file, for one that comes from the environment: `NUMBER HEX`,
-        /// or several with commas between them, the newest last, such as `1 ` and the output of
-        /// `openssl rand -hex 32`.
+        /// The key itself, instead of a file, for one that comes from the environment: `NUMBER
+        /// HEX`, or several with commas between them, the newest last, such as `1 ` and the output
+        /// of `openssl rand -hex 32`.
         key: SealingKey = "",
     }
 }
@@ -105,8 +106,8 @@ section! {
     pub struct MetricsConfig {
         /// Serves `/metrics`: [the list of metrics](metrics.md).
         enabled: bool = false,
-        /// The bearer token that a request for metrics needs. Unset: everyone who reaches the broker
-        /// can read them.
+        /// The bearer token that a request for metrics needs. Unset: everyone who reaches the
+        /// broker can read them.
         token: Option<SecretString> = unset,
     }
 }

@@ -1,7 +1,8 @@
-//! Sources of values: a TOML file, and above it the environment (`BROKER_SERVER__LISTEN` for `server.listen`).
+//! Sources of values: a TOML file, and above it the environment (`BROKER_SERVER__LISTEN` for
+//! `server.listen`).
 //!
-//! Environment values stay text until a key says which kind it needs: guessing a type here would turn an all-digit
-//! client secret into a number.
+//! Environment values stay text until a key says which kind it needs: guessing a type here would
+//! turn an all-digit client secret into a number.
 
 use std::{
     collections::BTreeSet,
@@ -95,7 +96,8 @@ impl Values {
     }
 }
 
-/// Reads a TOML file. The message of a syntax error names the line and does not show it: it may hold a secret.
+/// Reads a TOML file. The message of a syntax error names the line and does not show it: it may
+/// hold a secret.
 fn read(path: &Path) -> Result<Table, ConfigError> {
     let error = |reason| ConfigError {
         key: String::new(),

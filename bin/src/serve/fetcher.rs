@@ -1,17 +1,18 @@
 //! The fetcher of documents that clients publish.
 //!
-//! Only a program that is built with the feature `testing` has [`TEST_NETWORK`], with which end-to-end tests replace the
-//! public network by a local listener and a certificate authority of their own. Released programs are built without the
-//! feature, and nothing at run time can enable it.
+//! Only a program that is built with the feature `testing` has [`TEST_NETWORK`], with which
+//! end-to-end tests replace the public network by a local listener and a certificate authority of
+//! their own. Released programs are built without the feature, and nothing at run time can enable
+//! it.
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use oauth::fetch::{Fetch, HardenedFetcher};
 
-/// The variable that describes a network of test hosts: the path of the authority's certificate as PEM, then, each after a
-/// `;`, hosts as `NAME=ADDRESS:PORT`, and names that resolve to addresses (without a port, several with commas) to which the
-/// rules of the public network apply.
+/// The variable that describes a network of test hosts: the path of the authority's certificate as
+/// PEM, then, each after a `;`, hosts as `NAME=ADDRESS:PORT`, and names that resolve to addresses
+/// (without a port, several with commas) to which the rules of the public network apply.
 #[cfg(feature = "testing")]
 const TEST_NETWORK: &str = "FORGEJO_MCP_BROKER_TEST_NETWORK";
 

@@ -1,8 +1,9 @@
 //! The listening socket: inherited from a service manager, or bound here.
 //!
-//! A service manager (systemd's socket activation: `LISTEN_FDS`, `LISTEN_PID`) keeps its socket open while the broker
-//! restarts, so that connections wait for the next broker instead of being refused. The socket is closed on exec, so no
-//! child inherits it. Only the first inherited socket is used.
+//! A service manager (systemd's socket activation: `LISTEN_FDS`, `LISTEN_PID`) keeps its socket
+//! open while the broker restarts, so that connections wait for the next broker instead of being
+//! refused. The socket is closed on exec, so no child inherits it. Only the first inherited socket
+//! is used.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,5 @@
-//! Periodic work: polling revocations by other brokers on the store, storing uses of grants, and deleting expired rows.
+//! Periodic work: polling revocations by other brokers on the store, storing uses of grants, and
+//! deleting expired rows.
 
 use std::{fmt::Display, time::Duration};
 
@@ -11,7 +12,8 @@ const RECORD_USES_INTERVAL: Duration = Duration::from_secs(60);
 /// Only the size of the database depends on it: expired rows are refused anyway.
 const PURGE_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
-/// Polls revocations until it is dropped. The other work does not delay it. Cancel safe: it only reads.
+/// Polls revocations until it is dropped. The other work does not delay it. Cancel safe: it only
+/// reads.
 pub(super) async fn poll_revocations(server: AuthorizationServer) {
     let mut poll = every(REVOCATION_POLL_INTERVAL);
     loop {
@@ -23,8 +25,8 @@ pub(super) async fn poll_revocations(server: AuthorizationServer) {
     }
 }
 
-/// Does the other work until it is dropped. Cancel safe: each step is one or more whole transactions, and uses that are not
-/// stored are kept.
+/// Does the other work until it is dropped. Cancel safe: each step is one or more whole
+/// transactions, and uses that are not stored are kept.
 pub(super) async fn run(server: AuthorizationServer) {
     let (mut record, mut purge) = (every(RECORD_USES_INTERVAL), every(PURGE_INTERVAL));
     loop {

@@ -9,8 +9,9 @@ use oauth::{
 
 use crate::config::StoreConfig;
 
-/// Loads the key. A key file is created only for a database without accounts: with a new key instead of one that is lost or
-/// not mounted, every account would look forged, and its user would lose access.
+/// Loads the key. A key file is created only for a database without accounts: with a new key
+/// instead of one that is lost or not mounted, every account would look forged, and its user would
+/// lose access.
 pub(super) async fn sealer(config: &StoreConfig, store: &SqliteStore) -> Result<Sealer> {
     if let Some(sealer) = &config.key {
         return Ok(sealer.clone());

@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT stop the broker; a second signal has no effect, since the stop has its own deadline.
+//! SIGTERM and SIGINT stop the broker; a second signal has no effect, since the stop has its own
+//! deadline.
 
 use std::io;
 

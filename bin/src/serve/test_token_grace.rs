@@ -1,12 +1,13 @@
 //! A switch for end-to-end tests: the end of access tokens.
 //!
-//! Access tokens are accepted for a minute beyond their `expires_in`. Only a program that is built with the feature
-//! `testing` has [`TEST_GRACE`], with which tests do not wait that minute. Released programs are built without the
-//! feature, and nothing at run time can enable it.
+//! Access tokens are accepted for a minute beyond their `expires_in`. Only a program that is built
+//! with the feature `testing` has [`TEST_GRACE`], with which tests do not wait that minute.
+//! Released programs are built without the feature, and nothing at run time can enable it.
 
 use anyhow::Result;
 
-/// The variable with the time, in seconds, for which access tokens are accepted beyond their `expires_in`.
+/// The variable with the time, in seconds, for which access tokens are accepted beyond their
+/// `expires_in`.
 #[cfg(feature = "testing")]
 const TEST_GRACE: &str = "FORGEJO_MCP_BROKER_TEST_GRACE";
 

@@ -1,5 +1,6 @@
-//! Documents that are generated from code. The tests compare them with `docs/`, and write them if `UPDATE_DOCS` is set:
-//! `UPDATE_DOCS=1 cargo test -p forgejo-mcp-broker --lib documents`, or `cargo xtask docs`.
+//! Documents that are generated from code. The tests compare them with `docs/`, and write them if
+//! `UPDATE_DOCS` is set: `UPDATE_DOCS=1 cargo test -p forgejo-mcp-broker --lib documents`, or
+//! `cargo xtask docs`.
 
 mod configuration;
 mod metrics;

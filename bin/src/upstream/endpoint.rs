@@ -1,7 +1,8 @@
 //! The shared server's endpoint: one HTTP exchange, and its headers.
 //!
-//! Every header of a request is made here, from the state of the session. No redirect is followed and no proxy is read from the
-//! environment, since either would take a user's token to a host that the operator has not named.
+//! Every header of a request is made here, from the state of the session. No redirect is followed
+//! and no proxy is read from the environment, since either would take a user's token to a host that
+//! the operator has not named.
 
 use std::{fmt, time::Duration};
 
@@ -33,8 +34,8 @@ pub struct EndpointConfig {
     pub stop_grace: Duration,
 }
 
-/// The endpoint of a shared server. All sessions share it and its connections. A connection carries one exchange at a time, and
-/// keeps nothing of a session.
+/// The endpoint of a shared server. All sessions share it and its connections. A connection carries
+/// one exchange at a time, and keeps nothing of a session.
 pub struct Endpoint {
     http: reqwest::Client,
     pub(super) renewal_limiter: RenewalLimiter,
@@ -68,12 +69,14 @@ impl Endpoint {
     ///
     /// If the HTTP client cannot be built.
     pub fn new(config: EndpointConfig) -> Result<Self, reqwest::Error> {
-        // The first provider that is installed stays; in every process with a broker it is this one.
+        // The first provider that is installed stays; in every process with a broker it is this
+        // one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
-            // Over HTTP/2 all sessions would share one connection, and listening streams would use up its concurrent streams.
+            // Over HTTP/2 all sessions would share one connection, and listening streams would use
+            // up its concurrent streams.
             .http1_only()
             .connect_timeout(config.connect_timeout)
             .tcp_keepalive(TCP_KEEPALIVE)

@@ -27,10 +27,12 @@ pub(super) enum SharedServerError {
     /// The response is not one that MCP has at this place.
     #[error("the response is not MCP")]
     NotMcp,
-    /// The server has forgotten the session and did not answer the handshake: a later attempt may succeed.
+    /// The server has forgotten the session and did not answer the handshake: a later attempt may
+    /// succeed.
     #[error("the server has forgotten the session, and it could not be opened again")]
     NotReopened(#[source] bridge::ConnectError),
-    /// The server has forgotten the session, and a new one cannot replace it: the next request needs a fresh backend.
+    /// The server has forgotten the session, and a new one cannot replace it: the next request
+    /// needs a fresh backend.
     #[error("the server has forgotten the session, and a new one cannot replace it")]
     SessionLost(#[source] Option<bridge::ConnectError>),
     /// The request was cancelled.

@@ -1,8 +1,8 @@
 //! A reader of server-sent events, with limits (HTML, "Interpreting an event stream").
 //!
-//! It keeps only the parts that MCP uses: the data of events of the type `message`, the last id, and the reconnection time. An
-//! event without data is not delivered, but its id counts: MCP begins streams with one (2025-11-25, "Sending Messages to the
-//! Server").
+//! It keeps only the parts that MCP uses: the data of events of the type `message`, the last id,
+//! and the reconnection time. An event without data is not delivered, but its id counts: MCP begins
+//! streams with one (2025-11-25, "Sending Messages to the Server").
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -53,7 +53,8 @@ struct SseParser {
 }
 
 impl SseReader {
-    /// The stream of a response. Events have at most `limit` bytes; `position` is that of the stream which this one resumes.
+    /// The stream of a response. Events have at most `limit` bytes; `position` is that of the
+    /// stream which this one resumes.
     pub(super) fn new(response: reqwest::Response, limit: usize, position: StreamPosition) -> Self {
         let parser = SseParser::new(limit, position);
         Self { response, parser }

@@ -100,7 +100,8 @@ pub(super) fn negotiated_version(response: &[u8]) -> Option<String> {
     Some(result.protocol_version)
 }
 
-/// A message as one line. In JSON, line breaks stand only between tokens, where a space is equivalent.
+/// A message as one line. In JSON, line breaks stand only between tokens, where a space is
+/// equivalent.
 pub(super) fn line(mut message: Vec<u8>) -> Bytes {
     for byte in &mut message {
         if matches!(byte, b'\n' | b'\r') {

@@ -24,7 +24,8 @@ pub enum ProbeError {
 }
 
 impl Endpoint {
-    /// Opens a session without a token and ends it again. A server that asks for a token passes too.
+    /// Opens a session without a token and ends it again. A server that asks for a token passes
+    /// too.
     ///
     /// # Errors
     ///

@@ -1,7 +1,9 @@
-//! The limit on token renewals after a refusal by the server: one at a time for a user, and at most one a minute, for all of the
-//! user's sessions. A server that refuses every token does not cause a renewal for each request.
+//! The limit on token renewals after a refusal by the server: one at a time for a user, and at most
+//! one a minute, for all of the user's sessions. A server that refuses every token does not cause a
+//! renewal for each request.
 //!
-//! A user is forgotten once a renewal is permitted again. While [`MAX_USERS`] are remembered, other users get no renewal.
+//! A user is forgotten once a renewal is permitted again. While [`MAX_USERS`] are remembered, other
+//! users get no renewal.
 
 use std::{
     collections::HashMap,

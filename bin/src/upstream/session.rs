@@ -1,14 +1,16 @@
-//! One session at the shared server: its id there, the user's token on each message, renewal, reopening, and the end.
+//! One session at the shared server: its id there, the user's token on each message, renewal,
+//! reopening, and the end.
 //!
-//! Each message takes the user's current token, so a renewal changes nothing here. Two refusals are handled before the
-//! bridge sees them, since the server has not acted on the message and it can be sent again:
-//! - A token that is not accepted (401) is renewed, once for a message and within the limits of `renewal_limiter`. A 403 is
-//!   about permission: another token of the user would have no more.
-//! - A session that the server has forgotten (404, MCP 2025-11-25, transports, "Session Management") is opened again from
-//!   the bridge's snapshot.
+//! Each message takes the user's current token, so a renewal changes nothing here. Two refusals are
+//! handled before the bridge sees them, since the server has not acted on the message and it can be
+//! sent again:
+//! - A token that is not accepted (401) is renewed, once for a message and within the limits of
+//!   `renewal_limiter`. A 403 is about permission: another token of the user would have no more.
+//! - A session that the server has forgotten (404, MCP 2025-11-25, transports, "Session
+//!   Management") is opened again from the bridge's snapshot.
 //!
-//! Both run to their end on a task of the session even if the message is cancelled: a session that is half opened would
-//! remain at the server.
+//! Both run to their end on a task of the session even if the message is cancelled: a session that
+//! is half opened would remain at the server.
 
 mod listening;
 mod pump;
@@ -52,8 +54,9 @@ pub struct UpstreamSession {
     headers: Mutex<SessionHeaders>,
     /// The token that was sent last, for the final DELETE: no token is renewed for that.
     last_token: Mutex<Option<SecretString>>,
-    /// The bridge over this session, which has the snapshot of the handshake. Set once the handshake has been replayed, or at
-    /// once if there is none to replay; never on a session that only replays.
+    /// The bridge over this session, which has the snapshot of the handshake. Set once the
+    /// handshake has been replayed, or at once if there is none to replay; never on a session that
+    /// only replays.
     bridge: OnceLock<Weak<Bridge>>,
     /// Held while the session is reopened.
     reopening: Arc<AsyncMutex<()>>,
@@ -97,8 +100,9 @@ impl UpstreamSession {
         let _ = self.bridge.set(Arc::downgrade(bridge));
     }
 
-    /// Sends a request of an open session, which may depend on the session's headers, and reopens a session that the server
-    /// has forgotten. Returns the response, of any status, and the headers of the request.
+    /// Sends a request of an open session, which may depend on the session's headers, and reopens a
+    /// session that the server has forgotten. Returns the response, of any status, and the headers
+    /// of the request.
     ///
     /// # Errors
     ///
@@ -119,8 +123,8 @@ impl UpstreamSession {
         }
     }
 
-    /// Sends a request with these headers, without reopening the session: for the handshake, and for a stream that only the
-    /// session in which it began can resume.
+    /// Sends a request with these headers, without reopening the session: for the handshake, and
+    /// for a stream that only the session in which it began can resume.
     ///
     /// # Errors
     ///
@@ -156,7 +160,8 @@ impl UpstreamSession {
         self.delete().await;
     }
 
-    /// Ends the session at the server, if there is one. A failure is only logged: the server expires the session by itself.
+    /// Ends the session at the server, if there is one. A failure is only logged: the server
+    /// expires the session by itself.
     async fn delete(&self) {
         let headers = std::mem::take(&mut *self.headers());
         if headers.session.is_none() {
@@ -218,7 +223,8 @@ impl UpstreamSession {
         }
     }
 
-    /// Opens the session again, unless its headers are no longer `stale`. Dropping the future does not undo it.
+    /// Opens the session again, unless its headers are no longer `stale`. Dropping the future does
+    /// not undo it.
     async fn reopen(self: &Arc<Self>, stale: &SessionHeaders) -> Result<(), SharedServerError> {
         let guard = Arc::clone(&self.reopening).lock_owned().await;
         if *self.headers() != *stale {
@@ -234,7 +240,8 @@ impl UpstreamSession {
         reopened.unwrap_or(Err(SharedServerError::SessionLost(None)))
     }
 
-    /// Replays the snapshot by a second bridge over a second session, and takes over the headers of that.
+    /// Replays the snapshot by a second bridge over a second session, and takes over the headers of
+    /// that.
     async fn replay(&self) -> Result<(), SharedServerError> {
         let bridge = self.bridge.get().and_then(Weak::upgrade);
         let snapshot = bridge.and_then(|bridge| bridge.snapshot());

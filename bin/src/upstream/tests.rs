@@ -1,4 +1,5 @@
-//! Sessions over a byte stream against a scripted server: the exact requests, and unusual responses.
+//! Sessions over a byte stream against a scripted server: the exact requests, and unusual
+//! responses.
 
 use std::{
     collections::VecDeque,
@@ -84,7 +85,8 @@ impl Credentials for Tokens {
 }
 
 impl ScriptedServer {
-    /// Each response is the text after `HTTP/1.1 `; the connection closes after it. Those that are [`held`] wait for the gate.
+    /// Each response is the text after `HTTP/1.1 `; the connection closes after it. Those that are
+    /// [`held`] wait for the gate.
     async fn start(answers: impl IntoIterator<Item = String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
@@ -290,7 +292,8 @@ fn post(message: &Value) -> Request<Bytes> {
 /// The placeholder for the id of the request.
 const ITS_ID: &str = "(its id)";
 
-/// The response to a handshake, with this session id. It has no `Content-Length`, since the length of the id is not known.
+/// The response to a handshake, with this session id. It has no `Content-Length`, since the length
+/// of the id is not known.
 fn opened(session: &str) -> String {
     let answer = json!({ "jsonrpc": "2.0", "id": ITS_ID, "result": result() });
     format!(
@@ -669,7 +672,8 @@ async fn slow_notification_does_not_delay_requests() {
     test.script.next().await;
     test.ping(2).await;
     test.script.next().await;
-    // The request ends at once; the server receives the cancellation later: messages keep their order.
+    // The request ends at once; the server receives the cancellation later: messages keep their
+    // order.
     test.send(&json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 2 } }))
         .await;
     assert!(test.error(2).await.contains("cancelled"));

@@ -1,6 +1,7 @@
 //! Counters, gauges and histograms.
 //!
-//! Names follow the conventions of Prometheus: base units, `_total` for counters (the encoder adds it), one prefix.
+//! Names follow the conventions of Prometheus: base units, `_total` for counters (the encoder adds
+//! it), one prefix.
 
 use std::{fmt, sync::atomic::Ordering, time::Duration};
 
@@ -9,7 +10,7 @@ use broker::ports::CompletedRequest;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
-    registry::{Metric, Registry, Unit},
+    registry::{Registry, Unit},
 };
 use session::{
     Stats,
@@ -22,35 +23,82 @@ use crate::build;
 /// The prefix of all names.
 pub(crate) const PREFIX: &str = "forgejo_mcp_broker";
 
-/// All events since the process started.
-#[derive(Debug)]
-pub struct Counts {
-    registry: Registry,
-    sessions: Family<Label, Gauge>,
-    children: Gauge,
-    opened: Counter,
-    ended: Family<Label, Counter>,
-    detached: Family<Label, Counter>,
-    refused: Family<Label, Counter>,
-    spawns: Family<SpawnLabels, Counter>,
-    spawn_duration: Durations,
-    children_died: Counter,
-    revivals: Family<Label, Counter>,
-    revival_duration: Histogram,
-    request_wait: Histogram,
-    backed_off: Counter,
-    rotations: Family<Label, Counter>,
-    exchanges: Family<ExchangeLabels, Counter>,
-    exchange_duration: Durations,
-    messages_dropped: Family<Label, Counter>,
-    /// The source of `messages_dropped`.
-    drop_counts: DropCounts,
+/// Defines the metrics: `name: type = "exported name"`, in seconds if a constructor follows. The
+/// documentation of a field is its help text.
+macro_rules! metrics {
+    ($( $(#[doc = $help:literal])+ $field:ident: $type:ty = $name:literal $(seconds $new:expr)?, )+) => {
+        /// All events since the process started.
+        #[derive(Debug)]
+        pub struct Counts {
+            registry: Registry,
+            /// The source of `messages_dropped`.
+            drop_counts: DropCounts,
+            $( $(#[doc = $help])+ $field: $type, )+
+        }
+
+        impl Counts {
+            fn register(mut registry: Registry) -> Self {
+                $(
+                    let $field: $type = metrics!(@new $($new)?);
+                    let help = concat!($($help),+).trim();
+                    metrics!(@register registry, $name, help, $field.clone() $(, $new)?);
+                )+
+                Self { registry, drop_counts: DropCounts::default(), $($field),+ }
+            }
+        }
+    };
+    (@new) => { Default::default() };
+    (@new $new:expr) => { $new };
+    (@register $registry:ident, $name:expr, $help:expr, $metric:expr) => {
+        $registry.register($name, $help, $metric)
+    };
+    (@register $registry:ident, $name:expr, $help:expr, $metric:expr, $new:expr) => {
+        $registry.register_with_unit($name, $help, Unit::Seconds, $metric)
+    };
+}
+
+metrics! {
+    /// Sessions with a child, dormant, being opened, or ended while the child is stopping
+    sessions: Family<Label, Gauge> = "sessions",
+    /// Processes of MCP servers, including those that are starting or stopping
+    children: Gauge = "children",
+    /// Opened sessions
+    opened: Counter = "sessions_opened",
+    /// Ended sessions by reason; a not_opened session never reached its client
+    ended: Family<Label, Counter> = "sessions_ended",
+    /// Sessions that lost their child and became dormant, by reason
+    detached: Family<Label, Counter> = "sessions_slept",
+    /// Sessions that were not opened because a limit is reached
+    refused: Family<Label, Counter> = "sessions_refused",
+    /// Attempts to start a child
+    spawns: Family<SpawnLabels, Counter> = "spawns",
+    /// Start times of children that started
+    spawn_duration: Family<Label, Histogram> = "spawn_duration" seconds Family::new_with_constructor(timed),
+    /// Children that exited without a stop
+    children_died: Counter = "children_died",
+    /// Attempts to start a child for a dormant session and all requests that wait
+    revivals: Family<Label, Counter> = "revivals",
+    /// From the first waiting request to the child that answers it
+    revival_duration: Histogram = "revival_duration" seconds timed(),
+    /// Time that a request to a dormant session waited for a child or for an error
+    request_wait: Histogram = "request_wait" seconds timed(),
+    /// Requests that were answered "try again later", because the children of their session keep
+    /// exiting
+    backed_off: Counter = "requests_put_off",
+    /// Attempts to move a session to a child with a fresh token; a failed one is repeated while the
+    /// old token is valid
+    rotations: Family<Label, Counter> = "rotations",
+    /// HTTP requests by route (mcp, oauth, healthz, readyz, metrics, index, unknown) and response
+    /// status
+    exchanges: Family<ExchangeLabels, Counter> = "http_exchanges",
+    /// From the head of a request to the head of its response; a stream continues after that
+    exchange_duration: Family<Label, Histogram> = "http_exchange_duration" seconds Family::new_with_constructor(timed),
+    /// Messages between clients and MCP servers that were dropped or replaced by an error, by reason
+    messages_dropped: Family<Label, Counter> = "messages_dropped",
 }
 
 /// One label and its value, both from fixed lists.
 type Label = [(&'static str, &'static str); 1];
-
-type Durations = Family<Label, Histogram, fn() -> Histogram>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SpawnLabels {
@@ -74,122 +122,17 @@ const FAILED: &str = "failed";
 
 impl Default for Counts {
     fn default() -> Self {
-        let timed: fn() -> Histogram = || Histogram::new(BUCKETS);
         let mut registry = Registry::with_prefix(PREFIX);
-        let all = &mut registry;
         let build = Info::new([("version", build::VERSION), ("revision", build::REVISION)]);
-        all.register("build", "Version and revision of the program", build);
-        let counts = Self {
-            sessions: add(
-                all,
-                "sessions",
-                "Sessions: with a child, dormant, being opened, or ended with a child that is still stopping",
-                Family::default(),
-            ),
-            children: add(
-                all,
-                "children",
-                "Processes of MCP servers, including those that are starting or stopping",
-                Gauge::default(),
-            ),
-            opened: add(all, "sessions_opened", "Opened sessions", Counter::default()),
-            ended: add(
-                all,
-                "sessions_ended",
-                "Ended sessions by reason; a not_opened session never reached its client",
-                Family::default(),
-            ),
-            detached: add(
-                all,
-                "sessions_slept",
-                "Sessions that lost their child and became dormant, by reason",
-                Family::default(),
-            ),
-            refused: add(
-                all,
-                "sessions_refused",
-                "Sessions that were not opened because a limit is reached",
-                Family::default(),
-            ),
-            spawns: add(all, "spawns", "Attempts to start a child", Family::default()),
-            spawn_duration: add_duration(
-                all,
-                "spawn_duration",
-                "Start times of children that started",
-                Family::new_with_constructor(timed),
-            ),
-            children_died: add(
-                all,
-                "children_died",
-                "Children that exited without a stop",
-                Counter::default(),
-            ),
-            revivals: add(
-                all,
-                "revivals",
-                "Attempts to start a child for a dormant session, for any number of waiting requests",
-                Family::default(),
-            ),
-            revival_duration: add_duration(
-                all,
-                "revival_duration",
-                "From the first waiting request to the child that answers it",
-                timed(),
-            ),
-            request_wait: add_duration(
-                all,
-                "request_wait",
-                "Time that a request to a dormant session waited for a child or for an error",
-                timed(),
-            ),
-            backed_off: add(
-                all,
-                "requests_put_off",
-                "Requests with the answer to come later, because the children of their session keep exiting",
-                Counter::default(),
-            ),
-            rotations: add(
-                all,
-                "rotations",
-                "Attempts to move a session to a child with a fresh token; a failed one is repeated while the old token is valid",
-                Family::default(),
-            ),
-            exchanges: add(
-                all,
-                "http_exchanges",
-                "HTTP requests by route (mcp, oauth, healthz, readyz, metrics, index, unknown) and response status",
-                Family::default(),
-            ),
-            exchange_duration: add_duration(
-                all,
-                "http_exchange_duration",
-                "From the head of a request to the head of its response; a stream continues after that",
-                Family::new_with_constructor(timed),
-            ),
-            messages_dropped: add(
-                all,
-                "messages_dropped",
-                "Messages between clients and MCP servers that were dropped or replaced by an error, by reason",
-                Family::default(),
-            ),
-            drop_counts: DropCounts::default(),
-            registry,
-        };
+        registry.register("build", "Version and revision of the program", build);
+        let counts = Self::register(registry);
         counts.begin_at_zero();
         counts
     }
 }
 
-/// Registers a metric.
-fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
-    registry.register(name, help, metric.clone());
-    metric
-}
-
-/// Registers a metric in seconds.
-fn add_duration<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
-    registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
-    metric
+fn timed() -> Histogram {
+    Histogram::new(BUCKETS)
 }
 
 impl Counts {
@@ -304,7 +247,7 @@ fn increment(family: &Family<Label, Counter>, label: (&'static str, &'static str
     family.get_or_create(&[label]).inc();
 }
 
-fn observe(family: &Durations, label: (&'static str, &'static str), duration: Duration) {
+fn observe(family: &Family<Label, Histogram>, label: (&'static str, &'static str), duration: Duration) {
     family.get_or_create(&[label]).observe(duration.as_secs_f64());
 }
 

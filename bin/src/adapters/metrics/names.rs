@@ -1,4 +1,5 @@
-//! Label values of `session`'s events. The lists exist so that every series is exported from the start, with zero.
+//! Label values of `session`'s events. The lists exist so that every series is exported from the
+//! start, with zero.
 
 use session::ports::{DetachReason, EndReason, QuotaScope, SpawnFailure, SpawnPurpose};
 

@@ -1,4 +1,4 @@
-//! The list of all metrics in Markdown, read from what `/metrics` itself says of them.
+//! The list of all metrics in Markdown, read from the output of `/metrics`.
 
 use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::adapters::metrics::{Counts, PREFIX};
 /// The whole of `docs/metrics.md`.
 pub(super) fn page() -> String {
     let counts = Counts::default();
-    // The only ones that are not there from the start: one of them shows their labels.
+    // The only series that do not exist from the start: one request shows their labels.
     counts.request_completed(CompletedRequest {
         route: "mcp",
         status: StatusCode::OK,
@@ -37,7 +37,7 @@ const HEAD: &str = "\
 <!-- Generated from bin/src/adapters/metrics/counts.rs by `cargo xtask docs`; a test compares the two. -->
 
 With `metrics.enabled` the broker serves `/metrics` in the text format of [OpenMetrics](https://prometheus.io/docs/specs/om/open_metrics_spec/) 1.0,
-which Prometheus reads. With `metrics.token` only who brings it as a bearer is answered:
+which Prometheus reads. With `metrics.token` a request needs this token as a bearer token:
 
 ```yaml
 scrape_configs:
@@ -46,10 +46,10 @@ scrape_configs:
     static_configs: [{ targets: [\"127.0.0.1:8080\"] }]
 ```
 
-Without a token everyone who reaches the broker can read them: then let the proxy in front keep `/metrics` to itself. As with `/healthz`, the
-`Host` of the request is not looked at. No label holds a user, a session, a client, or anything else that a client chose.
-With `child.mode = \"http\"` a child is a session's link to the shared server, except in `forgejo_mcp_broker_children`, which counts processes and stays zero.
-Counters begin at zero with the process. In histograms, `_count` and `_sum` are what is behind an average.
+Without a token everyone who reaches the broker can read the metrics: then the proxy in front must not publish `/metrics`. As with `/healthz`, the
+`Host` of the request is not checked. No label holds a user, a session, a client, or any other text of a client.
+With `child.mode = \"http\"` a child is the session at the shared server, except in `forgejo_mcp_broker_children`, which counts processes and stays zero.
+Counters begin at zero with the process. The average of a histogram is its `_sum` divided by its `_count`.
 
 | metric | kind | labels | meaning |
 |---|---|---|---|
@@ -63,12 +63,13 @@ struct Metric<'a> {
     labels: BTreeMap<&'a str, Vec<&'a str>>,
 }
 
-/// Takes the text format apart, as far as our own metrics use it: no value of a label holds a quote or a comma.
+/// Takes the text format apart, as far as our own metrics use it: no value of a label holds a quote
+/// or a comma.
 fn read(text: &str) -> Vec<Metric<'_>> {
     let mut metrics: Vec<Metric<'_>> = Vec::new();
     for line in text.lines() {
-        if let Some(said) = line.strip_prefix("# HELP ") {
-            let (name, help) = said.split_once(' ').unwrap_or((said, ""));
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap_or((rest, ""));
             metrics.push(Metric {
                 name: name.to_owned(),
                 help: help.trim_end_matches('.'),
@@ -77,8 +78,8 @@ fn read(text: &str) -> Vec<Metric<'_>> {
             continue;
         }
         let Some(metric) = metrics.last_mut() else { continue };
-        if let Some(said) = line.strip_prefix("# TYPE ") {
-            metric.kind = said.rsplit(' ').next().unwrap_or_default();
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            metric.kind = rest.rsplit(' ').next().unwrap_or_default();
             match metric.kind {
                 "counter" => metric.name.push_str("_total"),
                 "info" => metric.name.push_str("_info"),
@@ -100,7 +101,7 @@ fn read(text: &str) -> Vec<Metric<'_>> {
     metrics
 }
 
-/// A label, with its values where they are a list and not an example.
+/// A label, with its values if they are a list and not an example.
 fn label(name: &str, values: &[&str]) -> String {
     let mut values: Vec<&str> = values.to_vec();
     values.sort_unstable();

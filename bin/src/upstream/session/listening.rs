@@ -1,8 +1,10 @@
-//! Messages that the server sends outside any request: a stream that is open while a client of the session listens.
+//! Messages that the server sends outside any request: a stream that is open while a client of the
+//! session listens.
 //!
-//! A server without such a stream says so once (405), and is not asked again. A stream that ends is resumed after its last
-//! event, at the pace that the server asks for, and more slowly each time it fails or brings nothing. An event id is valid in
-//! one session at the server: in another one, and after a refusal, the stream starts from the beginning.
+//! A server without such a stream says so once (405), and is not asked again. A stream that ends is
+//! resumed after its last event, at the pace that the server asks for, and more slowly each time it
+//! fails or brings nothing. An event id is valid in one session at the server: in another one, and
+//! after a refusal, the stream starts from the beginning.
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,8 +44,9 @@ struct ListenPosition {
 }
 
 impl UpstreamSession {
-    /// Writes the server's own messages to `lines` while a client listens. Returns when the server has no such stream, or the
-    /// bridge is closed; with [`SharedServerError::SessionLost`] when the session is lost.
+    /// Writes the server's own messages to `lines` while a client listens. Returns when the server
+    /// has no such stream, or the bridge is closed; with [`SharedServerError::SessionLost`] when
+    /// the session is lost.
     pub(super) async fn listen(
         self: &Arc<Self>,
         mut listeners: watch::Receiver<usize>,
@@ -99,8 +102,9 @@ impl UpstreamSession {
         if status.is_client_error() {
             *position = StreamPosition::default();
         }
-        // MCP 2025-11-25, transports, "Listening for Messages from the Server": a server without this stream answers 405. One
-        // that answers 404 in a session that it has only just opened has none either.
+        // MCP 2025-11-25, transports, "Listening for Messages from the Server": a server without
+        // this stream answers 405. One that answers 404 in a session that it has only just opened
+        // has none either.
         if matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_FOUND)
             || status.is_success() && !has_media_type(&response, "text/event-stream")
         {

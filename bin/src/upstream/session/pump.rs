@@ -1,12 +1,14 @@
-//! Connects a session with the byte stream of a bridge: lines go out as HTTP requests, responses are written as lines.
+//! Connects a session with the byte stream of a bridge: lines go out as HTTP requests, responses
+//! are written as lines.
 //!
-//! Requests run concurrently. Messages without a response are sent one after the other in the client's order, and no request
-//! waits for them, except for `notifications/initialized`: the server accepts it before anything else is read. The bridge
-//! limits the requests in flight; it also cancels those that take too long, and a cancelled request ends here before the
-//! server receives the cancellation.
+//! Requests run concurrently. Messages without a response are sent one after the other in the
+//! client's order, and no request waits for them, except for `notifications/initialized`: the
+//! server accepts it before anything else is read. The bridge limits the requests in flight; it
+//! also cancels those that take too long, and a cancelled request ends here before the server
+//! receives the cancellation.
 //!
-//! A server that cannot be reached for the handshake is like a child that does not start: the stream ends. Later that is an
-//! error of the request, and the stream continues.
+//! A server that cannot be reached for the handshake is like a child that does not start: the
+//! stream ends. Later that is an error of the request, and the stream continues.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -29,7 +31,8 @@ use crate::upstream::{
 /// Lines that wait for the bridge to read. A full queue stops the reading of responses.
 const LINE_QUEUE: usize = 16;
 
-/// Messages without a response that wait for the server. A full queue stops the reading of the bridge.
+/// Messages without a response that wait for the server. A full queue stops the reading of the
+/// bridge.
 const NOTIFICATION_QUEUE: usize = 16;
 
 /// The time in which the server must accept a message without a response.
@@ -56,8 +59,9 @@ struct PumpTasks {
 
 /// Runs a session over a byte stream until either end closes, and ends the session at the server.
 ///
-/// `listeners` counts the client's open streams for messages of the server; `closing` stops the pump at any point. Dropping
-/// the future ends all that is in progress, but not the session at the server.
+/// `listeners` counts the client's open streams for messages of the server; `closing` stops the
+/// pump at any point. Dropping the future ends all that is in progress, but not the session at the
+/// server.
 #[must_use]
 pub fn pump(
     session: Arc<UpstreamSession>,

@@ -1,7 +1,8 @@
 //! The response to a request: as JSON, as an event stream, or as an event stream in several parts.
 //!
-//! A stream that ends before the response is resumed after its last event (MCP 2025-11-25, transports, "Resumability and
-//! Redelivery"), since a server may close a connection at any time. A stream without event ids is broken off.
+//! A stream that ends before the response is resumed after its last event (MCP 2025-11-25,
+//! transports, "Resumability and Redelivery"), since a server may close a connection at any time. A
+//! stream without event ids is broken off.
 
 use std::sync::Arc;
 
@@ -16,8 +17,8 @@ use crate::upstream::{
     message,
 };
 
-/// Resumptions in a row without any event, or event id: a server may let its client poll. The bridge's limit for the request
-/// ends the polling.
+/// Resumptions in a row without any event, or event id: a server may let its client poll. The
+/// bridge's limit for the request ends the polling.
 const MAX_RESUMPTIONS: u32 = 5;
 
 /// The longest session id that is accepted, in bytes.
@@ -90,8 +91,8 @@ impl UpstreamSession {
         }
     }
 
-    /// Forwards the events of a stream. A stream that ends early is resumed in the session in which it began, even if that has
-    /// been reopened.
+    /// Forwards the events of a stream. A stream that ends early is resumed in the session in which
+    /// it began, even if that has been reopened.
     async fn read_stream(
         self: &Arc<Self>,
         request: &PendingRequest,
@@ -136,8 +137,8 @@ impl UpstreamSession {
         }
     }
 
-    /// Forwards a message. The outcome of a handshake is stored before the bridge sees it, since the next message may follow at
-    /// once.
+    /// Forwards a message. The outcome of a handshake is stored before the bridge sees it, since
+    /// the next message may follow at once.
     async fn forward(
         &self,
         request: &PendingRequest,
