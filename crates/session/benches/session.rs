@@ -1,9 +1,10 @@
 //! The cost of the registry itself: `cargo bench -p session`, or `cargo xtask bench session`.
 //!
-//! Scripted backends answer at once, so the figures are those of the registry: the dispatch of one request among 10,
-//! 1,000 and 100,000 sessions; the memory of a dormant session and of an attached one; a revival without the start of
-//! its backend; and requests during rotation, none of which may fail. Plain loops and a sorted list of times, no
-//! framework: the figures compare two states of the code on one machine.
+//! Scripted backends answer at once, so the figures are those of the registry: the dispatch of one
+//! request among 10, 1,000 and 100,000 sessions; the memory of a dormant session and of an attached
+//! one; a revival without the start of its backend; and requests during rotation, none of which may
+//! fail. Plain loops and a sorted list of times, no framework: the figures compare two states of
+//! the code on one machine.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
 use std::{
@@ -49,7 +50,8 @@ fn main() {
             _ => {}
         }
         dispatch().await;
-        // Each in a process of its own: memory that an earlier part has freed would be reused and not be measured.
+        // Each in a process of its own: memory that an earlier part has freed would be reused and
+        // not be measured.
         for part in [LIVE, DORMANT] {
             let program = std::env::current_exe().expect("this program");
             let status = std::process::Command::new(program).arg(part).status();
@@ -100,7 +102,8 @@ async fn dormant_memory() {
         reap_interval: Duration::from_millis(1),
         ..config()
     });
-    // In batches, so that later sessions reuse the memory that earlier ones freed when they became dormant.
+    // In batches, so that later sessions reuse the memory that earlier ones freed when they became
+    // dormant.
     let before = resident();
     let mut all = Vec::new();
     for _ in 0..COUNT / 500 {

@@ -1,10 +1,13 @@
-//! An axum service that embeds the registry, with its own authentication and MCP servers that run in the same process.
+//! An axum service that embeds the registry, with its own authentication and MCP servers that run
+//! in the same process.
 //!
-//! A service that wants MCP sessions does three things. It names the caller of each request (here from a table of API
-//! keys), it starts the MCP servers (here a [`Counter`] in memory for each session), and it mounts [`Registry::serve`]
-//! at a path. The registry gives it quotas, idle timeouts, revival and orderly shutdown.
+//! A service that wants MCP sessions does three things. It names the caller of each request (here
+//! from a table of API keys), it starts the MCP servers (here a [`Counter`] in memory for each
+//! session), and it mounts [`Registry::serve`] at a path. The registry gives it quotas, idle
+//! timeouts, revival and orderly shutdown.
 //!
-//! `cargo run -p session --example in_process` starts the service, sends it a few requests and prints the answers.
+//! `cargo run -p session --example in_process` starts the service, sends it a few requests and
+//! prints the answers.
 #![allow(clippy::print_stdout, reason = "an example prints its results")]
 
 use std::{
@@ -32,7 +35,8 @@ use tokio_util::sync::CancellationToken;
 /// The largest request body, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// Starts a [`Counter`] for each session. The counter of a revived session goes on from the snapshot of the last one.
+/// Starts a [`Counter`] for each session. The counter of a revived session goes on from the
+/// snapshot of the last one.
 #[derive(Debug)]
 struct Counters;
 
@@ -209,7 +213,8 @@ async fn ask(url: &str, registry: &Registry) -> Result<Vec<String>, BoxError> {
     let opened = post(url, "ann-on-her-phone", None, "initialize").await?;
     let session = opened.headers().get("mcp-session-id").ok_or("no session id")?;
     let first = post(url, "ann-on-her-phone", Some(session), "tools/call").await?;
-    // The registry stops the idle server; the next request starts another one, which goes on counting.
+    // The registry stops the idle server; the next request starts another one, which goes on
+    // counting.
     while registry.stats().dormant == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -1,8 +1,9 @@
 //! One HTTP upstream that all sessions share: each request carries the token of its own user.
 //!
-//! Some MCP servers read the token from each request, as `forgejo-mcp --transport http` does. A session of such a server
-//! needs no process of its own: a [`Forwarder`] asks for the current credential at every request. It reports no expiry
-//! ([`Backend::expires_at`]), so the registry never rotates it.
+//! Some MCP servers read the token from each request, as `forgejo-mcp --transport http` does. A
+//! session of such a server needs no process of its own: a [`Forwarder`] asks for the current
+//! credential at every request. It reports no expiry ([`Backend::expires_at`]), so the registry
+//! never rotates it.
 //!
 //! `cargo run -p session --example shared_upstream` forwards a few requests and prints the answers.
 #![allow(clippy::print_stdout, reason = "an example prints its results")]

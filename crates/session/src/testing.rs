@@ -1,8 +1,9 @@
-//! Scripted stand-ins for the ports of a registry: a [`ScriptedSpawner`], its [`ScriptedBackend`]s and
-//! [`ScriptedCredentials`].
+//! Scripted stand-ins for the ports of a registry: a [`ScriptedSpawner`], its [`ScriptedBackend`]s
+//! and [`ScriptedCredentials`].
 //!
-//! They record every call, answer as scripted, and fail, wait or die on command. The tests, the benchmark and the
-//! permutation tests of this crate use them. An embedder can test its own service with them:
+//! They record every call, answer as scripted, and fail, wait or die on command. The tests, the
+//! benchmark and the permutation tests of this crate use them. An embedder can test its own service
+//! with them:
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -42,8 +43,8 @@ pub use self::{
 };
 use crate::ports::{Caller, ClientId, GrantId, UserId};
 
-/// The caller of the grant `name`, with a credential that never expires. The user is the part of `name` before the
-/// first slash: `caller("ann/phone")` is one of the grants of `ann`.
+/// The caller of the grant `name`, with a credential that never expires. The user is the part of
+/// `name` before the first slash: `caller("ann/phone")` is one of the grants of `ann`.
 #[must_use]
 pub fn caller(name: &str) -> Arc<Caller> {
     let user = name.split('/').next().unwrap_or(name);
@@ -55,7 +56,8 @@ pub fn caller(name: &str) -> Arc<Caller> {
     })
 }
 
-// The locks of this module are not scheduling points of the permutation tests: no task yields while it holds one.
+// The locks of this module are not scheduling points of the permutation tests: no task yields while
+// it holds one.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

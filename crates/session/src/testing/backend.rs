@@ -100,7 +100,8 @@ impl ScriptedBackend {
         self.crashed.store(true, Ordering::SeqCst);
     }
 
-    /// Closes the output of a backend that lives on: [`Backend::is_gone`] is true, [`Backend::done`] is not cancelled.
+    /// Closes the output of a backend that lives on: [`Backend::is_gone`] is true,
+    /// [`Backend::done`] is not cancelled.
     pub fn close_output(&self) {
         self.output_closed.store(true, Ordering::SeqCst);
     }

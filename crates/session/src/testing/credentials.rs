@@ -100,7 +100,8 @@ impl ScriptedCredentials {
         lock(&self.state).expires_at
     }
 
-    /// Replaces the credential by a good one with a full lifetime, as a new sign-in or a refresh does.
+    /// Replaces the credential by a good one with a full lifetime, as a new sign-in or a refresh
+    /// does.
     pub fn replace(&self) {
         let mut state = lock(&self.state);
         state.token = GOOD_TOKEN;
@@ -109,7 +110,8 @@ impl ScriptedCredentials {
         }
     }
 
-    /// Revokes the credential at the upstream: only a backend that presents [`REJECTED_TOKEN`] notices.
+    /// Revokes the credential at the upstream: only a backend that presents [`REJECTED_TOKEN`]
+    /// notices.
     pub fn revoke_upstream(&self) {
         lock(&self.state).token = REJECTED_TOKEN;
     }

@@ -21,7 +21,8 @@ pub enum SpawnOutcome {
     RefusesInitialize,
     /// The backend answers `initialize` with an event stream.
     StreamsInitialize,
-    /// The backend answers `initialize` with an event stream after [`LATE_STREAM_DELAY`](super::LATE_STREAM_DELAY).
+    /// The backend answers `initialize` with an event stream after
+    /// [`LATE_STREAM_DELAY`](super::LATE_STREAM_DELAY).
     StreamsInitializeLate,
     /// The backend never answers `initialize`.
     IgnoresInitialize,
@@ -85,8 +86,8 @@ impl ScriptedSpawner {
         Arc::new(Self::new(None, None))
     }
 
-    /// For benchmarks: records nothing. Each backend starts at once, answers every request with the same result, and
-    /// has a copy of `snapshot` as its snapshot.
+    /// For benchmarks: records nothing. Each backend starts at once, answers every request with the
+    /// same result, and has a copy of `snapshot` as its snapshot.
     #[must_use]
     pub fn unrecorded(snapshot: Bytes) -> Arc<Self> {
         Arc::new(Self::new(Some(SpawnOutcome::Ready), Some(snapshot)))
@@ -103,7 +104,8 @@ impl ScriptedSpawner {
         }
     }
 
-    /// Resolves the latest pending spawn of the session `tag`. False if the registry no longer waits for it.
+    /// Resolves the latest pending spawn of the session `tag`. False if the registry no longer
+    /// waits for it.
     ///
     /// # Panics
     ///

@@ -1,4 +1,5 @@
-//! A credential that the user has revoked at the upstream: a backend fails at its start, and the refresh tells why.
+//! A credential that the user has revoked at the upstream: a backend fails at its start, and the
+//! refresh tells why.
 
 use std::time::Duration;
 

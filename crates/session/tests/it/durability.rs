@@ -145,7 +145,8 @@ async fn sessions_of_another_registry_on_the_same_records_are_not_ended() {
     sleep(durable().write_behind * 2).await;
     let first = Arc::clone(&harness.registry);
     *lock(&harness.records.shared) = true;
-    // The quota of the second registry is 1: it drops one session at its start, and evicts the other for the new one.
+    // The quota of the second registry is 1: it drops one session at its start, and evicts the
+    // other for the new one.
     harness.set_user_quota(1);
     harness.restart().await;
     let new = harness.open("ann/x").await;

@@ -1,9 +1,10 @@
 //! Sessions that outlive their backends, compared with a reference model under random schedules.
 //!
-//! The model states what a client relies on: a session lasts until it is deleted, revoked, evicted at a quota or unused
-//! for too long. It survives everything else: backends that die, idle, start slowly or not at all, credentials that
-//! cannot be renewed, rotations, restarts of the registry. A seed reproduces its schedule. After each step no request
-//! waits without a spawn, no session has two backends, and no answer reports the end of a session that has not ended.
+//! The model states what a client relies on: a session lasts until it is deleted, revoked, evicted
+//! at a quota or unused for too long. It survives everything else: backends that die, idle, start
+//! slowly or not at all, credentials that cannot be renewed, rotations, restarts of the registry. A
+//! seed reproduces its schedule. After each step no request waits without a spawn, no session has
+//! two backends, and no answer reports the end of a session that has not ended.
 
 use std::{sync::Arc, time::Duration};
 
@@ -295,7 +296,8 @@ impl Run {
         self.end_where(|row| row.who == who || (whole_user && user(row.who) == user(who)));
     }
 
-    /// Rotates the sessions of a user, after a new sign-in or with a credential whose refresh may fail for now.
+    /// Rotates the sessions of a user, after a new sign-in or with a credential whose refresh may
+    /// fail for now.
     fn rotate(&mut self) {
         let user = user(pick(&mut self.rng, &CALLERS));
         let credentials = self.harness.credentials(&user.0);
@@ -317,7 +319,8 @@ impl Run {
     async fn revoke_upstream(&mut self) {
         let revoked = user(pick(&mut self.rng, &CALLERS));
         let credentials = self.harness.credentials(&revoked.0);
-        // A session whose backend holds an older credential is rotated to the current one without a refresh.
+        // A session whose backend holds an older credential is rotated to the current one without a
+        // refresh.
         let current = credentials.expires_at();
         let holds_current = |backend: &Arc<ScriptedBackend>| backend.expires_at() >= Some(current);
         let shows = self.rows.iter().any(|row| {

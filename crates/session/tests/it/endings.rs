@@ -200,7 +200,8 @@ async fn request_authenticated_before_a_revocation_opens_no_session() {
         request.extensions_mut().insert(AuthenticatedAt(Instant::now()));
         request
     };
-    // The grant or the user is revoked between the authentication and the arrival of the whole request.
+    // The grant or the user is revoked between the authentication and the arrival of the whole
+    // request.
     let (of_grant, of_user, other) = (
         authenticated_now("ann/x"),
         authenticated_now("bob/x"),

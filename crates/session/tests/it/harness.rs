@@ -1,4 +1,5 @@
-//! A registry with scripted surroundings: backends, credentials, durable records and the wall clock.
+//! A registry with scripted surroundings: backends, credentials, durable records and the wall
+//! clock.
 
 use std::{
     collections::BTreeMap,
@@ -77,7 +78,8 @@ impl Harness {
         }
     }
 
-    /// A registry with a spawner and nothing else. Credentials never expire, and each backend starts at once.
+    /// A registry with a spawner and nothing else. Credentials never expire, and each backend
+    /// starts at once.
     pub(crate) fn plain(config: Config) -> Self {
         Self::plain_with_outcome(config, SpawnOutcome::Ready)
     }
@@ -150,7 +152,8 @@ impl Harness {
         self.send(Method::POST, who, id, body).await
     }
 
-    /// Sends a request in the background: the status of the answer, and the session id if it carries one.
+    /// Sends a request in the background: the status of the answer, and the session id if it
+    /// carries one.
     pub(crate) fn status_in_background(
         &self,
         who: &str,

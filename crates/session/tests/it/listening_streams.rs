@@ -1,4 +1,5 @@
-//! Listening streams (GET) of dormant sessions: they wait, revive nothing, and end at the next revival.
+//! Listening streams (GET) of dormant sessions: they wait, revive nothing, and end at the next
+//! revival.
 
 use std::time::Duration;
 

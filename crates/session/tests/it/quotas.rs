@@ -1,4 +1,5 @@
-//! Quotas of sessions, in total and for each user: exact under races, and answered so that the user can act.
+//! Quotas of sessions, in total and for each user: exact under races, and answered so that the user
+//! can act.
 
 use std::{sync::Arc, time::Duration};
 

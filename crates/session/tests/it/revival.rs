@@ -1,4 +1,5 @@
-//! A session outlives its backends: it is revived after idleness and death, and a crash loop is bounded.
+//! A session outlives its backends: it is revived after idleness and death, and a crash loop is
+//! bounded.
 
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
 //! Sessions that end with their backends, compared with a reference model under random schedules.
 //!
-//! A schedule interleaves opening, use, deletion, death, idleness, revocation and shutdown in a random order that its
-//! seed reproduces, and holds spawns, requests and stops open across other steps. After each step the answer and the
-//! counts are those of the model, and the running backends are those of the sessions that count for a quota.
+//! A schedule interleaves opening, use, deletion, death, idleness, revocation and shutdown in a
+//! random order that its seed reproduces, and holds spawns, requests and stops open across other
+//! steps. After each step the answer and the counts are those of the model, and the running
+//! backends are those of the sessions that count for a quota.
 
 use std::{sync::Arc, time::Duration};
 
