@@ -35,14 +35,24 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
+use tokio_util::task::TaskTracker;
 
 use crate::{
-    config::{Config, ConfigErrors},
+    access_token_cache::AccessTokenCache,
+    access_tokens::AccessTokens,
+    account::Accounts,
+    cimd::ClientDocuments,
+    code_exchanges::CodeExchanges,
+    config::{Config, ConfigError, ConfigErrors},
     fetch::Fetch,
-    ports::{Clock, GrantEvents, Store, StoreError, Upstream},
+    ports::{Clock, GrantEvents, GrantStore, Store, StoreError, Upstream},
+    revocation::Revocations,
     seal::Sealer,
 };
 use endpoint::Endpoint;
+use oauth_error::OAuthError;
+use pages::ErrorPage;
+use rate_limits::RateLimits;
 use state::ServerState;
 
 pub use guard::Caller;
@@ -78,7 +88,55 @@ impl AuthorizationServer {
         events: Arc<dyn GrantEvents>,
         fetch: Option<Arc<dyn Fetch>>,
     ) -> Result<Self, ConfigErrors> {
-        let state = ServerState::new(config, store, sealer, upstream, clock, events, fetch)?;
+        let settings = config.into_settings()?;
+        if !settings.config.allowed_orgs.is_empty() && !upstream.reads_organizations() {
+            return Err(ConfigErrors(vec![ConfigError::new(
+                "forgejo.allowed_orgs",
+                "needs \"read:organization\" in forgejo.scopes to read memberships",
+            )]));
+        }
+        let tasks = TaskTracker::new();
+        let cache = Arc::<AccessTokenCache>::default();
+        let revocations = Revocations::new(
+            Arc::<dyn Store>::clone(&store),
+            Arc::clone(&cache),
+            Arc::clone(&events),
+            tasks.clone(),
+        );
+        let accounts = Accounts::new(
+            &store,
+            revocations.clone(),
+            sealer.clone(),
+            Arc::clone(&upstream),
+            Arc::clone(&clock),
+            tasks.clone(),
+            settings.config.refresh_lead,
+        );
+        let code_exchanges = CodeExchanges::new(
+            &store,
+            revocations.clone(),
+            sealer.clone(),
+            Arc::clone(&upstream),
+            Arc::clone(&clock),
+        );
+        let grants: Arc<dyn GrantStore> = Arc::<dyn Store>::clone(&store);
+        let state = ServerState {
+            clients: Arc::<dyn Store>::clone(&store),
+            grants: Arc::clone(&grants),
+            maintenance: store,
+            access_tokens: AccessTokens::new(grants, cache, revocations.clone()),
+            revocations,
+            accounts: Arc::new(accounts),
+            code_exchanges,
+            documents: fetch.map(|fetch| ClientDocuments::new(fetch, Arc::clone(&clock))),
+            rate_limits: RateLimits::new(&settings.config),
+            settings,
+            sealer,
+            upstream,
+            clock,
+            events,
+            tasks,
+        };
         Ok(Self { state: Arc::new(state) })
     }
 
@@ -117,18 +175,20 @@ impl AuthorizationServer {
     async fn dispatch(&self, endpoint: Endpoint, request: &Request<Bytes>) -> Response<Body> {
         let state = &self.state;
         let is_post = request.method() == Method::POST;
+        let json = OAuthError::into_response;
+        let page = ErrorPage::into_response;
         match endpoint {
             Endpoint::ResourceMetadata => metadata::resource(&state.settings),
             Endpoint::ServerMetadata => metadata::server(&state.settings, state.allows_documents()),
-            Endpoint::Register => register::register(state, request).await,
-            Endpoint::Registration => register::manage(state, request).await,
+            Endpoint::Register => register::register(state, request).await.unwrap_or_else(json),
+            Endpoint::Registration => register::manage(state, request).await.unwrap_or_else(json),
             Endpoint::Authorize if is_post => authorize::decide(state, request).await,
             Endpoint::Authorize => authorize::show(state, request).await,
-            Endpoint::Callback => callback::callback(state, request).await,
-            Endpoint::Connections if is_post => connections::act(state, request).await,
+            Endpoint::Callback => callback::callback(state, request).await.unwrap_or_else(page),
+            Endpoint::Connections if is_post => connections::act(state, request).await.unwrap_or_else(page),
             Endpoint::Connections => connections::show(state, request).await,
-            Endpoint::Token => token::token(state, request).await,
-            Endpoint::Revoke => revoke::revoke(state, request).await,
+            Endpoint::Token => token::token(state, request).await.unwrap_or_else(json),
+            Endpoint::Revoke => revoke::revoke(state, request).await.unwrap_or_else(json),
         }
     }
 

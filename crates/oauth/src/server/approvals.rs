@@ -19,15 +19,7 @@ use super::{
     signed_user::{self, SignedUser},
     unix_time::unix_seconds,
 };
-use crate::{ids::UserId, redirect_uri, seal::Sealer};
-
-/// The part of a client's request that a user approves.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ApprovedRequest<'a> {
-    pub(super) client_id: &'a str,
-    pub(super) redirect_uri: &'a str,
-    pub(super) scope: &'a str,
-}
+use crate::{ids::UserId, records::ClientRequest, redirect_uri, seal::Sealer};
 
 /// The approvals of a browser, the newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,8 +48,8 @@ impl Approvals {
     }
 
     /// The user who has approved a request in this browser.
-    pub(super) fn approver(&self, sealer: &Sealer, request: ApprovedRequest<'_>, now: SystemTime) -> Option<UserId> {
-        if !redirect_uri::is_remote_https(request.redirect_uri) {
+    pub(super) fn approver(&self, sealer: &Sealer, request: &ClientRequest, now: SystemTime) -> Option<UserId> {
+        if !redirect_uri::is_remote_https(&request.redirect_uri) {
             return None;
         }
         let now = unix_seconds(now);
@@ -65,27 +57,18 @@ impl Approvals {
             .iter()
             // The upper bound keeps a clock that was wrong once from making approvals that last forever.
             .filter(|approval| (now + 1..=now + MAX_AGE).contains(&approval.expires_at))
-            .find(|approval| request.is_approved_by(approval, sealer))
+            .find(|approval| is_for(approval, sealer, request))
             .map(|approval| approval.user)
     }
 
     /// These and a new one, which replaces an earlier one for the same request. `None` if it must not be remembered.
-    pub(super) fn with(
-        &self,
-        sealer: &Sealer,
-        request: ApprovedRequest<'_>,
-        user: UserId,
-        now: SystemTime,
-    ) -> Option<Self> {
-        if !redirect_uri::is_remote_https(request.redirect_uri) {
+    pub(super) fn with(&self, sealer: &Sealer, request: &ClientRequest, user: UserId, now: SystemTime) -> Option<Self> {
+        if !redirect_uri::is_remote_https(&request.redirect_uri) {
             return None;
         }
         let expires_at = unix_seconds(now) + MAX_AGE;
-        let new = SignedUser::sign(sealer, PURPOSE, &request.parts(), user, expires_at);
-        let others = self
-            .0
-            .iter()
-            .filter(|approval| !request.is_approved_by(approval, sealer));
+        let new = SignedUser::sign(sealer, PURPOSE, &parts(request), user, expires_at);
+        let others = self.0.iter().filter(|approval| !is_for(approval, sealer, request));
         let approvals = std::iter::once(new).chain(others.cloned());
         Some(Self(approvals.take(MAX_APPROVALS).collect()))
     }
@@ -100,14 +83,13 @@ impl Approvals {
     }
 }
 
-impl<'a> ApprovedRequest<'a> {
-    fn is_approved_by(&self, approval: &SignedUser, sealer: &Sealer) -> bool {
-        approval.verify(sealer, PURPOSE, &self.parts())
-    }
+fn is_for(approval: &SignedUser, sealer: &Sealer, request: &ClientRequest) -> bool {
+    approval.verify(sealer, PURPOSE, &parts(request))
+}
 
-    fn parts(&self) -> [&'a str; 3] {
-        [self.client_id, self.redirect_uri, self.scope]
-    }
+/// The parts of a request that an approval covers.
+fn parts(request: &ClientRequest) -> [&str; 3] {
+    [&request.client_id.0, &request.redirect_uri, &request.scope]
 }
 
 #[cfg(test)]
@@ -117,6 +99,7 @@ mod tests {
     use http::header;
 
     use super::*;
+    use crate::ids::ClientId;
 
     const URI: &str = "https://app.example/callback";
 
@@ -128,17 +111,20 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
     }
 
-    fn request<'a>(client_id: &'a str, redirect_uri: &'a str) -> ApprovedRequest<'a> {
-        ApprovedRequest {
-            client_id,
-            redirect_uri,
-            scope: "mcp",
+    fn request(client_id: &str, redirect_uri: &str) -> ClientRequest {
+        ClientRequest {
+            client_id: ClientId(client_id.to_owned()),
+            redirect_uri: redirect_uri.to_owned(),
+            client_state: None,
+            code_challenge: String::new(),
+            scope: "mcp".to_owned(),
+            approved_by: None,
         }
     }
 
     fn approved(client_id: &str) -> Approvals {
         let none = Approvals::default();
-        none.with(&sealer(), request(client_id, URI), UserId(11), now())
+        none.with(&sealer(), &request(client_id, URI), UserId(11), now())
             .unwrap()
     }
 
@@ -152,12 +138,12 @@ mod tests {
     #[test]
     fn an_approval_is_for_its_client_redirect_uri_and_scope() {
         let approvals = returned(&approved("one"));
-        let approver = |request| approvals.approver(&sealer(), request, now());
+        let approver = |request: ClientRequest| approvals.approver(&sealer(), &request, now());
         assert_eq!(approver(request("one", URI)), Some(UserId(11)));
         assert_eq!(approver(request("two", URI)), None);
         assert_eq!(approver(request("one", "https://app.example/other")), None);
-        let other_scope = ApprovedRequest {
-            scope: "mcp more",
+        let other_scope = ClientRequest {
+            scope: "mcp more".to_owned(),
             ..request("one", URI)
         };
         assert_eq!(approver(other_scope), None);
@@ -175,19 +161,19 @@ mod tests {
             let changed =
                 Approvals::from_headers(&HeaderMap::from_iter([(header::COOKIE, cookie.parse().unwrap())]), true);
             assert_eq!(
-                changed.approver(&sealer(), request("one", URI), now()),
+                changed.approver(&sealer(), &request("one", URI), now()),
                 None,
                 "byte {at}"
             );
         }
         let other_key = Sealer::with_key([8; 32]);
-        assert_eq!(original.approver(&other_key, request("one", URI), now()), None);
+        assert_eq!(original.approver(&other_key, &request("one", URI), now()), None);
     }
 
     #[test]
     fn an_approval_expires_after_thirty_days() {
         let approvals = approved("one");
-        let after = |seconds| approvals.approver(&sealer(), request("one", URI), now() + Duration::from_secs(seconds));
+        let after = |seconds| approvals.approver(&sealer(), &request("one", URI), now() + Duration::from_secs(seconds));
         assert_eq!(after(MAX_AGE - 1), Some(UserId(11)));
         assert_eq!(after(MAX_AGE), None);
     }
@@ -204,7 +190,7 @@ mod tests {
         ] {
             let none = Approvals::default();
             assert_eq!(
-                none.with(&sealer(), request("one", uri), UserId(11), now()),
+                none.with(&sealer(), &request("one", uri), UserId(11), now()),
                 None,
                 "{uri}"
             );
@@ -217,19 +203,19 @@ mod tests {
         for round in 0..40 {
             let client = format!("client {}", round % 20);
             approvals = approvals
-                .with(&sealer(), request(&client, URI), UserId(11), now())
+                .with(&sealer(), &request(&client, URI), UserId(11), now())
                 .unwrap();
             approvals = approvals
-                .with(&sealer(), request(&client, URI), UserId(12), now())
+                .with(&sealer(), &request(&client, URI), UserId(12), now())
                 .unwrap();
         }
         let approvals = returned(&approvals);
         assert_eq!(approvals.0.len(), MAX_APPROVALS);
         assert_eq!(
-            approvals.approver(&sealer(), request("client 19", URI), now()),
+            approvals.approver(&sealer(), &request("client 19", URI), now()),
             Some(UserId(12))
         );
-        assert_eq!(approvals.approver(&sealer(), request("client 3", URI), now()), None);
+        assert_eq!(approvals.approver(&sealer(), &request("client 3", URI), now()), None);
         assert!(approvals.set_cookie(true).unwrap().len() < 2048);
     }
 

@@ -7,7 +7,7 @@
 
 mod consent_page;
 mod error;
-mod request;
+mod validate;
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -16,46 +16,44 @@ use super::{
     Body, approvals::Approvals, authorization_response, cookie::BrowserId, csrf, pages::ErrorPage, params::Params,
     response, sign_in, state::ServerState,
 };
-use crate::{config::Settings, records::ClientRequest};
+use crate::{
+    config::Settings,
+    records::{ClientRequest, Purpose},
+};
 use error::AuthorizeError;
-use request::AuthorizationRequest;
+use validate::validate;
 
 /// The purpose of the CSRF token in the form of the consent page.
 const CONSENT: &str = "consent";
 
 /// `GET`: shows the consent page.
 pub(super) async fn show(state: &ServerState, request: &Request<Bytes>) -> Response<Body> {
-    let response = try_show(state, request).await;
-    response.unwrap_or_else(AuthorizeError::into_response)
+    let shown = try_show(state, request).await;
+    shown.unwrap_or_else(AuthorizeError::into_response)
 }
 
 /// `POST`: the user consents or declines.
 pub(super) async fn decide(state: &ServerState, request: &Request<Bytes>) -> Response<Body> {
-    let response = try_decide(state, request).await;
-    response.unwrap_or_else(AuthorizeError::into_response)
+    let decided = try_decide(state, request).await;
+    decided.unwrap_or_else(AuthorizeError::into_response)
 }
 
 async fn try_show(state: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, AuthorizeError> {
-    let params = Params::from_query(request)?;
-    let authorization = AuthorizationRequest::validate(state, &params).await?;
+    let params = Params::from_query(request).map_err(ErrorPage::from)?;
+    let (client, mut client_request) = validate(state, &params).await?;
     let secure = state.settings.secure;
     // A browser keeps its cookie, so that a page in another tab stays valid.
     let browser = BrowserId::from_headers(request.headers(), secure).unwrap_or_else(BrowserId::mint);
-    let approver = if request.method() == Method::GET && !requires_consent_page(&params) {
+    if request.method() == Method::GET && !requires_consent_page(&params) {
         let approvals = Approvals::from_headers(request.headers(), secure);
-        approvals.approver(&state.sealer, authorization.to_approve(), state.clock.now())
+        client_request.approved_by = approvals.approver(&state.sealer, &client_request, state.clock.now());
+    }
+    let response = if client_request.approved_by.is_some() {
+        let begun = sign_in::begin(state, &browser, Purpose::Client(client_request)).await;
+        begun.unwrap_or_else(ErrorPage::into_response)
     } else {
-        None
-    };
-    let response = match approver {
-        Some(user) => {
-            let begun = sign_in::begin(state, &browser, authorization.into_purpose(Some(user))).await;
-            begun.unwrap_or_else(ErrorPage::into_response)
-        }
-        None => {
-            let csrf = csrf::token(&state.sealer, CONSENT, &authorization.csrf_parts(&browser));
-            consent_page::consent_page(&*state.upstream, &state.settings, &authorization, &csrf)
-        }
+        let csrf = csrf::token(&state.sealer, CONSENT, &csrf_parts(&browser, &client_request));
+        consent_page::consent_page(&*state.upstream, &state.settings, &client, &client_request, &csrf)
     };
     Ok(response::with_cookie(response, browser.set_cookie(secure)))
 }
@@ -64,21 +62,20 @@ async fn try_decide(state: &ServerState, request: &Request<Bytes>) -> Result<Res
     if !csrf::is_same_origin(&state.settings.origin, request.headers()) {
         return Err(ErrorPage::OtherSite.into());
     }
-    let params = Params::from_form(request)?;
-    let authorization = AuthorizationRequest::validate(state, &params).await?;
+    let params = Params::from_form(request).map_err(ErrorPage::from)?;
+    let (_, client_request) = validate(state, &params).await?;
     let browser = BrowserId::from_headers(request.headers(), state.settings.secure).ok_or(ErrorPage::OtherBrowser)?;
-    if !csrf::verify(&state.sealer, CONSENT, &authorization.csrf_parts(&browser), &params) {
+    if !csrf::verify(&state.sealer, CONSENT, &csrf_parts(&browser, &client_request), &params) {
         return Err(ErrorPage::OtherBrowser.into());
     }
     match params.value("decision") {
-        Some("approve") => Ok(sign_in::begin(state, &browser, authorization.into_purpose(None)).await?),
-        Some("deny") => Ok(response::see_other(&authorization_response::error_location(
-            state.settings.issuer(),
-            &authorization.redirect_uri,
-            authorization.state.as_deref(),
-            "access_denied",
-            "the user declined",
-        ))),
+        Some("approve") => Ok(sign_in::begin(state, &browser, Purpose::Client(client_request)).await?),
+        Some("deny") => {
+            let issuer = state.settings.issuer();
+            let error = ("access_denied", "the user declined");
+            let location = authorization_response::error_location(issuer, &client_request, error);
+            Ok(response::see_other(&location))
+        }
         _ => Err(ErrorPage::BadRequest.into()),
     }
 }
@@ -86,17 +83,34 @@ async fn try_decide(state: &ServerState, request: &Request<Bytes>) -> Result<Res
 /// The address of the consent page for a request whose sign-in must start again.
 pub(super) fn restart_uri(settings: &Settings, request: &ClientRequest) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
-    query.extend_pairs([
+    query.extend_pairs(request_params(request).iter().filter(|(_, value)| !value.is_empty()));
+    query.append_pair("prompt", "consent");
+    format!("{}?{}", settings.endpoint("authorize"), query.finish())
+}
+
+/// The parameters of a request. An empty `state` counts as absent.
+fn request_params(request: &ClientRequest) -> [(&'static str, &str); 7] {
+    [
         ("response_type", "code"),
         ("client_id", &request.client_id.0),
         ("redirect_uri", &request.redirect_uri),
+        ("state", request.client_state.as_deref().unwrap_or_default()),
         ("code_challenge", &request.code_challenge),
         ("code_challenge_method", "S256"),
         ("scope", &request.scope),
-        ("prompt", "consent"),
-    ]);
-    query.extend_pairs(request.client_state.as_ref().map(|state| ("state", state)));
-    format!("{}?{}", settings.endpoint("authorize"), query.finish())
+    ]
+}
+
+/// The parts that the CSRF token of the consent page covers.
+fn csrf_parts<'a>(browser: &'a BrowserId, request: &'a ClientRequest) -> [&'a str; 6] {
+    [
+        browser.as_str(),
+        &request.client_id.0,
+        &request.redirect_uri,
+        request.client_state.as_deref().unwrap_or_default(),
+        &request.code_challenge,
+        &request.scope,
+    ]
 }
 
 /// Whether the client wants the user to see the page (OpenID Connect Core section 3.1.2.1, which OAuth clients use too).

@@ -13,14 +13,8 @@ use http::{HeaderValue, Request, Response};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    Body,
-    approvals::{Approvals, ApprovedRequest},
-    authorization_response,
-    cookie::BrowserId,
-    pages::ErrorPage,
-    params::Params,
-    response, sign_in,
-    state::ServerState,
+    Body, approvals::Approvals, authorization_response, cookie::BrowserId, pages::ErrorPage, params::Params, response,
+    sign_in, state::ServerState,
 };
 use crate::{
     ids::UserId,
@@ -32,12 +26,7 @@ use complete::CompletedSignIn;
 use error::SignInError;
 
 /// `GET`: the browser returns.
-pub(super) async fn callback(state: &Arc<ServerState>, request: &Request<Bytes>) -> Response<Body> {
-    let response = try_callback(state, request).await;
-    response.unwrap_or_else(ErrorPage::into_response)
-}
-
-async fn try_callback(state: &Arc<ServerState>, request: &Request<Bytes>) -> Result<Response<Body>, ErrorPage> {
+pub(super) async fn callback(state: &Arc<ServerState>, request: &Request<Bytes>) -> Result<Response<Body>, ErrorPage> {
     let params = Params::from_query(request)?;
     let forgejo_state = params.value("state").ok_or(ErrorPage::SignInOver)?;
     // Before the state is spent, so that the user can load the page again.
@@ -64,12 +53,8 @@ async fn try_callback(state: &Arc<ServerState>, request: &Request<Bytes>) -> Res
             user,
             request: client_request,
         }) => {
-            let location = authorization_response::location(
-                state.settings.issuer(),
-                &client_request.redirect_uri,
-                client_request.client_state.as_deref(),
-                &[("code", code.expose_secret())],
-            );
+            let params = [("code", code.expose_secret())];
+            let location = authorization_response::location(state.settings.issuer(), &client_request, &params);
             let cookie = approval_cookie(state, request, &client_request, user);
             response::with_cookie(response::see_other(&location), cookie)
         }
@@ -118,13 +103,8 @@ fn approval_cookie(
     if client_request.approved_by.is_some() {
         return None;
     }
-    let approved = ApprovedRequest {
-        client_id: &client_request.client_id.0,
-        redirect_uri: &client_request.redirect_uri,
-        scope: &client_request.scope,
-    };
     let secure = state.settings.secure;
     Approvals::from_headers(request.headers(), secure)
-        .with(&state.sealer, approved, user, state.clock.now())?
+        .with(&state.sealer, client_request, user, state.clock.now())?
         .set_cookie(secure)
 }

@@ -26,14 +26,6 @@ struct ClientCredentials {
     basic: bool,
 }
 
-/// The reason why a client is not authenticated.
-enum ClientAuthError {
-    /// The credentials are invalid.
-    Invalid,
-    /// The credentials could not be checked.
-    Unchecked(OAuthError),
-}
-
 /// Finds the client of a request and checks its credentials.
 pub(super) async fn authenticate(
     state: &ServerState,
@@ -57,11 +49,7 @@ pub(super) async fn authenticate(
         }
         ClientAuth::PrivateKeyJwt(source) => {
             let assertion = credentials.assertion.as_deref().ok_or_else(invalid)?;
-            match assertion::verify(state, &client, source, assertion).await {
-                Ok(()) => {}
-                Err(ClientAuthError::Invalid) => return Err(invalid()),
-                Err(ClientAuthError::Unchecked(error)) => return Err(error),
-            }
+            assertion::verify(state, &client, source, assertion).await?;
         }
     }
     Ok(client)

@@ -1,7 +1,7 @@
 //! Lookup of a client by its identifier: a client of the configuration, a registered one, or one that is described by the
 //! document at the URL that is its identifier.
 
-use super::state::ServerState;
+use super::{oauth_error::OAuthError, pages::ErrorPage, state::ServerState};
 use crate::{cimd, config::Registration, fetch::FetchError, ids::ClientId, ports::StoreError, records::ClientRecord};
 
 /// The reason why a lookup has no answer.
@@ -11,6 +11,25 @@ pub(super) enum LookupError {
     Store(StoreError),
     /// The document of the client cannot be read now.
     Unavailable,
+}
+
+impl From<LookupError> for OAuthError {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Store(error) => error.into(),
+            LookupError::Unavailable => Self::ClientUnavailable,
+        }
+    }
+}
+
+impl From<LookupError> for ErrorPage {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Store(error) => error.into(),
+            // Client ID metadata document draft, section 4.3.
+            LookupError::Unavailable => Self::ClientUnavailable,
+        }
+    }
 }
 
 /// Finds a client. `None`: there is no such client, or its document is refused.

@@ -54,12 +54,7 @@ pub(super) async fn show(state: &ServerState, request: &Request<Bytes>) -> Respo
 }
 
 /// `POST`: the user signs in or out, or ends grants.
-pub(super) async fn act(state: &ServerState, request: &Request<Bytes>) -> Response<Body> {
-    let response = try_act(state, request).await;
-    response.unwrap_or_else(ErrorPage::into_response)
-}
-
-async fn try_act(state: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, ErrorPage> {
+pub(super) async fn act(state: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, ErrorPage> {
     if !csrf::is_same_origin(&state.settings.origin, request.headers()) {
         return Err(ErrorPage::OtherSite);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::{Body, client_lookup::LookupError, params::ParamsError, response};
+use super::{Body, params::ParamsError, response};
 use crate::{ports::StoreError, rate_limiter::RetryAfter};
 
 /// An error of the token, revocation or registration endpoint.
@@ -134,15 +134,6 @@ impl From<StoreError> for OAuthError {
 impl From<ParamsError> for OAuthError {
     fn from(error: ParamsError) -> Self {
         Self::InvalidRequest(error.describe())
-    }
-}
-
-impl From<LookupError> for OAuthError {
-    fn from(error: LookupError) -> Self {
-        match error {
-            LookupError::Store(error) => Self::Store(error),
-            LookupError::Unavailable => Self::ClientUnavailable,
-        }
     }
 }
 

@@ -38,16 +38,11 @@ pub(super) use manage::manage;
 /// The time for which a new client cannot be evicted: a user needs it to sign in.
 const EVICTION_GRACE: Duration = Duration::from_secs(60 * 60);
 
-pub(super) async fn register(state: &ServerState, request: &Request<Bytes>) -> Response<Body> {
-    let response = try_register(state, request.body()).await;
-    response.unwrap_or_else(OAuthError::into_response)
-}
-
-async fn try_register(state: &ServerState, body: &[u8]) -> Result<Response<Body>, OAuthError> {
+pub(super) async fn register(state: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, OAuthError> {
     if !state.settings.allows_registration() {
         return Err(OAuthError::RegistrationClosed);
     }
-    let object = registration_request::parse_object(body)?;
+    let object = registration_request::parse_object(request.body())?;
     let request = RegistrationRequest::validate(object, &state.settings)?;
     let now = state.clock.now();
     let within_limit = state.rate_limits.registration(now);

@@ -7,13 +7,6 @@ use serde::Serialize;
 
 use super::Body;
 
-/// The body of an error (RFC 6749 section 5.2).
-#[derive(Serialize)]
-struct ErrorBody<'a> {
-    error: &'a str,
-    error_description: &'a str,
-}
-
 /// A response with a content type.
 pub(super) fn content(status: StatusCode, content_type: &'static str, bytes: Bytes) -> Response<Body> {
     let mut response = Response::new(Full::new(bytes).map_err(|never| match never {}).boxed_unsync());
@@ -39,17 +32,14 @@ pub(super) fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
 
 /// JSON (RFC 6749 section 5.1).
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
-    let bytes = serde_json::to_vec(body).expect("wire structs have string keys and values that always serialize");
+    let bytes = serde_json::to_vec(body).expect("wire types have string keys and values that always serialize");
     let response = content(status, "application/json", bytes.into());
     with_header(response, header::PRAGMA, HeaderValue::from_static("no-cache"))
 }
 
 /// A JSON error (RFC 6749 section 5.2).
 pub(super) fn json_error(status: StatusCode, error: &str, error_description: &str) -> Response<Body> {
-    let body = ErrorBody {
-        error,
-        error_description,
-    };
+    let body = serde_json::json!({ "error": error, "error_description": error_description });
     json(status, &body)
 }
 

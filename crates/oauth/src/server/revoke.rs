@@ -8,14 +8,7 @@ use http::{Request, Response, StatusCode};
 use super::{Body, client_auth, oauth_error::OAuthError, params::Params, response, state::ServerState};
 use crate::secret;
 
-pub(super) async fn revoke(state: &ServerState, request: &Request<Bytes>) -> Response<Body> {
-    match try_revoke(state, request).await {
-        Ok(()) => response::plain(StatusCode::OK, ""),
-        Err(error) => error.into_response(),
-    }
-}
-
-async fn try_revoke(state: &ServerState, request: &Request<Bytes>) -> Result<(), OAuthError> {
+pub(super) async fn revoke(state: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, OAuthError> {
     let params = Params::from_form(request)?;
     let client = client_auth::authenticate(state, request.headers(), &params).await?;
     let token = params
@@ -31,5 +24,5 @@ async fn try_revoke(state: &ServerState, request: &Request<Bytes>) -> Result<(),
             "grant revoked by its client"
         );
     }
-    Ok(())
+    Ok(response::plain(StatusCode::OK, ""))
 }

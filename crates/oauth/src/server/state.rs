@@ -6,14 +6,12 @@ use tokio_util::task::TaskTracker;
 
 use super::rate_limits::RateLimits;
 use crate::{
-    access_token_cache::AccessTokenCache,
     access_tokens::AccessTokens,
     account::Accounts,
     cimd::ClientDocuments,
     code_exchanges::CodeExchanges,
-    config::{Config, ConfigError, ConfigErrors, Settings},
-    fetch::Fetch,
-    ports::{ClientStore, Clock, GrantEvents, GrantStore, MaintenanceStore, Store, Upstream},
+    config::Settings,
+    ports::{ClientStore, Clock, GrantEvents, GrantStore, MaintenanceStore, Upstream},
     revocation::Revocations,
     seal::Sealer,
 };
@@ -41,66 +39,6 @@ pub(super) struct ServerState {
 }
 
 impl ServerState {
-    pub(super) fn new(
-        config: Config,
-        store: Arc<dyn Store>,
-        sealer: Sealer,
-        upstream: Arc<dyn Upstream>,
-        clock: Arc<dyn Clock>,
-        events: Arc<dyn GrantEvents>,
-        fetch: Option<Arc<dyn Fetch>>,
-    ) -> Result<Self, ConfigErrors> {
-        let settings = config.into_settings()?;
-        if !settings.config.allowed_orgs.is_empty() && !upstream.reads_organizations() {
-            return Err(ConfigErrors(vec![ConfigError::new(
-                "forgejo.allowed_orgs",
-                "needs \"read:organization\" in forgejo.scopes to read memberships",
-            )]));
-        }
-        let tasks = TaskTracker::new();
-        let cache = Arc::<AccessTokenCache>::default();
-        let revocations = Revocations::new(
-            Arc::<dyn Store>::clone(&store),
-            Arc::clone(&cache),
-            Arc::clone(&events),
-            tasks.clone(),
-        );
-        let accounts = Accounts::new(
-            &store,
-            revocations.clone(),
-            sealer.clone(),
-            Arc::clone(&upstream),
-            Arc::clone(&clock),
-            tasks.clone(),
-            settings.config.refresh_lead,
-        );
-        let code_exchanges = CodeExchanges::new(
-            &store,
-            revocations.clone(),
-            sealer.clone(),
-            Arc::clone(&upstream),
-            Arc::clone(&clock),
-        );
-        let grants: Arc<dyn GrantStore> = Arc::<dyn Store>::clone(&store);
-        Ok(Self {
-            clients: Arc::<dyn Store>::clone(&store),
-            grants: Arc::clone(&grants),
-            maintenance: store,
-            access_tokens: AccessTokens::new(grants, cache, revocations.clone()),
-            revocations,
-            accounts: Arc::new(accounts),
-            code_exchanges,
-            documents: fetch.map(|fetch| ClientDocuments::new(fetch, Arc::clone(&clock))),
-            rate_limits: RateLimits::new(&settings.config),
-            settings,
-            sealer,
-            upstream,
-            clock,
-            events,
-            tasks,
-        })
-    }
-
     /// Whether a client can be described by a document.
     pub(super) fn allows_documents(&self) -> bool {
         self.documents.is_some() && self.settings.allows_documents()

@@ -49,12 +49,7 @@ struct MintedTokens {
 const CODE_REFUSED: &str = "the code is unknown, expired, used, or not for this request";
 const REFRESH_REFUSED: &str = "the refresh token is unknown, expired, used or revoked";
 
-pub(super) async fn token(state: &ServerState, request: &Request<Bytes>) -> Response<Body> {
-    let response = try_token(state, request).await;
-    response.unwrap_or_else(OAuthError::into_response)
-}
-
-async fn try_token(state: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, OAuthError> {
+pub(super) async fn token(state: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, OAuthError> {
     let params = Params::from_form(request)?;
     let grant_type = required(&params, "grant_type", "grant_type is missing")?;
     let client = client_auth::authenticate(state, request.headers(), &params).await?;

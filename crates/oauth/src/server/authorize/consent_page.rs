@@ -3,10 +3,11 @@
 use askama::Template;
 use http::{Response, StatusCode};
 
-use super::request::AuthorizationRequest;
+use super::request_params;
 use crate::{
     config::Settings,
     ports::Upstream,
+    records::{ClientRecord, ClientRequest},
     redirect_uri,
     server::{
         Body,
@@ -28,20 +29,22 @@ struct Consent<'a> {
     permissions: Vec<String>,
     action: String,
     connections: String,
-    fields: [(&'a str, &'a str); 8],
+    fields: [(&'a str, &'a str); 7],
+    csrf: &'a str,
 }
 
 /// The page for a request. `csrf` proves that it was made for the browser.
 pub(super) fn consent_page(
     upstream: &dyn Upstream,
     settings: &Settings,
-    request: &AuthorizationRequest,
+    client: &ClientRecord,
+    request: &ClientRequest,
     csrf: &str,
 ) -> Response<Body> {
     let page = Consent {
         style: STYLE,
-        client_name: request.client.name.as_deref().unwrap_or(UNNAMED_CLIENT),
-        domain: request.client.domain.as_deref(),
+        client_name: client.name.as_deref().unwrap_or(UNNAMED_CLIENT),
+        domain: client.domain.as_deref(),
         local: redirect_uri::is_local(&request.redirect_uri),
         destination: redirect_uri::display(&request.redirect_uri),
         redirect_uri: &request.redirect_uri,
@@ -49,16 +52,8 @@ pub(super) fn consent_page(
         permissions: upstream.permissions(),
         action: settings.endpoint("authorize"),
         connections: settings.endpoint("connections"),
-        fields: [
-            ("response_type", "code"),
-            ("client_id", &request.client.client_id.0),
-            ("redirect_uri", &request.redirect_uri),
-            ("state", request.state.as_deref().unwrap_or_default()),
-            ("code_challenge", &request.code_challenge),
-            ("code_challenge_method", "S256"),
-            ("scope", request.scope),
-            ("csrf", csrf),
-        ],
+        fields: request_params(request),
+        csrf,
     };
     pages::html(StatusCode::OK, &page)
 }

@@ -9,9 +9,7 @@ use http::Response;
 
 use crate::server::{
     Body,
-    client_lookup::LookupError,
     pages::{self, ErrorPage},
-    params::ParamsError,
     response,
 };
 
@@ -48,21 +46,5 @@ impl AuthorizeError {
 impl From<ErrorPage> for AuthorizeError {
     fn from(page: ErrorPage) -> Self {
         Self::Page(page)
-    }
-}
-
-impl From<ParamsError> for AuthorizeError {
-    fn from(error: ParamsError) -> Self {
-        Self::Page(error.into())
-    }
-}
-
-impl From<LookupError> for AuthorizeError {
-    fn from(error: LookupError) -> Self {
-        Self::Page(match error {
-            LookupError::Store(error) => error.into(),
-            // Client ID metadata document draft, section 4.3.
-            LookupError::Unavailable => ErrorPage::ClientUnavailable,
-        })
     }
 }

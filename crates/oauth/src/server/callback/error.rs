@@ -39,16 +39,8 @@ impl SignInError {
             Purpose::Client(request) => Some(request),
             Purpose::Connections => None,
         };
-        let error_location = |error, description| {
-            request.map(|request| {
-                authorization_response::error_location(
-                    state.settings.issuer(),
-                    &request.redirect_uri,
-                    request.client_state.as_deref(),
-                    error,
-                    description,
-                )
-            })
+        let error_location = |error| {
+            request.map(|request| authorization_response::error_location(state.settings.issuer(), request, error))
         };
         let restart_uri = || match request {
             Some(request) => authorize::restart_uri(&state.settings, request),
@@ -56,7 +48,7 @@ impl SignInError {
         };
         let (error, description, page) = match self {
             Self::NotAllowed { login } => {
-                let back = error_location("access_denied", "the user may not use this server");
+                let back = error_location(("access_denied", "the user may not use this server"));
                 return pages::access_denied(state.upstream.name(), login.as_deref(), back.as_deref());
             }
             Self::ScopeMismatch { granted } => {
@@ -96,7 +88,7 @@ impl SignInError {
                 ("temporarily_unavailable", "try again in a moment", ErrorPage::Store)
             }
         };
-        match error_location(error, description) {
+        match error_location((error, description)) {
             Some(location) => response::see_other(&location),
             None => page.into_response(),
         }

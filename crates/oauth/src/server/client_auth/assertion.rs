@@ -8,7 +8,6 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use super::ClientAuthError;
 use crate::{
     fetch::FetchError,
     jwt::{Audience, Claims, Jwt, KeySet, SignatureError},
@@ -38,7 +37,7 @@ pub(super) async fn verify(
     client: &ClientRecord,
     source: &KeySource,
     assertion: &str,
-) -> Result<(), ClientAuthError> {
+) -> Result<(), OAuthError> {
     let jwt = Jwt::parse(assertion).ok_or_else(|| refuse(client, "it is malformed"))?;
     let now = state.clock.now();
     // Before the keys are read, which may take a request to another server.
@@ -53,20 +52,16 @@ pub(super) async fn verify(
         return Err(refuse(client, "it has no jti or no exp"));
     };
     // The signature is the client's: its rate limit counts from here, before anything is written.
-    let unchecked = ClientAuthError::Unchecked;
-    state
-        .rate_limits
-        .client_request(&client.client_id, now)
-        .map_err(unchecked)?;
-    state.rate_limits.assertion(now).map_err(unchecked)?;
+    state.rate_limits.client_request(&client.client_id, now)?;
+    state.rate_limits.assertion(now)?;
     // The length marks where the client identifier ends and the `jti` begins.
     let client_id = &client.client_id.0;
     let assertion = secret::hash(&format!("{}:{client_id}{id}", client_id.len()));
     let is_first_use = state
         .clients
         .use_assertion(assertion, expires_at + CLOCK_SKEW, now)
-        .await;
-    if !is_first_use.map_err(|error| unchecked(error.into()))? {
+        .await?;
+    if !is_first_use {
         return Err(refuse(client, "it was used before"));
     }
     Ok(())
@@ -117,7 +112,7 @@ async fn key_set(
     client: &ClientRecord,
     source: &KeySource,
     reload: bool,
-) -> Result<Arc<KeySet>, ClientAuthError> {
+) -> Result<Arc<KeySet>, OAuthError> {
     match (source, &state.documents) {
         (KeySource::Inline(json), _) => KeySet::parse(json.as_bytes())
             .map(Arc::new)
@@ -125,7 +120,7 @@ async fn key_set(
         (KeySource::Uri(uri), Some(documents)) => documents.key_set(uri, reload).await.map_err(|error| match error {
             FetchError::Unavailable(why) => {
                 tracing::warn!(client = client.client_id.0, why, "keys of a client are not available");
-                ClientAuthError::Unchecked(OAuthError::ClientUnavailable)
+                OAuthError::ClientUnavailable
             }
             FetchError::Refused(why) | FetchError::Forbidden(why) => refuse(client, why),
         }),
@@ -134,10 +129,10 @@ async fn key_set(
 }
 
 /// Logs the reason for the operator. The response does not state it.
-fn refuse(client: &ClientRecord, why: &'static str) -> ClientAuthError {
+fn refuse(client: &ClientRecord, why: &'static str) -> OAuthError {
     let host = client.domain.as_deref().unwrap_or_default();
     tracing::warn!(client = client.client_id.0, host, why, "assertion of a client refused");
-    ClientAuthError::Invalid
+    OAuthError::InvalidClient { basic: false }
 }
 
 /// A NumericDate (RFC 7519 section 2). Values that are not a time of this age are refused.

@@ -36,12 +36,10 @@ pub(super) fn public_token(sealer: &Sealer, client_id: &ClientId) -> SecretStrin
 }
 
 /// `GET`, `PUT` or `DELETE` of a registration.
-pub(in crate::server) async fn manage(state: &ServerState, request: &Request<Bytes>) -> Response<Body> {
-    let response = try_manage(state, request).await;
-    response.unwrap_or_else(OAuthError::into_response)
-}
-
-async fn try_manage(state: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, OAuthError> {
+pub(in crate::server) async fn manage(
+    state: &ServerState,
+    request: &Request<Bytes>,
+) -> Result<Response<Body>, OAuthError> {
     let client_id = request.uri().path().rsplit('/').next().unwrap_or_default();
     let token = guard::bearer_token(request.headers()).map_err(|_| OAuthError::InvalidRegistrationToken)?;
     // Section 2: an unknown client gets the same response.
