@@ -1,7 +1,9 @@
-//! Lookup of access tokens: in the cache, else in the store, after the revocations of other processes.
+//! Lookup of access tokens: in the cache, else in the store, after the revocations of other
+//! processes.
 //!
-//! A lookup that reaches the store, as one does each minute while a token is in use, counts as a use of the grant. Uses
-//! are collected here and written by the maintenance task ([`AccessTokens::record_uses`]).
+//! A lookup that reaches the store, as one does each minute while a token is in use, counts as a
+//! use of the grant. Uses are collected here and written by the maintenance task
+//! ([`AccessTokens::record_uses`]).
 
 use std::{
     collections::HashMap,
@@ -27,13 +29,14 @@ pub(crate) struct AccessTokens {
     uses: Mutex<HashMap<GrantId, SystemTime>>,
 }
 
-/// Uses that are being written. What is left on drop returns to the collection.
+/// Uses that are being written. Dropping it returns unwritten uses to the collection.
 struct UnwrittenUses<'a> {
     tokens: &'a AccessTokens,
     uses: HashMap<GrantId, SystemTime>,
 }
 
-/// The largest number of grants whose use waits to be written. A further grant is counted at its next use.
+/// The largest number of grants whose use waits to be written. A further grant is counted at its
+/// next use.
 const MAX_USES: usize = 16_384;
 
 impl AccessTokens {

@@ -2,17 +2,20 @@
 //!
 //! Forgejo's refresh tokens work once, and each code exchange invalidates the earlier ones. Hence:
 //!
-//! - a renewal is in single flight per user, in this process and across those that work on the store (`lease`): a caller
-//!   that comes during a renewal gets its outcome;
-//! - it runs on a task of its own, so that a caller who goes away does not lose the tokens that Forgejo has just made;
-//! - the new tokens are in the store before they are used, and replace only those that were renewed: a sign-in in between
-//!   wins;
-//! - a refusal ends something only if, in one transaction, the stored tokens are still the refused ones and no sign-in is
-//!   running in any process: a refusal of tokens that have just been replaced says nothing about the user (see
-//!   [`code_exchanges`](crate::code_exchanges) for the order of sign-ins);
-//! - tokens sealed with a key that is not in the key file end nothing: another process may have the key, or the operator
-//!   put it back;
-//! - a renewed token is used at once to ask for its user: Forgejo renews tokens of users whom it has locked out.
+//! - a renewal is in single flight per user, in this process and across those that work on the
+//!   store (`lease`): a caller that comes during a renewal gets its outcome;
+//! - it runs on a task of its own, so that a caller who goes away does not lose the tokens that
+//!   Forgejo has just made;
+//! - the new tokens are in the store before they are used, and replace only those that were
+//!   renewed: a sign-in in between wins;
+//! - a refusal ends something only if, in one transaction, the stored tokens are still the refused
+//!   ones and no sign-in is running in any process: a refusal of tokens that have just been
+//!   replaced says nothing about the user (see [`code_exchanges`](crate::code_exchanges) for the
+//!   order of sign-ins);
+//! - tokens sealed with a key that is not in the key file end nothing: another process may have the
+//!   key, or the operator put it back;
+//! - a renewed token is used at once to ask for its user: Forgejo renews tokens of users whom it
+//!   has locked out.
 
 mod error;
 mod lease;
@@ -75,12 +78,13 @@ pub(crate) struct Accounts {
 impl Account {
     /// The token, renewed first if it has expired or is about to.
     ///
-    /// A token that is about to expire is given out all the same when it cannot be renewed now. Dropping the future does
-    /// not stop a renewal that has begun.
+    /// A token that is about to expire is given out all the same when it cannot be renewed now.
+    /// Dropping the future does not stop a renewal that has begun.
     ///
     /// # Errors
     ///
-    /// [`AccountError::Terminal`] when the user has to sign in again, else [`AccountError::Transient`].
+    /// [`AccountError::Terminal`] when the user has to sign in again, else
+    /// [`AccountError::Transient`].
     pub async fn current(&self) -> Result<UpstreamToken, AccountError> {
         let Some(record) = self.accounts.store.account(self.user).await? else {
             return self.accounts.renewed(self.user, None).await;
@@ -98,8 +102,8 @@ impl Account {
         }
     }
 
-    /// Renews the token now, however long it lasts: for a token that the upstream has refused. Callers that come during a
-    /// renewal get its outcome.
+    /// Renews the token now, however long it lasts: for a token that the upstream has refused.
+    /// Callers that come during a renewal get its outcome.
     ///
     /// Dropping the future does not stop a renewal that has begun.
     ///
@@ -151,8 +155,9 @@ impl Accounts {
         }
     }
 
-    /// The time that a token must have left to be given out as it is. A token that lives shorter than twice the lead is
-    /// renewed at half its life, so that a long lead does not mean a renewal each time.
+    /// The time that a token must have left to be given out as it is. A token that lives shorter
+    /// than twice the lead is renewed at half its life, so that a long lead does not mean a renewal
+    /// each time.
     fn refresh_lead_for(&self, record: &AccountRecord) -> Duration {
         let lifetime = record.expires_at.duration_since(record.issued_at).unwrap_or_default();
         self.refresh_lead.min(lifetime / 2)

@@ -1,7 +1,8 @@
 //! The allow-lists for clients: by the redirect URI, or by the host of the metadata document.
 //!
-//! Entries for redirect URIs: `example.org` (this host, https), `*.example.org` (hosts below it), `localhost` (this
-//! machine, in all its spellings), `cursor:` (a private scheme). Entries for metadata documents: the first two forms.
+//! Entries for redirect URIs: `example.org` (this host, https), `*.example.org` (hosts below it),
+//! `localhost` (this machine, in all its spellings), `cursor:` (a private scheme). Entries for
+//! metadata documents: the first two forms.
 
 use url::Url;
 

@@ -1,13 +1,16 @@
 //! Code exchanges at the upstream, and their order across processes.
 //!
-//! Each code exchange invalidates the refresh tokens that the user had before, so that of two sign-ins of one user the
-//! tokens of the later exchange must be kept. Only the answer shows who the user is, and an exchange that hangs or is
-//! refused (anyone can come back with an invented code) must not delay others. So exchanges run side by side, up to a
-//! limit, and each is registered in the store under a number from before it begins. Tokens that were stored before that
-//! are older. If another sign-in has stored tokens since, the order is unknown, and the second sign-in finds out by
-//! renewing its own tokens: the upstream renews only the valid ones ([`place`](CodeExchanges::place)).
+//! Each code exchange invalidates the refresh tokens that the user had before, so that of two
+//! sign-ins of one user the tokens of the later exchange must be kept. Only the answer shows who
+//! the user is, and an exchange that hangs or is refused (anyone can come back with an invented
+//! code) must not delay others. So exchanges run side by side, up to a limit, and each is
+//! registered in the store under a number from before it begins. Tokens that were stored before
+//! that are older. If another sign-in has stored tokens since, the order is unknown, and the second
+//! sign-in finds out by renewing its own tokens: the upstream renews only the valid ones
+//! ([`place`](CodeExchanges::place)).
 //!
-//! A refusal of stored tokens is not decided while an exchange is running, which may have invalidated them.
+//! A refusal of stored tokens is not decided while an exchange is running, which may have
+//! invalidated them.
 
 mod placement;
 
@@ -68,8 +71,8 @@ impl CodeExchanges {
         Arc::clone(&self.permits).try_acquire_owned().ok().map(ExchangePermit)
     }
 
-    /// Runs work that begins with an exchange at the upstream and ends with its outcome in the store. Other processes see
-    /// that it is running.
+    /// Runs work that begins with an exchange at the upstream and ends with its outcome in the
+    /// store. Other processes see that it is running.
     pub(crate) async fn run<T, E: From<StoreError>>(
         &self,
         work: impl AsyncFnOnce(ExchangeId) -> Result<T, E>,

@@ -1,16 +1,17 @@
-//! Documents at URLs that a client chose: metadata documents and key sets. This crate reads them only through [`Fetch`].
+//! Documents at URLs that a client chose: metadata documents and key sets. This crate reads them
+//! only through [`Fetch`].
 //!
-//! A client that chooses a URL makes the broker send a request into the network of the broker. Hence (client ID metadata
-//! document draft, sections 6.5 and 6.6; RFC 7591 section 5):
+//! A client that chooses a URL makes the broker send a request into the network of the broker.
+//! Hence (client ID metadata document draft, sections 6.5 and 6.6; RFC 7591 section 5):
 //!
 //! - https only, and a host name: no address literal in any spelling;
-//! - the name is resolved once and the connection goes to the resolved address; a name with any address that is not public
-//!   is refused as a whole, so that a changing name gains nothing;
+//! - the name is resolved once and the connection goes to the resolved address; a name with any
+//!   address that is not public is refused as a whole, so that a changing name gains nothing;
 //! - no redirect, no proxy from the environment, no cookie, no reused connection;
 //! - a limit to size, time and the number of fetches, and JSON only.
 //!
-//! Text of the other side reaches neither log nor response. Left out: the lifetime of a document in the cache (`freshness`
-//! only reads what the document says), and its meaning.
+//! Text of the other side reaches neither log nor response. Left out: the lifetime of a document in
+//! the cache (`freshness` only reads what the document says), and its meaning.
 
 mod address;
 mod freshness;
@@ -46,7 +47,8 @@ pub trait Fetch: fmt::Debug + Send + Sync + 'static {
 pub struct Document {
     /// The bytes, with a content type of JSON.
     pub body: Vec<u8>,
-    /// The freshness lifetime in its headers (RFC 9111 section 4.2.1), if there is one. Zero: it must not be cached.
+    /// The freshness lifetime in its headers (RFC 9111 section 4.2.1), if there is one. Zero: it
+    /// must not be cached.
     pub fresh_for: Option<Duration>,
 }
 

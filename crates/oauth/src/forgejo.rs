@@ -1,13 +1,15 @@
 //! Sign-in at Forgejo: the [`Upstream`] for which the broker is made.
 //!
-//! Requests to the token endpoint go through the `oauth2` crate, requests to the API directly; both use one HTTP client
-//! that follows no redirect, reads no proxy from the environment, and limits time and size.
+//! Requests to the token endpoint go through the `oauth2` crate, requests to the API directly; both
+//! use one HTTP client that follows no redirect, reads no proxy from the environment, and limits
+//! time and size.
 //!
-//! Forgejo answers every error of its token endpoint with 400 and, in some cases, with `unauthorized_client` where the
-//! specification has `invalid_grant`: see `refusals`. Its error texts may echo a token, and are redacted.
+//! Forgejo answers every error of its token endpoint with 400 and, in some cases, with
+//! `unauthorized_client` where the specification has `invalid_grant`: see `refusals`. Its error
+//! texts may echo a token, and are redacted.
 //!
-//! A user's grant at Forgejo keeps the scope of its first consent, whatever is requested later, and its tokens do not
-//! show it: so the broker asks for the scope by introspection.
+//! A user's grant at Forgejo keeps the scope of its first consent, whatever is requested later, and
+//! its tokens do not show it: so the broker asks for the scope by introspection.
 
 mod http_client;
 mod redact;
@@ -146,7 +148,8 @@ impl Forgejo {
         })
     }
 
-    /// The URL of a path. Each segment is encoded, so that a login or an organization cannot reach another path.
+    /// The URL of a path. Each segment is encoded, so that a login or an organization cannot reach
+    /// another path.
     fn url(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -195,7 +198,8 @@ impl Upstream for Forgejo {
     }
 
     fn authorize_url(&self, state: &str, challenge: &str, redirect_uri: &str) -> Url {
-        // The `oauth2` crate sets a challenge only together with its verifier, which the callback derives again.
+        // The `oauth2` crate sets a challenge only together with its verifier, which the callback
+        // derives again.
         let mut url = self.oauth.auth_uri().url().clone();
         url.query_pairs_mut()
             .append_pair("response_type", "code")
@@ -318,7 +322,8 @@ impl fmt::Debug for Forgejo {
     }
 }
 
-/// RFC 6749 section 2.3.1: both parts are form-encoded before they are joined. `None` if they fit into no header.
+/// RFC 6749 section 2.3.1: both parts are form-encoded before they are joined. `None` if they fit
+/// into no header.
 fn basic(client_id: &str, client_secret: &SecretString) -> Option<HeaderValue> {
     let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     let pair = format!("{}:{}", encode(client_id), encode(client_secret.expose_secret()));

@@ -1,4 +1,5 @@
-//! Identifiers as types of their own, so that the number of a user is never taken for the number of an exchange.
+//! Identifiers as types of their own, so that the number of a user is never taken for the number of
+//! an exchange.
 //!
 //! Each is stored and shown as the value that it wraps.
 
@@ -30,7 +31,8 @@ ids! {
     #[derive(Copy)]
     UserId(i64);
 
-    /// A version of an account: a random number, new with each pair of upstream tokens and never reused.
+    /// A version of an account: a random number, new with each pair of upstream tokens and never
+    /// reused.
     #[derive(Copy)]
     TokenVersion(i64);
 

@@ -1,4 +1,5 @@
-//! The HTTP clients of this crate: no redirect, no proxy from the environment, and a limit to time and size.
+//! The HTTP clients of this crate: no redirect, no proxy from the environment, and a limit to time
+//! and size.
 
 use std::time::Duration;
 
@@ -6,7 +7,8 @@ use http::StatusCode;
 
 /// A client in which one exchange takes `timeout` at most.
 pub(crate) fn client(timeout: Duration) -> reqwest::ClientBuilder {
-    // Only the first call in a process counts, and every process that has a broker in it makes the same one.
+    // Only the first call in a process counts, and every process that has a broker in it makes the
+    // same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
@@ -30,7 +32,7 @@ pub(crate) async fn read_body(
     Ok(Some(body))
 }
 
-/// Whether a status says that a later try may succeed.
+/// Reports whether a status says that a later try may succeed.
 pub(crate) fn is_unavailable(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }

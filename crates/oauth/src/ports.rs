@@ -35,7 +35,8 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 
 /// The listener for ended access: it ends the sessions that run on a grant, and counts them.
 ///
-/// All calls must return at once. A revocation is reported after it is in the store, and may be reported twice.
+/// All calls must return at once. A revocation is reported after it is in the store, and may be
+/// reported twice.
 pub trait GrantEvents: fmt::Debug + Send + Sync + 'static {
     /// A grant has ended: revoked, reused, or displaced.
     fn grant_ended(&self, grant: &GrantId);

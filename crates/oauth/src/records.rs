@@ -1,7 +1,7 @@
 //! The records of the store, as plain data.
 //!
-//! Secrets occur here in two forms only: as [`TokenHash`] (SHA-256 of a random value of 256 bits, which needs neither salt
-//! nor stretching) and as sealed bytes.
+//! Secrets occur here in two forms only: as [`TokenHash`] (SHA-256 of a random value of 256 bits,
+//! which needs neither salt nor stretching) and as sealed bytes.
 
 use std::{fmt, time::SystemTime};
 
@@ -24,8 +24,8 @@ pub struct ClientRecord {
     pub auth: ClientAuth,
     /// The time of the registration.
     pub created_at: SystemTime,
-    /// The host that vouches for the client: the one of its metadata document. `None` for a client that registered itself
-    /// or is configured.
+    /// The host that vouches for the client: the one of its metadata document. `None` for a client
+    /// that registered itself or is configured.
     pub domain: Option<String>,
     /// The hash of the token with which the client changes its registration (RFC 7592), if it may.
     pub registration_token: Option<TokenHash>,
@@ -116,7 +116,8 @@ pub struct GrantSummary {
     pub grant: GrantRecord,
     /// The time of the consent.
     pub created_at: SystemTime,
-    /// The time of the last use: an access token presented, or tokens issued. It may lag by two minutes.
+    /// The time of the last use: an access token presented, or tokens issued. It may lag by two
+    /// minutes.
     pub last_used_at: SystemTime,
 }
 

@@ -1,11 +1,15 @@
-//! Changes that can end access: they run to their end, and everything that depends on the access hears of it.
+//! Changes that can end access: they run to their end, and everything that depends on the access
+//! hears of it.
 //!
-//! - Each change runs on a task of its own: a client that hangs up during a revocation leaves no grant that is gone from
-//!   the store and still served.
-//! - Once the change is in the store, the cache of access tokens drops what has ended, and [`GrantEvents`] are called.
-//! - Revocations of other processes come from the log in the store: see [`poll`](Revocations::poll).
+//! - Each change runs on a task of its own: a client that hangs up during a revocation leaves no
+//!   grant that is gone from the store and still served.
+//! - Once the change is in the store, the cache of access tokens drops what has ended, and
+//!   [`GrantEvents`] are called.
+//! - Revocations of other processes come from the log in the store: see
+//!   [`poll`](Revocations::poll).
 //!
-//! An error may hide a success, so the cache drops its entries after an error too; they are just looked up again.
+//! An error may hide a success, so the cache drops its entries after an error too; they are just
+//! looked up again.
 //!
 //! [`RevocationStore`] is reachable only through this module.
 
@@ -182,8 +186,8 @@ impl Inner {
         self.events.grant_ended(grant);
     }
 
-    /// A redemption ends the grant or a family if it was a reuse, and otherwise may displace the oldest access tokens of
-    /// the grant.
+    /// A redemption ends the grant or a family if it was a reuse, and otherwise may displace the
+    /// oldest access tokens of the grant.
     fn redeemed(&self, outcome: Result<Redemption, StoreError>) -> Result<Redemption, StoreError> {
         match &outcome {
             Ok(Redemption::GrantRevoked(grant)) => self.grant_ended(grant),

@@ -1,12 +1,14 @@
 //! Sealing of upstream tokens and other records at rest, and keyed hashes.
 //!
-//! Threat model: an attacker has the database file (a backup, a stolen disk) but not the key. The attacker must learn no
-//! upstream token, and must not be able to make the broker use a sealed token for another user: the associated data binds
-//! each sealed token to its user and its kind, and other records to their own kind and key. An attacker who can write both
-//! files is out of scope.
+//! Threat model: an attacker has the database file (a backup, a stolen disk) but not the key. The
+//! attacker must learn no upstream token, and must not be able to make the broker use a sealed
+//! token for another user: the associated data binds each sealed token to its user and its kind,
+//! and other records to their own kind and key. An attacker who can write both files is out of
+//! scope.
 //!
-//! A sealed token is a format byte, the number of the key, a random nonce of 192 bits, and the XChaCha20-Poly1305
-//! ciphertext with its tag. Keys are numbered, so that a new key can seal while the old one still opens.
+//! A sealed token is a format byte, the number of the key, a random nonce of 192 bits, and the
+//! XChaCha20-Poly1305 ciphertext with its tag. Keys are numbered, so that a new key can seal while
+//! the old one still opens.
 
 mod account;
 mod key_file;
@@ -24,7 +26,8 @@ pub use key_file::{KeyFile, KeyFileError, KeyTextError};
 
 use crate::secret;
 
-/// Seals and opens upstream tokens and other records, and makes keyed hashes. Clones share their keys.
+/// Seals and opens upstream tokens and other records, and makes keyed hashes. Clones share their
+/// keys.
 #[derive(Clone)]
 pub struct Sealer {
     /// Never empty. The last key seals and hashes, and all of them open.
@@ -37,7 +40,8 @@ pub enum OpenError {
     /// The key with this number is not in the key file.
     #[error("it was sealed with key {0}, which is not in the key file")]
     UnknownKey(u32),
-    /// The record was sealed with another key of that number, for another record, or has been changed.
+    /// The record was sealed with another key of that number, for another record, or has been
+    /// changed.
     #[error("it was not sealed for this record with the key of this broker")]
     Forged,
 }
@@ -54,8 +58,8 @@ impl Sealer {
         }
     }
 
-    /// Seals a record that is not an account. It opens only for the same kind and key; the kind must be a constant of the
-    /// code that owns such records.
+    /// Seals a record that is not an account. It opens only for the same kind and key; the kind
+    /// must be a constant of the code that owns such records.
     #[must_use]
     pub fn seal_record(&self, kind: &'static str, key: &[u8], plain: &[u8]) -> Vec<u8> {
         self.seal_bytes(plain, &record_data(kind, key))
@@ -111,13 +115,14 @@ impl Sealer {
             .map_err(|_| OpenError::Forged)
     }
 
-    /// HMAC-SHA-256 over a purpose and some parts, each preceded by its length, so that no two lists of parts are the same
-    /// bytes. It cannot be made without the key.
+    /// HMAC-SHA-256 over a purpose and some parts, each preceded by its length, so that no two
+    /// lists of parts are the same bytes. It cannot be made without the key.
     pub(crate) fn keyed_hash(&self, purpose: &str, parts: &[&str]) -> [u8; 32] {
         keyed_hash(self.current().1, purpose, parts)
     }
 
-    /// Verifies a keyed hash with all of the keys, in a time that does not depend on the place of a difference.
+    /// Verifies a keyed hash with all of the keys, in a time that does not depend on the place of a
+    /// difference.
     pub(crate) fn verifies(&self, purpose: &str, parts: &[&str], hash: &[u8]) -> bool {
         self.keys
             .iter()

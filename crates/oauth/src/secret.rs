@@ -1,6 +1,7 @@
 //! Random secrets and their hashes.
 //!
-//! A secret is a prefix that scanners can recognize and 256 random bits in base64url. Only its SHA-256 is stored.
+//! A secret is a prefix that scanners can recognize and 256 random bits in base64url. Only its
+//! SHA-256 is stored.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::SecretString;

@@ -1,16 +1,27 @@
 //! The usual store: SQLite, embedded, in one file.
 //!
-//! **One connection writes, the others read.** SQLite has one writer at a time anyway: writers queue for the one connection
-//! in order of arrival, and never see `SQLITE_BUSY`. A reader never waits for a writer, since in a write-ahead log it sees
-//! the state at its beginning. Connections that read refuse to write.
+//! **One connection writes, the others read.** SQLite has one writer at a time anyway: writers
+//! queue for the one connection in order of arrival, and never see `SQLITE_BUSY`. A reader never
+//! waits for a writer, since in a write-ahead log it sees the state at its beginning. Connections
+//! that read refuse to write.
 //!
-//! Every change is one transaction that takes the write lock at its beginning, so that what it has read is still true
-//! when it writes. It is **on disk when it returns**: `synchronous = FULL` flushes the log at each commit. With `NORMAL` a
-//! commit would outlive the process, but not a loss of power, and the loss would cost more than the millisecond: upstream
-//! tokens whose predecessors are dead, a refresh token that its client already uses, a revocation.
+//! Every change is one transaction that takes the write lock at its beginning, so that what it has
+//! read is still true when it writes. It is **on disk when it returns**: `synchronous = FULL`
+//! flushes the log at each commit. With `NORMAL` a commit would outlive the process, but not a loss
+//! of power, and the loss would cost more than the millisecond: upstream tokens whose predecessors
+//! are dead, a refresh token that its client already uses, a revocation.
 //!
-//! The migrations are in the binary and have a table of their own, so that other users of the connections can keep their
-//! own tables in the file.
+//! The migrations are in the binary and have a table of their own, so that other users of the
+//! connections can keep their own tables in the file.
+
+/// Executes a statement with its arguments in a change. Evaluates to the number of rows that it
+/// affected.
+macro_rules! execute {
+    ($change:expr, $sql:expr $(, $argument:expr)*) => {{
+        let connection: &mut sqlx::SqliteConnection = &mut *$change;
+        sqlx::query($sql)$(.bind($argument))*.execute(connection).await?.rows_affected()
+    }};
+}
 
 mod accounts;
 mod clients;
@@ -81,8 +92,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl SqliteStore {
-    /// Opens a database, creates it if it does not exist (for its owner alone), and migrates its tables. Several processes
-    /// may have it open. If no other process has, the leases and exchanges of dead processes are deleted.
+    /// Opens a database, creates it if it does not exist (for its owner alone), and migrates its
+    /// tables. Several processes may have it open. If no other process has, the leases and
+    /// exchanges of dead processes are deleted.
     ///
     /// # Errors
     ///
@@ -124,8 +136,9 @@ impl SqliteStore {
         Ok(store)
     }
 
-    /// Uses existing pools on one database, and migrates the tables. `writer` must have one connection at most, or writers
-    /// fail as busy, and must have foreign keys switched on, which is sqlx's default.
+    /// Uses existing pools on one database, and migrates the tables. `writer` must have one
+    /// connection at most, or writers fail as busy, and must have foreign keys switched on, which
+    /// is sqlx's default.
     ///
     /// # Errors
     ///
@@ -133,7 +146,8 @@ impl SqliteStore {
     pub async fn from_pools(writer: SqlitePool, readers: SqlitePool) -> Result<Self, OpenStoreError> {
         let mut migrations = sqlx::migrate!("./migrations");
         migrations.dangerous_set_table_name("_oauth_migrations");
-        // One transaction, under the write lock from its beginning: of processes that start at once, one migrates.
+        // One transaction, under the write lock from its beginning: of processes that start at
+        // once, one migrates.
         let migrated = async {
             let mut change = writer.begin_with("BEGIN IMMEDIATE").await?;
             // As `run` does; the future of `run` is not `Send` for every lifetime.
@@ -149,8 +163,8 @@ impl SqliteStore {
         })
     }
 
-    /// Whether other processes may have had the database open when [`SqliteStore::open`] opened it. This is always so on a
-    /// file system without locks.
+    /// Reports whether other processes may have had the database open when [`SqliteStore::open`]
+    /// opened it. On a file system without locks it always reports so.
     #[must_use]
     pub fn found_others(&self) -> bool {
         self.found_others

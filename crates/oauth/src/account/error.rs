@@ -21,7 +21,8 @@ pub enum TerminalError {
     /// There is no account.
     #[error("the user has no account")]
     NoAccount,
-    /// The stored tokens cannot be opened: another key of the same number has sealed them, or they have been changed.
+    /// The stored tokens cannot be opened: another key of the same number has sealed them, or they
+    /// have been changed.
     #[error("the stored tokens cannot be opened")]
     Unreadable(#[source] OpenError),
     /// The upstream has locked the user out.

@@ -1,14 +1,17 @@
 //! Renewals in single flight across processes: the process that renews an account holds its lease.
 //!
-//! - A process that finds the lease held polls until it is free or the tokens have been replaced. Then the other process
-//!   has renewed them, and its tokens are the outcome, whatever that process still has to do.
-//! - The holder extends the lease during the renewal. **A holder that dies** leaves it behind: it expires after [`LIFETIME`],
-//!   and the next process renews the stored tokens. If the dead process had reached the upstream, those are dead too, and
-//!   the user has to sign in again: this one loss cannot be avoided, since the upstream issues each pair of tokens once. A
-//!   store that knows at its start that no other process has it open deletes the leases of dead ones
+//! - A process that finds the lease held polls until it is free or the tokens have been replaced.
+//!   Then the other process has renewed them, and its tokens are the outcome, whatever that process
+//!   still has to do.
+//! - The holder extends the lease during the renewal. **A holder that dies** leaves it behind: it
+//!   expires after [`LIFETIME`], and the next process renews the stored tokens. If the dead process
+//!   had reached the upstream, those are dead too, and the user has to sign in again: this one loss
+//!   cannot be avoided, since the upstream issues each pair of tokens once. A store that knows at
+//!   its start that no other process has it open deletes the leases of dead ones
 //!   (`SqliteStore::open` does), so that after a crash of the only process no request waits.
-//! - A holder that stands still for longer than [`LIFETIME`] (suspended, say) counts as dead. Tokens that it had just
-//!   received are lost in the same way; a refusal that it had received ends nothing while another process holds the lease.
+//! - A holder that stands still for longer than [`LIFETIME`] (suspended, say) counts as dead.
+//!   Tokens that it had just received are lost in the same way; a refusal that it had received ends
+//!   nothing while another process holds the lease.
 
 use std::time::Duration;
 
@@ -28,14 +31,16 @@ pub(super) enum Lease {
 
 /// The time after which a lease expires that its holder does not extend.
 pub(super) const LIFETIME: Duration = Duration::from_secs(10);
-/// The longest wait for another process: longer than a dead one can keep a lease, and than an upstream takes to answer a
-/// renewal. A holder stores the new tokens before anything else, so that no process waits for the rest.
+/// The longest wait for another process: longer than a dead one can keep a lease, and than an
+/// upstream takes to answer a renewal. A holder stores the new tokens before anything else, so that
+/// no process waits for the rest.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// The interval at which a process polls for the progress of another.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Accounts {
-    /// Acquires the lease of a user's account to renew the tokens named `version`, or the stored ones.
+    /// Acquires the lease of a user's account to renew the tokens named `version`, or the stored
+    /// ones.
     pub(super) async fn acquire_lease(
         &self,
         user: UserId,

@@ -33,8 +33,8 @@ struct RenewalGuard<'a> {
 }
 
 impl Accounts {
-    /// The outcome of the running renewal of a user, or of a new one. It renews the tokens named `version`, or the stored
-    /// ones.
+    /// The outcome of the running renewal of a user, or of a new one. It renews the tokens named
+    /// `version`, or the stored ones.
     pub(super) async fn renewed(self: &Arc<Self>, user: UserId, version: Option<TokenVersion>) -> Renewal {
         let mut running = {
             let mut renewals = self.renewals.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,7 +102,8 @@ impl Accounts {
         Err(AccountError::transient(error))
     }
 
-    /// Stores renewed tokens in place of the former ones, and checks that their user is not locked out.
+    /// Stores renewed tokens in place of the former ones, and checks that their user is not locked
+    /// out.
     async fn accept(&self, former: AccountRecord, tokens: UpstreamTokens) -> Renewal {
         let user = former.user;
         let renewed = self.sealer.seal_account(user, &tokens, self.clock.now());
@@ -135,7 +136,8 @@ impl Accounts {
         Ok(token)
     }
 
-    /// Ends a user's grants because the tokens named `version` are useless, unless other tokens have replaced them.
+    /// Ends a user's grants because the tokens named `version` are useless, unless other tokens
+    /// have replaced them.
     async fn end_user(&self, user: UserId, version: Option<TokenVersion>, error: TerminalError) -> Renewal {
         // The newest exchange that is running now. Later ones have not invalidated the tokens.
         let mut newest = None;
@@ -160,14 +162,15 @@ impl Accounts {
         Err(AccountError::Terminal(error))
     }
 
-    /// The stored token, as the outcome of a renewal that another one has preceded. If it cannot be opened, the next
-    /// renewal decides.
+    /// The stored token, as the outcome of a renewal that another one has preceded. If it cannot be
+    /// opened, the next renewal decides.
     fn opened(&self, record: &AccountRecord) -> Renewal {
         self.open(record)
             .map_err(|error| AccountError::unreadable(record.user, error))
     }
 
-    /// Whether the upstream has locked out the user of a new token. Without an answer the user counts as active.
+    /// Asks whether the upstream has locked out the user of a new token. Without an answer the user
+    /// counts as active.
     async fn is_locked_out(&self, token: &UpstreamToken) -> bool {
         match self.upstream.user(&token.access_token).await {
             Ok(user) => !user.active,

@@ -4,7 +4,8 @@ use super::Accounts;
 use crate::{ports::StoreError, records::AccountRecord};
 
 impl Accounts {
-    /// Seals the accounts with the newest key and returns their number. Accounts that cannot be opened stay as they are.
+    /// Seals the accounts with the newest key and returns their number. Accounts that cannot be
+    /// opened stay as they are.
     pub(crate) async fn reseal(&self) -> Result<usize, StoreError> {
         let mut count = 0;
         for user in self.store.account_users().await? {

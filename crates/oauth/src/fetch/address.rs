@@ -1,8 +1,8 @@
 //! Addresses of the public network.
 //!
-//! All special-purpose addresses of the IANA registries are refused, for IPv4 (RFC 6890 and its updates) and IPv6, and so
-//! is every IPv6 address that embeds an IPv4 address: a gateway would forward it to the IPv4 address. For IPv6 only global
-//! unicast (`2000::/3`) can be public.
+//! All special-purpose addresses of the IANA registries are refused, for IPv4 (RFC 6890 and its
+//! updates) and IPv6, and so is every IPv6 address that embeds an IPv4 address: a gateway would
+//! forward it to the IPv4 address. For IPv6 only global unicast (`2000::/3`) can be public.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -54,7 +54,8 @@ pub(super) fn is_public(address: IpAddr) -> bool {
                 let mask = u128::MAX << (128 - bits);
                 address.to_bits() & mask == network.to_bits()
             });
-            // The interface identifier of an address that a translator derived from IPv4 (RFC 5214 section 6.1).
+            // The interface identifier of an address that a translator derived from IPv4 (RFC 5214
+            // section 6.1).
             let isatap = matches!(address.segments(), [_, _, _, _, 0 | 0x200, 0x5efe, _, _]);
             unicast && !special && !isatap
         }

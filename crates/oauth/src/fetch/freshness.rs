@@ -1,7 +1,7 @@
 //! The freshness lifetime in the headers of a response (RFC 9111 section 4.2.1).
 //!
-//! Only `Cache-Control` is read: `Expires` needs the clock of the other side, and a response without either gets the
-//! minimum lifetime of the cache.
+//! Only `Cache-Control` is read: `Expires` needs the clock of the other side, and a response
+//! without either gets the minimum lifetime of the cache.
 
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ pub(super) fn lifetime(headers: &HeaderMap) -> Option<Duration> {
             return Some(Duration::ZERO);
         }
         if name.eq_ignore_ascii_case("max-age") {
-            // The smaller of two counts, and one that is no number makes the response stale (section 4.2.1).
+            // The smaller of two counts, and one that is no number makes the response stale
+            // (section 4.2.1).
             let seconds = value.trim().trim_matches('"').parse().unwrap_or(0);
             let given = Duration::from_secs(seconds);
             fresh_for = Some(fresh_for.map_or(given, |former: Duration| former.min(given)));

@@ -30,7 +30,8 @@ pub struct HardenedFetcher {
 #[error("TLS cannot be set up")]
 pub struct FetcherError(#[source] reqwest::Error);
 
-/// A network of test hosts: names that listeners of this machine answer, with certificates of a test authority.
+/// A network of test hosts: names that listeners of this machine answer, with certificates of a
+/// test authority.
 ///
 /// It exists only with the feature `testing`.
 #[cfg(feature = "testing")]

@@ -2,7 +2,8 @@
 
 use http::{HeaderMap, header};
 
-/// `application/json`, or a more specific `application/*+json` (client ID metadata document draft section 4.1).
+/// `application/json`, or a more specific `application/*+json` (client ID metadata document draft
+/// section 4.1).
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let mut fields = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (fields.next(), fields.next()) else {

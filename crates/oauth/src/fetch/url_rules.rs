@@ -29,15 +29,16 @@ pub(crate) fn check_url(text: &str) -> Result<Url, &'static str> {
         return Err("the URL must not have a fragment");
     }
     match url.host() {
-        // The parser knows every spelling of an IPv4 address (`0x7f.1`, `2130706433`, full-width digits) as one.
+        // The parser knows every spelling of an IPv4 address (`0x7f.1`, `2130706433`, full-width
+        // digits) as one.
         Some(Host::Domain(name)) if is_public_name(name) => Ok(url),
         Some(Host::Domain(_)) => Err("the URL must have a host name of the public network"),
         Some(Host::Ipv4(_) | Host::Ipv6(_)) | None => Err("the URL must have a host name, not an address"),
     }
 }
 
-/// A name in the public network has a dot, and is not below a special-use name (RFC 6761, RFC 6762, RFC 7686, RFC 8375,
-/// RFC 9476).
+/// A name in the public network has a dot, and is not below a special-use name (RFC 6761, RFC 6762,
+/// RFC 7686, RFC 8375, RFC 9476).
 fn is_public_name(name: &str) -> bool {
     const SPECIAL_USE: [&str; 9] = [
         "localhost",

@@ -17,7 +17,8 @@ const MAX_BODY: usize = 256 * 1024;
 /// A failed exchange. A later try may succeed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TransportError {
-    /// The request could not be sent or the response not be read. The text holds the cause, without the URL.
+    /// The request could not be sent or the response not be read. The text holds the cause, without
+    /// the URL.
     #[error("{what}: {cause}")]
     Failed { what: &'static str, cause: String },
     /// Forgejo is unavailable (5xx, 429).
@@ -40,7 +41,8 @@ impl HttpClient {
         Ok(Self(client))
     }
 
-    /// Makes one exchange. A response that says "unavailable" is an error, so that its page is never taken for an answer.
+    /// Makes one exchange. A response that says "unavailable" is an error, so that its page is
+    /// never taken for an answer.
     pub(super) async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, TransportError> {
         let failed = |what| move |error: reqwest::Error| TransportError::new(what, &error);
         let request = request.try_into().map_err(failed("the request is invalid"))?;

@@ -1,9 +1,10 @@
 //! The meaning of Forgejo's refusals.
 //!
-//! The token endpoint answers `unauthorized_client` for a code or refresh token that is dead, and also for a wrong client
-//! secret when a code is exchanged; `invalid_client` for an unknown client and for a wrong secret at a refresh. So at a
-//! refresh `unauthorized_client` and `invalid_grant` mean that the user has to sign in again, and `invalid_client` that
-//! the operator has to mend the configuration, which ends no access.
+//! The token endpoint answers `unauthorized_client` for a code or refresh token that is dead, and
+//! also for a wrong client secret when a code is exchanged; `invalid_client` for an unknown client
+//! and for a wrong secret at a refresh. So at a refresh `unauthorized_client` and `invalid_grant`
+//! mean that the user has to sign in again, and `invalid_client` that the operator has to mend the
+//! configuration, which ends no access.
 
 use http::StatusCode;
 use oauth2::{
@@ -71,8 +72,8 @@ pub(super) fn of_api(response: &http::Response<Vec<u8>>) -> UpstreamError {
     }
 }
 
-/// Whether the API says that the user is locked out: disabled, prohibited from signing in, or not activated. A 403 for a
-/// missing scope is no such answer.
+/// Reports whether the API says that the user is locked out: disabled, prohibited from signing in,
+/// or not activated. A 403 for a missing scope is no such answer.
 pub(super) fn is_lockout(response: &http::Response<Vec<u8>>) -> bool {
     response.status() == StatusCode::FORBIDDEN
         && ["prohibited from signing in", "account is not activated"]

@@ -1,8 +1,9 @@
 //! Forgejo's scopes, and their meaning in words.
 //!
-//! Forgejo silently drops a scope that it does not know, and **a token whose scopes name no part of the API may do
-//! everything**. So `openid profile`, or a list of misspelled scopes, would give each MCP session the whole account.
-//! [`Scopes`] exist only for a list in which every scope is known and at least one names a part of the API.
+//! Forgejo silently drops a scope that it does not know, and **a token whose scopes name no part of
+//! the API may do everything**. So `openid profile`, or a list of misspelled scopes, would give
+//! each MCP session the whole account. [`Scopes`] exist only for a list in which every scope is
+//! known and at least one names a part of the API.
 
 use std::fmt;
 
@@ -70,7 +71,8 @@ impl Scopes {
         Ok(scopes)
     }
 
-    /// Compares them with the scope of a grant at Forgejo: `true` if both allow the same, no less and no more.
+    /// Compares them with the scope of a grant at Forgejo: `true` if both allow the same, no less
+    /// and no more.
     pub(super) fn same_as(&self, granted: &str) -> bool {
         reach(self.0.iter().map(String::as_str)) == reach(granted.split_ascii_whitespace())
     }
@@ -129,8 +131,9 @@ fn in_words<'a>(scopes: impl Iterator<Item = &'a str>) -> Vec<String> {
         .collect()
 }
 
-/// The permissions of a list of scopes: for each part of the API 0 for nothing, 1 for reading, 2 for changing too; and a
-/// restriction to public data. Writing includes reading, and no part of the API at all means all of it.
+/// The permissions of a list of scopes: for each part of the API 0 for nothing, 1 for reading, 2
+/// for changing too; and a restriction to public data. Writing includes reading, and no part of the
+/// API at all means all of it.
 fn reach<'a>(scopes: impl Iterator<Item = &'a str>) -> ([u8; AREAS.len()], bool) {
     let (mut levels, mut public_only) = ([0; AREAS.len()], false);
     for scope in scopes {

@@ -22,7 +22,8 @@ pub struct SignInTokens {
 pub enum PairPlacement {
     /// The tokens have replaced the stored ones.
     Stored,
-    /// Another sign-in has stored its tokens since the exchange began: only the upstream knows which are good.
+    /// Another sign-in has stored its tokens since the exchange began: only the upstream knows
+    /// which are good.
     OrderUnknown,
     /// The user has no account.
     NoAccount,
@@ -39,6 +40,7 @@ pub trait AccountStore: fmt::Debug + Send + Sync + 'static {
     /// Replaces the tokens named `version`. Returns whether they were stored.
     fn replace_account(&self, account: AccountRecord, version: TokenVersion) -> StoreFuture<'_, bool>;
 
-    /// Replaces the user's tokens with those of a sign-in. May be repeated with the same tokens after an error.
+    /// Replaces the user's tokens with those of a sign-in. May be repeated with the same tokens
+    /// after an error.
     fn place_account(&self, tokens: SignInTokens) -> StoreFuture<'_, PairPlacement>;
 }

@@ -19,10 +19,12 @@ pub enum ClientInsertion {
     LimitReached,
 }
 
-/// Keeps registered clients. Deleting one is a [`RevocationStore`](super::RevocationStore)'s work: it ends grants.
+/// Keeps registered clients. Deleting one is a [`RevocationStore`](super::RevocationStore)'s work:
+/// it ends grants.
 pub trait ClientStore: fmt::Debug + Send + Sync + 'static {
-    /// Adds a client, unless one with its fingerprint exists or the store has `limit` clients. At the limit, the client
-    /// unused longest makes room, if it has no grant and was last used before `unused_since`.
+    /// Adds a client, unless one with its fingerprint exists or the store has `limit` clients. At
+    /// the limit, the client unused longest makes room, if it has no grant and was last used before
+    /// `unused_since`.
     fn insert_client(
         &self,
         client: ClientRecord,
@@ -39,7 +41,7 @@ pub trait ClientStore: fmt::Debug + Send + Sync + 'static {
     /// Finds the client with a fingerprint.
     fn client_by_fingerprint(&self, fingerprint: TokenHash) -> StoreFuture<'_, Option<ClientRecord>>;
 
-    /// Records the use of a signed assertion. Returns whether this is the first use; it is not until the assertion has
-    /// expired.
+    /// Records the use of a signed assertion. Returns whether this is the first use; it is not
+    /// until the assertion has expired.
     fn use_assertion(&self, assertion: TokenHash, expires_at: SystemTime, now: SystemTime) -> StoreFuture<'_, bool>;
 }

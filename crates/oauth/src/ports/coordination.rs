@@ -1,13 +1,17 @@
 //! Coordination of several processes on one store.
 //!
-//! Two actions at the upstream must not run in two processes at once, or must be visible to the other:
+//! Two actions at the upstream must not run in two processes at once, or must be visible to the
+//! other:
 //!
-//! - **a renewal**, since a refresh token works once. The process that renews holds the *lease* of the account;
-//! - **the exchange of a code**, since it invalidates the user's earlier refresh tokens, and only its answer shows who the
-//!   user is. Each exchange is registered under a number from before it begins until its outcome is in the store.
+//! - **a renewal**, since a refresh token works once. The process that renews holds the *lease* of
+//!   the account;
+//! - **the exchange of a code**, since it invalidates the user's earlier refresh tokens, and only
+//!   its answer shows who the user is. Each exchange is registered under a number from before it
+//!   begins until its outcome is in the store.
 //!
-//! The holder keeps both alive, and they expire when it dies. The caller passes the time, so that all processes must share
-//! one clock, as they do on one machine. A process that stands still for longer than the expiry counts as dead.
+//! The holder keeps both alive, and they expire when it dies. The caller passes the time, so that
+//! all processes must share one clock, as they do on one machine. A process that stands still for
+//! longer than the expiry counts as dead.
 
 use std::{fmt, time::SystemTime};
 
@@ -20,7 +24,7 @@ use crate::{
 /// The outcome of asking for a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseAttempt {
-    /// Whether the caller holds the lease now. Otherwise another owner does.
+    /// `true` if the caller holds the lease now. Otherwise another owner does.
     pub acquired: bool,
     /// The account at that moment.
     pub account: Option<AccountRecord>,
@@ -28,7 +32,8 @@ pub struct LeaseAttempt {
 
 /// Keeps the leases of accounts.
 pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
-    /// Acquires the lease of a user's account until a time, unless another owner holds it at `now`. Its holder extends it.
+    /// Acquires the lease of a user's account until a time, unless another owner holds it at `now`.
+    /// Its holder extends it.
     fn acquire_lease(
         &self,
         user: UserId,

@@ -24,7 +24,8 @@ pub trait GrantStore: fmt::Debug + Send + Sync + 'static {
     /// Adds a pending sign-in unless `limit` unexpired ones exist. Returns whether it was added.
     fn insert_pending(&self, pending: PendingRecord, limit: u32, now: SystemTime) -> StoreFuture<'_, bool>;
 
-    /// Takes a pending sign-in out: once at most, before its expiry, and only for the browser in which it began.
+    /// Takes a pending sign-in out: once at most, before its expiry, and only for the browser in
+    /// which it began.
     fn take_pending(&self, state: TokenHash, browser: TokenHash, now: SystemTime) -> StoreFuture<'_, PendingLookup>;
 
     /// Finds a code, used or not, expired or not.
@@ -39,6 +40,7 @@ pub trait GrantStore: fmt::Debug + Send + Sync + 'static {
     /// The grants of a user, the last used first. Their number is limited.
     fn grants_of_user(&self, user: UserId) -> StoreFuture<'_, Vec<GrantSummary>>;
 
-    /// Records when grants, and with them their clients, were used. Grants that have ended are skipped.
+    /// Records when grants, and with them their clients, were used. Grants that have ended are
+    /// skipped.
     fn record_uses(&self, uses: Vec<(GrantId, SystemTime)>) -> StoreFuture<'_, ()>;
 }

@@ -26,10 +26,11 @@ pub struct NewTokens {
 pub enum Redemption {
     /// The new tokens are in the store. This is their grant.
     Issued(GrantRecord),
-    /// The code or token had been used before, so that someone else may hold it. This grant has ended.
+    /// The code or token had been used before, so that someone else may hold it. This grant has
+    /// ended.
     GrantRevoked(GrantId),
-    /// The code had been used before: the tokens of its family have been revoked. This grant goes on with its other
-    /// families.
+    /// The code had been used before: the tokens of its family have been revoked. This grant goes
+    /// on with its other families.
     FamilyRevoked(GrantId),
     /// The code or token is unknown or has expired.
     Invalid,
@@ -38,8 +39,8 @@ pub enum Redemption {
 /// Everything that a completed sign-in stores.
 #[derive(Clone, Debug)]
 pub struct SignIn {
-    /// The user's upstream tokens. They replace the stored ones: the code exchange has invalidated the former refresh
-    /// token. `None` if the stored ones are newer.
+    /// The user's upstream tokens. They replace the stored ones: the code exchange has invalidated
+    /// the former refresh token. `None` if the stored ones are newer.
     pub tokens: Option<SignInTokens>,
     /// The grant. An existing grant of the user for this client goes on under its own id instead.
     pub grant: GrantRecord,
@@ -63,8 +64,8 @@ pub enum RefusalOutcome {
     Revoked,
     /// Nothing has ended: other tokens than the refused ones are stored.
     Replaced(Box<AccountRecord>),
-    /// Nothing has ended: a running exchange may have invalidated the tokens. This is the newest exchange that had begun
-    /// at the first call.
+    /// Nothing has ended: a running exchange may have invalidated the tokens. This is the newest
+    /// exchange that had begun at the first call.
     ExchangeRunning(ExchangeId),
     /// Nothing has ended: another owner holds the lease of the account.
     LeaseHeld,
@@ -75,7 +76,7 @@ pub enum RefusalOutcome {
 pub struct RevocationBatch {
     /// The position in the log after this batch, from which the next one is read.
     pub position: i64,
-    /// Whether earlier entries have been dropped from the log.
+    /// `true` if earlier entries have been dropped from the log.
     pub truncated: bool,
     /// The entries, in order.
     pub revocations: Vec<Revocation>,
@@ -86,26 +87,29 @@ pub struct RevocationBatch {
 pub struct Revocation {
     /// The grant.
     pub grant: GrantId,
-    /// Whether the whole grant has ended. Otherwise only some of its tokens have.
+    /// `true` if the whole grant has ended. Otherwise only some of its tokens have.
     pub whole_grant: bool,
 }
 
 /// Makes the changes that can end access, and remembers what has ended.
 ///
-/// Refresh tokens come in families: the exchange of a code begins one. Each refresh token has a generation in its family.
-/// A token of the newest generation, when used, makes the next one. A token of the generation before it (the predecessor)
-/// is good too, and adds its tokens to the newest generation without making another. Anything older has been used and
-/// superseded: it ends the grant.
+/// Refresh tokens come in families: the exchange of a code begins one. Each refresh token has a
+/// generation in its family. A token of the newest generation, when used, makes the next one. A
+/// token of the generation before it (the predecessor) is good too, and adds its tokens to the
+/// newest generation without making another. Anything older has been used and superseded: it ends
+/// the grant.
 ///
-/// The rest of the crate calls these through [`Revocations`](crate::revocation::Revocations), which reports what has ended.
+/// The rest of the crate calls these through [`Revocations`](crate::revocation::Revocations), which
+/// reports what has ended.
 pub trait RevocationStore: fmt::Debug + Send + Sync + 'static {
-    /// Stores the outcome of a sign-in. Above a limit per user the grants used least recently end. May be repeated with
-    /// the same sign-in after an error. `None`, and nothing is stored, where the placement of its tokens is
+    /// Stores the outcome of a sign-in. Above a limit per user the grants used least recently end.
+    /// May be repeated with the same sign-in after an error. `None`, and nothing is stored, where
+    /// the placement of its tokens is
     /// [`PairPlacement::OrderUnknown`](super::PairPlacement::OrderUnknown).
     fn complete_sign_in(&self, sign_in: SignIn, now: SystemTime) -> StoreFuture<'_, Option<SignedIn>>;
 
-    /// Redeems a code for tokens of generation one. A second use revokes the tokens of the first (RFC 6749 section 4.1.2),
-    /// and ends the grant if nothing else is left of it.
+    /// Redeems a code for tokens of generation one. A second use revokes the tokens of the first
+    /// (RFC 6749 section 4.1.2), and ends the grant if nothing else is left of it.
     fn redeem_code(&self, code: TokenHash, tokens: NewTokens, now: SystemTime) -> StoreFuture<'_, Redemption>;
 
     /// Redeems a refresh token for new tokens, by the rule above.
@@ -121,10 +125,11 @@ pub trait RevocationStore: fmt::Debug + Send + Sync + 'static {
     /// Ends all grants of a user and deletes the account.
     fn end_user(&self, user: UserId) -> StoreFuture<'_, ()>;
 
-    /// Ends a user because the upstream has refused the tokens named `version` (`None`: because there are no tokens),
-    /// unless other tokens are stored, another than `owner` holds the lease of the account, or an exchange that began no
-    /// later than `newest` is running. Without `newest`, any exchange counts. Repeated calls while an exchange is running
-    /// do not wait for a writer.
+    /// Ends a user because the upstream has refused the tokens named `version` (`None`: because
+    /// there are no tokens), unless other tokens are stored, another than `owner` holds the lease
+    /// of the account, or an exchange that began no later than `newest` is running. Without
+    /// `newest`, any exchange counts. Repeated calls while an exchange is running do not wait for a
+    /// writer.
     fn end_refused_user(
         &self,
         user: UserId,
@@ -134,6 +139,7 @@ pub trait RevocationStore: fmt::Debug + Send + Sync + 'static {
         now: SystemTime,
     ) -> StoreFuture<'_, RefusalOutcome>;
 
-    /// Reads the log of revocations after a position, in part if it is long. `None`: reads only the current position.
+    /// Reads the log of revocations after a position, in part if it is long. `None`: reads only the
+    /// current position.
     fn revocations(&self, after: Option<i64>) -> StoreFuture<'_, RevocationBatch>;
 }

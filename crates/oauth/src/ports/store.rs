@@ -1,9 +1,9 @@
 //! The whole store, as the sum of its parts.
 //!
-//! Every method is one transaction: it has happened as a whole when it returns `Ok`, survives the death of the process
-//! from then on, and has not happened at all when the future is dropped early or returns an error. One exception: an
-//! error may hide a success whose acknowledgement was lost. Lookups are by hash, so that the time they take says nothing
-//! about a secret.
+//! Every method is one transaction: it has happened as a whole when it returns `Ok`, survives the
+//! death of the process from then on, and has not happened at all when the future is dropped early
+//! or returns an error. One exception: an error may hide a success whose acknowledgement was lost.
+//! Lookups are by hash, so that the time they take says nothing about a secret.
 
 use std::{fmt, time::SystemTime};
 
@@ -29,8 +29,8 @@ pub trait MaintenanceStore: fmt::Debug + Send + Sync + 'static {
     /// Checks that the store answers.
     fn probe(&self) -> StoreFuture<'_, ()>;
 
-    /// Deletes expired records, and clients that have had no grant for long. It ends only grants to which no token leads
-    /// any more.
+    /// Deletes expired records, and clients that have had no grant for long. It ends only grants to
+    /// which no token leads any more.
     fn purge(&self, now: SystemTime) -> StoreFuture<'_, ()>;
 }
 

@@ -16,15 +16,16 @@ pub trait Upstream: fmt::Debug + Send + Sync + 'static {
     /// The permissions of an access token, in words for the consent page.
     fn permissions(&self) -> Vec<String>;
 
-    /// Whether an access token can read the members of an organization.
+    /// Reports whether an access token can read the members of an organization.
     fn reads_organizations(&self) -> bool;
 
-    /// The URL at which the browser signs in. `challenge` is the S256 challenge of the verifier that
-    /// [`Upstream::exchange`] gets.
+    /// The URL at which the browser signs in. `challenge` is the S256 challenge of the verifier
+    /// that [`Upstream::exchange`] gets.
     fn authorize_url(&self, state: &str, challenge: &str, redirect_uri: &str) -> Url;
 
-    /// Exchanges a code for tokens. It must not be retried: a code works once, and the exchange has invalidated all earlier
-    /// refresh tokens of the user. After a dropped future the outcome is unknown.
+    /// Exchanges a code for tokens. It must not be retried: a code works once, and the exchange has
+    /// invalidated all earlier refresh tokens of the user. After a dropped future the outcome is
+    /// unknown.
     ///
     /// # Errors
     ///
@@ -36,18 +37,21 @@ pub trait Upstream: fmt::Debug + Send + Sync + 'static {
         redirect_uri: &'a str,
     ) -> BoxFuture<'a, Result<UpstreamTokens, UpstreamError>>;
 
-    /// Renews the tokens. It must not be retried with the same token after a success, even one whose answer was lost.
+    /// Renews the tokens. It must not be retried with the same token after a success, even one
+    /// whose answer was lost.
     ///
     /// # Errors
     ///
-    /// [`UpstreamError::Refused`] when the user has to sign in again; the others say nothing about the user.
+    /// [`UpstreamError::Refused`] when the user has to sign in again; the others say nothing about
+    /// the user.
     fn refresh<'a>(&'a self, refresh_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamTokens, UpstreamError>>;
 
     /// The user of a token. It may be retried.
     ///
     /// # Errors
     ///
-    /// [`UpstreamError::Refused`] when the token is invalid or its user is locked out, else any other.
+    /// [`UpstreamError::Refused`] when the token is invalid or its user is locked out, else any
+    /// other.
     fn user<'a>(&'a self, access_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamUser, UpstreamError>>;
 
     /// The scope of a token, compared with the one that the broker requests. It may be retried.
@@ -63,7 +67,7 @@ pub trait Upstream: fmt::Debug + Send + Sync + 'static {
     /// The page at which a user revokes the grant of the broker at the upstream.
     fn settings_url(&self) -> Url;
 
-    /// Whether a user is a member of an organization. It may be retried.
+    /// Reports whether a user is a member of an organization. It may be retried.
     ///
     /// # Errors
     ///
@@ -94,7 +98,7 @@ pub struct UpstreamUser {
     pub id: UserId,
     /// The login.
     pub login: String,
-    /// Whether the user may sign in.
+    /// `true` if the user may sign in.
     pub active: bool,
 }
 

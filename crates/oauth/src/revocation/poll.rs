@@ -1,8 +1,8 @@
 //! Revocations of other processes, read from the log in the store.
 //!
-//! The maintenance task polls it every second, and so does a request whose process has not polled for a second. A bearer
-//! whose grant has ended in another process is therefore honored for a second at most. The log also holds what this
-//! process has ended, which is then reported twice.
+//! The maintenance task polls it every second, and so does a request whose process has not polled
+//! for a second. A bearer whose grant has ended in another process is therefore honored for a
+//! second at most. The log also holds what this process has ended, which is then reported twice.
 
 use std::{
     sync::PoisonError,
@@ -29,8 +29,9 @@ impl Revocations {
         self.inner.poll().await
     }
 
-    /// Polls if the last poll is too old. One request polls, and the others do not wait for it. If the store does not
-    /// answer, the cache stands until the next poll. A caller that goes away before the answer has not polled.
+    /// Polls if the last poll is too old. One request polls, and the others do not wait for it. If
+    /// the store does not answer, the cache stands until the next poll. A caller that goes away
+    /// before the answer has not polled.
     pub(crate) async fn poll_if_due(&self, now: SystemTime) {
         let inner = &self.inner;
         let polled_at = inner.position().polled_at;
@@ -53,7 +54,8 @@ impl Inner {
             let after = self.position().read;
             let batch = self.store.revocations(after).await?;
             if batch.truncated {
-                // The ended grants are not known any more. No bearer reaches their sessions, which end when they idle.
+                // The ended grants are not known any more. No bearer reaches their sessions, which
+                // end when they idle.
                 self.cache.forget_all();
             }
             for revocation in &batch.revocations {

@@ -1,9 +1,9 @@
-//! The key file: one key a line, as `NUMBER HEX`, the newest last; empty lines and lines that begin with `#` are
-//! skipped.
+//! The key file: one key a line, as `NUMBER HEX`, the newest last; empty lines and lines that begin
+//! with `#` are skipped.
 //!
-//! The first start creates it with one random key. A file that others can read is refused, not repaired: they may have
-//! read it. To introduce a new key, add a line with a higher number; after a start has sealed all accounts with it, the
-//! old line can go.
+//! The first start creates it with one random key. A file that others can read is refused, not
+//! repaired: they may have read it. To introduce a new key, add a line with a higher number; after
+//! a start has sealed all accounts with it, the old line can go.
 //!
 //! The same text can come from elsewhere ([`Sealer::from_text`]), with commas instead of line ends.
 
@@ -77,8 +77,8 @@ impl KeyFile {
 
     /// Reads the keys, after creating the file with a random key if it does not exist.
     ///
-    /// It blocks on the file system, for start only. Of two processes that start at once, one creates the file and both
-    /// read the same key.
+    /// It blocks on the file system, for start only. Of two processes that start at once, one
+    /// creates the file and both read the same key.
     ///
     /// # Errors
     ///
@@ -158,7 +158,8 @@ impl KeyFile {
 }
 
 impl Sealer {
-    /// A sealer with the keys of a text: `NUMBER HEX` on each line, or between commas, the newest last.
+    /// A sealer with the keys of a text: `NUMBER HEX` on each line, or between commas, the newest
+    /// last.
     ///
     /// # Errors
     ///

@@ -70,18 +70,17 @@ pub(super) async fn find(
 
 /// Deletes the account of a user, and with it grants, codes and tokens.
 pub(super) async fn delete(change: &mut Change, user: UserId) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM oauth_accounts WHERE user_id = ?")
-        .bind(user)
-        .execute(&mut **change)
-        .await?;
+    execute!(change, "DELETE FROM oauth_accounts WHERE user_id = ?", user);
     Ok(())
 }
 
-/// Stores the tokens of a sign-in as the user's, unless another sign-in has stored its tokens since the exchange began:
-/// then the order of the two is unknown, and the result is `false`. The same tokens may be stored again.
+/// Stores the tokens of a sign-in as the user's, unless another sign-in has stored its tokens since
+/// the exchange began: then the order of the two is unknown, and the result is `false`. The same
+/// tokens may be stored again.
 pub(super) async fn put(change: &mut Change, tokens: SignInTokens) -> Result<bool, StoreError> {
     let SignInTokens { account, exchange } = tokens;
-    let done = sqlx::query(
+    let done = execute!(
+        change,
         "INSERT INTO oauth_accounts (user_id, version, access_sealed, refresh_sealed, issued_at, expires_at, signed_in)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6,
                  coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'oauth_exchanges'), 0))
@@ -90,17 +89,15 @@ pub(super) async fn put(change: &mut Change, tokens: SignInTokens) -> Result<boo
              refresh_sealed = excluded.refresh_sealed, issued_at = excluded.issued_at, expires_at = excluded.expires_at,
              signed_in = excluded.signed_in
              WHERE signed_in < ?7 OR version = excluded.version",
-    )
-    .bind(account.user)
-    .bind(account.version)
-    .bind(account.access)
-    .bind(account.refresh)
-    .bind(seconds(account.issued_at))
-    .bind(seconds(account.expires_at))
-    .bind(exchange.map_or(i64::MAX, |exchange| exchange.0))
-    .execute(&mut **change)
-    .await?;
-    Ok(done.rows_affected() == 1)
+        account.user,
+        account.version,
+        account.access,
+        account.refresh,
+        seconds(account.issued_at),
+        seconds(account.expires_at),
+        exchange.map_or(i64::MAX, |exchange| exchange.0)
+    );
+    Ok(done == 1)
 }
 
 impl FromRow<'_, SqliteRow> for AccountRecord {

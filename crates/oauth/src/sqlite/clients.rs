@@ -29,11 +29,12 @@ impl ClientStore for SqliteStore {
             if let Some(fingerprint) = client.fingerprint
                 && let Some(existing) = by_fingerprint(&mut *change, fingerprint).await?
             {
-                sqlx::query("UPDATE oauth_clients SET last_used_at = max(last_used_at, ?) WHERE client_id = ?")
-                    .bind(seconds(client.created_at))
-                    .bind(&existing.client_id)
-                    .execute(&mut *change)
-                    .await?;
+                execute!(
+                    change,
+                    "UPDATE oauth_clients SET last_used_at = max(last_used_at, ?) WHERE client_id = ?",
+                    seconds(client.created_at),
+                    &existing.client_id
+                );
                 change.commit().await?;
                 return Ok(ClientInsertion::Existing(Box::new(existing)));
             }
@@ -80,21 +81,23 @@ impl ClientStore for SqliteStore {
     fn use_assertion(&self, assertion: TokenHash, expires_at: SystemTime, now: SystemTime) -> StoreFuture<'_, bool> {
         Box::pin(async move {
             let mut change = self.begin().await?;
-            sqlx::query("DELETE FROM oauth_assertions WHERE expires_at <= ?")
-                .bind(seconds(now))
-                .execute(&mut *change)
-                .await?;
-            let inserted = sqlx::query(
+            execute!(
+                change,
+                "DELETE FROM oauth_assertions WHERE expires_at <= ?",
+                seconds(now)
+            );
+            // Kept for one second longer, so that no assertion is forgotten before it is refused as
+            // expired.
+            let expires_at = seconds(expires_at).saturating_add(1);
+            let inserted = execute!(
+                change,
                 "INSERT INTO oauth_assertions (assertion_hash, expires_at) VALUES (?, ?)
                  ON CONFLICT (assertion_hash) DO NOTHING",
-            )
-            .bind(assertion)
-            // One second later, so that no assertion is forgotten before it is refused as expired.
-            .bind(seconds(expires_at).saturating_add(1))
-            .execute(&mut *change)
-            .await?;
+                assertion,
+                expires_at
+            );
             change.commit().await?;
-            Ok(inserted.rows_affected() > 0)
+            Ok(inserted > 0)
         })
     }
 }
@@ -110,17 +113,16 @@ async fn by_fingerprint(
 
 /// Deletes the client without a grant that has been unused longest. Returns whether there was one.
 async fn delete_unused(change: &mut Change, unused_since: SystemTime) -> Result<bool, StoreError> {
-    let deleted = sqlx::query(
+    let deleted = execute!(
+        change,
         "DELETE FROM oauth_clients WHERE client_id = (
              SELECT client_id FROM oauth_clients AS c
              WHERE last_used_at < ?1
                AND NOT EXISTS (SELECT 1 FROM oauth_grants AS g WHERE g.client_id = c.client_id)
              ORDER BY last_used_at LIMIT 1)",
-    )
-    .bind(seconds(unused_since))
-    .execute(&mut **change)
-    .await?;
-    Ok(deleted.rows_affected() > 0)
+        seconds(unused_since)
+    );
+    Ok(deleted > 0)
 }
 
 /// Binds [`METADATA`].

@@ -28,21 +28,20 @@ impl LeaseStore for SqliteStore {
                 });
             }
             let mut change = self.begin().await?;
-            let acquired = sqlx::query(
+            let acquired = execute!(
+                change,
                 "INSERT INTO oauth_leases (user_id, owner, expires_at) VALUES (?1, ?2, ?3)
                  ON CONFLICT (user_id) DO UPDATE SET owner = excluded.owner, expires_at = excluded.expires_at
                      WHERE owner = excluded.owner OR expires_at <= ?4",
-            )
-            .bind(user)
-            .bind(owner)
-            .bind(seconds(until))
-            .bind(seconds(now))
-            .execute(&mut *change)
-            .await?;
+                user,
+                owner,
+                seconds(until),
+                seconds(now)
+            );
             let account = accounts::find(&mut *change, user).await?;
             change.commit().await?;
             Ok(LeaseAttempt {
-                acquired: acquired.rows_affected() == 1,
+                acquired: acquired == 1,
                 account,
             })
         })
@@ -84,7 +83,7 @@ impl ExchangeStore for SqliteStore {
     }
 }
 
-/// Whether another owner holds the lease of a user's account.
+/// Reports whether another owner holds the lease of a user's account.
 pub(super) async fn is_lease_held(
     executor: impl Executor<'_, Database = Sqlite>,
     user: UserId,

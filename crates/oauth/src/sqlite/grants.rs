@@ -82,11 +82,7 @@ impl GrantStore for SqliteStore {
                     "UPDATE oauth_clients SET last_used_at = max(last_used_at, ?1)
                      WHERE client_id = (SELECT client_id FROM oauth_grants WHERE grant_id = ?2)",
                 ] {
-                    sqlx::query(statement)
-                        .bind(seconds(at))
-                        .bind(&grant)
-                        .execute(&mut *change)
-                        .await?;
+                    execute!(change, statement, seconds(at), &grant);
                 }
             }
             Ok(change.commit().await?)
@@ -125,18 +121,17 @@ pub(super) async fn put(change: &mut Change, grant: GrantRecord, now: SystemTime
     .bind(MAX_GRANTS_PER_USER - 1)
     .fetch_all(&mut **change)
     .await?;
-    sqlx::query(
+    execute!(
+        change,
         "INSERT INTO oauth_grants (grant_id, user_id, login, client_id, scope, created_at, last_used_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
-    )
-    .bind(&grant.id)
-    .bind(grant.user)
-    .bind(grant.login)
-    .bind(grant.client_id)
-    .bind(grant.scope)
-    .bind(seconds(now))
-    .execute(&mut **change)
-    .await?;
+        &grant.id,
+        grant.user,
+        grant.login,
+        grant.client_id,
+        grant.scope,
+        seconds(now)
+    );
     Ok(SignedIn {
         grant: grant.id,
         displaced,
@@ -145,10 +140,7 @@ pub(super) async fn put(change: &mut Change, grant: GrantRecord, now: SystemTime
 
 /// Deletes a grant, and with it codes and tokens.
 pub(super) async fn delete(change: &mut Change, grant: &GrantId) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM oauth_grants WHERE grant_id = ?")
-        .bind(grant)
-        .execute(&mut **change)
-        .await?;
+    execute!(change, "DELETE FROM oauth_grants WHERE grant_id = ?", grant);
     Ok(())
 }
 

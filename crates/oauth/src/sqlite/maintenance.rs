@@ -35,7 +35,8 @@ impl MaintenanceStore for SqliteStore {
                 ("DELETE FROM oauth_exchanges WHERE expires_at <= ?", now),
                 ("DELETE FROM oauth_leases WHERE expires_at <= ?", now),
                 ("DELETE FROM oauth_codes WHERE expires_at <= ?", now - CODE_RETENTION),
-                // A grant that no token and no code leads to any more, then an account without a grant.
+                // A grant that no token and no code leads to any more, then an account without a
+                // grant.
                 (
                     "DELETE FROM oauth_grants AS g
                      WHERE NOT EXISTS (SELECT 1 FROM oauth_access_tokens AS a WHERE a.grant_id = g.grant_id)
@@ -45,30 +46,26 @@ impl MaintenanceStore for SqliteStore {
                     now,
                 ),
             ] {
-                sqlx::query(statement)
-                    .bind(seconds(before))
-                    .execute(&mut *change)
-                    .await?;
+                execute!(change, statement, seconds(before));
             }
-            sqlx::query("DELETE FROM oauth_accounts WHERE user_id NOT IN (SELECT user_id FROM oauth_grants)")
-                .execute(&mut *change)
-                .await?;
-            sqlx::query(
+            execute!(
+                change,
+                "DELETE FROM oauth_accounts WHERE user_id NOT IN (SELECT user_id FROM oauth_grants)"
+            );
+            execute!(
+                change,
                 "DELETE FROM oauth_clients
                  WHERE (last_used_at <= ?1 OR (last_used_at <= ?2 AND last_used_at = created_at))
                    AND client_id NOT IN (SELECT client_id FROM oauth_grants)",
-            )
-            .bind(seconds(now - IDLE_CLIENT_RETENTION))
-            .bind(seconds(now - UNUSED_CLIENT_RETENTION))
-            .execute(&mut *change)
-            .await?;
-            sqlx::query(
+                seconds(now - IDLE_CLIENT_RETENTION),
+                seconds(now - UNUSED_CLIENT_RETENTION)
+            );
+            execute!(
+                change,
                 "DELETE FROM oauth_endings
                  WHERE number <= (SELECT seq FROM sqlite_sequence WHERE name = 'oauth_endings') - ?",
-            )
-            .bind(REVOCATION_LOG_LENGTH)
-            .execute(&mut *change)
-            .await?;
+                REVOCATION_LOG_LENGTH
+            );
             change.commit().await?;
             Ok(())
         })

@@ -22,10 +22,7 @@ pub(super) async fn insert(
 ) -> Result<bool, StoreError> {
     let mut change = store.begin().await?;
     // Deleting expired rows here keeps the table at the limit, whenever the purge comes.
-    sqlx::query("DELETE FROM oauth_pending WHERE expires_at <= ?")
-        .bind(seconds(now))
-        .execute(&mut *change)
-        .await?;
+    execute!(change, "DELETE FROM oauth_pending WHERE expires_at <= ?", seconds(now));
     let count: i64 = sqlx::query_scalar("SELECT count(*) FROM oauth_pending")
         .fetch_one(&mut *change)
         .await?;
@@ -36,22 +33,21 @@ pub(super) async fn insert(
         Purpose::Client(request) => Some(request),
         Purpose::Connections => None,
     };
-    sqlx::query(
+    execute!(
+        change,
         "INSERT INTO oauth_pending (state_hash, browser_hash, client_id, redirect_uri, client_state, code_challenge,
                                     scope, approved_by, expires_at)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(pending.state)
-    .bind(pending.browser)
-    .bind(request.map(|request| &request.client_id))
-    .bind(request.map(|request| &request.redirect_uri))
-    .bind(request.and_then(|request| request.client_state.as_ref()))
-    .bind(request.map(|request| &request.code_challenge))
-    .bind(request.map(|request| &request.scope))
-    .bind(request.and_then(|request| request.approved_by))
-    .bind(seconds(pending.expires_at))
-    .execute(&mut *change)
-    .await?;
+        pending.state,
+        pending.browser,
+        request.map(|request| &request.client_id),
+        request.map(|request| &request.redirect_uri),
+        request.and_then(|request| request.client_state.as_ref()),
+        request.map(|request| &request.code_challenge),
+        request.map(|request| &request.scope),
+        request.and_then(|request| request.approved_by),
+        seconds(pending.expires_at)
+    );
     change.commit().await?;
     Ok(true)
 }

@@ -1,10 +1,12 @@
 //! A lock that shows whether other processes have the database open.
 //!
-//! Each process holds a shared lock on a file beside the database while it lives, however it dies. A process that gets the
-//! exclusive lock at its start is alone, and may delete what dead processes have left: after a crash of the only broker no
-//! request waits for a lease to expire. On a file system without such locks a process never counts as alone.
+//! Each process holds a shared lock on a file beside the database while it lives, however it dies.
+//! A process that gets the exclusive lock at its start is alone, and may delete what dead processes
+//! have left: after a crash of the only broker no request waits for a lease to expire. On a file
+//! system without such locks a process never counts as alone.
 //!
-//! The lock is not on the database itself: SQLite has its own locks there, and closing any descriptor would drop them.
+//! The lock is not on the database itself: SQLite has its own locks there, and closing any
+//! descriptor would drop them.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -18,8 +20,8 @@ use std::{
 pub(super) struct DatabaseLock(File);
 
 impl DatabaseLock {
-    /// Acquires the lock, and returns whether it is exclusive: then other processes wait in this call until
-    /// [`DatabaseLock::downgrade`], while this one migrates the database.
+    /// Acquires the lock, and returns whether it is exclusive: then other processes wait in this
+    /// call until [`DatabaseLock::downgrade`], while this one migrates the database.
     pub(super) fn acquire(database: &Path) -> io::Result<(Self, bool)> {
         let mut path = database.as_os_str().to_owned();
         path.push("-lock");

@@ -37,23 +37,23 @@ impl RevocationStore for SqliteStore {
             }
             let client_id = grant.client_id.clone();
             let signed_in = grants::put(&mut change, grant, now).await?;
-            sqlx::query("UPDATE oauth_clients SET last_used_at = ? WHERE client_id = ?")
-                .bind(seconds(now))
-                .bind(client_id)
-                .execute(&mut *change)
-                .await?;
-            sqlx::query(
+            execute!(
+                change,
+                "UPDATE oauth_clients SET last_used_at = ? WHERE client_id = ?",
+                seconds(now),
+                client_id
+            );
+            execute!(
+                change,
                 "INSERT INTO oauth_codes (code_hash, grant_id, client_id, redirect_uri, code_challenge, expires_at)
                  VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (code_hash) DO NOTHING",
-            )
-            .bind(code.code)
-            .bind(&signed_in.grant)
-            .bind(code.client_id)
-            .bind(code.redirect_uri)
-            .bind(code.code_challenge)
-            .bind(seconds(code.expires_at))
-            .execute(&mut *change)
-            .await?;
+                code.code,
+                &signed_in.grant,
+                code.client_id,
+                code.redirect_uri,
+                code.code_challenge,
+                seconds(code.expires_at)
+            );
             change.commit().await?;
             Ok(Some(signed_in))
         })
@@ -83,7 +83,7 @@ impl RevocationStore for SqliteStore {
                 "DELETE FROM oauth_pending WHERE client_id = ?",
                 "DELETE FROM oauth_clients WHERE client_id = ?",
             ] {
-                sqlx::query(statement).bind(client_id).execute(&mut *change).await?;
+                execute!(change, statement, client_id);
             }
             change.commit().await?;
             Ok(ended)

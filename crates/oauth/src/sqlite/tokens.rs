@@ -1,4 +1,5 @@
-//! Codes and refresh tokens redeemed for tokens, by the rule of [`RevocationStore`](crate::ports::RevocationStore).
+//! Codes and refresh tokens redeemed for tokens, by the rule of
+//! [`RevocationStore`](crate::ports::RevocationStore).
 
 use std::time::SystemTime;
 
@@ -11,19 +12,20 @@ use crate::{
     records::TokenHash,
 };
 
-/// One family of refresh tokens, named after the hash of the code that began it. Tokens from before families have the
-/// empty name.
+/// One family of refresh tokens, named after the hash of the code that began it. Tokens from before
+/// families have the empty name.
 #[derive(Clone, Debug, sqlx::Type)]
 #[sqlx(transparent)]
 struct FamilyId(Vec<u8>);
 
-/// The largest number of access tokens of a grant. The oldest are deleted first: a client that asks for more has lost
-/// them.
+/// The largest number of access tokens of a grant. The oldest are deleted first: a client that asks
+/// for more has lost them.
 const MAX_ACCESS_TOKENS_PER_GRANT: i64 = 64;
-/// The largest number of refresh token families of a grant. The families that expire first are deleted first.
+/// The largest number of refresh token families of a grant. The families that expire first are
+/// deleted first.
 const MAX_FAMILIES_PER_GRANT: i64 = 16;
-/// The number of generations for which a refresh token is remembered, so that its reuse is recognized. An older one is
-/// unknown.
+/// The number of generations for which a refresh token is remembered, so that its reuse is
+/// recognized. An older one is unknown.
 const REMEMBERED_GENERATIONS: i64 = 1000;
 
 pub(super) async fn redeem_code(
@@ -51,20 +53,16 @@ pub(super) async fn redeem_code(
     if row.try_get::<i64, _>("expires_at")? <= seconds(now) {
         return Ok(Redemption::Invalid);
     }
-    sqlx::query("UPDATE oauth_codes SET used = 1 WHERE code_hash = ?")
-        .bind(code)
-        .execute(&mut *change)
-        .await?;
+    execute!(change, "UPDATE oauth_codes SET used = 1 WHERE code_hash = ?", code);
     issue(&mut change, &grant, &family, 1, &new, now).await?;
-    sqlx::query(
+    execute!(
+        change,
         "DELETE FROM oauth_refresh_tokens WHERE grant_id = ?1 AND family NOT IN (
              SELECT family FROM oauth_refresh_tokens WHERE grant_id = ?1
              GROUP BY family ORDER BY max(expires_at) DESC, max(rowid) DESC LIMIT ?2)",
-    )
-    .bind(&grant)
-    .bind(MAX_FAMILIES_PER_GRANT)
-    .execute(&mut *change)
-    .await?;
+        &grant,
+        MAX_FAMILIES_PER_GRANT
+    );
     let grant = grants::find(&mut change, &grant).await?;
     change.commit().await?;
     Ok(Redemption::Issued(grant))
@@ -104,17 +102,14 @@ pub(super) async fn redeem_refresh_token(
     Ok(Redemption::Issued(grant))
 }
 
-/// Revokes the tokens of a family, and ends the grant if no other sign-in has left tokens or an unused code.
+/// Revokes the tokens of a family, and ends the grant if no other sign-in has left tokens or an
+/// unused code.
 async fn revoke_family(change: &mut Change, grant: GrantId, family: &FamilyId) -> Result<Redemption, StoreError> {
     for statement in [
         "DELETE FROM oauth_access_tokens WHERE grant_id = ? AND family = ?",
         "DELETE FROM oauth_refresh_tokens WHERE grant_id = ? AND family = ?",
     ] {
-        sqlx::query(statement)
-            .bind(&grant)
-            .bind(family)
-            .execute(&mut **change)
-            .await?;
+        execute!(change, statement, &grant, family);
     }
     let goes_on: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM oauth_access_tokens WHERE grant_id = ?1)
@@ -129,14 +124,16 @@ async fn revoke_family(change: &mut Change, grant: GrantId, family: &FamilyId) -
         return Ok(Redemption::GrantRevoked(grant));
     }
     // Other processes may have cached the access tokens.
-    sqlx::query("INSERT INTO oauth_endings (grant_id, ended) VALUES (?, 0)")
-        .bind(&grant)
-        .execute(&mut **change)
-        .await?;
+    execute!(
+        change,
+        "INSERT INTO oauth_endings (grant_id, ended) VALUES (?, 0)",
+        &grant
+    );
     Ok(Redemption::FamilyRevoked(grant))
 }
 
-/// Adds tokens of a generation to a family. The refresh token may exist: the same predecessor has the same successor.
+/// Adds tokens of a generation to a family. The refresh token may exist: the same predecessor has
+/// the same successor.
 async fn issue(
     change: &mut Change,
     grant: &GrantId,
@@ -145,51 +142,51 @@ async fn issue(
     new: &NewTokens,
     now: SystemTime,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE oauth_grants SET last_used_at = ? WHERE grant_id = ?")
-        .bind(seconds(now))
-        .bind(grant)
-        .execute(&mut **change)
-        .await?;
-    sqlx::query(
+    execute!(
+        change,
+        "UPDATE oauth_grants SET last_used_at = ? WHERE grant_id = ?",
+        seconds(now),
+        grant
+    );
+    execute!(
+        change,
         "UPDATE oauth_clients SET last_used_at = ?
          WHERE client_id = (SELECT client_id FROM oauth_grants WHERE grant_id = ?)",
-    )
-    .bind(seconds(now))
-    .bind(grant)
-    .execute(&mut **change)
-    .await?;
-    sqlx::query(
+        seconds(now),
+        grant
+    );
+    execute!(
+        change,
         "INSERT INTO oauth_refresh_tokens (token_hash, grant_id, family, generation, expires_at)
          VALUES (?, ?, ?, ?, ?) ON CONFLICT (token_hash) DO NOTHING",
-    )
-    .bind(new.refresh)
-    .bind(grant)
-    .bind(family)
-    .bind(generation)
-    .bind(seconds(new.refresh_expires_at))
-    .execute(&mut **change)
-    .await?;
-    sqlx::query("INSERT INTO oauth_access_tokens (token_hash, grant_id, family, expires_at) VALUES (?, ?, ?, ?)")
-        .bind(new.access)
-        .bind(grant)
-        .bind(family)
-        .bind(seconds(new.access_expires_at))
-        .execute(&mut **change)
-        .await?;
-    sqlx::query("DELETE FROM oauth_refresh_tokens WHERE grant_id = ? AND family = ? AND generation <= ?")
-        .bind(grant)
-        .bind(family)
-        .bind(generation - REMEMBERED_GENERATIONS)
-        .execute(&mut **change)
-        .await?;
-    sqlx::query(
+        new.refresh,
+        grant,
+        family,
+        generation,
+        seconds(new.refresh_expires_at)
+    );
+    execute!(
+        change,
+        "INSERT INTO oauth_access_tokens (token_hash, grant_id, family, expires_at) VALUES (?, ?, ?, ?)",
+        new.access,
+        grant,
+        family,
+        seconds(new.access_expires_at)
+    );
+    execute!(
+        change,
+        "DELETE FROM oauth_refresh_tokens WHERE grant_id = ? AND family = ? AND generation <= ?",
+        grant,
+        family,
+        generation - REMEMBERED_GENERATIONS
+    );
+    execute!(
+        change,
         "DELETE FROM oauth_access_tokens WHERE token_hash IN (
              SELECT token_hash FROM oauth_access_tokens WHERE grant_id = ?
              ORDER BY expires_at DESC, rowid DESC LIMIT -1 OFFSET ?)",
-    )
-    .bind(grant)
-    .bind(MAX_ACCESS_TOKENS_PER_GRANT)
-    .execute(&mut **change)
-    .await?;
+        grant,
+        MAX_ACCESS_TOKENS_PER_GRANT
+    );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Accounts: renewal, single flight, refusals, and what a sign-in in between does.
+//! Accounts: renewal, single flight, refusals, and sign-ins during a renewal.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_token_is_renewed_when_little_is_left() {
+async fn token_is_renewed_before_it_expires() {
     let world = World::new().await;
     let client = world.client().await;
     let account = world.caller(&world.tokens(&client, ALICE).await.access).await.account();
@@ -33,7 +33,7 @@ async fn a_token_is_renewed_when_little_is_left() {
 }
 
 #[tokio::test]
-async fn a_short_lived_token_is_renewed_at_half_its_life() {
+async fn short_lived_token_is_renewed_at_half_its_life() {
     let world = World::new().await;
     world.upstream.set_expires_in(Duration::from_secs(20));
     let client = world.client().await;
@@ -51,7 +51,7 @@ async fn a_short_lived_token_is_renewed_at_half_its_life() {
 }
 
 #[tokio::test]
-async fn callers_at_once_share_one_renewal() {
+async fn concurrent_callers_share_one_renewal() {
     let world = World::new().await;
     let client = world.client().await;
     let (one, two) = (world.tokens(&client, ALICE).await, world.tokens(&client, ALICE).await);
@@ -60,7 +60,8 @@ async fn callers_at_once_share_one_renewal() {
     world.upstream.renewals.hold();
     let outcomes = async { tokio::join!(first.refresh(), second.refresh(), first.refresh(), second.refresh()) };
     let release = async {
-        // The others have joined once the one renewal has reached the upstream: all were polled before.
+        // The others have joined once the one renewal has reached the upstream: all were polled
+        // before.
         world.upstream.renewals.arrival(1).await;
         world.upstream.renewals.release();
     };
@@ -72,7 +73,7 @@ async fn callers_at_once_share_one_renewal() {
 }
 
 #[tokio::test]
-async fn a_renewal_goes_on_when_its_caller_goes_away() {
+async fn renewal_continues_after_its_caller_is_dropped() {
     let mut world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
@@ -82,7 +83,7 @@ async fn a_renewal_goes_on_when_its_caller_goes_away() {
         let mut refresh = std::pin::pin!(account.refresh());
         tokio::select! {
             biased;
-            _ = &mut refresh => panic!("it is held"),
+            _ = &mut refresh => panic!("the gate holds it"),
             () = world.upstream.renewals.arrival(1) => {}
         }
     }
@@ -98,7 +99,7 @@ async fn a_renewal_goes_on_when_its_caller_goes_away() {
 }
 
 #[tokio::test]
-async fn a_sign_in_comes_to_its_end_when_the_browser_goes_away() {
+async fn sign_in_completes_after_the_browser_disconnects() {
     let world = World::new().await;
     let client = world.client().await;
     let first = world.tokens(&client, ALICE).await;
@@ -107,12 +108,12 @@ async fn a_sign_in_comes_to_its_end_when_the_browser_goes_away() {
     world.upstream.exchanges.hold();
     tokio::select! {
         biased;
-        _ = browser.return_from(&world, &to_forgejo, ALICE) => panic!("it is held"),
+        _ = browser.return_from(&world, &to_forgejo, ALICE) => panic!("the gate holds it"),
         () = world.upstream.exchanges.arrival(2) => {}
     }
     world.upstream.exchanges.release();
     world.server.drain().await;
-    // The exchange has killed the first pair: the second must have been kept.
+    // The exchange has invalidated the first tokens: the second ones must be stored.
     let account = world.caller(&first.access).await.account();
     assert_eq!(
         account.refresh().await.unwrap().access_token.expose_secret(),
@@ -121,7 +122,7 @@ async fn a_sign_in_comes_to_its_end_when_the_browser_goes_away() {
 }
 
 #[tokio::test]
-async fn a_renewed_pair_is_on_disk() {
+async fn renewed_tokens_survive_a_restart() {
     let mut world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
@@ -132,7 +133,7 @@ async fn a_renewed_pair_is_on_disk() {
         account.current().await.unwrap().access_token.expose_secret(),
         "access-11-2"
     );
-    // And it is the one whose refresh token is good.
+    // Its refresh token is the valid one.
     assert_eq!(
         account.refresh().await.unwrap().access_token.expose_secret(),
         "access-11-3"
@@ -140,7 +141,7 @@ async fn a_renewed_pair_is_on_disk() {
 }
 
 #[tokio::test]
-async fn a_refusal_for_good_ends_the_users_grants() {
+async fn terminal_refusal_ends_the_grants_of_the_user() {
     let world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
@@ -169,7 +170,7 @@ async fn a_refusal_for_good_ends_the_users_grants() {
 }
 
 #[tokio::test]
-async fn passing_trouble_and_the_operators_faults_end_nothing() {
+async fn transient_failures_and_misconfiguration_end_nothing() {
     let world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
@@ -181,7 +182,7 @@ async fn passing_trouble_and_the_operators_faults_end_nothing() {
             "{trouble:?}"
         );
     }
-    // About to run out: given out all the same. Run out: not.
+    // A token that is about to expire is given out all the same. An expired one is not.
     world.clock.advance(Duration::from_secs(3500));
     assert_eq!(
         account.current().await.unwrap().access_token.expose_secret(),
@@ -198,7 +199,7 @@ async fn passing_trouble_and_the_operators_faults_end_nothing() {
 }
 
 #[tokio::test]
-async fn a_second_sign_in_replaces_the_pair_for_all_grants() {
+async fn second_sign_in_replaces_the_tokens_of_all_grants() {
     let world = World::new().await;
     let client = world.client().await;
     let first = world.tokens(&client, ALICE).await;
@@ -215,7 +216,7 @@ async fn a_second_sign_in_replaces_the_pair_for_all_grants() {
 }
 
 #[tokio::test]
-async fn a_sign_in_during_a_renewal_wins_and_nobody_is_thrown_out() {
+async fn sign_in_during_a_renewal_wins_and_ends_nothing() {
     let world = World::new().await;
     let client = world.client().await;
     let first = world.tokens(&client, ALICE).await;
@@ -223,7 +224,7 @@ async fn a_sign_in_during_a_renewal_wins_and_nobody_is_thrown_out() {
     world.upstream.renewals.hold();
     let sign_in = async {
         world.upstream.renewals.arrival(1).await;
-        // Kills the refresh token that the renewal has in its hand.
+        // Invalidates the refresh token that the renewal is using.
         Browser::default().sign_in(&world, &client, ALICE).await;
         world.upstream.renewals.release();
     };
@@ -234,7 +235,7 @@ async fn a_sign_in_during_a_renewal_wins_and_nobody_is_thrown_out() {
 }
 
 #[tokio::test]
-async fn a_sign_in_that_breaks_off_after_the_exchange_leaves_earlier_grants_alive() {
+async fn sign_in_that_fails_after_the_exchange_keeps_earlier_grants() {
     let mut config = Config::new(ISSUER);
     config.allowed_orgs = vec!["staff".to_owned()];
     let world = World::with(config).await;
@@ -256,11 +257,11 @@ async fn a_sign_in_that_breaks_off_after_the_exchange_leaves_earlier_grants_aliv
 }
 
 #[tokio::test]
-async fn a_user_who_is_locked_out_at_forgejo_loses_access_at_the_next_renewal() {
+async fn user_locked_out_at_forgejo_loses_access_at_the_next_renewal() {
     let world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
-    // Forgejo goes on renewing the tokens of such a user.
+    // Forgejo still renews the tokens of such a user.
     world.upstream.deactivate(ALICE);
     world.clock.advance(Duration::from_secs(3600 - 300));
     let account = world.caller(&tokens.access).await.account();
@@ -277,7 +278,7 @@ async fn a_user_who_is_locked_out_at_forgejo_loses_access_at_the_next_renewal() 
 }
 
 #[tokio::test]
-async fn of_two_sign_ins_of_a_user_at_once_the_living_pair_is_kept() {
+async fn valid_tokens_of_two_concurrent_sign_ins_are_kept() {
     let world = World::new().await;
     let client = world.client().await;
     let (mut one, mut two) = (Browser::default(), Browser::default());
@@ -294,14 +295,14 @@ async fn of_two_sign_ins_of_a_user_at_once_the_living_pair_is_kept() {
     );
     let tokens = world.exchange(&client, &a.parameter("code").unwrap()).await.tokens();
     world.exchange(&client, &b.parameter("code").unwrap()).await.tokens();
-    // Whichever came first: the refresh token in the store is the one that is good.
+    // In either order, the stored refresh token is the valid one.
     let account = world.caller(&tokens.access).await.account();
     account.refresh().await.unwrap();
     assert!(world.events.take().is_empty());
 }
 
 #[tokio::test]
-async fn a_sign_in_that_hangs_at_forgejo_keeps_no_other_user_waiting() {
+async fn hanging_sign_in_does_not_delay_other_users() {
     let world = World::new().await;
     let client = world.client().await;
     let mut hangs = Browser::default();
@@ -324,14 +325,18 @@ async fn a_sign_in_that_hangs_at_forgejo_keeps_no_other_user_waiting() {
 }
 
 #[tokio::test]
-async fn a_new_key_is_put_in_use_and_the_old_one_can_go() {
+async fn old_key_can_be_removed_after_resealing() {
     let mut world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
     let both = [(1, [7; 32]), (2, [9; 32])];
     world.restart_with_keys(&both).await;
     assert_eq!(world.server.reseal_accounts().await.unwrap(), 1);
-    assert_eq!(world.server.reseal_accounts().await.unwrap(), 0, "it is done once");
+    assert_eq!(
+        world.server.reseal_accounts().await.unwrap(),
+        0,
+        "each account is resealed once"
+    );
     world.restart_with_keys(&both[1..]).await;
     let account = world.caller(&tokens.access).await.account();
     assert_eq!(
@@ -342,7 +347,7 @@ async fn a_new_key_is_put_in_use_and_the_old_one_can_go() {
 }
 
 #[tokio::test]
-async fn what_a_missing_key_has_sealed_is_left_for_when_it_comes_back() {
+async fn accounts_of_a_missing_key_are_kept_until_it_returns() {
     let mut world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
@@ -357,7 +362,7 @@ async fn what_a_missing_key_has_sealed_is_left_for_when_it_comes_back() {
 }
 
 #[tokio::test]
-async fn a_database_without_its_key_yields_no_upstream_token() {
+async fn database_without_its_key_yields_no_upstream_token() {
     let mut world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;

@@ -50,11 +50,11 @@ async fn a_described_client_signs_in_without_registration_and_stays() {
     );
     let tokens = world.tokens(CLIENT, ALICE).await;
     assert_eq!(world.caller(&tokens.access).await.client().0, CLIENT);
-    assert_eq!(host.asked("/metadata.json"), 1, "it was kept");
+    assert_eq!(host.requests("/metadata.json"), 1, "it was kept");
     // A restart forgets what was kept, and asks again.
     world.restart([7; 32]).await;
     let tokens = world.refresh(CLIENT, &tokens.refresh).await.tokens();
-    assert_eq!(host.asked("/metadata.json"), 2);
+    assert_eq!(host.requests("/metadata.json"), 2);
     // The host is down when what was kept has run out: the client goes on for a day.
     let trouble = Page {
         status: StatusCode::SERVICE_UNAVAILABLE,
@@ -111,7 +111,7 @@ async fn what_is_no_client_document_is_no_client() {
         let page = Browser::default().authorize(&world, &authorization(client)).await;
         assert_eq!(page.status, StatusCode::BAD_REQUEST, "{client}");
     }
-    assert_eq!(host.asked("/metadata.json"), 0);
+    assert_eq!(host.requests("/metadata.json"), 0);
     let wrong = with(&authorization(CLIENT), &[("redirect_uri", "https://evil.example/")]);
     let page = Browser::default().authorize(&world, &wrong).await;
     assert_eq!(page.status, StatusCode::BAD_REQUEST);
@@ -137,7 +137,7 @@ async fn the_operator_says_whose_documents_count() {
         assert_eq!(metadata["client_id_metadata_document_supported"], supported);
         let page = Browser::default().authorize(&world, &authorization(CLIENT)).await;
         assert_eq!(page.status == StatusCode::OK, allowed);
-        assert_eq!(host.asked("/metadata.json"), usize::from(allowed));
+        assert_eq!(host.requests("/metadata.json"), usize::from(allowed));
     }
     // Without a fetcher nothing is promised.
     let metadata = World::new()

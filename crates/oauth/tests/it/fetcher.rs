@@ -19,7 +19,7 @@ fn page(status: u16, kind: &'static str, body: &str) -> Page {
 }
 
 #[tokio::test]
-async fn a_document_is_read_with_how_long_it_is_fresh() {
+async fn document_is_read_with_its_freshness_lifetime() {
     let host = Host::start().await;
     host.put("/a", Page::json("{}"));
     host.put("/b", page(200, "application/client+json", "{\"b\":1}"));
@@ -37,7 +37,7 @@ async fn a_document_is_read_with_how_long_it_is_fresh() {
 }
 
 #[tokio::test]
-async fn what_is_no_document_is_refused_and_trouble_passes() {
+async fn refused_and_unavailable_responses_are_distinguished() {
     let host = Host::start().await;
     let redirect = Page {
         headers: vec![
@@ -79,11 +79,11 @@ async fn what_is_no_document_is_refused_and_trouble_passes() {
         );
     }
     assert!(fetch(&fetcher, "https://client.example/full").await.is_ok());
-    assert_eq!(host.asked("/good"), 0, "the redirect was not followed");
+    assert_eq!(host.requests("/good"), 0, "the redirect was not followed");
 }
 
 #[tokio::test]
-async fn a_name_with_any_address_that_is_not_public_is_not_connected_to() {
+async fn name_with_a_private_address_is_forbidden() {
     let host = Host::start().await;
     let answers: &[(&str, &[&str])] = &[
         ("loopback.example", &["127.0.0.1"]),
@@ -111,11 +111,11 @@ async fn a_name_with_any_address_that_is_not_public_is_not_connected_to() {
         let outcome = fetch(&fetcher, url).await;
         assert!(matches!(outcome, Err(FetchError::Forbidden(_))), "{url}: {outcome:?}");
     }
-    assert_eq!(host.asked("/"), 0);
+    assert_eq!(host.requests("/"), 0);
 }
 
 #[tokio::test]
-async fn a_certificate_for_another_name_or_of_another_authority_is_no_good() {
+async fn certificate_of_another_name_or_authority_is_refused() {
     let host = Host::start().await;
     host.put("/a", Page::json("{}"));
     let fetcher = host.fetcher(&["stranger.example"], &[]);
@@ -124,12 +124,12 @@ async fn a_certificate_for_another_name_or_of_another_authority_is_no_good() {
     let usual = HardenedFetcher::new().unwrap();
     let outcome = fetch(&usual, &format!("https://127.0.0.1:{}/a", host.address.port())).await;
     assert!(matches!(outcome, Err(FetchError::Forbidden(_))), "{outcome:?}");
-    assert_eq!(host.asked("/a"), 0);
+    assert_eq!(host.requests("/a"), 0);
 }
 
 #[tokio::test]
-async fn the_fetcher_of_the_program_does_not_reach_this_machine_by_a_name() {
-    // Every machine resolves this name to itself, as a hostile name server would any other.
+async fn usual_fetcher_does_not_reach_loopback_by_name() {
+    // Every machine resolves this name to itself, as a hostile name server would resolve any name.
     let usual = HardenedFetcher::new().unwrap();
     let outcome = fetch(&usual, "https://localhost.localdomain/").await;
     assert!(matches!(outcome, Err(FetchError::Forbidden(_))), "{outcome:?}");

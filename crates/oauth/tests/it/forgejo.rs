@@ -21,7 +21,7 @@ use oauth::{
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{net::TcpListener, task::JoinSet};
 
-/// A server that gives every request the same answer and remembers what it was asked.
+/// A server that sends every request the same response and records the requests.
 struct Server {
     forgejo: Forgejo,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -130,7 +130,7 @@ fn secret(text: &str) -> SecretString {
     text.to_owned().into()
 }
 
-/// The error and all its causes, as a log would show them.
+/// The error and all its causes, as a log shows them.
 fn chain(error: &UpstreamError) -> String {
     let mut text = format!("{error:?}");
     let mut cause: Option<&dyn std::error::Error> = Some(error);
@@ -142,7 +142,7 @@ fn chain(error: &UpstreamError) -> String {
 }
 
 #[tokio::test]
-async fn a_code_is_exchanged_with_verifier_secret_and_redirect_uri() {
+async fn code_exchange_sends_verifier_secret_and_redirect_uri() {
     let body =
         format!(r#"{{"access_token":"{JWT}","token_type":"bearer","expires_in":3600,"refresh_token":"the next one"}}"#);
     let server = Server::json(200, &body).await;
@@ -167,7 +167,7 @@ async fn a_code_is_exchanged_with_verifier_secret_and_redirect_uri() {
 }
 
 #[tokio::test]
-async fn refusals_of_a_refresh_mean_what_they_mean_at_forgejo() {
+async fn refresh_refusals_are_classified() {
     for (error, description) in [
         ("unauthorized_client", "unable to parse refresh token"),
         ("unauthorized_client", "token is not a refresh token"),
@@ -200,7 +200,7 @@ async fn refusals_of_a_refresh_mean_what_they_mean_at_forgejo() {
 }
 
 #[tokio::test]
-async fn refusals_of_an_exchange_tell_a_dead_code_from_a_wrong_secret() {
+async fn exchange_refusals_distinguish_dead_code_from_wrong_secret() {
     for description in ["client is not authorized", "failed PKCE code challenge"] {
         let outcome = Server::error("unauthorized_client", description).await.exchange().await;
         assert!(
@@ -218,7 +218,7 @@ async fn refusals_of_an_exchange_tell_a_dead_code_from_a_wrong_secret() {
 }
 
 #[tokio::test]
-async fn a_server_in_trouble_says_nothing_about_the_user() {
+async fn failing_server_refuses_no_user() {
     for status in [500, 502, 503, 504, 429] {
         let server = Server::answering(status, &[("content-type", "text/html")], "<h1>Oops</h1>").await;
         assert!(
@@ -233,7 +233,7 @@ async fn a_server_in_trouble_says_nothing_about_the_user() {
             "{status}"
         );
     }
-    // A proxy's page, a redirect (not followed), an answer that lacks what matters, one without an end.
+    // A proxy's page, a redirect (not followed), and responses that lack a required field.
     for server in [
         Server::answering(200, &[("content-type", "text/html")], "<h1>Welcome</h1>").await,
         Server::answering(404, &[("content-type", "text/html")], "<h1>Not here</h1>").await,
@@ -249,7 +249,7 @@ async fn a_server_in_trouble_says_nothing_about_the_user() {
 }
 
 #[tokio::test]
-async fn an_unreachable_server_says_nothing_about_the_user() {
+async fn unreachable_server_refuses_no_user() {
     let port = TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
@@ -267,14 +267,14 @@ async fn an_unreachable_server_says_nothing_about_the_user() {
     assert!(matches!(error, UpstreamError::Unavailable(_)), "{error:?}");
     assert!(
         chain(&error).contains("refused"),
-        "the cause is told: {}",
+        "the cause is shown: {}",
         chain(&error)
     );
     assert!(!chain(&error).contains("the-refresh-token"));
 }
 
 #[tokio::test]
-async fn a_user_is_read_from_the_api() {
+async fn user_is_read_from_the_api() {
     for (extra, active) in [
         ("", true),
         (r#","active":true,"prohibit_login":false"#, true),
@@ -294,7 +294,7 @@ async fn a_user_is_read_from_the_api() {
 }
 
 #[tokio::test]
-async fn refusals_of_the_api_hold_no_token() {
+async fn api_refusals_hold_no_token() {
     let echo = format!(r#"{{"message":"invalid username, password or token: {JWT}","url":"https://x/api/swagger"}}"#);
     let error = Server::json(401, &echo)
         .await
@@ -328,7 +328,7 @@ async fn refusals_of_the_api_hold_no_token() {
 }
 
 #[tokio::test]
-async fn membership_is_a_matter_of_status() {
+async fn membership_follows_the_status() {
     for (status, member) in [(204, true), (404, false), (302, false)] {
         let server = Server::answering(status, &[], "").await;
         let outcome = server.forgejo.is_member(&secret(JWT), "the staff/..", "alice").await;
@@ -344,7 +344,7 @@ async fn membership_is_a_matter_of_status() {
 }
 
 #[tokio::test]
-async fn a_list_of_organisations_needs_the_scope_to_see_members() {
+async fn allowed_organizations_need_the_scope_to_read_members() {
     let directory = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(directory.path().join("broker.db")).await.unwrap();
     for (scopes, fine) in [(&["read:user"][..], false), (&["read:user", "read:organization"], true)] {
@@ -374,7 +374,7 @@ async fn a_list_of_organisations_needs_the_scope_to_see_members() {
 }
 
 #[tokio::test]
-async fn the_scope_of_a_token_is_asked_for_by_introspection() {
+async fn scope_of_a_token_is_introspected() {
     let body = r#"{"active":true,"scope":"openid read:user","username":"alice"}"#;
     let server = Server::json(200, body).await;
     let granted = server.forgejo.granted_scope(&secret(JWT)).await.unwrap();
@@ -389,7 +389,7 @@ async fn the_scope_of_a_token_is_asked_for_by_introspection() {
     let granted = server.forgejo.granted_scope(&secret(JWT)).await.unwrap();
     let words = ["read your account and profile", "read and change packages"];
     assert_eq!(granted, GrantedScope::Other(words.map(str::to_owned).to_vec()));
-    // No part of the API is all of it.
+    // A scope without a part of the API allows all of it.
     let server = Server::json(200, r#"{"active":true,"scope":"openid"}"#).await;
     let granted = server.forgejo.granted_scope(&secret(JWT)).await.unwrap();
     assert_eq!(
@@ -399,7 +399,7 @@ async fn the_scope_of_a_token_is_asked_for_by_introspection() {
 }
 
 #[tokio::test]
-async fn what_introspection_does_not_tell_is_told_apart() {
+async fn unknown_scope_and_failed_introspection_are_distinguished() {
     for (status, body) in [(404, "{}"), (405, "{}"), (200, r#"{"active":true}"#)] {
         let server = Server::json(status, body).await;
         let granted = server.forgejo.granted_scope(&secret(JWT)).await.unwrap();
@@ -417,7 +417,7 @@ async fn what_introspection_does_not_tell_is_told_apart() {
 }
 
 #[tokio::test]
-async fn a_user_who_is_locked_out_is_told_from_a_token_without_the_scope() {
+async fn locked_out_user_is_distinguished_from_missing_scope() {
     let text = r#"{"message":"This account is prohibited from signing in, please contact your site administrator."}"#;
     let server = Server::json(403, text).await;
     let error = server.forgejo.user(&secret(JWT)).await.unwrap_err();
@@ -429,7 +429,7 @@ async fn a_user_who_is_locked_out_is_told_from_a_token_without_the_scope() {
 }
 
 #[tokio::test]
-async fn the_users_settings_are_below_the_root_of_forgejo() {
+async fn settings_url_is_below_the_root_of_forgejo() {
     let server = Server::json(200, "{}").await;
     assert_eq!(server.forgejo.settings_url().path(), "/git/user/settings/applications");
 }

@@ -1,5 +1,5 @@
-//! A host of the public network, as far as the fetcher can tell: it listens on this machine, speaks https with a
-//! certificate of the test authority, and answers what it is told to.
+//! An https host on this machine with a certificate of the test authority. The fetcher takes it for
+//! a public host.
 
 use std::{
     collections::HashMap,
@@ -23,14 +23,14 @@ pub(crate) const AUTHORITY: &[u8] = include_bytes!("fixtures/authority.pem");
 const CERTIFICATE: &[u8] = include_bytes!("fixtures/host.pem");
 const KEY: &[u8] = include_bytes!("fixtures/host.key.pem");
 
-/// The host. It is gone when it is dropped.
+/// The host. Dropping it stops it.
 pub(crate) struct Host {
     pub(crate) address: SocketAddr,
     pages: Arc<Pages>,
     _tasks: JoinSet<()>,
 }
 
-/// One answer.
+/// One response.
 #[derive(Clone, Debug)]
 pub(crate) struct Page {
     pub(crate) status: StatusCode,
@@ -38,11 +38,11 @@ pub(crate) struct Page {
     pub(crate) body: String,
 }
 
-/// `pages` is what is there, `asked` which paths were asked for, in order.
+/// The pages, and the requested paths in order.
 #[derive(Default)]
 struct Pages {
     pages: Mutex<HashMap<String, Page>>,
-    asked: Mutex<Vec<String>>,
+    requests: Mutex<Vec<String>>,
 }
 
 impl Host {
@@ -67,28 +67,29 @@ impl Host {
         }
     }
 
-    /// Puts a page there.
+    /// Adds or replaces a page.
     pub(crate) fn put(&self, path: &str, page: Page) {
         self.pages.pages.lock().unwrap().insert(path.to_owned(), page);
     }
 
-    /// Puts a JSON document there that may be kept for an hour.
+    /// Adds or replaces a JSON document that may be cached for an hour.
     pub(crate) fn json(&self, path: &str, value: &Value) {
         self.put(path, Page::json(value.to_string()));
     }
 
-    /// Takes a page away.
+    /// Removes a page.
     pub(crate) fn remove(&self, path: &str) {
         self.pages.pages.lock().unwrap().remove(path);
     }
 
-    /// How often a path was asked for.
-    pub(crate) fn asked(&self, path: &str) -> usize {
-        let asked = self.pages.asked.lock().unwrap();
-        asked.iter().filter(|other| *other == path).count()
+    /// The number of requests for a path.
+    pub(crate) fn requests(&self, path: &str) -> usize {
+        let requests = self.pages.requests.lock().unwrap();
+        requests.iter().filter(|other| *other == path).count()
     }
 
-    /// A fetcher to which some names are this host, and some names resolve to addresses that nobody may connect to.
+    /// A fetcher for which `names` are this host, and the names in `answers` resolve to other
+    /// addresses.
     pub(crate) fn fetcher(&self, names: &[&str], answers: &[(&str, &[&str])]) -> HardenedFetcher {
         let ips = |ips: &[&str]| ips.iter().map(|ip| ip.parse::<IpAddr>().unwrap()).collect();
         HardenedFetcher::in_test_network(TestNetwork {
@@ -122,7 +123,7 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, pages: Arc<Pages>) 
         let (socket, _) = listener.accept().await.unwrap();
         let (acceptor, pages) = (acceptor.clone(), Arc::clone(&pages));
         connections.spawn(async move {
-            // A client that does not like the certificate goes away.
+            // A client that refuses the certificate disconnects.
             let Ok(stream) = acceptor.accept(socket).await else {
                 return;
             };
@@ -138,7 +139,7 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, pages: Arc<Pages>) 
 
 impl Pages {
     fn answer(&self, path: &str) -> Response<Full<Bytes>> {
-        self.asked.lock().unwrap().push(path.to_owned());
+        self.requests.lock().unwrap().push(path.to_owned());
         let page = self.pages.lock().unwrap().get(path).cloned();
         let page = page.unwrap_or_else(|| Page {
             status: StatusCode::NOT_FOUND,

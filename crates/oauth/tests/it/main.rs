@@ -1,5 +1,5 @@
-//! Tests of the whole crate: the server driven in memory on a SQLite file, and the Forgejo client against a small
-//! server.
+//! Tests of the whole crate: the server driven in memory on a SQLite file, and the Forgejo client
+//! against a small server.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

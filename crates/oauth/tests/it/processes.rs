@@ -1,4 +1,5 @@
-//! Several processes on one store: whatever they do at once, nobody loses access that they did not take away.
+//! Several processes on one store: their concurrent work ends no access that no process has
+//! revoked.
 
 use std::{
     future::poll_fn,
@@ -26,52 +27,52 @@ use crate::{
     world::{ALICE, BOB, Tokens, World},
 };
 
-/// How one process reaches the upstream that all share: its answers can be kept on their way, or take their time.
+/// The connection of one process to the shared upstream. A test holds or delays its answers.
 #[derive(Debug)]
-struct Line {
+struct UpstreamLink {
     upstream: Arc<ScriptedUpstream>,
     answers: Gate,
-    /// What asks whose a token is goes through this.
-    questions: Gate,
-    dice: Option<Arc<Dice>>,
+    /// Lookups of users pass this gate.
+    user_lookups: Gate,
+    rng: Option<Arc<TestRng>>,
 }
 
-/// Numbers that look random and are the same for one seed (xorshift).
+/// Pseudorandom numbers, the same for one seed (xorshift).
 #[derive(Debug)]
-struct Dice(Mutex<u64>);
+struct TestRng(Mutex<u64>);
 
-impl Line {
+impl UpstreamLink {
     fn to(world: &World) -> Arc<Self> {
         Arc::new(Self {
             upstream: Arc::clone(&world.upstream),
             answers: Gate::default(),
-            questions: Gate::default(),
-            dice: None,
+            user_lookups: Gate::default(),
+            rng: None,
         })
     }
 
-    fn with_dice(world: &World, dice: &Arc<Dice>) -> Arc<Self> {
+    fn with_rng(world: &World, rng: &Arc<TestRng>) -> Arc<Self> {
         Arc::new(Self {
             upstream: Arc::clone(&world.upstream),
             answers: Gate::default(),
-            questions: Gate::default(),
-            dice: Some(Arc::clone(dice)),
+            user_lookups: Gate::default(),
+            rng: Some(Arc::clone(rng)),
         })
     }
 
-    async fn way(&self) {
-        if let Some(dice) = &self.dice {
-            dice.dawdle().await;
+    async fn delay(&self) {
+        if let Some(rng) = &self.rng {
+            rng.yield_randomly().await;
         }
     }
 
-    async fn way_back(&self) {
+    async fn return_path(&self) {
         self.answers.pass().await;
-        self.way().await;
+        self.delay().await;
     }
 }
 
-impl Dice {
+impl TestRng {
     fn new(seed: u64) -> Arc<Self> {
         Arc::new(Self(Mutex::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)))
     }
@@ -84,15 +85,15 @@ impl Dice {
         *state % bound
     }
 
-    /// Lets others go first, some of them.
-    async fn dawdle(&self) {
+    /// Yields to other tasks a random number of times.
+    async fn yield_randomly(&self) {
         for _ in 0..self.below(200) {
             tokio::task::yield_now().await;
         }
     }
 }
 
-impl Upstream for Line {
+impl Upstream for UpstreamLink {
     fn name(&self) -> &str {
         self.upstream.name()
     }
@@ -116,26 +117,26 @@ impl Upstream for Line {
         redirect_uri: &'a str,
     ) -> BoxFuture<'a, Result<UpstreamTokens, UpstreamError>> {
         Box::pin(async move {
-            self.way().await;
+            self.delay().await;
             let answer = self.upstream.exchange(code, verifier, redirect_uri).await;
-            self.way_back().await;
+            self.return_path().await;
             answer
         })
     }
 
     fn refresh<'a>(&'a self, refresh_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamTokens, UpstreamError>> {
         Box::pin(async move {
-            self.way().await;
+            self.delay().await;
             let answer = self.upstream.refresh(refresh_token).await;
-            self.way_back().await;
+            self.return_path().await;
             answer
         })
     }
 
     fn user<'a>(&'a self, access_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamUser, UpstreamError>> {
         Box::pin(async move {
-            self.way().await;
-            self.questions.pass().await;
+            self.delay().await;
+            self.user_lookups.pass().await;
             self.upstream.user(access_token).await
         })
     }
@@ -161,14 +162,14 @@ impl Upstream for Line {
     }
 }
 
-/// Long enough for whoever could go on to do so, as a rule: what must not happen in it has not happened by then.
-async fn a_while(world: &World) {
+/// Waits long enough for a task that can continue to do so, as a rule.
+async fn settle(world: &World) {
     for _ in 0..100 {
         world.store.account(ALICE).await.unwrap();
     }
 }
 
-/// Does all of them, side by side.
+/// Runs all actions concurrently.
 async fn join_all<F: Future<Output = ()>>(acts: impl Iterator<Item = F>) {
     let mut acts: Vec<_> = acts.map(Box::pin).collect();
     poll_fn(|context| {
@@ -185,7 +186,7 @@ async fn join_all<F: Future<Output = ()>>(acts: impl Iterator<Item = F>) {
 #[tokio::test]
 async fn processes_share_one_renewal() {
     let one = World::new().await;
-    let two = one.another(Line::to(&one)).await;
+    let two = one.another(UpstreamLink::to(&one)).await;
     let client = one.client().await;
     let tokens = one.tokens(&client, ALICE).await;
     one.clock.advance(Duration::from_secs(3600));
@@ -201,10 +202,10 @@ async fn processes_share_one_renewal() {
 }
 
 #[tokio::test]
-async fn who_finds_a_renewal_under_way_elsewhere_gets_its_pair() {
+async fn process_gets_the_tokens_of_a_renewal_in_another_process() {
     let one = World::new().await;
-    let line = Line::to(&one);
-    let two = one.another(Arc::clone(&line) as _).await;
+    let link = UpstreamLink::to(&one);
+    let two = one.another(Arc::clone(&link) as _).await;
     let client = one.client().await;
     let tokens = one.tokens(&client, ALICE).await;
     let (here, there) = (
@@ -212,17 +213,17 @@ async fn who_finds_a_renewal_under_way_elsewhere_gets_its_pair() {
         two.caller(&tokens.access).await.account(),
     );
     one.clock.advance(Duration::from_secs(3600));
-    line.answers.hold();
+    link.answers.hold();
     let waits = async {
-        // The pair that is in the store is dead from here on.
-        line.answers.arrival(1).await;
+        // The stored tokens are invalid from here on.
+        link.answers.arrival(1).await;
         let mut current = Box::pin(here.current());
         tokio::select! {
             biased;
             outcome = &mut current => panic!("it is waited for: {outcome:?}"),
-            () = a_while(&one) => {}
+            () = settle(&one) => {}
         }
-        line.answers.release();
+        link.answers.release();
         current.await
     };
     let (there, here) = tokio::join!(there.current(), waits);
@@ -234,10 +235,10 @@ async fn who_finds_a_renewal_under_way_elsewhere_gets_its_pair() {
 }
 
 #[tokio::test]
-async fn who_waits_has_the_new_pair_as_soon_as_it_is_there() {
+async fn waiting_process_gets_the_new_tokens_once_they_are_stored() {
     let one = World::new().await;
-    let line = Line::to(&one);
-    let two = one.another(Arc::clone(&line) as _).await;
+    let link = UpstreamLink::to(&one);
+    let two = one.another(Arc::clone(&link) as _).await;
     let client = one.client().await;
     let tokens = one.tokens(&client, ALICE).await;
     let (here, there) = (
@@ -245,12 +246,12 @@ async fn who_waits_has_the_new_pair_as_soon_as_it_is_there() {
         two.caller(&tokens.access).await.account(),
     );
     one.clock.advance(Duration::from_secs(3600));
-    line.questions.hold();
+    link.user_lookups.hold();
     let waits = async {
-        // The new pair is in the store, and the lease is held.
-        line.questions.arrival(1).await;
+        // The new tokens are in the store, and the lease is held.
+        link.user_lookups.arrival(1).await;
         let token = here.current().await;
-        line.questions.release();
+        link.user_lookups.release();
         token
     };
     let (there, here) = tokio::join!(there.current(), waits);
@@ -261,9 +262,9 @@ async fn who_waits_has_the_new_pair_as_soon_as_it_is_there() {
 }
 
 #[tokio::test]
-async fn who_lacks_the_key_that_another_process_seals_with_ends_nobody() {
+async fn process_without_the_newest_key_ends_nothing() {
     let one = World::new().await;
-    let mut two = one.another(Line::to(&one)).await;
+    let mut two = one.another(UpstreamLink::to(&one)).await;
     let client = one.client().await;
     let tokens = one.tokens(&client, ALICE).await;
     two.restart_with_keys(&[(1, [7; 32]), (2, [9; 32])]).await;
@@ -280,19 +281,19 @@ async fn who_lacks_the_key_that_another_process_seals_with_ends_nobody() {
 }
 
 #[tokio::test]
-async fn the_lease_of_a_killed_process_runs_out_and_nobody_is_thrown_out() {
+async fn lease_of_a_dead_process_expires_and_ends_nothing() {
     let one = World::new().await;
     let client = one.client().await;
     let tokens = one.tokens(&client, ALICE).await;
     one.upstream.renewals.hold();
     let dies = Runtime::new().unwrap();
     let entered = dies.enter();
-    let two = one.another(Line::to(&one)).await;
+    let two = one.another(UpstreamLink::to(&one)).await;
     let account = two.caller(&tokens.access).await.account();
     dies.spawn(async move { account.refresh().await });
     drop(entered);
     one.upstream.renewals.arrival(1).await;
-    // Its tasks end where they are, and say nothing more.
+    // Its tasks end where they are, and store nothing more.
     let dead = tokio::task::spawn_blocking(|| dies.shutdown_timeout(Duration::from_secs(60)));
     dead.await.unwrap();
     drop(two);
@@ -303,7 +304,7 @@ async fn the_lease_of_a_killed_process_runs_out_and_nobody_is_thrown_out() {
     tokio::select! {
         biased;
         outcome = &mut refresh => panic!("the lease is held: {outcome:?}"),
-        () = a_while(&one) => {}
+        () = settle(&one) => {}
     }
     assert_eq!(one.upstream.renewals.arrivals(), 1);
     one.clock.advance(Duration::from_secs(10));
@@ -317,7 +318,7 @@ async fn the_lease_of_a_killed_process_runs_out_and_nobody_is_thrown_out() {
 }
 
 #[tokio::test]
-async fn who_comes_back_alone_waits_for_no_lease() {
+async fn only_process_does_not_wait_for_leases_of_dead_ones() {
     const DEAD: LeaseOwner = LeaseOwner(4711);
     let mut world = World::new().await;
     let client = world.client().await;
@@ -334,8 +335,8 @@ async fn who_comes_back_alone_waits_for_no_lease() {
     );
     world.store.begin_exchange(later).await.unwrap();
 
-    // While another process has the store open, either may be its own.
-    let other = world.another(Line::to(&world)).await;
+    // While another process has the store open, it may hold the lease and run the exchange.
+    let other = world.another(UpstreamLink::to(&world)).await;
     world.restart([7; 32]).await;
     assert!(
         !world
@@ -349,7 +350,7 @@ async fn who_comes_back_alone_waits_for_no_lease() {
     world.restart([7; 32]).await;
     let account = world.caller(&tokens.access).await.account();
     account.refresh().await.unwrap();
-    // And no exchange keeps a refusal from being judged.
+    // No exchange delays a refusal.
     let version = world.store.account(ALICE).await.unwrap().unwrap().version;
     let judged = world
         .store
@@ -360,7 +361,7 @@ async fn who_comes_back_alone_waits_for_no_lease() {
 }
 
 #[tokio::test]
-async fn a_lease_is_its_owners_until_it_is_given_back_or_runs_out() {
+async fn lease_is_held_until_it_is_released_or_expires() {
     let world = World::new().await;
     let now = oauth::ports::Clock::now(world.clock.as_ref());
     let at = |seconds| now + Duration::from_secs(seconds);
@@ -387,7 +388,7 @@ async fn a_lease_is_its_owners_until_it_is_given_back_or_runs_out() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_judged_when_the_exchanges_that_had_begun_have_ended_and_the_pair_is_the_same() {
+async fn refusal_ends_a_user_only_without_running_exchange_lease_or_newer_tokens() {
     let world = World::new().await;
     let client = world.client().await;
     world.tokens(&client, ALICE).await;
@@ -422,7 +423,7 @@ async fn a_refusal_is_judged_when_the_exchanges_that_had_begun_have_ended_and_th
 
     let first = world.store.begin_exchange(later).await.unwrap();
     assert_eq!(judge(version, None, now).await, RefusalOutcome::ExchangeRunning(first));
-    // Whoever asks while one is under way waits for no writer.
+    // A call during an exchange does not wait for a writer.
     let writing = world.store.writer().begin_with("BEGIN IMMEDIATE").await.unwrap();
     assert_eq!(
         judge(version, Some(first), now).await,
@@ -445,7 +446,7 @@ async fn a_refusal_is_judged_when_the_exchanges_that_had_begun_have_ended_and_th
         RefusalOutcome::ExchangeRunning(first)
     );
     world.store.end_exchange(first).await.unwrap();
-    // Whose pair it is that the second one will bring is not known, but it has not killed this one.
+    // The user of the second exchange is unknown, but it has not invalidated these tokens.
     assert_eq!(judge(version, Some(first), now).await, RefusalOutcome::Revoked);
     assert_eq!(
         judge(version, Some(first), now).await,
@@ -455,26 +456,26 @@ async fn a_refusal_is_judged_when_the_exchanges_that_had_begun_have_ended_and_th
 }
 
 #[tokio::test]
-async fn a_refusal_is_not_judged_while_another_process_signs_the_user_in() {
+async fn refusal_waits_for_a_sign_in_in_another_process() {
     let one = World::new().await;
-    let line = Line::to(&one);
-    let two = one.another(Arc::clone(&line) as _).await;
+    let link = UpstreamLink::to(&one);
+    let two = one.another(Arc::clone(&link) as _).await;
     let client = one.client().await;
     let tokens = one.tokens(&client, ALICE).await;
     let account = one.caller(&tokens.access).await.account();
     let mut browser = Browser::default();
     let to_forgejo = browser.approve(&two, &client).await;
-    line.answers.hold();
+    link.answers.hold();
     let meanwhile = async {
-        // The exchange has killed the pair in the store, and its own is on the way.
-        line.answers.arrival(1).await;
+        // The exchange has invalidated the stored tokens, and its own are on the way.
+        link.answers.arrival(1).await;
         let mut refresh = Box::pin(account.refresh());
         tokio::select! {
             biased;
             outcome = &mut refresh => panic!("it is waited for: {outcome:?}"),
             () = one.upstream.renewals.arrival(1) => {}
         }
-        line.answers.release();
+        link.answers.release();
         refresh.await
     };
     let (back, refreshed) = tokio::join!(browser.return_from(&two, &to_forgejo, ALICE), meanwhile);
@@ -485,20 +486,20 @@ async fn a_refusal_is_not_judged_while_another_process_signs_the_user_in() {
 }
 
 #[tokio::test]
-async fn of_two_sign_ins_in_two_processes_the_living_pair_is_kept() {
+async fn valid_tokens_of_sign_ins_in_two_processes_are_kept() {
     let one = World::new().await;
-    let line = Line::to(&one);
-    let two = one.another(Arc::clone(&line) as _).await;
+    let link = UpstreamLink::to(&one);
+    let two = one.another(Arc::clone(&link) as _).await;
     let client = one.client().await;
     let first = one.tokens(&client, ALICE).await;
     let mut browser = Browser::default();
     let to_forgejo = browser.approve(&two, &client).await;
-    line.answers.hold();
+    link.answers.hold();
     let meanwhile = async {
-        line.answers.arrival(1).await;
-        // This one comes second and is done first.
+        link.answers.arrival(1).await;
+        // This sign-in begins second and completes first.
         one.tokens(&client, ALICE).await;
-        line.answers.release();
+        link.answers.release();
     };
     let (back, ()) = tokio::join!(browser.return_from(&two, &to_forgejo, ALICE), meanwhile);
     two.exchange(&client, &back.parameter("code").unwrap()).await.tokens();
@@ -508,9 +509,9 @@ async fn of_two_sign_ins_in_two_processes_the_living_pair_is_kept() {
 }
 
 #[tokio::test]
-async fn what_one_process_ends_the_other_hears_within_a_second() {
+async fn revocation_reaches_the_other_process_within_a_second() {
     let one = World::new().await;
-    let two = one.another(Line::to(&one)).await;
+    let two = one.another(UpstreamLink::to(&one)).await;
     let client = one.client().await;
     let (alice, bob) = (one.tokens(&client, ALICE).await, one.tokens(&client, BOB).await);
     for process in [&one, &two] {
@@ -532,7 +533,7 @@ async fn what_one_process_ends_the_other_hears_within_a_second() {
         "its sessions end there too"
     );
 
-    // And without anyone who asks: a user whom the upstream has refused.
+    // A user whom the upstream has refused, and a process without requests.
     let grant = two.caller(&bob.access).await.grant().to_owned();
     one.upstream.deactivate(BOB);
     one.caller(&bob.access).await.account().refresh().await.unwrap_err();
@@ -544,9 +545,9 @@ async fn what_one_process_ends_the_other_hears_within_a_second() {
 }
 
 #[tokio::test]
-async fn tokens_that_one_process_revokes_without_their_grant_are_refused_by_the_other() {
+async fn family_revocation_reaches_the_other_process() {
     let one = World::new().await;
-    let two = one.another(Line::to(&one)).await;
+    let two = one.another(UpstreamLink::to(&one)).await;
     let client = one.client().await;
     let other = one.tokens(&client, ALICE).await;
     let code = Browser::default().sign_in(&one, &client, ALICE).await;
@@ -561,10 +562,10 @@ async fn tokens_that_one_process_revokes_without_their_grant_are_refused_by_the_
 }
 
 #[tokio::test]
-async fn who_has_not_listened_for_too_long_forgets_all_bearers() {
+async fn process_behind_a_truncated_revocation_log_drops_its_cache() {
     const MANY: usize = 12_000;
     let one = World::new().await;
-    let two = one.another(Line::to(&one)).await;
+    let two = one.another(UpstreamLink::to(&one)).await;
     let client = one.client().await;
     let tokens = one.tokens(&client, ALICE).await;
     two.caller(&tokens.access).await;
@@ -588,10 +589,10 @@ async fn who_has_not_listened_for_too_long_forgets_all_bearers() {
     two.authenticate(&tokens.access).await.unwrap_err();
 }
 
-/// Renewals, refreshes and sign-ins in two processes, in an order that the dice say: nobody loses a grant. More schedules
-/// with `OAUTH_SCHEDULES`.
+/// Renewals, refreshes and sign-ins in two processes, in a random order. `OAUTH_SCHEDULES` sets the
+/// number of schedules.
 #[tokio::test]
-async fn whatever_two_processes_do_at_once_no_grant_is_lost() {
+async fn random_schedules_in_two_processes_lose_no_grant() {
     let schedules = std::env::var("OAUTH_SCHEDULES").ok();
     let schedules = schedules.map_or(6, |count| count.parse().unwrap());
     for seed in 1..=schedules {
@@ -600,22 +601,22 @@ async fn whatever_two_processes_do_at_once_no_grant_is_lost() {
 }
 
 async fn schedule(seed: u64) {
-    let dice = Dice::new(seed);
+    let rng = TestRng::new(seed);
     let base = World::new().await;
     let processes = [
-        base.another(Line::with_dice(&base, &dice)).await,
-        base.another(Line::with_dice(&base, &dice)).await,
+        base.another(UpstreamLink::with_rng(&base, &rng)).await,
+        base.another(UpstreamLink::with_rng(&base, &rng)).await,
     ];
     let client = base.client().await;
     let held: Mutex<Vec<Tokens>> = Mutex::new(vec![base.tokens(&client, ALICE).await]);
     for round in 0..8 {
-        // A token that has little left, or much.
-        base.clock.advance(Duration::from_secs(1 + dice.below(3600)));
-        let acts = (0..2 + dice.below(5)).map(|_| {
-            let process = &processes[usize::try_from(dice.below(2)).unwrap()];
-            let (what, dice, client, held) = (dice.below(10), &dice, &client, &held);
+        // The token is close to its expiry, or not.
+        base.clock.advance(Duration::from_secs(1 + rng.below(3600)));
+        let acts = (0..2 + rng.below(5)).map(|_| {
+            let process = &processes[usize::try_from(rng.below(2)).unwrap()];
+            let (what, rng, client, held) = (rng.below(10), &rng, &client, &held);
             async move {
-                dice.dawdle().await;
+                rng.yield_randomly().await;
                 let tokens = held.lock().unwrap().last().unwrap().clone();
                 match what {
                     0..=2 => {
@@ -640,7 +641,7 @@ async fn schedule(seed: u64) {
         for process in &processes {
             assert!(process.events.take().is_empty(), "seed {seed}, round {round}");
         }
-        // A clock that has gone on for long lets bearers expire: the client refreshes, as clients do.
+        // Access tokens may have expired: the client refreshes.
         let tokens = held.lock().unwrap().last().unwrap().clone();
         let refreshed = processes[0].refresh(&client, &tokens.refresh).await.tokens();
         held.lock().unwrap().push(refreshed);

@@ -1,7 +1,7 @@
 //! An upstream in memory that a test scripts.
 //!
-//! It keeps Forgejo's rule that matters most: a refresh token works once, and a code exchange or a renewal invalidates the
-//! user's earlier ones. It does not speak HTTP.
+//! It keeps Forgejo's rule that matters most: a refresh token works once, and a code exchange or a
+//! renewal invalidates the user's earlier ones. It does not speak HTTP.
 
 use std::{
     collections::HashMap,
@@ -53,7 +53,8 @@ struct State {
     members: Vec<(String, String)>,
     codes: HashMap<String, (UserId, String, String)>,
     sign_ins: u32,
-    /// The number of token pairs that each user has had. The last one's refresh token is the valid one.
+    /// The number of token pairs that each user has had. The last one's refresh token is the valid
+    /// one.
     pairs: HashMap<UserId, u32>,
     failure: Option<ScriptedFailure>,
     members_unavailable: bool,

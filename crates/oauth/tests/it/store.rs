@@ -1,4 +1,4 @@
-//! The SQLite store by itself: opening, sharing, purging.
+//! The SQLite store: opening, sharing, purging.
 
 use std::{
     future::poll_fn,
@@ -38,7 +38,7 @@ async fn rows(world: &World, table: &'static str) -> i64 {
 }
 
 #[tokio::test]
-async fn the_database_is_for_its_owner_alone() {
+async fn database_files_are_readable_by_their_owner_only() {
     let world = World::new().await;
     world.client().await;
     for entry in std::fs::read_dir(world.database().parent().unwrap()).unwrap() {
@@ -53,7 +53,7 @@ async fn the_database_is_for_its_owner_alone() {
 }
 
 #[tokio::test]
-async fn the_pool_can_be_shared_with_other_tables_and_migrations() {
+async fn pools_can_be_shared_with_other_tables_and_migrations() {
     let world = World::new().await;
     sqlx::query("CREATE TABLE _sqlx_migrations (other INTEGER)")
         .execute(world.store.writer())
@@ -66,7 +66,7 @@ async fn the_pool_can_be_shared_with_other_tables_and_migrations() {
 }
 
 #[tokio::test]
-async fn readers_wait_for_no_writer_and_writers_stand_in_line() {
+async fn readers_do_not_wait_for_writers_and_writers_queue() {
     const WRITERS: usize = 64;
     let world = World::new().await;
     let client = world.client().await;
@@ -79,12 +79,12 @@ async fn readers_wait_for_no_writer_and_writers_stand_in_line() {
     let mut writers: Vec<_> = (0..WRITERS)
         .map(|number| world.store.insert_client(registered(number), 1000, UNIX_EPOCH))
         .collect();
-    // All of them come to the store, and there they wait.
+    // All writers reach the store and wait there.
     for writer in &mut writers {
         let polled = poll_fn(|context| Poll::Ready(writer.as_mut().poll(context))).await;
-        assert!(polled.is_pending(), "nobody writes while another one does");
+        assert!(polled.is_pending(), "one writer runs at a time");
     }
-    // What was there before the long change began is there to be read, by as many as there may be.
+    // Any number of readers see the state from before the long change.
     for _ in 0..20 {
         let record = world.store.client(&ClientId(client.clone())).await.unwrap().unwrap();
         assert_eq!(record.name.as_deref(), Some("Test client"));
@@ -120,7 +120,7 @@ fn registered(number: usize) -> ClientRecord {
 }
 
 #[tokio::test]
-async fn a_connection_for_reading_does_not_write() {
+async fn reading_connection_refuses_to_write() {
     let world = World::new().await;
     let written = sqlx::query("DELETE FROM oauth_clients")
         .execute(world.store.readers())
@@ -129,14 +129,14 @@ async fn a_connection_for_reading_does_not_write() {
 }
 
 #[tokio::test]
-async fn a_closed_store_is_no_good() {
+async fn closed_store_is_unavailable() {
     let world = World::new().await;
     world.server.probe().await.unwrap();
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
     world.store.close().await;
     assert!(world.server.probe().await.is_err());
-    // Passing trouble: clients keep their tokens on 503, where 400 or 401 would throw them away.
+    // The failure is transient: clients keep their tokens on 503, and drop them on 400 or 401.
     let refresh = world.refresh(&client, &tokens.refresh).await;
     assert_eq!(refresh.error(), (503, "temporarily_unavailable".to_owned()));
     assert_eq!(
@@ -146,7 +146,7 @@ async fn a_closed_store_is_no_good() {
 }
 
 #[tokio::test]
-async fn what_has_run_out_is_purged_and_what_has_not_stays() {
+async fn purge_deletes_expired_rows_only() {
     let world = World::new().await;
     let client = world.client().await;
     let alice = world.tokens(&client, ALICE).await;
@@ -156,7 +156,7 @@ async fn what_has_run_out_is_purged_and_what_has_not_stays() {
     world.caller(&alice.access).await;
 
     world.clock.advance(Duration::from_secs(25 * 3600));
-    // A code that is never spent leaves a grant that nothing can use.
+    // A code that is never redeemed leaves a grant without tokens.
     Browser::default().sign_in(&world, &client, BOB).await;
     world.clock.advance(Duration::from_secs(61));
     world.server.purge_expired().await.unwrap();
@@ -176,7 +176,7 @@ async fn what_has_run_out_is_purged_and_what_has_not_stays() {
 }
 
 #[tokio::test]
-async fn a_user_has_a_limited_number_of_grants() {
+async fn grants_of_a_user_are_limited() {
     let clients: Vec<String> = (0..=100).map(|number| format!("client-{number}")).collect();
     let mut config = Config::new(ISSUER);
     config.clients = clients
