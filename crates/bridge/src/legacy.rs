@@ -97,7 +97,7 @@ impl StateMachine {
             timers: Timers::default(),
             not_processed: BTreeSet::new(),
             // The epoch distinguishes this bridge from earlier and later ones; it is not a secret.
-            streams: Streams::new(RandomState::new().hash_one("epoch"), &config),
+            streams: Streams::new(RandomState::new().hash_one("epoch"), config.clone()),
             outbox: Outbox::new(config.outgoing),
             config,
         }

@@ -36,14 +36,11 @@ use std::{
 
 pub(crate) use self::{
     event_id::{EventId, RequestIds},
-    message::{NotificationScope, ResponseMode, Routed, StreamEvent, StreamMessage},
+    message::{ResponseMode, Routed, StreamEvent, StreamMessage, StreamMessageKind},
     unflushed::Unflushed,
 };
 use self::{event_queue::EventQueue, replay_buffer::ReplayBuffer};
-use crate::{
-    config::{Config, QueueLimits},
-    jsonrpc::RequestKey,
-};
+use crate::{config::Config, jsonrpc::RequestKey};
 
 /// Names a stream of one bridge. Newer streams have greater ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,13 +55,11 @@ pub(crate) struct Reader {
 }
 
 /// All streams of a bridge.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Streams {
     /// Distinguishes the event ids of this bridge from those of other bridges.
     epoch: u64,
-    backlog: QueueLimits,
-    max_unflushed: usize,
-    max_listeners: usize,
+    config: Config,
     next: u64,
     all: BTreeMap<StreamId, Stream>,
     /// The number of streams with a reader.
@@ -113,24 +108,11 @@ enum StreamKind {
 }
 
 impl Streams {
-    pub(crate) fn new(epoch: u64, config: &Config) -> Self {
+    pub(crate) fn new(epoch: u64, config: Config) -> Self {
         Self {
             epoch,
-            backlog: config.backlog,
-            max_unflushed: config.max_unflushed,
-            max_listeners: config.max_listeners.max(1),
-            next: 0,
-            all: BTreeMap::new(),
-            attached: 0,
-            listeners: BTreeSet::new(),
-            exchanges: BTreeSet::new(),
-            waiting: EventQueue::default(),
-            bytes: 0,
-            unflushed: Unflushed::default(),
-            replay_buffer: ReplayBuffer::new(config.replay_buffer),
-            dropped: 0,
-            wakers: Vec::new(),
-            removed: Vec::new(),
+            config,
+            ..Self::default()
         }
     }
 
@@ -190,11 +172,7 @@ impl Streams {
         let Some(stream) = self.stream_of(reader) else {
             return Poll::Ready(ResponseMode::Json(Vec::new()));
         };
-        if stream
-            .queue
-            .pending()
-            .any(|message| !matches!(message, StreamMessage::Response(_)))
-        {
+        if stream.queue.pending().any(|kind| *kind != StreamMessageKind::Response) {
             return Poll::Ready(ResponseMode::Sse);
         }
         if !stream.ended {
@@ -203,7 +181,7 @@ impl Streams {
         }
         let responses = stream.queue.take();
         responses.iter().for_each(|queued| self.release(queued));
-        let lines = responses.into_iter().map(|queued| queued.message.line().clone());
+        let lines = responses.into_iter().map(|queued| queued.message.line);
         Poll::Ready(ResponseMode::Json(lines.collect()))
     }
 
@@ -273,7 +251,7 @@ impl Streams {
     }
 
     fn end_oldest_listener_at_limit(&mut self) {
-        if self.listeners.len() >= self.max_listeners
+        if self.listeners.len() >= self.config.max_listeners.max(1)
             && let Some(oldest) = self.listeners.pop_first()
         {
             self.end(oldest);

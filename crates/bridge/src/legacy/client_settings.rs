@@ -15,7 +15,7 @@ const MAX_TOTAL_URI_BYTES: usize = 256 * 1024;
 /// The change that a successful request makes to the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ClientSetting {
-    /// The minimum level of log messages (JSON text).
+    /// The minimum level of log messages.
     LogLevel(Box<str>),
     /// A subscription to the resource with this URI.
     Subscribe(Box<str>),
@@ -26,7 +26,7 @@ pub(super) enum ClientSetting {
 /// The current settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ClientSettings {
-    /// The log level that was set last (JSON text).
+    /// The log level that was set last.
     pub(super) log_level: Option<Box<str>>,
     /// The URIs of the subscriptions.
     pub(super) subscriptions: BTreeSet<Box<str>>,
@@ -39,7 +39,7 @@ impl ClientSetting {
         match method {
             "logging/setLevel" => {
                 let level = message.param("level").filter(|level| level.len() <= MAX_URI_BYTES)?;
-                json::string(level).map(|_| Self::LogLevel(level.into()))
+                json::string(level).map(|level| Self::LogLevel(level.into()))
             }
             "resources/subscribe" => uri().map(Self::Subscribe),
             "resources/unsubscribe" => uri().map(Self::Unsubscribe),
@@ -50,10 +50,11 @@ impl ClientSetting {
     /// The request that makes this setting, with this id.
     pub(super) fn request(&self, id: &str) -> String {
         let (method, name, value) = match self {
-            Self::LogLevel(level) => ("logging/setLevel", "level", level.to_string()),
-            Self::Subscribe(uri) => ("resources/subscribe", "uri", json::quote(uri)),
-            Self::Unsubscribe(uri) => ("resources/unsubscribe", "uri", json::quote(uri)),
+            Self::LogLevel(level) => ("logging/setLevel", "level", level),
+            Self::Subscribe(uri) => ("resources/subscribe", "uri", uri),
+            Self::Unsubscribe(uri) => ("resources/unsubscribe", "uri", uri),
         };
+        let value = json::quote(value);
         format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{{"{name}":{value}}}}}"#)
     }
 }
@@ -128,7 +129,7 @@ mod tests {
         assert_eq!(
             settings.iter().collect::<Vec<_>>(),
             [
-                ClientSetting::LogLevel("\"error\"".into()),
+                ClientSetting::LogLevel("error".into()),
                 ClientSetting::Subscribe("a:2".into())
             ]
         );

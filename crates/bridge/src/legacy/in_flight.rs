@@ -130,7 +130,7 @@ mod tests {
     }
 
     fn three_streams() -> [StreamId; 3] {
-        let mut streams = Streams::new(0, &Config::default());
+        let mut streams = Streams::new(0, Config::default());
         [(); 3].map(|()| streams.open_response_only(RequestIds::default(), 1).stream)
     }
 

@@ -13,7 +13,7 @@ use super::{LinkState, StateMachine, timers::Timer};
 use crate::{
     dropped::DropReason,
     error::RejectReason,
-    streams::{EventId, NotificationScope, Reader, StreamEvent, StreamId, StreamMessage},
+    streams::{EventId, Reader, StreamEvent, StreamId, StreamMessageKind},
 };
 
 impl StateMachine {
@@ -74,18 +74,14 @@ impl StateMachine {
     /// Detaches a reader and routes its unread messages again.
     pub(crate) fn detach(&mut self, now: Instant, reader: Reader) {
         for message in self.streams.detach(reader) {
-            match &message {
-                StreamMessage::Response(_) => self.count(DropReason::ClientGone),
-                StreamMessage::Notification {
-                    scope: NotificationScope::Request,
-                    ..
-                } => {}
+            match message.kind.clone() {
+                StreamMessageKind::Response => self.count(DropReason::ClientGone),
+                StreamMessageKind::RequestNotification => {}
                 _other if self.link == LinkState::Ended => {}
-                StreamMessage::Notification { .. } => {
+                StreamMessageKind::Progress(_) | StreamMessageKind::Notification => {
                     self.streams.route(message);
                 }
-                StreamMessage::ServerRequest { key, .. } => {
-                    let key = key.clone();
+                StreamMessageKind::ServerRequest(key) => {
                     let routed = self.streams.route(message);
                     self.server_request_routed(now, &key, &routed);
                 }
@@ -106,7 +102,7 @@ impl StateMachine {
     /// Removes a stream that its client has not resumed in time.
     pub(super) fn expire(&mut self, stream: StreamId) {
         for message in self.streams.expire(stream) {
-            if matches!(message, StreamMessage::Response(_)) {
+            if message.kind == StreamMessageKind::Response {
                 self.count(DropReason::ClientGone);
             }
         }

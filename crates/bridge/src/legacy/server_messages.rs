@@ -10,7 +10,7 @@ use super::{LinkState, StateMachine, in_flight::InFlightRequest, timers::Timer, 
 use crate::{
     dropped::DropReason,
     jsonrpc::{self, Envelope, Id, MessageKind},
-    streams::{NotificationScope, StreamMessage},
+    streams::{StreamMessage, StreamMessageKind},
 };
 
 /// A response of up to this size, in bytes, always fits, because its error would be as large.
@@ -75,7 +75,7 @@ impl StateMachine {
     }
 
     fn on_notification(&mut self, message: Envelope, method: &str) {
-        let mut scope = NotificationScope::Session;
+        let mut kind = StreamMessageKind::Notification;
         match method {
             "notifications/progress" => {
                 if let Some(token) = message.param_id("progressToken") {
@@ -83,7 +83,7 @@ impl StateMachine {
                     if stream.is_some_and(|stream| self.streams.notify(stream, message.clone().into_line())) {
                         return;
                     }
-                    scope = NotificationScope::Progress(token.key().clone());
+                    kind = StreamMessageKind::Progress(token.key().clone());
                 }
             }
             "notifications/cancelled" => {
@@ -96,7 +96,7 @@ impl StateMachine {
             _other => {}
         }
         let line = message.into_line();
-        self.streams.route(StreamMessage::Notification { line, scope });
+        self.streams.route(StreamMessage { kind, line });
     }
 
     /// Sends a message of the bridge itself.

@@ -10,7 +10,7 @@ use super::{StateMachine, server_messages::CLIENT_NOT_READING, timers::Timer};
 use crate::{
     dropped::DropReason,
     jsonrpc::{self, Envelope, Id, RequestKey},
-    streams::{Routed, StreamMessage},
+    streams::{Routed, StreamMessage, StreamMessageKind},
 };
 
 impl StateMachine {
@@ -24,8 +24,8 @@ impl StateMachine {
         let routed = if self.server_requests.len() > self.config.max_server_requests {
             Routed::Rejected
         } else {
-            self.streams.route(StreamMessage::ServerRequest {
-                key: key.clone(),
+            self.streams.route(StreamMessage {
+                kind: StreamMessageKind::ServerRequest(key.clone()),
                 line: message.into_line(),
             })
         };

@@ -3,7 +3,7 @@
 //! A snapshot is written in one format and read in that format and the one before. Its bytes come
 //! from outside the crate, so they are validated like any input.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -38,10 +38,10 @@ struct Record {
     capabilities: Value,
     /// The log level that was set last. Missing in format 1.
     #[serde(default)]
-    level: Option<String>,
+    level: Option<Box<str>>,
     /// The URIs of the subscriptions. Missing in format 1.
     #[serde(default)]
-    subscriptions: Vec<Box<str>>,
+    subscriptions: BTreeSet<Box<str>>,
 }
 
 impl Snapshot {
@@ -59,8 +59,8 @@ impl Snapshot {
             version: version.to_owned(),
             initialized,
             capabilities: capabilities(result),
-            level: settings.log_level.as_deref().and_then(json::string),
-            subscriptions: settings.subscriptions.iter().cloned().collect(),
+            level: settings.log_level.clone(),
+            subscriptions: settings.subscriptions.clone(),
         }))
     }
 
@@ -117,8 +117,8 @@ impl Snapshot {
     /// The settings since the handshake.
     pub(super) fn settings(&self) -> ClientSettings {
         ClientSettings {
-            log_level: self.0.level.as_deref().map(|level| json::quote(level).into()),
-            subscriptions: self.0.subscriptions.iter().cloned().collect(),
+            log_level: self.0.level.clone(),
+            subscriptions: self.0.subscriptions.clone(),
         }
     }
 
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn a_snapshot_roundtrips_and_replays_the_state_of_the_client() {
         let mut settings = ClientSettings::default();
-        settings.apply(ClientSetting::LogLevel("\"debug\"".into()), 9);
+        settings.apply(ClientSetting::LogLevel("debug".into()), 9);
         settings.apply(ClientSetting::Subscribe("a:\"1\"".into()), 9);
         let snapshot = snapshot("{}", &settings);
         let snapshot = Snapshot::from_bytes(&snapshot.to_bytes()).expect("a snapshot");

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::message::StreamMessage;
+use super::message::{StreamMessage, StreamMessageKind};
 
 #[derive(Debug)]
 pub(super) struct QueuedMessage {
@@ -57,7 +57,7 @@ impl EventQueue {
     }
 
     /// Removes the oldest pending message that matches.
-    pub(super) fn remove(&mut self, matches: impl Fn(&StreamMessage) -> bool) -> Option<QueuedMessage> {
+    pub(super) fn remove(&mut self, matches: impl Fn(&StreamMessageKind) -> bool) -> Option<QueuedMessage> {
         let at = self.pending().position(matches)?;
         self.messages.remove(self.delivered + at)
     }
@@ -68,8 +68,10 @@ impl EventQueue {
         self.position = position.min(self.last);
     }
 
-    pub(super) fn pending(&self) -> impl Iterator<Item = &StreamMessage> {
-        self.messages.iter().skip(self.delivered).map(|queued| &queued.message)
+    /// The kinds of the pending messages.
+    pub(super) fn pending(&self) -> impl Iterator<Item = &StreamMessageKind> {
+        let pending = self.messages.iter().skip(self.delivered);
+        pending.map(|queued| &queued.message.kind)
     }
 
     pub(super) fn pending_mut(&mut self) -> impl Iterator<Item = &mut QueuedMessage> {

@@ -7,28 +7,23 @@ use crate::jsonrpc::RequestKey;
 
 /// A message for a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum StreamMessage {
-    Notification {
-        line: Bytes,
-        scope: NotificationScope,
-    },
-    ServerRequest {
-        key: RequestKey,
-        line: Bytes,
-    },
-    /// The response to a request of the stream.
-    Response(Bytes),
+pub(crate) struct StreamMessage {
+    pub(crate) kind: StreamMessageKind,
+    /// The message, on one line.
+    pub(crate) line: Bytes,
 }
 
-/// The subject of a notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum NotificationScope {
-    /// The request of its stream; the notification is meaningless on another stream.
-    Request,
+pub(crate) enum StreamMessageKind {
+    /// The response to a request of the stream.
+    Response,
+    /// A notification about the request of the stream, meaningless on another stream.
+    RequestNotification,
     /// The progress of an unknown request. While it waits for a stream, a newer one replaces it.
     Progress(RequestKey),
-    /// Anything else.
-    Session,
+    /// Any other notification.
+    Notification,
+    ServerRequest(RequestKey),
 }
 
 /// One event of a stream.
@@ -61,30 +56,13 @@ pub(crate) enum Routed {
     Rejected,
 }
 
-impl StreamMessage {
-    pub(super) fn line(&self) -> &Bytes {
-        match self {
-            Self::Notification { line, .. } | Self::ServerRequest { line, .. } | Self::Response(line) => line,
-        }
-    }
-
-    pub(super) fn is_server_request(&self, wanted: &RequestKey) -> bool {
-        matches!(self, Self::ServerRequest { key, .. } if key == wanted)
-    }
-
-    pub(super) fn is_progress(&self, wanted: &RequestKey) -> bool {
-        matches!(self, Self::Notification { scope: NotificationScope::Progress(key), .. } if key == wanted)
+impl StreamMessageKind {
+    pub(super) fn is_notification(&self) -> bool {
+        matches!(self, Self::RequestNotification | Self::Progress(_) | Self::Notification)
     }
 
     /// True if the message is meaningless on another stream.
     pub(super) fn belongs_to_stream(&self) -> bool {
-        matches!(
-            self,
-            Self::Response(_)
-                | Self::Notification {
-                    scope: NotificationScope::Request,
-                    ..
-                }
-        )
+        matches!(self, Self::Response | Self::RequestNotification)
     }
 }

@@ -9,13 +9,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{StreamId, StreamKind, StreamMessage, Streams, event_queue::QueuedMessage};
+use super::{StreamId, StreamKind, StreamMessage, StreamMessageKind, Streams, event_queue::QueuedMessage};
 use crate::config::QueueLimits;
 
 /// Counts the messages of all streams that are kept for replay, oldest first.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct ReplayBuffer {
-    limits: QueueLimits,
     /// The stream of each message, by sequence number.
     order: BTreeMap<u64, StreamId>,
     bytes: usize,
@@ -23,15 +22,6 @@ pub(super) struct ReplayBuffer {
 }
 
 impl ReplayBuffer {
-    pub(super) fn new(limits: QueueLimits) -> Self {
-        Self {
-            limits,
-            order: BTreeMap::new(),
-            bytes: 0,
-            next_seq: 0,
-        }
-    }
-
     /// Adds a message and returns its sequence number.
     fn add(&mut self, stream: StreamId, size: usize) -> u64 {
         let seq = self.next_seq;
@@ -46,9 +36,9 @@ impl ReplayBuffer {
         self.bytes -= size;
     }
 
-    fn is_over_limit(&self) -> bool {
+    fn exceeds(&self, limits: QueueLimits) -> bool {
         // A single message stays whatever its size.
-        self.order.len() > self.limits.messages.max(1) || (self.order.len() > 1 && self.bytes > self.limits.bytes)
+        self.order.len() > limits.messages.max(1) || (self.order.len() > 1 && self.bytes > limits.bytes)
     }
 
     /// The number of messages and their bytes.
@@ -64,7 +54,7 @@ impl Streams {
         let Some(stream) = self.all.get_mut(&id) else {
             return;
         };
-        let size = message.line().len();
+        let size = message.line.len();
         let replay_seq = if stream.attached {
             self.bytes += size;
             None
@@ -82,10 +72,10 @@ impl Streams {
         if !stream.primed {
             let queued = stream.queue.pop()?;
             self.release(&queued);
-            return Some(queued.message.line().clone());
+            return Some(queued.message.line.clone());
         }
         let queued = stream.queue.deliver()?;
-        let line = queued.message.line().clone();
+        let line = queued.message.line.clone();
         queued.replay_seq = Some(self.replay_buffer.add(id, line.len()));
         self.bytes -= line.len();
         Some(line)
@@ -95,7 +85,7 @@ impl Streams {
     pub(super) fn retain_pending(&mut self, id: StreamId) {
         if let Some(stream) = self.all.get_mut(&id).filter(|stream| stream.primed) {
             for queued in stream.queue.pending_mut().filter(|queued| queued.replay_seq.is_none()) {
-                let size = queued.message.line().len();
+                let size = queued.message.line.len();
                 queued.replay_seq = Some(self.replay_buffer.add(id, size));
                 self.bytes -= size;
             }
@@ -104,7 +94,7 @@ impl Streams {
 
     /// Subtracts a removed message from the counts.
     pub(super) fn release(&mut self, queued: &QueuedMessage) {
-        let size = queued.message.line().len();
+        let size = queued.message.line.len();
         match queued.replay_seq {
             Some(seq) => self.replay_buffer.remove(seq, size),
             None => self.bytes -= size,
@@ -113,7 +103,7 @@ impl Streams {
 
     /// Evicts the oldest messages from the replay buffer until it is within its limits.
     pub(super) fn trim_replay_buffer(&mut self) {
-        while self.replay_buffer.is_over_limit() {
+        while self.replay_buffer.exceeds(self.config.replay_buffer) {
             let Some(id) = self.replay_buffer.order.first_entry().map(|first| *first.get()) else {
                 return;
             };
@@ -124,7 +114,7 @@ impl Streams {
             let Some(stream) = self.all.get_mut(&id) else {
                 return;
             };
-            let was_response = matches!(evicted.message, StreamMessage::Response(_));
+            let was_response = evicted.message.kind == StreamMessageKind::Response;
             // A stream cannot be replayed without one of its responses: a client that resumes it
             // gets an error. An attached reader continues.
             if was_response && stream.attached {

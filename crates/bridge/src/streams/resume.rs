@@ -14,7 +14,7 @@ impl Streams {
         stream.waker = None;
         let mut unread = Vec::new();
         if stream.primed {
-            while let Some(queued) = stream.queue.remove(|message| !message.belongs_to_stream()) {
+            while let Some(queued) = stream.queue.remove(|kind| !kind.belongs_to_stream()) {
                 unread.push(queued);
             }
         }
@@ -50,7 +50,7 @@ impl Streams {
         // from the reader.
         for queued in stream.queue.pending_mut() {
             if let Some(seq) = queued.replay_seq.take() {
-                let size = queued.message.line().len();
+                let size = queued.message.line.len();
                 self.replay_buffer.remove(seq, size);
                 self.bytes += size;
             }

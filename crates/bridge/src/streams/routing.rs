@@ -4,14 +4,14 @@ use std::iter;
 
 use bytes::Bytes;
 
-use super::{NotificationScope, RequestKey, Routed, StreamId, StreamKind, StreamMessage, Streams};
+use super::{RequestKey, Routed, StreamId, StreamKind, StreamMessage, StreamMessageKind, Streams};
 
 impl Streams {
     /// True if a response of this size fits on a stream. Without a reader the limits of the replay
     /// buffer apply instead.
     pub(crate) fn has_room(&self, id: StreamId, size: usize) -> bool {
         let unread = self.bytes.saturating_add(self.unflushed.bytes());
-        unread == 0 || unread.saturating_add(size) <= self.max_unflushed || !self.is_attached(id)
+        unread == 0 || unread.saturating_add(size) <= self.config.max_unflushed || !self.is_attached(id)
     }
 
     /// Puts a response on a stream, which ends with the last one. `false` if the stream is gone.
@@ -25,7 +25,8 @@ impl Streams {
                 self.end(id);
             }
         }
-        self.push(id, StreamMessage::Response(line));
+        let kind = StreamMessageKind::Response;
+        self.push(id, StreamMessage { kind, line });
         true
     }
 
@@ -34,8 +35,8 @@ impl Streams {
         if self.all.get(&id).is_none_or(|stream| stream.ended) {
             return false;
         }
-        let scope = NotificationScope::Request;
-        self.push_within_limits(Some(id), StreamMessage::Notification { line, scope });
+        let kind = StreamMessageKind::RequestNotification;
+        self.push_within_limits(Some(id), StreamMessage { kind, line });
         true
     }
 
@@ -43,11 +44,8 @@ impl Streams {
     pub(crate) fn route(&mut self, message: StreamMessage) -> Routed {
         let target = self.listeners.last().or(self.exchanges.last()).copied();
         if target.is_none()
-            && let StreamMessage::Notification {
-                scope: NotificationScope::Progress(token),
-                ..
-            } = &message
-            && let Some(superseded) = self.waiting.remove(|message| message.is_progress(token))
+            && matches!(message.kind, StreamMessageKind::Progress(_))
+            && let Some(superseded) = self.waiting.remove(|waiting| *waiting == message.kind)
         {
             self.release(&superseded);
         }
@@ -60,10 +58,11 @@ impl Streams {
 
     /// Removes a server request that no client has read; `false` if there is none.
     pub(crate) fn withdraw(&mut self, key: &RequestKey) -> bool {
+        let wanted = StreamMessageKind::ServerRequest(key.clone());
         let queues = self.all.values_mut().map(|stream| &mut stream.queue);
         let removed = iter::once(&mut self.waiting)
             .chain(queues)
-            .find_map(|queue| queue.remove(|message| message.is_server_request(key)));
+            .find_map(|queue| queue.remove(|kind| *kind == wanted));
         removed.map(|removed| self.release(&removed)).is_some()
     }
 
@@ -82,7 +81,7 @@ impl Streams {
         let mut server_requests = Vec::new();
         if let Some(stream) = self.all.get_mut(&id) {
             for queued in self.waiting.take() {
-                if let StreamMessage::ServerRequest { key, .. } = &queued.message {
+                if let StreamMessageKind::ServerRequest(key) = &queued.message.kind {
                     server_requests.push(key.clone());
                 }
                 // The byte count includes the message already.
@@ -95,8 +94,7 @@ impl Streams {
     /// Adds a message to a stream or to those that wait for one, and drops the oldest notifications
     /// to make room. `false` if there is no room; a rejected notification counts as dropped.
     fn push_within_limits(&mut self, target: Option<StreamId>, message: StreamMessage) -> bool {
-        let size = message.line().len();
-        let is_notification = |message: &StreamMessage| matches!(message, StreamMessage::Notification { .. });
+        let size = message.line.len();
         loop {
             let (queue, attached) = match target {
                 None => (&mut self.waiting, true),
@@ -106,13 +104,13 @@ impl Streams {
                 },
             };
             // Without a reader the replay buffer limits the bytes.
-            let full = queue.count_pending() >= self.backlog.messages
-                || (attached && self.bytes > 0 && self.bytes.saturating_add(size) > self.backlog.bytes);
+            let full = queue.count_pending() >= self.config.backlog.messages
+                || (attached && self.bytes > 0 && self.bytes.saturating_add(size) > self.config.backlog.bytes);
             if !full {
                 break;
             }
-            let Some(oldest) = queue.remove(is_notification) else {
-                self.dropped += usize::from(is_notification(&message));
+            let Some(oldest) = queue.remove(StreamMessageKind::is_notification) else {
+                self.dropped += usize::from(message.kind.is_notification());
                 return false;
             };
             self.release(&oldest);

@@ -1,7 +1,7 @@
 //! Streams on their own: routing, replay and limits.
 
 use super::*;
-use crate::jsonrpc::Id;
+use crate::{config::QueueLimits, jsonrpc::Id};
 
 impl Streams {
     /// The number of streams.
@@ -33,7 +33,7 @@ fn streams_with(backlog: QueueLimits, replay_buffer: QueueLimits) -> Streams {
         max_unflushed: 30,
         ..Config::default()
     };
-    Streams::new(7, &config)
+    Streams::new(7, config)
 }
 
 fn streams(messages: usize, bytes: usize) -> Streams {
@@ -44,18 +44,17 @@ fn with_replay_buffer(messages: usize, bytes: usize) -> Streams {
     streams_with(AMPLE, QueueLimits { messages, bytes })
 }
 
+fn message(kind: StreamMessageKind, line: &'static str) -> StreamMessage {
+    let line = line.into();
+    StreamMessage { kind, line }
+}
+
 fn notification(line: &'static str) -> StreamMessage {
-    StreamMessage::Notification {
-        line: line.into(),
-        scope: NotificationScope::Session,
-    }
+    message(StreamMessageKind::Notification, line)
 }
 
 fn progress(token: &str, line: &'static str) -> StreamMessage {
-    StreamMessage::Notification {
-        line: line.into(),
-        scope: NotificationScope::Progress(key(token)),
-    }
+    message(StreamMessageKind::Progress(key(token)), line)
 }
 
 fn key(raw: &str) -> RequestKey {
@@ -63,10 +62,7 @@ fn key(raw: &str) -> RequestKey {
 }
 
 fn server_request(raw: &'static str) -> StreamMessage {
-    StreamMessage::ServerRequest {
-        key: key(raw),
-        line: raw.into(),
-    }
+    message(StreamMessageKind::ServerRequest(key(raw)), raw)
 }
 
 fn exchange(streams: &mut Streams) -> Reader {
