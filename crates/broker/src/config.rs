@@ -60,7 +60,6 @@ pub struct BuildInfo {
 
 impl Config {
     /// The defaults for a broker at `public_url`.
-    #[must_use]
     pub fn new(public_url: PublicUrl, build: BuildInfo) -> Self {
         Self {
             public_url,

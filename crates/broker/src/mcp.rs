@@ -34,7 +34,7 @@ pub(crate) async fn serve(state: &AppState, request: Request<Incoming>) -> Resul
     let body = match parts.method {
         Method::POST => {
             check_post(&parts.headers)?;
-            request_body::read(incoming, &parts.headers, limits.mcp_body, limits.body_timeout).await?
+            request_body::read(incoming, limits.mcp_body, limits.body_timeout).await?
         }
         Method::GET if EVENT_STREAM.is_acceptable(&parts.headers) => bytes::Bytes::new(),
         Method::GET => return Err(HttpError::GetNotAcceptable),

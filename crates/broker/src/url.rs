@@ -66,31 +66,26 @@ impl PublicUrl {
     }
 
     /// The origin as browsers write it (RFC 6454 section 6.2).
-    #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
     /// The host in lower case, without the port.
-    #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
     /// The path prefix: empty, or `/like/this`.
-    #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
     /// Returns true if the host is a loopback name or address.
-    #[must_use]
     pub fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
     }
 
     /// The URL of the MCP endpoint.
-    #[must_use]
     pub fn mcp(&self) -> String {
         format!("{}{}/mcp", self.origin, self.prefix)
     }

@@ -88,10 +88,7 @@ impl ChildProcess {
     }
 
     /// Reaps the process, which must have ended. Its number is free afterwards.
-    ///
-    /// # Errors
-    ///
-    /// If other code in this program has reaped it, so its status is unknown.
+    /// Fails if other code in this program has reaped it, so its status is unknown.
     pub(crate) fn reap(mut self) -> io::Result<ExitStatus> {
         self.reaped = true;
         orphans::reap(self.group)

@@ -8,9 +8,9 @@
 //! publish the exit, fire `done`.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{future::Future, io};
 
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
@@ -43,15 +43,6 @@ pub(crate) struct ChildTask {
     pub(crate) stop_grace: Duration,
     pub(crate) log_limits: LogLimits,
     pub(crate) state: ChildState,
-}
-
-/// A process as [`run_until_exit`] sees it; scripted in tests.
-trait Stoppable {
-    /// Waits until it has ended and can be reaped. Cancel safe.
-    fn ended(&self) -> impl Future<Output = ()> + Send;
-    fn close_stdin(&self);
-    fn terminate(&self);
-    fn kill(&self);
 }
 
 /// The process and its streams, registered with the runtime.
@@ -88,7 +79,13 @@ impl ChildTask {
         let pump = stderr::pump(stderr, self.log_limits, &self.tag, &self.tail);
         let run = async {
             let mut sequence = StopSequence::new(self.stop_grace);
-            run_until_exit(&running, &mut sequence, &self.state.stop, &self.tag).await;
+            run_until_exit(
+                || running.exit_watcher.wait(),
+                |action| running.perform(action, &self.tag),
+                &mut sequence,
+                &self.state.stop,
+            )
+            .await;
             let lived = started.elapsed();
             running.stdin.close();
             let reaped = self.spawn_thread.finish(running.sandboxed).await;
@@ -163,45 +160,40 @@ fn register(spawned: SpawnedProcess, gone: &CancellationToken) -> io::Result<(Ru
     Ok((running, output(stdout), output(stderr)))
 }
 
-impl Stoppable for RunningProcess {
-    fn ended(&self) -> impl Future<Output = ()> + Send {
-        self.exit_watcher.wait()
-    }
-
-    fn close_stdin(&self) {
-        self.stdin.close();
-    }
-
-    fn terminate(&self) {
-        self.sandboxed.process.terminate();
-    }
-
-    fn kill(&self) {
-        self.sandboxed.process.kill();
+impl RunningProcess {
+    fn perform(&self, action: StopAction, tag: &str) {
+        let process = &self.sandboxed.process;
+        match action {
+            StopAction::CloseStdin => self.stdin.close(),
+            StopAction::Terminate => process.terminate(),
+            StopAction::Kill => {
+                tracing::info!(tag, "child did not exit within the stop grace period; killing it");
+                process.kill();
+            }
+            StopAction::KillAgain => {
+                tracing::warn!(tag, "child was killed but has not exited; killing it again");
+                process.kill();
+            }
+        }
     }
 }
 
-/// Waits until the process has ended. Performs the stop sequence once `stop` fires.
-async fn run_until_exit(process: &impl Stoppable, sequence: &mut StopSequence, stop: &CancellationToken, tag: &str) {
+/// Waits until `ended` returns, which must be cancel safe. Performs the actions of `sequence` once
+/// `stop` fires.
+async fn run_until_exit<F: Future<Output = ()>>(
+    ended: impl Fn() -> F,
+    perform: impl Fn(StopAction),
+    sequence: &mut StopSequence,
+    stop: &CancellationToken,
+) {
     loop {
         while let Some(action) = sequence.next_action(Instant::now()) {
-            match action {
-                StopAction::CloseStdin => process.close_stdin(),
-                StopAction::Terminate => process.terminate(),
-                StopAction::Kill => {
-                    tracing::info!(tag, "child did not exit within the stop grace period; killing it");
-                    process.kill();
-                }
-                StopAction::KillAgain => {
-                    tracing::warn!(tag, "child was killed but has not exited; killing it again");
-                    process.kill();
-                }
-            }
+            perform(action);
         }
         let deadline = sequence.next_deadline();
         tokio::select! {
             biased;
-            () = process.ended() => return,
+            () = ended() => return,
             () = stop.cancelled(), if !sequence.requested() => sequence.request(),
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
         }
@@ -234,9 +226,14 @@ mod tests {
             }
         }
 
-        fn record(&self, action: &'static str) {
-            self.actions.lock().unwrap().push((action, self.start.elapsed()));
-            if self.ends_upon == Some(action) {
+        fn perform(&self, action: StopAction) {
+            let name = match action {
+                StopAction::CloseStdin => "close stdin",
+                StopAction::Terminate => "terminate",
+                StopAction::Kill | StopAction::KillAgain => "kill",
+            };
+            self.actions.lock().unwrap().push((name, self.start.elapsed()));
+            if self.ends_upon == Some(name) {
                 self.ended.cancel();
             }
         }
@@ -247,26 +244,9 @@ mod tests {
                 stop.cancel();
             }
             let mut sequence = StopSequence::new(GRACE);
-            run_until_exit(&self, &mut sequence, &stop, "tag").await;
+            let ended = || self.ended.cancelled();
+            run_until_exit(ended, |action| self.perform(action), &mut sequence, &stop).await;
             (self.actions.into_inner().unwrap(), sequence.requested())
-        }
-    }
-
-    impl Stoppable for Scripted {
-        fn ended(&self) -> impl Future<Output = ()> + Send {
-            self.ended.cancelled()
-        }
-
-        fn close_stdin(&self) {
-            self.record("close stdin");
-        }
-
-        fn terminate(&self) {
-            self.record("terminate");
-        }
-
-        fn kill(&self) {
-            self.record("kill");
         }
     }
 

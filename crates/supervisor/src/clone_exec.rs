@@ -67,10 +67,7 @@ const LAST_SIGNAL: libc::c_int = 64;
 
 /// Starts a process and returns its pid and a pidfd. `streams` become its stdin, stdout and stderr
 /// and must be numbered above 2. The process blocks and ignores no signals.
-///
-/// # Errors
-///
-/// See [`SetupError`]. No process is left then.
+/// No process is left on failure.
 pub(crate) fn spawn(
     image: &ExecImage,
     streams: [BorrowedFd<'_>; 3],

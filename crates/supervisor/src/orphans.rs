@@ -40,19 +40,11 @@ const PARENT: usize = 1;
 const SESSION: usize = 3;
 
 /// Makes this process the new parent of orphaned descendants.
-///
-/// # Errors
-///
-/// If the kernel refuses it.
 pub(crate) fn become_subreaper() -> io::Result<()> {
     Ok(set_child_subreaper(Some(getpid()))?)
 }
 
 /// Starts a child with `start` and registers it.
-///
-/// # Errors
-///
-/// Those of `start`.
 pub(crate) fn spawn<E>(start: impl FnOnce() -> Result<(Pid, OwnedFd), E>) -> Result<(Pid, OwnedFd), E> {
     let mut children = children();
     let (pid, pidfd) = start()?;
@@ -61,10 +53,7 @@ pub(crate) fn spawn<E>(start: impl FnOnce() -> Result<(Pid, OwnedFd), E>) -> Res
 }
 
 /// Reaps a child that has ended or is about to end.
-///
-/// # Errors
-///
-/// If other code in this process has reaped it.
+/// Fails if other code in this process has reaped it.
 pub(crate) fn reap(child: Pid) -> io::Result<ExitStatus> {
     let mut children = children();
     let status = loop {

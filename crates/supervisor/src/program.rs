@@ -17,11 +17,8 @@ use rustix::io::Errno;
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// The absolute path of `program`, looked up in `path` if it is a bare name. Links are not
-/// resolved: some programs depend on the name under which they are called.
-///
-/// # Errors
-///
-/// As exec: `NotFound`, or `PermissionDenied` if only files that are not executable were found.
+/// resolved: some programs depend on the name under which they are called. Fails as exec does:
+/// `NotFound`, or `PermissionDenied` if only files that are not executable were found.
 pub(crate) fn find(program: &OsStr, path: Option<&OsStr>) -> io::Result<PathBuf> {
     if program.is_empty() {
         return Err(Errno::NOENT.into());

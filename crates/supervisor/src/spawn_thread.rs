@@ -72,10 +72,6 @@ pub(crate) struct ReapedProcess {
 
 impl SpawnThread {
     /// Starts the thread.
-    ///
-    /// # Errors
-    ///
-    /// If the system refuses it.
     pub(crate) fn start(launcher: Launcher) -> io::Result<Self> {
         let (queue, mut jobs) = mpsc::channel::<Job>(QUEUE_CAPACITY);
         thread::Builder::new().name("spawner".to_owned()).spawn(move || {
@@ -87,10 +83,6 @@ impl SpawnThread {
     }
 
     /// Spawns a child.
-    ///
-    /// # Errors
-    ///
-    /// As [`Supervisor::spawn`](crate::Supervisor::spawn).
     pub(crate) async fn spawn(&self, spec: ChildSpec) -> Result<SpawnedProcess, SpawnError> {
         let panicked = || SpawnError::Os(io::Error::other("the thread that spawns children panicked"));
         let spawned = self.run(move |launcher| spawn(launcher, &spec)).await;

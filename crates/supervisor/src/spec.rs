@@ -30,9 +30,7 @@ pub struct ChildSpec {
 }
 
 impl ChildSpec {
-    /// # Errors
-    ///
-    /// [`SpawnError::Invalid`] if a variable has an invalid name.
+    /// Fails with [`SpawnError::Invalid`] if a variable has an invalid name.
     pub(crate) fn check(&self) -> Result<(), SpawnError> {
         let invalid = |name: &str| name.is_empty() || name.contains(['=', '\0']);
         if self.env.iter().any(|(name, _)| invalid(name)) {

@@ -26,11 +26,8 @@ pub(super) struct Cgroup {
 }
 
 impl Cgroups {
-    /// Clears up after supervisors that are gone and creates a directory in `parent`.
-    ///
-    /// # Errors
-    ///
-    /// If `parent` is not a control group (version 2) in which this process may create and kill
+    /// Clears up after supervisors that are gone and creates a directory in `parent`. Fails if
+    /// `parent` is not a control group (version 2) in which this process may create and kill
     /// others.
     pub(super) fn new(parent: &Path, limits: &IsolationLimits) -> io::Result<Self> {
         let groups = Self {
@@ -59,10 +56,6 @@ impl Cgroups {
     }
 
     /// Creates the group of one child.
-    ///
-    /// # Errors
-    ///
-    /// If the system refuses it or one of its limits.
     pub(super) fn create(&self) -> io::Result<Cgroup> {
         let group = self.create_unlimited()?;
         for (file, limit) in self.limits {
@@ -91,10 +84,6 @@ impl Drop for Cgroups {
 
 impl Cgroup {
     /// Opens the file to which a process writes to join the group.
-    ///
-    /// # Errors
-    ///
-    /// If the system refuses it.
     pub(super) fn open_procs(&self) -> io::Result<OwnedFd> {
         let procs = OpenOptions::new().write(true).open(self.path.join("cgroup.procs"))?;
         Ok(procs.into())

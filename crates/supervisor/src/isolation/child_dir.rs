@@ -26,10 +26,6 @@ pub(super) struct ChildDir {
 impl ChildDirs {
     /// Clears up after supervisors that are gone and creates a directory in `parent`. With
     /// `passable`, other users may pass through it to their own directories.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be created in `parent`.
     pub(super) fn new(parent: &Path, passable: bool) -> io::Result<Self> {
         let mode = if passable { 0o711 } else { 0o700 };
         let directory = RuntimeDir::new(&std::path::absolute(parent)?, mode, remove)?;
@@ -37,10 +33,6 @@ impl ChildDirs {
     }
 
     /// Creates the directory of one child, owned by `owner` if given.
-    ///
-    /// # Errors
-    ///
-    /// If the system refuses it.
     pub(super) fn create(&self, owner: Option<u32>) -> io::Result<ChildDir> {
         let path = self.0.next_path();
         DirBuilder::new().mode(0o700).create(&path)?;
@@ -63,10 +55,6 @@ impl ChildDir {
     }
 
     /// Writes a file that only the child's user can read.
-    ///
-    /// # Errors
-    ///
-    /// If the system refuses it.
     pub(super) fn write(&self, name: &str, contents: &[u8]) -> io::Result<PathBuf> {
         let path = self.path.join(name);
         let mut options = OpenOptions::new();

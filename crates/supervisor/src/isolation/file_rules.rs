@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr,
-    RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
+    RulesetCreated, RulesetCreatedAttr, Scope,
 };
 use rustix::io::Errno;
 
@@ -96,13 +96,6 @@ pub(super) const READ_BITS: u64 = AccessFs::ReadFile as u64 | AccessFs::ReadDir 
 /// The requested version of Landlock. An older kernel applies the rules that it knows.
 const VERSION: ABI = ABI::V6;
 
-/// The Landlock features of the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LandlockSupport {
-    pub(super) files: bool,
-    pub(super) scopes: bool,
-}
-
 /// The part of the allow-list that is the same for all children.
 #[derive(Clone, Debug)]
 pub(super) struct FileRules {
@@ -121,18 +114,6 @@ pub(super) struct ChildPaths<'a> {
     pub(super) variables: &'a BTreeMap<OsString, OsString>,
 }
 
-impl LandlockSupport {
-    /// Probes the kernel by creating rulesets, which restrict nothing.
-    pub(super) fn of_kernel() -> Self {
-        let strict = || Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
-        let created = |ruleset: Result<Ruleset, RulesetError>| ruleset.and_then(Ruleset::create).is_ok();
-        Self {
-            files: created(strict().handle_access(AccessFs::from_all(ABI::V1))),
-            scopes: created(strict().scope(Scope::from_all(VERSION))),
-        }
-    }
-}
-
 impl FileRules {
     /// The default list and the additions of the configuration.
     pub(super) fn new(readable: &[PathBuf], writable: &[PathBuf]) -> Self {
@@ -144,10 +125,6 @@ impl FileRules {
     }
 
     /// A ruleset for one child, or `None` if the kernel has no Landlock.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses a rule, or descriptors are exhausted.
     pub(super) fn ruleset(&self, child: &ChildPaths<'_>) -> io::Result<Option<OwnedFd>> {
         let ruleset = Ruleset::default().handle_access(AccessFs::from_all(VERSION));
         let ruleset = ruleset.and_then(|ruleset| ruleset.scope(Scope::from_all(VERSION)));
@@ -171,6 +148,22 @@ impl FileRules {
         }
         Ok(ruleset.into())
     }
+}
+
+/// Returns true if the kernel can restrict files. Creates a ruleset, which restricts nothing.
+pub(super) fn landlock_is_supported() -> bool {
+    let ruleset = strict().handle_access(AccessFs::from_all(ABI::V1));
+    ruleset.and_then(Ruleset::create).is_ok()
+}
+
+/// As [`landlock_is_supported`], for scopes.
+pub(super) fn scopes_are_supported() -> bool {
+    let ruleset = strict().scope(Scope::from_all(VERSION));
+    ruleset.and_then(Ruleset::create).is_ok()
+}
+
+fn strict() -> Ruleset {
+    Ruleset::default().set_compatibility(CompatLevel::HardRequirement)
 }
 
 /// All access except creating devices and executing, so that no file that a child writes becomes a

@@ -9,10 +9,9 @@ use rustix::process::{Resource, Rlimit, getrlimit};
 
 use super::cgroup::Cgroups;
 use super::child_dir::ChildDirs;
-use super::file_rules::{ChildPaths, FileRules, LandlockSupport};
+use super::file_rules::{self, ChildPaths, FileRules};
 use super::probe;
 use super::report::{IsolationReport, Layer};
-use super::setup::Capabilities;
 use super::user_pool::UserPool;
 use super::{Isolation, IsolationLimits};
 
@@ -21,7 +20,8 @@ use super::{Isolation, IsolationLimits};
 pub(crate) struct IsolationPlan {
     pub(crate) report: IsolationReport,
     pub(super) no_new_privileges: bool,
-    pub(super) capabilities: Capabilities,
+    pub(super) drop_capabilities: bool,
+    pub(super) drop_bounding_set: bool,
     pub(super) files: Option<FileRules>,
     pub(super) directories: Option<ChildDirs>,
     pub(super) users: Option<UserPool>,
@@ -32,15 +32,10 @@ pub(crate) struct IsolationPlan {
 impl IsolationPlan {
     /// Probes which of the requested layers are available. `temporary` is the default parent of
     /// private directories.
-    ///
-    /// # Errors
-    ///
-    /// If the thread of the probe does not start.
     pub(crate) fn new(isolation: &Isolation, limits: &IsolationLimits, temporary: Option<&OsStr>) -> io::Result<Self> {
         let mut report = IsolationReport::default();
-        let support = LandlockSupport::of_kernel();
         let files = FileRules::new(&isolation.readable, &isolation.writable);
-        let ruleset = if support.files {
+        let ruleset = if file_rules::landlock_is_supported() {
             files.ruleset(&ChildPaths {
                 program: Path::new("/"),
                 args: &[],
@@ -56,10 +51,13 @@ impl IsolationPlan {
             && report
                 .record(Layer::NoNewPrivileges, probed.no_new_privileges)
                 .is_some();
-        let dropped = isolation.drop_capabilities && report.record(Layer::Capabilities, probed.capabilities).is_some();
+        let drop_capabilities =
+            isolation.drop_capabilities && report.record(Layer::Capabilities, probed.capabilities).is_some();
         let landlock = isolation.landlock && report.record(Layer::Files, probed.landlock).is_some();
         if isolation.landlock {
-            let scopes = (landlock && support.scopes).then_some(()).ok_or("needs Linux 6.12");
+            let scopes = (landlock && file_rules::scopes_are_supported())
+                .then_some(())
+                .ok_or("needs Linux 6.12");
             report.record(Layer::Scopes, scopes);
         }
         let users = isolation.users.clone().and_then(|range| {
@@ -83,11 +81,8 @@ impl IsolationPlan {
         Ok(Self {
             report,
             no_new_privileges,
-            capabilities: match (dropped, probed.bounding_set) {
-                (false, _) => Capabilities::Kept,
-                (true, false) => Capabilities::Dropped,
-                (true, true) => Capabilities::DroppedForGood,
-            },
+            drop_capabilities,
+            drop_bounding_set: drop_capabilities && probed.bounding_set,
             files: landlock.then_some(files),
             limits: resource_limits(limits, cgroups.is_some(), |resource| getrlimit(resource).maximum),
             directories,

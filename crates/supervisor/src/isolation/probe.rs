@@ -24,10 +24,6 @@ pub(super) struct ProbeResults {
 }
 
 /// Tries every step on a separate thread, in the order of [`ChildSetup`](super::ChildSetup).
-///
-/// # Errors
-///
-/// If the thread does not start.
 pub(super) fn try_all(ruleset: Option<OwnedFd>) -> io::Result<ProbeResults> {
     let probe = thread::Builder::new().name("probe".to_owned()).spawn(move || {
         let bounding_set = has(CapabilitySet::SETPCAP) && setup::empty_bounding_set().is_ok();

@@ -29,10 +29,6 @@ pub(super) struct RuntimeDir {
 impl RuntimeDir {
     /// Creates and locks a new directory in `parent`. First calls `clear` with every directory in
     /// `parent` whose supervisor is gone, locked meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be created there.
     pub(super) fn new(parent: &Path, mode: u32, clear: impl Fn(&Path)) -> io::Result<Self> {
         clear_abandoned(parent, clear);
         let pid = std::process::id();

@@ -28,10 +28,7 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     /// Makes about a dozen file system calls, so it blocks.
-    ///
-    /// # Errors
-    ///
-    /// If the system refuses one of them, or no user is free.
+    /// Fails if the system refuses one of them, or no user is free.
     pub(crate) fn new(plan: &IsolationPlan) -> io::Result<Self> {
         let none_free = || io::Error::from(rustix::io::Errno::AGAIN);
         let lease = |users: &UserPool| users.lease().ok_or_else(none_free);
@@ -50,10 +47,7 @@ impl Sandbox {
     }
 
     /// Writes a file that only this child can read, and returns its path.
-    ///
-    /// # Errors
-    ///
-    /// If the child has no directory, or the system refuses it.
+    /// Fails if the child has no directory, or the system refuses it.
     pub(crate) fn write(&self, name: &str, contents: &[u8]) -> io::Result<PathBuf> {
         let none = || io::Error::other("the child has no directory of its own");
         self.directory.as_ref().ok_or_else(none)?.write(name, contents)
@@ -72,10 +66,6 @@ impl Sandbox {
     }
 
     /// The setup that the child performs on itself.
-    ///
-    /// # Errors
-    ///
-    /// If the system refuses a resource that the setup needs.
     pub(crate) fn setup(
         &self,
         plan: &IsolationPlan,
@@ -96,7 +86,8 @@ impl Sandbox {
             cgroup: self.cgroup.as_ref().map(Cgroup::open_procs).transpose()?,
             limits: plan.limits.clone(),
             kept,
-            capabilities: plan.capabilities,
+            drop_capabilities: plan.drop_capabilities,
+            drop_bounding_set: plan.drop_bounding_set,
             user: self.user.as_ref().map(|user| user.number),
             no_new_privileges: plan.no_new_privileges,
             ruleset: ruleset.flatten(),

@@ -35,7 +35,10 @@ pub(crate) struct ChildSetup {
     pub(crate) limits: Vec<(Resource, Rlimit)>,
     /// Descriptors that the program inherits, besides the standard streams.
     pub(crate) kept: Vec<OwnedFd>,
-    pub(crate) capabilities: Capabilities,
+    pub(crate) drop_capabilities: bool,
+    /// True to empty the bounding set too, which needs CAP_SETPCAP. It limits which capabilities can be gained, and with
+    /// `no_new_privs` none can.
+    pub(crate) drop_bounding_set: bool,
     /// The user and group to switch to.
     pub(crate) user: Option<u32>,
     pub(crate) no_new_privileges: bool,
@@ -43,23 +46,8 @@ pub(crate) struct ChildSetup {
     pub(crate) ruleset: Option<OwnedFd>,
 }
 
-/// The treatment of capabilities.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Capabilities {
-    Kept,
-    /// All sets are emptied except the bounding set, which only a process with CAP_SETPCAP may
-    /// change. It limits which capabilities can be gained, and with `no_new_privs` none can.
-    Dropped,
-    /// All sets are emptied.
-    DroppedForGood,
-}
-
 impl ChildSetup {
     /// Performs all steps. Runs in the child.
-    ///
-    /// # Errors
-    ///
-    /// The failed step and the reason.
     pub(crate) fn apply(&self) -> Result<(), (SetupStep, Errno)> {
         setsid().map_err(in_step(SetupStep::Session))?;
         // Orphans below the child become its children, and ours at the moment when it ends, not
@@ -73,13 +61,13 @@ impl ChildSetup {
         for kept in &self.kept {
             rustix::io::fcntl_setfd(kept, FdFlags::empty()).map_err(in_step(SetupStep::Descriptors))?;
         }
-        if self.capabilities == Capabilities::DroppedForGood {
+        if self.drop_bounding_set {
             empty_bounding_set().map_err(in_step(SetupStep::Capabilities))?;
         }
         if let Some(user) = self.user {
             switch_user(user).map_err(in_step(SetupStep::User))?;
         }
-        if self.capabilities != Capabilities::Kept {
+        if self.drop_capabilities {
             drop_capabilities().map_err(in_step(SetupStep::Capabilities))?;
         }
         if self.no_new_privileges {
