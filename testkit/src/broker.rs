@@ -1,25 +1,25 @@
-//! The broker as a real process, with a configuration of its own in a temporary directory.
+//! The broker as a process, with a configuration of its own in a temporary directory.
 //!
-//! The process is told everything by its file and its environment, as an operator would; what it says is read from its
-//! log (JSON lines on standard error). Dropping the handle kills the process; its directory goes with it.
+//! The process gets its settings by file and environment, as from an operator; its log (JSON lines on standard error) is
+//! read back. Dropping the handle kills the process and removes its directory.
 
 mod log;
-mod ports;
 mod processes;
 mod programs;
-mod upstream;
+mod shared_mcp;
 
 use std::{
-    fmt::Write as _,
+    fs,
     net::TcpListener,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
     process::{Child, Command},
@@ -28,35 +28,35 @@ use tokio::{
 
 pub use self::{
     log::Log,
-    ports::free_port,
-    processes::{Process, children_of},
+    processes::Process,
     programs::{Programs, programs},
-    upstream::SharedMcp,
+    shared_mcp::SharedMcp,
 };
-use crate::forgejo::FakeForgejo;
+use crate::{forgejo::FakeForgejo, forgejo_mcp};
 
-/// Longer than a start takes on a machine that is busy with something else.
-const LONGEST_START: Duration = Duration::from_secs(60);
+/// Longer than a start takes on a busy machine.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer than any stop that the defaults allow.
-const LONGEST_STOP: Duration = Duration::from_secs(60);
-/// Passes the socket on standard input as systemd does (`sd_listen_fds`): as descriptor 3, with the process told by its id.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+/// Passes the socket on standard input as systemd does (`sd_listen_fds`): as descriptor 3, with the process id in the
+/// environment.
 const PASS_SOCKET: &str = r#"exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@""#;
 
-/// The event in the broker's log after which connections are accepted.
+/// The event in the broker's log after which it accepts connections.
 const SERVING: &str = "serving";
 
-/// What a broker is started with.
+/// The settings of a broker at its start.
 #[derive(Clone, Debug)]
 pub struct BrokerOptions {
     /// The port on 127.0.0.1; [`free_port`] finds one.
     pub port: u16,
-    /// The MCP server that it starts for each session; `None` if `settings` say where one is that all sessions share.
+    /// The MCP server that it starts for each session; `None` if `settings` name one that all sessions share.
     pub child: Option<ChildCommand>,
     /// Further settings as environment overrides: dotted key and value.
     pub settings: Vec<(String, String)>,
-    /// Further variables of its environment: switches that only a program built for tests knows.
+    /// Further variables of its environment: switches of a program built for tests.
     pub environment: Vec<(String, String)>,
-    /// Whether the listening socket is kept by the test and passed on at each start, as a service manager does, so that no
+    /// Whether the test keeps the listening socket and passes it on at each start, as a service manager does, so that no
     /// connection is refused while the broker restarts.
     pub keep_socket: bool,
 }
@@ -77,7 +77,7 @@ pub struct ChildCommand {
 pub struct BrokerProcess {
     program: PathBuf,
     options: BrokerOptions,
-    /// What its file says but for the MCP server.
+    /// Its file without the section of the MCP server.
     configuration: String,
     directory: TempDir,
     socket: Option<TcpListener>,
@@ -87,7 +87,6 @@ pub struct BrokerProcess {
 
 impl ChildCommand {
     /// The double of `forgejo-mcp`.
-    #[must_use]
     pub fn fake_forgejo_mcp(program: &Path) -> Self {
         let args = ["--transport", "stdio", "--url", "{forgejo_url}"];
         Self {
@@ -97,8 +96,7 @@ impl ChildCommand {
         }
     }
 
-    /// A server that needs no arguments and no environment.
-    #[must_use]
+    /// A server without arguments and environment.
     pub fn plain(program: &Path) -> Self {
         Self {
             command: program.to_owned(),
@@ -107,77 +105,51 @@ impl ChildCommand {
         }
     }
 
-    /// The same with the tools that are there for tests only ([`TEST_TOOLS`](crate::child::TEST_TOOLS)).
+    /// The same server with the tools for tests ([`TEST_TOOLS`](forgejo_mcp::TEST_TOOLS)).
     #[must_use]
     pub fn with_test_tools(mut self) -> Self {
-        self.env.push((crate::child::TEST_TOOLS.to_owned(), "1".to_owned()));
+        self.env.push((forgejo_mcp::TEST_TOOLS.to_owned(), "1".to_owned()));
         self
     }
 
-    /// The section of the configuration that names it.
-    fn configuration(&self) -> Result<String> {
-        // JSON's texts and arrays are TOML's too.
-        let quoted = |value: &str| serde_json::to_string(value);
-        let variable = |(name, value): &(String, String)| Ok(format!("{name} = {}", quoted(value)?));
-        let env: Result<Vec<String>> = self.env.iter().map(variable).collect();
-        Ok(format!(
-            "[child]\ncommand = {}\nargs = {}\nenv = {{ {} }}\n",
-            quoted(&self.command.to_string_lossy())?,
-            serde_json::to_string(&self.args)?,
-            env?.join(", ")
-        ))
+    /// Its section of the configuration.
+    fn configuration(&self) -> String {
+        let env = self.env.iter().map(|(name, value)| format!("{name} = {value:?}"));
+        let env: Vec<String> = env.collect();
+        let (command, args, env) = (&self.command, &self.args, env.join(", "));
+        format!("[child]\ncommand = {command:?}\nargs = {args:?}\nenv = {{ {env} }}\n")
     }
 }
 
 impl BrokerProcess {
-    /// Starts a broker against a Forgejo and waits until it serves.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be started, ends before it serves, or does not serve within a minute; the error holds its log.
+    /// Starts a broker with a Forgejo and waits until it serves. An error holds its log.
     pub async fn start(program: &Path, forgejo: &FakeForgejo, options: BrokerOptions) -> Result<Self> {
-        let directory = TempDir::with_prefix("forgejo-mcp-broker-")?;
-        let configuration = configuration(forgejo, options.port)?;
-        let log = Log::default();
-        let socket = options
-            .keep_socket
-            .then(|| TcpListener::bind(("127.0.0.1", options.port)));
+        let bind = || TcpListener::bind(("127.0.0.1", options.port));
+        let socket = options.keep_socket.then(bind).transpose()?;
         let mut broker = Self {
             program: program.to_owned(),
+            configuration: configuration(forgejo, options.port),
+            directory: TempDir::with_prefix("forgejo-mcp-broker-")?,
+            socket,
             options,
-            configuration,
-            directory,
-            socket: socket.transpose()?,
             process: None,
-            log,
+            log: Log::default(),
         };
         broker.start_again().await?;
         Ok(broker)
     }
 
     /// Starts the broker again after it has ended: same directory, same port.
-    ///
-    /// # Errors
-    ///
-    /// As for [`BrokerProcess::start`].
     pub async fn start_again(&mut self) -> Result<()> {
         if self.process.is_some() {
             bail!("the broker is still running");
         }
-        let child = self
-            .options
-            .child
-            .as_ref()
-            .map(ChildCommand::configuration)
-            .transpose()?;
+        let child = self.options.child.as_ref().map(ChildCommand::configuration);
         let file = self.configuration.clone() + &child.unwrap_or_default();
-        std::fs::write(self.directory.path().join("broker.toml"), file)?;
-        let overrides = self.options.settings.iter();
-        let overrides = overrides.map(|(key, value)| {
-            (
-                format!("BROKER_{}", key.to_uppercase().replace('.', "__")),
-                value.clone(),
-            )
+        fs::write(self.directory.path().join("broker.toml"), file)?;
+        let overrides = self.options.settings.iter().map(|(key, value)| {
+            let variable = format!("BROKER_{}", key.to_uppercase().replace('.', "__"));
+            (variable, value)
         });
         let (mut command, stdin) = match &self.socket {
             Some(socket) => {
@@ -191,7 +163,7 @@ impl BrokerProcess {
             .args(["serve", "--config", "broker.toml"])
             .current_dir(self.directory.path())
             .envs(overrides)
-            .envs(self.options.environment.iter().map(|(name, value)| (name, value)))
+            .envs(self.options.environment.clone())
             .stdin(stdin)
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -200,7 +172,7 @@ impl BrokerProcess {
         let stderr = process.stderr.take().context("standard error was piped")?;
         let serving = self.log.follow(stderr, SERVING);
         self.process = Some(process);
-        match timeout(LONGEST_START, serving).await {
+        match timeout(START_TIMEOUT, serving).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_ended)) => {
                 let status = self.wait().await?;
@@ -213,130 +185,108 @@ impl BrokerProcess {
         }
     }
 
-    /// Sets further settings, or others, for the next start, and which MCP server is started for each session.
+    /// Sets further settings, or others, and the MCP server of each session, for the next start.
     pub fn configure(&mut self, settings: &[(&str, &str)], child: Option<ChildCommand>) {
         for (key, value) in settings {
-            self.options.settings.retain(|(set, _)| set != key);
+            self.unset(&[key]);
             self.options.settings.push(((*key).to_owned(), (*value).to_owned()));
         }
         self.options.child = child;
     }
 
-    /// Takes settings back, from the next start on.
+    /// Removes settings, for the next start.
     pub fn unset(&mut self, keys: &[&str]) {
         self.options.settings.retain(|(set, _)| !keys.contains(&set.as_str()));
     }
 
     /// The root URL, which is also the issuer.
-    #[must_use]
     pub fn url(&self) -> String {
         public_url(self.options.port)
     }
 
-    /// The URL that a client is given.
-    #[must_use]
+    /// The URL of the MCP endpoint.
     pub fn mcp_url(&self) -> String {
         format!("{}/mcp", self.url())
     }
 
     /// The directory with its configuration, database and key.
-    #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// What it has logged, over all its lives.
-    #[must_use]
+    /// The log of all its runs.
     pub fn log(&self) -> &Log {
         &self.log
     }
 
-    /// The processes that it has started and that are alive.
-    ///
-    /// # Errors
-    ///
-    /// If the broker is not running or the list of processes cannot be read.
+    /// Its living child processes.
     pub fn children(&self) -> Result<Vec<Process>> {
-        children_of(self.pid()?)
+        let process = self.process.as_ref().and_then(Child::id);
+        processes::children_of(process.context("the broker is not running")?)
     }
 
-    /// Asks it to stop (SIGTERM) and waits until it has.
-    ///
-    /// # Errors
-    ///
-    /// If it is not running.
+    /// Sends SIGTERM and waits until it has ended.
     pub async fn terminate(&mut self) -> Result<ExitStatus> {
         self.end(Signal::TERM).await
     }
 
-    /// Kills it (SIGKILL) and waits until it is gone.
-    ///
-    /// # Errors
-    ///
-    /// If it is not running.
+    /// Sends SIGKILL and waits until it has ended.
     pub async fn kill(&mut self) -> Result<ExitStatus> {
         self.end(Signal::KILL).await
     }
 
     async fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
-        let pid = self.pid()?;
-        let pid = i32::try_from(pid)
-            .ok()
-            .and_then(Pid::from_raw)
-            .context("a process id is a positive number")?;
-        rustix::process::kill_process(pid, signal)?;
+        let process = self.process.as_ref().and_then(Child::id);
+        let pid = processes::pid(process.context("the broker is not running")?)?;
+        kill_process(pid, signal)?;
         self.wait().await
     }
 
     async fn wait(&mut self) -> Result<ExitStatus> {
         let mut process = self.process.take().context("the broker is not running")?;
-        let status = timeout(LONGEST_STOP, process.wait())
-            .await
-            .context("the broker does not end")??;
-        self.log.settled().await;
+        let status = timeout(STOP_TIMEOUT, process.wait()).await;
+        let status = status.context("the broker does not end")??;
+        self.log.ended().await;
         Ok(status)
-    }
-
-    fn pid(&self) -> Result<u32> {
-        self.process
-            .as_ref()
-            .and_then(Child::id)
-            .context("the broker is not running")
     }
 }
 
 /// The root URL of a broker on a port.
-#[must_use]
 pub fn public_url(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
 }
 
-/// Where Forgejo sends a browser back to.
-#[must_use]
+/// The redirect URI of a broker at Forgejo.
 pub fn redirect_uri(port: u16) -> String {
     format!("{}/oauth/callback", public_url(port))
 }
 
-fn configuration(forgejo: &FakeForgejo, port: u16) -> Result<String> {
-    // JSON's texts and arrays are TOML's too.
-    let quoted = |value: &str| serde_json::to_string(value);
-    let mut file = String::new();
-    writeln!(
-        file,
-        "[server]\nlisten = \"127.0.0.1:{port}\"\npublic_url = {}",
-        quoted(&public_url(port))?
-    )?;
-    writeln!(
-        file,
-        "[forgejo]\nurl = {}\nclient_id = {}",
-        quoted(forgejo.url())?,
-        quoted(forgejo.client_id())?
-    )?;
-    writeln!(file, "client_secret = {}", quoted(forgejo.client_secret())?)?;
-    writeln!(
-        file,
-        "scopes = [\"read:user\", \"read:organization\", \"write:repository\"]"
-    )?;
-    writeln!(file, "[log]\nformat = \"json\"\nfilter = \"debug\"")?;
-    Ok(file)
+/// A free port on 127.0.0.1, a different one at each call.
+pub fn free_port() -> u16 {
+    /// Below the range from which Linux takes ports for outgoing connections.
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 10_000;
+    /// The number of ports tried by this process.
+    static TRIED: AtomicU16 = AtomicU16::new(0);
+    // Processes that test at the same time begin at different ports.
+    let start = u16::try_from(std::process::id() % 97).unwrap_or_default() * 100;
+    let mut ports = (0..COUNT).map(|_| {
+        let step = TRIED.fetch_add(1, Ordering::Relaxed);
+        FIRST + start.wrapping_add(step) % COUNT
+    });
+    let free = ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.unwrap_or_else(|| panic!("no free port between {FIRST} and {}", FIRST + COUNT))
+}
+
+fn configuration(forgejo: &FakeForgejo, port: u16) -> String {
+    format!(
+        "[server]\nlisten = \"127.0.0.1:{port}\"\npublic_url = {public_url:?}\n\
+         [forgejo]\nurl = {url:?}\nclient_id = {client_id:?}\nclient_secret = {client_secret:?}\n\
+         scopes = [\"read:user\", \"read:organization\", \"write:repository\"]\n\
+         [log]\nformat = \"json\"\nfilter = \"debug\"\n",
+        public_url = public_url(port),
+        url = forgejo.url(),
+        client_id = forgejo.client_id(),
+        client_secret = forgejo.client_secret(),
+    )
 }

@@ -1,15 +1,15 @@
-//! A person at a browser: opens an address, fills in the forms that come, and ends where the client waits.
+//! A user at a browser, who opens an address, fills in forms, and stops at the client's redirect URI.
 //!
-//! The browser keeps cookies, shows forms and obeys `form-action`; the person ([`authorize`](Browser::authorize),
-//! [`deny`](Browser::deny)) knows what to do with a few pages. Redirects are followed by hand, so that the one to the
-//! client's redirect URI is returned and not followed: nobody needs to listen there. Left out: scripts, images, frames.
+//! The browser keeps cookies, shows forms and enforces `form-action`; the user ([`authorize`](Browser::authorize),
+//! [`deny`](Browser::deny)) knows a few pages. The browser follows redirects one by one, so that it returns the one to the
+//! client's redirect URI without following it: nothing needs to listen there. Left out: scripts, images, frames.
 
 mod cookies;
+mod form_action;
 mod page;
-mod person;
-mod policy;
 #[cfg(test)]
 mod tests;
+mod user;
 
 use std::time::Duration;
 
@@ -21,36 +21,36 @@ use http::{
 use thiserror::Error;
 use url::{Url, form_urlencoded};
 
-use self::{cookies::Jar, policy::FormAction};
+use self::{cookies::CookieJar, form_action::FormAction};
 pub use self::{
     cookies::{Cookie, SameSite},
     page::{Form, Page},
 };
-use crate::plain;
+use crate::http_client;
 
-/// A browser with its cookies and the list of what it visited.
+/// A browser with its cookies and its history.
 #[derive(Debug)]
 pub struct Browser {
     http: reqwest::Client,
-    jar: Jar,
+    cookies: CookieJar,
     visited: Vec<Visit>,
 }
 
-/// One request that the browser made.
+/// One request of the browser.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Visit {
     /// GET or POST.
     pub method: Method,
     /// The address.
     pub url: Url,
-    /// What came back.
+    /// The status of the answer.
     pub status: StatusCode,
 }
 
-/// Why the person did not arrive.
+/// The reason why the browser did not reach its destination.
 #[derive(Debug, Error)]
 pub enum BrowserError {
-    /// An address cannot be opened.
+    /// An address does not answer.
     #[error("no answer from {url}")]
     Unreachable {
         /// The address.
@@ -59,79 +59,67 @@ pub enum BrowserError {
         #[source]
         source: reqwest::Error,
     },
-    /// A page came that the person does not know what to do with, such as an error page.
+    /// The user does not know the page; it may be an error page.
     #[error("stuck at {url} ({status}): {text}")]
     Stuck {
         /// The page's address.
         url: String,
         /// Its status.
         status: StatusCode,
-        /// What it says, shortened.
+        /// Its text, shortened.
         text: String,
     },
     /// The sign-in page came back.
     #[error("the sign-in was refused: {text}")]
     SignInRefused {
-        /// What the page says, shortened.
+        /// The page's text, shortened.
         text: String,
     },
-    /// The content security policy of a page forbids its form to lead there.
+    /// The content security policy of a page forbids its form this target.
     #[error("the page {page} forbids its form to lead to {target}")]
     Blocked {
         /// The page with the form.
         page: String,
-        /// Where the form, or a redirect after it, would have led.
+        /// The target of the form, or of a redirect after it.
         target: String,
     },
-    /// More pages came than any sign-in has.
-    #[error("still not there after {0} requests")]
-    TooManySteps(usize),
+    /// There were more pages than any sign-in has.
+    #[error("no end after {0} requests")]
+    TooManyRequests(usize),
 }
 
-/// More than any sign-in takes, fewer than a redirect loop would.
-const MOST_STEPS: usize = 24;
+/// More requests than any sign-in takes, fewer than a redirect loop.
+const MAX_REQUESTS: usize = 24;
 
 impl Browser {
     /// A browser without cookies.
     pub fn new() -> Self {
         Self {
-            http: plain::client(Duration::from_secs(30)),
-            jar: Jar::default(),
+            http: http_client::client(Duration::from_secs(30)),
+            cookies: CookieJar::default(),
             visited: Vec::new(),
         }
     }
 
-    /// Opens an address as if the person had typed it. One request: a redirect is returned as it is.
-    ///
-    /// # Errors
-    ///
-    /// [`BrowserError::Unreachable`].
+    /// Opens an address as if the user had typed it. It makes one request and does not follow a redirect.
     pub async fn get(&mut self, url: &Url) -> Result<Page, BrowserError> {
         self.request(Method::GET, url.clone(), None, None).await
     }
 
     /// Opens an address as [`get`](Self::get) does and follows redirects.
-    ///
-    /// # Errors
-    ///
-    /// [`BrowserError::Unreachable`], [`BrowserError::TooManySteps`].
     pub async fn open(&mut self, url: &Url) -> Result<Page, BrowserError> {
         let mut page = self.get(url).await?;
-        for _ in 0..MOST_STEPS {
+        for _ in 0..MAX_REQUESTS {
             match page.redirect() {
                 Some(next) => page = self.get(&next).await?,
                 None => return Ok(page),
             }
         }
-        Err(BrowserError::TooManySteps(MOST_STEPS))
+        Err(BrowserError::TooManyRequests(MAX_REQUESTS))
     }
 
-    /// Submits a form that `page` shows, with `values` filled in (put the name and value of the pressed button there
-    /// too). One request: a redirect is returned as it is.
-    ///
-    /// # Errors
-    ///
-    /// [`BrowserError::Unreachable`]; [`BrowserError::Blocked`] if the page forbids the form its target.
+    /// Submits a form of `page`, with `values` filled in, the name and value of the pressed button among them. It makes one
+    /// request and does not follow a redirect.
     pub async fn submit(&mut self, page: &Page, form: &Form, values: &[(&str, &str)]) -> Result<Page, BrowserError> {
         FormAction::of(page).check(&form.action)?;
         let fields = form_urlencoded::Serializer::new(String::new())
@@ -147,19 +135,19 @@ impl Browser {
         self.request(form.method.clone(), action, Some(&page.url), body).await
     }
 
-    /// The cookies that the browser has now.
+    /// The present cookies.
     pub fn cookies(&self) -> &[Cookie] {
-        self.jar.cookies()
+        self.cookies.all()
     }
 
-    /// Puts a cookie in, in place of the one with its host, name and path.
+    /// Stores a cookie and replaces the one with its host, name and path.
     pub fn put_cookie(&mut self, cookie: Cookie) {
-        self.jar.put(cookie);
+        self.cookies.put(cookie);
     }
 
-    /// Forgets all cookies: the person is signed in nowhere.
+    /// Forgets all cookies, and with them every sign-in.
     pub fn clear_cookies(&mut self) {
-        self.jar.clear();
+        self.cookies = CookieJar::default();
     }
 
     /// Every request so far, in order.
@@ -175,13 +163,12 @@ impl Browser {
         body: Option<Bytes>,
     ) -> Result<Page, BrowserError> {
         let mut request = self.http.request(method.clone(), url.clone());
-        if let Some(cookies) = self.jar.header(&method, &url, initiator) {
+        if let Some(cookies) = self.cookies.header(&method, &url, initiator) {
             request = request.header(COOKIE, cookies);
         }
         if let Some(body) = body {
-            request = request
-                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                .body(body);
+            request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+            request = request.body(body);
             if let Some(page) = initiator {
                 request = request.header(ORIGIN, page.origin().ascii_serialization());
             }
@@ -192,7 +179,7 @@ impl Browser {
         };
         let response = request.send().await.map_err(failed)?;
         let (status, headers) = (response.status(), response.headers().clone());
-        self.jar.take(&url, &headers);
+        self.cookies.store(&url, &headers);
         self.visited.push(Visit {
             method,
             url: url.clone(),

@@ -1,10 +1,9 @@
 //! A scripted MCP client: OAuth sign-in and Streamable HTTP, each step on its own and recorded.
 //!
-//! The methods named after steps ([`probe`](Client::probe), [`initialize`](Client::initialize), ...) expect the right answer
-//! and fail on any other; the ones below them ([`request`](Client::request), [`post`](Client::post),
-//! [`raw`](Client::raw), [`token_request`](Client::token_request)) give whatever came, for tests of refusals. All of them take
-//! `&self`, so that calls of one session can run at once. Left out: retries and recovery of any kind, and calls that
-//! a server makes to its client.
+//! The methods named after steps ([`probe`](Client::probe), [`initialize`](Client::initialize), ...) expect success and
+//! return an error for any other answer. [`request`](Client::request), [`post`](Client::post), [`raw`](Client::raw) and
+//! [`token_request`](Client::token_request) return every answer, for tests of refusals. All of them take `&self`, so that
+//! calls of one session can run at once. Left out: retries, recovery, and requests of the server to the client.
 
 mod answer;
 mod discovery;
@@ -32,7 +31,7 @@ pub use self::{
     steps::Step,
 };
 use self::{sign_in::SignIn, steps::Steps};
-use crate::{browser::BrowserError, plain};
+use crate::{browser::BrowserError, http_client};
 
 /// An MCP client with at most one session; [`another_session`](Client::another_session) makes more.
 #[derive(Debug)]
@@ -41,19 +40,22 @@ pub struct Client {
     mcp_url: Url,
     redirect_uri: String,
     sign_in: SignIn,
-    /// Its fields do not depend on each other, so a poisoned lock is still whole; never held across an await.
-    session: Mutex<Session>,
+    /// The fields are independent, so a poisoned lock is still consistent; never held across an await.
+    session: Mutex<McpSession>,
     next_id: AtomicI64,
     steps: Steps,
 }
 
-/// Why a step failed.
+/// The failure of a step.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// No answer came, or not all of it.
+    /// No answer came, or an incomplete one.
     #[error("no answer")]
     Transport(#[source] reqwest::Error),
-    /// An answer came with another status than it should have.
+    /// A stream of events broke, or is none.
+    #[error("the stream of events broke")]
+    Stream(#[source] sse_stream::Error),
+    /// The answer has an unexpected status.
     #[error("answered {status}: {body}")]
     Refused {
         /// The status.
@@ -69,7 +71,7 @@ pub enum ClientError {
         /// Its message.
         message: String,
     },
-    /// The authorization came back as an error response.
+    /// The authorization response is an error.
     #[error("not authorized: {error} ({description})")]
     Denied {
         /// Its `error`.
@@ -77,10 +79,10 @@ pub enum ClientError {
         /// Its `error_description`.
         description: String,
     },
-    /// The person did not come through.
-    #[error("the browser did not come through: {0}")]
+    /// The browser did not reach the redirect URI.
+    #[error("the browser did not reach the redirect URI: {0}")]
     Browser(#[from] BrowserError),
-    /// The answer is none that a client in the field would accept.
+    /// Strict clients would not accept this answer.
     #[error("{0}")]
     Unexpected(String),
     /// This step needs another one before it.
@@ -89,61 +91,67 @@ pub enum ClientError {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Session {
+struct McpSession {
     id: Option<String>,
     protocol_version: Option<String>,
 }
 
-/// Where the client pretends to listen; nobody does.
+/// The default redirect URI; nothing listens there.
 const REDIRECT_URI: &str = "http://127.0.0.1:33418/callback";
 
-/// How long one exchange may take, streams of answers included.
+/// The time limit of one exchange, the end of its stream included.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Client {
-    /// A client of the server at this URL that knows nothing yet.
+    /// A client of the server at this URL, without registration, tokens and session.
     pub fn new(mcp_url: Url) -> Self {
-        Self {
-            http: plain::client(TIMEOUT),
+        Self::with_sign_in(
+            http_client::client(TIMEOUT),
             mcp_url,
-            redirect_uri: REDIRECT_URI.to_owned(),
-            sign_in: SignIn::default(),
+            REDIRECT_URI.to_owned(),
+            SignIn::default(),
+        )
+    }
+
+    /// A client that shares this one's registration and tokens, later ones too, and has no session yet.
+    #[must_use]
+    pub fn another_session(&self) -> Self {
+        Self::with_sign_in(
+            self.http.clone(),
+            self.mcp_url.clone(),
+            self.redirect_uri.clone(),
+            self.sign_in.clone(),
+        )
+    }
+
+    fn with_sign_in(http: reqwest::Client, mcp_url: Url, redirect_uri: String, sign_in: SignIn) -> Self {
+        Self {
+            http,
+            mcp_url,
+            redirect_uri,
+            sign_in,
             session: Mutex::default(),
             next_id: AtomicI64::new(1),
             steps: Steps::default(),
         }
     }
 
-    /// The same with another redirect URI.
+    /// The same client with another redirect URI.
     #[must_use]
     pub fn with_redirect_uri(mut self, redirect_uri: &str) -> Self {
         redirect_uri.clone_into(&mut self.redirect_uri);
         self
     }
 
-    /// A client that shares this one's registration and tokens, later ones too, and has no session yet.
+    /// The same client with a new connection for each request. HTTP may lose a request on a connection that the server is
+    /// closing (RFC 9112 section 9.3.1), but not on a new one.
     #[must_use]
-    pub fn another_session(&self) -> Self {
-        Self {
-            http: self.http.clone(),
-            mcp_url: self.mcp_url.clone(),
-            redirect_uri: self.redirect_uri.clone(),
-            sign_in: self.sign_in.clone(),
-            session: Mutex::default(),
-            next_id: AtomicI64::new(1),
-            steps: Steps::default(),
-        }
-    }
-
-    /// The same, connecting anew for each request. A request on a connection that the server is just closing is lost by the
-    /// rules of HTTP (RFC 9112 section 9.3.1); on a new connection it is not.
-    #[must_use]
-    pub fn with_fresh_connections(mut self) -> Self {
-        self.http = plain::fresh_connections(TIMEOUT);
+    pub fn without_keep_alive(mut self) -> Self {
+        self.http = http_client::without_keep_alive(TIMEOUT);
         self
     }
 
-    /// The steps taken so far, in the order in which they ended.
+    /// The steps so far, in the order of their ends.
     pub fn steps(&self) -> Vec<Step> {
         self.steps.all()
     }
@@ -155,45 +163,45 @@ impl Client {
 
     /// The client id, once registered.
     pub fn client_id(&self) -> Option<String> {
-        self.sign_in.known().client_id.clone()
+        self.sign_in.state().client_id.clone()
     }
 
-    /// Makes the client a pre-registered one; with a secret it is sent in the form (`client_secret_post`).
+    /// Makes the client a pre-registered one; it sends a secret in the form (`client_secret_post`).
     pub fn set_client(&self, id: &str, secret: Option<&str>) {
-        let mut known = self.sign_in.known();
-        known.client_id = Some(id.to_owned());
-        known.client_secret = secret.map(str::to_owned);
+        let mut state = self.sign_in.state();
+        state.client_id = Some(id.to_owned());
+        state.client_secret = secret.map(str::to_owned);
     }
 
-    /// The authorization code that came last.
+    /// The latest authorization code.
     pub fn code(&self) -> Option<String> {
-        self.sign_in.known().code.clone()
+        self.sign_in.state().code.clone()
     }
 
-    /// The verifier of the authorization that began last.
+    /// The verifier of the latest authorization.
     pub fn verifier(&self) -> Option<String> {
-        let known = self.sign_in.known();
-        known.pending.as_ref().map(|pending| pending.verifier.clone())
+        let state = self.sign_in.state();
+        state.pending.as_ref().map(|pending| pending.verifier.clone())
     }
 
     /// The access token.
     pub fn access_token(&self) -> Option<String> {
-        self.sign_in.known().access_token.clone()
+        self.sign_in.state().access_token.clone()
     }
 
     /// Replaces the access token, here and in all sessions of this sign-in.
     pub fn set_access_token(&self, token: Option<&str>) {
-        self.sign_in.known().access_token = token.map(str::to_owned);
+        self.sign_in.state().access_token = token.map(str::to_owned);
     }
 
     /// The refresh token.
     pub fn refresh_token(&self) -> Option<String> {
-        self.sign_in.known().refresh_token.clone()
+        self.sign_in.state().refresh_token.clone()
     }
 
     /// Replaces the refresh token, here and in all sessions of this sign-in.
     pub fn set_refresh_token(&self, token: Option<&str>) {
-        self.sign_in.known().refresh_token = token.map(str::to_owned);
+        self.sign_in.state().refresh_token = token.map(str::to_owned);
     }
 
     /// The session id.
@@ -206,7 +214,7 @@ impl Client {
         self.session().id = id.map(str::to_owned);
     }
 
-    fn session(&self) -> MutexGuard<'_, Session> {
+    fn session(&self) -> MutexGuard<'_, McpSession> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -226,9 +234,16 @@ impl ClientError {
         match self {
             Self::Refused { status, .. } | Self::Browser(BrowserError::Stuck { status, .. }) => Some(*status),
             Self::Rpc { .. } => Some(StatusCode::OK),
-            Self::Transport(_) | Self::Denied { .. } | Self::Browser(_) | Self::Unexpected(_) | Self::TooEarly(_) => {
-                None
-            }
+            Self::Transport(_)
+            | Self::Stream(_)
+            | Self::Denied { .. }
+            | Self::Browser(_)
+            | Self::Unexpected(_)
+            | Self::TooEarly(_) => None,
         }
+    }
+
+    fn unexpected(what: impl Into<String>) -> Self {
+        Self::Unexpected(what.into())
     }
 }

@@ -1,61 +1,58 @@
 //! A fake Forgejo: its OAuth2 provider, and as much of its API as a broker and its children use.
 //!
-//! It is a real HTTP server on loopback that behaves as Forgejo 15 does, oddities included, because it is the oddities
-//! that break brokers: the error codes of the token endpoint, the one counter per grant that kills all earlier refresh
-//! tokens, the grant whose scope is fixed at the first consent, the empty scope that means everything. Faults, lifetimes
-//! and the clock can be turned while it runs, and it counts what it is asked.
+//! It is an HTTP server on loopback that behaves as Forgejo 15 does. It keeps the oddities, because oddities break brokers:
+//! the error codes of the token endpoint, the one counter per grant that invalidates all earlier refresh tokens, the grant
+//! whose scope is fixed at the first consent, and the empty scope that allows everything. A test can change faults,
+//! lifetimes and the clock while it runs, and read its counters.
 //!
 //! There are two demo users, `alice` and `bob`, with the passwords `alice-password` and `bob-password`, and one confidential
-//! application. Left out: everything that neither signs a user in nor tells who a user is.
+//! application. Left out: everything that neither signs a user in nor says who a user is.
 
 mod api;
 mod authorize;
 mod controls;
-mod counters;
 mod exchange;
 mod faults;
+mod instance;
 mod oidc;
 mod pages;
 mod redirects;
 mod router;
 mod scopes;
-mod signin;
-mod state;
+mod sign_in;
 mod tokens;
 mod wire;
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
 pub use self::{
-    counters::Counters,
+    controls::Counters,
     faults::{Fault, Times},
 };
 use self::{
+    instance::{Application, Instance},
     router::Shared,
-    state::{Settings, State},
 };
-use crate::serve::HttpServer;
+use crate::http_server::HttpServer;
 
-/// How a fake Forgejo starts.
+/// The settings of a fake Forgejo at its start.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The port on 127.0.0.1; 0 chooses a free one.
     pub port: u16,
     /// The redirect URIs of the default application.
     pub redirect_uris: Vec<String>,
-    /// Life of an access token, in whole seconds (1 h).
+    /// Lifetime of an access token, in whole seconds (1 h).
     pub access_lifetime: Duration,
-    /// Life of a refresh token, in whole seconds (730 h).
+    /// Lifetime of a refresh token, in whole seconds (730 h).
     pub refresh_lifetime: Duration,
     /// Whether refresh tokens are single-use (true).
     pub invalidate_refresh_tokens: bool,
     /// Whether the message about a bad token repeats the token (true).
     pub echo_tokens: bool,
-    /// What `/api/v1/version` says.
-    pub version: String,
 }
 
-/// An application that was registered.
+/// A registered application.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Registered {
     /// Its client id.
@@ -81,7 +78,6 @@ impl Default for Options {
             refresh_lifetime: Duration::from_secs(730 * 3600),
             invalidate_refresh_tokens: true,
             echo_tokens: true,
-            version: "15.0.0+gitea-1.22.0".to_owned(),
         }
     }
 }
@@ -98,43 +94,22 @@ impl Options {
 
 impl FakeForgejo {
     /// Starts the server.
-    ///
-    /// # Errors
-    ///
-    /// When the port cannot be bound.
     pub async fn start(options: Options) -> io::Result<Self> {
-        let settings = Settings {
-            version: options.version,
-            access_lifetime: options.access_lifetime,
-            told_lifetime: None,
-            refresh_lifetime: options.refresh_lifetime,
-            invalidate_refresh_tokens: options.invalidate_refresh_tokens,
-            echo_tokens: options.echo_tokens,
-            token_window: Duration::ZERO,
-            clock_skew: 0,
-        };
-        let mut state = State::new(String::new(), settings);
-        state.add_user("alice", "Alice Example", "alice-password");
-        state.add_user("bob", "Bob Example", "bob-password");
-        let application = state.add_application("forgejo-mcp-broker", &options.redirect_uris, true);
-        let shared = Shared::new(state);
-        let for_server = Arc::clone(&shared);
-        let handler = Arc::new(move |request| {
-            let shared = Arc::clone(&for_server);
-            Box::pin(async move { shared.serve(request).await }) as crate::serve::Answer
-        });
-        let server = HttpServer::start(options.port, handler).await?;
+        let port = options.port;
+        let mut instance = Instance::new(options);
+        instance.add_user("alice", "Alice Example", "alice-password");
+        instance.add_user("bob", "Bob Example", "bob-password");
+        let redirect_uris = instance.options.redirect_uris.clone();
+        let application = instance.add_application("forgejo-mcp-broker", &redirect_uris, true);
+        let shared = Shared::new(instance);
+        let server = HttpServer::start(port, router::router(&shared)).await?;
         let url = format!("http://{}", server.address());
-        shared.state().base_url.clone_from(&url);
-        let application = Registered {
-            client_id: application.client_id,
-            client_secret: application.secret,
-        };
+        shared.instance().base_url.clone_from(&url);
         Ok(Self {
             server,
             shared,
             url,
-            application,
+            application: application.into(),
         })
     }
 
@@ -153,16 +128,22 @@ impl FakeForgejo {
         &self.application.client_secret
     }
 
-    /// Ends the server; returns when its port is free and its tasks have ended.
-    ///
-    /// # Panics
-    ///
-    /// When a task of the server panicked: with the same panic.
+    /// Stops the server; returns when its port is free and its tasks have ended. Passes on a panic of one of them.
     pub async fn stop(self) {
         self.server.stop().await;
     }
 }
 
+impl From<Application> for Registered {
+    fn from(application: Application) -> Self {
+        Self {
+            client_id: application.client_id,
+            client_secret: application.secret,
+        }
+    }
+}
+
+/// Without the secret of the default application.
 impl fmt::Debug for FakeForgejo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FakeForgejo")
@@ -171,6 +152,7 @@ impl fmt::Debug for FakeForgejo {
     }
 }
 
+/// Without the secret.
 impl fmt::Debug for Registered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registered")

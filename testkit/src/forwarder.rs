@@ -1,147 +1,189 @@
-//! A reverse proxy on loopback for clients that bring no bearer, and for broken connections.
+//! A reverse proxy on loopback that adds a bearer, and can break a connection.
 //!
-//! It stands in front of a broker as a proxy of an operator would: the broker's `public_url` names it, and what it passes
-//! on keeps its Host and Origin. It adds an `Authorization` header to requests at the MCP endpoint that have none, once it
-//! was given a bearer. And it can play the network that loses connections: the first stream of events that answers a
-//! call of a chosen tool ends after its first event, as if a proxy on the way had closed it.
+//! It stands in front of a broker as an operator's proxy does: the broker's `public_url` names it, and Host and Origin
+//! pass unchanged. Once it has a bearer, it adds an `Authorization` header to requests at the MCP endpoint without one. It
+//! can also act as a network that loses connections: an event stream that answers a call of a chosen tool ends after its
+//! first event.
 //!
-//! Left out: TLS, HTTP/2, and connections that are kept to the broker; each exchange has one of its own, which ends when the
-//! client goes away.
+//! Left out: TLS, HTTP/2, and kept connections to the broker; each exchange has its own, which ends with the client's.
 
-mod relay;
 #[cfg(test)]
 mod tests;
 
 use std::{
     io,
-    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use http::HeaderValue;
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, State},
+    response::{IntoResponse as _, Response},
 };
+use bytes::BytesMut;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
+    header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
+};
+use serde_json::Value;
 
-/// A running forwarder. Dropping it ends it and every exchange that is under way.
+use crate::{http_client, http_server::HttpServer};
+
+/// The largest request body, in bytes.
+const BODY_LIMIT: usize = 16 << 20;
+
+/// The time limit of an exchange: longer than any test.
+const TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// The end of an event (HTML standard, section 9.2.5).
+const END_OF_EVENT: &[u8] = b"\n\n";
+
+/// A running forwarder. Dropping it ends it and every exchange.
 #[derive(Debug)]
 pub struct Forwarder {
-    address: SocketAddr,
-    plan: Arc<Plan>,
-    _tasks: JoinSet<()>,
+    server: HttpServer,
+    shared: Arc<Shared>,
 }
 
-/// Where requests go and what is done to them.
 #[derive(Debug)]
-struct Plan {
-    upstream: SocketAddr,
+struct Shared {
+    http: reqwest::Client,
+    upstream: u16,
     /// The tool whose streams are cut.
     cut: Option<String>,
-    /// Its fields do not depend on each other, so a poisoned lock is still whole; never held across an await.
-    state: Mutex<State>,
+    /// The fields are independent, so a poisoned lock is still consistent; never held across an await.
+    state: Mutex<ForwarderState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ForwarderState {
     bearer: Option<HeaderValue>,
-    /// Streams that were cut.
     cuts: usize,
-    /// Streams that clients wanted to resume.
     resumptions: usize,
 }
 
 impl Forwarder {
-    /// Binds `127.0.0.1:port` and passes on to `127.0.0.1:upstream` from then on. `cut` names the tool whose answers are
-    /// cut when they are streams.
-    ///
-    /// # Errors
-    ///
-    /// If the port cannot be bound.
+    /// Binds `127.0.0.1:port` and forwards to `127.0.0.1:upstream`. `cut` names the tool whose streams are cut.
     pub async fn start(port: u16, upstream: u16, cut: Option<&str>) -> io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
-        let address = listener.local_addr()?;
-        let plan = Arc::new(Plan {
-            upstream: ([127, 0, 0, 1], upstream).into(),
+        let shared = Arc::new(Shared {
+            http: http_client::without_keep_alive(TIMEOUT),
+            upstream,
             cut: cut.map(str::to_owned),
             state: Mutex::default(),
         });
-        let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, Arc::clone(&plan)));
-        Ok(Self {
-            address,
-            plan,
-            _tasks: tasks,
-        })
+        let router = Router::new()
+            .fallback(forward)
+            .layer(DefaultBodyLimit::max(BODY_LIMIT))
+            .with_state(Arc::clone(&shared));
+        let server = HttpServer::start(port, router).await?;
+        Ok(Self { server, shared })
     }
 
     /// The root URL.
-    #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.server.address())
     }
 
-    /// The URL that a client is given.
-    #[must_use]
+    /// The URL of the MCP endpoint.
     pub fn mcp_url(&self) -> String {
         format!("{}/mcp", self.url())
     }
 
-    /// From now on requests without a bearer get this one.
-    ///
-    /// # Panics
-    ///
-    /// If it cannot stand in a header.
+    /// Adds this bearer to requests without one.
     pub fn set_bearer(&self, token: &str) {
         let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).expect("a bearer is visible ASCII");
         bearer.set_sensitive(true);
-        self.plan.state().bearer = Some(bearer);
+        self.shared.state().bearer = Some(bearer);
     }
 
-    /// How many streams it has cut.
-    #[must_use]
+    /// The number of streams cut.
     pub fn cuts(&self) -> usize {
-        self.plan.state().cuts
+        self.shared.state().cuts
     }
 
-    /// How many requests came with the id of the last event that their client has seen.
-    #[must_use]
+    /// The number of requests with a `Last-Event-ID`.
     pub fn resumptions(&self) -> usize {
-        self.plan.state().resumptions
+        self.shared.state().resumptions
     }
 }
 
-impl Plan {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, ForwarderState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-async fn accept(listener: TcpListener, plan: Arc<Plan>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            Some(_ended) = connections.join_next(), if !connections.is_empty() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(serve(stream, Arc::clone(&plan)));
-                }
-                Err(_) => tokio::task::yield_now().await,
-            }
+    fn calls_cut_tool(&self, method: &Method, body: &[u8]) -> bool {
+        let message = || serde_json::from_slice::<Value>(body).unwrap_or_default();
+        let calls = |tool: &String, message: &Value| {
+            message["method"] == "tools/call" && message["params"]["name"].as_str() == Some(tool)
+        };
+        method == Method::POST && self.cut.as_ref().is_some_and(|tool| calls(tool, &message()))
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        uri: &Uri,
+        mut headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response, reqwest::Error> {
+        let may_be_cut = self.calls_cut_tool(&method, &body);
+        self.state().resumptions += usize::from(headers.contains_key(LAST_EVENT_ID));
+        headers.remove(CONNECTION);
+        headers.remove(TRANSFER_ENCODING);
+        if let Some(bearer) = &self.state().bearer
+            && uri.path() == "/mcp"
+        {
+            headers.entry(AUTHORIZATION).or_insert(bearer.clone());
         }
+        let url = format!("http://127.0.0.1:{}{uri}", self.upstream);
+        let request = self.http.request(method, url).headers(headers).body(body);
+        let mut response = request.send().await?;
+
+        let content_type = response.headers().get(CONTENT_TYPE);
+        let is_stream = content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+        let first_event = if may_be_cut && is_stream {
+            Some(first_event(&mut response).await?)
+        } else {
+            None
+        };
+        let mut response = http::Response::from(response).map(Body::new);
+        response.headers_mut().remove(CONNECTION);
+        response.headers_mut().remove(TRANSFER_ENCODING);
+        if let Some(event) = first_event {
+            self.state().cuts += 1;
+            response.headers_mut().remove(CONTENT_LENGTH);
+            *response.body_mut() = Body::from(event);
+        }
+        Ok(response)
     }
 }
 
-async fn serve(stream: TcpStream, plan: Arc<Plan>) {
-    let service = service_fn(move |request| {
-        let plan = Arc::clone(&plan);
-        async move { relay::relay(&plan, request).await }
-    });
-    // A connection that breaks is the client's affair.
-    let _ended = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+async fn forward(
+    State(shared): State<Arc<Shared>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let response = shared.exchange(method, &uri, headers, body).await;
+    response.unwrap_or_else(|_| StatusCode::BAD_GATEWAY.into_response())
+}
+
+/// Reads a stream up to the end of its first event.
+async fn first_event(response: &mut reqwest::Response) -> Result<Bytes, reqwest::Error> {
+    let mut read = BytesMut::new();
+    while let Some(chunk) = response.chunk().await? {
+        read.extend_from_slice(&chunk);
+        let end = read.windows(END_OF_EVENT.len()).position(|bytes| bytes == END_OF_EVENT);
+        if let Some(end) = end {
+            read.truncate(end + END_OF_EVENT.len());
+            break;
+        }
+    }
+    Ok(read.freeze())
 }

@@ -1,47 +1,40 @@
-//! A host of the public network, as far as a broker in a test network can tell: it listens on this machine, speaks https
-//! with a certificate of the test authority, answers what it is told to, and counts who comes.
+//! A host of the public network for a broker in a test network: it listens on this machine, speaks https with a
+//! certificate of the test authority, serves given pages, and counts requests and connections.
 //!
-//! Its certificate is good for `client.example` and the names one level below. The key of the authority was thrown away
-//! once it had signed it. Only a broker that was built with the feature `testing` can be told of such a network
-//! ([`network`]).
-//!
-//! Left out: HTTP/2, request bodies, anything but `GET`.
+//! Its certificate is valid for `client.example` and the names one level below. The key of the authority no longer exists.
+//! Only a broker with the feature `testing` can be told of such a network ([`network`]).
 
 use std::{
     collections::HashMap,
     convert::Infallible,
-    fmt,
-    net::SocketAddr,
     path::Path,
-    pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::Result;
-use bytes::Bytes;
-use http::{HeaderName, Request, Response, StatusCode, header};
-use http_body::{Body, Frame};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use futures_util::{StreamExt as _, stream};
+use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use rustls::{
     ServerConfig,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 use serde_json::Value;
-use tokio::{net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-/// The host. It is gone when it is dropped.
+use crate::http_server::HttpServer;
+
+/// A running host. Dropping it ends it.
 #[derive(Debug)]
 pub struct Host {
-    address: SocketAddr,
+    server: HttpServer,
     shared: Arc<Shared>,
-    _tasks: JoinSet<()>,
 }
 
 /// One answer.
@@ -51,20 +44,20 @@ pub struct Page {
     pub status: StatusCode,
     /// Its headers.
     pub headers: Vec<(HeaderName, String)>,
-    /// What it begins with.
+    /// The beginning of its body.
     pub body: String,
-    /// How it goes on.
+    /// The rest of its body.
     pub end: End,
 }
 
-/// How an answer goes on after its body.
+/// The rest of an answer after the text of its page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Not at all.
+    /// The body ends.
     Whole,
-    /// With more and more, for as long as somebody reads.
+    /// The body continues until the reader stops.
     Endless,
-    /// With nothing, and without an end.
+    /// The connection stays open and silent.
     Silence,
 }
 
@@ -76,26 +69,17 @@ const KEY: &[u8] = include_bytes!("../fixtures/host.key.pem");
 #[derive(Debug, Default)]
 struct Shared {
     pages: Mutex<HashMap<String, Page>>,
-    /// Which paths were asked for. Invariant: only added to, in the order in which they came.
-    asked: Mutex<Vec<String>>,
-    /// How many connections were made, whether or not anything was asked on them.
-    connections: AtomicUsize,
+    /// The requests by path.
+    requests: Mutex<HashMap<String, usize>>,
 }
 
-/// The body of a [`Page`].
-struct Paged {
-    begin: Option<Bytes>,
-    end: End,
-}
-
-/// What a broker has to find in its environment: `at` are names that are found on hosts of this machine; `resolving` are
-/// names and the addresses that a name server gives for them, several with commas, which are judged as in the real network.
-#[must_use]
+/// The environment variable for a broker: `at` maps names to hosts of this machine; `resolving` maps names to the addresses
+/// that a name server returns for them, separated by commas, which the broker judges as in the real network.
 pub fn network(at: &[(&str, &Host)], resolving: &[(&str, &str)]) -> (String, String) {
     let authority = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/authority.pem");
     let mut value = authority.display().to_string();
     for (name, host) in at {
-        value += &format!(";{name}={}", host.address);
+        value += &format!(";{name}={}", host.server.address());
     }
     for (name, addresses) in resolving {
         value += &format!(";{name}={addresses}");
@@ -104,11 +88,7 @@ pub fn network(at: &[(&str, &Host)], resolving: &[(&str, &str)]) -> (String, Str
 }
 
 impl Host {
-    /// Starts a host on a free port of 127.0.0.1, with nothing on it.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot listen.
+    /// Starts a host without pages on a free port of 127.0.0.1.
     pub async fn start() -> Result<Self> {
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
@@ -117,54 +97,40 @@ impl Host {
                 vec![CertificateDer::from_pem_slice(CERTIFICATE)?],
                 PrivateKeyDer::from_pem_slice(KEY)?,
             )?;
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let address = listener.local_addr()?;
         let shared = Arc::new(Shared::default());
-        let mut tasks = JoinSet::new();
-        tasks.spawn(serve(
-            listener,
-            TlsAcceptor::from(Arc::new(config)),
-            Arc::clone(&shared),
-        ));
-        Ok(Self {
-            address,
-            shared,
-            _tasks: tasks,
-        })
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        let server = HttpServer::bind(0, router, Some(TlsAcceptor::from(Arc::new(config)))).await?;
+        Ok(Self { server, shared })
     }
 
-    /// The port that it listens on.
-    #[must_use]
+    /// Its port.
     pub fn port(&self) -> u16 {
-        self.address.port()
+        self.server.address().port()
     }
 
-    /// Puts a page at a path, or another one in its place.
+    /// Serves a page at a path, in place of an earlier one.
     pub fn put(&self, path: &str, page: Page) {
         lock(&self.shared.pages).insert(path.to_owned(), page);
     }
 
-    /// Puts a JSON document at a path.
+    /// Serves a JSON document at a path.
     pub fn json(&self, path: &str, value: &Value) {
         self.put(path, Page::json(value.to_string()));
     }
 
-    /// How often a path was asked for.
-    #[must_use]
-    pub fn asked(&self, path: &str) -> usize {
-        lock(&self.shared.asked).iter().filter(|other| *other == path).count()
+    /// The number of requests to a path.
+    pub fn requests_to(&self, path: &str) -> usize {
+        lock(&self.shared.requests).get(path).copied().unwrap_or(0)
     }
 
-    /// How many connections were made, for whatever.
-    #[must_use]
+    /// The number of connections, those without a request included.
     pub fn connections(&self) -> usize {
-        self.shared.connections.load(Ordering::SeqCst)
+        self.server.accepted()
     }
 }
 
 impl Page {
-    /// A JSON document that may be kept for an hour.
-    #[must_use]
+    /// A JSON document that may be cached for an hour.
     pub fn json(body: impl Into<String>) -> Self {
         Self {
             status: StatusCode::OK,
@@ -177,8 +143,7 @@ impl Page {
         }
     }
 
-    /// A redirect; a reader that does not follow finds a document in it.
-    #[must_use]
+    /// A redirect with a document in its body, for a reader that does not follow.
     pub fn redirect(status: StatusCode, location: &str, body: impl Into<String>) -> Self {
         let mut page = Self {
             status,
@@ -189,77 +154,25 @@ impl Page {
     }
 }
 
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-        };
-        let Ok((socket, _)) = accepted else {
-            continue;
-        };
-        shared.connections.fetch_add(1, Ordering::SeqCst);
-        let (acceptor, shared) = (acceptor.clone(), Arc::clone(&shared));
-        connections.spawn(async move {
-            // Who does not like the certificate goes away.
-            let Ok(stream) = acceptor.accept(socket).await else {
-                return;
-            };
-            let service = service_fn(move |request: Request<Incoming>| {
-                let answer = shared.answer(request.uri().path());
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            // A reader that has had enough breaks the connection, which is no failure of the host.
-            let _broken = http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        });
+async fn answer(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
+    *lock(&shared.requests).entry(uri.path().to_owned()).or_default() += 1;
+    let page = lock(&shared.pages).get(uri.path()).cloned();
+    let Some(page) = page else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let spaces = Bytes::from_static(&[b' '; 1024]);
+    let beginning = stream::iter([Ok::<_, Infallible>(Bytes::from(page.body))]);
+    let body = match page.end {
+        End::Whole => Body::from_stream(beginning),
+        End::Endless => Body::from_stream(beginning.chain(stream::repeat(Ok(spaces)))),
+        End::Silence => Body::from_stream(beginning.chain(stream::pending())),
+    };
+    let mut response = (page.status, body).into_response();
+    for (name, value) in page.headers {
+        let value = HeaderValue::try_from(value).expect("the headers of a page are valid");
+        response.headers_mut().append(name, value);
     }
-}
-
-impl Shared {
-    fn answer(&self, path: &str) -> Response<Paged> {
-        lock(&self.asked).push(path.to_owned());
-        let page = lock(&self.pages).get(path).cloned();
-        let page = page.unwrap_or_else(|| Page {
-            status: StatusCode::NOT_FOUND,
-            ..Page::json("{}")
-        });
-        let mut response = Response::new(Paged {
-            begin: Some(Bytes::from(page.body)),
-            end: page.end,
-        });
-        *response.status_mut() = page.status;
-        for (name, value) in page.headers {
-            if let Ok(value) = value.parse() {
-                response.headers_mut().append(name, value);
-            }
-        }
-        response
-    }
-}
-
-impl Body for Paged {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if let Some(begin) = self.begin.take() {
-            return Poll::Ready(Some(Ok(Frame::data(begin))));
-        }
-        match self.end {
-            End::Whole => Poll::Ready(None),
-            End::Endless => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b' '; 1024]))))),
-            End::Silence => Poll::Pending,
-        }
-    }
-}
-
-impl fmt::Debug for Paged {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Paged").field("end", &self.end).finish_non_exhaustive()
-    }
+    response
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

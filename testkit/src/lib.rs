@@ -1,17 +1,22 @@
-//! Test doubles, for development only: whatever a test of the broker needs around it.
+//! Test doubles, for development only.
 //!
-//! Each double scripts and records: a test turns its switches, and reads afterwards what it was asked. None of them knows
-//! the broker's crates; they meet it where the world meets it, at HTTP, at standard input and output, and as a process.
+//! Each double can be scripted before and inspected after an exchange. The doubles do not depend on the broker's crates:
+//! they meet the broker over HTTP, over standard input and output, and as a process.
+#![expect(
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    reason = "an error or a panic of a double fails the test that uses it, and its text says why"
+)]
 
 pub mod broker;
 pub mod browser;
-pub mod child;
 pub mod client;
 pub mod conformance;
 pub mod forgejo;
+pub mod forgejo_mcp;
 pub mod forwarder;
 pub mod host;
-pub mod plain;
-mod serve;
+pub mod http_client;
+mod http_server;
 
 pub use self::{browser::Browser, client::Client, forgejo::FakeForgejo, forwarder::Forwarder, host::Host};

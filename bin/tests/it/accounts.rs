@@ -96,7 +96,7 @@ async fn a_grant_at_forgejo_with_another_scope_is_told_and_can_be_mended() {
 async fn a_user_who_is_locked_out_at_forgejo_is_out_at_the_next_renewal() {
     let bed = Bed::new(&[]).await;
     // Every token is renewed each time that one is asked for, and good for as long as a sign-in may take.
-    bed.forgejo.set_told_lifetime(Duration::from_secs(1));
+    bed.forgejo.set_advertised_lifetime(Duration::from_secs(1));
     let client = bed.signed_in("alice").await;
     bed.forgejo.disable("alice");
     initialize_until(&client, StatusCode::UNAUTHORIZED).await;

@@ -54,7 +54,7 @@ pub(crate) fn is_error(answer: &Answer, status: u16, id: impl Into<Value>) -> Va
 #[tokio::test]
 async fn forgejo_out_of_reach_is_503_once_the_token_has_run_out_and_comes_back() {
     let bed = Bed::new(&[]).await;
-    bed.forgejo.set_told_lifetime(SHORT);
+    bed.forgejo.set_advertised_lifetime(SHORT);
     let alice = bed.signed_in("alice").await;
     bed.forgejo.inject(
         "/login/oauth/access_token",
@@ -95,7 +95,7 @@ async fn a_session_whose_user_revoked_at_forgejo_is_401_when_it_wakes() {
     bed.forgejo.revoke("alice");
     for child in bed.broker.children().unwrap() {
         child.kill().unwrap();
-        child.gone().await.unwrap();
+        child.exited().await.unwrap();
     }
     let answer = alice.post(tools_list("woken")).await.unwrap();
     is_error(&answer, 401, "woken");
@@ -179,7 +179,7 @@ async fn a_server_that_never_talks_is_502_after_the_start_timeout() {
     is_error(&alice.post(initialize(1)).await.unwrap(), 502, 1);
     // And nothing of it is left.
     for child in bed.broker.children().unwrap() {
-        child.gone().await.unwrap();
+        child.exited().await.unwrap();
     }
 }
 

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
-use testkit::{Client, plain};
+use testkit::{Client, http_client};
 use url::{Url, form_urlencoded};
 
 use crate::bed::Bed;
@@ -55,7 +55,7 @@ const REDIRECT: &str = "https://client.example/callback";
 impl Attacker {
     fn of(bed: &Bed) -> Self {
         Self {
-            http: plain::client(Duration::from_secs(30)),
+            http: http_client::client(Duration::from_secs(30)),
             base: bed.broker.url(),
         }
     }

@@ -145,7 +145,7 @@ impl Chaos {
         ])
         .await;
         bed.forgejo.set_lifetimes(TOKEN, Duration::from_secs(24 * 3600));
-        bed.forgejo.set_told_lifetime(plan.token);
+        bed.forgejo.set_advertised_lifetime(plan.token);
         Self {
             bed,
             run: Arc::default(),
@@ -162,7 +162,7 @@ impl Chaos {
     pub(crate) async fn load(&mut self, login: &'static str, sessions: usize) {
         let first = self.bed.signed_in(login).await;
         for number in 0..sessions {
-            let client = first.another_session().with_fresh_connections();
+            let client = first.another_session().without_keep_alive();
             open(&client).await;
             let run = Arc::clone(&self.run);
             let dice = Dice::new(self.plan.seed + self.clients.len() as u64 + 1);

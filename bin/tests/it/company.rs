@@ -9,7 +9,7 @@ use testkit::{
     Browser, Client, FakeForgejo,
     broker::{BrokerOptions, BrokerProcess, ChildCommand, free_port, programs, redirect_uri},
     forgejo::{Fault, Options, Times},
-    plain,
+    http_client,
 };
 use url::form_urlencoded;
 
@@ -136,7 +136,7 @@ async fn a_broker_that_waits_for_another_one_to_be_ready_can_be_stopped() {
 #[tokio::test]
 async fn two_brokers_renew_and_sign_in_side_by_side_and_no_grant_is_lost() {
     let company = Company::new().await;
-    company.forgejo.set_told_lifetime(FORGEJO_LIFE);
+    company.forgejo.set_advertised_lifetime(FORGEJO_LIFE);
     let (one, two) = (company.signed_in(0, "alice").await, company.signed_in(1, "alice").await);
     for client in [&one, &two] {
         open(client).await;
@@ -174,7 +174,7 @@ async fn two_brokers_renew_and_sign_in_side_by_side_and_no_grant_is_lost() {
 #[tokio::test]
 async fn a_broker_that_is_killed_in_a_renewal_holds_up_the_other_for_a_moment_and_costs_no_grant() {
     let mut company = Company::new().await;
-    company.forgejo.set_told_lifetime(FORGEJO_LIFE);
+    company.forgejo.set_advertised_lifetime(FORGEJO_LIFE);
     let (one, two) = (company.signed_in(0, "alice").await, company.signed_in(1, "alice").await);
     // Forgejo takes back what the caller does not wait for.
     let for_ever = Fault::Delay(Duration::from_secs(3600));
@@ -213,13 +213,13 @@ async fn what_is_revoked_at_one_broker_ends_at_the_other() {
         .append_pair("token", &client.refresh_token().unwrap())
         .append_pair("client_id", &client.client_id().unwrap())
         .finish();
-    let revoke = plain::client(Duration::from_secs(30))
+    let revoke = http_client::client(Duration::from_secs(30))
         .post(format!("{}/oauth/revoke", company.brokers[0].url()))
         .header("content-type", "application/x-www-form-urlencoded")
         .body(form);
     let answer = revoke.send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
-    children[0].gone().await.unwrap();
+    children[0].exited().await.unwrap();
     let (answer, _) = client.request("ping", json!({})).await.unwrap();
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
 }

@@ -63,7 +63,7 @@ async fn all_sdks_and_both_users_at_once() {
     }
     // Every session was closed; its child may need a moment more.
     for child in bed.broker.children().unwrap() {
-        child.gone().await.unwrap();
+        child.exited().await.unwrap();
     }
 }
 
@@ -140,6 +140,6 @@ async fn acts_as_its_own_user(sdk: Sdk) {
         assert!(outcome.tools.iter().all(|&count| count >= 141), "{:?}", outcome.tools);
         outcome.every_text(|text| assert_eq!(login_in(text), login));
     }
-    let asked = bed.forgejo.counters().users_asked;
+    let asked = bed.forgejo.counters().user_lookups;
     assert!(asked.contains(&"alice".to_owned()) && asked.contains(&"bob".to_owned()));
 }

@@ -49,7 +49,7 @@ async fn kill_9_of_the_broker_leaves_no_child() {
     assert_eq!(children.len(), 2);
     bed.broker.kill().await.unwrap();
     for child in children {
-        child.gone().await.unwrap();
+        child.exited().await.unwrap();
     }
     calls.abort_all();
 }

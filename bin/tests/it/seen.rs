@@ -157,11 +157,11 @@ async fn every_line_of_a_session_carries_its_user_and_client_and_never_its_id() 
         .contains_times("session moved to a new backend", 2)
         .await;
     for child in first {
-        child.gone().await.unwrap();
+        child.exited().await.unwrap();
     }
     for child in until_children(&bed, 2).await {
         child.kill().unwrap();
-        child.gone().await.unwrap();
+        child.exited().await.unwrap();
     }
     for (client, login) in [(&alice, "alice"), (&bob, "bob")] {
         assert_eq!(login_of(client).await, login);

@@ -20,7 +20,7 @@ pub(crate) async fn short_lived() -> Bed {
     let bed = Bed::new(ROTATING).await;
     // It is good for longer, so that a machine that has no time for a sign-in or a renewal is no fault of the broker.
     bed.forgejo.set_lifetimes(TOKEN * 8, Duration::from_secs(3600));
-    bed.forgejo.set_told_lifetime(TOKEN);
+    bed.forgejo.set_advertised_lifetime(TOKEN);
     bed
 }
 
@@ -64,7 +64,7 @@ async fn a_new_sign_in_moves_live_sessions_at_once() {
         .await
         .unwrap();
     bed.broker.log().contains("session moved to a new backend").await;
-    first.gone().await.unwrap();
+    first.exited().await.unwrap();
     assert_eq!(login_of(&alice).await, "alice");
 }
 
@@ -76,7 +76,7 @@ async fn a_session_outlives_a_broker_that_was_killed() {
     open(&bob).await;
     // Asleep: so the records have been written since.
     for child in bed.broker.children().unwrap() {
-        child.gone().await.unwrap();
+        child.exited().await.unwrap();
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     bed.broker.kill().await.unwrap();

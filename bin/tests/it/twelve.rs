@@ -251,7 +251,7 @@ async fn point_08_a_session_moves_before_its_token_runs_out_and_keeps_its_id() {
     );
     let (slow, id) = slow.unwrap();
     assert!(slow.response_to(&id).unwrap()["result"].is_object());
-    first.gone().await.unwrap();
+    first.exited().await.unwrap();
     assert_eq!(login_of(&alice).await, "alice");
     assert_eq!(alice.session_id(), session);
 

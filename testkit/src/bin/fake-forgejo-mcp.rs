@@ -1,5 +1,5 @@
-//! The double of `forgejo-mcp` as a program. See [`testkit::child`].
+//! The double of `forgejo-mcp` as a program. See [`testkit::forgejo_mcp`].
 
 fn main() -> std::process::ExitCode {
-    testkit::child::main()
+    testkit::forgejo_mcp::main()
 }

@@ -1,4 +1,4 @@
-//! The fake Forgejo for use by hand: starts it, prints how to use it, and serves until Ctrl-C.
+//! The fake Forgejo for manual use: prints its settings, and serves until Ctrl-C.
 
 use std::{num::ParseIntError, time::Duration};
 
@@ -15,18 +15,19 @@ struct Arguments {
     /// Redirect URI of the default application; may be given several times.
     #[arg(long, default_value = "http://127.0.0.1:8080/oauth/callback")]
     redirect_uri: Vec<String>,
-    /// Life of an access token in seconds.
+    /// Lifetime of an access token in seconds.
     #[arg(long, value_parser = seconds, default_value = "3600")]
     access_lifetime: Duration,
-    /// Life of a refresh token in seconds.
+    /// Lifetime of a refresh token in seconds.
     #[arg(long, value_parser = seconds, default_value = "2628000")]
     refresh_lifetime: Duration,
-    /// Let refresh tokens be used more than once.
+    /// Allow refresh tokens to be used more than once.
     #[arg(long)]
     reusable_refresh_tokens: bool,
 }
 
 #[tokio::main]
+#[expect(clippy::print_stdout, reason = "the program prints its settings")]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let options = Options {
@@ -37,20 +38,15 @@ async fn main() -> anyhow::Result<()> {
         invalidate_refresh_tokens: !arguments.reusable_refresh_tokens,
         ..Options::default()
     };
-    let forgejo = FakeForgejo::start(options).await.context("the port cannot be bound")?;
-    show(&forgejo);
+    let forgejo = FakeForgejo::start(options).await.context("cannot bind the port")?;
+    println!("[forgejo]");
+    println!("url = {:?}", forgejo.url());
+    println!("client_id = {:?}", forgejo.client_id());
+    println!("client_secret = {:?}", forgejo.client_secret());
+    println!("# sign in as alice (alice-password) or bob (bob-password)");
     tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")?;
     forgejo.stop().await;
     Ok(())
-}
-
-#[expect(clippy::print_stdout, reason = "printing its settings is what the program is for")]
-fn show(forgejo: &FakeForgejo) {
-    println!("[forgejo]");
-    println!("url = \"{}\"", forgejo.url());
-    println!("client_id = \"{}\"", forgejo.client_id());
-    println!("client_secret = \"{}\"", forgejo.client_secret());
-    println!("# sign in as alice (alice-password) or bob (bob-password)");
 }
 
 fn seconds(text: &str) -> Result<Duration, ParseIntError> {

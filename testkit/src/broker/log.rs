@@ -1,11 +1,11 @@
-//! The log of a process, kept whole so that a test can look for what must or must not be in it, and waited on for
-//! the event that says that something has happened.
+//! The log of a process: all its lines, and waits for a line.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, BufReader},
     sync::{oneshot, watch},
@@ -13,74 +13,47 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-/// How long a line may take to come, and a log to end with its process.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How many lines are shown where one is missed.
-const LAST: usize = 40;
+/// The longest wait for a line, and for the end of a log after its process.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
+/// The number of lines that a failed wait shows.
+const SHOWN_LINES: usize = 40;
 
-/// Lines of a log, as they come.
-#[derive(Clone, Debug)]
+/// The lines of a log, as they arrive.
+#[derive(Clone, Debug, Default)]
 pub struct Log {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
-    /// Invariant: lines are only added, in the order in which they were read.
+    /// Lines are only added, in the order of reading.
     lines: Mutex<Vec<String>>,
-    /// How many lines there are: changes after each was added.
+    /// The number of lines, updated after each.
     count: watch::Sender<usize>,
     readers: TaskTracker,
 }
 
-impl Default for Log {
-    fn default() -> Self {
-        let shared = Shared {
-            lines: Mutex::default(),
-            count: watch::Sender::new(0),
-            readers: TaskTracker::new(),
-        };
-        Self {
-            shared: Arc::new(shared),
-        }
-    }
-}
-
 impl Log {
-    /// Everything that was logged.
-    #[must_use]
+    /// The whole log.
     pub fn text(&self) -> String {
         self.lines().join("\n")
     }
 
     /// The lines after the first `seen` ones.
-    #[must_use]
     pub fn after(&self, seen: usize) -> Vec<String> {
         self.lines().iter().skip(seen).cloned().collect()
     }
 
-    /// Waits until some line, old or new, contains a text.
-    ///
-    /// Cancel safe.
-    ///
-    /// # Panics
-    ///
-    /// If there is none for a minute: the test fails, with the end of the log, in the place of hanging for ever.
+    /// Waits until a line, old or new, contains a text. Cancel safe. Panics after a minute, with the end of the log.
     pub async fn contains(&self, text: &str) {
         self.contains_times(text, 1).await;
     }
 
-    /// Waits until so many lines, old or new, contain a text.
-    ///
-    /// Cancel safe.
-    ///
-    /// # Panics
-    ///
-    /// As [`contains`](Self::contains).
+    /// Waits until so many lines, old or new, contain a text. Cancel safe. Panics as [`contains`](Self::contains).
     pub async fn contains_times(&self, text: &str, times: usize) {
-        if timeout(PATIENCE, self.wait_for(text, times)).await.is_err() {
+        if timeout(WAIT_TIMEOUT, self.wait_for(text, times)).await.is_err() {
             let lines = self.lines();
-            let last = lines[lines.len().saturating_sub(LAST)..].join("\n");
+            let last = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");
             panic!("{text:?} is not {times} times in the log, which ends with\n{last}");
         }
     }
@@ -89,62 +62,53 @@ impl Log {
         let mut count = self.shared.count.subscribe();
         let (mut seen, mut found) = (0, 0);
         loop {
-            {
-                let lines = self.lines();
-                found += lines.iter().skip(seen).filter(|line| line.contains(text)).count();
-                if found >= times {
-                    return;
-                }
-                seen = lines.len();
-            }
-            if count.changed().await.is_err() {
+            let new = self.after(seen);
+            seen += new.len();
+            found += new.iter().filter(|line| line.contains(text)).count();
+            if found >= times || count.changed().await.is_err() {
                 return;
             }
         }
     }
 
-    /// How many lines contain a text so far.
-    #[must_use]
+    /// The number of lines so far that contain a text.
     pub fn count(&self, text: &str) -> usize {
         self.lines().iter().filter(|line| line.contains(text)).count()
     }
 
-    /// Reads a stream until it ends. The receiver gets its message with the first line whose message is `event`, and
-    /// an error if the stream ends before.
+    /// Reads a stream until it ends. The receiver gets a message at the first line whose message is `event`, and an error
+    /// if the stream ends before it.
     pub(super) fn follow(
         &self,
         stream: impl AsyncRead + Unpin + Send + 'static,
         event: &'static str,
     ) -> oneshot::Receiver<()> {
         let (found, receiver) = oneshot::channel();
-        let shared = Arc::clone(&self.shared);
+        let log = self.clone();
         self.shared.readers.spawn(async move {
             let mut found = Some(found);
             let mut lines = BufReader::new(stream).lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                if found.is_some() && message(&line).as_deref() == Some(event) {
-                    // Nobody may be waiting any more.
-                    let _ = found.take().map(|found| found.send(()));
+                let is_event = found.is_some() && message(&line).is_some_and(|message| message == event);
+                let mut lines = log.lines();
+                lines.push(line);
+                log.shared.count.send_replace(lines.len());
+                if let Some(found) = found.take_if(|_| is_event) {
+                    // The receiver may have been dropped.
+                    let _ = found.send(());
                 }
-                let mut kept = shared.lines.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.push(line);
-                shared.count.send_replace(kept.len());
             }
         });
         receiver
     }
 
-    /// Returns once every stream that was followed has ended.
-    ///
-    /// # Panics
-    ///
-    /// If one has not within a minute: some process that was left behind still holds it.
-    pub(super) async fn settled(&self) {
+    /// Returns after every followed stream has ended. Panics if a process that was left behind holds one for a minute.
+    pub(super) async fn ended(&self) {
         self.shared.readers.close();
-        let ended = timeout(PATIENCE, self.shared.readers.wait()).await;
+        let ended = timeout(WAIT_TIMEOUT, self.shared.readers.wait()).await;
         assert!(
             ended.is_ok(),
-            "somebody still holds the log of a process that has ended"
+            "another process holds the log of a process that has ended"
         );
         self.shared.readers.reopen();
     }
@@ -155,6 +119,6 @@ impl Log {
 }
 
 fn message(line: &str) -> Option<String> {
-    let event: serde_json::Value = serde_json::from_str(line).ok()?;
+    let event: Value = serde_json::from_str(line).ok()?;
     Some(event.get("message")?.as_str()?.to_owned())
 }

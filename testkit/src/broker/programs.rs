@@ -1,15 +1,16 @@
-//! Finds the programs that end-to-end tests start, building them if they are not there.
+//! The programs that end-to-end tests start, built if necessary.
 
 use std::{
-    ffi::OsString,
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
 };
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 
-/// Where the programs are.
+/// The paths of the programs.
 #[derive(Clone, Debug)]
 pub struct Programs {
     /// The broker.
@@ -20,45 +21,37 @@ pub struct Programs {
     pub conformance_mcp: PathBuf,
 }
 
-/// The variable that names a folder with the built programs, for a caller that has just built them.
+/// The variable that names a folder with the programs, for a caller that has just built them.
 const FOLDER: &str = "TESTKIT_PROGRAMS";
 
-/// The programs of the workspace: those in the folder that `TESTKIT_PROGRAMS` names, else built once in
-/// the life of this process.
-///
-/// # Panics
-///
-/// If they cannot be built.
+/// The programs of the workspace: those in the folder that `TESTKIT_PROGRAMS` names, or else built once per process.
 pub fn programs() -> &'static Programs {
     static PROGRAMS: OnceLock<Programs> = OnceLock::new();
-    PROGRAMS.get_or_init(|| match std::env::var_os(FOLDER) {
-        Some(folder) => in_folder(Path::new(&folder)),
-        None => build().expect("the programs of the workspace can be built"),
+    PROGRAMS.get_or_init(|| {
+        match std::env::var_os(FOLDER) {
+            Some(folder) => Programs::find(|name| Ok(Path::new(&folder).join(name))),
+            None => build(),
+        }
+        .expect("the programs of the workspace can be built")
     })
 }
 
-fn in_folder(folder: &Path) -> Programs {
-    Programs {
-        broker: folder.join("forgejo-mcp-broker"),
-        fake_forgejo_mcp: folder.join("fake-forgejo-mcp"),
-        conformance_mcp: folder.join("conformance-mcp"),
+impl Programs {
+    fn find(path: impl Fn(&str) -> Result<PathBuf>) -> Result<Self> {
+        Ok(Self {
+            broker: path("forgejo-mcp-broker")?,
+            fake_forgejo_mcp: path("fake-forgejo-mcp")?,
+            conformance_mcp: path("conformance-mcp")?,
+        })
     }
 }
 
 fn build() -> Result<Programs> {
-    // The whole workspace with all features, as the tests are built: so nothing is compiled twice.
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // What the cargo above this test says of its package, and what that one's build script has said: build scripts that
-    // look at it would run again.
-    let of_this_test = |name: &OsString| {
-        let name = name.to_string_lossy();
-        name.starts_with("CARGO_PKG_")
-            || name.starts_with("CARGO_MANIFEST_")
-            || ["OUT_DIR", "FORGEJO_MCP_BROKER_REVISION"].contains(&&*name)
-    };
-    for (name, _) in std::env::vars_os().filter(|(name, _)| of_this_test(name)) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| belongs_to_this_test(name)) {
         cargo.env_remove(name);
     }
+    // The whole workspace with all features, as for the tests, so that nothing is compiled twice.
     let output = cargo
         .args([
             "build",
@@ -67,8 +60,8 @@ fn build() -> Result<Programs> {
             "--bins",
             "--locked",
             "--quiet",
-            "--message-format=json",
         ])
+        .arg("--message-format=json")
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .stderr(Stdio::inherit())
         .output()
@@ -77,20 +70,19 @@ fn build() -> Result<Programs> {
         bail!("cargo build failed ({})", output.status);
     }
     let messages = String::from_utf8(output.stdout)?;
-    let executables: Vec<PathBuf> = messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)))
-        .collect();
-    let find = |name: &str| {
-        let found = executables
-            .iter()
-            .find(|path| path.file_name().is_some_and(|file| file == name));
+    let messages = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let executable = |message: Value| message["executable"].as_str().map(PathBuf::from);
+    let executables: Vec<PathBuf> = messages.filter_map(executable).collect();
+    Programs::find(|name| {
+        let found = executables.iter().find(|path| path.ends_with(name));
         found.cloned().with_context(|| format!("cargo built no {name}"))
-    };
-    Ok(Programs {
-        broker: find("forgejo-mcp-broker")?,
-        fake_forgejo_mcp: find("fake-forgejo-mcp")?,
-        conformance_mcp: find("conformance-mcp")?,
     })
+}
+
+/// Variables that the cargo above this test sets for its package; build scripts that watch them would run again.
+fn belongs_to_this_test(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("CARGO_PKG_")
+        || name.starts_with("CARGO_MANIFEST_")
+        || ["OUT_DIR", "FORGEJO_MCP_BROKER_REVISION"].contains(&&*name)
 }

@@ -1,7 +1,7 @@
 //! The cookies of a browser (RFC 6265, with the prefixes and `SameSite` of its successor draft).
 //!
-//! Cookies belong to a host; ports do not keep them apart, just as in real browsers. A `Secure` cookie is taken from https
-//! only, and a `__Host-` cookie only with `Secure`, `Path=/` and no `Domain`. Left out: `Domain` (every cookie is host-only),
+//! Cookies belong to a host; ports share them, as in real browsers. A `Secure` cookie is accepted from https only, and a
+//! `__Host-` cookie only with `Secure`, `Path=/` and no `Domain`. Left out: `Domain` (every cookie is host-only) and
 //! `Expires` (servers under test use `Max-Age`).
 
 use http::{HeaderMap, Method, header::SET_COOKIE};
@@ -22,62 +22,52 @@ pub struct Cookie {
     pub secure: bool,
     /// Hidden from scripts.
     pub http_only: bool,
-    /// When it is sent on requests that another site started.
+    /// The rule for requests that another site initiates.
     pub same_site: SameSite,
 }
 
 /// The `SameSite` attribute; a cookie without it counts as lax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SameSite {
-    /// Never sent on requests that another site started.
+    /// Never sent on requests of another site.
     Strict,
-    /// Sent on top-level GET requests that another site started.
+    /// Sent on top-level GET requests of another site.
     Lax,
     /// Always sent.
     None,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Jar(Vec<Cookie>);
+pub(super) struct CookieJar(Vec<Cookie>);
 
-impl Jar {
-    pub(super) fn cookies(&self) -> &[Cookie] {
+impl CookieJar {
+    pub(super) fn all(&self) -> &[Cookie] {
         &self.0
     }
 
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    /// Puts a cookie in, in place of the one with its host, name and path.
+    /// Stores a cookie and replaces the one with its host, name and path.
     pub(super) fn put(&mut self, cookie: Cookie) {
         self.remove(&cookie);
         self.0.push(cookie);
     }
 
-    /// Takes what a response to `url` sets.
-    pub(super) fn take(&mut self, url: &Url, headers: &HeaderMap) {
-        for line in headers.get_all(SET_COOKIE) {
-            let Some((cookie, expired)) = line.to_str().ok().and_then(|line| parse(url, line)) else {
-                continue;
-            };
-            if expired {
-                self.remove(&cookie);
-            } else {
-                self.put(cookie);
+    /// Stores and removes the cookies of a response to `url`.
+    pub(super) fn store(&mut self, url: &Url, headers: &HeaderMap) {
+        let lines = headers.get_all(SET_COOKIE).iter().filter_map(|line| line.to_str().ok());
+        for (cookie, expired) in lines.filter_map(|line| parse(url, line)) {
+            self.remove(&cookie);
+            if !expired {
+                self.0.push(cookie);
             }
         }
     }
 
-    /// The `Cookie` header for a request to `url`; `initiator` is the page that started it, if it was not the person.
+    /// The `Cookie` header for a request to `url`; `initiator` is the page that started it, unless the user did.
     pub(super) fn header(&self, method: &Method, url: &Url, initiator: Option<&Url>) -> Option<String> {
         let same_site = initiator.is_none_or(|page| page.host_str() == url.host_str());
-        let pairs: Vec<String> = self
-            .0
-            .iter()
-            .filter(|cookie| cookie.applies(url) && cookie.crosses(method, same_site))
-            .map(|cookie| format!("{}={}", cookie.name, cookie.value))
-            .collect();
+        let sent = self.0.iter().filter(|cookie| cookie.matches(url));
+        let sent = sent.filter(|cookie| same_site || cookie.may_cross_sites(method));
+        let pairs: Vec<String> = sent.map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect();
         (!pairs.is_empty()).then(|| pairs.join("; "))
     }
 
@@ -88,24 +78,23 @@ impl Jar {
 }
 
 impl Cookie {
-    fn applies(&self, url: &Url) -> bool {
+    fn matches(&self, url: &Url) -> bool {
         let below = url.path().strip_prefix(self.path.as_str());
         url.host_str() == Some(self.host.as_str())
             && (!self.secure || url.scheme() == "https")
             && below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || self.path.ends_with('/'))
     }
 
-    fn crosses(&self, method: &Method, same_site: bool) -> bool {
-        same_site
-            || match self.same_site {
-                SameSite::Strict => false,
-                SameSite::Lax => method == Method::GET,
-                SameSite::None => true,
-            }
+    fn may_cross_sites(&self, method: &Method) -> bool {
+        match self.same_site {
+            SameSite::Strict => false,
+            SameSite::Lax => method == Method::GET,
+            SameSite::None => true,
+        }
     }
 }
 
-/// A cookie and whether it is to be forgotten, or nothing where a browser would refuse it.
+/// A cookie and whether it is expired, or nothing if a browser would refuse it.
 fn parse(url: &Url, line: &str) -> Option<(Cookie, bool)> {
     let mut parts = line.split(';').map(str::trim);
     let (name, value) = parts.next()?.split_once('=')?;
@@ -113,7 +102,7 @@ fn parse(url: &Url, line: &str) -> Option<(Cookie, bool)> {
         host: url.host_str()?.to_owned(),
         name: name.to_owned(),
         value: value.to_owned(),
-        path: default_path(url),
+        path: default_path(url).to_owned(),
         secure: false,
         http_only: false,
         same_site: SameSite::Lax,
@@ -121,10 +110,8 @@ fn parse(url: &Url, line: &str) -> Option<(Cookie, bool)> {
     let (mut expired, mut domain) = (false, false);
     for part in parts {
         let (attribute, value) = part.split_once('=').unwrap_or((part, ""));
-        match (
-            attribute.to_ascii_lowercase().as_str(),
-            value.to_ascii_lowercase().as_str(),
-        ) {
+        let lower = value.to_ascii_lowercase();
+        match (attribute.to_ascii_lowercase().as_str(), lower.as_str()) {
             ("path", _) if value.starts_with('/') => value.clone_into(&mut cookie.path),
             ("secure", _) => cookie.secure = true,
             ("httponly", _) => cookie.http_only = true,
@@ -135,40 +122,40 @@ fn parse(url: &Url, line: &str) -> Option<(Cookie, bool)> {
             _ => {}
         }
     }
-    let host_only = cookie.secure && cookie.path == "/" && !domain;
+    let for_host = cookie.secure && cookie.path == "/" && !domain;
     let refused = (cookie.secure && url.scheme() != "https")
-        || (name.starts_with("__Host-") && !host_only)
+        || (name.starts_with("__Host-") && !for_host)
         || (name.starts_with("__Secure-") && !cookie.secure)
         || (cookie.same_site == SameSite::None && !cookie.secure);
     (!refused).then_some((cookie, expired))
 }
 
 /// RFC 6265 section 5.1.4.
-fn default_path(url: &Url) -> String {
+fn default_path(url: &Url) -> &str {
     match url.path().rsplit_once('/') {
-        Some((directory, _)) if !directory.is_empty() => directory.to_owned(),
-        _ => "/".to_owned(),
+        Some((directory, _)) if !directory.is_empty() => directory,
+        _ => "/",
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderValue, Method, header::SET_COOKIE};
-    use url::Url;
+    use http::HeaderValue;
 
-    use super::Jar;
+    use super::*;
 
-    fn jar(url: &str, lines: &[&'static str]) -> Jar {
-        let mut jar = Jar::default();
+    fn jar(url: &str, lines: &[&'static str]) -> CookieJar {
+        let mut jar = CookieJar::default();
+        let lines = lines.iter().map(|line| (SET_COOKIE, HeaderValue::from_static(line)));
         let mut headers = HeaderMap::new();
-        for line in lines {
-            headers.append(SET_COOKIE, HeaderValue::from_static(line));
-        }
-        jar.take(&url.parse().unwrap(), &headers);
+        lines.for_each(|(name, line)| {
+            headers.append(name, line);
+        });
+        jar.store(&url.parse().unwrap(), &headers);
         jar
     }
 
-    fn sent(jar: &Jar, url: &str) -> Option<String> {
+    fn sent(jar: &CookieJar, url: &str) -> Option<String> {
         jar.header(&Method::GET, &url.parse().unwrap(), None)
     }
 
@@ -180,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_bounds_a_cookie() {
+    fn path_bounds_a_cookie() {
         let jar = jar("http://h/oauth/authorize", &["a=1", "b=2; Path=/oauth/callback"]);
         assert_eq!(sent(&jar, "http://h/oauth/token").as_deref(), Some("a=1"));
         assert_eq!(sent(&jar, "http://h/oauth/callback").as_deref(), Some("a=1; b=2"));
@@ -188,18 +175,17 @@ mod tests {
     }
 
     #[test]
-    fn a_later_cookie_replaces_and_max_age_0_removes() {
+    fn later_cookie_replaces_and_max_age_0_removes() {
         let mut jar = jar("http://h/", &["a=1", "a=2"]);
         assert_eq!(sent(&jar, "http://h/").as_deref(), Some("a=2"));
-        let mut headers = HeaderMap::new();
-        headers.append(SET_COOKIE, HeaderValue::from_static("a=; Max-Age=0"));
-        jar.take(&"http://h/".parse().unwrap(), &headers);
-        assert_eq!(jar.cookies(), []);
+        let headers = HeaderMap::from_iter([(SET_COOKIE, HeaderValue::from_static("a=; Max-Age=0"))]);
+        jar.store(&"http://h/".parse().unwrap(), &headers);
+        assert_eq!(jar.all(), []);
     }
 
     #[test]
     fn secure_and_host_prefixed_cookies_need_https() {
-        assert_eq!(jar("http://h/", &["a=1; Secure", "__Host-b=1; Path=/"]).cookies(), []);
+        assert_eq!(jar("http://h/", &["a=1; Secure", "__Host-b=1; Path=/"]).all(), []);
         let lines = [
             "__Host-a=1; Secure; Path=/",
             "__Host-b=1; Secure; Path=/x",
@@ -211,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn same_site_decides_what_another_site_can_send() {
+    fn same_site_bounds_the_cookies_of_other_sites_requests() {
         let lines = [
             "strict=1; SameSite=Strict",
             "lax=1; SameSite=Lax",

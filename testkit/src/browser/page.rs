@@ -1,13 +1,13 @@
-//! What a browser shows: a response, the forms in it, and where it leads.
+//! A page: a response, its forms, and the target of its redirect.
 
 use http::{HeaderMap, Method, StatusCode, header::LOCATION};
 use scraper::{ElementRef, Html, Selector};
 use url::Url;
 
-/// One response, redirects included.
+/// One response, a redirect included.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// Where it came from.
+    /// Its address.
     pub url: Url,
     /// Its status.
     pub status: StatusCode,
@@ -17,21 +17,21 @@ pub struct Page {
     pub body: String,
 }
 
-/// A form as it stands on a page.
+/// A form of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Form {
-    /// Where it is sent.
+    /// Its target.
     pub action: Url,
     /// GET or POST.
     pub method: Method,
-    /// Names and values of its fields, hidden ones included; boxes that are not ticked are not sent and not here.
+    /// Names and values of its fields, hidden ones included, unchecked boxes excluded.
     pub fields: Vec<(String, String)>,
-    /// Names and values of the buttons that submit it. One without a name is not here.
+    /// Names and values of its submit buttons that have a name.
     pub buttons: Vec<(String, String)>,
 }
 
 impl Page {
-    /// Where a redirect leads.
+    /// The target of a redirect.
     pub fn redirect(&self) -> Option<Url> {
         let location = self.headers.get(LOCATION).filter(|_| self.status.is_redirection())?;
         self.url.join(location.to_str().ok()?).ok()
@@ -40,31 +40,29 @@ impl Page {
     /// The forms on the page, in its order.
     pub fn forms(&self) -> Vec<Form> {
         let html = Html::parse_document(&self.body);
-        html.select(&selector("form"))
-            .filter_map(|form| self.form(form))
-            .collect()
+        let form = selector("form");
+        html.select(&form).filter_map(|form| self.form(form)).collect()
     }
 
     /// The page's text without markup, shortened to a line for messages.
     pub fn text(&self) -> String {
         const LONGEST: usize = 200;
         let html = Html::parse_document(&self.body);
-        let shown = html
-            .select(&selector("body"))
-            .flat_map(|body| body.text())
-            .collect::<Vec<_>>();
-        let words: Vec<&str> = shown.iter().flat_map(|text| text.split_whitespace()).collect();
+        let body = selector("body");
+        let texts = html.select(&body).flat_map(|body| body.text());
+        let words: Vec<&str> = texts.flat_map(str::split_whitespace).collect();
         words.join(" ").chars().take(LONGEST).collect()
     }
 
     fn form(&self, form: ElementRef<'_>) -> Option<Form> {
-        let action = self.url.join(form.attr("action").unwrap_or("")).ok()?;
-        let posts = form
-            .attr("method")
-            .is_some_and(|method| method.eq_ignore_ascii_case("post"));
+        let method = form.attr("method").unwrap_or_default();
         let mut found = Form {
-            action,
-            method: if posts { Method::POST } else { Method::GET },
+            action: self.url.join(form.attr("action").unwrap_or("")).ok()?,
+            method: if method.eq_ignore_ascii_case("post") {
+                Method::POST
+            } else {
+                Method::GET
+            },
             fields: Vec::new(),
             buttons: Vec::new(),
         };
@@ -74,14 +72,9 @@ impl Page {
             let kind = element.attr("type").unwrap_or("").to_ascii_lowercase();
             match (element.value().name(), kind.as_str()) {
                 ("button", "button" | "reset") | (_, "reset" | "image" | "file") => {}
-                ("button", _) | ("input", "submit") => {
-                    found.buttons.push((name, value.unwrap_or_default()));
-                }
-                ("input", "checkbox" | "radio") => {
-                    if element.attr("checked").is_some() {
-                        found.fields.push((name, value.unwrap_or_else(|| "on".to_owned())));
-                    }
-                }
+                ("button", _) | ("input", "submit") => found.buttons.push((name, value.unwrap_or_default())),
+                ("input", "checkbox" | "radio") if element.attr("checked").is_none() => {}
+                ("input", "checkbox" | "radio") => found.fields.push((name, value.unwrap_or("on".to_owned()))),
                 ("textarea", _) => found.fields.push((name, element.text().collect())),
                 _ => found.fields.push((name, value.unwrap_or_default())),
             }
@@ -98,12 +91,10 @@ impl Form {
 
     /// Whether it has a button of this name and value.
     pub fn has_button(&self, name: &str, value: &str) -> bool {
-        self.buttons
-            .iter()
-            .any(|button| (button.0.as_str(), button.1.as_str()) == (name, value))
+        self.buttons.iter().any(|button| button.0 == name && button.1 == value)
     }
 
-    /// Its fields with some of them filled in; names that the form does not have are added, as a button's is.
+    /// Its fields, with some of them filled in; values without a field are added, such as a button's.
     pub fn filled(&self, values: &[(&str, &str)]) -> Vec<(String, String)> {
         let mut fields = self.fields.clone();
         for (name, value) in values {
@@ -122,9 +113,7 @@ fn selector(css: &str) -> Selector {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, Method, StatusCode};
-
-    use super::Page;
+    use super::*;
 
     fn page(body: &str) -> Page {
         Page {
@@ -136,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_have_what_a_browser_would_send() {
+    fn forms_have_the_fields_that_a_browser_sends() {
         let page = page(
             r#"<form method=post action="../go?x=1"><input type=hidden name=h value="&lt;1&gt;"><input name=t>
             <input type=checkbox name=off><input type=checkbox name=on checked><textarea name=a>text</textarea>
@@ -148,23 +137,19 @@ mod tests {
         let form = &forms[0];
         assert_eq!((form.action.as_str(), &form.method), ("http://h/go?x=1", &Method::POST));
         let fields = [("h", "<1>"), ("t", ""), ("on", "on"), ("a", "text")];
-        assert_eq!(
-            form.fields,
-            fields.map(|(name, value)| (name.to_owned(), value.to_owned()))
-        );
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(form.fields, fields);
         assert!(form.has_button("decision", "approve") && form.has_button("decision", "deny"));
         assert!(!form.has_button("script", "1"));
         let filled = form.filled(&[("t", "typed"), ("decision", "approve")]);
         assert_eq!(filled[1].1, "typed");
         assert_eq!(filled.last().unwrap().1, "approve");
-        assert_eq!(
-            (forms[1].action.as_str(), &forms[1].method),
-            ("http://h/a/b?c", &Method::GET)
-        );
+        let second = (forms[1].action.as_str(), &forms[1].method);
+        assert_eq!(second, ("http://h/a/b?c", &Method::GET));
     }
 
     #[test]
-    fn the_text_of_a_page_is_one_line_without_markup() {
+    fn text_of_a_page_is_one_line_without_markup() {
         let page = page("<html><head><title>no</title></head><body><h1>Not\n allowed</h1><p>ask &amp; wait</p></body>");
         assert_eq!(page.text(), "Not allowed ask & wait");
     }

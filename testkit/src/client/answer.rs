@@ -1,10 +1,10 @@
-//! An HTTP answer with the JSON-RPC messages that it carries.
+//! An HTTP answer with the JSON-RPC messages in it.
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
 use serde_json::Value;
 
-use super::{ClientError, Event, sse::Parser};
+use super::{ClientError, Event, sse};
 
 /// One answer, read to its end.
 #[derive(Debug, Clone)]
@@ -13,22 +13,25 @@ pub struct Answer {
     pub status: StatusCode,
     /// Its headers.
     pub headers: HeaderMap,
-    /// Its body as it came.
+    /// Its body.
     pub body: Bytes,
     /// The JSON values in it, in order: one of a JSON body, one for each event with data of a stream.
     pub messages: Vec<Value>,
+    events: Vec<Event>,
 }
 
 impl Answer {
     pub(super) async fn read(response: reqwest::Response) -> Result<Self, ClientError> {
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.bytes().await.map_err(ClientError::Transport)?;
         let mut answer = Self {
-            status,
-            headers,
-            body,
+            status: response.status(),
+            headers: response.headers().clone(),
+            body: response.bytes().await.map_err(ClientError::Transport)?,
             messages: Vec::new(),
+            events: Vec::new(),
         };
+        if answer.is_stream() {
+            answer.events = sse::events(answer.body.clone()).await?;
+        }
         answer.messages = answer.parse()?;
         Ok(answer)
     }
@@ -48,61 +51,48 @@ impl Answer {
         self.messages.first().cloned().unwrap_or_default()
     }
 
-    /// Whether the answer came as a stream of events.
+    /// Whether the answer is a stream of events.
     pub fn is_stream(&self) -> bool {
         self.is("text/event-stream")
     }
 
     /// The events of a stream, those without data too.
-    pub fn events(&self) -> Vec<Event> {
-        if self.is_stream() {
-            Parser::default().push(&self.body)
-        } else {
-            Vec::new()
-        }
+    pub fn events(&self) -> &[Event] {
+        &self.events
     }
 
     /// The JSON-RPC response to the request with this id.
     pub fn response_to(&self, id: &Value) -> Option<&Value> {
-        let answers = |message: &&Value| message.get("method").is_none() && message.get("id") == Some(id);
-        self.messages.iter().find(answers)
+        let is_response = |message: &&Value| message.get("method").is_none() && message.get("id") == Some(id);
+        self.messages.iter().find(is_response)
     }
 
-    /// The answer itself if its status is `wanted`.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::Refused`] if it is another.
-    pub fn expect_status(self, wanted: StatusCode) -> Result<Self, ClientError> {
+    /// The answer itself if its status is `expected`.
+    pub(super) fn expect_status(self, expected: StatusCode) -> Result<Self, ClientError> {
         const LONGEST: usize = 300;
-        if self.status == wanted {
+        if self.status == expected {
             return Ok(self);
         }
-        let body = self.text().chars().take(LONGEST).collect();
         Err(ClientError::Refused {
             status: self.status,
-            body,
+            body: self.text().chars().take(LONGEST).collect(),
         })
     }
 
     fn parse(&self) -> Result<Vec<Value>, ClientError> {
-        let texts = if self.is_stream() {
-            self.events()
-                .into_iter()
-                .map(|event| event.data)
-                .filter(|data| !data.is_empty())
-                .collect()
-        } else if self.is("application/json") && !self.body.is_empty() {
-            vec![self.text()]
-        } else {
-            Vec::new()
+        let parse = |text: &[u8]| {
+            let parsed = serde_json::from_slice(text);
+            parsed.map_err(|error| ClientError::Unexpected(format!("JSON expected: {error}")))
         };
-        let parsed: Result<Vec<Value>, _> = texts.iter().map(|text| serde_json::from_str(text)).collect();
-        parsed.map_err(|error| ClientError::Unexpected(format!("no JSON where there should be: {error}")))
+        if self.is("application/json") && !self.body.is_empty() {
+            return Ok(vec![parse(&self.body)?]);
+        }
+        let events = self.events.iter().filter(|event| !event.data.is_empty());
+        events.map(|event| parse(event.data.as_bytes())).collect()
     }
 
     fn is(&self, media_type: &str) -> bool {
-        self.header(CONTENT_TYPE.as_str())
-            .is_some_and(|value| value.split(';').next().is_some_and(|value| value.trim() == media_type))
+        let value = self.header(CONTENT_TYPE.as_str()).unwrap_or_default();
+        value.split(';').next().is_some_and(|value| value.trim() == media_type)
     }
 }

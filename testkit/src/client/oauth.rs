@@ -1,19 +1,14 @@
-//! From a registered client to tokens: authorization with a person at a browser, code exchange, refresh.
+//! From a registered client to tokens: authorization with a user at a browser, code exchange, refresh.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
 use url::{Url, form_urlencoded};
 
-use super::{Answer, Client, ClientError, sign_in::Pending, steps::Outcome};
+use super::{Answer, Client, ClientError, sign_in::PendingAuthorization, steps::Outcome};
 use crate::browser::Browser;
 
 impl Client {
-    /// All steps from [`probe`](Self::probe) to [`exchange`](Self::exchange). Registration is left out if the client has
-    /// an id already.
-    ///
-    /// # Errors
-    ///
-    /// Those of the steps.
+    /// All steps from [`probe`](Self::probe) to [`exchange`](Self::exchange), without registration if the client has an id.
     pub async fn sign_in(&self, browser: &mut Browser, login: &str, password: &str) -> Result<(), ClientError> {
         self.probe().await?;
         self.discover().await?;
@@ -24,36 +19,26 @@ impl Client {
         self.exchange().await
     }
 
-    /// Sends the person off to say yes and sign in, and takes the code that comes back.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`authorize_url`](Self::authorize_url) and [`accept_redirect`](Self::accept_redirect);
-    /// [`ClientError::Browser`].
+    /// Lets the user consent and sign in, and stores the code.
     pub async fn authorize(&self, browser: &mut Browser, login: &str, password: &str) -> Result<(), ClientError> {
         let authorize = async {
             let url = self.authorize_url()?;
             let redirect = browser.authorize(&url, login, password, &self.redirect_uri).await?;
             self.accept_redirect(&redirect)?;
-            let status = browser.visited().last().map(|visit| visit.status);
             Ok(Outcome {
                 value: (),
-                status,
-                detail: format!("{login} said yes and signed in"),
+                status: browser.visited().last().map(|visit| visit.status),
+                detail: format!("{login} consented and signed in"),
             })
         };
-        self.steps.take("authorize", authorize).await
+        self.steps.record("authorize", authorize).await
     }
 
-    /// Begins an authorization: a URL with a new `state` and a new S256 challenge, which replace those of the one before.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::TooEarly`] before [`discover`](Self::discover) or without a client id.
+    /// Begins an authorization: a URL with a new `state` and a new S256 challenge, which replace the previous ones.
     pub fn authorize_url(&self) -> Result<Url, ClientError> {
         let server = self.sign_in.server()?;
         let client_id = self.client_id().ok_or(ClientError::TooEarly("register"))?;
-        let pending = Pending::new();
+        let pending = PendingAuthorization::random();
         let mut url = server.authorization_endpoint;
         url.query_pairs_mut()
             .append_pair("response_type", "code")
@@ -64,81 +49,61 @@ impl Client {
             .append_pair("code_challenge_method", "S256")
             .append_pair("resource", &server.resource)
             .extend_pairs(server.scope.as_ref().map(|scope| ("scope", scope)));
-        self.sign_in.known().pending = Some(pending);
+        self.sign_in.state().pending = Some(pending);
         Ok(url)
     }
 
-    /// Takes the redirect back: checks `state` and `iss` (RFC 9207 section 2.4) and keeps the code.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::Denied`] for an error response, [`ClientError::Unexpected`] for one that is not for this client.
-    pub fn accept_redirect(&self, redirect: &Url) -> Result<(), ClientError> {
+    /// Checks `state` and `iss` of a redirect (RFC 9207 section 2.4) and stores its code.
+    pub(super) fn accept_redirect(&self, redirect: &Url) -> Result<(), ClientError> {
         let server = self.sign_in.server()?;
         let parameter = |wanted: &str| {
             let found = redirect.query_pairs().find(|(name, _)| name == wanted);
             found.map(|(_, value)| value.into_owned())
         };
-        let mut known = self.sign_in.known();
-        let state = known.pending.as_ref().map(|pending| pending.state.clone());
+        let mut sign_in = self.sign_in.state();
+        let state = sign_in.pending.as_ref().map(|pending| pending.state.clone());
         if state.is_none() || parameter("state") != state {
-            return Err(ClientError::Unexpected("the redirect has another state".to_owned()));
+            return Err(ClientError::unexpected("the redirect has another state"));
         }
         let iss = parameter("iss");
-        let iss_fits = iss.as_ref().map_or(!server.iss_advertised, |iss| *iss == server.issuer);
-        if !iss_fits {
+        if iss.as_ref().map_or(server.iss_advertised, |iss| *iss != server.issuer) {
             return Err(ClientError::Unexpected(format!("the redirect has iss {iss:?}")));
         }
         if let Some(error) = parameter("error") {
             let description = parameter("error_description").unwrap_or_default();
             return Err(ClientError::Denied { error, description });
         }
-        known.code = Some(parameter("code").ok_or_else(|| ClientError::Unexpected("no code".to_owned()))?);
+        sign_in.code = Some(parameter("code").ok_or_else(|| ClientError::unexpected("no code"))?);
         Ok(())
     }
 
     /// Exchanges the code for tokens (RFC 6749 section 4.1.3, RFC 7636 section 4.5).
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::TooEarly`] without a code; [`ClientError::Refused`]; [`ClientError::Unexpected`].
     pub async fn exchange(&self) -> Result<(), ClientError> {
         let exchange = async {
-            let (code, pending) = {
-                let known = self.sign_in.known();
-                (known.code.clone(), known.pending.clone())
-            };
-            let (code, pending) = code.zip(pending).ok_or(ClientError::TooEarly("authorize"))?;
+            let code = self.code().zip(self.verifier());
+            let (code, verifier) = code.ok_or(ClientError::TooEarly("authorize"))?;
             let fields = [
                 ("grant_type", "authorization_code"),
                 ("code", &code),
                 ("redirect_uri", &self.redirect_uri),
-                ("code_verifier", &pending.verifier),
+                ("code_verifier", &verifier),
             ];
-            self.take_tokens(&fields).await
+            self.store_tokens(&fields).await
         };
-        self.steps.take("exchange", exchange).await
+        self.steps.record("exchange", exchange).await
     }
 
-    /// Exchanges the refresh token for new tokens, for all sessions that share this sign-in (RFC 6749 section 6).
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::TooEarly`] without a refresh token; [`ClientError::Refused`]; [`ClientError::Unexpected`].
+    /// Exchanges the refresh token for new tokens, for all sessions of this sign-in (RFC 6749 section 6).
     pub async fn refresh(&self) -> Result<(), ClientError> {
         let refresh = async {
             let token = self.refresh_token().ok_or(ClientError::TooEarly("exchange"))?;
-            self.take_tokens(&[("grant_type", "refresh_token"), ("refresh_token", &token)])
-                .await
+            let fields = [("grant_type", "refresh_token"), ("refresh_token", &token)];
+            self.store_tokens(&fields).await
         };
-        self.steps.take("refresh", refresh).await
+        self.steps.record("refresh", refresh).await
     }
 
-    /// Sends a form to the token endpoint as it is; nothing is added and nothing kept.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::TooEarly`] before [`discover`](Self::discover); [`ClientError::Transport`].
+    /// Sends exactly this form to the token endpoint, and stores nothing.
     pub async fn token_request(&self, fields: &[(&str, &str)]) -> Result<Answer, ClientError> {
         let at = self.sign_in.server()?.token_endpoint;
         let form = form_urlencoded::Serializer::new(String::new())
@@ -147,30 +112,26 @@ impl Client {
         self.post_to(&at, "application/x-www-form-urlencoded", form).await
     }
 
-    async fn take_tokens(&self, fields: &[(&str, &str)]) -> Result<Outcome<()>, ClientError> {
+    async fn store_tokens(&self, fields: &[(&str, &str)]) -> Result<Outcome<()>, ClientError> {
         let resource = self.sign_in.server()?.resource;
-        let (id, secret) = {
-            let known = self.sign_in.known();
-            (known.client_id.clone().unwrap_or_default(), known.client_secret.clone())
-        };
+        let id = self.client_id().unwrap_or_default();
+        let secret = self.sign_in.state().client_secret.clone();
         let mut fields = fields.to_vec();
         fields.extend([("client_id", id.as_str()), ("resource", resource.as_str())]);
         fields.extend(secret.as_deref().map(|secret| ("client_secret", secret)));
         let answer = self.token_request(&fields).await?.expect_status(StatusCode::OK)?;
         let body = answer.json();
-        let is_bearer = body["token_type"]
-            .as_str()
-            .is_some_and(|kind| kind.eq_ignore_ascii_case("bearer"));
+        let token_type = body["token_type"].as_str().unwrap_or_default();
+        let is_bearer = token_type.eq_ignore_ascii_case("bearer");
         let Some(access) = body["access_token"].as_str().filter(|_| is_bearer) else {
-            return Err(ClientError::Unexpected("no bearer token in the answer".to_owned()));
+            return Err(ClientError::unexpected("no bearer token in the answer"));
         };
-        let detail = format!("expires in {} s", body["expires_in"]);
-        let mut known = self.sign_in.known();
-        known.access_token = Some(access.to_owned());
-        // An answer without a refresh token leaves the old one good (RFC 6749 section 6).
+        self.set_access_token(Some(access));
+        // An answer without a refresh token leaves the previous one valid (RFC 6749 section 6).
         if let Some(refresh) = body["refresh_token"].as_str() {
-            known.refresh_token = Some(refresh.to_owned());
+            self.set_refresh_token(Some(refresh));
         }
+        let detail = format!("expires in {} s", body["expires_in"]);
         Ok(Outcome::new((), answer.status, detail))
     }
 
@@ -180,8 +141,7 @@ impl Client {
         media_type: &'static str,
         body: String,
     ) -> Result<Answer, ClientError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))]);
         self.send(Method::POST, url, headers, Bytes::from(body)).await
     }
 }

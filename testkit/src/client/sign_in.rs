@@ -1,4 +1,4 @@
-//! What a client knows after its sign-in: endpoints, its registration, its tokens. Sessions of one client share it.
+//! The state of a sign-in: endpoints, registration, tokens. Sessions of one client share it.
 
 use std::{
     fmt,
@@ -12,25 +12,25 @@ use url::Url;
 
 use super::ClientError;
 
-/// The shared cell. Its fields do not depend on each other, so a poisoned lock is still whole; never held across an await.
+/// The shared state. Its fields are independent, so a poisoned lock is still consistent; never held across an await.
 #[derive(Clone, Default)]
-pub(super) struct SignIn(Arc<Mutex<Known>>);
+pub(super) struct SignIn(Arc<Mutex<SignInState>>);
 
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct SignInState {
     pub(super) resource_metadata: Option<Url>,
-    pub(super) server: Option<Server>,
+    pub(super) server: Option<AuthorizationServer>,
     pub(super) client_id: Option<String>,
     pub(super) client_secret: Option<String>,
-    pub(super) pending: Option<Pending>,
+    pub(super) pending: Option<PendingAuthorization>,
     pub(super) code: Option<String>,
     pub(super) access_token: Option<String>,
     pub(super) refresh_token: Option<String>,
 }
 
-/// What discovery found.
+/// The result of discovery.
 #[derive(Debug, Clone)]
-pub(super) struct Server {
+pub(super) struct AuthorizationServer {
     pub(super) resource: String,
     pub(super) issuer: String,
     pub(super) scope: Option<String>,
@@ -40,57 +40,52 @@ pub(super) struct Server {
     pub(super) iss_advertised: bool,
 }
 
-/// An authorization that is under way.
+/// An authorization in progress.
 #[derive(Clone)]
-pub(super) struct Pending {
+pub(super) struct PendingAuthorization {
     pub(super) state: String,
     pub(super) verifier: String,
 }
 
 impl SignIn {
-    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+    pub(super) fn state(&self) -> MutexGuard<'_, SignInState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn server(&self) -> Result<Server, ClientError> {
-        let server = self.known().server.clone();
+    pub(super) fn server(&self) -> Result<AuthorizationServer, ClientError> {
+        let server = self.state().server.clone();
         server.ok_or(ClientError::TooEarly("discover"))
     }
 }
 
-impl Server {
-    /// Puts both metadata documents together, and refuses what real clients refuse.
+impl AuthorizationServer {
+    /// Combines both metadata documents, and refuses what strict clients refuse.
     pub(super) fn from_metadata(resource: &Value, issuer: &str, server: &Value) -> Result<Self, ClientError> {
         let unexpected = |what: &str| ClientError::Unexpected(format!("authorization server metadata: {what}"));
         // RFC 8414 section 3.3: identical, not merely equivalent.
         if server["issuer"] != issuer {
             return Err(unexpected("issuer is not the one that the resource names"));
         }
-        if !contains(&server["code_challenge_methods_supported"], "S256") {
+        if !texts(&server["code_challenge_methods_supported"]).contains(&"S256") {
             return Err(unexpected("no S256"));
         }
         let endpoint = |name: &str| server[name].as_str().and_then(|url| Url::parse(url).ok());
-        let scopes: Vec<&str> = resource["scopes_supported"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
+        let required = |name: &str| endpoint(name).ok_or_else(|| unexpected(&format!("no {name}")));
+        let scopes = texts(&resource["scopes_supported"]);
         Ok(Self {
             resource: resource["resource"].as_str().unwrap_or_default().to_owned(),
             issuer: issuer.to_owned(),
             scope: (!scopes.is_empty()).then(|| scopes.join(" ")),
-            authorization_endpoint: endpoint("authorization_endpoint")
-                .ok_or_else(|| unexpected("no authorization_endpoint"))?,
-            token_endpoint: endpoint("token_endpoint").ok_or_else(|| unexpected("no token_endpoint"))?,
+            authorization_endpoint: required("authorization_endpoint")?,
+            token_endpoint: required("token_endpoint")?,
             registration_endpoint: endpoint("registration_endpoint"),
             iss_advertised: server["authorization_response_iss_parameter_supported"] == true,
         })
     }
 }
 
-impl Pending {
-    pub(super) fn new() -> Self {
+impl PendingAuthorization {
+    pub(super) fn random() -> Self {
         Self {
             state: random_text(),
             verifier: random_text(),
@@ -103,25 +98,23 @@ impl Pending {
     }
 }
 
+/// Without tokens and secrets.
 impl fmt::Debug for SignIn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known = self.known();
         f.debug_struct("SignIn")
-            .field("client_id", &known.client_id)
-            .field("has_access_token", &known.access_token.is_some())
-            .field("has_refresh_token", &known.refresh_token.is_some())
+            .field("client_id", &self.state().client_id)
             .finish_non_exhaustive()
     }
 }
 
-fn contains(list: &Value, wanted: &str) -> bool {
-    list.as_array()
-        .is_some_and(|list| list.iter().any(|item| item == wanted))
+fn texts(list: &Value) -> Vec<&str> {
+    let items = list.as_array().into_iter().flatten();
+    items.filter_map(Value::as_str).collect()
 }
 
 /// 43 characters of 256 random bits.
 fn random_text() -> String {
     let mut bytes = [0_u8; 32];
-    getrandom::fill(&mut bytes).expect("a host without randomness cannot run tests of this kind");
+    getrandom::fill(&mut bytes).expect("a machine without randomness cannot run these tests");
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }

@@ -1,8 +1,11 @@
-//! Server-sent events, as the HTML standard frames them (section 9.2.6, "Interpreting an event stream").
+//! Server-sent events, read by the crate `sse-stream`.
 //!
-//! One thing differs: an event with an empty `data` is handed on and not dropped, since MCP primes its streams with one.
+//! An event with empty data counts as one, since MCP primes its streams with it.
 
-use std::collections::VecDeque;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use http_body_util::Full;
+use sse_stream::{Sse, SseStream};
 
 use super::ClientError;
 
@@ -20,99 +23,44 @@ pub struct Event {
 }
 
 /// An open stream of events.
-#[derive(Debug)]
-pub struct EventStream {
-    response: reqwest::Response,
-    parser: Parser,
-    ready: VecDeque<Event>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Parser {
-    line: Vec<u8>,
-    after_return: bool,
-    event: Option<Event>,
-}
+pub struct EventStream(SseStream<reqwest::Body>);
 
 impl EventStream {
     pub(super) fn new(response: reqwest::Response) -> Self {
-        Self {
-            response,
-            parser: Parser::default(),
-            ready: VecDeque::new(),
-        }
+        let response = http::Response::from(response);
+        Self(SseStream::new(response.into_body()))
     }
 
-    /// Waits for the next event; `None` is the clean end of the stream. May be dropped and called again.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::Transport`] when the stream breaks.
+    /// Waits for the next event; `None` is the clean end of the stream. Cancel safe.
     pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Ok(Some(event));
-            }
-            match self.response.chunk().await {
-                Ok(Some(chunk)) => self.ready.extend(self.parser.push(&chunk)),
-                Ok(None) => return Ok(None),
-                Err(error) => return Err(ClientError::Transport(error)),
-            }
-        }
+        let event = self.0.next().await.transpose().map_err(ClientError::Stream)?;
+        Ok(event.map(Event::from))
     }
 }
 
-impl Parser {
-    /// Takes bytes and gives the events that they complete.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<Event> {
-        let mut events = Vec::new();
-        for &byte in bytes {
-            let after_return = std::mem::replace(&mut self.after_return, byte == b'\r');
-            match byte {
-                b'\n' if after_return => {}
-                b'\r' | b'\n' => events.extend(self.end_line()),
-                _ => self.line.push(byte),
-            }
-        }
-        events
-    }
+/// The events of a body; an incomplete last one is dropped.
+pub(super) async fn events(body: Bytes) -> Result<Vec<Event>, ClientError> {
+    let events = SseStream::new(Full::new(body)).map_ok(Event::from);
+    events.try_collect().await.map_err(ClientError::Stream)
+}
 
-    fn end_line(&mut self) -> Option<Event> {
-        let line = String::from_utf8_lossy(&self.line).into_owned();
-        self.line.clear();
-        if line.is_empty() {
-            return self.event.take().map(|mut event| {
-                // Each line of data added a newline; the last one is not part of the data.
-                event.data.pop();
-                event
-            });
+impl From<Sse> for Event {
+    fn from(event: Sse) -> Self {
+        Self {
+            id: event.id,
+            event: event.event,
+            data: event.data.unwrap_or_default(),
+            retry: event.retry,
         }
-        let (field, value) = line.split_once(':').unwrap_or((&line, ""));
-        let value = value.strip_prefix(' ').unwrap_or(value);
-        if field.is_empty() {
-            return None;
-        }
-        let event = self.event.get_or_insert_default();
-        match field {
-            "id" => event.id = Some(value.to_owned()),
-            "event" => event.event = Some(value.to_owned()),
-            "retry" => event.retry = value.parse().ok(),
-            "data" => {
-                event.data.push_str(value);
-                event.data.push('\n');
-            }
-            _ => {}
-        }
-        None
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Event, Parser};
+    use super::*;
 
-    #[test]
-    fn events_come_whole_however_the_bytes_are_cut() {
+    #[tokio::test]
+    async fn priming_events_count_and_incomplete_ones_do_not() {
         let text = ": keep-alive\n\nid: 1\ndata: a\ndata: b\n\nevent: ping\r\nretry: 1500\r\ndata:x\r\n\r\nid: 3\ndata:\n\ndata: cut";
         let expected = [
             Event {
@@ -131,13 +79,14 @@ mod tests {
                 ..Event::default()
             },
         ];
+        assert_eq!(events(Bytes::from(text)).await.unwrap(), expected);
         for size in 1..text.len() {
-            let mut parser = Parser::default();
-            let events: Vec<Event> = text
+            let pieces = text
                 .as_bytes()
                 .chunks(size)
-                .flat_map(|bytes| parser.push(bytes))
-                .collect();
+                .map(|piece| Ok::<_, std::io::Error>(Bytes::from(piece)));
+            let stream = SseStream::from_bytes_stream(futures_util::stream::iter(pieces));
+            let events: Vec<Event> = stream.map_ok(Event::from).try_collect().await.unwrap();
             assert_eq!(events, expected, "in pieces of {size}");
         }
     }

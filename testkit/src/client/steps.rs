@@ -1,35 +1,39 @@
-//! A record of what a client did, step by step.
+//! A record of the steps of a client.
 
-use std::{fmt, future::Future, sync::Mutex, sync::PoisonError, time::Duration};
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use http::StatusCode;
 use tokio::time::Instant;
 
 use super::ClientError;
 
-/// One step that a client took.
+/// One step of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// What it was, such as `initialize`.
+    /// Its name, such as `initialize`.
     pub name: &'static str,
-    /// The HTTP status that came back, if any did.
+    /// The HTTP status of its answer, if there was one.
     pub status: Option<StatusCode>,
-    /// How long it took.
+    /// Its duration.
     pub elapsed: Duration,
-    /// What came of it, in a few words and without secrets; for a failed step the error.
+    /// Its outcome in a few words and without secrets; the error of a failed step.
     pub detail: String,
-    /// Whether it was as it should be.
+    /// Whether it succeeded.
     pub passed: bool,
 }
 
-/// What a step that went well comes to.
+/// The outcome of a successful step.
 pub(super) struct Outcome<T> {
     pub(super) value: T,
     pub(super) status: Option<StatusCode>,
     pub(super) detail: String,
 }
 
-/// Steps in the order of their ends. The lock is held only to push or to copy, so a poisoned one is still whole.
+/// Steps in the order of their ends. The lock is held only to push or to copy, so a poisoned one is still consistent.
 #[derive(Debug, Default)]
 pub(super) struct Steps(Mutex<Vec<Step>>);
 
@@ -45,24 +49,23 @@ impl<T> Outcome<T> {
 
 impl Steps {
     /// Runs a step and records it, passed or failed.
-    pub(super) async fn take<T>(
+    pub(super) async fn record<T>(
         &self,
         name: &'static str,
         step: impl Future<Output = Result<Outcome<T>, ClientError>>,
     ) -> Result<T, ClientError> {
         let started = Instant::now();
         let outcome = step.await;
-        let elapsed = started.elapsed();
-        let (status, detail, passed) = match &outcome {
-            Ok(outcome) => (outcome.status, outcome.detail.clone(), true),
-            Err(error) => (error.status(), error.to_string(), false),
+        let (status, detail) = match &outcome {
+            Ok(outcome) => (outcome.status, outcome.detail.clone()),
+            Err(error) => (error.status(), error.to_string()),
         };
         let step = Step {
             name,
             status,
-            elapsed,
+            elapsed: started.elapsed(),
             detail,
-            passed,
+            passed: outcome.is_ok(),
         };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(step);
         outcome.map(|outcome| outcome.value)
@@ -73,16 +76,12 @@ impl Steps {
     }
 }
 
+/// One line: mark, name, status, time, detail.
 impl fmt::Display for Step {
-    /// One line: mark, name, status, time, detail.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = if self.passed { "ok  " } else { "FAIL" };
         let status = self.status.map_or("-".to_owned(), |status| status.as_u16().to_string());
-        let millis = self.elapsed.as_millis();
-        write!(
-            f,
-            "{mark} {:<12} {status:>3} {millis:>6} ms  {}",
-            self.name, self.detail
-        )
+        let (name, millis, detail) = (self.name, self.elapsed.as_millis(), &self.detail);
+        write!(f, "{mark} {name:<12} {status:>3} {millis:>6} ms  {detail}")
     }
 }

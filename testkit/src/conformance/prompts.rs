@@ -1,60 +1,78 @@
-//! The prompts that the suite asks for, and the completion of their arguments.
+//! The prompts of the suite, and the completion of their arguments.
 
-use serde_json::{Value, json};
-
-use super::{
-    content,
-    wire::{Failure, Outcome},
+use rmcp::{
+    ErrorData,
+    handler::server::wrapper::Parameters,
+    model::{CompleteResult, CompletionInfo, ContentBlock, PromptMessage, ResourceContents, Role},
+    prompt, prompt_router,
+    schemars::{self, JsonSchema},
 };
+use serde::Deserialize;
 
-/// What an argument may be completed to.
+use super::{ConformanceServer, PIXEL};
+
+/// The words that an argument may be completed to.
 const WORDS: [&str; 4] = ["paris", "park", "party", "test"];
 
-pub(super) fn list() -> Value {
-    let argument = |name: &str| json!({ "name": name, "description": "For tests", "required": true });
-    let prompt = |name: &str, arguments: Vec<Value>| json!({ "name": name, "description": "A prompt for tests", "arguments": arguments });
-    json!({ "prompts": [
-        prompt("test_simple_prompt", vec![]),
-        prompt("test_prompt_with_arguments", vec![argument("arg1"), argument("arg2")]),
-        prompt("test_prompt_with_embedded_resource", vec![argument("resourceUri")]),
-        prompt("test_prompt_with_image", vec![]),
-    ] })
+#[derive(Deserialize, JsonSchema)]
+struct TwoArguments {
+    arg1: String,
+    arg2: String,
 }
 
-pub(super) fn get(params: &Value) -> Outcome {
-    let name = params["name"].as_str().unwrap_or_default();
-    let argument = |name: &str| {
-        let given = params["arguments"][name].as_str();
-        given.ok_or_else(|| Failure::invalid(format!("the argument {name:?} is missing")))
-    };
-    let contents = match name {
-        "test_simple_prompt" => vec![content::text("This is a simple prompt for testing.")],
-        "test_prompt_with_arguments" => {
-            let (first, second) = (argument("arg1")?, argument("arg2")?);
-            vec![content::text(format!(
-                "Prompt with arguments: arg1='{first}', arg2='{second}'"
-            ))]
-        }
-        "test_prompt_with_embedded_resource" => vec![
-            content::resource(
-                argument("resourceUri")?,
-                "text/plain",
-                "Embedded resource content for testing.",
-            ),
-            content::text("Please process the embedded resource above."),
-        ],
-        "test_prompt_with_image" => vec![content::image(), content::text("Please analyze the image above.")],
-        _ => return Err(Failure::invalid(format!("no prompt {name:?}"))),
-    };
-    let messages: Vec<Value> = contents
-        .into_iter()
-        .map(|content| json!({ "role": "user", "content": content }))
-        .collect();
-    Ok(json!({ "messages": messages }))
+#[derive(Deserialize, JsonSchema)]
+struct ResourceArgument {
+    #[serde(rename = "resourceUri")]
+    resource_uri: String,
 }
 
-pub(super) fn complete(params: &Value) -> Value {
-    let begun = params["argument"]["value"].as_str().unwrap_or_default();
-    let values: Vec<&str> = WORDS.into_iter().filter(|word| word.starts_with(begun)).collect();
-    json!({ "completion": { "total": values.len(), "values": values, "hasMore": false } })
+#[prompt_router(vis = "pub(super)")]
+impl ConformanceServer {
+    /// A prompt for tests
+    #[prompt]
+    async fn test_simple_prompt(&self) -> Vec<PromptMessage> {
+        vec![text("This is a simple prompt for testing.")]
+    }
+
+    /// A prompt for tests
+    #[prompt]
+    async fn test_prompt_with_arguments(&self, Parameters(arguments): Parameters<TwoArguments>) -> Vec<PromptMessage> {
+        let TwoArguments { arg1, arg2 } = arguments;
+        vec![text(format!("Prompt with arguments: arg1='{arg1}', arg2='{arg2}'"))]
+    }
+
+    /// A prompt for tests
+    #[prompt]
+    async fn test_prompt_with_embedded_resource(
+        &self,
+        Parameters(argument): Parameters<ResourceArgument>,
+    ) -> Vec<PromptMessage> {
+        let resource = ResourceContents::text("Embedded resource content for testing.", argument.resource_uri);
+        let resource = ContentBlock::resource(resource.with_mime_type("text/plain"));
+        vec![
+            PromptMessage::new(Role::User, resource),
+            text("Please process the embedded resource above."),
+        ]
+    }
+
+    /// A prompt for tests
+    #[prompt]
+    async fn test_prompt_with_image(&self) -> Vec<PromptMessage> {
+        vec![
+            PromptMessage::new(Role::User, ContentBlock::image(PIXEL, "image/png")),
+            text("Please analyze the image above."),
+        ]
+    }
+}
+
+/// The completions of an argument's beginning.
+pub(super) fn complete(beginning: &str) -> Result<CompleteResult, ErrorData> {
+    let values = WORDS.into_iter().filter(|word| word.starts_with(beginning));
+    let completion = CompletionInfo::with_all_values(values.map(str::to_owned).collect());
+    let completion = completion.map_err(|error| ErrorData::internal_error(error, None))?;
+    Ok(CompleteResult::new(completion))
+}
+
+fn text(text: impl Into<String>) -> PromptMessage {
+    PromptMessage::new_text(Role::User, text)
 }

@@ -1,55 +1,52 @@
-//! The resources that the suite asks for.
+//! The resources of the suite.
 
-use serde_json::{Value, json};
-
-use super::{
-    content::PNG,
-    wire::{Failure, Outcome},
+use rmcp::{
+    ErrorData,
+    model::{
+        ListResourceTemplatesResult, ListResourcesResult, ReadResourceResult, Resource, ResourceContents,
+        ResourceTemplate,
+    },
 };
+use serde_json::json;
 
-/// The code for a resource that is not there (MCP 2025-11-25, server/resources, "Error Handling").
-const RESOURCE_NOT_FOUND: i64 = -32002;
+use super::PIXEL;
 
-/// The resource whose changes are watched.
+/// The resource that clients subscribe to.
 const WATCHED: &str = "test://watched-resource";
 
-pub(super) fn list() -> Value {
-    let resource = |uri: &str, name: &str, mime_type: &str| json!({ "uri": uri, "name": name, "description": "A resource for tests", "mimeType": mime_type });
-    json!({ "resources": [
+pub(super) fn list() -> ListResourcesResult {
+    let resource = |uri: &str, name: &str, mime_type: &str| {
+        let resource = Resource::new(uri, name).with_description("A resource for tests");
+        resource.with_mime_type(mime_type)
+    };
+    ListResourcesResult::with_all_items(vec![
         resource("test://static-text", "static-text", "text/plain"),
         resource("test://static-binary", "static-binary", "image/png"),
         resource(WATCHED, "watched-resource", "text/plain"),
-    ] })
+    ])
 }
 
-pub(super) fn templates() -> Value {
-    json!({ "resourceTemplates": [{
-        "uriTemplate": "test://template/{id}/data",
-        "name": "template",
-        "description": "A resource template for tests",
-        "mimeType": "application/json",
-    }] })
+pub(super) fn templates() -> ListResourceTemplatesResult {
+    let template = ResourceTemplate::new("test://template/{id}/data", "template")
+        .with_description("A resource template for tests")
+        .with_mime_type("application/json");
+    ListResourceTemplatesResult::with_all_items(vec![template])
 }
 
-pub(super) fn read(uri: &str) -> Outcome {
-    let text = |mime_type: &str, text: &str| json!({ "uri": uri, "mimeType": mime_type, "text": text });
-    let content = match uri {
-        "test://static-text" => text("text/plain", "This is the content of the static text resource."),
-        "test://static-binary" => json!({ "uri": uri, "mimeType": "image/png", "blob": PNG }),
-        WATCHED => text("text/plain", "A resource that tests subscribe to."),
+pub(super) fn read(uri: &str) -> Result<ReadResourceResult, ErrorData> {
+    let text = |text: &str, mime_type: &str| ResourceContents::text(text, uri).with_mime_type(mime_type);
+    let contents = match uri {
+        "test://static-text" => text("This is the content of the static text resource.", "text/plain"),
+        "test://static-binary" => ResourceContents::blob(PIXEL, uri).with_mime_type("image/png"),
+        WATCHED => text("A resource that tests subscribe to.", "text/plain"),
         _ => {
-            let id = uri
-                .strip_prefix("test://template/")
-                .and_then(|rest| rest.strip_suffix("/data"));
-            let Some(id) = id else {
-                return Err(Failure {
-                    code: RESOURCE_NOT_FOUND,
-                    message: format!("no resource {uri:?}"),
-                });
+            let id = uri.strip_prefix("test://template/");
+            let Some(id) = id.and_then(|rest| rest.strip_suffix("/data")) else {
+                return Err(ErrorData::resource_not_found(format!("no resource {uri:?}"), None));
             };
             let data = json!({ "id": id, "templateTest": true, "data": format!("Data for ID: {id}") });
-            text("application/json", &data.to_string())
+            text(&data.to_string(), "application/json")
         }
     };
-    Ok(json!({ "contents": [content] }))
+    Ok(ReadResourceResult::new(vec![contents]))
 }

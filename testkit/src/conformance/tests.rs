@@ -4,49 +4,50 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines, ReadHalf, WriteHalf, duplex, split},
+    io::{
+        AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, Lines, ReadHalf, WriteHalf, duplex, split,
+    },
     task::JoinSet,
 };
 
 /// A client on a pair of in-memory pipes.
 struct Client {
     lines: Lines<BufReader<ReadHalf<DuplexStream>>>,
-    to_server: Option<WriteHalf<DuplexStream>>,
+    to_server: WriteHalf<DuplexStream>,
     server: JoinSet<()>,
 }
 
 impl Client {
-    /// A client that has initialised the server.
+    /// A client that has initialized the server.
     async fn new(capabilities: Value) -> Self {
         let (ours, theirs) = duplex(64 * 1024);
         let (stdin, stdout) = split(theirs);
         let mut server = JoinSet::new();
-        server.spawn(super::run(stdin, stdout));
+        server.spawn(super::serve(stdin, stdout));
         let (from_server, to_server) = split(ours);
         let mut client = Self {
             lines: BufReader::new(from_server).lines(),
-            to_server: Some(to_server),
+            to_server,
             server,
         };
-        let params = json!({ "protocolVersion": "2025-06-18", "capabilities": capabilities });
-        client.request(1, "initialize", params).await;
+        let params = json!({
+            "protocolVersion": "2025-06-18",
+            "capabilities": capabilities,
+            "clientInfo": { "name": "test", "version": "1" },
+        });
+        client.request("init", "initialize", params).await;
         assert_eq!(client.next().await["result"]["protocolVersion"], "2025-06-18");
         client
     }
 
-    async fn say(&mut self, message: Value) {
+    async fn send(&mut self, message: Value) {
         let line = format!("{message}\n");
-        self.to_server
-            .as_mut()
-            .unwrap()
-            .write_all(line.as_bytes())
-            .await
-            .unwrap();
+        self.to_server.write_all(line.as_bytes()).await.unwrap();
     }
 
     async fn request(&mut self, id: impl Into<Value>, method: &str, params: Value) {
-        self.say(json!({ "jsonrpc": "2.0", "id": id.into(), "method": method, "params": params }))
-            .await;
+        let request = json!({ "jsonrpc": "2.0", "id": id.into(), "method": method, "params": params });
+        self.send(request).await;
     }
 
     async fn call(&mut self, id: u64, tool: &str, arguments: Value) {
@@ -59,51 +60,56 @@ impl Client {
         serde_json::from_str(&line).unwrap()
     }
 
-    /// The text of the next line, which has to answer this id.
+    /// The text of the next line, which must be the response to this id.
     async fn text(&mut self, id: u64) -> String {
-        let answer = self.next().await;
-        assert_eq!(answer["id"], id, "{answer}");
-        answer["result"]["content"][0]["text"].as_str().unwrap().to_owned()
+        let response = self.next().await;
+        assert_eq!(response["id"], id, "{response}");
+        response["result"]["content"][0]["text"].as_str().unwrap().to_owned()
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_may_have_the_id_of_the_call_that_asks_it() {
+async fn request_to_client_may_have_the_id_of_its_call() {
     let mut client = Client::new(json!({ "sampling": {}, "roots": {} })).await;
-    client.call(1, "test_sampling", json!({ "prompt": "hello" })).await;
-    client.call(2, "roots", json!({})).await;
-    let (sampling, roots) = (client.next().await, client.next().await);
-    assert_eq!((&sampling["id"], &roots["id"]), (&json!(1), &json!(2)));
+    client.call(0, "test_sampling", json!({ "prompt": "hello" })).await;
+    let sampling = client.next().await;
+    client.call(1, "roots", json!({})).await;
+    let roots = client.next().await;
+    assert_eq!((&sampling["id"], &roots["id"]), (&json!(0), &json!(1)));
     assert_eq!(sampling["params"]["messages"][0]["content"]["text"], "hello");
     let uris = json!({ "roots": [{ "uri": "file:///a" }, { "uri": "file:///b" }] });
-    client.say(json!({ "jsonrpc": "2.0", "id": 2, "result": uris })).await;
-    assert_eq!(client.text(2).await, "file:///a file:///b");
-    let answer = json!({ "content": { "type": "text", "text": "hi" } });
-    client.say(json!({ "jsonrpc": "2.0", "id": 1, "result": answer })).await;
-    assert_eq!(client.text(1).await, "LLM response: hi");
+    client.send(json!({ "jsonrpc": "2.0", "id": 1, "result": uris })).await;
+    assert_eq!(client.text(1).await, "file:///a file:///b");
+    let message = json!({ "role": "assistant", "model": "m", "content": { "type": "text", "text": "hi" } });
+    client
+        .send(json!({ "jsonrpc": "2.0", "id": 0, "result": message }))
+        .await;
+    assert_eq!(client.text(0).await, "LLM response: hi");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_client_never_declared_is_not_asked_for() {
+async fn undeclared_capability_is_not_used() {
     let mut client = Client::new(json!({})).await;
-    for (id, tool) in [(2, "test_sampling"), (3, "test_elicitation"), (4, "roots")] {
-        client.call(id, tool, json!({})).await;
-        let answer = client.next().await;
+    let sampling = ("test_sampling", json!({ "prompt": "hello" }));
+    let elicitation = ("test_elicitation", json!({ "message": "hello" }));
+    for (tool, arguments) in [sampling, elicitation, ("roots", json!({}))] {
+        client.call(2, tool, arguments).await;
+        let response = client.next().await;
         assert_eq!(
-            (&answer["id"], &answer["result"]["isError"]),
-            (&json!(id), &json!(true))
+            (&response["id"], &response["result"]["isError"]),
+            (&json!(2), &json!(true))
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_call_is_remembered_and_never_answered() {
+async fn cancelled_call_is_recorded_and_never_answered() {
     let mut client = Client::new(json!({})).await;
     client.call(2, "wait", json!({ "tag": "mine" })).await;
     assert_eq!(client.next().await["params"]["progressToken"], 2);
-    client
-        .say(json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 2 } }))
-        .await;
+    let params = json!({ "requestId": 2 });
+    let cancelled = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params });
+    client.send(cancelled).await;
     // Longer than the call would have waited.
     tokio::time::sleep(Duration::from_secs(120)).await;
     client.call(3, "cancelled", json!({})).await;
@@ -111,7 +117,7 @@ async fn a_cancelled_call_is_remembered_and_never_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_subscribers_are_told_and_only_severe_messages_are_logged() {
+async fn updates_go_to_subscribers_and_messages_below_the_level_are_not_sent() {
     let mut client = Client::new(json!({})).await;
     let uri = json!({ "uri": "test://watched-resource" });
     client.call(2, "update_resource", uri.clone()).await;
@@ -136,16 +142,15 @@ async fn only_subscribers_are_told_and_only_severe_messages_are_logged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_the_input_ends_it_after_what_was_answered_is_written() {
+async fn end_of_input_ends_the_server_after_it_has_written_its_answers() {
     let mut client = Client::new(json!({})).await;
     client.request("a", "ping", json!({})).await;
     client.request("b", "nonsense", json!({})).await;
-    client.to_server.take().unwrap().shutdown().await.unwrap();
-    assert_eq!(
-        client.next().await,
-        json!({ "jsonrpc": "2.0", "id": "a", "result": {} })
-    );
-    assert_eq!(client.next().await["error"]["code"], -32601);
+    client.to_server.shutdown().await.unwrap();
+    let mut responses = [client.next().await, client.next().await];
+    responses.sort_by_key(|response| response["id"].to_string());
+    assert_eq!(responses[0], json!({ "jsonrpc": "2.0", "id": "a", "result": {} }));
+    assert_eq!(responses[1]["error"]["code"], -32601);
     client.server.join_next().await.unwrap().unwrap();
     assert!(client.lines.next_line().await.unwrap().is_none());
 }

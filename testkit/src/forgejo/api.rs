@@ -1,133 +1,111 @@
 //! `/api/v1`: the few calls that a broker and its children make.
 //!
-//! A scope that is missing is 403 with Forgejo's sentence; a token that is bad is 401 without `WWW-Authenticate`, and its
-//! message repeats the token, so that whoever logs such a message is found out.
+//! A missing scope is 403 with Forgejo's sentence. A bad token is 401 without `WWW-Authenticate`, and its message repeats
+//! the token: a program that logs such a message gives itself away.
 
-use http::{Method, StatusCode};
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{FromRequestParts, Path, State},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::{StatusCode, request::Parts};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
+    instance::{Instance, User},
+    router::Shared,
     scopes::Access,
-    state::{State, User},
-    wire::{self, Call, Reply},
+    wire,
 };
 
-struct Caller {
-    user: User,
-    access: Access,
+/// The caller, if the request has credentials. They must be valid even where none are needed.
+struct ApiUser(Option<(User, Access)>);
+
+/// A refusal in Forgejo's form.
+struct ApiError {
+    status: StatusCode,
+    body: Value,
 }
 
-/// Serves a call; `path` is what follows `/api/v1`.
-pub(super) fn serve(state: &mut State, call: &Call, path: &str, now: i64) -> Reply {
-    match route(state, call, path, now) {
-        Ok(reply) => reply,
-        Err(refusal) => *refusal,
-    }
+/// The parameters of a registration.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Registration {
+    name: String,
+    redirect_uris: Vec<String>,
+    confidential_client: bool,
 }
 
-fn route(state: &mut State, call: &Call, path: &str, now: i64) -> Result<Reply, Box<Reply>> {
-    let caller = authenticate(state, call, now)?;
-    let segments: Vec<&str> = path.split('/').skip(1).collect();
-    match (call.method(), segments.as_slice()) {
-        (&Method::GET, ["version"]) => Ok(ok(&json!({ "version": state.settings.version }))),
-        (&Method::GET, ["user"]) => {
-            let user = allowed(state, caller, &["read:user"])?;
-            let body = state.user_json(&user);
-            state.counters.users_asked.push(user.login);
-            Ok(ok(&body))
-        }
-        (&Method::GET, ["user", "orgs"]) => {
-            let user = allowed(state, caller, &["read:user", "read:organization"])?;
-            let organisations = state.organisations_of(user.id);
-            let body: Vec<Value> = organisations.iter().map(|name| organisation_json(name)).collect();
-            Ok(ok(&json!(body)))
-        }
-        (&Method::GET, ["user", "repos"]) => {
-            let user = allowed(state, caller, &["read:user", "read:repository"])?;
-            Ok(ok(&state.repositories_json(&user)))
-        }
-        (&Method::GET, ["orgs", organisation, "members", login]) => {
-            allowed(state, caller, &["read:organization"])?;
-            let is_member = state
-                .user_named(login)
-                .zip(state.organisations.get(*organisation))
-                .is_some_and(|(user, members)| members.contains(&user.id));
-            if is_member {
-                Ok(wire::empty(StatusCode::NO_CONTENT))
-            } else {
-                Err(not_found(state))
-            }
-        }
-        (&Method::POST, ["user", "applications", "oauth2"]) => {
-            allowed(state, caller, &["write:user"])?;
-            register(state, call)
-        }
-        _ => Err(not_found(state)),
-    }
+pub(super) fn router() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/version", get(version))
+        .route("/user", get(user))
+        .route("/user/orgs", get(organizations))
+        .route("/user/repos", get(repositories))
+        .route("/orgs/{organization}/members/{login}", get(member))
+        .route("/user/applications/oauth2", post(register))
+        .method_not_allowed_fallback(not_found)
+        .fallback(not_found)
 }
 
-/// Who calls. Credentials that are there must be good, even where none are needed.
-fn authenticate(state: &State, call: &Call, now: i64) -> Result<Option<Caller>, Box<Reply>> {
-    let caller = match (call.authorization(), call.basic()) {
-        (_, Some(basic)) => {
-            let user = basic.and_then(|(login, password)| state.with_password(&login, &password).cloned());
-            let text = "invalid username, password or token";
-            let user = user.ok_or_else(|| refusal(state, StatusCode::UNAUTHORIZED, text))?;
-            Caller {
-                user,
-                access: Access::Everything,
-            }
-        }
-        (Some((scheme, token)), None) if ["bearer", "token"].contains(&scheme.to_lowercase().as_str()) => {
-            let grant = state.grant_behind(token, now);
-            let known = grant.and_then(|grant| Some((state.user(grant.user)?, grant)));
-            let (user, grant) = known.ok_or_else(|| {
-                let text = if state.settings.echo_tokens {
-                    format!("access token does not exist [sha: {token}]")
-                } else {
-                    "invalid username, password or token".to_owned()
-                };
-                refusal(state, StatusCode::UNAUTHORIZED, &text)
-            })?;
-            Caller {
-                user: user.clone(),
-                access: Access::of_grant(&grant.scope),
-            }
-        }
-        (Some(_), None) | (None, None) => return Ok(None),
-    };
-    if caller.user.prohibited {
-        let text = "This account is prohibited from signing in, please contact your site administrator.";
-        return Err(refusal(state, StatusCode::FORBIDDEN, text));
-    }
-    Ok(Some(caller))
+async fn version(_: ApiUser) -> Response {
+    ok(&json!({ "version": "15.0.0+gitea-1.22.0" }))
 }
 
-fn allowed(state: &State, caller: Option<Caller>, required: &[&str]) -> Result<User, Box<Reply>> {
-    let caller = caller.ok_or_else(|| refusal(state, StatusCode::UNAUTHORIZED, "token is required"))?;
-    if caller.access.allows(required) {
-        return Ok(caller.user);
-    }
-    let text = format!(
-        "token does not have at least one of required scope(s): [{}]",
-        required.join(" ")
-    );
-    Err(refusal(state, StatusCode::FORBIDDEN, &text))
+async fn user(State(shared): State<Arc<Shared>>, api_user: ApiUser) -> Result<Response, ApiError> {
+    let mut instance = shared.instance();
+    let user = api_user.with_scopes(&instance, &["read:user"])?;
+    let body = instance.user_json(&user);
+    instance.counters.user_lookups.push(user.login);
+    Ok(ok(&body))
 }
 
-fn register(state: &mut State, call: &Call) -> Result<Reply, Box<Reply>> {
-    let wanted = call.json().unwrap_or_default();
-    let name = wanted["name"].as_str().unwrap_or("");
-    let uris = wanted["redirect_uris"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    let uris: Vec<String> = uris.iter().filter_map(Value::as_str).map(str::to_owned).collect();
-    if name.is_empty() || uris.is_empty() {
-        return Err(refusal(state, StatusCode::UNPROCESSABLE_ENTITY, "[Name]: Required"));
+async fn organizations(State(shared): State<Arc<Shared>>, api_user: ApiUser) -> Result<Response, ApiError> {
+    let instance = shared.instance();
+    let user = api_user.with_scopes(&instance, &["read:user", "read:organization"])?;
+    let names = instance.organizations_of(user.id).into_iter();
+    let json = |name| json!({ "name": name, "username": name, "full_name": name, "visibility": "public" });
+    Ok(ok(&names.map(json).collect()))
+}
+
+async fn repositories(State(shared): State<Arc<Shared>>, api_user: ApiUser) -> Result<Response, ApiError> {
+    let instance = shared.instance();
+    let user = api_user.with_scopes(&instance, &["read:user", "read:repository"])?;
+    Ok(ok(&instance.repositories_json(&user)))
+}
+
+async fn member(
+    State(shared): State<Arc<Shared>>,
+    api_user: ApiUser,
+    Path((organization, login)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    let instance = shared.instance();
+    api_user.with_scopes(&instance, &["read:organization"])?;
+    let members = instance.organizations.get(&organization);
+    let user = instance.user_named(&login);
+    if members
+        .zip(user)
+        .is_some_and(|(members, user)| members.contains(&user.id))
+    {
+        return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let confidential = wanted["confidential_client"].as_bool().unwrap_or(false);
-    let application = state.add_application(name, &uris, confidential);
+    Err(ApiError::not_found(&instance))
+}
+
+async fn register(State(shared): State<Arc<Shared>>, api_user: ApiUser, body: Bytes) -> Result<Response, ApiError> {
+    let mut instance = shared.instance();
+    api_user.with_scopes(&instance, &["write:user"])?;
+    let wanted: Registration = serde_json::from_slice(&body).unwrap_or_default();
+    if wanted.name.is_empty() || wanted.redirect_uris.is_empty() {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        return Err(ApiError::new(&instance, status, "[Name]: Required"));
+    }
+    let application = instance.add_application(&wanted.name, &wanted.redirect_uris, wanted.confidential_client);
     let body = json!({
         "id": application.id,
         "name": application.name,
@@ -140,28 +118,83 @@ fn register(state: &mut State, call: &Call) -> Result<Reply, Box<Reply>> {
     Ok(wire::json(StatusCode::CREATED, &body))
 }
 
-fn ok(body: &Value) -> Reply {
+async fn not_found(State(shared): State<Arc<Shared>>, _: ApiUser) -> ApiError {
+    ApiError::not_found(&shared.instance())
+}
+
+fn ok(body: &Value) -> Response {
     wire::json(StatusCode::OK, body)
 }
 
-fn not_found(state: &State) -> Box<Reply> {
-    refusal(state, StatusCode::NOT_FOUND, "The target couldn't be found.")
+impl FromRequestParts<Arc<Shared>> for ApiUser {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
+        let now = shared.now();
+        let instance = shared.instance();
+        let unauthorized = |text: &str| ApiError::new(&instance, StatusCode::UNAUTHORIZED, text);
+        let (user, access) = match (wire::authorization(&parts.headers), wire::basic(&parts.headers)) {
+            (_, Some(basic)) => {
+                let user = basic.and_then(|(login, password)| instance.with_password(&login, &password).cloned());
+                let user = user.ok_or_else(|| unauthorized("invalid username, password or token"))?;
+                (user, Access::Everything)
+            }
+            (Some((scheme, token)), None) if ["bearer", "token"].contains(&scheme.to_lowercase().as_str()) => {
+                let Some((user, grant)) = instance.user_behind(token, now) else {
+                    return Err(if instance.options.echo_tokens {
+                        unauthorized(&format!("access token does not exist [sha: {token}]"))
+                    } else {
+                        unauthorized("invalid username, password or token")
+                    });
+                };
+                (user.clone(), Access::of_grant(&grant.scope))
+            }
+            (Some(_) | None, None) => return Ok(Self(None)),
+        };
+        if user.prohibited {
+            let text = "This account is prohibited from signing in, please contact your site administrator.";
+            return Err(ApiError::new(&instance, StatusCode::FORBIDDEN, text));
+        }
+        Ok(Self(Some((user, access))))
+    }
 }
 
-fn refusal(state: &State, status: StatusCode, text: &str) -> Box<Reply> {
-    let body = json!({ "message": text, "url": format!("{}/api/swagger", state.base_url) });
-    Box::new(wire::json(status, &body))
+impl ApiUser {
+    /// The user, if the token has these scopes.
+    fn with_scopes(self, instance: &Instance, required: &[&str]) -> Result<User, ApiError> {
+        let missing = || ApiError::new(instance, StatusCode::UNAUTHORIZED, "token is required");
+        let (user, access) = self.0.ok_or_else(missing)?;
+        if access.allows(required) {
+            return Ok(user);
+        }
+        let required = required.join(" ");
+        let text = format!("token does not have at least one of required scope(s): [{required}]");
+        Err(ApiError::new(instance, StatusCode::FORBIDDEN, &text))
+    }
 }
 
-fn organisation_json(name: &str) -> Value {
-    json!({ "name": name, "username": name, "full_name": name, "visibility": "public" })
+impl ApiError {
+    fn new(instance: &Instance, status: StatusCode, message: &str) -> Self {
+        let body = json!({ "message": message, "url": format!("{}/api/swagger", instance.base_url) });
+        Self { status, body }
+    }
+
+    fn not_found(instance: &Instance) -> Self {
+        Self::new(instance, StatusCode::NOT_FOUND, "The target couldn't be found.")
+    }
 }
 
-impl State {
-    /// The organisations that a user is a member of.
-    pub(super) fn organisations_of(&self, user: i64) -> Vec<String> {
-        let of_user = self.organisations.iter().filter(|(_, members)| members.contains(&user));
-        of_user.map(|(name, _)| name.clone()).collect()
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        wire::json(self.status, &self.body)
+    }
+}
+
+impl Instance {
+    /// The organizations of a user.
+    pub(super) fn organizations_of(&self, user: i64) -> Vec<&str> {
+        let of_user = self.organizations.iter().filter(|(_, members)| members.contains(&user));
+        of_user.map(|(name, _)| name.as_str()).collect()
     }
 
     fn user_json(&self, user: &User) -> Value {
@@ -184,24 +217,19 @@ impl State {
     }
 
     fn repositories_json(&self, user: &User) -> Value {
-        let owned = self
-            .repositories
-            .iter()
-            .enumerate()
-            .filter(|(_, (owner, _))| *owner == user.id);
-        let list: Vec<Value> = owned
-            .map(|(index, (_, name))| {
-                json!({
-                    "id": index + 1,
-                    "name": name,
-                    "full_name": format!("{}/{name}", user.login),
-                    "owner": self.user_json(user),
-                    "private": true,
-                    "html_url": format!("{}/{}/{name}", self.base_url, user.login),
-                })
+        let repositories = self.repositories.iter().enumerate();
+        let owned = repositories.filter(|(_, (owner, _))| *owner == user.id);
+        let json = |(index, (_, name)): (usize, &(i64, String))| {
+            json!({
+                "id": index + 1,
+                "name": name,
+                "full_name": format!("{}/{name}", user.login),
+                "owner": self.user_json(user),
+                "private": true,
+                "html_url": format!("{}/{}/{name}", self.base_url, user.login),
             })
-            .collect();
-        json!(list)
+        };
+        owned.map(json).collect()
     }
 }
 

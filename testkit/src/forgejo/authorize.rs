@@ -1,67 +1,81 @@
-//! `/login/oauth/authorize` and `/login/oauth/grant`: from a request for authorization to a code.
+//! `/login/oauth/authorize` and `/login/oauth/grant`: from an authorization request to a code.
 //!
-//! Oddities kept: consent is skipped for a confidential client that has a grant, whatever scope it asks for now; the
-//! open consent is one slot per browser session, so that two tabs clobber each other; a public client that asks for
-//! another scope than the grant's goes through consent and then fails. `prompt`, `resource` and `login_hint` are ignored.
+//! It keeps three oddities. Forgejo skips consent for a confidential client with a grant, whatever scope it requests now.
+//! The open consent is one slot per browser session, so that two tabs overwrite each other. A public client that requests
+//! another scope than the grant's passes consent and then fails. `prompt`, `resource` and `login_hint` are ignored.
 
-use http::{Method, StatusCode};
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderMap, StatusCode, Uri};
 use url::Url;
 
 use super::{
-    pages, signin,
-    state::{Application, Code, Consent, State, User},
-    tokens,
-    wire::{self, Call, Params, Reply},
+    instance::{Application, Code, Consent, Instance, User},
+    pages,
+    router::Shared,
+    sign_in, tokens,
+    wire::{self, Params},
 };
 
 /// `/login/oauth/authorize`
-pub(super) fn authorize(state: &mut State, call: &Call) -> Reply {
-    let (session, user) = match signin::signed_in(state, call) {
+pub(super) async fn authorize(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    uri: Uri,
+    request: Params,
+) -> Response {
+    let mut instance = shared.instance();
+    let (session, user) = match sign_in::signed_in(&instance, &headers, &uri) {
         Ok(signed_in) => signed_in,
-        Err(answer) => return *answer,
+        Err(response) => return *response,
     };
-    let asked = if call.method() == Method::POST {
-        call.form()
-    } else {
-        call.query()
-    };
-    let Some(application) = state.application(asked.text("client_id")).cloned() else {
+    let Some(application) = instance.application(request.text("client_id")).cloned() else {
         return error_page("Client ID not registered");
     };
-    if !application.accepts_redirect(asked.text("redirect_uri")) {
+    if !application.accepts_redirect(request.text("redirect_uri")) {
         return error_page("Unregistered Redirect URI");
     }
-    match check(&application, &asked) {
-        Ok(()) => grant_or_ask(state, &session, &user, &application, &asked),
-        Err((error, description)) => refuse(&asked, error, description),
+    match check(&application, &request) {
+        Ok(()) => grant_or_ask(&mut instance, &session, &user, &application, &request),
+        Err((error, description)) => reject(&request, error, description),
     }
 }
 
-/// `/login/oauth/grant`: the consent page, submitted.
-pub(super) fn grant(state: &mut State, call: &Call) -> Reply {
-    let (session, user) = match signin::signed_in(state, call) {
+/// `/login/oauth/grant`: the submission of the consent page.
+pub(super) async fn grant(State(shared): State<Arc<Shared>>, headers: HeaderMap, uri: Uri, form: Params) -> Response {
+    let mut instance = shared.instance();
+    let (session, user) = match sign_in::signed_in(&instance, &headers, &uri) {
         Ok(signed_in) => signed_in,
-        Err(answer) => return *answer,
+        Err(response) => return *response,
     };
-    let form = call.form();
-    let consent = state.sessions.get(&session).and_then(|session| session.consent.clone());
+    let consent = instance
+        .sessions
+        .get(&session)
+        .and_then(|session| session.consent.clone());
     let Some(consent) = consent.filter(|consent| {
         consent.client_id == form.text("client_id")
             && consent.redirect_uri == form.text("redirect_uri")
             && consent.state == form.text("state")
     }) else {
-        return wire::empty(StatusCode::BAD_REQUEST);
+        return StatusCode::BAD_REQUEST.into_response();
     };
     if form.text("granted") != "true" {
-        return refuse(&form, "access_denied", "the request is denied");
+        return reject(&form, "access_denied", "the request is denied");
     }
-    let Some(application) = state.application(&consent.client_id).map(|application| application.id) else {
-        return refuse(&form, "unauthorized_client", "cannot find application");
+    let Some(application) = instance
+        .application(&consent.client_id)
+        .map(|application| application.id)
+    else {
+        return reject(&form, "unauthorized_client", "cannot find application");
     };
-    let grant = match state.grant_of(user.id, application) {
-        None => state.add_grant(user.id, application, form.text("scope"), form.text("nonce")),
+    let grant = match instance.grant_of(user.id, application) {
+        None => instance.add_grant(user.id, application, form.text("scope"), form.text("nonce")),
         Some(grant) if grant.scope == form.text("scope") => grant.id,
-        Some(_) => return refuse(&form, "server_error", "a grant exists with different scope"),
+        Some(_) => return reject(&form, "server_error", "a grant exists with different scope"),
     };
     let code = Code {
         grant,
@@ -69,15 +83,15 @@ pub(super) fn grant(state: &mut State, call: &Call) -> Reply {
         challenge: consent.challenge,
         challenge_method: consent.challenge_method,
     };
-    hand_out(state, code, &consent.state)
+    issue(&mut instance, code, &consent.state)
 }
 
 /// The checks whose failure goes back to the client.
-fn check(application: &Application, asked: &Params) -> Result<(), (&'static str, &'static str)> {
-    if asked.text("response_type") != "code" {
+fn check(application: &Application, request: &Params) -> Result<(), (&'static str, &'static str)> {
+    if request.text("response_type") != "code" {
         return Err(("unsupported_response_type", "Only code response type is supported."));
     }
-    match asked.text("code_challenge_method") {
+    match request.text("code_challenge_method") {
         "S256" | "plain" => Ok(()),
         "" if application.confidential => Ok(()),
         "" => Err(("invalid_request", "PKCE is required for public clients")),
@@ -85,61 +99,67 @@ fn check(application: &Application, asked: &Params) -> Result<(), (&'static str,
     }
 }
 
-fn grant_or_ask(state: &mut State, session: &str, user: &User, application: &Application, asked: &Params) -> Reply {
-    let grant = state.grant_of(user.id, application.id).map(|grant| grant.id);
+fn grant_or_ask(
+    instance: &mut Instance,
+    session: &str,
+    user: &User,
+    application: &Application,
+    request: &Params,
+) -> Response {
+    let text = |name| request.text(name).to_owned();
+    let grant = instance.grant_of(user.id, application.id).map(|grant| grant.id);
     if let (true, Some(grant)) = (application.confidential, grant) {
-        if let Some(grant) = state.grants.get_mut(&grant)
-            && !asked.text("nonce").is_empty()
+        if let Some(grant) = instance.grants.get_mut(&grant)
+            && !request.text("nonce").is_empty()
         {
-            grant.nonce = asked.text("nonce").to_owned();
+            grant.nonce = text("nonce");
         }
         let code = Code {
             grant,
-            redirect_uri: asked.text("redirect_uri").to_owned(),
-            challenge: asked.text("code_challenge").to_owned(),
-            challenge_method: asked.text("code_challenge_method").to_owned(),
+            redirect_uri: text("redirect_uri"),
+            challenge: text("code_challenge"),
+            challenge_method: text("code_challenge_method"),
         };
-        return hand_out(state, code, asked.text("state"));
+        return issue(instance, code, request.text("state"));
     }
-    if let Some(session) = state.sessions.get_mut(session) {
+    if let Some(session) = instance.sessions.get_mut(session) {
         session.consent = Some(Consent {
             client_id: application.client_id.clone(),
-            redirect_uri: asked.text("redirect_uri").to_owned(),
-            state: asked.text("state").to_owned(),
-            challenge: asked.text("code_challenge").to_owned(),
-            challenge_method: asked.text("code_challenge_method").to_owned(),
+            redirect_uri: text("redirect_uri"),
+            state: text("state"),
+            challenge: text("code_challenge"),
+            challenge_method: text("code_challenge_method"),
         });
     }
-    wire::html(StatusCode::OK, pages::grant(application, user, asked))
+    wire::html(StatusCode::OK, pages::grant(application, user, request))
 }
 
-fn hand_out(state: &mut State, code: Code, client_state: &str) -> Reply {
+fn issue(instance: &mut Instance, code: Code, client_state: &str) -> Response {
     let name = tokens::new_code();
-    let redirect_uri = code.redirect_uri.clone();
-    state.codes.insert(name.clone(), code);
-    redirect(&redirect_uri, &[("code", &name), ("state", client_state)])
+    let response = redirect(&code.redirect_uri, &[("code", &name), ("state", client_state)]);
+    instance.codes.insert(name, code);
+    response
 }
 
-fn refuse(asked: &Params, error: &str, description: &str) -> Reply {
+fn reject(request: &Params, error: &str, description: &str) -> Response {
     let answer = [
         ("error", error),
         ("error_description", description),
-        ("state", asked.text("state")),
+        ("state", request.text("state")),
     ];
-    redirect(asked.text("redirect_uri"), &answer)
+    redirect(request.text("redirect_uri"), &answer)
 }
 
 /// Back to the client; empty parameters are left out.
-fn redirect(uri: &str, answer: &[(&str, &str)]) -> Reply {
+fn redirect(uri: &str, answer: &[(&str, &str)]) -> Response {
     let Ok(mut target) = Url::parse(uri) else {
         return error_page("Unregistered Redirect URI");
     };
-    target
-        .query_pairs_mut()
-        .extend_pairs(answer.iter().filter(|(_, value)| !value.is_empty()));
+    let answer = answer.iter().filter(|(_, value)| !value.is_empty());
+    target.query_pairs_mut().extend_pairs(answer);
     wire::see_other(target.as_str())
 }
 
-fn error_page(text: &str) -> Reply {
+fn error_page(text: &str) -> Response {
     wire::html(StatusCode::BAD_REQUEST, pages::message("Authorization failed", text))
 }

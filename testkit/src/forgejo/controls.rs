@@ -1,183 +1,181 @@
-//! What a test does to the fake Forgejo while it runs: people, revocation, switches, faults, counters.
+//! The handles by which a test changes the fake Forgejo while it runs, and the counters that it reads.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::timeout;
 
-use super::{Counters, FakeForgejo, Fault, Registered, Times, state::State};
+use super::{FakeForgejo, Fault, Registered, Times};
 
-/// How long counters may take to be as wanted.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest wait for a state of the counters.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A snapshot of the counters since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests by path, those that met a fault included.
+    pub requests: BTreeMap<String, u64>,
+    /// Codes exchanged for tokens.
+    pub exchanges: u64,
+    /// Code exchanges that failed with an error of the token endpoint.
+    pub exchange_refusals: u64,
+    /// Refresh tokens exchanged for new ones, those whose response was lost included.
+    pub refreshes: u64,
+    /// Refreshes that failed with an error of the token endpoint.
+    pub refresh_refusals: u64,
+    /// The login of each `GET /api/v1/user` that returned a user, in order.
+    pub user_lookups: Vec<String>,
+}
+
+impl Counters {
+    /// Requests to one path.
+    pub fn requests_to(&self, path: &str) -> u64 {
+        self.requests.get(path).copied().unwrap_or(0)
+    }
+}
+
+/// Operations on a login panic if there is no such user.
 impl FakeForgejo {
-    /// Adds a user who signs in with this password, and gives the user's id.
+    /// Adds a user who signs in with this password; returns the user's id.
     pub fn add_user(&self, login: &str, password: &str) -> i64 {
-        self.change(|state| state.add_user(login, login, password))
+        self.shared.instance().add_user(login, login, password)
     }
 
-    /// Makes a user a member of an organisation, which exists from then on.
-    ///
-    /// # Panics
-    ///
-    /// When there is no such user; so do all operations here that name one.
-    pub fn add_org_member(&self, organisation: &str, login: &str) {
+    /// Makes a user a member of an organization, and creates the organization if necessary.
+    pub fn add_org_member(&self, organization: &str, login: &str) {
         let user = self.user_id(login);
-        self.change(|state| {
-            state
-                .organisations
-                .entry(organisation.to_owned())
-                .or_default()
-                .insert(user)
-        });
+        let mut instance = self.shared.instance();
+        instance
+            .organizations
+            .entry(organization.to_owned())
+            .or_default()
+            .insert(user);
     }
 
-    /// Gives a user a repository more.
+    /// Adds a repository of a user.
     pub fn add_repository(&self, login: &str, name: &str) {
         let owner = self.user_id(login);
-        self.change(|state| state.repositories.push((owner, name.to_owned())));
+        self.shared.instance().repositories.push((owner, name.to_owned()));
     }
 
     /// Registers an application. A public one (not confidential) needs PKCE and no secret.
     pub fn register_application(&self, name: &str, redirect_uris: &[&str], confidential: bool) -> Registered {
         let uris: Vec<String> = redirect_uris.iter().map(ToString::to_string).collect();
-        let application = self.change(|state| state.add_application(name, &uris, confidential));
-        Registered {
-            client_id: application.client_id,
-            client_secret: application.secret,
+        self.shared.instance().add_application(name, &uris, confidential).into()
+    }
+
+    /// Replaces the redirect URIs of the default application.
+    pub fn set_redirect_uris(&self, redirect_uris: &[&str]) {
+        for application in &mut self.shared.instance().applications {
+            if application.client_id == self.application.client_id {
+                application.redirect_uris = redirect_uris.iter().map(ToString::to_string).collect();
+            }
         }
     }
 
-    /// Replaces the redirect URIs of the default application, for a broker whose port is known only later.
-    pub fn set_redirect_uris(&self, redirect_uris: &[&str]) {
-        let uris: Vec<String> = redirect_uris.iter().map(ToString::to_string).collect();
-        self.change(|state| {
-            for application in &mut state.applications {
-                if application.client_id == self.application.client_id {
-                    application.redirect_uris.clone_from(&uris);
-                }
-            }
-        });
-    }
-
-    /// Makes an access token for a user as if the default application had been granted `scope`, without a browser. A
-    /// grant that is there already keeps its scope.
+    /// Makes an access token for a user as if the default application had been granted `scope`, without a browser. An
+    /// existing grant keeps its scope.
     pub fn access_token(&self, login: &str, scope: &str) -> String {
-        let user = self.user_id(login);
-        let now = self.shared.now();
-        self.change(|state| {
-            let application = state
-                .application(&self.application.client_id)
-                .map_or(0, |application| application.id);
-            let grant = state.grant_of(user, application).map(|grant| grant.id);
-            let grant = grant.unwrap_or_else(|| state.add_grant(user, application, scope, ""));
-            state.access_token(grant, now)
-        })
+        let (user, now) = (self.user_id(login), self.shared.now());
+        let mut instance = self.shared.instance();
+        let application = instance.application(&self.application.client_id);
+        let application = application.expect("the default application is never removed").id;
+        let grant = instance.grant_of(user, application).map(|grant| grant.id);
+        let grant = grant.unwrap_or_else(|| instance.add_grant(user, application, scope, ""));
+        instance.access_token(grant, now)
     }
 
-    /// The user revokes every application: access tokens and refresh tokens are dead at once. Gives the number of grants
-    /// that ended.
+    /// The user revokes every application: access and refresh tokens are invalid at once. Returns the number of grants that
+    /// ended.
     pub fn revoke(&self, login: &str) -> usize {
         let user = self.user_id(login);
-        self.change(|state| state.revoke(user))
+        self.shared.instance().revoke(user)
     }
 
-    /// An administrator prohibits a user from signing in; the API answers 403 from then on.
+    /// An administrator prohibits a user from signing in; the API answers the user's tokens with 403.
     pub fn disable(&self, login: &str) {
         self.set_prohibited(login, true);
     }
 
-    /// Takes [`disable`](Self::disable) back.
+    /// Reverts [`disable`](Self::disable).
     pub fn enable(&self, login: &str) {
         self.set_prohibited(login, false);
     }
 
-    /// Lifetimes of the tokens made from now on, in whole seconds.
+    /// Sets the lifetimes of new tokens, in whole seconds.
     pub fn set_lifetimes(&self, access: Duration, refresh: Duration) {
-        self.change(|state| {
-            state.settings.access_lifetime = access;
-            state.settings.refresh_lifetime = refresh;
-        });
+        let options = &mut self.shared.instance().options;
+        (options.access_lifetime, options.refresh_lifetime) = (access, refresh);
     }
 
-    /// What `expires_in` says from now on, in whole seconds; how long access tokens live stays as it is. So a client renews as
-    /// often as a test likes, and one that is late for want of a processor still holds a token that is good.
-    pub fn set_told_lifetime(&self, told: Duration) {
-        self.change(|state| state.settings.told_lifetime = Some(told));
+    /// Sets the value of `expires_in`, in whole seconds, and leaves the lifetime of access tokens as it is. Clients then
+    /// renew as often as a test likes, and one that is late on a busy machine still holds a valid token.
+    pub fn set_advertised_lifetime(&self, lifetime: Duration) {
+        self.shared.instance().advertised_lifetime = Some(lifetime);
     }
 
-    /// Whether refresh tokens are single-use (`INVALIDATE_REFRESH_TOKENS`), as they are by default.
+    /// Sets whether refresh tokens are single-use (`INVALIDATE_REFRESH_TOKENS`), as they are by default.
     pub fn set_invalidate_refresh_tokens(&self, on: bool) {
-        self.change(|state| state.settings.invalidate_refresh_tokens = on);
+        self.shared.instance().options.invalidate_refresh_tokens = on;
     }
 
     /// Puts this server's clock ahead by so many seconds, or back if negative.
     pub fn set_clock_skew(&self, seconds: i64) {
-        self.change(|state| state.settings.clock_skew = seconds);
+        self.shared.instance().clock_skew = seconds;
     }
 
-    /// Time between the checks and the effect of a request to the token endpoint. Two refreshes that fall into one window
-    /// both pass the checks, and the second one fails with `cannot increase the grant counter`.
+    /// Sets the time between the checks and the effect of a request to the token endpoint. Of two refreshes within one
+    /// window both pass the checks, and the second one fails with `cannot increase the grant counter`.
     pub fn set_token_window(&self, window: Duration) {
-        self.change(|state| state.settings.token_window = window);
+        self.shared.instance().token_window = window;
     }
 
     /// Turns a fault on for the paths that start with `prefix`.
     pub fn inject(&self, prefix: &str, fault: Fault, times: Times) {
-        self.change(|state| state.faults.inject(prefix, fault, times));
+        self.shared.instance().faults.inject(prefix, fault, times);
     }
 
     /// Turns all faults off.
     pub fn clear_faults(&self) {
-        self.change(|state| state.faults.clear());
+        self.shared.instance().faults.clear();
     }
 
-    /// What was asked so far.
+    /// The counters so far.
     pub fn counters(&self) -> Counters {
-        self.shared.state().counters.clone()
+        self.shared.instance().counters.clone()
     }
 
-    /// Waits until the counters are as wanted, and gives them.
-    ///
-    /// Cancel safe.
-    ///
-    /// # Panics
-    ///
-    /// If they are not within a minute: the test fails, in the place of hanging for ever.
-    pub async fn wait_for(&self, wanted: impl Fn(&Counters) -> bool) -> Counters {
-        let counted = async {
+    /// Waits until the counters fulfil a condition, and returns them; panics after a minute. Cancel safe.
+    pub async fn wait_for(&self, condition: impl Fn(&Counters) -> bool) -> Counters {
+        let fulfilled = async {
             loop {
                 let changed = self.shared.changed.notified();
                 tokio::pin!(changed);
-                // Listening before looking: what happens in between is not missed.
+                // Listening starts before the check, so that no change between them is missed.
                 changed.as_mut().enable();
                 let counters = self.counters();
-                if wanted(&counters) {
+                if condition(&counters) {
                     return counters;
                 }
                 changed.await;
             }
         };
-        match timeout(PATIENCE, counted).await {
+        match timeout(WAIT_TIMEOUT, fulfilled).await {
             Ok(counters) => counters,
-            Err(_) => panic!("the counters are not as wanted: {:?}", self.counters()),
+            Err(_) => panic!("the counters do not fulfil the condition: {:?}", self.counters()),
         }
     }
 
     fn set_prohibited(&self, login: &str, prohibited: bool) {
         let id = self.user_id(login);
-        self.change(|state| {
-            for user in state.users.iter_mut().filter(|user| user.id == id) {
-                user.prohibited = prohibited;
-            }
-        });
+        let users = &mut self.shared.instance().users;
+        users
+            .iter_mut()
+            .filter(|user| user.id == id)
+            .for_each(|user| user.prohibited = prohibited);
     }
 
     fn user_id(&self, login: &str) -> i64 {
-        let id = self.shared.state().user_named(login).map(|user| user.id);
+        let id = self.shared.instance().user_named(login).map(|user| user.id);
         id.unwrap_or_else(|| panic!("the fake Forgejo has no user {login}"))
-    }
-
-    fn change<R>(&self, operation: impl FnOnce(&mut State) -> R) -> R {
-        operation(&mut self.shared.state())
     }
 }

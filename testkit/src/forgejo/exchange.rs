@@ -1,32 +1,37 @@
-//! `/login/oauth/access_token`: codes and refresh tokens against new tokens.
+//! `/login/oauth/access_token`: codes and refresh tokens in exchange for new tokens.
 //!
-//! Every error is HTTP 400, whatever RFC 6749 section 5.2 says, and the error codes are Forgejo's own choice. While
-//! refresh tokens are single-use, one counter per grant makes them so: every exchange raises it, and with it all earlier
-//! refresh tokens of that user and application are dead.
+//! Every error is HTTP 400, against RFC 6749 section 5.2, and the error codes are Forgejo's own choice. While refresh
+//! tokens are single-use, one counter per grant enforces that: every exchange raises it and so invalidates all earlier
+//! refresh tokens of that user and application.
 //!
-//! A request is served in two steps, [`begin`] and [`finish`], with the state unlocked between them: two requests at once
-//! can both pass the checks, and then only one of them raises the counter.
+//! A request takes two steps, [`check`] and [`issue`], with the instance unlocked between them: two requests at once can
+//! both pass the checks, and then only one of them raises the counter.
 
-use http::StatusCode;
-use serde_json::json;
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::{
-    state::{Application, Code, Grant, State, seconds},
+    instance::{Application, Grant, Instance, seconds},
+    router::Shared,
     tokens::{self, REFRESH},
-    wire::{self, Call, Params, Reply},
+    wire::{self, Params},
 };
 
 /// A request that passed its checks.
 #[derive(Debug)]
-pub(super) struct Pending {
+struct Checked {
     kind: Kind,
     grant: i64,
-    /// The grant's counter when it was checked.
+    /// The grant's counter at the check.
     counter: u64,
 }
-
-/// A refusal that has been counted: the answer to send.
-pub(super) type Refused = Box<Reply>;
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
@@ -34,73 +39,90 @@ enum Kind {
     Refresh,
 }
 
-struct Refusal {
+/// A client id and secret.
+type Credentials = (String, String);
+
+#[derive(Debug)]
+pub(super) struct TokenError {
     error: &'static str,
     description: String,
 }
 
-/// Checks a request; a code is used up by it.
-pub(super) fn begin(state: &mut State, call: &Call, now: i64) -> Result<Pending, Refused> {
-    let form = call.form();
-    let credentials = match credentials(call, &form) {
-        Ok(credentials) => credentials,
-        Err(refusal) => return Err(Box::new(refusal.answer())),
-    };
+/// `/login/oauth/access_token`
+pub(super) async fn access_token(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    form: Params,
+) -> Result<Response, TokenError> {
+    let now = shared.now();
+    let checked = check(&mut shared.instance(), &headers, &form, now);
+    let window = shared.instance().token_window;
+    if !window.is_zero() {
+        sleep(window).await;
+    }
+    let issued = checked.and_then(|checked| issue(&mut shared.instance(), &checked, now));
+    Ok(wire::json(StatusCode::OK, &issued?))
+}
+
+/// Checks a request, which uses up its code, and counts the failures.
+fn check(instance: &mut Instance, headers: &HeaderMap, form: &Params, now: i64) -> Result<Checked, TokenError> {
+    let credentials = credentials(headers, form)?;
     match form.text("grant_type") {
         "authorization_code" => {
-            check_code(state, &credentials, &form).map_err(|refusal| refuse(state, Kind::Code, &refusal))
+            let checked = check_code(instance, &credentials, form);
+            checked.inspect_err(|_| instance.counters.exchange_refusals += 1)
         }
         "refresh_token" => {
-            check_refresh(state, &credentials, &form, now).map_err(|refusal| refuse(state, Kind::Refresh, &refusal))
+            let checked = check_refresh(instance, &credentials, form, now);
+            checked.inspect_err(|_| instance.counters.refresh_refusals += 1)
         }
-        _ => {
-            let text = "Only refresh_token or authorization_code grant type is supported";
-            Err(Box::new(Refusal::new("unsupported_grant_type", text).answer()))
-        }
+        _ => Err(TokenError::new(
+            "unsupported_grant_type",
+            "Only refresh_token or authorization_code grant type is supported",
+        )),
     }
 }
 
 /// Raises the counter and makes the tokens.
-pub(super) fn finish(state: &mut State, pending: &Pending, now: i64) -> Result<Reply, Refused> {
-    let single_use = state.settings.invalidate_refresh_tokens;
-    let Some(grant) = state
-        .grants
-        .get_mut(&pending.grant)
-        .filter(|grant| !single_use || grant.counter == pending.counter)
-    else {
-        let refusal = Refusal::new("invalid_grant", "cannot increase the grant counter");
-        return Err(refuse(state, pending.kind, &refusal));
+fn issue(instance: &mut Instance, checked: &Checked, now: i64) -> Result<Value, TokenError> {
+    let single_use = instance.options.invalidate_refresh_tokens;
+    let grant = instance.grants.get_mut(&checked.grant);
+    let Some(grant) = grant.filter(|grant| !single_use || grant.counter == checked.counter) else {
+        match checked.kind {
+            Kind::Code => instance.counters.exchange_refusals += 1,
+            Kind::Refresh => instance.counters.refresh_refusals += 1,
+        }
+        return Err(TokenError::new("invalid_grant", "cannot increase the grant counter"));
     };
     if single_use {
         grant.counter += 1;
     }
     let grant = grant.clone();
-    match pending.kind {
-        Kind::Code => state.counters.exchanges += 1,
-        Kind::Refresh => state.counters.refreshes += 1,
+    match checked.kind {
+        Kind::Code => instance.counters.exchanges += 1,
+        Kind::Refresh => instance.counters.refreshes += 1,
     }
+    let lifetime = instance.options.access_lifetime;
     let mut body = json!({
-        "access_token": state.access_token(grant.id, now),
+        "access_token": instance.access_token(grant.id, now),
         "token_type": "bearer",
-        "expires_in": seconds(state.settings.told_lifetime.unwrap_or(state.settings.access_lifetime)),
-        "refresh_token": state.refresh_token(grant.id, grant.counter, now),
+        "expires_in": seconds(instance.advertised_lifetime.unwrap_or(lifetime)),
+        "refresh_token": instance.refresh_token(grant.id, grant.counter, now),
     });
     if grant.scope.split(' ').any(|scope| scope == "openid") {
-        body["id_token"] = json!(id_token(state, &grant, now));
+        body["id_token"] = json!(id_token(instance, &grant, now));
     }
-    Ok(wire::json(StatusCode::OK, &body))
+    Ok(body)
 }
 
-/// Client id and secret from the body, and what is missing there from HTTP Basic.
-fn credentials(call: &Call, form: &Params) -> Result<(String, String), Refusal> {
+/// Client id and secret from the body, completed from HTTP Basic.
+fn credentials(headers: &HeaderMap, form: &Params) -> Result<Credentials, TokenError> {
     let (id, secret) = (form.text("client_id"), form.text("client_secret"));
-    if !id.is_empty() && !secret.is_empty() {
-        return Ok((id.to_owned(), secret.to_owned()));
-    }
-    match call.basic() {
+    match wire::basic(headers) {
+        _ if !id.is_empty() && !secret.is_empty() => Ok((id.to_owned(), secret.to_owned())),
         None => Ok((id.to_owned(), secret.to_owned())),
-        Some(None) => Err(Refusal::new("invalid_request", "cannot parse basic auth header")),
-        Some(Some((basic_id, _))) if !id.is_empty() && id != basic_id => Err(Refusal::new(
+        Some(None) => Err(TokenError::new("invalid_request", "cannot parse basic auth header")),
+        Some(Some((basic_id, _))) if !id.is_empty() && id != basic_id => Err(TokenError::new(
             "invalid_request",
             "client_id in request body inconsistent with Authorization header",
         )),
@@ -108,112 +130,106 @@ fn credentials(call: &Call, form: &Params) -> Result<(String, String), Refusal> 
     }
 }
 
-fn check_code(state: &mut State, (client_id, secret): &(String, String), form: &Params) -> Result<Pending, Refusal> {
-    let application = application(state, client_id)?;
-    if application.confidential && application.secret != *secret {
-        return Err(Refusal::new("unauthorized_client", "invalid client secret"));
-    }
+fn check_code(instance: &mut Instance, credentials: &Credentials, form: &Params) -> Result<Checked, TokenError> {
+    let unauthorized = |description| TokenError::new("unauthorized_client", description);
+    let application = authenticate(instance, credentials, "unauthorized_client")?;
     let redirect_uri = form.text("redirect_uri");
     if !application.accepts_redirect(redirect_uri) {
-        return Err(Refusal::new("unauthorized_client", "unexpected redirect URI"));
+        return Err(unauthorized("unexpected redirect URI"));
     }
-    let not_authorized = || Refusal::new("unauthorized_client", "client is not authorized");
-    let code: &Code = state.codes.get(form.text("code")).ok_or_else(not_authorized)?;
-    let grant = state.grants.get(&code.grant).ok_or_else(not_authorized)?;
+    let code = instance.codes.get(form.text("code"));
+    let grant = code.and_then(|code| Some((code, instance.grants.get(&code.grant)?)));
+    let (code, grant) = grant.ok_or_else(|| unauthorized("client is not authorized"))?;
     if code.redirect_uri != redirect_uri {
-        let text = "redirect_uri does not match the authorization request";
-        return Err(Refusal::new("unauthorized_client", text));
+        return Err(unauthorized("redirect_uri does not match the authorization request"));
     }
-    if !tokens::pkce_holds(&code.challenge_method, &code.challenge, form.text("code_verifier")) {
-        return Err(Refusal::new("unauthorized_client", "failed PKCE code challenge"));
+    if !tokens::pkce_matches(&code.challenge_method, &code.challenge, form.text("code_verifier")) {
+        return Err(unauthorized("failed PKCE code challenge"));
     }
     if grant.application != application.id {
-        return Err(Refusal::new("invalid_grant", "invalid grant"));
+        return Err(TokenError::new("invalid_grant", "invalid grant"));
     }
-    let pending = Pending {
-        kind: Kind::Code,
-        grant: grant.id,
-        counter: grant.counter,
-    };
-    state.codes.remove(form.text("code"));
-    Ok(pending)
+    let checked = Checked::new(Kind::Code, grant);
+    instance.codes.remove(form.text("code"));
+    Ok(checked)
 }
 
 fn check_refresh(
-    state: &State,
-    (client_id, secret): &(String, String),
+    instance: &Instance,
+    credentials: &Credentials,
     form: &Params,
     now: i64,
-) -> Result<Pending, Refusal> {
-    let application = application(state, client_id)?;
-    if application.confidential && application.secret != *secret {
-        return Err(Refusal::new("invalid_client", "invalid client secret"));
-    }
-    let Some(claims) = state.key.verify(form.text("refresh_token"), now) else {
-        return Err(Refusal::new("unauthorized_client", "unable to parse refresh token"));
+) -> Result<Checked, TokenError> {
+    let application = authenticate(instance, credentials, "invalid_client")?;
+    let Some(claims) = instance.key.verify(form.text("refresh_token"), now) else {
+        return Err(TokenError::new("unauthorized_client", "unable to parse refresh token"));
     };
     if claims.tt != REFRESH {
-        return Err(Refusal::new("unauthorized_client", "token is not a refresh token"));
+        return Err(TokenError::new("unauthorized_client", "token is not a refresh token"));
     }
-    let Some(grant) = state.grants.get(&claims.gnt) else {
-        return Err(Refusal::new("invalid_grant", "grant does not exist"));
+    let Some(grant) = instance.grants.get(&claims.gnt) else {
+        return Err(TokenError::new("invalid_grant", "grant does not exist"));
     };
     if grant.application != application.id {
-        return Err(Refusal::new(
+        return Err(TokenError::new(
             "invalid_grant",
             "refresh token was not issued to this client",
         ));
     }
-    if state.settings.invalidate_refresh_tokens && claims.cnt != Some(grant.counter) {
-        return Err(Refusal::new("unauthorized_client", "token was already used"));
+    if instance.options.invalidate_refresh_tokens && claims.cnt != Some(grant.counter) {
+        return Err(TokenError::new("unauthorized_client", "token was already used"));
     }
-    Ok(Pending {
-        kind: Kind::Refresh,
-        grant: grant.id,
-        counter: grant.counter,
-    })
+    Ok(Checked::new(Kind::Refresh, grant))
 }
 
-fn application<'a>(state: &'a State, client_id: &str) -> Result<&'a Application, Refusal> {
-    state.application(client_id).ok_or_else(|| Refusal {
-        error: "invalid_client",
-        description: format!("cannot load client with client id: '{client_id}'"),
-    })
-}
-
-fn refuse(state: &mut State, kind: Kind, refusal: &Refusal) -> Refused {
-    match kind {
-        Kind::Code => state.counters.exchange_refusals += 1,
-        Kind::Refresh => state.counters.refresh_refusals += 1,
+/// The application of these credentials; a wrong secret has another error code at each grant type.
+fn authenticate<'a>(
+    instance: &'a Instance,
+    (client_id, secret): &Credentials,
+    wrong_secret: &'static str,
+) -> Result<&'a Application, TokenError> {
+    let Some(application) = instance.application(client_id) else {
+        let description = format!("cannot load client with client id: '{client_id}'");
+        return Err(TokenError::new("invalid_client", description));
+    };
+    if application.confidential && application.secret != *secret {
+        return Err(TokenError::new(wrong_secret, "invalid client secret"));
     }
-    Box::new(refusal.answer())
+    Ok(application)
 }
 
-fn id_token(state: &State, grant: &Grant, now: i64) -> String {
-    let audience = state
-        .applications
-        .iter()
-        .find(|application| application.id == grant.application)
-        .map(|application| application.client_id.clone());
-    state.key.sign_json(&json!({
-        "iss": state.base_url,
+fn id_token(instance: &Instance, grant: &Grant, now: i64) -> String {
+    instance.key.sign(&json!({
+        "iss": instance.base_url,
         "sub": grant.user.to_string(),
-        "aud": [audience],
-        "exp": now.saturating_add(seconds(state.settings.access_lifetime)),
+        "aud": [instance.client_id_of(grant.application)],
+        "exp": now.saturating_add(seconds(instance.options.access_lifetime)),
         "iat": now,
         "nonce": grant.nonce,
     }))
 }
 
-impl Refusal {
-    fn new(error: &'static str, description: &str) -> Self {
+impl Checked {
+    fn new(kind: Kind, grant: &Grant) -> Self {
         Self {
-            error,
-            description: description.to_owned(),
+            kind,
+            grant: grant.id,
+            counter: grant.counter,
         }
     }
+}
 
-    fn answer(&self) -> Reply {
+impl TokenError {
+    fn new(error: &'static str, description: impl Into<String>) -> Self {
+        Self {
+            error,
+            description: description.into(),
+        }
+    }
+}
+
+impl IntoResponse for TokenError {
+    fn into_response(self) -> Response {
         let body = json!({ "error": self.error, "error_description": self.description });
         wire::json(StatusCode::BAD_REQUEST, &body)
     }

@@ -1,28 +1,27 @@
 //! Faults that a test turns on and off while the server runs.
 //!
-//! A fault belongs to a path prefix, and to the next so many requests below it or to all of them until it is cleared.
-//! Faults of several kinds add up: a request can be slow and fail. Of several faults of one kind the oldest is used up
-//! first.
+//! A fault belongs to a path prefix, and applies to the next requests below it or to all of them. Faults of several kinds
+//! add up: a request can be slow and fail. Of several faults of one kind the oldest applies first.
 
 use std::time::Duration;
 
 use http::StatusCode;
 
-/// What goes wrong.
+/// One way to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The request is answered with this status and a line of text; it has no effect.
+    /// The response is this status with a line of text; the request has no effect.
     Status(StatusCode),
-    /// The request waits so long before anything else happens to it. Who gives up in the meantime has taken it back: it
-    /// then has no effect.
+    /// The request waits this long before anything else happens to it. If the client gives up in the meantime, the request
+    /// has no effect.
     Delay(Duration),
-    /// The connection closes without an answer, and the request had no effect.
+    /// The connection closes without an answer; the request has no effect.
     DropBefore,
     /// The request takes full effect, then the connection closes without an answer: a lost response.
     DropAfter,
 }
 
-/// How often a fault strikes.
+/// The number of requests that a fault applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Times {
     /// The next so many requests below the prefix.
@@ -31,11 +30,11 @@ pub enum Times {
     UntilCleared,
 }
 
-/// The faults that are turned on.
+/// The active faults.
 #[derive(Debug, Default)]
 pub(super) struct Faults(Vec<Rule>);
 
-/// What the faults make of one request.
+/// The faults of one request.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) delay: Option<Duration>,
@@ -53,23 +52,20 @@ struct Rule {
 
 impl Faults {
     pub(super) fn inject(&mut self, prefix: &str, fault: Fault, times: Times) {
-        self.0.push(Rule {
-            prefix: prefix.to_owned(),
-            fault,
-            times,
-        });
+        let prefix = prefix.to_owned();
+        self.0.push(Rule { prefix, fault, times });
     }
 
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// Decides one request and uses up what it met.
+    /// Decides the faults of one request and counts them down.
     pub(super) fn plan(&mut self, path: &str) -> Plan {
         let mut plan = Plan::default();
         for rule in self.0.iter_mut().filter(|rule| path.starts_with(&rule.prefix)) {
             if rule.times != Times::Next(0)
-                && plan.take(rule.fault)
+                && plan.add(rule.fault)
                 && let Times::Next(left) = &mut rule.times
             {
                 *left -= 1;
@@ -82,7 +78,7 @@ impl Faults {
 
 impl Plan {
     /// Adds a fault, unless one of its kind is there.
-    fn take(&mut self, fault: Fault) -> bool {
+    fn add(&mut self, fault: Fault) -> bool {
         match fault {
             Fault::Status(status) => self.status.is_none() && self.status.replace(status).is_none(),
             Fault::Delay(delay) => self.delay.is_none() && self.delay.replace(delay).is_none(),
@@ -94,14 +90,10 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use http::StatusCode;
-
-    use super::{Fault, Faults, Plan, Times};
+    use super::*;
 
     #[test]
-    fn a_fault_strikes_its_prefix_as_often_as_told() {
+    fn fault_applies_to_its_prefix_a_given_number_of_times() {
         let mut faults = Faults::default();
         faults.inject("/api", Fault::DropBefore, Times::Next(2));
         assert_eq!(faults.plan("/login/oauth/keys"), Plan::default());

@@ -1,18 +1,22 @@
 //! The rest of the provider: discovery, keys, userinfo and introspection.
 
-use http::StatusCode;
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use http::{HeaderMap, StatusCode};
 use serde_json::json;
 
 use super::{
-    state::State,
-    wire::{self, Call, Reply},
+    router::Shared,
+    wire::{self, Params},
 };
 
 /// `/.well-known/openid-configuration`
-pub(super) fn discovery(state: &State) -> Reply {
-    let at = |path: &str| format!("{}{path}", state.base_url);
+pub(super) async fn discovery(State(shared): State<Arc<Shared>>) -> Response {
+    let base_url = shared.instance().base_url.clone();
+    let at = |path: &str| format!("{base_url}{path}");
     let body = json!({
-        "issuer": state.base_url,
+        "issuer": base_url,
         "authorization_endpoint": at("/login/oauth/authorize"),
         "token_endpoint": at("/login/oauth/access_token"),
         "jwks_uri": at("/login/oauth/keys"),
@@ -29,21 +33,19 @@ pub(super) fn discovery(state: &State) -> Reply {
     wire::json(StatusCode::OK, &body)
 }
 
-/// `/login/oauth/keys`: a symmetric key has nothing to publish but its kind.
-pub(super) fn keys() -> Reply {
-    wire::json(
-        StatusCode::OK,
-        &json!({ "keys": [{ "kty": "oct", "alg": "HS256", "use": "sig" }] }),
-    )
+/// `/login/oauth/keys`: of a symmetric key only its kind can be published.
+pub(super) async fn keys() -> Response {
+    let body = json!({ "keys": [{ "kty": "oct", "alg": "HS256", "use": "sig" }] });
+    wire::json(StatusCode::OK, &body)
 }
 
 /// `/login/oauth/userinfo`: for OAuth access tokens only.
-pub(super) fn userinfo(state: &State, call: &Call, now: i64) -> Reply {
-    let token = call
-        .authorization()
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let grant = token.and_then(|(_, token)| state.grant_behind(token, now));
-    let Some(user) = grant.and_then(|grant| state.user(grant.user)) else {
+pub(super) async fn userinfo(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let now = shared.now();
+    let instance = shared.instance();
+    let credentials = wire::authorization(&headers);
+    let token = credentials.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let Some((user, _)) = token.and_then(|(_, token)| instance.user_behind(token, now)) else {
         return wire::unauthorized("Bearer");
     };
     let body = json!({
@@ -51,41 +53,33 @@ pub(super) fn userinfo(state: &State, call: &Call, now: i64) -> Reply {
         "name": user.full_name,
         "preferred_username": user.login,
         "email": user.email(),
-        "picture": user.avatar_url(&state.base_url),
-        "groups": state.organisations_of(user.id),
+        "picture": user.avatar_url(&instance.base_url),
+        "groups": instance.organizations_of(user.id),
     });
     wire::json(StatusCode::OK, &body)
 }
 
-/// `/login/oauth/introspect` (RFC 7662), for a client by HTTP Basic. It tells neither expiry nor who the client may be.
-pub(super) fn introspect(state: &State, call: &Call, now: i64) -> Reply {
-    let client = call.basic().flatten().filter(|(id, secret)| {
-        state
-            .application(id)
-            .is_some_and(|application| application.secret == *secret)
-    });
-    if client.is_none() {
+/// `/login/oauth/introspect` (RFC 7662), for a client by HTTP Basic. The answer holds no expiry.
+pub(super) async fn introspect(State(shared): State<Arc<Shared>>, headers: HeaderMap, form: Params) -> Response {
+    let now = shared.now();
+    let instance = shared.instance();
+    let is_client = |(id, secret): &(String, String)| {
+        let application = instance.application(id);
+        application.is_some_and(|application| application.secret == *secret)
+    };
+    if !wire::basic(&headers).flatten().as_ref().is_some_and(is_client) {
         return wire::unauthorized("Basic");
     }
-    let form = call.form();
-    let grant = state
-        .key
-        .verify(form.text("token"), now)
-        .and_then(|claims| state.grants.get(&claims.gnt));
-    let found = grant.and_then(|grant| {
-        let owner = state
-            .applications
-            .iter()
-            .find(|application| application.id == grant.application)?;
-        Some((grant, owner, state.user(grant.user)?))
-    });
+    let claims = instance.key.verify(form.text("token"), now);
+    let grant = claims.and_then(|claims| instance.grants.get(&claims.gnt));
+    let found = grant.and_then(|grant| Some((grant, instance.user(grant.user)?)));
     let body = match found {
-        Some((grant, application, user)) => json!({
+        Some((grant, user)) => json!({
             "active": true,
             "scope": grant.scope,
             "username": user.login,
-            "iss": state.base_url,
-            "aud": [application.client_id],
+            "iss": instance.base_url,
+            "aud": [instance.client_id_of(grant.application)],
             "sub": user.id.to_string(),
         }),
         None => json!({ "active": false }),

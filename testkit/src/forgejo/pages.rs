@@ -1,15 +1,14 @@
-//! The HTML pages a person meets: sign-in, consent, and the page that says what went wrong.
-//!
-//! They have the field names of Forgejo's own pages and none of their looks.
+//! The HTML pages: sign-in, consent, and messages, with the field names of Forgejo's own pages.
 
-use super::state::{Application, User};
-use super::wire::Params;
+use super::{
+    instance::{Application, User},
+    wire::Params,
+};
 
-/// The sign-in page; `complaint` says why the last try failed.
+/// The sign-in page; `complaint` says why the last attempt failed.
 pub(super) fn login(complaint: Option<&str>) -> String {
-    let complaint = complaint.map_or(String::new(), |text| {
-        format!("<p class=\"flash-error\">{}</p>", escape(text))
-    });
+    let complaint = complaint.map(|text| format!("<p class=\"flash-error\">{}</p>", escape(text)));
+    let complaint = complaint.unwrap_or_default();
     page(
         "Sign in",
         &format!(
@@ -23,17 +22,12 @@ pub(super) fn login(complaint: Option<&str>) -> String {
     )
 }
 
-/// The consent page for one application, with what the application asked for in hidden fields.
-pub(super) fn grant(application: &Application, user: &User, asked: &Params) -> String {
-    let hidden: String = [
-        ("client_id", application.client_id.as_str()),
-        ("state", asked.text("state")),
-        ("scope", asked.text("scope")),
-        ("nonce", asked.text("nonce")),
-        ("redirect_uri", asked.text("redirect_uri")),
-    ]
-    .map(|(name, value)| format!("<input type=\"hidden\" name=\"{name}\" value=\"{}\">\n", escape(value)))
-    .concat();
+/// The consent page for one application, with the parameters of its request in hidden fields.
+pub(super) fn grant(application: &Application, user: &User, request: &Params) -> String {
+    let hidden = ["client_id", "state", "scope", "nonce", "redirect_uri"].map(|name| {
+        let value = escape(request.text(name));
+        format!("<input type=\"hidden\" name=\"{name}\" value=\"{value}\">\n")
+    });
     page(
         "Authorize application",
         &format!(
@@ -44,6 +38,7 @@ pub(super) fn grant(application: &Application, user: &User, asked: &Params) -> S
 </form>"#,
             user = escape(&user.login),
             name = escape(&application.name),
+            hidden = hidden.concat(),
         ),
     )
 }

@@ -1,22 +1,22 @@
-//! Which redirect URIs an application may use: Forgejo's rule, which is neither exact nor RFC 8252 throughout.
+//! Forgejo's rule for redirect URIs, which is neither exact comparison nor RFC 8252 throughout.
 
 use url::{Host, Url};
 
-use super::state::Application;
+use super::instance::Application;
 
 impl Application {
-    /// Whether a redirect URI is one of the registered ones: without regard to case and to one trailing slash. For a
-    /// public client a loopback address over http may have any port (RFC 8252 section 7.3); `localhost` may not.
+    /// Compares a redirect URI with the registered ones, without regard to case and to one trailing slash. A loopback
+    /// address over http may have any port for a public client (RFC 8252 section 7.3); `localhost` may not.
     pub(super) fn accepts_redirect(&self, uri: &str) -> bool {
-        let known = |uri: &str| {
-            let wanted = plain(uri);
-            self.redirect_uris.iter().any(|registered| plain(registered) == wanted)
+        let is_registered = |uri: &str| {
+            let wanted = normalize(uri);
+            self.redirect_uris.iter().any(|uri| normalize(uri) == wanted)
         };
-        known(uri) || (!self.confidential && without_loopback_port(uri).is_some_and(|uri| known(&uri)))
+        is_registered(uri) || (!self.confidential && without_loopback_port(uri).is_some_and(|uri| is_registered(&uri)))
     }
 }
 
-fn plain(uri: &str) -> String {
+fn normalize(uri: &str) -> String {
     let lower = uri.to_lowercase();
     lower.strip_suffix('/').map_or(lower.clone(), str::to_owned)
 }
@@ -35,7 +35,7 @@ fn without_loopback_port(uri: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::Application;
+    use super::*;
 
     fn application(confidential: bool, redirect_uri: &str) -> Application {
         Application {
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn redirects_match_whole_but_for_case_and_one_slash() {
+    fn redirects_match_whole_except_for_case_and_one_slash() {
         let app = application(true, "https://Broker.example/oauth/callback");
         assert!(app.accepts_redirect("https://broker.example/OAuth/callback/"));
         assert!(!app.accepts_redirect("https://broker.example/oauth/callback//"));
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn only_public_clients_have_any_port_and_only_on_a_literal_loopback_address() {
+    fn any_port_is_for_public_clients_on_a_literal_loopback_address() {
         let public = application(false, "http://127.0.0.1/callback");
         assert!(public.accepts_redirect("http://127.0.0.1:4711/callback"));
         assert!(!public.accepts_redirect("https://127.0.0.1:4711/callback"));

@@ -1,117 +1,101 @@
-//! One request from its counter through its faults to its endpoint.
+//! The routes, and the counters and faults that each request passes first.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use http::StatusCode;
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    api, authorize, exchange, oidc, signin,
-    state::{State, seconds},
-    wire::{self, Call, Reply},
+    api, authorize, exchange,
+    instance::{Instance, seconds},
+    oidc, sign_in, wire,
 };
-use crate::serve::NoAnswer;
+use crate::http_server::NoAnswer;
 
-/// What the handle and the server share.
+/// The largest request body, in bytes.
+const BODY_LIMIT: usize = 1 << 20;
+
+/// The state of the handle and the server.
 pub(super) struct Shared {
-    /// Each endpoint leaves the state whole at every point where it could panic, so a poisoned lock is read on: the panic
-    /// itself surfaces when the server stops. Never held across an await.
-    state: Mutex<State>,
+    /// Each endpoint keeps the instance consistent at every point that could panic, so a poisoned lock is used on: the
+    /// panic surfaces when the server stops. Never held across an await.
+    instance: Mutex<Instance>,
     /// Notified when a request arrives, and again when it took effect.
     pub(super) changed: Notify,
 }
 
 impl Shared {
-    pub(super) fn new(state: State) -> Arc<Self> {
+    pub(super) fn new(instance: Instance) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(state),
+            instance: Mutex::new(instance),
             changed: Notify::new(),
         })
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn instance(&self) -> MutexGuard<'_, Instance> {
+        self.instance.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves one request.
-    pub(super) async fn serve(&self, request: Request<Bytes>) -> Result<Reply, NoAnswer> {
-        let call = Call::new(request);
-        let plan = {
-            let mut state = self.state();
-            state.counters.request(call.path());
-            state.faults.plan(call.path())
-        };
-        self.changed.notify_waiters();
-        if let Some(delay) = plan.delay {
-            sleep(delay).await;
-        }
-        let reply = if plan.drop_before {
-            Err(NoAnswer)
-        } else if let Some(status) = plan.status {
-            Ok(wire::text(status, "a fault was asked for"))
-        } else if call.path() == "/login/oauth/access_token" {
-            Ok(self.exchange(&call).await)
-        } else {
-            let now = self.now();
-            Ok(route(&mut self.state(), &call, now))
-        };
-        self.changed.notify_waiters();
-        if plan.drop_after { Err(NoAnswer) } else { reply }
-    }
-
-    /// This server's idea of the time, in seconds since the epoch.
+    /// The time of this server's clock, in seconds since the epoch.
     pub(super) fn now(&self) -> i64 {
         #[expect(
             clippy::disallowed_methods,
             reason = "this is the double's own clock, read here only and passed on as an argument"
         )]
         let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        seconds(elapsed).saturating_add(self.state().settings.clock_skew)
-    }
-
-    async fn exchange(&self, call: &Call) -> Reply {
-        if call.method() != Method::POST {
-            return wire::empty(StatusCode::METHOD_NOT_ALLOWED);
-        }
-        let now = self.now();
-        let begun = exchange::begin(&mut self.state(), call, now);
-        let window = self.state().settings.token_window;
-        if !window.is_zero() {
-            sleep(window).await;
-        }
-        match begun.and_then(|pending| exchange::finish(&mut self.state(), &pending, now)) {
-            Ok(reply) => reply,
-            Err(refused) => *refused,
-        }
+        seconds(elapsed).saturating_add(self.instance().clock_skew)
     }
 }
 
-fn route(state: &mut State, call: &Call, now: i64) -> Reply {
-    let (get, post) = (call.method() == Method::GET, call.method() == Method::POST);
-    match call.path() {
-        "/" if get => signin::home(state, call),
-        "/user/login" if get || post => signin::login(state, call),
-        "/login/oauth/authorize" if get || post => authorize::authorize(state, call),
-        "/login/oauth/grant" if post => authorize::grant(state, call),
-        "/login/oauth/userinfo" if get || post => oidc::userinfo(state, call, now),
-        "/login/oauth/introspect" if post => oidc::introspect(state, call, now),
-        "/login/oauth/keys" if get => oidc::keys(),
-        "/.well-known/openid-configuration" if get => oidc::discovery(state),
-        "/"
-        | "/user/login"
-        | "/login/oauth/authorize"
-        | "/login/oauth/grant"
-        | "/login/oauth/userinfo"
-        | "/login/oauth/introspect"
-        | "/login/oauth/keys"
-        | "/.well-known/openid-configuration" => wire::empty(StatusCode::METHOD_NOT_ALLOWED),
-        path => match path.strip_prefix("/api/v1") {
-            Some(rest) => api::serve(state, call, rest, now),
-            None => wire::text(StatusCode::NOT_FOUND, "Not found."),
-        },
+pub(super) fn router(shared: &Arc<Shared>) -> Router {
+    Router::new()
+        .route("/", get(sign_in::home))
+        .route("/user/login", get(sign_in::login).post(sign_in::submit))
+        .route(
+            "/login/oauth/authorize",
+            get(authorize::authorize).post(authorize::authorize),
+        )
+        .route("/login/oauth/grant", post(authorize::grant))
+        .route("/login/oauth/access_token", post(exchange::access_token))
+        .route("/login/oauth/userinfo", get(oidc::userinfo).post(oidc::userinfo))
+        .route("/login/oauth/introspect", post(oidc::introspect))
+        .route("/login/oauth/keys", get(oidc::keys))
+        .route("/.well-known/openid-configuration", get(oidc::discovery))
+        .nest("/api/v1", api::router())
+        .fallback(async || wire::text(StatusCode::NOT_FOUND, "Not found."))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(from_fn_with_state(Arc::clone(shared), with_faults))
+        .with_state(Arc::clone(shared))
+}
+
+async fn with_faults(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let plan = {
+        let (path, mut instance) = (request.uri().path(), shared.instance());
+        *instance.counters.requests.entry(path.to_owned()).or_default() += 1;
+        instance.faults.plan(path)
+    };
+    shared.changed.notify_waiters();
+    if let Some(delay) = plan.delay {
+        sleep(delay).await;
     }
+    let no_answer = || axum::Extension(NoAnswer).into_response();
+    let response = if plan.drop_before {
+        no_answer()
+    } else if let Some(status) = plan.status {
+        wire::text(status, "the test injected this fault")
+    } else {
+        next.run(request).await
+    };
+    shared.changed.notify_waiters();
+    if plan.drop_after { no_answer() } else { response }
 }

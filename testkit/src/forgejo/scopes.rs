@@ -1,14 +1,14 @@
-//! What a granted scope lets a token do at the API.
+//! The API access that a granted scope gives.
 //!
-//! Two oddities of Forgejo are kept. A scope that it does not know is dropped without a word. And a set in which no
-//! API scope is left is not an empty set: such a token may do **everything**.
+//! Two oddities of Forgejo are kept. It drops unknown scopes silently. And a set without any API scope gives access to
+//! **everything**.
 
-/// The access that a token has at the API.
+/// The API access of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Access {
-    /// No API scope was granted, so nothing is withheld.
+    /// No API scope was granted, so all access is.
     Everything,
-    /// Only these.
+    /// These scopes only.
     Only(Vec<String>),
 }
 
@@ -27,11 +27,8 @@ const CATEGORIES: [&str; 9] = [
 impl Access {
     /// Reads the scope of a grant, a list separated by spaces.
     pub(super) fn of_grant(scope: &str) -> Self {
-        let known: Vec<String> = scope
-            .split(' ')
-            .filter(|word| is_api_scope(word))
-            .map(str::to_owned)
-            .collect();
+        let known = scope.split(' ').filter(|word| is_api_scope(word));
+        let known: Vec<String> = known.map(str::to_owned).collect();
         if known.is_empty() {
             Self::Everything
         } else {
@@ -41,12 +38,11 @@ impl Access {
 
     /// Whether all of `required` (such as `read:user`) are allowed. `write` implies `read`.
     pub(super) fn allows(&self, required: &[&str]) -> bool {
-        match self {
-            Self::Everything => true,
-            Self::Only(granted) => required
-                .iter()
-                .all(|needed| granted.iter().any(|has| covers(has, needed))),
-        }
+        let Self::Only(granted) = self else {
+            return true;
+        };
+        let mut required = required.iter();
+        required.all(|required| granted.iter().any(|granted| covers(granted, required)))
     }
 }
 
@@ -55,12 +51,9 @@ fn is_api_scope(word: &str) -> bool {
         || matches!(word.split_once(':'), Some(("read" | "write", category)) if CATEGORIES.contains(&category))
 }
 
-fn covers(granted: &str, needed: &str) -> bool {
-    granted == "all"
-        || granted == needed
-        || needed
-            .strip_prefix("read:")
-            .is_some_and(|category| granted.strip_prefix("write:") == Some(category))
+fn covers(granted: &str, required: &str) -> bool {
+    let category = required.strip_prefix("read:");
+    granted == "all" || granted == required || (category.is_some() && granted.strip_prefix("write:") == category)
 }
 
 #[cfg(test)]
@@ -68,7 +61,7 @@ mod tests {
     use super::Access;
 
     #[test]
-    fn a_set_without_an_api_scope_has_all_access() {
+    fn set_without_api_scope_allows_everything() {
         for scope in ["", "openid profile email groups", "read:nothing mcp"] {
             assert_eq!(Access::of_grant(scope), Access::Everything, "{scope:?}");
         }
@@ -82,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn write_implies_read_but_not_the_other_way_round() {
+    fn write_implies_read_but_not_the_reverse() {
         assert!(Access::of_grant("write:user").allows(&["read:user", "write:user"]));
         assert!(!Access::of_grant("read:user").allows(&["write:user"]));
     }

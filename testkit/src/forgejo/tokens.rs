@@ -1,4 +1,4 @@
-//! Tokens, codes, secrets and identifiers in the shapes that Forgejo gives them.
+//! Tokens, codes, secrets and identifiers in the shapes of Forgejo's.
 //!
 //! Access and refresh tokens are JWTs that name a grant and nothing else: no issuer, audience, subject or scope. They
 //! hold no random part, so two tokens for one grant made in the same second are the same bytes.
@@ -6,23 +6,22 @@
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// The key that signs and verifies.
+/// The key that signs and verifies tokens.
 pub(super) struct SigningKey([u8; 32]);
 
-/// What a token says of itself.
+/// The claims of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Claims {
     /// The grant.
     pub(super) gnt: i64,
-    /// 0 for an access token, 1 for a refresh token.
+    /// [`ACCESS`] or [`REFRESH`].
     pub(super) tt: u8,
     /// The value of the grant's counter that a refresh token belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) cnt: Option<u64>,
-    /// End of life, seconds since the epoch.
+    /// Expiry, seconds since the epoch.
     pub(super) exp: i64,
     /// Time of issue, seconds since the epoch.
     pub(super) iat: i64,
@@ -36,16 +35,11 @@ impl SigningKey {
         Self(random_bytes())
     }
 
-    /// Signs token claims.
-    pub(super) fn sign(&self, claims: &Claims) -> String {
-        self.sign_json(&json!(claims))
-    }
-
-    /// Signs any JSON object as a JWT (RFC 7519) with HS256 (RFC 7515).
-    pub(super) fn sign_json(&self, payload: &Value) -> String {
+    /// Signs claims as a JWT (RFC 7519) with HS256 (RFC 7515).
+    pub(super) fn sign(&self, claims: &impl Serialize) -> String {
+        let claims = serde_json::to_string(claims).expect("claims are JSON objects");
         let header = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
-        let payload = BASE64_URL_SAFE_NO_PAD.encode(payload.to_string());
-        let signed = format!("{header}.{payload}");
+        let signed = format!("{header}.{}", BASE64_URL_SAFE_NO_PAD.encode(claims));
         let signature = BASE64_URL_SAFE_NO_PAD.encode(self.mac(&signed).finalize().into_bytes());
         format!("{signed}.{signature}")
     }
@@ -61,7 +55,7 @@ impl SigningKey {
     }
 
     fn mac(&self, signed: &str) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC accepts a key of any length");
         mac.update(signed.as_bytes());
         mac
     }
@@ -69,21 +63,17 @@ impl SigningKey {
 
 /// An authorization code: `gta_` and 52 characters of base32.
 pub(super) fn new_code() -> String {
-    format!("gta_{}", base32_letters())
+    format!("gta_{}", random_base32())
 }
 
 /// A client secret: `gto_` and 52 characters of base32.
 pub(super) fn new_secret() -> String {
-    format!("gto_{}", base32_letters())
+    format!("gto_{}", random_base32())
 }
 
 /// A client id: a random UUID (RFC 9562, version 4).
 pub(super) fn new_client_id() -> String {
-    let mut bytes: [u8; 16] = random_bytes();
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex = hex::encode(bytes);
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+    uuid::Uuid::new_v4().to_string()
 }
 
 /// The id of a browser session.
@@ -91,8 +81,8 @@ pub(super) fn new_session_id() -> String {
     hex::encode(random_bytes::<16>())
 }
 
-/// Whether a verifier answers a challenge (RFC 7636 section 4.6). Without a method nothing is asked.
-pub(super) fn pkce_holds(method: &str, challenge: &str, verifier: &str) -> bool {
+/// Whether a verifier answers a challenge (RFC 7636 section 4.6). Without a method there is no challenge.
+pub(super) fn pkce_matches(method: &str, challenge: &str, verifier: &str) -> bool {
     match method {
         "S256" => BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(verifier)) == challenge,
         "plain" => verifier == challenge,
@@ -101,23 +91,21 @@ pub(super) fn pkce_holds(method: &str, challenge: &str, verifier: &str) -> bool 
     }
 }
 
-fn base32_letters() -> String {
+fn random_base32() -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    random_bytes::<52>()
-        .iter()
-        .map(|byte| char::from(ALPHABET[usize::from(byte & 31)]))
-        .collect()
+    let letters = random_bytes::<52>().map(|byte| char::from(ALPHABET[usize::from(byte & 31)]));
+    letters.iter().collect()
 }
 
 fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("a host without randomness cannot run tests of this kind");
+    getrandom::fill(&mut bytes).expect("a machine without randomness cannot run these tests");
     bytes
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ACCESS, Claims, SigningKey, new_client_id, new_code, pkce_holds};
+    use super::*;
 
     fn access(grant: i64) -> Claims {
         Claims {
@@ -137,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_verifies_until_its_end_and_under_its_key_only() {
+    fn token_verifies_until_its_expiry_and_under_its_key_only() {
         let key = SigningKey::random();
         let token = key.sign(&access(7));
         assert_eq!(key.verify(&token, 199), Some(access(7)));
@@ -157,14 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn pkce_is_truly_checked() {
+    fn pkce_is_checked() {
         // RFC 7636 appendix B.
         let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
         let challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
-        assert!(pkce_holds("S256", challenge, verifier));
-        assert!(!pkce_holds("S256", challenge, challenge));
-        assert!(pkce_holds("plain", verifier, verifier));
-        assert!(!pkce_holds("plain", challenge, verifier));
-        assert!(pkce_holds("", "", ""));
+        assert!(pkce_matches("S256", challenge, verifier));
+        assert!(!pkce_matches("S256", challenge, challenge));
+        assert!(pkce_matches("plain", verifier, verifier));
+        assert!(!pkce_matches("plain", challenge, verifier));
+        assert!(pkce_matches("", "", ""));
     }
 }

@@ -1,176 +1,123 @@
-//! Requests and responses as the endpoints see them: parameters, cookies and credentials in, JSON and pages out.
+//! Parameters, cookies and credentials of requests; JSON, pages and redirects of responses.
 
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, Request},
+    response::{Html, IntoResponse, Response},
+};
 use base64::prelude::{BASE64_STANDARD, Engine};
-use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Method, Request, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
     header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE, WWW_AUTHENTICATE},
 };
-use http_body_util::Full;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use url::form_urlencoded;
 
-/// One response.
-pub(super) type Reply = Response<Full<Bytes>>;
-
-/// One request.
+/// The parameters of a GET's query, of a form, or of a JSON object. A missing one is the empty string, as in Forgejo.
 #[derive(Debug)]
-pub(super) struct Call(Request<Bytes>);
-
-/// The parameters of a query, a form or a JSON object. One that is missing is the empty string, as in Forgejo.
-#[derive(Debug, Default, Clone)]
 pub(super) struct Params(Vec<(String, String)>);
-
-impl Call {
-    pub(super) fn new(request: Request<Bytes>) -> Self {
-        Self(request)
-    }
-
-    pub(super) fn method(&self) -> &Method {
-        self.0.method()
-    }
-
-    pub(super) fn path(&self) -> &str {
-        self.0.uri().path()
-    }
-
-    /// Path and query, as the request line had them.
-    pub(super) fn target(&self) -> &str {
-        self.0.uri().path_and_query().map_or("/", |target| target.as_str())
-    }
-
-    pub(super) fn query(&self) -> Params {
-        Params::encoded(self.0.uri().query().unwrap_or("").as_bytes())
-    }
-
-    /// The body, read as JSON if it says it is JSON and as a form otherwise.
-    pub(super) fn form(&self) -> Params {
-        if self.header(CONTENT_TYPE).starts_with("application/json") {
-            Params::json(self.0.body())
-        } else {
-            Params::encoded(self.0.body())
-        }
-    }
-
-    pub(super) fn json(&self) -> Option<Value> {
-        serde_json::from_slice(self.0.body()).ok()
-    }
-
-    pub(super) fn cookie(&self, name: &str) -> Option<String> {
-        self.0.headers().get_all(COOKIE).iter().find_map(|line| {
-            line.to_str()
-                .ok()?
-                .split("; ")
-                .find_map(|pair| Some(pair.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
-        })
-    }
-
-    /// Scheme and rest of the `Authorization` header.
-    pub(super) fn authorization(&self) -> Option<(&str, &str)> {
-        self.header(AUTHORIZATION).split_once(' ')
-    }
-
-    /// HTTP Basic credentials (RFC 7617): `None` if there are none, `Some(None)` if they cannot be read.
-    pub(super) fn basic(&self) -> Option<Option<(String, String)>> {
-        let (scheme, encoded) = self.authorization()?;
-        scheme.eq_ignore_ascii_case("basic").then(|| {
-            let decoded = String::from_utf8(BASE64_STANDARD.decode(encoded).ok()?).ok()?;
-            let (name, secret) = decoded.split_once(':')?;
-            Some((name.to_owned(), secret.to_owned()))
-        })
-    }
-
-    fn header(&self, name: HeaderName) -> &str {
-        self.0
-            .headers()
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or("")
-    }
-}
 
 impl Params {
     /// The value of a parameter, empty if it is missing.
     pub(super) fn text(&self, name: &str) -> &str {
-        self.0
-            .iter()
-            .find(|(key, _)| key == name)
-            .map_or("", |(_, value)| value.as_str())
+        let found = self.0.iter().find(|(key, _)| key == name);
+        found.map_or("", |(_, value)| value)
     }
 
     fn encoded(text: &[u8]) -> Self {
         Self(form_urlencoded::parse(text).into_owned().collect())
     }
-
-    fn json(text: &[u8]) -> Self {
-        let fields: serde_json::Map<String, Value> = serde_json::from_slice(text).unwrap_or_default();
-        let texts = fields
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value.as_str()?.to_owned())));
-        Self(texts.collect())
-    }
 }
 
-pub(super) fn json(status: StatusCode, body: &Value) -> Reply {
-    let mut reply = reply(status, "application/json;charset=utf-8", body.to_string());
-    // What Forgejo sends, at the token endpoint too, in spite of RFC 6749 section 5.1.
-    reply.headers_mut().insert(
-        CACHE_CONTROL,
-        HeaderValue::from_static("max-age=0, private, must-revalidate"),
-    );
-    reply
-}
+impl<S: Send + Sync> FromRequest<S> for Params {
+    type Rejection = Response;
 
-pub(super) fn html(status: StatusCode, body: String) -> Reply {
-    reply(status, "text/html; charset=utf-8", body)
-}
-
-pub(super) fn text(status: StatusCode, body: &str) -> Reply {
-    reply(status, "text/plain;charset=utf-8", body.to_owned())
-}
-
-pub(super) fn empty(status: StatusCode) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::new()));
-    *reply.status_mut() = status;
-    reply
-}
-
-pub(super) fn see_other(location: &str) -> Reply {
-    with(empty(StatusCode::SEE_OTHER), LOCATION, location)
-}
-
-/// 401 that asks for a scheme.
-pub(super) fn unauthorized(scheme: &str) -> Reply {
-    let reply = text(StatusCode::UNAUTHORIZED, "no valid authorization");
-    with(reply, WWW_AUTHENTICATE, &format!("{scheme} realm=\"\""))
-}
-
-pub(super) fn with_cookie(reply: Reply, name: &str, value: &str) -> Reply {
-    let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax");
-    with(reply, SET_COOKIE, &cookie)
-}
-
-pub(super) fn without_cookie(reply: Reply, name: &str) -> Reply {
-    let cookie = format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax");
-    with(reply, SET_COOKIE, &cookie)
-}
-
-fn reply(status: StatusCode, content_type: &'static str, body: String) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::from(body)));
-    *reply.status_mut() = status;
-    reply
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    reply
-}
-
-fn with(mut reply: Reply, name: HeaderName, value: &str) -> Reply {
-    // A value that cannot be a header (a redirect target with raw control characters) is a broken request.
-    match HeaderValue::from_str(value) {
-        Ok(value) => {
-            reply.headers_mut().append(name, value);
-            reply
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        if request.method() == Method::GET {
+            return Ok(Self::encoded(request.uri().query().unwrap_or_default().as_bytes()));
         }
-        Err(_) => empty(StatusCode::BAD_REQUEST),
+        let is_json = header(request.headers(), &CONTENT_TYPE).starts_with("application/json");
+        let body = Bytes::from_request(request, state).await;
+        let body = body.map_err(IntoResponse::into_response)?;
+        if !is_json {
+            return Ok(Self::encoded(&body));
+        }
+        let fields: Map<String, Value> = serde_json::from_slice(&body).unwrap_or_default();
+        let texts = fields.iter().filter_map(|(name, value)| Some((name, value.as_str()?)));
+        Ok(Self(
+            texts.map(|(name, value)| (name.clone(), value.to_owned())).collect(),
+        ))
     }
+}
+
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split("; "));
+    pairs.find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// Scheme and credentials of the `Authorization` header.
+pub(super) fn authorization(headers: &HeaderMap) -> Option<(&str, &str)> {
+    header(headers, &AUTHORIZATION).split_once(' ')
+}
+
+/// HTTP Basic credentials (RFC 7617): `None` if there are none, `Some(None)` if they cannot be read.
+pub(super) fn basic(headers: &HeaderMap) -> Option<Option<(String, String)>> {
+    let (scheme, encoded) = authorization(headers)?;
+    scheme.eq_ignore_ascii_case("basic").then(|| {
+        let decoded = String::from_utf8(BASE64_STANDARD.decode(encoded).ok()?).ok()?;
+        let (name, secret) = decoded.split_once(':')?;
+        Some((name.to_owned(), secret.to_owned()))
+    })
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or_default()
+}
+
+/// JSON with the headers of Forgejo, which the token endpoint sends too, against RFC 6749 section 5.1.
+pub(super) fn json(status: StatusCode, body: &Value) -> Response {
+    let headers = [
+        (CONTENT_TYPE, "application/json;charset=utf-8"),
+        (CACHE_CONTROL, "max-age=0, private, must-revalidate"),
+    ];
+    (status, headers, body.to_string()).into_response()
+}
+
+pub(super) fn html(status: StatusCode, body: String) -> Response {
+    (status, Html(body)).into_response()
+}
+
+pub(super) fn text(status: StatusCode, body: &'static str) -> Response {
+    (status, [(CONTENT_TYPE, "text/plain;charset=utf-8")], body).into_response()
+}
+
+pub(super) fn see_other(location: &str) -> Response {
+    with(StatusCode::SEE_OTHER.into_response(), LOCATION, location)
+}
+
+/// A 401 with a challenge for this scheme.
+pub(super) fn unauthorized(scheme: &str) -> Response {
+    let response = text(StatusCode::UNAUTHORIZED, "no valid authorization");
+    with(response, WWW_AUTHENTICATE, &format!("{scheme} realm=\"\""))
+}
+
+pub(super) fn with_cookie(response: Response, name: &str, value: &str) -> Response {
+    let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax");
+    with(response, SET_COOKIE, &cookie)
+}
+
+pub(super) fn without_cookie(response: Response, name: &str) -> Response {
+    let cookie = format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax");
+    with(response, SET_COOKIE, &cookie)
+}
+
+fn with(mut response: Response, name: HeaderName, value: &str) -> Response {
+    // A value that cannot be a header (a redirect target with control characters) makes a bad request.
+    let Ok(value) = HeaderValue::from_str(value) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    response.headers_mut().append(name, value);
+    response
 }

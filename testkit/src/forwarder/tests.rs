@@ -1,45 +1,39 @@
-//! The forwarder in front of a listener that answers with fixed bytes.
+//! The forwarder in front of a server that answers with a stream of two events.
 
-use std::{net::SocketAddr, time::Duration};
+use axum::{Router, body::Bytes, extract::State, response::IntoResponse as _};
 
-use http::StatusCode;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
-    task::JoinSet,
-};
-
-use super::Forwarder;
-use crate::plain;
+use super::*;
 
 const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"slow"}}"#;
+const FIRST_EVENT: &str = "id: 1\ndata:\n\n";
+const BOTH_EVENTS: &str = "id: 1\ndata:\n\nid: 2\ndata: {}\n\n";
 
-const EVENTS: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n\
-                      id: 1\ndata:\n\nid: 2\ndata: {}\n\n";
+type Requests = Arc<Mutex<Vec<HeaderMap>>>;
 
-/// Answers each connection with the same bytes and gives what it was asked.
-async fn upstream(answer: &'static str) -> (SocketAddr, JoinSet<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut asked = JoinSet::new();
-    asked.spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let mut request = vec![0; 4096];
-        let length = stream.read(&mut request).await.unwrap();
-        stream.write_all(answer.as_bytes()).await.unwrap();
-        request.truncate(length);
-        String::from_utf8(request).unwrap()
-    });
-    (address, asked)
+/// Answers every request with the stream, and records its headers.
+async fn upstream() -> (HttpServer, Requests) {
+    let requests = Requests::default();
+    let answer = async |State(requests): State<Requests>, headers: HeaderMap, _: Bytes| {
+        requests.lock().unwrap().push(headers);
+        ([(CONTENT_TYPE, "text/event-stream")], BOTH_EVENTS).into_response()
+    };
+    let router = Router::new().fallback(answer).with_state(Arc::clone(&requests));
+    (HttpServer::start(0, router).await.unwrap(), requests)
+}
+
+async fn start(cut: Option<&str>) -> (Forwarder, reqwest::Client, HttpServer, Requests) {
+    let (server, requests) = upstream().await;
+    let forwarder = Forwarder::start(0, server.address().port(), cut).await.unwrap();
+    let http = http_client::client(Duration::from_secs(10));
+    (forwarder, http, server, requests)
 }
 
 #[tokio::test]
-async fn host_and_origin_pass_and_a_bearer_is_added_where_there_is_none() {
+async fn host_and_origin_pass_and_a_missing_bearer_is_added() {
     for (own, expected) in [(None, "Bearer given"), (Some("Bearer own"), "Bearer own")] {
-        let (address, mut asked) = upstream("HTTP/1.1 204 No Content\r\n\r\n").await;
-        let forwarder = Forwarder::start(0, address.port(), None).await.unwrap();
+        let (forwarder, http, _server, requests) = start(None).await;
         forwarder.set_bearer("given");
-        let mut request = plain::client(Duration::from_secs(10))
+        let mut request = http
             .post(forwarder.mcp_url())
             .header("host", "evil.example")
             .header("origin", "http://evil.example")
@@ -47,28 +41,24 @@ async fn host_and_origin_pass_and_a_bearer_is_added_where_there_is_none() {
         if let Some(own) = own {
             request = request.header("authorization", own);
         }
-        assert_eq!(request.send().await.unwrap().status(), StatusCode::NO_CONTENT);
-        let asked = asked.join_next().await.unwrap().unwrap();
-        for line in [
-            "host: evil.example",
-            "origin: http://evil.example",
-            &format!("authorization: {expected}"),
+        assert_eq!(request.send().await.unwrap().status(), StatusCode::OK);
+        let requests = requests.lock().unwrap();
+        for (name, value) in [
+            ("host", "evil.example"),
+            ("origin", "http://evil.example"),
+            ("authorization", expected),
         ] {
-            assert_eq!(asked.matches(line).count(), 1, "{line} in {asked}");
+            let values: Vec<_> = requests[0].get_all(name).iter().collect();
+            assert_eq!(values, [value], "{name}");
         }
     }
 }
 
 #[tokio::test]
-async fn only_what_the_chosen_tool_answers_as_a_stream_is_cut() {
-    for (tool, body) in [
-        ("slow", "id: 1\ndata:\n\n"),
-        ("other", "id: 1\ndata:\n\nid: 2\ndata: {}\n\n"),
-    ] {
-        let (address, _asked) = upstream(EVENTS).await;
-        let forwarder = Forwarder::start(0, address.port(), Some(tool)).await.unwrap();
-        let request = plain::client(Duration::from_secs(10)).post(forwarder.mcp_url());
-        let answer = request.body(CALL).send().await.unwrap();
+async fn only_streams_of_the_chosen_tool_are_cut() {
+    for (tool, body) in [("slow", FIRST_EVENT), ("other", BOTH_EVENTS)] {
+        let (forwarder, http, _server, _) = start(Some(tool)).await;
+        let answer = http.post(forwarder.mcp_url()).body(CALL).send().await.unwrap();
         assert_eq!(answer.text().await.unwrap(), body);
         assert_eq!(forwarder.cuts(), usize::from(tool == "slow"));
         assert_eq!(forwarder.resumptions(), 0);
@@ -76,18 +66,17 @@ async fn only_what_the_chosen_tool_answers_as_a_stream_is_cut() {
 }
 
 #[tokio::test]
-async fn who_names_the_last_event_wants_to_resume() {
-    let (address, _asked) = upstream(EVENTS).await;
-    let forwarder = Forwarder::start(0, address.port(), None).await.unwrap();
-    let request = plain::client(Duration::from_secs(10)).get(forwarder.mcp_url());
-    request.header("last-event-id", "1").send().await.unwrap();
+async fn request_with_last_event_id_counts_as_resumption() {
+    let (forwarder, http, _server, _) = start(None).await;
+    let request = http.get(forwarder.mcp_url()).header("last-event-id", "1");
+    request.send().await.unwrap();
     assert_eq!(forwarder.resumptions(), 1);
 }
 
 #[tokio::test]
-async fn a_broker_that_is_not_there_is_a_502() {
-    let (address, _) = upstream("").await;
-    let forwarder = Forwarder::start(0, address.port(), None).await.unwrap();
-    let request = plain::client(Duration::from_secs(10)).get(forwarder.url());
-    assert_eq!(request.send().await.unwrap().status(), StatusCode::BAD_GATEWAY);
+async fn missing_broker_is_a_502() {
+    let (forwarder, http, server, _) = start(None).await;
+    server.stop().await;
+    let answer = http.get(forwarder.url()).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
 }

@@ -1,11 +1,13 @@
-//! The doubles, driven over real HTTP.
+//! The doubles, over real HTTP and real pipes.
 
-mod api;
-mod browser;
+mod application;
+mod browser_sign_in;
+mod forgejo_api;
+mod forgejo_consent;
+mod forgejo_faults;
 #[cfg(test)]
-mod child;
-mod consent;
-mod faults;
-mod refresh;
-mod support;
-mod token_endpoint;
+mod forgejo_mcp_http;
+#[cfg(test)]
+mod forgejo_mcp_stdio;
+mod forgejo_refresh_tokens;
+mod forgejo_token_endpoint;

@@ -184,6 +184,6 @@ async fn a_database_without_its_key_is_worth_nothing() {
             session.initialize().await.is_err(),
             "no session without Forgejo's token"
         );
-        assert_eq!(bed.forgejo.counters().users_asked, before.users_asked);
+        assert_eq!(bed.forgejo.counters().user_lookups, before.user_lookups);
     }
 }

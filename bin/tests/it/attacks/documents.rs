@@ -143,7 +143,7 @@ async fn a_client_id_whose_name_leads_inward_is_not_connected_to() {
     let page = network.authorize(&client).await;
     assert_eq!(page.status, StatusCode::OK, "{}", page.body);
     assert!(page.body.contains("client.example"), "{}", page.body);
-    assert_eq!(network.host.asked("/client.json"), 1);
+    assert_eq!(network.host.requests_to("/client.json"), 1);
 
     let port = network.inside.port();
     for (name, addresses) in INWARD {
@@ -188,9 +188,9 @@ async fn a_redirect_is_not_followed_wherever_it_leads() {
         network.host.put(&path, page);
         let page = network.authorize(&id).await;
         assert_eq!(page.status, StatusCode::BAD_REQUEST, "{status} to {location}");
-        assert_eq!(network.host.asked(&path), 1, "{status} to {location}");
+        assert_eq!(network.host.requests_to(&path), 1, "{status} to {location}");
     }
-    assert_eq!(network.host.asked("/elsewhere.json"), 0);
+    assert_eq!(network.host.requests_to("/elsewhere.json"), 0);
     assert_eq!(network.inside.connections(), 0);
     network.logged("it is a redirect").await;
 }
@@ -247,7 +247,7 @@ async fn a_document_that_is_too_long_or_none_is_not_accepted_and_read_no_further
         network.host.put(path, page);
         let page = network.authorize(&id).await;
         assert_eq!(page.status, status, "{id}: {}", page.body);
-        assert_eq!(network.host.asked(path), 1, "{id}");
+        assert_eq!(network.host.requests_to(path), 1, "{id}");
     }
 }
 
@@ -306,7 +306,7 @@ async fn a_document_that_points_inward_makes_the_broker_ask_nobody_there() {
         (reply.status, reply.error()),
         (StatusCode::UNAUTHORIZED, "invalid_client".to_owned())
     );
-    assert_eq!(network.host.asked("/jwks.json"), 1);
+    assert_eq!(network.host.requests_to("/jwks.json"), 1);
     // Not by way of a redirect either.
     let redirect = Page::redirect(StatusCode::FOUND, &inward[0], r#"{"keys":[]}"#);
     network.host.put("/moved.json", redirect);
@@ -321,6 +321,6 @@ async fn a_document_that_points_inward_makes_the_broker_ask_nobody_there() {
         assert_eq!(reply.status, StatusCode::UNAUTHORIZED, "{uri}: {}", reply.body);
         assert_eq!(reply.error(), "invalid_client", "{uri}");
     }
-    assert_eq!(network.host.asked("/moved.json"), 1, "the way inward was shown");
+    assert_eq!(network.host.requests_to("/moved.json"), 1, "the way inward was shown");
     assert_eq!(network.inside.connections(), 0);
 }

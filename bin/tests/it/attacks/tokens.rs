@@ -76,7 +76,7 @@ async fn a_code_that_is_replayed_ends_what_it_gave() {
     let id = client.client_id().unwrap();
     is_refused(&client, &exchange(&code, &verifier, &id), "invalid_grant").await;
     is_dead(&client).await;
-    children[0].gone().await.unwrap();
+    children[0].exited().await.unwrap();
     let refresh = client.refresh_token().unwrap();
     is_refused(
         &client,

@@ -80,7 +80,7 @@ impl Chaos {
         if !child.is_alive() || child.kill().is_err() {
             return;
         }
-        child.gone().await.unwrap();
+        child.exited().await.unwrap();
         self.struck.insert(tag.clone(), proven);
         self.kills.push(Kill {
             pid: child.pid,

@@ -82,7 +82,7 @@ async fn register(bed: &Bed, redirect_uri: &str) -> String {
         "redirect_uris": [redirect_uri],
         "token_endpoint_auth_method": "none",
     });
-    let answer = testkit::plain::client(LIMIT)
+    let answer = testkit::http_client::client(LIMIT)
         .post(format!("{}/oauth/register", bed.broker.url()))
         .header("content-type", "application/json")
         .body(metadata.to_string())

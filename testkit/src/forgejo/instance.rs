@@ -1,0 +1,238 @@
+//! The data of the instance: users, organizations, applications, grants, codes, browser sessions.
+//!
+//! The data is synchronous and lies behind one mutex; time is an argument. Nothing expires before the server ends: an
+//! authorization code, as in Forgejo, stays valid.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{
+    Options,
+    controls::Counters,
+    faults::Faults,
+    tokens::{self, ACCESS, Claims, REFRESH, SigningKey},
+};
+
+pub(super) struct Instance {
+    /// The instance's URL without a trailing slash.
+    pub(super) base_url: String,
+    pub(super) options: Options,
+    /// The value of `expires_in`, if it differs from the lifetime of access tokens.
+    pub(super) advertised_lifetime: Option<Duration>,
+    /// Time between the checks and the effect of a request to the token endpoint.
+    pub(super) token_window: Duration,
+    /// Seconds that this server's clock is ahead.
+    pub(super) clock_skew: i64,
+    pub(super) faults: Faults,
+    pub(super) counters: Counters,
+    pub(super) key: SigningKey,
+    pub(super) users: Vec<User>,
+    /// Members by organization.
+    pub(super) organizations: BTreeMap<String, BTreeSet<i64>>,
+    /// Owner and name.
+    pub(super) repositories: Vec<(i64, String)>,
+    pub(super) applications: Vec<Application>,
+    /// By grant id. At most one for each pair of user and application.
+    pub(super) grants: BTreeMap<i64, Grant>,
+    /// Unused codes.
+    pub(super) codes: BTreeMap<String, Code>,
+    /// Browser sessions by the value of their cookie.
+    pub(super) sessions: BTreeMap<String, BrowserSession>,
+    last_grant: i64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct User {
+    pub(super) id: i64,
+    pub(super) login: String,
+    pub(super) full_name: String,
+    pub(super) password: String,
+    pub(super) prohibited: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Application {
+    pub(super) id: i64,
+    pub(super) name: String,
+    pub(super) client_id: String,
+    pub(super) secret: String,
+    pub(super) redirect_uris: Vec<String>,
+    pub(super) confidential: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Grant {
+    pub(super) id: i64,
+    pub(super) user: i64,
+    pub(super) application: i64,
+    /// Fixed at the first consent.
+    pub(super) scope: String,
+    pub(super) nonce: String,
+    /// The number of the one valid refresh token.
+    pub(super) counter: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Code {
+    pub(super) grant: i64,
+    pub(super) redirect_uri: String,
+    pub(super) challenge: String,
+    pub(super) challenge_method: String,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct BrowserSession {
+    pub(super) user: i64,
+    /// The one open consent page; a second one replaces it.
+    pub(super) consent: Option<Consent>,
+}
+
+/// The request behind a consent page, to be compared with its submission.
+#[derive(Debug, Clone)]
+pub(super) struct Consent {
+    pub(super) client_id: String,
+    pub(super) redirect_uri: String,
+    pub(super) state: String,
+    pub(super) challenge: String,
+    pub(super) challenge_method: String,
+}
+
+impl Instance {
+    pub(super) fn new(options: Options) -> Self {
+        Self {
+            base_url: String::new(),
+            options,
+            advertised_lifetime: None,
+            token_window: Duration::ZERO,
+            clock_skew: 0,
+            faults: Faults::default(),
+            counters: Counters::default(),
+            key: SigningKey::random(),
+            users: Vec::new(),
+            organizations: BTreeMap::new(),
+            repositories: Vec::new(),
+            applications: Vec::new(),
+            grants: BTreeMap::new(),
+            codes: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            last_grant: 0,
+        }
+    }
+
+    /// Adds a user with one repository; returns the user's id.
+    pub(super) fn add_user(&mut self, login: &str, full_name: &str, password: &str) -> i64 {
+        let id = next_id(&self.users);
+        self.users.push(User {
+            id,
+            login: login.to_owned(),
+            full_name: full_name.to_owned(),
+            password: password.to_owned(),
+            prohibited: false,
+        });
+        self.repositories.push((id, format!("{login}-notes")));
+        id
+    }
+
+    pub(super) fn add_application(&mut self, name: &str, redirect_uris: &[String], confidential: bool) -> Application {
+        let application = Application {
+            id: next_id(&self.applications),
+            name: name.to_owned(),
+            client_id: tokens::new_client_id(),
+            secret: tokens::new_secret(),
+            redirect_uris: redirect_uris.to_vec(),
+            confidential,
+        };
+        self.applications.push(application.clone());
+        application
+    }
+
+    /// Compares logins without regard to case, as Forgejo does.
+    pub(super) fn user_named(&self, login: &str) -> Option<&User> {
+        self.users.iter().find(|user| user.login.eq_ignore_ascii_case(login))
+    }
+
+    pub(super) fn user(&self, id: i64) -> Option<&User> {
+        self.users.iter().find(|user| user.id == id)
+    }
+
+    pub(super) fn with_password(&self, login: &str, password: &str) -> Option<&User> {
+        self.user_named(login).filter(|user| user.password == password)
+    }
+
+    pub(super) fn application(&self, client_id: &str) -> Option<&Application> {
+        let mut applications = self.applications.iter();
+        applications.find(|application| application.client_id == client_id)
+    }
+
+    /// The client id of the application with this id, which always exists.
+    pub(super) fn client_id_of(&self, application: i64) -> &str {
+        let mut applications = self.applications.iter();
+        let found = applications.find(|other| other.id == application);
+        found.map_or("", |found| &found.client_id)
+    }
+
+    pub(super) fn grant_of(&self, user: i64, application: i64) -> Option<&Grant> {
+        let mut grants = self.grants.values();
+        grants.find(|grant| grant.user == user && grant.application == application)
+    }
+
+    pub(super) fn add_grant(&mut self, user: i64, application: i64, scope: &str, nonce: &str) -> i64 {
+        self.last_grant += 1;
+        let grant = Grant {
+            id: self.last_grant,
+            user,
+            application,
+            scope: scope.to_owned(),
+            nonce: nonce.to_owned(),
+            counter: 0,
+        };
+        self.grants.insert(grant.id, grant);
+        self.last_grant
+    }
+
+    /// Ends every grant of a user, with its codes and tokens; returns their number.
+    pub(super) fn revoke(&mut self, user: i64) -> usize {
+        let before = self.grants.len();
+        self.grants.retain(|_, grant| grant.user != user);
+        self.codes.retain(|_, code| self.grants.contains_key(&code.grant));
+        before - self.grants.len()
+    }
+
+    pub(super) fn access_token(&self, grant: i64, now: i64) -> String {
+        self.key.sign(&Claims {
+            gnt: grant,
+            tt: ACCESS,
+            cnt: None,
+            exp: now.saturating_add(seconds(self.options.access_lifetime)),
+            iat: now,
+        })
+    }
+
+    pub(super) fn refresh_token(&self, grant: i64, counter: u64, now: i64) -> String {
+        self.key.sign(&Claims {
+            gnt: grant,
+            tt: REFRESH,
+            cnt: Some(counter),
+            exp: now.saturating_add(seconds(self.options.refresh_lifetime)),
+            iat: now,
+        })
+    }
+
+    /// User and grant behind a valid access token.
+    pub(super) fn user_behind(&self, access_token: &str, now: i64) -> Option<(&User, &Grant)> {
+        let claims = self.key.verify(access_token, now)?;
+        let grant = self.grants.get(&claims.gnt).filter(|_| claims.tt == ACCESS)?;
+        Some((self.user(grant.user)?, grant))
+    }
+}
+
+fn next_id<T>(existing: &[T]) -> i64 {
+    1 + i64::try_from(existing.len()).unwrap_or(i64::MAX - 1)
+}
+
+/// Whole seconds, the unit of all of Forgejo's lifetimes.
+pub(super) fn seconds(lifetime: Duration) -> i64 {
+    i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,136 @@
+//! Flags and environment of `forgejo-mcp`: a flag overrides its variable, and is written with one dash or two.
+
+use clap::{CommandFactory as _, Parser, ValueEnum, error::ErrorKind};
+
+use super::{STRICT, TEST_TOOLS};
+
+/// The settings of the process.
+#[derive(Clone)]
+pub(super) struct Options {
+    /// The instance's URL.
+    pub(super) url: String,
+    /// The token for it. The double starts without one too.
+    pub(super) token: Option<String>,
+    /// The port of the HTTP transport; `None` for standard streams.
+    pub(super) http_port: Option<u16>,
+    /// Whether the tools for tests are there.
+    pub(super) test_tools: bool,
+    /// Whether it checks tokens and sessions.
+    pub(super) strict: bool,
+}
+
+#[derive(Parser)]
+#[command(name = "forgejo-mcp", version = concat!("version ", "2.34.1"))]
+struct Flags {
+    #[arg(long)]
+    url: Option<String>,
+    #[arg(long)]
+    token: Option<String>,
+    #[arg(long = "user-agent")]
+    _user_agent: Option<String>,
+    #[arg(long, default_value = "stdio")]
+    transport: Transport,
+    #[arg(long, default_value_t = 8080)]
+    http_port: u16,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Transport {
+    Stdio,
+    Http,
+}
+
+/// Reads the command line, program name first, and the variables of the environment.
+pub(super) fn parse(
+    arguments: impl Iterator<Item = String>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Options, clap::Error> {
+    let with_two_dashes = |argument: String| match argument.strip_prefix('-') {
+        Some(flag) if !flag.starts_with('-') => format!("--{flag}"),
+        _ => argument,
+    };
+    let flags = Flags::try_parse_from(arguments.map(with_two_dashes))?;
+    let Some(url) = flags.url.or_else(|| variable("FORGEJO_URL")) else {
+        let message = "the URL of the instance is missing: --url or FORGEJO_URL";
+        return Err(Flags::command().error(ErrorKind::MissingRequiredArgument, message));
+    };
+    Ok(Options {
+        url,
+        token: flags.token.or_else(|| variable("FORGEJO_ACCESS_TOKEN")),
+        http_port: (flags.transport == Transport::Http).then_some(flags.http_port),
+        test_tools: variable(TEST_TOOLS).as_deref() == Some("1"),
+        strict: variable(STRICT).as_deref() == Some("1"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENVIRONMENT: [(&str, &str); 2] = [("FORGEJO_URL", "http://env"), ("FORGEJO_ACCESS_TOKEN", "env-token")];
+
+    fn parsed(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Options, clap::Error> {
+        let arguments = ["forgejo-mcp"].iter().chain(arguments).map(ToString::to_string);
+        let variable = |wanted: &str| environment.iter().find(|(name, _)| *name == wanted);
+        parse(arguments, |name| variable(name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    fn options(arguments: &[&str], environment: &[(&str, &str)]) -> Options {
+        parsed(arguments, environment).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn environment_is_sufficient() {
+        let options = options(&["--transport", "stdio"], &ENVIRONMENT);
+        assert_eq!(options.url, "http://env");
+        assert_eq!(options.token.as_deref(), Some("env-token"));
+        assert!(!options.test_tools);
+    }
+
+    #[test]
+    fn flags_override_the_environment_in_each_spelling() {
+        let options = options(&["--url", "http://flag", "-token=flag-token"], &ENVIRONMENT);
+        assert_eq!(options.url, "http://flag");
+        assert_eq!(options.token.as_deref(), Some("flag-token"));
+    }
+
+    #[test]
+    fn test_tools_need_their_variable() {
+        let url = ("FORGEJO_URL", "http://env");
+        assert!(options(&[], &[url, (TEST_TOOLS, "1")]).test_tools);
+        assert!(!options(&[], &[url, (TEST_TOOLS, "0")]).test_tools);
+    }
+
+    #[test]
+    fn http_has_a_port() {
+        let port = |arguments: &[&str]| options(arguments, &ENVIRONMENT).http_port;
+        assert_eq!(port(&["--transport", "http"]), Some(8080));
+        assert_eq!(port(&["--http-port=9090", "--transport", "http"]), Some(9090));
+        assert_eq!(port(&["--http-port", "9090"]), None);
+        assert!(options(&[], &[("FORGEJO_URL", "http://env"), (STRICT, "1")]).strict);
+    }
+
+    #[test]
+    fn version_takes_precedence() {
+        let shown = parsed(&["--version", "--nonsense"], &[]).err().unwrap();
+        assert_eq!(shown.kind(), ErrorKind::DisplayVersion);
+        assert_eq!(
+            shown.to_string(),
+            format!("forgejo-mcp version {}\n", super::super::VERSION)
+        );
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for arguments in [
+            &["--nonsense"][..],
+            &["serve"],
+            &["--url"],
+            &["--transport", "sse"],
+            &["--transport", "http", "--http-port", "many"],
+            &[],
+        ] {
+            assert!(parsed(arguments, &[]).is_err(), "{arguments:?}");
+        }
+    }
+}

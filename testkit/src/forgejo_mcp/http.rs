@@ -1,0 +1,250 @@
+//! Streamable HTTP of `forgejo-mcp --transport http`: one process for all users, each request with its own token.
+//!
+//! It checks neither token nor Origin, and any well-formed session id is valid. With [`STRICT`](super::STRICT) it checks
+//! both. The answer to a request is JSON, or an event stream if messages precede it; a GET receives the messages of its
+//! session that belong to no request. A client that goes away ends its request, with a line on standard error.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse as _, Response, Sse, sse::Event},
+    routing::get,
+};
+use futures_util::stream;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+};
+use serde_json::Value;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    Options,
+    api::Api,
+    call::{CallContext, QUEUED_LINES, WORKERS},
+    log,
+    protocol::{self, Incoming},
+};
+use crate::http_server::HttpServer;
+
+/// The largest accepted request body, in bytes.
+const BODY_LIMIT: usize = 8 << 20;
+/// A well-formed session id is this and a UUID.
+const SESSION_PREFIX: &str = "mcp-session-";
+const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// The state of all requests.
+struct Shared {
+    options: Arc<Options>,
+    api: Arc<Api>,
+    workers: Arc<Semaphore>,
+    /// The sessions that were opened here and have not ended, each with the sender to its GET stream. Every change is one
+    /// operation, so a poisoned lock is still consistent; never held across an await.
+    sessions: Mutex<HashMap<String, Option<mpsc::Sender<String>>>>,
+}
+
+/// An event stream. Dropping it ends its producer.
+struct Events {
+    first: Option<String>,
+    rest: mpsc::Receiver<String>,
+    _producer: JoinSet<()>,
+}
+
+/// Writes to standard error if it is dropped before the request has its answer.
+struct PendingGuard<'a> {
+    method: &'a str,
+    answered: bool,
+}
+
+/// Serves until `terminate` fires; returns the exit code.
+pub(super) async fn serve(options: Arc<Options>, api: Arc<Api>, port: u16, terminate: &CancellationToken) -> u8 {
+    let url = options.url.clone();
+    let shared = Arc::new(Shared {
+        options,
+        api,
+        workers: Arc::new(Semaphore::new(WORKERS)),
+        sessions: Mutex::default(),
+    });
+    let router = Router::new()
+        .route("/mcp", get(listen).post(post).delete(delete))
+        .route_layer(from_fn_with_state(Arc::clone(&shared), check_token))
+        .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"))
+        .fallback(async || (StatusCode::NOT_FOUND, "404 page not found"))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(shared);
+    let _server = match HttpServer::start(port, router).await {
+        Ok(server) => server,
+        Err(error) => {
+            log::error("cannot listen", &error.to_string());
+            return 1;
+        }
+    };
+    log::info("serving on http", &format!("url={url} port={port}"));
+    terminate.cancelled().await;
+    0
+}
+
+async fn check_token(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    if shared.options.strict {
+        let token = token(request.headers());
+        if token.is_none() || shared.api.with_token(token).user().await.is_err() {
+            return (StatusCode::UNAUTHORIZED, "Unauthorized").into_response();
+        }
+    }
+    next.run(request).await
+}
+
+async fn listen(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let Some(session) = shared.session(&headers) else {
+        return unknown_session();
+    };
+    let (sender, rest) = mpsc::channel(QUEUED_LINES);
+    // A second GET stream replaces the first.
+    shared.sessions().insert(session.to_owned(), Some(sender));
+    log::info("listening", "");
+    let (first, _producer) = (None, JoinSet::new());
+    events(Events { first, rest, _producer })
+}
+
+async fn delete(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let Some(session) = shared.session(&headers) else {
+        return unknown_session();
+    };
+    shared.sessions().remove(session);
+    log::info("session ended", "");
+    StatusCode::OK.into_response()
+}
+
+async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    let session = shared.session(&headers);
+    let request = match Incoming::read(&body) {
+        Incoming::Request(request) => request,
+        Incoming::Ignored if session.is_none() => return unknown_session(),
+        Incoming::Ignored => {
+            log::info("message accepted", "");
+            return (StatusCode::ACCEPTED, "").into_response();
+        }
+        Incoming::Invalid { id, error } => {
+            return json(StatusCode::BAD_REQUEST, protocol::response(&id, Err(error)));
+        }
+    };
+    let opened = (request.method == "initialize").then(|| shared.open());
+    let Some(session) = opened.as_deref().or(session) else {
+        return unknown_session();
+    };
+    let (stream, mut lines) = mpsc::channel(QUEUED_LINES);
+    let listener = shared.sessions().get(session).cloned().flatten();
+    let context = CallContext {
+        options: Arc::clone(&shared.options),
+        api: Arc::new(shared.api.with_token(token(&headers))),
+        workers: Arc::clone(&shared.workers),
+        listener: listener.unwrap_or_else(|| stream.clone()),
+        stream,
+    };
+    let mut producer = JoinSet::new();
+    producer.spawn(async move {
+        let mut guard = PendingGuard {
+            method: &request.method,
+            answered: false,
+        };
+        context.serve(&request).await;
+        guard.answered = true;
+    });
+    let Some(first) = lines.recv().await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let mut response = if is_response(&first) {
+        json(StatusCode::OK, first)
+    } else {
+        events(Events {
+            first: Some(first),
+            rest: lines,
+            _producer: producer,
+        })
+    };
+    if let Some(id) = opened.and_then(|id| HeaderValue::try_from(id).ok()) {
+        response.headers_mut().insert(SESSION_ID, id);
+    }
+    response
+}
+
+impl Shared {
+    /// Opens a session; returns its id.
+    fn open(&self) -> String {
+        let id = format!("{SESSION_PREFIX}{}", Uuid::new_v4());
+        self.sessions().insert(id.clone(), None);
+        log::info("session opened", "");
+        id
+    }
+
+    /// The session id of a request, if it is valid here.
+    fn session<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        let id = headers.get(SESSION_ID)?.to_str().ok()?;
+        let is_valid = if self.options.strict {
+            self.sessions().contains_key(id)
+        } else {
+            let uuid = id.strip_prefix(SESSION_PREFIX);
+            uuid.is_some_and(|uuid| uuid.len() == 36 && Uuid::try_parse(uuid).is_ok())
+        };
+        is_valid.then_some(id)
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Option<mpsc::Sender<String>>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for PendingGuard<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            log::info("request abandoned", &format!("method={}", self.method));
+        }
+    }
+}
+
+/// The token of `Authorization: token X` or `Bearer X`.
+fn token(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    let known = scheme.eq_ignore_ascii_case("token") || scheme.eq_ignore_ascii_case("bearer");
+    known.then(|| token.trim().to_owned())
+}
+
+fn is_response(line: &str) -> bool {
+    serde_json::from_str::<Value>(line).is_ok_and(|message| message.get("method").is_none())
+}
+
+fn unknown_session() -> Response {
+    (StatusCode::NOT_FOUND, "Invalid session ID").into_response()
+}
+
+fn json(status: StatusCode, text: String) -> Response {
+    (status, [(CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+fn events(events: Events) -> Response {
+    let events = stream::unfold(events, async |mut events| {
+        let line = match events.first.take() {
+            Some(line) => line,
+            None => events.rest.recv().await?,
+        };
+        Some((
+            Ok::<_, Infallible>(Event::default().event("message").data(line)),
+            events,
+        ))
+    });
+    Sse::new(events).into_response()
+}

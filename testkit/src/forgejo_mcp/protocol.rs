@@ -1,0 +1,148 @@
+//! The double's JSON-RPC: the messages it reads and the lines it answers with.
+
+use serde_json::{Value, json};
+
+/// The newest supported version of MCP, and the answer to any unsupported one.
+pub(super) const NEWEST: &str = "2025-11-25";
+
+/// The versions that it echoes.
+const SUPPORTED: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", NEWEST];
+
+/// The code for a line that is not one JSON object.
+pub(super) const PARSE_ERROR: i64 = -32700;
+/// The code for an object that is not JSON-RPC 2.0.
+pub(super) const INVALID_REQUEST: i64 = -32600;
+/// The code for an unknown method.
+pub(super) const METHOD_NOT_FOUND: i64 = -32601;
+/// The code for parameters that name nothing it has.
+pub(super) const INVALID_PARAMS: i64 = -32602;
+/// The code for a tool that failed.
+pub(super) const INTERNAL_ERROR: i64 = -32603;
+/// The code for an unknown resource.
+pub(super) const RESOURCE_NOT_FOUND: i64 = -32002;
+
+/// One line of input.
+#[derive(Debug, PartialEq)]
+pub(super) enum Incoming {
+    /// A request, to be answered.
+    Request(Request),
+    /// A notification, or a response to no request of ours.
+    Ignored,
+    /// Not a message. It is answered with this error.
+    Invalid { id: Value, error: RpcError },
+}
+
+/// A request.
+#[derive(Debug, PartialEq)]
+pub(super) struct Request {
+    pub(super) id: Value,
+    pub(super) method: String,
+    pub(super) params: Value,
+}
+
+/// A JSON-RPC error.
+#[derive(Debug, PartialEq)]
+pub(super) struct RpcError {
+    pub(super) code: i64,
+    pub(super) message: String,
+}
+
+impl RpcError {
+    pub(super) fn new(code: i64, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { code, message }
+    }
+}
+
+impl Incoming {
+    /// Reads a line. Empty lines and batches are as invalid as bad JSON.
+    pub(super) fn read(line: &[u8]) -> Self {
+        let Ok(Value::Object(mut message)) = serde_json::from_slice(line) else {
+            let error = RpcError::new(PARSE_ERROR, "Failed to parse message");
+            return Self::Invalid { id: Value::Null, error };
+        };
+        let id = message.remove("id").filter(|id| !id.is_null());
+        if message.get("jsonrpc").is_none_or(|version| version != "2.0") {
+            let error = RpcError::new(INVALID_REQUEST, "Invalid JSON-RPC version");
+            let id = id.unwrap_or_default();
+            return Self::Invalid { id, error };
+        }
+        match (id, message.remove("method")) {
+            (Some(id), Some(Value::String(method))) => Self::Request(Request {
+                id,
+                method,
+                params: message.remove("params").unwrap_or_default(),
+            }),
+            (_, _) => Self::Ignored,
+        }
+    }
+}
+
+/// The line that answers a request, without its line feed.
+pub(super) fn response(id: &Value, outcome: Result<Value, RpcError>) -> String {
+    match outcome {
+        Ok(result) => json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string(),
+        Err(RpcError { code, message }) => {
+            json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": message } }).to_string()
+        }
+    }
+}
+
+/// The line of a notification, without its line feed.
+pub(super) fn notification(method: &str, params: &Value) -> String {
+    json!({ "jsonrpc": "2.0", "method": method, "params": params }).to_string()
+}
+
+/// The result of a tool as text.
+pub(super) fn text(text: impl Into<String>) -> Value {
+    json!({ "content": [{ "type": "text", "text": text.into() }] })
+}
+
+/// The result of `initialize`.
+pub(super) fn initialize(params: &Value) -> Value {
+    let wanted = params["protocolVersion"].as_str().unwrap_or(NEWEST);
+    let version = if SUPPORTED.contains(&wanted) { wanted } else { NEWEST };
+    json!({
+        "protocolVersion": version,
+        "capabilities": { "logging": {}, "resources": {}, "tools": { "listChanged": true } },
+        "serverInfo": { "name": "Forgejo MCP Server", "version": super::VERSION },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_up_to_the_newest_are_echoed_and_others_get_the_newest() {
+        for supported in SUPPORTED {
+            let result = initialize(&json!({ "protocolVersion": supported }));
+            assert_eq!(result["protocolVersion"], supported);
+        }
+        for other in ["2026-07-28", "1999-01-01"] {
+            let result = initialize(&json!({ "protocolVersion": other }));
+            assert_eq!(result["protocolVersion"], "2025-11-25");
+        }
+    }
+
+    #[test]
+    fn bad_json_batch_and_empty_line_are_parse_errors_with_a_null_id() {
+        let batch = r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#;
+        for line in ["", "{", "[]", batch, "5", "\"x\""] {
+            let Incoming::Invalid { id, error } = Incoming::read(line.as_bytes()) else {
+                panic!("{line:?}")
+            };
+            assert_eq!((id, error.code), (Value::Null, PARSE_ERROR), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn notifications_and_responses_are_ignored() {
+        for line in [
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+        ] {
+            assert_eq!(Incoming::read(line.as_bytes()), Incoming::Ignored);
+        }
+    }
+}

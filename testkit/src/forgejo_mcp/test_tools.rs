@@ -1,0 +1,112 @@
+//! Tools that make the double misbehave, present only if requested at its start.
+//!
+//! | tool | effect |
+//! |---|---|
+//! | `test_sleep {ms}` | answers after that time |
+//! | `test_progress {steps}` | sends that many `notifications/progress` with the request's `progressToken`, then answers |
+//! | `test_exit {code}` | ends the process at once, without an answer |
+//! | `test_stderr {text}` | writes the text and a line feed to standard error |
+//! | `test_echo {..}` | answers with its arguments |
+//! | `test_announce` | sends `notifications/tools/list_changed` outside its request, then answers |
+//! | `test_environment` | answers with the names of its environment variables |
+//! | `test_stamp {mark, ms, whose, announce}` | writes `took {mark} pid={pid}` to standard error; waits; with `announce` sends the mark and its process id in a `notifications/message`; answers with both, and with `whose` with the login that its token belongs to |
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::{
+    call::CallContext,
+    catalog, log,
+    protocol::{self, INTERNAL_ERROR, RpcError},
+};
+
+/// The tools as they are listed.
+pub(super) fn listed() -> Vec<Value> {
+    let (number, text, flag) = (
+        json!({ "type": "number" }),
+        json!({ "type": "string" }),
+        json!({ "type": "boolean" }),
+    );
+    let stamp = json!({ "mark": text, "ms": number, "whose": flag, "announce": flag });
+    let environment = "Names of the environment variables";
+    let announce = "Announces a change of the list of tools";
+    vec![
+        catalog::tool("test_sleep", "Answers after a while", &json!({ "ms": number }), &["ms"]),
+        catalog::tool(
+            "test_progress",
+            "Reports progress",
+            &json!({ "steps": number }),
+            &["steps"],
+        ),
+        catalog::tool("test_exit", "Ends the process", &json!({ "code": number }), &["code"]),
+        catalog::tool("test_stderr", "Writes to stderr", &json!({ "text": text }), &["text"]),
+        catalog::tool("test_echo", "Answers with its arguments", &json!({}), &[]),
+        catalog::tool("test_announce", announce, &json!({}), &[]),
+        catalog::tool("test_environment", environment, &json!({}), &[]),
+        catalog::tool("test_stamp", "Identifies the process of the call", &stamp, &["mark"]),
+    ]
+}
+
+/// Runs a tool; `None` if there is none of that name. `params` are those of `tools/call`.
+pub(super) async fn call(context: &CallContext, name: &str, params: &Value) -> Option<Result<Value, RpcError>> {
+    let arguments = &params["arguments"];
+    let number = |key: &str| arguments[key].as_u64().unwrap_or(0);
+    let answer = match name {
+        "test_sleep" => {
+            sleep(Duration::from_millis(number("ms"))).await;
+            "slept".to_owned()
+        }
+        "test_progress" => {
+            let (token, steps) = (&params["_meta"]["progressToken"], number("steps"));
+            for step in (1..=steps).filter(|_| !token.is_null()) {
+                let progress = json!({ "progressToken": token, "progress": step, "total": steps });
+                let progress = protocol::notification("notifications/progress", &progress);
+                let _ = context.stream.send(progress).await;
+            }
+            "done".to_owned()
+        }
+        "test_exit" => std::process::exit(i32::try_from(number("code")).unwrap_or(1)),
+        "test_stderr" => {
+            log::raw(&format!("{}\n", arguments["text"].as_str().unwrap_or("")));
+            "written".to_owned()
+        }
+        "test_announce" => {
+            let changed = protocol::notification("notifications/tools/list_changed", &json!({}));
+            let _ = context.listener.send(changed).await;
+            "announced".to_owned()
+        }
+        "test_echo" => arguments.to_string(),
+        "test_environment" => {
+            let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+            let mut names: Vec<String> = variables.collect();
+            names.sort();
+            json!(names).to_string()
+        }
+        "test_stamp" => return Some(stamp(context, arguments).await),
+        _ => return None,
+    };
+    Some(Ok(protocol::text(answer)))
+}
+
+/// Writes a trace of the call to standard error before anything else, so that a test can see which process took a call
+/// that was never answered.
+async fn stamp(context: &CallContext, arguments: &Value) -> Result<Value, RpcError> {
+    let pid = std::process::id();
+    let mark = arguments["mark"].as_str().unwrap_or_default();
+    log::raw(&format!("took {mark} pid={pid}\n"));
+    sleep(Duration::from_millis(arguments["ms"].as_u64().unwrap_or(0))).await;
+    let mut answer = json!({ "mark": mark, "pid": pid });
+    if arguments["announce"] == json!(true) {
+        let params = json!({ "level": "info", "logger": "stamp", "data": answer });
+        let message = protocol::notification("notifications/message", &params);
+        let _ = context.stream.send(message).await;
+    }
+    if arguments["whose"] == json!(true) {
+        let user = context.api.user().await;
+        let user = user.map_err(|message| RpcError::new(INTERNAL_ERROR, message))?;
+        answer["login"] = user["login"].clone();
+    }
+    Ok(protocol::text(answer.to_string()))
+}

@@ -1,0 +1,80 @@
+//! The counter that makes refresh tokens single-use.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use testkit::forgejo::{Fault, Times};
+
+use crate::application::{Answer, App, assert_error, tokens};
+
+fn assert_used(answer: &Answer) {
+    assert_error(answer, "unauthorized_client", "token was already used");
+}
+
+#[tokio::test]
+async fn refresh_invalidates_the_token_that_it_used() {
+    let app = App::start().await;
+    let first = app.sign_in("alice").await;
+    let second = tokens(app.refresh(&first.refresh, &[]).await);
+    assert_used(&app.refresh(&first.refresh, &[]).await);
+    // A reuse leaves the successor valid.
+    tokens(app.refresh(&second.refresh, &[]).await);
+    let counters = app.forgejo.counters();
+    let counters = (counters.exchanges, counters.refreshes, counters.refresh_refusals);
+    assert_eq!(counters, (1, 2, 1));
+}
+
+#[tokio::test]
+async fn second_sign_in_invalidates_the_refresh_token_of_the_first_but_not_its_access_token() {
+    let app = App::start().await;
+    let first = app.sign_in("alice").await;
+    let second = app.sign_in("alice").await;
+    assert_used(&app.refresh(&first.refresh, &[]).await);
+    let bearer = format!("Bearer {}", first.access);
+    assert_eq!(app.status("/user", &bearer).await, StatusCode::OK);
+    tokens(app.refresh(&second.refresh, &[]).await);
+}
+
+#[tokio::test]
+async fn counter_belongs_to_one_user() {
+    let app = App::start().await;
+    let alice = app.sign_in("alice").await;
+    let bob = app.sign_in("bob").await;
+    tokens(app.refresh(&bob.refresh, &[]).await);
+    tokens(app.refresh(&alice.refresh, &[]).await);
+}
+
+#[tokio::test]
+async fn lost_refresh_response_has_used_the_token() {
+    let app = App::start().await;
+    let first = app.sign_in("alice").await;
+    let path = "/login/oauth/access_token";
+    app.forgejo.inject(path, Fault::DropAfter, Times::Next(1));
+    let client = format!("client_id={}&client_secret={}", app.id, app.secret);
+    let form = format!("grant_type=refresh_token&{client}&refresh_token={}", first.refresh);
+    app.post(path).body(form).send().await.unwrap_err();
+    app.forgejo.wait_for(|counters| counters.refreshes == 1).await;
+    assert_used(&app.refresh(&first.refresh, &[]).await);
+}
+
+#[tokio::test]
+async fn one_of_two_refreshes_at_once_fails_to_raise_the_counter() {
+    let app = App::start().await;
+    let first = app.sign_in("alice").await;
+    app.forgejo.set_token_window(Duration::from_millis(500));
+    let (one, two) = tokio::join!(app.refresh(&first.refresh, &[]), app.refresh(&first.refresh, &[]));
+    let one_won = one.0 == StatusCode::OK;
+    let (won, lost) = if one_won { (one, two) } else { (two, one) };
+    tokens(won);
+    assert_error(&lost, "invalid_grant", "cannot increase the grant counter");
+}
+
+#[tokio::test]
+async fn without_invalidation_a_refresh_token_stays_valid() {
+    let app = App::start().await;
+    app.forgejo.set_invalidate_refresh_tokens(false);
+    let first = app.sign_in("alice").await;
+    for _ in 0..2 {
+        tokens(app.refresh(&first.refresh, &[]).await);
+    }
+}
