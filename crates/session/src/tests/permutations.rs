@@ -1,13 +1,14 @@
 //! The registry under a scheduler that permutes the order of its tasks.
 //!
-//! All code that several tasks of a session share runs here unchanged: attached backends, the session table, quotas,
-//! opening, revival, rotation, endings, backend tasks and revocation. At each lock, flag, cell and wait the scheduler
-//! chooses the next task: at random, and with few preemptions at chosen points (PCT). The scripted backends, spawner and
-//! credentials have scheduling points too. Each schedule ends with a check of the invariants
+//! All code that several tasks of a session share runs here unchanged: attached backends, the
+//! session table, quotas, opening, revival, rotation, endings, backend tasks and revocation. At
+//! each lock, flag, cell and wait the scheduler chooses the next task: at random, and with few
+//! preemptions at chosen points (PCT). The scripted backends, spawner and credentials have
+//! scheduling points too. Each schedule ends with a check of the invariants
 //! ([`Harness::quiesce`](harness::Harness::quiesce)).
 //!
-//! A failure prints its schedule, which `shuttle::replay` repeats. `PERMUTATIONS` sets the number of schedules of each
-//! kind. Time stands still, so the periodic tasks do not run.
+//! A failure prints its schedule, which `shuttle::replay` repeats. `PERMUTATIONS` sets the number
+//! of schedules of each kind. Time stands still, so the periodic tasks do not run.
 
 mod harness;
 

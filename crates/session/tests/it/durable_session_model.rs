@@ -174,15 +174,15 @@ impl Run {
 
     fn place(&self, who: &str) -> Place {
         let of_user = |row: &Row| user(row.who) == user(who);
-        let (mine, all) = (self.counted(of_user), self.counted(|_| true));
-        if mine < USER_QUOTA && all < TOTAL_QUOTA {
+        let (of_this_user, all) = (self.counted(of_user), self.counted(|_| true));
+        if of_this_user < USER_QUOTA && all < TOTAL_QUOTA {
             return Place::Free;
         }
-        let only_mine = mine >= USER_QUOTA;
+        let only_of_user = of_this_user >= USER_QUOTA;
         let dormant = self.rows.iter().enumerate().filter_map(|(index, row)| {
             let State::Live { last } = row.state else { return None };
             let unused = self.backends(row) == 0 && row.pings.is_empty();
-            (unused && (!only_mine || of_user(row))).then_some((last, index))
+            (unused && (!only_of_user || of_user(row))).then_some((last, index))
         });
         dormant
             .min()

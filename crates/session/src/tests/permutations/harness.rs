@@ -112,8 +112,9 @@ impl Harness {
         self.rotations.0.load(Ordering::SeqCst)
     }
 
-    /// Waits until no task but those of attached backends is left, and checks the invariants: each running backend is the
-    /// attached one of a session that has not ended, and the quota counts exactly the sessions.
+    /// Waits until no task but those of attached backends is left, and checks the invariants: each
+    /// running backend is the attached one of a session that has not ended, and the quota counts
+    /// exactly the sessions.
     pub(super) async fn quiesce(&self) -> Stats {
         let sessions = self.state().table.select(|_| true);
         // The task of a backend releases its quota last.
