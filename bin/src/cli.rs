@@ -6,9 +6,9 @@ use clap::{Args, Parser, Subcommand};
 use supervisor::MissingLayer;
 
 use crate::{
-    build, check,
+    check,
     config::{self, Config, ConfigErrors, Sources, crates},
-    serve,
+    serve, version,
 };
 
 /// The exit status for a bad command line or configuration (`EX_USAGE` of sysexits).
@@ -19,7 +19,7 @@ const EX_UNAVAILABLE: u8 = 69;
 
 /// Gives every user of a Forgejo instance their own authenticated MCP server at one URL.
 #[derive(Debug, Parser)]
-#[command(name = "forgejo-mcp-broker", version = build::VERSION, args_conflicts_with_subcommands = true)]
+#[command(name = "forgejo-mcp-broker", version = version::VERSION, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

@@ -7,7 +7,7 @@
 //! of the keys.
 
 mod child;
-pub mod crates;
+pub(crate) mod crates;
 mod error;
 pub mod key;
 pub mod kinds;

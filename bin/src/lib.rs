@@ -6,7 +6,6 @@
 //! another; [`upstream`], the client of a shared MCP server. No policy lives here.
 
 pub mod adapters;
-pub mod build;
 mod check;
 pub mod cli;
 pub mod config;
@@ -16,3 +15,4 @@ pub mod template;
 #[cfg(test)]
 mod tests;
 pub mod upstream;
+pub mod version;

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::build::Application;
-use crate::{build as version, config::Config, logging};
+use crate::{config::Config, logging, version};
 
 /// The time limit for the end of sign-ins and of the store, after the last request.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// The reason why the broker cannot serve: a store that cannot be opened, an address in use.
 pub fn run(config: &Config) -> Result<()> {
-    logging::start(&config.log);
+    logging::init(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start a runtime")?;
     let outcome = runtime.block_on(serve(config));

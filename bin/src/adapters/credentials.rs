@@ -19,12 +19,9 @@ impl Credentials for AccountCredentials {
 
 fn translate(outcome: Result<UpstreamToken, AccountError>) -> Result<Credential, CredentialError> {
     match outcome {
-        Ok(UpstreamToken {
-            access_token,
-            expires_at,
-        }) => Ok(Credential {
-            access_token,
-            expires_at,
+        Ok(token) => Ok(Credential {
+            access_token: token.access_token,
+            expires_at: token.expires_at,
         }),
         Err(error @ AccountError::Terminal(_)) => Err(CredentialError::Terminal(error.into())),
         Err(error @ AccountError::Transient(_)) => Err(CredentialError::Transient(error.into())),

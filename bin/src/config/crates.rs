@@ -10,7 +10,7 @@ use supervisor::{Delivery, Isolation};
 use url::Url;
 
 use super::{ChildMode, Config};
-use crate::{adapters::child::Program, build, upstream::EndpointConfig};
+use crate::{adapters::child::Program, upstream::EndpointConfig, version};
 
 /// The time after a child's own grace until it is gone: the kernel needs a moment to kill it.
 const KILL_TIME: Duration = Duration::from_secs(5);
@@ -128,8 +128,8 @@ pub(crate) fn session(config: &Config) -> session::Config {
 
 pub(crate) fn broker(config: &Config) -> Result<broker::Config> {
     let build = BuildInfo {
-        version: build::VERSION.to_owned(),
-        revision: build::REVISION.to_owned(),
+        version: version::VERSION.to_owned(),
+        revision: version::REVISION.to_owned(),
     };
     let server = &config.server;
     Ok(broker::Config {

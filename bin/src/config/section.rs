@@ -3,7 +3,8 @@
 
 use super::{key::ConfigKey, reader::Reader};
 
-/// A table of keys, or of further tables.
+/// A table of keys, or of further tables. Its path is known only at run time, so that one
+/// definition can serve several tables.
 pub trait Section: Sized {
     /// Appends all keys below `path`.
     fn keys(path: &str, keys: &mut Vec<ConfigKey>);

@@ -36,7 +36,7 @@ pub(super) struct StreamPosition {
     pub(super) retry: Duration,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct SseParser {
     /// The longest line, and the longest data of an event, in bytes.
     limit: usize,
@@ -97,14 +97,9 @@ impl SseParser {
     fn new(limit: usize, position: StreamPosition) -> Self {
         Self {
             limit,
-            line: Vec::new(),
-            data: Vec::new(),
-            has_data: false,
-            foreign: false,
-            after_return: false,
             id: position.last_id.clone(),
             position,
-            ready: VecDeque::new(),
+            ..Self::default()
         }
     }
 

@@ -9,24 +9,15 @@ use serde_json::value::RawValue;
 /// The code that MCP's SDKs use for a closed connection.
 const CONNECTION_CLOSED: i32 = -32000;
 
-/// A message of the bridge, by its kind.
+/// A message of the bridge, by its kind. Ids are JSON text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ClientMessage {
     /// The request that opens a session.
-    Initialize {
-        /// The id, as JSON text.
-        id: String,
-    },
+    Initialize(String),
     /// Any other request.
-    Request {
-        /// The id, as JSON text.
-        id: String,
-    },
-    /// The notification that a request is cancelled.
-    Cancelled {
-        /// The id of that request, as JSON text.
-        id: String,
-    },
+    Request(String),
+    /// The notification that the request with this id is cancelled.
+    Cancelled(String),
     /// The notification that the handshake is complete.
     Initialized,
     /// Any other notification, or a response to a request of the server.
@@ -66,16 +57,14 @@ impl ClientMessage {
         let envelope: Envelope<'_> = serde_json::from_slice(line).ok()?;
         let id = envelope.id.map(|id| id.get().to_owned());
         Some(match (envelope.method.as_deref(), id) {
-            (Some("initialize"), Some(id)) => Self::Initialize { id },
-            (Some(_), Some(id)) => Self::Request { id },
+            (Some("initialize"), Some(id)) => Self::Initialize(id),
+            (Some(_), Some(id)) => Self::Request(id),
             (Some("notifications/cancelled"), None) => {
                 let named = envelope
                     .params
                     .and_then(|params| serde_json::from_str(params.get()).ok());
                 named.map_or(Self::NotificationOrResponse, |Cancellation { request_id }| {
-                    Self::Cancelled {
-                        id: request_id.get().to_owned(),
-                    }
+                    Self::Cancelled(request_id.get().to_owned())
                 })
             }
             (Some("notifications/initialized"), None) => Self::Initialized,
@@ -130,11 +119,11 @@ mod tests {
         for (text, expected) in [
             (
                 r#"{"jsonrpc":"2.0","id":7,"method":"initialize"}"#,
-                ClientMessage::Initialize { id: id() },
+                ClientMessage::Initialize(id()),
             ),
             (
                 r#"{"jsonrpc":"2.0","id":7,"method":"tools/call"}"#,
-                ClientMessage::Request { id: id() },
+                ClientMessage::Request(id()),
             ),
             (
                 r#"{"jsonrpc":"2.0","id":7,"result":{}}"#,
@@ -150,7 +139,7 @@ mod tests {
             ),
             (
                 r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7,"reason":"x"}}"#,
-                ClientMessage::Cancelled { id: id() },
+                ClientMessage::Cancelled(id()),
             ),
         ] {
             assert_eq!(read(text), Some(expected), "{text}");

@@ -8,12 +8,10 @@
 //!   `renewal_limiter`. A 403 is about permission: another token of the user would have no more.
 //! - A session that the server has forgotten (404, MCP 2025-11-25, transports, "Session
 //!   Management") is opened again from the bridge's snapshot.
-//!
-//! Both run to their end on a task of the session even if the message is cancelled: a session that
-//! is half opened would remain at the server.
 
 mod listening;
 mod pump;
+mod recovery;
 mod responses;
 
 use std::{
@@ -21,17 +19,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
 };
 
-use bridge::{Bridge, ConnectError};
+use bridge::Bridge;
 use http::{HeaderValue, StatusCode};
-use secrecy::{ExposeSecret as _, SecretString};
-use session::ports::{Credential, CredentialError, Credentials, UserId};
-use tokio::{
-    io::duplex,
-    sync::{Mutex as AsyncMutex, watch},
-    time::{Instant, timeout},
-};
+use secrecy::SecretString;
+use session::ports::{Credentials, UserId};
+use tokio::{sync::Mutex as AsyncMutex, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::Instrument as _;
 
 use super::{
     endpoint::{Endpoint, SessionHeaders, UpstreamRequest},
@@ -189,99 +182,6 @@ impl UpstreamSession {
 
     fn headers(&self) -> MutexGuard<'_, SessionHeaders> {
         self.headers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A token other than the refused one; `None` if there is none and no renewal is permitted now.
-    async fn replacement_for(self: &Arc<Self>, refused: &Credential) -> Result<Option<Credential>, SharedServerError> {
-        let renewals = match self.endpoint.renewal_limiter.of(&self.user, Instant::now()) {
-            Some(renewals) => Some(renewals.lock_owned().await),
-            None => None,
-        };
-        let current = self.credentials.current().await?;
-        if current.access_token.expose_secret() != refused.access_token.expose_secret() {
-            // Another session of the user, or a new sign-in, has renewed it meanwhile.
-            return Ok(Some(current));
-        }
-        let Some(mut renewals) = renewals else {
-            return Ok(None);
-        };
-        if !renewals.begin(Instant::now()) {
-            return Ok(None);
-        }
-        tracing::info!(session = %self.tag, "the server refuses the user's token; renewing it");
-        let session = Arc::clone(self);
-        let renewal = async move {
-            let renewed = session.ended.run_until_cancelled(session.credentials.refresh()).await;
-            // The next holder of the lock finds the new token.
-            drop(renewals);
-            renewed.unwrap_or_else(|| Err(CredentialError::Transient("the session has ended".into())))
-        };
-        match self.tasks.spawn(renewal.in_current_span()).await {
-            Ok(renewed) => Ok(Some(renewed?)),
-            // The task was dropped with the runtime, or panicked.
-            Err(error) => Err(CredentialError::Transient(error.into()).into()),
-        }
-    }
-
-    /// Opens the session again, unless its headers are no longer `stale`. Dropping the future does
-    /// not undo it.
-    async fn reopen(self: &Arc<Self>, stale: &SessionHeaders) -> Result<(), SharedServerError> {
-        let guard = Arc::clone(&self.reopening).lock_owned().await;
-        if *self.headers() != *stale {
-            return Ok(());
-        }
-        let session = Arc::clone(self);
-        let reopening = async move {
-            let _guard = guard;
-            session.replay().await
-        };
-        let reopened = self.tasks.spawn(reopening.in_current_span()).await;
-        // The task was dropped with the runtime, or panicked.
-        reopened.unwrap_or(Err(SharedServerError::SessionLost(None)))
-    }
-
-    /// Replays the snapshot by a second bridge over a second session, and takes over the headers of
-    /// that.
-    async fn replay(&self) -> Result<(), SharedServerError> {
-        let bridge = self.bridge.get().and_then(Weak::upgrade);
-        let snapshot = bridge.and_then(|bridge| bridge.snapshot());
-        let snapshot = snapshot.ok_or(SharedServerError::SessionLost(None))?;
-        let fresh = Self::new(
-            Arc::clone(&self.endpoint),
-            Arc::clone(&self.credentials),
-            self.user.clone(),
-            self.config.clone(),
-            Arc::clone(&self.tag),
-        );
-        let (near, far) = duplex(PIPE_CAPACITY);
-        let (_listeners, no_listeners) = watch::channel(0);
-        let closing = self.ended.child_token();
-        let pumping = pump(Arc::clone(&fresh), far, no_listeners, closing.clone());
-        let replay = async {
-            let replayed = Bridge::connect(near, self.config.clone(), Some(&snapshot)).await;
-            if replayed.is_ok() && snapshot.is_initialized() {
-                // The bridge does not wait for it, since it has no response.
-                fresh.initialized.cancelled().await;
-            }
-            // Taken before the pump stops, which would delete the session.
-            let headers = replayed.is_ok().then(|| std::mem::take(&mut *fresh.headers()));
-            closing.cancel();
-            (replayed.map(drop), headers)
-        };
-        let ((replayed, headers), ()) = tokio::join!(replay, pumping);
-        match (replayed, headers) {
-            (Ok(()), Some(headers)) => {
-                tracing::info!(session = %self.tag, "the server had forgotten the session; it is open again");
-                *self.headers() = headers;
-                Ok(())
-            }
-            // The server may be back in a moment: the session is kept.
-            (Err(error @ (ConnectError::Ended | ConnectError::TimedOut)), _) => {
-                Err(SharedServerError::NotReopened(error))
-            }
-            (Err(error), _) => Err(SharedServerError::SessionLost(Some(error))),
-            (Ok(()), None) => Err(SharedServerError::SessionLost(None)),
-        }
     }
 }
 

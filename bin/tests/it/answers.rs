@@ -322,7 +322,7 @@ async fn health_says_what_runs_and_whether_the_store_works() {
     assert_eq!(answer.status, 200);
     let body = answer.json();
     assert_eq!(body["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(body["revision"], forgejo_mcp_broker::build::REVISION);
+    assert_eq!(body["revision"], forgejo_mcp_broker::version::REVISION);
     assert_eq!(body["probes"]["store"], "ok", "{body}");
     assert_eq!(answer.headers.get(header::CONTENT_TYPE), Some(&JSON));
 }

@@ -18,7 +18,7 @@ use session::{
 };
 
 use super::names;
-use crate::build;
+use crate::version;
 
 /// The prefix of all names.
 pub(crate) const PREFIX: &str = "forgejo_mcp_broker";
@@ -123,7 +123,7 @@ const FAILED: &str = "failed";
 impl Default for Counts {
     fn default() -> Self {
         let mut registry = Registry::with_prefix(PREFIX);
-        let build = Info::new([("version", build::VERSION), ("revision", build::REVISION)]);
+        let build = Info::new([("version", version::VERSION), ("revision", version::REVISION)]);
         registry.register("build", "Version and revision of the program", build);
         let counts = Self::register(registry);
         counts.begin_at_zero();

@@ -123,9 +123,9 @@ impl PumpTasks {
         lines: &mpsc::Sender<Bytes>,
     ) -> Result<(), SharedServerError> {
         let (id, handshake) = match ClientMessage::read(&message) {
-            Some(ClientMessage::Initialize { id }) => (id, true),
-            Some(ClientMessage::Request { id }) => (id, false),
-            Some(ClientMessage::Cancelled { id }) => {
+            Some(ClientMessage::Initialize(id)) => (id, true),
+            Some(ClientMessage::Request(id)) => (id, false),
+            Some(ClientMessage::Cancelled(id)) => {
                 if let Some(request) = self.cancellations.remove(&id) {
                     request.cancel();
                 }
