@@ -1,4 +1,4 @@
-//! How backends come and go: start, attach, revive, rotate, stop, and the reaper of idle ones.
+//! The life of backends: start, attach, revive, rotate, stop, and the reaper of idle ones.
 
 pub(crate) mod backend_task;
 pub(crate) mod reaper;

@@ -1,4 +1,4 @@
-//! What a client does: requests are dispatched, sessions opened, and streams parked while a session is dormant.
+//! Requests of clients: dispatch, the opening of sessions, streams on dormant sessions, and errors.
 
 mod activity_guard;
 mod admission;

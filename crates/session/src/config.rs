@@ -1,6 +1,5 @@
-//! The numbers of the registry.
-//!
-//! Whoever reads configuration files validates them there; each value here has a meaning at any size.
+//! The configuration of a registry. Every value has a meaning at any size; ranges are for the
+//! embedder to check.
 
 use std::time::Duration;
 
@@ -9,53 +8,59 @@ use http::StatusCode;
 /// Limits and times of a [`Registry`](crate::Registry).
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How many sessions may exist at once, dormant ones and those included that are starting or whose backend is
-    /// being stopped. A new session takes the place of the dormant one that has been idle for longest.
+    /// The quota of sessions, including dormant and opening ones and those whose backend is being
+    /// stopped. A new session evicts the dormant one that has been idle for longest.
     pub max_sessions: usize,
-    /// How many of them one user may hold.
+    /// The quota of one user.
     pub max_sessions_per_user: usize,
-    /// How long a backend without an exchange in flight is kept after the last one.
+    /// The idle time after which a backend is stopped.
     pub idle_timeout: Duration,
-    /// How often idle sessions are looked for.
+    /// The interval of the reaper.
     pub reap_interval: Duration,
-    /// How long a session outlives its last exchange without a backend. Zero: it ends with its backend.
+    /// The idle time after which a dormant session ends. Zero: a session ends with its backend.
     pub retain: Duration,
-    /// How often credentials that are about to expire are looked for.
+    /// The interval of the rotator.
     pub rotate_interval: Duration,
-    /// How long before its expiry a credential is renewed; half its life, if it lives for less than twice this.
+    /// The time before its expiry at which a credential is refreshed; half its life if it lives for
+    /// less than twice this.
     pub refresh_lead: Duration,
-    /// How long exchanges in flight on a backend that was replaced may take to finish.
+    /// The time that exchanges in flight on a replaced backend have to finish.
     pub rotate_grace: Duration,
-    /// How long a backend may take to start: from the order to spawn it to its answer to `initialize`.
+    /// The limit for the start of a backend: from the order to spawn it to its answer to
+    /// `initialize`.
     pub start_timeout: Duration,
-    /// How long after a backend that ended without having answered anything the next one but one is started; doubled each
-    /// time, up to [`Config::max_backoff`].
+    /// The delay before the next start after the second backend in a row that ended without having
+    /// answered anything; doubled each time, up to [`Config::max_backoff`].
     pub backoff: Duration,
-    /// The longest such wait.
+    /// The longest such delay.
     pub max_backoff: Duration,
-    /// How long after a renewal that was asked for because a backend had ended at its start there is no further one for
-    /// that reason, for the same user. So much later a user who has taken the credential back upstream may be told.
+    /// The shortest time between two renewals for one user of which the reason is a backend that
+    /// ended at its start. A user who has revoked the credential upstream may be asked to sign in
+    /// so much later.
     pub renewal_pause: Duration,
-    /// How long a change of a session may take to reach its durable record, and so what a crash of the process can lose.
+    /// The delay before a change of a session is written to its durable record: a crash of the
+    /// process loses these changes.
     pub write_behind: Duration,
-    /// How long [`Registry::stop`](crate::Registry::stop) waits for the backends and the records.
+    /// The limit for [`Registry::stop`](crate::Registry::stop) to wait for the backends and the
+    /// records.
     pub stop_deadline: Duration,
-    /// How an id that was never issued, or is no longer remembered, is answered.
+    /// The status for an id that was never issued or is no longer remembered.
     pub unknown_status: UnknownStatus,
-    /// How many ended ids are remembered, so that they are told from unknown ones. The oldest is forgotten first.
+    /// The number of ended ids that are remembered, to distinguish them from unknown ones. The
+    /// oldest is forgotten first.
     pub tombstones: usize,
-    /// How long durable records remember an ended id at most. In memory there is no such limit.
+    /// The time for which durable records remember an ended id. In memory there is no such limit.
     pub tombstone_age: Duration,
-    /// How often a stream that listens on a dormant session says that it is there.
+    /// The interval of keep-alive comments on a parked stream.
     pub keep_alive: Duration,
 }
 
 /// The status for an unknown session id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownStatus {
-    /// 410: tells an id that this registry does not know from one that has ended.
+    /// 410: distinguishes an unknown id from one that has ended.
     Gone,
-    /// 404: what clients take as the order to initialize again (MCP 2025-11-25, transports, "Session Management").
+    /// 404: clients initialize again (MCP 2025-11-25, transports, "Session Management").
     NotFound,
 }
 

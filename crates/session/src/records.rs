@@ -1,4 +1,5 @@
-//! What is kept of a session: changes written behind, sessions restored at start, and the SQLite store.
+//! Durable records: changes are written behind, sessions restored at start. SQLite is the usual
+//! store.
 
 pub(crate) mod batch;
 pub(crate) mod restore;

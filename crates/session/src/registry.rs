@@ -16,15 +16,8 @@ use crate::{
     },
     records::{restore, write_behind},
     state::{
-        change_queue::ChangeQueue,
-        deadlines::Deadlines,
-        phase::Phase,
-        quota::Quota,
-        registry_state::RegistryState,
-        renewal_gate::RenewalGate,
-        revocations::{Revocations, RevokedSubject},
-        session::Session,
-        table::SessionTable,
+        ChangeQueue, Deadlines, Phase, Quota, RegistryState, RenewalGate, Revocations, RevokedSubject, Session,
+        SessionTable,
     },
     sync::{Once, Tasks, timeout},
 };
@@ -58,7 +51,8 @@ pub struct Stats {
     pub attached: usize,
     /// Sessions that a client can use and that have no backend now.
     pub dormant: usize,
-    /// Sessions that have ended and whose backend is still being stopped. They count towards the quotas.
+    /// Sessions that have ended and whose backend is still being stopped. They count towards the
+    /// quotas.
     pub stopping: usize,
 }
 
@@ -96,8 +90,8 @@ impl RegistryBuilder {
         Self { clock, ..self }
     }
 
-    /// Loads the sessions of the records and starts the tasks of the registry on the current runtime. The loaded sessions are
-    /// dormant: the first request of each revives it.
+    /// Loads the sessions of the records and starts the tasks of the registry on the current
+    /// runtime. The loaded sessions are dormant: the first request of each revives it.
     ///
     /// # Errors
     ///
@@ -127,6 +121,7 @@ impl RegistryBuilder {
             closing: CancellationToken::new(),
             last_changes_queued: CancellationToken::new(),
             spawner: self.spawner,
+            records_are_shared: self.records.as_ref().is_some_and(|records| records.is_shared()),
             records: self.records,
             observer: self.observer,
             clock: self.clock,
@@ -152,20 +147,22 @@ impl Registry {
         registry
     }
 
-    /// Serves one exchange at the MCP endpoint. An [`Arc<Caller>`](crate::ports::Caller) has to be in the extensions of the
-    /// request; without one the answer is 500 and nothing is spawned.
+    /// Serves one exchange at the MCP endpoint. An [`Arc<Caller>`](crate::ports::Caller) has to be
+    /// in the extensions of the request; without one the answer is 500 and nothing is spawned.
     ///
-    /// Every answer that is not the backend's own is a JSON-RPC error with the id of the request. Dropping the future
-    /// abandons the exchange; if it was opening a session, nothing is left of that.
+    /// Every answer that is not the backend's own is a JSON-RPC error with the id of the request.
+    /// Dropping the future abandons the exchange; if it was opening a session, nothing is left of
+    /// that.
     pub async fn serve(&self, request: Request<Bytes>) -> Response<Body> {
         dispatch::serve(&self.state, request).await
     }
 
     /// Ends the sessions of a grant, including those that are opening.
     ///
-    /// The call itself ends them: from then on their ids are answered with 404, and their backends are being stopped. A request whose
-    /// bearer was checked before opens no session afterwards ([`AuthenticatedAt`](crate::ports::AuthenticatedAt)). The future only
-    /// waits until the backends are gone; dropping it takes nothing back.
+    /// The call itself ends them: from then on their ids are answered with 404, and their backends
+    /// are being stopped. A request whose bearer was checked before opens no session afterwards
+    /// ([`AuthenticatedAt`](crate::ports::AuthenticatedAt)). The future only waits until the
+    /// backends are gone; dropping it takes nothing back.
     pub fn end_grant(&self, grant: &GrantId) -> impl Future<Output = ()> + Send + use<> {
         let subject = RevokedSubject::Grant(grant.clone());
         all_gone(self.state.revoke(subject, |session| session.grant == *grant))
@@ -176,8 +173,9 @@ impl Registry {
         all_gone(self.state.end_user(user))
     }
 
-    /// Moves the sessions of a user that have a backend to new backends with the current credential, after the user has signed in
-    /// again. Returns at once. Backends whose credential never expires are left alone.
+    /// Moves the sessions of a user that have a backend to new backends with the current
+    /// credential, after the user has signed in again. Returns at once. Backends whose credential
+    /// never expires are left alone.
     pub fn rotate_user(&self, user: &UserId) {
         let now = Instant::now();
         for session in self.state.table.select(|session| session.user == *user) {
@@ -188,9 +186,10 @@ impl Registry {
         self.state.rotate_now.notify_one();
     }
 
-    /// Stops everything: new exchanges are refused (503), all backends are stopped in parallel, and pending changes are written to the
-    /// records. Returns when that is done, or after [`Config::stop_deadline`]. Idempotent, and safe from any number of
-    /// callers; dropping the future does not take the order back.
+    /// Stops everything: new exchanges are refused (503), all backends are stopped in parallel, and
+    /// pending changes are written to the records. Returns when that is done, or after
+    /// [`Config::stop_deadline`]. Idempotent, and safe from any number of callers; dropping the
+    /// future does not take the order back.
     pub async fn stop(&self) {
         self.close();
         let deadline = self.state.config.stop_deadline;

@@ -1,19 +1,36 @@
-//! What the registry knows: sessions, their phases and backends, limits, deadlines and pending changes.
+//! The state of the registry: sessions, their phases and backends, limits, deadlines and pending
+//! changes.
 //!
-//! Everything here is synchronous: no module awaits a port or spawns a task. State machines take the time as an argument.
-//! The layers above ([`records`](crate::records), [`backends`](crate::backends), `client`) act on this state and are unknown here.
+//! Everything here is synchronous: no module awaits a port or spawns a task. State machines take
+//! the time as an argument. The layers above ([`records`](crate::records),
+//! [`backends`](crate::backends), `client`) act on this state and are unknown here.
 
-pub(crate) mod attached_backend;
-pub(crate) mod change_queue;
-pub(crate) mod deadlines;
-pub(crate) mod expiry;
-pub(crate) mod phase;
-pub(crate) mod quota;
-pub(crate) mod registry_state;
-pub(crate) mod renewal_gate;
-pub(crate) mod restart_backoff;
-pub(crate) mod revocations;
-pub(crate) mod session;
-pub(crate) mod session_id;
-pub(crate) mod table;
-pub(crate) mod tombstones;
+mod attached_backend;
+mod change_queue;
+mod deadlines;
+mod expiry;
+mod phase;
+mod quota;
+mod registry_state;
+mod renewal_gate;
+mod restart_backoff;
+mod revocations;
+mod session;
+mod session_id;
+mod table;
+mod tombstones;
+
+pub(crate) use self::{
+    attached_backend::{AttachedBackend, InFlightGuard},
+    change_queue::{ChangeQueue, Pending, end_change, wall_time},
+    deadlines::Deadlines,
+    expiry::Expiry,
+    phase::{EndCondition, JoinRevival, Lifecycle, Phase, Retire, RevivalReceiver, RevivalSender, ReviveError},
+    quota::{Quota, SessionPermit},
+    registry_state::RegistryState,
+    renewal_gate::{GateDecision, Generation, RenewalGate, RenewalGuard, RenewalOutcome},
+    revocations::{Revocations, RevokedSubject},
+    session::{Session, WrittenRecord},
+    session_id::SessionId,
+    table::{Lookup, SessionTable, TableClosed},
+};

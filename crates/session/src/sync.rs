@@ -1,7 +1,8 @@
 //! Synchronization primitives: locks, flags, tracked tasks, and waits with a limit.
 //!
-//! They are imported from here so that the unit tests of this crate can replace them by those of a scheduler, which decides
-//! at each of these points which task continues (`tests::permutations`). Every other build has the real ones.
+//! They are imported from here so that the unit tests of this crate can replace them by those of a
+//! scheduler, which decides at each of these points which task continues (`tests::permutations`).
+//! Every other build has the real ones.
 
 #[cfg(test)]
 pub(crate) use crate::tests::scheduled::*;
@@ -15,7 +16,8 @@ pub(crate) use {
     tokio_util::task::TaskTracker as Tasks,
 };
 
-/// Locks a mutex. Poisoning is ignored: no code of an embedder runs under a lock of this crate, and each change is whole.
+/// Locks a mutex. Poisoning is ignored: no code of an embedder runs under a lock of this crate, and
+/// each change is whole.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -1,8 +1,9 @@
 //! The task of a backend: it watches the backend and owns its end.
 //!
-//! There is one for each backend. It stops the backend once that has been replaced or detached, or its session has ended. Nothing else
-//! waits for the stop, so no client pays for it. The session's permit is shared with these tasks and is free only when nothing
-//! is left of its backends. A backend that dies by itself changes the session only if it is still the attached one.
+//! There is one for each backend. It stops the backend once that has been replaced or detached, or
+//! its session has ended. Nothing else waits for the stop, so no client pays for it. The session's
+//! permit is shared with these tasks and is free only when nothing is left of its backends. A
+//! backend that dies by itself changes the session only if it is still the attached one.
 
 use std::sync::Arc;
 
@@ -12,15 +13,12 @@ use tracing::Instrument;
 use super::start::StartedBackend;
 use crate::{
     ports::DetachReason,
-    state::{
-        attached_backend::AttachedBackend, expiry::Expiry, phase::Retire, registry_state::RegistryState,
-        session::Session,
-    },
+    state::{AttachedBackend, Expiry, RegistryState, Retire, Session},
     sync::timeout,
 };
 
-/// Attaches a backend to its session, which has none or has `old`, and starts its task; `None` if the session has ended or the place is taken. Then the task
-/// stops the backend.
+/// Attaches a backend to its session, which has none or has `old`, and starts its task; `None` if
+/// the session has ended or the place is taken. Then the task stops the backend.
 pub(crate) fn attach(
     state: &Arc<RegistryState>,
     session: &Arc<Session>,
@@ -29,7 +27,7 @@ pub(crate) fn attach(
 ) -> Option<Arc<AttachedBackend>> {
     let StartedBackend {
         backend,
-        reservation,
+        permit,
         _awaited,
     } = started;
     let expiry = backend.expires_at().map(|wall| Expiry::new(wall, state.clock.now()));
@@ -45,7 +43,7 @@ pub(crate) fn attach(
         let (state, session, attached) = (Arc::clone(state), Arc::clone(session), Arc::clone(&attached));
         async move {
             watch(&state, &session, &attached).await;
-            drop(reservation);
+            drop(permit);
         }
     };
     state.tasks.spawn(task.instrument(session.span.clone()));

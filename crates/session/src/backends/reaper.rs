@@ -1,8 +1,9 @@
-//! The reaper: detaches backends that have been idle longer than [`Config::idle_timeout`](crate::Config::idle_timeout), and ends
-//! sessions that have been dormant longer than [`Config::retain`](crate::Config::retain).
+//! The reaper: detaches backends that have been idle longer than
+//! [`Config::idle_timeout`](crate::Config::idle_timeout), and ends sessions that have been dormant
+//! longer than [`Config::retain`](crate::Config::retain).
 //!
-//! It only signals. The tasks of the backends stop them, so that a slow stop holds nothing up. Each session has one deadline, the
-//! earliest time at which it may have to be reaped.
+//! It only signals. The tasks of the backends stop them, so that a slow stop holds nothing up. Each
+//! session has one deadline, the earliest time at which it may have to be reaped.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::{
     ports::{DetachReason, EndReason},
-    state::{phase::EndCondition, registry_state::RegistryState},
+    state::{EndCondition, RegistryState},
 };
 
 /// The shortest interval: the timer refuses zero.

@@ -1,4 +1,5 @@
-//! Renewal of a credential because a backend ended at its start. The [renewal gate](crate::state::renewal_gate) has the rules.
+//! Renewal of a credential because a backend ended at its start. The
+//! [`RenewalGate`](crate::state::RenewalGate) has the rules.
 
 use std::sync::Arc;
 
@@ -6,16 +7,15 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     ports::{CredentialError, Credentials, UserId},
-    state::{
-        registry_state::RegistryState,
-        renewal_gate::{GateDecision, Generation, RenewalGuard, RenewalOutcome},
-    },
+    state::{GateDecision, Generation, RegistryState, RenewalGuard, RenewalOutcome},
 };
 
-/// Renews the credential of a user if that may help the next backend to start. A terminal refusal ends the user's sessions.
+/// Renews the credential of a user if that may help the next backend to start. A terminal refusal
+/// ends the user's sessions.
 ///
-/// If backends renew credentials themselves ([`Spawner::renews_credentials`](crate::ports::Spawner::renews_credentials)), only the
-/// current credential is checked.
+/// If backends renew credentials themselves
+/// ([`Spawner::renews_credentials`](crate::ports::Spawner::renews_credentials)), only the current
+/// credential is checked.
 pub(crate) async fn renew(
     state: &Arc<RegistryState>,
     user: &UserId,

@@ -1,7 +1,7 @@
 //! Revival: a dormant session gets a new backend when a request needs one.
 //!
-//! There is one revival at a time for each session, and concurrent requests share its outcome. It runs on a task of its own, so
-//! that a client that goes away does not cancel it for the others.
+//! There is one revival at a time for each session, and concurrent requests share its outcome. It
+//! runs on a task of its own, so that a client that goes away does not cancel it for the others.
 
 use std::sync::Arc;
 
@@ -17,16 +17,13 @@ use crate::{
     error_chain::error_chain,
     ports::{DetachReason, EndReason, Event, RecordsError, Snapshot, SpawnError, SpawnPurpose},
     state::{
-        attached_backend::{AttachedBackend, InFlightGuard},
-        phase::{EndCondition, JoinRevival, RevivalReceiver, RevivalSender, ReviveError},
-        registry_state::RegistryState,
-        renewal_gate::RenewalOutcome,
-        session::Session,
+        AttachedBackend, EndCondition, InFlightGuard, JoinRevival, RegistryState, RenewalOutcome, RevivalReceiver,
+        RevivalSender, ReviveError, Session,
     },
 };
 
-/// Begins an exchange on the backend of a session, which is revived first if it is dormant. `backend` is the session's backend as
-/// the caller has just read it.
+/// Begins an exchange on the backend of a session, which is revived first if it is dormant.
+/// `backend` is the session's backend as the caller has just read it.
 ///
 /// # Errors
 ///
@@ -107,7 +104,8 @@ async fn run(
         Ok(()) => Event::Revived(Instant::now().saturating_duration_since(since)),
         Err(_) => Event::RevivalFailed,
     });
-    // Finished before it is announced: a request that comes after the announcement begins another one.
+    // Finished before it is announced: a request that comes after the announcement begins another
+    // one.
     drop(guard);
     sender.send_replace(Some(outcome));
 }
@@ -128,7 +126,8 @@ async fn revive(state: &Arc<RegistryState>, session: &Arc<Session>) -> Result<()
         return Err(ReviveError::Ended);
     };
     let attached = start_with_renewal(state, session, snapshot).await.and_then(|started| {
-        // Only a revival gives a dormant session a backend: the place is not free only if the session has ended.
+        // Only a revival gives a dormant session a backend: the place is not free only if the
+        // session has ended.
         backend_task::attach(state, session, started, None).ok_or(StartBackendError::SessionEnded)
     });
     attached.map_err(|error| revive_error(state, session, &error))?;
@@ -136,7 +135,8 @@ async fn revive(state: &Arc<RegistryState>, session: &Arc<Session>) -> Result<()
     Ok(())
 }
 
-/// Starts a backend, and once more if the first one ended at its start and the credential could be renewed.
+/// Starts a backend, and once more if the first one ended at its start and the credential could be
+/// renewed.
 async fn start_with_renewal(
     state: &Arc<RegistryState>,
     session: &Session,

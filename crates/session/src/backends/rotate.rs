@@ -1,8 +1,9 @@
 //! The rotator: moves sessions to new backends before the credential of the old ones expires.
 //!
-//! Make before break: the new backend has replayed the handshake before it is attached, exchanges in flight finish on the old one,
-//! and only then is that one stopped. A credential is refreshed once for a user, however many sessions are due. Each user, and
-//! then each session, has a task of its own, so that a slow one delays no other. [`Expiry::rotate_at`] says when a session is due.
+//! Make before break: the new backend has replayed the handshake before it is attached, exchanges
+//! in flight finish on the old one, and only then is that one stopped. A credential is refreshed
+//! once for a user, however many sessions are due. Each user, and then each session, has a task of
+//! its own, so that a slow one delays no other. [`Expiry::rotate_at`] says when a session is due.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     error_chain::error_chain,
     ports::{CredentialError, DetachReason, Event, SpawnError, SpawnPurpose, UserId},
-    state::{attached_backend::AttachedBackend, registry_state::RegistryState, session::Session},
+    state::{AttachedBackend, RegistryState, Session},
 };
 
 /// The number of attempts to start a new backend while the handshake goes on in the old one.
@@ -122,7 +123,8 @@ pub(crate) async fn rotate_session(state: &Arc<RegistryState>, session: &Arc<Ses
                 }
                 return;
             }
-            // The client has continued its handshake meanwhile, which the new backend does not know.
+            // The client has continued its handshake meanwhile, which the new backend does not
+            // know.
             Ok(started) => started.backend.stop().await,
             Err(StartBackendError::Spawn(error @ SpawnError::Credentials(_))) => {
                 tracing::info!(reason = error_chain(&error), "the user has to sign in again");
@@ -139,8 +141,8 @@ pub(crate) async fn rotate_session(state: &Arc<RegistryState>, session: &Arc<Ses
     retry_or_expire(state, session, old);
 }
 
-/// Keeps the backend while its credential is valid, and schedules another attempt. An expired one is detached: the next request
-/// asks for the credential again.
+/// Keeps the backend while its credential is valid, and schedules another attempt. An expired one
+/// is detached: the next request asks for the credential again.
 fn retry_or_expire(state: &RegistryState, session: &Session, backend: &Arc<AttachedBackend>) {
     state.observer.on(Event::RotationFailed);
     let now = Instant::now();

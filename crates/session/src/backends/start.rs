@@ -7,11 +7,11 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
     ports::{Backend, Event, Snapshot, SpawnError, SpawnFailure, SpawnOrder, SpawnPurpose},
-    state::{quota::Reservation, registry_state::RegistryState, session::Session},
+    state::{RegistryState, Session, SessionPermit},
     sync::timeout,
 };
 
-/// Why a session has no backend.
+/// The reason that a backend was not started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartBackendError {
     #[error(transparent)]
@@ -22,16 +22,17 @@ pub(crate) enum StartBackendError {
     SessionEnded,
 }
 
-/// A backend that has no task yet. It holds the session's reservation and a token of the registry's tasks, so that a backend that is
-/// started while everything ends is not forgotten.
+/// A backend that has no task yet. It holds the session's permit and a token of the registry's
+/// tasks, so that a backend that is started while everything ends is not forgotten.
 #[derive(Debug)]
 pub(crate) struct StartedBackend {
     pub(crate) backend: Arc<dyn Backend>,
-    pub(super) reservation: Arc<Reservation>,
+    pub(super) permit: Arc<SessionPermit>,
     pub(super) _awaited: TaskTrackerToken,
 }
 
-/// Starts a backend. After a timeout or the end of the session, the spawner cleans up what it had begun.
+/// Starts a backend. After a timeout or the end of the session, the spawner cleans up what it had
+/// begun.
 pub(crate) async fn start(
     state: &RegistryState,
     session: &Session,
@@ -40,8 +41,8 @@ pub(crate) async fn start(
 ) -> Result<StartedBackend, StartBackendError> {
     let begun = Instant::now();
     let awaited = state.tasks.token();
-    let reservation = session.lock().reservation.clone();
-    let (Some(caller), Some(reservation)) = (session.caller().cloned(), reservation) else {
+    let permit = session.lock().permit.clone();
+    let (Some(caller), Some(permit)) = (session.caller().cloned(), permit) else {
         return Err(StartBackendError::SessionEnded);
     };
     let order = SpawnOrder {
@@ -63,13 +64,13 @@ pub(crate) async fn start(
     });
     outcome.map(|backend| StartedBackend {
         backend,
-        reservation,
+        permit,
         _awaited: awaited,
     })
 }
 
 impl StartBackendError {
-    /// Whether the backend ended at its start, for which a revoked credential may be the reason.
+    /// True if the backend ended at its start: a revoked credential may be the reason.
     pub(crate) fn may_be_revoked_credential(&self) -> bool {
         matches!(self, Self::Spawn(SpawnError::Failed(_)))
     }

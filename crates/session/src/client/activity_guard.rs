@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::state::{registry_state::RegistryState, session::Session};
+use crate::state::{RegistryState, Session};
 
-/// An exchange that was begun in the session's lifecycle. Dropping it ends the exchange. Only then is it known what the exchange
-/// has changed, so its end is recorded.
+/// An exchange that was begun in the session's lifecycle. Dropping it ends the exchange. Only then
+/// is it known what the exchange has changed, so its end is recorded.
 #[derive(Debug)]
 pub(super) struct ActivityGuard {
     state: Arc<RegistryState>,

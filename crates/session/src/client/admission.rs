@@ -1,4 +1,5 @@
-//! Admission of a new session: a permit of the quota, freed by evicting a dormant session if need be.
+//! Admission of a new session: a permit of the quota, freed by evicting a dormant session if need
+//! be.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::time::Instant;
 use super::serve_error::{ServeError, SessionSummary};
 use crate::{
     ports::{EndReason, Event, QuotaScope, UserId},
-    state::{phase::EndCondition, quota::SessionPermit, registry_state::RegistryState, session::Session},
+    state::{EndCondition, RegistryState, Session, SessionPermit},
 };
 
 /// Acquires a permit for a session of `user`.

@@ -17,12 +17,7 @@ use super::{
 use crate::{
     backends::revive,
     ports::{BackendGone, Body, Caller, DetachReason, EndReason, NotProcessed, SessionKey, SessionSpan},
-    state::{
-        phase::{EndCondition, ReviveError},
-        registry_state::RegistryState,
-        session::Session,
-        table::Lookup,
-    },
+    state::{EndCondition, Lookup, RegistryState, ReviveError, Session},
 };
 
 /// The number of times that a request is sent again which its backend has not processed.
@@ -118,8 +113,8 @@ async fn serve_session(
     }
 }
 
-/// Serves a GET stream. It shows that the client is there, not that it will come back: it does not keep the session from becoming
-/// dormant, and does not revive it.
+/// Serves a GET stream. It shows that the client is there, not that it will come back: it does not
+/// keep the session from becoming dormant, and does not revive it.
 async fn listen(
     state: &Arc<RegistryState>,
     session: &Arc<Session>,
@@ -176,7 +171,8 @@ async fn send(
     Ok(guard_body(response, (activity, in_flight)))
 }
 
-/// Whether a response shows that the backend answers requests. Errors, and 202 for a message, can come from what is before it.
+/// True if a response shows that the backend answers requests. Errors, and 202 for a message, can
+/// come from what is before it.
 fn proves_life(response: &Response<Body>) -> bool {
     response.status() == StatusCode::OK && response.extensions().get::<BackendGone>().is_none()
 }

@@ -21,8 +21,8 @@ pub(super) fn session_id(request: &Request<Bytes>) -> Result<Option<&HeaderValue
     }
 }
 
-/// Removes the headers that are between the client and the registry. A backend has its own credential, and must never see the
-/// client's (MCP, security best practices, "Token Passthrough").
+/// Removes the headers that are between the client and the registry. A backend has its own
+/// credential, and must never see the client's (MCP, security best practices, "Token Passthrough").
 pub(super) fn strip_client_headers(mut request: Request<Bytes>) -> Request<Bytes> {
     for name in [
         header::AUTHORIZATION,
@@ -35,13 +35,15 @@ pub(super) fn strip_client_headers(mut request: Request<Bytes>) -> Request<Bytes
     request
 }
 
-/// Removes a session id that a backend has set. Only the answer to `initialize` has one: some clients adopt a later one that differs.
+/// Removes a session id that a backend has set. Only the answer to `initialize` has one: some
+/// clients adopt a later one that differs.
 pub(super) fn strip_session_id(mut response: Response<Body>) -> Response<Body> {
     response.headers_mut().remove(MCP_SESSION_ID);
     response
 }
 
-/// Keeps `guard` until the body is dropped: servers drop a body when it has ended or the client is gone.
+/// Keeps `guard` until the body is dropped: servers drop a body when it has ended or the client is
+/// gone.
 pub(super) fn guard_body<G: Send + 'static>(response: Response<Body>, guard: G) -> Response<Body> {
     response.map(|body| {
         body.map_frame(move |frame| {

@@ -1,8 +1,9 @@
 //! A shallow parse of a JSON-RPC message: its kind and its id.
 //!
-//! It is done only where the registry itself has to answer or to open a session; with a good session id the body goes to the
-//! backend unread. The id is kept as the client wrote it, so that an error echoes it byte for byte. Batches are not part of MCP
-//! since 2025-06-18 and are malformed here.
+//! It is done only where the registry itself has to answer or to open a session; with a good
+//! session id the body goes to the backend unread. The id is kept as the client wrote it, so that
+//! an error echoes it byte for byte. Batches are not part of MCP since 2025-06-18 and are malformed
+//! here.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -24,7 +25,8 @@ pub(super) enum Message<'a> {
     },
     /// Nothing waits for an answer to it.
     NotificationOrResponse,
-    /// JSON, but not one JSON-RPC 2.0 message as MCP defines it. If it has an id, its sender may wait for an answer with that.
+    /// JSON, but not one JSON-RPC 2.0 message as MCP defines it. If it has an id, its sender may
+    /// wait for an answer with that.
     Malformed {
         id: Option<RequestId<'a>>,
     },
@@ -72,7 +74,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Whether the answer of a backend is a JSON-RPC response with a result.
+/// True if the answer of a backend is a JSON-RPC response with a result.
 pub(super) fn is_success(answer: &[u8]) -> bool {
     // Some servers write both members of an answer, the one that does not apply as `null`.
     let is_null = |value: &RawValue| value.get() == "null";

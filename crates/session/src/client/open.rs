@@ -1,7 +1,7 @@
 //! The opening of a session: permit, backend, handshake, id.
 //!
-//! A failed opening leaves nothing behind, and a client that goes away cancels its opening: until the answer is known to be
-//! good, a guard ends the session.
+//! A failed opening leaves nothing behind, and a client that goes away cancels its opening: until
+//! the answer is known to be good, a guard ends the session.
 
 use std::sync::Arc;
 
@@ -27,13 +27,7 @@ use crate::{
     error_chain::error_chain,
     ports::{AuthenticatedAt, BackendGone, Body, Caller, DetachReason, EndReason, Event, SpawnError, SpawnPurpose},
     state::{
-        attached_backend::AttachedBackend,
-        phase::{EndCondition, Lifecycle, Phase},
-        registry_state::RegistryState,
-        renewal_gate::RenewalOutcome,
-        session::Session,
-        session_id::SessionId,
-        table::TableClosed,
+        AttachedBackend, EndCondition, Lifecycle, Phase, RegistryState, RenewalOutcome, Session, SessionId, TableClosed,
     },
     sync::timeout_at,
 };
@@ -47,10 +41,11 @@ struct Opening<'a> {
     session: Arc<Session>,
 }
 
-/// Why an attempt to open a session failed.
+/// The reason that an attempt to open a session failed.
 enum OpenError {
     Refused(ServeError),
-    /// The backend did not start, or was gone before it had answered. With a renewed credential it may.
+    /// The backend did not start, or was gone before it had answered. With a renewed credential it
+    /// may.
     BackendDied(StartBackendError),
 }
 
@@ -68,8 +63,8 @@ enum Answer {
     Unreadable,
 }
 
-/// Opens a session with the client's `initialize`, and sets `session_span` to its span. A backend that ended at its start is started
-/// once more if the credential could be renewed.
+/// Opens a session with the client's `initialize`, and sets `session_span` to its span. A backend
+/// that ended at its start is started once more if the credential could be renewed.
 ///
 /// # Errors
 ///
@@ -103,7 +98,8 @@ pub(super) async fn open(
             state.observer.on(Event::Opened);
             Ok(guard_body(response, activity))
         }
-        // The answer of a backend that is being stopped, since the grant has ended, is not for the client.
+        // The answer of a backend that is being stopped, since the grant has ended, is not for the
+        // client.
         Answer::Rejected(_) if opening.session.is_revoked() => Err(opening.error(&StartBackendError::SessionEnded)),
         Answer::Rejected(response) => Ok(response),
         Answer::Unreadable => Err(opening.error(&StartBackendError::SessionEnded)),
@@ -111,8 +107,8 @@ pub(super) async fn open(
 }
 
 impl Opening<'_> {
-    /// Refuses a grant that has ended since its bearer was checked. The session is in the table by now, so that a later revocation
-    /// finds it there.
+    /// Refuses a grant that has ended since its bearer was checked. The session is in the table by
+    /// now, so that a later revocation finds it there.
     fn check_revocation(&self, caller: &Caller, checked: Option<AuthenticatedAt>) -> Result<(), ServeError> {
         let revocations = &self.state.revocations;
         if checked.is_some_and(|checked| revocations.revoked_since(checked, &caller.grant, &caller.user)) {
@@ -122,7 +118,8 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// Has a backend answer `initialize`, and another one if the first ended at its start and the credential could be renewed.
+    /// Has a backend answer `initialize`, and another one if the first ended at its start and the
+    /// credential could be renewed.
     async fn handshake(&self, caller: &Caller, request: Request<Bytes>) -> Result<Answered, ServeError> {
         let generation = self.state.renewal_gate.generation();
         let error = match self.attempt(request.clone()).await {
@@ -143,7 +140,8 @@ impl Opening<'_> {
         }
     }
 
-    /// Starts a backend and has it answer. Both share one limit: a server that never answers has not started.
+    /// Starts a backend and has it answer. Both share one limit: a server that never answers has
+    /// not started.
     async fn attempt(&self, request: Request<Bytes>) -> Result<Answered, OpenError> {
         let (state, session) = (self.state, &self.session);
         let deadline = Instant::now() + state.config.start_timeout;
@@ -159,8 +157,8 @@ impl Opening<'_> {
             .ok_or_else(|| OpenError::Refused(self.error(&StartBackendError::SessionEnded)))?;
         let _in_flight = Arc::clone(&backend).begin_exchange();
         let response = timeout_at(deadline, backend.backend.serve(strip_client_headers(request))).await;
-        // A timeout polls its future before it checks the clock: it lets through an answer of after the deadline, and a stream of
-        // then may only say that there is no answer yet.
+        // A timeout polls its future before it checks the clock: it lets through an answer of after
+        // the deadline, and a stream of then may only say that there is no answer yet.
         let response = response.ok().filter(|_| Instant::now() <= deadline);
         let response = response.ok_or_else(|| OpenError::Refused(self.error(&StartBackendError::TimedOut)))?;
         if response.extensions().get::<BackendGone>().is_some() {
@@ -171,7 +169,8 @@ impl Opening<'_> {
         Ok(Answered { answer, backend })
     }
 
-    /// Opens the session to the client. The exchange is in flight until the answer with the id has been sent.
+    /// Opens the session to the client. The exchange is in flight until the answer with the id has
+    /// been sent.
     fn complete(&self, backend: &Arc<AttachedBackend>) -> Result<ActivityGuard, ServeError> {
         backend.mark_answered();
         // Not if the backend has died meanwhile, the grant has ended, or the registry is closing.
@@ -255,7 +254,8 @@ async fn classify(response: Response<Body>) -> Answer {
     }
 }
 
-/// The body, failing beyond [`MAX_ANSWER_BYTES`]. Boxed again, so that the future that reads it is plainly `Send`.
+/// The body, failing beyond [`MAX_ANSWER_BYTES`]. Boxed again, so that the future that reads it is
+/// plainly `Send`.
 fn limited(body: Body) -> Body {
     Limited::new(body, MAX_ANSWER_BYTES).boxed_unsync()
 }

@@ -1,7 +1,9 @@
-//! GET streams and the backend: a stream ends with its backend, and waits while the session is dormant.
+//! GET streams and the backend: a stream ends with its backend, and waits while the session is
+//! dormant.
 //!
-//! The stream of a backend ends cleanly when the backend is replaced or detached, so that the client connects again. On a dormant
-//! session no backend is started for a stream: it is parked, kept open with comments, and ends when the session is revived.
+//! The stream of a backend ends cleanly when the backend is replaced or detached, so that the
+//! client connects again. On a dormant session no backend is started for a stream: it is parked,
+//! kept open with comments, and ends when the session is revived.
 
 use std::{
     pin::Pin,
@@ -18,7 +20,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::serve_error::ServeError;
 use crate::{
     ports::{Body, BoxError},
-    state::{attached_backend::AttachedBackend, phase::Phase, registry_state::RegistryState, session::Session},
+    state::{AttachedBackend, Phase, RegistryState, Session},
     sync::sleep,
 };
 

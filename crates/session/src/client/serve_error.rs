@@ -1,9 +1,10 @@
 //! Every answer that the registry gives itself, in one place.
 //!
-//! Each body is a JSON-RPC error. It carries the id of the request that it answers, byte for byte as the client wrote
-//! it: without it clients wait for an answer until their own timeout. Where there is no request to answer the id is
-//! left out, as MCP 2025-11-25 (transports, "Sending Messages to the Server") has it, and never `null`.
-//! These texts are for the client; reasons for the operator are logged where they arise.
+//! Each body is a JSON-RPC error. It carries the id of the request that it answers, byte for byte
+//! as the client wrote it: without it clients wait for an answer until their own timeout. An error
+//! that answers no request has no id, as MCP 2025-11-25 (transports, "Sending Messages to the
+//! Server") requires; never `null`. These texts are for the client; reasons for the operator are
+//! logged where they arise.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -13,10 +14,12 @@ use serde::Serialize;
 use super::{headers::full_body, jsonrpc::RequestId};
 use crate::{config::UnknownStatus, ports::Body};
 
-/// Marks a 401 of the registry: the user's credential is gone for good, and only a new sign-in helps.
+/// Marks a 401 of the registry: the user's credential is gone for good, and only a new sign-in
+/// helps.
 ///
-/// The registry knows of no authorization server, so the answer has no `WWW-Authenticate`. The embedder looks for this in the
-/// extensions of the response and adds the header (RFC 6750 section 3), or answers in its own way:
+/// The registry knows of no authorization server, so the answer has no `WWW-Authenticate`. The
+/// embedder looks for this in the extensions of the response and adds the header (RFC 6750 section
+/// 3), or answers in its own way:
 ///
 /// ```
 /// # use session::SignInRequired;
@@ -31,7 +34,7 @@ use crate::{config::UnknownStatus, ports::Body};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignInRequired;
 
-/// Why the registry answers itself.
+/// The reason that the registry answers itself.
 #[derive(Debug)]
 pub(super) enum ServeError {
     /// The request was not authenticated.
@@ -114,7 +117,7 @@ const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
 impl ServeError {
     /// The response. `id` is the id of the request that waits for it, if one does.
     pub(super) fn into_response(self, id: Option<RequestId<'_>>) -> Response<Body> {
-        let (status, code, message) = self.parts();
+        let (code, message) = self.code_and_message();
         let mut data = None;
         if let Self::UserQuota { limit, sessions, .. } = &self {
             data = Some(QuotaData {
@@ -132,7 +135,7 @@ impl ServeError {
         let body = format!(r#"{{"jsonrpc":"2.0"{id},"error":{error}}}"#);
 
         let mut response = Response::new(full_body(body));
-        *response.status_mut() = status;
+        *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(after) = self.retry_after() {
@@ -147,77 +150,51 @@ impl ServeError {
         response
     }
 
-    fn parts(&self) -> (StatusCode, i32, Cow<'static, str>) {
-        let (status, code, message) = match self {
-            Self::MissingCaller | Self::Internal => {
-                (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR, "Internal error")
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NotJson | Self::Malformed | Self::MissingSessionId | Self::MethodNotFound => StatusCode::BAD_REQUEST,
+            Self::SignInRequired => StatusCode::UNAUTHORIZED,
+            Self::WrongGrant => StatusCode::FORBIDDEN,
+            Self::SessionEnded => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UnknownSession(status) => status.code(),
+            Self::UserQuota { .. } | Self::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
+            Self::MissingCaller | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::BackendNotStarted => StatusCode::BAD_GATEWAY,
+            Self::TotalQuota { .. } | Self::ShuttingDown | Self::Unavailable | Self::BackendCrashLoop { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::NotJson => (
-                StatusCode::BAD_REQUEST,
-                PARSE_ERROR,
-                "Parse error: the body is not JSON",
-            ),
-            Self::Malformed => (
-                StatusCode::BAD_REQUEST,
-                INVALID_REQUEST,
-                "Invalid request: the body is not one JSON-RPC message",
-            ),
-            Self::MissingSessionId => (
-                StatusCode::BAD_REQUEST,
-                INVALID_REQUEST,
-                "Invalid request: Mcp-Session-Id is missing",
-            ),
-            Self::MethodNotFound => (StatusCode::BAD_REQUEST, METHOD_NOT_FOUND, "Method not found"),
-            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, SERVER_ERROR, "Method not allowed"),
-            Self::WrongGrant => (
-                StatusCode::FORBIDDEN,
-                SERVER_ERROR,
-                "Forbidden: the session belongs to another grant",
-            ),
-            Self::SessionEnded => (
-                StatusCode::NOT_FOUND,
-                SESSION_NOT_FOUND,
-                "The session has ended: initialize again",
-            ),
-            Self::UnknownSession(status) => (
-                status.code(),
-                SESSION_NOT_FOUND,
-                "The session is not known: initialize again",
-            ),
+        }
+    }
+
+    fn code_and_message(&self) -> (i32, Cow<'static, str>) {
+        let (code, message) = match self {
+            Self::MissingCaller | Self::Internal => (INTERNAL_ERROR, "Internal error"),
+            Self::NotJson => (PARSE_ERROR, "Parse error: the body is not JSON"),
+            Self::Malformed => (INVALID_REQUEST, "Invalid request: the body is not one JSON-RPC message"),
+            Self::MissingSessionId => (INVALID_REQUEST, "Invalid request: Mcp-Session-Id is missing"),
+            Self::MethodNotFound => (METHOD_NOT_FOUND, "Method not found"),
+            Self::MethodNotAllowed => (SERVER_ERROR, "Method not allowed"),
+            Self::WrongGrant => (SERVER_ERROR, "Forbidden: the session belongs to another grant"),
+            Self::SessionEnded => (SESSION_NOT_FOUND, "The session has ended: initialize again"),
+            Self::UnknownSession(_) => (SESSION_NOT_FOUND, "The session is not known: initialize again"),
             Self::UserQuota { .. } => (
-                StatusCode::TOO_MANY_REQUESTS,
                 SERVER_ERROR,
-                "You have too many sessions: end one or wait until one has been idle for long enough",
+                "Too many sessions of this user: end one, or wait for one to expire",
             ),
-            Self::TotalQuota { .. } => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                SERVER_ERROR,
-                "There are too many sessions: try again later",
-            ),
-            Self::ShuttingDown => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                SERVER_ERROR,
-                "The service is shutting down: try again later",
-            ),
-            Self::Unavailable => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                SERVER_ERROR,
-                "The MCP server cannot be started now: try again later",
-            ),
-            Self::SignInRequired => (StatusCode::UNAUTHORIZED, SERVER_ERROR, "Sign in again"),
-            Self::BackendNotStarted => (StatusCode::BAD_GATEWAY, INTERNAL_ERROR, "The MCP server did not start"),
+            Self::TotalQuota { .. } => (SERVER_ERROR, "Too many sessions: try again later"),
+            Self::ShuttingDown => (SERVER_ERROR, "Shutting down: try again later"),
+            Self::Unavailable => (SERVER_ERROR, "The MCP server cannot be started now: try again later"),
+            Self::SignInRequired => (SERVER_ERROR, "Sign in again"),
+            Self::BackendNotStarted => (INTERNAL_ERROR, "The MCP server did not start"),
             Self::BackendCrashLoop { retry_after } => {
                 let seconds = whole_seconds(*retry_after);
                 let message = format!("The MCP server of this session keeps crashing; next start in {seconds} s");
-                return (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR, message.into());
+                return (INTERNAL_ERROR, message.into());
             }
-            Self::TooManyStreams => (
-                StatusCode::TOO_MANY_REQUESTS,
-                SERVER_ERROR,
-                "Too many GET streams are open on this session",
-            ),
+            Self::TooManyStreams => (SERVER_ERROR, "Too many GET streams are open on this session"),
         };
-        (status, code, message.into())
+        (code, message.into())
     }
 
     fn retry_after(&self) -> Option<Duration> {

@@ -1,64 +1,64 @@
-//! The registry seen from outside: what happens, as events to be counted, and the wall clock that records need.
+//! Events of the registry for metrics, and the wall clock that records and credentials need.
 
 use std::{
     fmt,
     time::{Duration, SystemTime},
 };
 
-/// Hears what happens, to count it. Calls come from any thread and must return at once.
+/// Receives events, to count them. Calls come from any thread and must return at once.
 pub trait Observer: fmt::Debug + Send + Sync + 'static {
-    /// Something has happened.
+    /// Receives an event.
     fn on(&self, event: Event);
 }
 
-/// What can happen.
+/// An event of the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A session was opened.
     Opened,
-    /// A backend was started, in so long.
+    /// A backend was started; the time it took.
     Spawned(SpawnPurpose, Duration),
     /// A backend did not start.
     SpawnFailed(SpawnPurpose, SpawnFailure),
-    /// A backend was gone by itself.
+    /// A backend ended by itself.
     BackendDied,
-    /// A session was put to sleep.
+    /// A session became dormant.
     Detached(DetachReason),
-    /// A dormant session has a backend again; so long after the first request that waited for it.
+    /// A dormant session has a backend again; the time since the first request that waited for it.
     Revived(Duration),
-    /// A dormant session did not get a backend.
+    /// A dormant session got no backend.
     RevivalFailed,
-    /// A request has waited so long for a backend of its dormant session, whether there was one in the end or not.
+    /// The time that a request waited for a backend of its dormant session, successful or not.
     Waited(Duration),
-    /// A request was put off because backends of its session keep ending.
+    /// A request was refused because the backends of its session keep failing.
     BackedOff,
-    /// A session has moved to a fresh backend.
+    /// A session moved to a new backend.
     Rotated,
-    /// A session did not move and keeps its backend for now.
+    /// A session did not move to a new backend and keeps the old one for now.
     RotationFailed,
-    /// A session was not opened because a cap is reached.
+    /// A session was not opened because a quota is reached.
     QuotaExceeded(QuotaScope),
-    /// A session has ended.
+    /// A session ended.
     Ended(EndReason),
 }
 
-/// What a backend is started for.
+/// The purpose of a start of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpawnPurpose {
     /// A new session.
     Opening,
-    /// A session that sleeps.
+    /// A dormant session.
     Revival,
-    /// A session whose backend is to be replaced.
+    /// The replacement of a session's backend.
     Rotation,
 }
 
-/// Why a backend did not start.
+/// The reason that a backend did not start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpawnFailure {
     /// The user has to sign in again ([`SpawnError::Credentials`](super::SpawnError::Credentials)).
     Credentials,
-    /// None can be made now ([`SpawnError::Unavailable`](super::SpawnError::Unavailable)).
+    /// No backend can be made now ([`SpawnError::Unavailable`](super::SpawnError::Unavailable)).
     Unavailable,
     /// It did not start or become ready ([`SpawnError::Failed`](super::SpawnError::Failed),
     /// [`SpawnError::NotReady`](super::SpawnError::NotReady)).
@@ -67,46 +67,47 @@ pub enum SpawnFailure {
     TimedOut,
 }
 
-/// Why a session is put to sleep.
+/// The reason that a backend is taken from its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DetachReason {
-    /// Nothing happened on it for long enough.
+    /// The session was idle for long enough.
     Idle,
-    /// Its backend was gone by itself.
+    /// The backend ended by itself.
     BackendDied,
-    /// Its backend's credential ran out and could not be renewed in time.
+    /// The credential of the backend expired and could not be renewed in time.
     Expired,
 }
 
-/// Which cap is reached.
+/// The quota that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuotaScope {
-    /// The one of a user.
+    /// The quota of a user.
     User,
-    /// The one of the registry.
+    /// The quota of the registry.
     Total,
 }
 
-/// Why a session ends.
+/// The reason for the end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
     /// The client ended it.
     Deleted,
-    /// Its backend was gone by itself, and nothing is retained.
+    /// Its backend ended by itself, and sessions are not retained.
     BackendDied,
-    /// Nothing happened on it for too long.
+    /// It was idle for too long.
     Idle,
     /// Its grant or its user was ended.
     Revoked,
-    /// It did not come to life.
+    /// Its opening failed.
     NotOpened,
-    /// It was dormant, and a new session took its place.
+    /// It was dormant, and a new session needed its place.
     Evicted,
-    /// Its record is of no use for a fresh backend.
+    /// It has no snapshot to revive it from.
     Unrevivable,
-    /// Its backend's credential ran out and could not be renewed, and nothing is retained.
+    /// The credential of its backend expired and could not be renewed, and sessions are not
+    /// retained.
     Expired,
-    /// The registry stops.
+    /// The registry stopped.
     Shutdown,
 }
 
@@ -123,7 +124,7 @@ impl From<DetachReason> for EndReason {
 
 /// The wall clock: records outlive the process, and credentials expire by the calendar.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// What time it is.
+    /// The current time.
     fn now(&self) -> SystemTime;
 }
 

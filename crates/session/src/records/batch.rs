@@ -7,8 +7,8 @@ use crate::{
     ports::{Change, Record, Records, SessionKey},
 };
 
-/// The number of changes kept for a store that refuses them. Records to be saved are bounded by the quota and never dropped,
-/// since they would not be saved again; this bounds ended sessions.
+/// The number of changes kept for a store that refuses them. Records to be saved are bounded by the
+/// quota and never dropped, since they would not be saved again; this bounds ended sessions.
 const MAX_CHANGES: usize = 65_536;
 
 #[derive(Debug, Default)]
@@ -43,8 +43,8 @@ impl Batch {
         self.shrink(MAX_CHANGES);
     }
 
-    /// Drops what matters least: times of last activity, which lag anyway, and then the oldest ends, whose sessions the store may
-    /// bring back after a restart.
+    /// Drops what matters least: times of last activity, which lag anyway, and then the oldest
+    /// ends, whose sessions the store may bring back after a restart.
     fn shrink(&mut self, limit: usize) {
         if self.0.len() <= limit {
             return;

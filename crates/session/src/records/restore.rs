@@ -1,7 +1,8 @@
 //! Restore: at start the sessions of the records exist again, dormant.
 //!
-//! If other processes use the records, their sessions are among them, and a request with the id of one is served here. A restored
-//! session that was not used here is given up here only, and not in the records, unless its time is over by them.
+//! If other processes use the records, their sessions are among them, and a request with the id of
+//! one is served here. A restored session that was not used here is given up here only, and not in
+//! the records, unless its time is over by them.
 
 use std::{cmp::Reverse, sync::Arc};
 
@@ -10,15 +11,11 @@ use tokio::time::Instant;
 use super::write_behind;
 use crate::{
     ports::{EndReason, Record, Records, RecordsError},
-    state::{
-        change_queue::end_change,
-        phase::Lifecycle,
-        registry_state::RegistryState,
-        session::{Session, WrittenRecord},
-    },
+    state::{Lifecycle, RegistryState, Session, WrittenRecord, end_change},
 };
 
-/// Loads all records and the ended sessions. Sessions whose time is over, and the oldest ones beyond a quota, end.
+/// Loads all records and the ended sessions. Sessions whose time is over, and the oldest ones
+/// beyond a quota, end.
 pub(crate) async fn load(state: &RegistryState, records: &dyn Records) -> Result<(), RecordsError> {
     write_behind::forget_ended(state, records).await?;
     for key in records.ended(state.config.tombstones).await? {
@@ -48,8 +45,8 @@ fn restore(state: &RegistryState, record: &Record) -> bool {
         Ok(permit) => permit,
         Err(reason) => {
             state.table.add_tombstone(key);
-            let change = end_change(key, reason, wall_now, record.last_activity, state.is_shared());
-            change.into_iter().for_each(|change| state.changes.push_ended(change));
+            let change = end_change(key, reason, wall_now, record.last_activity, state.records_are_shared);
+            state.changes.push(change.into_iter().collect());
             return false;
         }
     };

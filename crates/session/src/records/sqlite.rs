@@ -1,7 +1,8 @@
-//! The usual store of session records: SQLite, in pools that are there already: one writes, one reads (they may be the same).
+//! Session records in SQLite, through a pool that writes and one that reads (they may be the same).
 //!
-//! A batch of changes is one transaction. The migrations are in the binary and have a table of their own, so that the pool can
-//! be shared with others who keep their own tables in the file. What a write needs to be on disk is set by whoever made the pool.
+//! A batch of changes is one transaction. The migrations are in the binary and have a table of
+//! their own, so that the database can be shared with other users that have their own tables. The
+//! creator of the pools sets the durability of a write.
 
 use std::{
     sync::Arc,
@@ -21,16 +22,16 @@ pub struct SqliteRecords {
     shared: bool,
 }
 
-/// How far two readings of one moment may be apart.
+/// The difference that two readings of one moment may have.
 const CLOCK_SKEW: Duration = Duration::from_secs(1);
 
-/// The tables cannot be brought up to date: the database is newer than this program, or damaged.
+/// The tables cannot be migrated: the database is newer than this program, or damaged.
 #[derive(Debug, thiserror::Error)]
-#[error("the tables of the sessions cannot be brought up to date")]
+#[error("session tables cannot be migrated")]
 pub struct MigrationError(#[source] sqlx::migrate::MigrateError);
 
 impl SqliteRecords {
-    /// Uses a pool for everything, and brings the tables up to date.
+    /// Uses one pool to write and to read, and migrates the tables.
     ///
     /// # Errors
     ///
@@ -39,7 +40,7 @@ impl SqliteRecords {
         Self::from_pools(pool.clone(), pool, seal).await
     }
 
-    /// Uses one pool to write and another to read, and brings the tables up to date.
+    /// Uses one pool to write and another to read, and migrates the tables.
     ///
     /// # Errors
     ///
@@ -51,12 +52,13 @@ impl SqliteRecords {
     ) -> Result<Self, MigrationError> {
         let mut migrations = sqlx::migrate!("./migrations");
         migrations.dangerous_set_table_name("_session_migrations");
-        // One change, under the write lock from its beginning: of those who start at once one does it, and the others find it done.
+        // One transaction, under the write lock from its beginning: of processes that start
+        // together one migrates.
         let migrated = async {
-            let mut change = writer.begin_with("BEGIN IMMEDIATE").await?;
-            // What `run` would do; the future of that is not `Send` for every lifetime.
-            migrations.run_direct(None, &mut *change, false).await?;
-            Ok(change.commit().await?)
+            let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
+            // Not `run`, whose future is not `Send` for every lifetime.
+            migrations.run_direct(None, &mut *transaction, false).await?;
+            Ok(transaction.commit().await?)
         };
         migrated.await.map_err(MigrationError)?;
         Ok(Self {
@@ -67,17 +69,17 @@ impl SqliteRecords {
         })
     }
 
-    /// Says that other processes may be at work on these records now ([`Records::is_shared`]).
+    /// Notes that other processes may be using these records now ([`Records::is_shared`]).
     #[must_use]
     pub fn shared_with_other_processes(self) -> Self {
         Self { shared: true, ..self }
     }
 
     async fn write(&self, changes: Vec<Change>) -> Result<(), sqlx::Error> {
-        // The write lock at the beginning: a transaction that has to ask for it later may be refused it.
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        for each in changes {
-            match each {
+        // The write lock at the beginning: a transaction that requests it later may be refused.
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        for change in changes {
+            match change {
                 Change::Save(record, snapshot) => {
                     sqlx::query(
                         "INSERT INTO session_records (key_hash, grant_id, user_id, opened_at, last_activity, snapshot)
@@ -92,36 +94,32 @@ impl SqliteRecords {
                     .bind(milliseconds(record.opened))
                     .bind(milliseconds(record.last_activity))
                     .bind(self.seal.seal(record.key, &snapshot.0))
-                    .execute(&mut *change)
+                    .execute(&mut *transaction)
                     .await?;
                 }
                 Change::Touch(key, last_activity) => {
                     sqlx::query("UPDATE session_records SET last_activity = max(last_activity, ?) WHERE key_hash = ?")
                         .bind(milliseconds(last_activity))
                         .bind(key.0.to_vec())
-                        .execute(&mut *change)
+                        .execute(&mut *transaction)
                         .await?;
                 }
-                Change::End(key, ended_at) => end(&mut change, key, ended_at).await?,
-                Change::ExpireIfUnused {
-                    key,
-                    at,
-                    last_activity: used,
-                } => {
+                Change::End(key, ended_at) => end(&mut transaction, key, ended_at).await?,
+                Change::ExpireIfUnused { key, at, last_activity } => {
                     let used_since: bool = sqlx::query_scalar(
                         "SELECT EXISTS (SELECT 1 FROM session_records WHERE key_hash = ? AND last_activity > ?)",
                     )
                     .bind(key.0.to_vec())
-                    .bind(milliseconds(used + CLOCK_SKEW))
-                    .fetch_one(&mut *change)
+                    .bind(milliseconds(last_activity + CLOCK_SKEW))
+                    .fetch_one(&mut *transaction)
                     .await?;
                     if !used_since {
-                        end(&mut change, key, at).await?;
+                        end(&mut transaction, key, at).await?;
                     }
                 }
             }
         }
-        change.commit().await
+        transaction.commit().await
     }
 }
 
@@ -147,24 +145,24 @@ impl Records for SqliteRecords {
         })
     }
 
-    fn ended(&self, most: usize) -> BoxFuture<'_, Result<Vec<SessionKey>, RecordsError>> {
+    fn ended(&self, limit: usize) -> BoxFuture<'_, Result<Vec<SessionKey>, RecordsError>> {
         Box::pin(async move {
             let rows = sqlx::query("SELECT key_hash FROM session_endings ORDER BY ended_at DESC, key_hash LIMIT ?")
-                .bind(count(most))
+                .bind(count(limit))
                 .fetch_all(&self.readers)
                 .await?;
             rows.iter().rev().map(key).collect()
         })
     }
 
-    fn forget_ended(&self, before: SystemTime, most: usize) -> BoxFuture<'_, Result<(), RecordsError>> {
+    fn forget_ended(&self, before: SystemTime, limit: usize) -> BoxFuture<'_, Result<(), RecordsError>> {
         Box::pin(async move {
             sqlx::query(
                 "DELETE FROM session_endings WHERE ended_at < ?1 OR key_hash IN
                  (SELECT key_hash FROM session_endings ORDER BY ended_at DESC, key_hash LIMIT -1 OFFSET ?2)",
             )
             .bind(milliseconds(before))
-            .bind(count(most))
+            .bind(count(limit))
             .execute(&self.writer)
             .await?;
             Ok(())
@@ -190,15 +188,15 @@ impl From<sqlx::Error> for RecordsError {
     }
 }
 
-async fn end(change: &mut SqliteConnection, key: SessionKey, at: SystemTime) -> Result<(), sqlx::Error> {
+async fn end(connection: &mut SqliteConnection, key: SessionKey, at: SystemTime) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM session_records WHERE key_hash = ?")
         .bind(key.0.to_vec())
-        .execute(&mut *change)
+        .execute(&mut *connection)
         .await?;
     sqlx::query("INSERT INTO session_endings (key_hash, ended_at) VALUES (?, ?) ON CONFLICT DO NOTHING")
         .bind(key.0.to_vec())
         .bind(milliseconds(at))
-        .execute(&mut *change)
+        .execute(&mut *connection)
         .await?;
     Ok(())
 }
@@ -218,7 +216,7 @@ fn key(row: &SqliteRow) -> Result<SessionKey, RecordsError> {
     let key: Vec<u8> = row.try_get("key_hash")?;
     let key = key
         .try_into()
-        .map_err(|_| RecordsError::Damaged("a hash does not have 32 bytes".into()))?;
+        .map_err(|_| RecordsError::Damaged("a key hash does not have 32 bytes".into()))?;
     Ok(SessionKey(key))
 }
 

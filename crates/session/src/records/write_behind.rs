@@ -1,12 +1,14 @@
 //! Write-behind: one task writes the changes of sessions to the durable records.
 //!
-//! No exchange waits for the store. A session that has changed is queued once, and the task writes the queue
-//! [`Config::write_behind`](crate::Config::write_behind) after its first entry. A crash of the process loses at most the
-//! changes of that time and one write; an orderly stop loses nothing. A batch that the store refused is kept, merged with later
-//! changes, and tried again.
+//! No exchange waits for the store. A session that has changed is queued once, and the task writes
+//! the queue [`Config::write_behind`](crate::Config::write_behind) after its first entry. A crash
+//! of the process loses at most the changes of that time and one write; an orderly stop loses
+//! nothing. A batch that the store refused is kept, merged with later changes, and tried again.
 //!
-//! Ended sessions are remembered over a restart for [`Config::tombstone_age`](crate::Config::tombstone_age), and of those the
-//! newest [`Config::tombstones`](crate::Config::tombstones). The store may hold a thousand or so more until the next sweep.
+//! Ended sessions are remembered over a restart for
+//! [`Config::tombstone_age`](crate::Config::tombstone_age), and of those the newest
+//! [`Config::tombstones`](crate::Config::tombstones). The store may hold a thousand or so more
+//! until the next sweep.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -19,11 +21,7 @@ use super::batch::Batch;
 use crate::{
     error_chain::error_chain,
     ports::{Change, Record, Records, RecordsError},
-    state::{
-        change_queue::{Pending, wall_time},
-        registry_state::RegistryState,
-        session::{Session, WrittenRecord},
-    },
+    state::{Pending, RegistryState, Session, WrittenRecord, wall_time},
     sync::{sleep, timeout_at},
 };
 
@@ -70,9 +68,7 @@ pub(crate) async fn run(state: Arc<RegistryState>) {
     }
     // Cancelled after `closing`: by then the changes are gathered and the sessions have ended.
     state.last_changes_queued.cancelled().await;
-    let mut pending = state.changes.take();
-    batch.extend(std::mem::take(&mut pending.last));
-    batch.extend(gather(&state, pending));
+    batch.extend(gather(&state, state.changes.take()));
     for attempt in 1..=LAST_ATTEMPTS {
         if batch.write(records.as_ref()).await {
             return;
@@ -96,17 +92,17 @@ pub(crate) async fn forget_ended(state: &RegistryState, records: &dyn Records) -
 /// Gathers the changes of all sessions before they end with the registry.
 pub(crate) fn gather_last(state: &RegistryState) {
     if state.records.is_some() {
-        let ended = state.changes.take().ended;
+        let complete = state.changes.take().complete;
         let mut last = changes_of(state, state.table.select(|_| true), true);
-        last.extend(ended);
-        state.changes.set_last(last);
+        last.extend(complete);
+        state.changes.push(last);
     }
 }
 
 fn gather(state: &RegistryState, pending: Pending) -> Vec<Change> {
     let changed = pending.changed.iter().filter_map(|key| state.table.get(key));
     let mut changes = changes_of(state, changed, false);
-    changes.extend(pending.ended);
+    changes.extend(pending.complete);
     changes
 }
 

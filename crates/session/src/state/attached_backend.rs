@@ -1,6 +1,7 @@
 //! A backend of a session, with the exchanges that are in flight on it.
 //!
-//! Each allocation is an identity: a task that watches a backend finds out by it whether the backend is still the session's.
+//! Each allocation is an identity: a task that watches a backend finds out by it whether the
+//! backend is still the session's.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -22,7 +23,7 @@ pub(crate) struct AttachedBackend {
     /// The expiry of its credential.
     pub(crate) expiry: Option<Expiry>,
     answered: AtomicBool,
-    /// Whether a backend is being started to replace this one.
+    /// True while a backend is being started to replace this one.
     rotating: AtomicBool,
     usage: Mutex<Usage>,
     drained: Notify,

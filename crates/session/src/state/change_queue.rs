@@ -1,4 +1,5 @@
-//! The queue of changes for the durable records, filled by exchanges and emptied by the write-behind task.
+//! The queue of changes for the durable records, filled by exchanges and emptied by the
+//! write-behind task.
 
 use std::{mem, sync::atomic::Ordering, time::SystemTime};
 
@@ -24,10 +25,9 @@ pub(crate) struct ChangeQueue {
 pub(crate) struct Pending {
     /// Sessions of which something has changed.
     pub(crate) changed: Vec<SessionKey>,
-    /// Sessions that have ended: [`Change::End`] and [`Change::ExpireIfUnused`].
-    pub(crate) ended: Vec<Change>,
-    /// Changes gathered before all sessions ended with the registry.
-    pub(crate) last: Vec<Change>,
+    /// Changes that are complete: ends of sessions, and the last changes of all sessions on
+    /// closing.
+    pub(crate) complete: Vec<Change>,
 }
 
 impl ChangeQueue {
@@ -51,16 +51,11 @@ impl ChangeQueue {
         }
     }
 
-    pub(crate) fn push_ended(&self, change: Change) {
+    pub(crate) fn push(&self, changes: Vec<Change>) {
         if self.enabled {
-            lock(&self.pending).ended.push(change);
+            lock(&self.pending).complete.extend(changes);
             self.filled.notify_one();
         }
-    }
-
-    /// Keeps changes that were gathered before all sessions end.
-    pub(crate) fn set_last(&self, changes: Vec<Change>) {
-        lock(&self.pending).last = changes;
     }
 
     pub(crate) fn take(&self) -> Pending {
@@ -68,8 +63,9 @@ impl ChangeQueue {
     }
 }
 
-/// The change that the end of a session is for its record. A `borrowed` session is as another registry has written it down, which
-/// may be serving it: such a one is not ended in the records because there was no room for it here, or no way to revive it.
+/// The change that the end of a session is for its record. A `borrowed` session is as another
+/// registry has written it down, which may be serving it: such a one is not ended in the records
+/// because there was no room for it here, or no way to revive it.
 pub(crate) fn end_change(
     key: SessionKey,
     reason: EndReason,

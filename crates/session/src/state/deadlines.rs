@@ -1,7 +1,7 @@
 //! Deadlines of sessions: a small state machine that takes the time as an argument.
 //!
-//! The reaper and the rotator have one each. A sweep costs only what is due. Activity moves no deadline: a sweep that finds a
-//! session busy sets a new deadline for it.
+//! The reaper and the rotator have one each. A sweep costs only what is due. Activity moves no
+//! deadline: a sweep that finds a session busy sets a new deadline for it.
 
 use std::collections::{BTreeSet, HashMap};
 

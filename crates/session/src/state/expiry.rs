@@ -32,8 +32,8 @@ impl Expiry {
         self.at <= now
     }
 
-    /// The time to rotate: `lead` before the expiry, or half of what is left if that is less. Users are spread over a tenth of the
-    /// lead, so that not all are due at once.
+    /// The time to rotate: `lead` before the expiry, or half of what is left if that is less. Users
+    /// are spread over a tenth of the lead, so that not all are due at once.
     pub(crate) fn rotate_at(&self, lead: Duration, user: &UserId, now: Instant) -> Instant {
         let left = self.at.saturating_duration_since(now);
         let lead = lead.min(left / 2);

@@ -1,4 +1,5 @@
-//! The phase of a session and all transitions between phases: a synchronous state machine that takes the time as an argument.
+//! The phase of a session and all transitions between phases: a synchronous state machine that
+//! takes the time as an argument.
 //!
 //! ```text
 //!                                    attach (rotation)
@@ -12,10 +13,11 @@
 //!   Ended(reason) <------------------------------------------------------------'
 //! ```
 //!
-//! Requests, the reaper and the tasks of backends race for one session. Each of them asks here, under the lock of the session, so
-//! that one of them comes first: no exchange begins on a session that has just ended, and a backend that has been replaced
-//! changes nothing. [`Lifecycle::detach`] is the one place that decides whether a session without its backend becomes dormant
-//! or ends, and [`Lifecycle::enter`] the one that retires a backend.
+//! Requests, the reaper and the tasks of backends race for one session. Each of them asks here,
+//! under the lock of the session, so that one of them comes first: no exchange begins on a session
+//! that has just ended, and a backend that has been replaced changes nothing. [`Lifecycle::detach`]
+//! is the one place that decides whether a session without its backend becomes dormant or ends, and
+//! [`Lifecycle::enter`] the one that retires a backend.
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -31,7 +33,7 @@ use crate::{
 pub(crate) trait Retire {
     /// Closes the backend to new exchanges. Those in flight finish on it.
     fn retire(&self);
-    /// Whether the backend has answered a request.
+    /// True once the backend has answered a request.
     fn has_answered(&self) -> bool;
 }
 
@@ -53,7 +55,7 @@ pub(crate) struct Lifecycle<B> {
     phase: Phase<B>,
     /// Exchanges that keep the session from becoming dormant.
     in_flight: usize,
-    /// When the last exchange began or ended.
+    /// The time at which the last exchange began or ended.
     last_activity: Instant,
     /// The snapshot of the last backend. After a restart it is in the record only.
     snapshot: Option<Snapshot>,
@@ -106,7 +108,7 @@ pub(crate) enum JoinRevival {
     Refused(ReviveError),
 }
 
-/// Why a dormant session gets no backend.
+/// The reason that a dormant session gets no backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReviveError {
     Ended,
@@ -158,7 +160,7 @@ impl<B: Retire> Lifecycle<B> {
         self.backend().is_some_and(|current| Arc::ptr_eq(current, backend))
     }
 
-    /// Whether a client has the id and may use the session.
+    /// True if a client has the id and may use the session.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Attached { .. } | Phase::Dormant { .. })
     }
@@ -168,18 +170,20 @@ impl<B: Retire> Lifecycle<B> {
         self.snapshot.as_ref()
     }
 
-    /// The time since the last activity; `None` while an exchange is in flight, and unless the session is open.
+    /// The time since the last activity; `None` while an exchange is in flight, and unless the
+    /// session is open.
     pub(crate) fn idle(&self, now: Instant) -> Option<Duration> {
         let last_activity = self.last_activity().filter(|_| self.in_flight == 0)?;
         Some(now.saturating_duration_since(last_activity))
     }
 
-    /// When the last exchange began or ended; `None` unless the session is open.
+    /// The time at which the last exchange began or ended; `None` unless the session is open.
     pub(crate) fn last_activity(&self) -> Option<Instant> {
         self.is_open().then_some(self.last_activity)
     }
 
-    /// Counts activity that does not keep the session from becoming dormant. False unless the session is open.
+    /// Counts activity that does not keep the session from becoming dormant. False unless the
+    /// session is open.
     pub(crate) fn touch(&mut self, now: Instant) -> bool {
         let open = self.is_open();
         if open {
@@ -200,8 +204,8 @@ impl<B: Retire> Lifecycle<B> {
         self.last_activity = now;
     }
 
-    /// Attaches a backend: to a session without one, or replacing `old`. False if that is not the session's backend or the session has
-    /// ended.
+    /// Attaches a backend: to a session without one, or replacing `old`. False if that is not the
+    /// session's backend or the session has ended.
     pub(crate) fn attach(&mut self, backend: &Arc<B>, old: Option<&Arc<B>>) -> bool {
         let expected = self.backend().map(Arc::as_ptr) == old.map(Arc::as_ptr);
         let backend = Arc::clone(backend);
@@ -213,8 +217,8 @@ impl<B: Retire> Lifecycle<B> {
         true
     }
 
-    /// Opens the session after `backend` has answered `initialize`, with that exchange in flight. False if the session has lost the
-    /// backend or has ended.
+    /// Opens the session after `backend` has answered `initialize`, with that exchange in flight.
+    /// False if the session has lost the backend or has ended.
     pub(crate) fn open(&mut self, backend: &Arc<B>, now: Instant) -> bool {
         if !matches!(self.phase, Phase::Opening { .. }) || !self.is_attached_to(backend) {
             return false;
@@ -226,8 +230,8 @@ impl<B: Retire> Lifecycle<B> {
         self.begin_exchange(now)
     }
 
-    /// Takes the backend away. The session becomes dormant if sessions are retained and there is a snapshot to revive it from,
-    /// and ends otherwise.
+    /// Takes the backend away. The session becomes dormant if sessions are retained and there is a
+    /// snapshot to revive it from, and ends otherwise.
     pub(crate) fn detach(
         &mut self,
         backend: &Arc<B>,
@@ -312,7 +316,8 @@ impl<B: Retire> Lifecycle<B> {
         previous
     }
 
-    /// Changes the phase, and retires the backend that is no longer attached. By then the next one is in its place.
+    /// Changes the phase, and retires the backend that is no longer attached. By then the next one
+    /// is in its place.
     fn enter(&mut self, next: Phase<B>) {
         if let Phase::Opening { backend: Some(before) } | Phase::Attached { backend: before } =
             mem::replace(&mut self.phase, next)

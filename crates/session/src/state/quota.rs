@@ -1,11 +1,12 @@
 //! The quota: how many sessions there may be, in all and for one user.
 //!
-//! A [`SessionPermit`] is acquired before anything is spawned and released when it is dropped, so that the counts are exact
-//! however many requests race. The user's own limit is checked first, so that a user who is at it learns nothing about others.
+//! A [`SessionPermit`] is acquired before anything is spawned and released when it is dropped, so
+//! that the counts are exact however many requests race. The user's own limit is checked first, so
+//! that a user who is at it learns nothing about others.
 
 use std::{collections::HashMap, sync::Arc};
 
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     ports::{QuotaScope, UserId},
@@ -21,20 +22,14 @@ pub(crate) struct Quota {
     counts: Mutex<Counts>,
 }
 
-/// The right to one session of a user.
+/// The right to one session of a user. A session shares it with the tasks of its backends; the last
+/// one to drop it releases it.
 #[derive(Debug)]
 pub(crate) struct SessionPermit {
     quota: Arc<Quota>,
     user: UserId,
-}
-
-/// A permit that a session shares with the tasks of its backends. The last one to drop it releases the permit and then
-/// announces that nothing is left of the session.
-#[derive(Debug)]
-pub(crate) struct Reservation {
-    // The order of the fields is the order of their drops.
-    _permit: SessionPermit,
-    _gone: DropGuard,
+    /// Cancelled once the permit is released.
+    pub(crate) released: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +62,7 @@ impl Quota {
         Ok(SessionPermit {
             quota: Arc::clone(self),
             user: user.clone(),
+            released: CancellationToken::new(),
         })
     }
 
@@ -86,15 +82,8 @@ impl Drop for SessionPermit {
                 counts.by_user.remove(&self.user);
             }
         }
-    }
-}
-
-impl Reservation {
-    pub(crate) fn new(permit: SessionPermit, gone: DropGuard) -> Arc<Self> {
-        Arc::new(Self {
-            _permit: permit,
-            _gone: gone,
-        })
+        drop(counts);
+        self.released.cancel();
     }
 }
 

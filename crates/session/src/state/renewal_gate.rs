@@ -1,17 +1,21 @@
-//! The renewal gate: decides whether a backend that ended at its start is a reason to renew its credential.
+//! The renewal gate: decides whether a backend that ended at its start is a reason to renew its
+//! credential.
 //!
-//! A credential that looks good here may have been revoked upstream. Its backends then end at their start, and only a renewal
-//! reveals why. The rules:
+//! A credential that looks good here may have been revoked upstream. Its backends then end at their
+//! start, and only a renewal reveals why. The rules:
 //!
-//! - A backend that did not start, or was gone before it had answered the handshake, is a reason to ask for a renewal; one that
-//!   takes too long is not.
-//! - There is one such renewal at a time for a user: later requests with the same reason wait for its outcome. After it has
-//!   begun there is no further one for that user for [`Config::renewal_pause`](crate::Config::renewal_pause). So a server that
-//!   cannot start costs one renewal in that time, however often it is tried. A user who revokes the credential upstream within
-//!   that time is asked to sign in when it is over, or when the credential has to be renewed anyway.
-//! - A renewal that has succeeded allows one more start to each request whose start began before it. A terminal refusal ends the user's
-//!   sessions. Anything else changes nothing.
-//! - At most [`MAX_USERS`] users are remembered. While that many have had a renewal within one pause, others get none.
+//! - A backend that did not start, or was gone before it had answered the handshake, is a reason to
+//!   ask for a renewal; one that takes too long is not.
+//! - There is one such renewal at a time for a user: later requests with the same reason wait for
+//!   its outcome. After it has begun there is no further one for that user for
+//!   [`Config::renewal_pause`](crate::Config::renewal_pause). So a server that cannot start costs
+//!   one renewal in that time, however often it is tried. A user who revokes the credential
+//!   upstream within that time is asked to sign in when it is over, or when the credential has to
+//!   be renewed anyway.
+//! - A renewal that has succeeded allows one more start to each request whose start began before
+//!   it. A terminal refusal ends the user's sessions. Anything else changes nothing.
+//! - At most [`MAX_USERS`] users are remembered. While that many have had a renewal within one
+//!   pause, others get none.
 
 use std::{collections::HashMap, time::Duration};
 

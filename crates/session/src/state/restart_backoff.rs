@@ -1,8 +1,9 @@
 //! Restart backoff: a state machine that says when the next backend of a session may start.
 //!
-//! A backend that ends before it has answered anything counts as a failure, and so does one that does not start. One good answer
-//! resets the count. The first failure costs nothing: the next request starts a backend at once. From the second on there is
-//! a delay, doubled each time up to a limit, so that a crashing server is not restarted in a tight loop.
+//! A backend that ends before it has answered anything counts as a failure, and so does one that
+//! does not start. One good answer resets the count. The first failure costs nothing: the next
+//! request starts a backend at once. From the second on there is a delay, doubled each time up to a
+//! limit, so that a crashing server is not restarted in a tight loop.
 
 use std::time::Duration;
 

@@ -1,11 +1,14 @@
-//! Recent revocations, for requests that were authenticated before a revocation and arrive after it.
+//! Recent revocations, for requests that were authenticated before a revocation and arrive after
+//! it.
 //!
-//! A bearer is checked when the head of a request is there. The body may take its time, and the grant may end meanwhile: its
-//! sessions are ended then, but one that is opened afterwards would live on. So an opening first inserts its session into the table
-//! and then checks here, while a revocation is first recorded here and then searches the table: one of the two sees the other.
+//! A bearer is checked when the head of a request is there. The body may take its time, and the
+//! grant may end meanwhile: its sessions are ended then, but one that is opened afterwards would
+//! live on. So an opening first inserts its session into the table and then checks here, while a
+//! revocation is first recorded here and then searches the table: one of the two sees the other.
 //!
-//! The list is exact and bounded in number and age. Forgetting an entry keeps its time, and callers authenticated
-//! before the newest forgotten one count as revoked. That costs a client one more check of its bearer.
+//! The list is exact and bounded in number and age. Forgetting an entry keeps its time, and callers
+//! authenticated before the newest forgotten one count as revoked, which costs a client one more
+//! check of its bearer.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -37,7 +40,8 @@ pub(crate) enum RevokedSubject {
 
 #[derive(Debug, Default)]
 struct Recent {
-    // Every key of `latest` is in `order` with the time that it has there; `order` may hold earlier times of it.
+    // Every key of `latest` is in `order` with the time that it has there; `order` may hold earlier
+    // times of it.
     latest: HashMap<RevokedSubject, Instant>,
     order: VecDeque<(Instant, RevokedSubject)>,
     newest_forgotten: Option<Instant>,
@@ -57,7 +61,7 @@ impl Revocations {
         }
     }
 
-    /// Whether the grant or the user may have been revoked since the bearer was checked.
+    /// True if the grant or the user may have been revoked since the bearer was checked.
     pub(crate) fn revoked_since(&self, checked: AuthenticatedAt, grant: &GrantId, user: &UserId) -> bool {
         let recent = lock(&self.0);
         let latest = |subject| recent.latest.get(&subject).copied();

@@ -9,7 +9,7 @@ use tracing::Span;
 use super::{
     attached_backend::AttachedBackend,
     phase::{Lifecycle, Phase},
-    quota::{Reservation, SessionPermit},
+    quota::SessionPermit,
 };
 use crate::{
     ports::{Caller, Credentials, EndReason, GrantId, SessionKey, Snapshot, UserId},
@@ -26,7 +26,8 @@ pub(crate) struct Session {
     /// Set by the first request since the registry started.
     caller: OnceLock<Arc<Caller>>,
     pub(crate) opened: Instant,
-    /// The span of everything that is logged about the session. The client is among its fields once it is known.
+    /// The span of everything that is logged about the session. The client is among its fields once
+    /// it is known.
     pub(crate) span: Span,
     /// Cancelled when the session ends; the tasks of its backends then stop them.
     pub(crate) ended: CancellationToken,
@@ -36,7 +37,8 @@ pub(crate) struct Session {
     pub(crate) attached: Notify,
     /// Streams that are held open while the session is dormant.
     pub(crate) parked_streams: AtomicUsize,
-    /// Whether the session is in the queue of changes to be written. Outside of the lock, for the hot path.
+    /// True while the session is in the queue of changes to be written. Outside of the lock, for
+    /// the hot path.
     pub(crate) queued_for_write: AtomicBool,
     locked: Mutex<Locked>,
 }
@@ -47,7 +49,7 @@ pub(crate) struct Locked {
     // Ends only in `RegistryState`, which then removes the session from the table.
     pub(crate) lifecycle: Lifecycle<AttachedBackend>,
     /// `None` once the session has ended.
-    pub(crate) reservation: Option<Arc<Reservation>>,
+    pub(crate) permit: Option<Arc<SessionPermit>>,
     /// The contents of the durable record; `None` before the first write.
     pub(crate) written: Option<WrittenRecord>,
 }
@@ -70,8 +72,8 @@ impl Session {
         opened: Instant,
     ) -> Self {
         let tag = key.tag();
-        // A root span, so that a task that serves several sessions does not mix their fields; at the highest level, so that
-        // warnings have the fields whatever the filter lets through.
+        // A root span, so that a task that serves several sessions does not mix their fields; at
+        // the highest level, so that warnings have the fields whatever the filter lets through.
         let span = tracing::error_span!(
             parent: None,
             "session",
@@ -80,8 +82,6 @@ impl Session {
             grant = %grant.0,
             client = tracing::field::Empty,
         );
-        let gone = CancellationToken::new();
-        let reservation = Reservation::new(permit, gone.clone().drop_guard());
         Self {
             key,
             tag,
@@ -91,19 +91,20 @@ impl Session {
             opened,
             span,
             ended: CancellationToken::new(),
-            gone,
+            gone: permit.released.clone(),
             attached: Notify::new(),
             parked_streams: AtomicUsize::new(0),
             queued_for_write: AtomicBool::new(false),
             locked: Mutex::new(Locked {
                 lifecycle,
-                reservation: Some(reservation),
+                permit: Some(Arc::new(permit)),
                 written: None,
             }),
         }
     }
 
-    /// Locks the part that changes. Only the usage of a backend and the queue of changes are locked while it is held.
+    /// Locks the part that changes. Only the usage of a backend and the queue of changes are locked
+    /// while it is held.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Locked> {
         lock(&self.locked)
     }
@@ -130,7 +131,8 @@ impl Session {
         Some(&self.caller()?.credentials)
     }
 
-    /// Whether the session was ended with its grant or its user, so that the user has to sign in again.
+    /// True if the session was ended with its grant or its user, so that the user has to sign in
+    /// again.
     pub(crate) fn is_revoked(&self) -> bool {
         matches!(self.lock().lifecycle.phase(), Phase::Ended(EndReason::Revoked))
     }

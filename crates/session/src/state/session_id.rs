@@ -1,8 +1,9 @@
 //! Session ids and their keys.
 //!
-//! An id is a bearer secret: with it and the grant anyone can use the session. It exists here only between its generation and
-//! the response that carries it. Everything else holds its [`SessionKey`], a SHA-256, so that neither the table nor a log nor a
-//! core dump reveals an id, and a lookup compares hashes rather than secrets.
+//! An id is a bearer secret: with it and the grant anyone can use the session. It exists here only
+//! between its generation and the response that carries it. Everything else holds its
+//! [`SessionKey`], a SHA-256, so that neither the table nor a log nor a core dump reveals an id,
+//! and a lookup compares hashes rather than secrets.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! The sessions by key, and the ended ones that are still remembered.
 //!
-//! A session is in the table from before its backend is spawned until it ends, so that ending a grant or stopping the registry
-//! reaches sessions that are still opening. A lookup takes one lock of many, for reading. Lookups by grant and user scan the
-//! table: they are rare, and the quota bounds the scan.
+//! A session is in the table from before its backend is spawned until it ends, so that ending a
+//! grant or stopping the registry reaches sessions that are still opening. A lookup takes one lock
+//! of many, for reading. Lookups by grant and user scan the table: they are rare, and the quota
+//! bounds the scan.
 
 use std::{
     collections::HashMap,
@@ -38,7 +39,8 @@ pub(crate) struct TableClosed;
 
 #[derive(Debug, Default)]
 struct Shard {
-    // Under the lock, so that no session is inserted behind a task that closed the table and then scanned all shards.
+    // Under the lock, so that no session is inserted behind a task that closed the table and then
+    // scanned all shards.
     closed: bool,
     sessions: HashMap<SessionKey, Arc<Session>>,
 }

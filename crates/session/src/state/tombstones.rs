@@ -1,4 +1,5 @@
-//! The most recently ended sessions, so that an ended one is distinguished from an unknown one. Bounded: the oldest goes first.
+//! The most recently ended sessions, so that an ended one is distinguished from an unknown one.
+//! Bounded: the oldest goes first.
 
 use std::collections::{HashSet, VecDeque};
 

@@ -26,7 +26,7 @@ use crate::{
     Config, Stats,
     backends::{renew::renew, rotate},
     ports::{AuthenticatedAt, EndReason},
-    state::{phase::EndCondition, renewal_gate::RenewalOutcome},
+    state::{EndCondition, RenewalOutcome},
     testing::RefreshOutcome,
 };
 

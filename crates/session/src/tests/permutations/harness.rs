@@ -16,7 +16,7 @@ use crate::{
     Config, Registry, RegistryBuilder, Stats,
     client::headers::MCP_SESSION_ID,
     ports::{Caller, DetachReason, Event, Observer},
-    state::{phase::Phase, registry_state::RegistryState, session::Session},
+    state::{Phase, RegistryState, Session},
     testing::{RefreshOutcome, ScriptedBackend, ScriptedCredentials, ScriptedSpawner, SpawnOutcome, caller},
 };
 
