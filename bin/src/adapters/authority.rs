@@ -1,6 +1,9 @@
 //! `broker`'s authority: `oauth`'s authorization server, whose callers become `session`'s callers.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
 
 use broker::ports::{Authority, BoxFuture, ResponseBody};
 use bytes::Bytes;
@@ -12,23 +15,58 @@ use tokio::time::Instant;
 use super::credentials::AccountCredentials;
 
 /// The authorization server as the authority of the HTTP layer.
-#[derive(Clone, Debug)]
-pub struct OAuthAuthority(pub AuthorizationServer);
+#[derive(Debug)]
+pub struct OAuthAuthority {
+    server: AuthorizationServer,
+    /// The callers that requests and sessions hold. Others are removed before the map grows.
+    callers: Mutex<HashMap<oauth::ids::GrantId, Weak<Caller>>>,
+}
+
+impl OAuthAuthority {
+    /// The authority of this authorization server.
+    #[must_use]
+    pub fn new(server: AuthorizationServer) -> Self {
+        Self {
+            server,
+            callers: Mutex::default(),
+        }
+    }
+
+    /// The one caller of a grant, shared by its requests and sessions.
+    fn session_caller(&self, caller: &oauth::Caller) -> Arc<Caller> {
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = callers.get(caller.grant()).and_then(Weak::upgrade) {
+            return shared;
+        }
+        // Before the map would grow.
+        if callers.len() == callers.capacity() {
+            callers.retain(|_, caller| caller.strong_count() > 0);
+        }
+        let shared = Arc::new(Caller {
+            grant: grant_id(caller.grant()),
+            user: user_id(caller.user()),
+            client: ClientId(Arc::from(caller.client().0.as_str())),
+            credentials: Arc::new(AccountCredentials(caller.account())),
+        });
+        callers.insert(caller.grant().clone(), Arc::downgrade(&shared));
+        shared
+    }
+}
 
 impl Authority for OAuthAuthority {
     fn authenticate<'a>(&'a self, parts: &'a mut Parts) -> BoxFuture<'a, Result<(), Response<ResponseBody>>> {
         Box::pin(async move {
             // Taken before the look-up: a later end of the grant reaches the registry later.
             let checked = AuthenticatedAt(Instant::now());
-            let caller = self.0.authenticate(&parts.headers).await?;
+            let caller = self.server.authenticate(&parts.headers).await?;
             parts.extensions.insert(checked);
-            parts.extensions.insert(Arc::new(session_caller(&caller)));
+            parts.extensions.insert(self.session_caller(&caller));
             Ok(())
         })
     }
 
     fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>> {
-        Box::pin(self.0.serve(request))
+        Box::pin(self.server.serve(request))
     }
 }
 
@@ -40,13 +78,4 @@ pub(super) fn grant_id(grant: &oauth::ids::GrantId) -> GrantId {
 /// The user of a session, by Forgejo's numeric id: logins can change.
 pub(super) fn user_id(user: oauth::ids::UserId) -> UserId {
     UserId(Arc::from(user.to_string()))
-}
-
-fn session_caller(caller: &oauth::Caller) -> Caller {
-    Caller {
-        grant: grant_id(caller.grant()),
-        user: user_id(caller.user()),
-        client: ClientId(Arc::from(caller.client().0.as_str())),
-        credentials: Arc::new(AccountCredentials(caller.account())),
-    }
 }

@@ -65,7 +65,7 @@ impl Application {
         let metrics = MetricsPage::new(counts, Arc::clone(&registry), backends.supervisor());
         let mut broker = Broker::new(
             crates::broker(config)?,
-            Arc::new(OAuthAuthority(server.clone())),
+            Arc::new(OAuthAuthority::new(server.clone())),
             Arc::new(RegistryService::new(registry, server.clone())),
             vec![Arc::new(StoreProbe(server.clone()))],
         );
