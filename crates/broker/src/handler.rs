@@ -15,7 +15,7 @@ use tracing::Span;
 use crate::{
     app_state::AppState,
     cors, health,
-    http_error::{ErrorFormat, HttpError},
+    http_error::HttpError,
     mcp, metrics,
     ports::{CompletedRequest, LogSpan, ResponseBody},
     request_body,
@@ -152,11 +152,7 @@ fn check_read_only(request: &Request<Incoming>) -> Result<(), HttpError> {
 
 fn error_response(error: HttpError, route: Route) -> Response<ResponseBody> {
     tracing::debug!(reason = error.reason(), "request rejected");
-    error.response(if route == Route::Mcp {
-        ErrorFormat::JsonRpc
-    } else {
-        ErrorFormat::Text
-    })
+    error.response(route)
 }
 
 /// Logs one line per request. No header, query or id: they may contain secrets.

@@ -38,10 +38,9 @@ pub(crate) async fn health(state: &AppState) -> Response<ResponseBody> {
         }
     }
     let build = &state.config.build;
-    let (status, word) = if healthy {
-        (StatusCode::OK, "ok")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "failed")
+    let (status, word) = match healthy {
+        true => (StatusCode::OK, "ok"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "failed"),
     };
     let body = json!({
         "status": word,
@@ -73,16 +72,10 @@ pub(crate) fn index(state: &AppState) -> Response<ResponseBody> {
 
 async fn check(probe: Arc<dyn Probe>) -> (&'static str, bool) {
     let name = probe.name();
-    let ok = match timeout(PROBE_TIMEOUT, probe.check()).await {
-        Ok(Ok(())) => true,
-        Ok(Err(error)) => {
-            tracing::error!(probe = name, error, "health probe failed");
-            false
-        }
-        Err(_elapsed) => {
-            tracing::error!(probe = name, "health probe timed out");
-            false
-        }
-    };
-    (name, ok)
+    match timeout(PROBE_TIMEOUT, probe.check()).await {
+        Ok(Ok(())) => return (name, true),
+        Ok(Err(error)) => tracing::error!(probe = name, error, "health probe failed"),
+        Err(_elapsed) => tracing::error!(probe = name, "health probe timed out"),
+    }
+    (name, false)
 }

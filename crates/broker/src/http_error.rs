@@ -6,7 +6,7 @@
 
 use http::{HeaderValue, Response, StatusCode, header};
 
-use crate::{ports::ResponseBody, response};
+use crate::{ports::ResponseBody, response, route::Route};
 
 /// Why a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,32 +36,21 @@ pub(crate) enum HttpError {
     Panicked,
 }
 
-/// The format of an error response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ErrorFormat {
-    JsonRpc,
-    Text,
-}
-
 /// JSON-RPC 2.0 section 5.1: from the range that is reserved for servers.
 const SERVER_ERROR: i32 = -32000;
 /// JSON-RPC 2.0 section 5.1.
 const INTERNAL_ERROR: i32 = -32603;
 
 impl HttpError {
-    pub(crate) fn response(self, format: ErrorFormat) -> Response<ResponseBody> {
+    pub(crate) fn response(self, route: Route) -> Response<ResponseBody> {
         let (status, message) = self.status_and_message();
-        let mut response = match format {
-            ErrorFormat::Text => response::text(status, format!("{message}\n")),
-            ErrorFormat::JsonRpc => {
-                let code = if status == StatusCode::INTERNAL_SERVER_ERROR {
-                    INTERNAL_ERROR
-                } else {
-                    SERVER_ERROR
-                };
-                let error = serde_json::json!({ "code": code, "message": message });
-                response::json(status, &serde_json::json!({ "jsonrpc": "2.0", "error": error }))
-            }
+        let mut response = if route == Route::Mcp {
+            let internal = status == StatusCode::INTERNAL_SERVER_ERROR;
+            let code = if internal { INTERNAL_ERROR } else { SERVER_ERROR };
+            let error = serde_json::json!({ "code": code, "message": message });
+            response::json(status, &serde_json::json!({ "jsonrpc": "2.0", "error": error }))
+        } else {
+            response::text(status, format!("{message}\n"))
         };
         let extra = match self {
             Self::MethodNotAllowed(allowed) => Some((header::ALLOW, allowed)),

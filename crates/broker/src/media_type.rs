@@ -3,7 +3,7 @@
 //! `Accept` follows RFC 9110 section 12.5.1: parameters, ranges, quality zero, and the more
 //! specific range wins. A request without it accepts everything.
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, header};
 
 pub(crate) const JSON: MediaType = MediaType("application", "json");
 pub(crate) const EVENT_STREAM: MediaType = MediaType("text", "event-stream");
@@ -20,7 +20,7 @@ impl MediaType {
         }
         // The most specific range that matches decides.
         let mut best: Option<(u8, bool)> = None;
-        for range in elements(headers, &header::ACCEPT) {
+        for range in accepted_ranges(headers) {
             let (media_range, parameters) = range.split_once(';').unwrap_or((range, ""));
             let Some(specificity) = self.matched_by(media_range.trim()) else {
                 continue;
@@ -55,10 +55,9 @@ impl MediaType {
     }
 }
 
-/// The comma-separated elements of a list field, over all its lines. Lines that are not text are
-/// skipped.
-fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let lines = headers.get_all(name).into_iter();
+/// The ranges of `Accept`, over all its lines. Lines that are not text are skipped.
+fn accepted_ranges(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(header::ACCEPT).into_iter();
     lines
         .filter_map(|value| value.to_str().ok())
         .flat_map(|line| line.split(','))
@@ -77,6 +76,8 @@ fn has_quality_zero(parameters: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     fn headers(name: &HeaderName, values: &[&str]) -> HeaderMap {
