@@ -1,15 +1,14 @@
 //! The cost of a bridge: round trips of `tools/call` through it, compared with its two sides alone.
 //!
-//! For each number of sessions three things are measured in one run, one after the other: the bare
-//! pipe to the same sort of child, a bare HTTP server that answers each request with the same
-//! bytes, and the bridge, served over HTTP in front of its child. Each session is one client that
-//! sends its next request when it has the answer to the one before. CPU time is that of this
-//! process, which holds clients and servers, and of the children.
+//! For each number of sessions, one run measures three things in turn: the bare pipe to a child, a
+//! bare HTTP server that answers each request with the same bytes, and the bridge over HTTP in
+//! front of its child. Each session is one client that sends its next request after the response to
+//! the previous one. CPU time covers this process (clients and servers) and the children.
 //!
-//! `BRIDGE_BENCH_CHILD` is the program to start: the double of `forgejo-mcp` in the crate
-//! `testkit`. `BRIDGE_BENCH_SECONDS` is how long each measurement takes, `BRIDGE_BENCH_REPORT` a
-//! file for the report, which is printed in any case.
-#![expect(clippy::print_stdout, reason = "the report is what this is for")]
+//! Environment: `BRIDGE_BENCH_CHILD` is the program to start, the `fake-forgejo-mcp` of `testkit`;
+//! `BRIDGE_BENCH_SECONDS` the duration of each measurement; `BRIDGE_BENCH_REPORT` a file for the
+//! report, which is printed in any case.
+#![expect(clippy::print_stdout, reason = "the benchmark prints its report")]
 
 use std::{
     convert::Infallible,

@@ -41,11 +41,11 @@ fn event(machine: &mut StateMachine, reader: Reader) -> String {
 fn an_unread_server_request_moves_to_the_next_stream() {
     let (mut machine, now) = machine();
     let first = machine.listen(now).expect("room");
-    let ask = r#"{"jsonrpc":"2.0","id":"s1","method":"roots/list"}"#;
-    machine.receive(now, message(ask));
+    let request = r#"{"jsonrpc":"2.0","id":"s1","method":"roots/list"}"#;
+    machine.receive(now, message(request));
     machine.detach(now, first);
     let second = machine.listen(now).expect("room");
-    assert_eq!(event(&mut machine, second), ask);
+    assert_eq!(event(&mut machine, second), request);
     machine.detach(now, second);
     // A delivered request goes to no third stream and has the longer timeout.
     let third = machine.listen(now).expect("room");

@@ -55,12 +55,12 @@ async fn a_batch_becomes_a_stream_that_ends_with_its_last_response() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_without_requests_is_accepted() {
     let (bridge, mut server) = session("2025-03-26").await;
-    let ask = r#"{"jsonrpc":"2.0","id":9,"method":"ping"}"#;
-    server.write(ask).await;
+    let request = r#"{"jsonrpc":"2.0","id":9,"method":"ping"}"#;
+    server.write(request).await;
     let answer = r#"{"jsonrpc":"2.0","id":9,"result":{}}"#;
     let notification = r#"{"jsonrpc":"2.0","method":"n"}"#;
     let mut listener = crate::harness::get(&bridge).await;
-    assert_eq!(listener.message().await, ask);
+    assert_eq!(listener.message().await, request);
     let reply = post(&bridge, format!("[{answer},{notification}]")).await;
     assert_eq!((reply.status.as_u16(), reply.text().await.as_str()), (202, ""));
     assert_eq!(server.line().await, answer);

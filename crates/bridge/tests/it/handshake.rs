@@ -124,11 +124,7 @@ async fn an_initialize_that_the_server_rejects_may_be_retried() {
     let (bridge, mut server) = bridge().await;
     let reply = start_post(&bridge, initialize("2025-11-25"));
     let (id, _) = server.request().await;
-    server
-        .write(&format!(
-            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32602,"message":"no"}}}}"#
-        ))
-        .await;
+    server.error(id, -32602).await;
     assert_eq!(reply.await.expect("no panic").error().await["error"]["code"], -32602);
     assert!(bridge.snapshot().is_none());
     handshake(&bridge, &mut server, "2025-11-25").await;
@@ -214,11 +210,7 @@ async fn a_failed_replay_returns_its_error_and_drops_the_io() {
 
     let refused = resume(&snapshot, |mut server| async move {
         let (id, _) = server.request().await;
-        server
-            .write(&format!(
-                r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32099,"message":"no"}}}}"#
-            ))
-            .await;
+        server.error(id, -32099).await;
         server.wait_for_end().await;
     });
     assert!(matches!(refused.await, Err(ConnectError::Refused { code: -32099 })));
@@ -258,7 +250,7 @@ async fn an_early_confirmation_does_not_count() {
 }
 
 /// Makes a request that the server accepts.
-async fn granted(bridge: &Arc<Bridge>, server: &mut Server, method: &str, params: &str) {
+async fn accepted_request(bridge: &Arc<Bridge>, server: &mut Server, method: &str, params: &str) {
     let body = format!(r#"{{"jsonrpc":"2.0","id":"w","method":"{method}","params":{params}}}"#);
     let reply = start_post(bridge, body);
     let (id, _) = server.request().await;
@@ -278,7 +270,7 @@ async fn log_level_and_subscriptions_are_replayed_to_a_fresh_server() {
         ("resources/subscribe", r#"{"uri":"f:3"}"#),
         ("resources/unsubscribe", r#"{"uri":"f:1"}"#),
     ] {
-        granted(&bridge, &mut server, method, params).await;
+        accepted_request(&bridge, &mut server, method, params).await;
     }
     // A rejected setting is not replayed.
     let reply = start_post(
@@ -286,11 +278,7 @@ async fn log_level_and_subscriptions_are_replayed_to_a_fresh_server() {
         r#"{"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"f:4"}}"#,
     );
     let (id, _) = server.request().await;
-    server
-        .write(&format!(
-            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32002,"message":"no"}}}}"#
-        ))
-        .await;
+    server.error(id, -32002).await;
     reply.await.expect("no panic");
 
     let snapshot = bridge.snapshot().expect("a handshake");
@@ -319,12 +307,7 @@ async fn log_level_and_subscriptions_are_replayed_to_a_fresh_server() {
         );
         // The server rejects one setting; the session continues without it.
         server.result(requests[2].0, "{}").await;
-        server
-            .write(&format!(
-                r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":-32002,"message":"gone"}}}}"#,
-                requests[1].0
-            ))
-            .await;
+        server.error(requests[1].0, -32002).await;
         server.result(requests[0].0, "{}").await;
     });
     let bridge = bridge.expect("a good replay");
@@ -339,27 +322,18 @@ async fn log_level_and_subscriptions_are_replayed_to_a_fresh_server() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fresh_server_without_a_promised_capability_is_rejected() {
+    let result = |capabilities| format!(r#"{{"protocolVersion":"2025-11-25","capabilities":{capabilities}}}"#);
     let (bridge, mut server) = bridge().await;
     let reply = start_post(&bridge, initialize("2025-11-25"));
     let (id, _) = server.request().await;
     let capabilities = r#"{"tools":{},"resources":{"subscribe":true}}"#;
-    server
-        .result(
-            id,
-            &format!(r#"{{"protocolVersion":"2025-11-25","capabilities":{capabilities}}}"#),
-        )
-        .await;
+    server.result(id, &result(capabilities)).await;
     reply.await.expect("no panic");
     let snapshot = bridge.snapshot().expect("a handshake");
     let lacking = resume(&snapshot, |mut server| async move {
         let (id, _) = server.request().await;
         let capabilities = r#"{"tools":{"listChanged":true},"resources":{}}"#;
-        server
-            .result(
-                id,
-                &format!(r#"{{"protocolVersion":"2025-11-25","capabilities":{capabilities}}}"#),
-            )
-            .await;
+        server.result(id, &result(capabilities)).await;
         server.wait_for_end().await;
     });
     let Err(ConnectError::CapabilityMissing { capability }) = lacking.await else {

@@ -103,6 +103,12 @@ impl Server {
             .await;
     }
 
+    pub(crate) async fn error(&mut self, id: u64, code: i32) {
+        let error = format!(r#"{{"code":{code},"message":"no"}}"#);
+        self.write(&format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#))
+            .await;
+    }
+
     /// True if the bridge writes nothing for this time.
     pub(crate) async fn receives_nothing(&mut self, during: Duration) -> bool {
         let mut line = String::new();

@@ -232,11 +232,11 @@ async fn a_server_request_is_replayed_on_resume() {
     let mut listener = get(&bridge).await;
     assert_eq!(listener.next().await, Sse::Prime);
     let id = listener.last_id.clone().expect("an event");
-    let ask = r#"{"jsonrpc":"2.0","id":5,"method":"roots/list"}"#;
-    server.write(ask).await;
-    assert_eq!(listener.message().await, ask);
+    let request = r#"{"jsonrpc":"2.0","id":5,"method":"roots/list"}"#;
+    server.write(request).await;
+    assert_eq!(listener.message().await, request);
     drop(listener);
-    assert_eq!(resume_from(&bridge, &id).await.message().await, ask);
+    assert_eq!(resume_from(&bridge, &id).await.message().await, request);
     let answer = r#"{"jsonrpc":"2.0","id":5,"result":{"roots":[]}}"#;
     assert_eq!(post(&bridge, answer).await.status, 202);
     assert_eq!(server.line().await, answer);

@@ -11,8 +11,8 @@ fn log_message(n: u32) -> String {
 }
 
 /// Waits until the bridge has read all lines so far, by a later exchange.
-async fn settle(bridge: &std::sync::Arc<bridge::Bridge>, server: &mut Server) {
-    let reply = start_post(bridge, r#"{"jsonrpc":"2.0","id":"settle","method":"ping"}"#);
+async fn wait_until_read(bridge: &std::sync::Arc<bridge::Bridge>, server: &mut Server) {
+    let reply = start_post(bridge, r#"{"jsonrpc":"2.0","id":"last","method":"ping"}"#);
     let (id, _) = server.request().await;
     server.result(id, "{}").await;
     reply.await.expect("no panic");
@@ -88,9 +88,9 @@ async fn without_streams_notifications_wait_and_the_oldest_are_dropped() {
 async fn a_server_request_is_answered_once_with_its_own_id() {
     let (bridge, mut server) = bridge().await;
     let mut listener = get(&bridge).await;
-    let ask = r#"{"jsonrpc":"2.0","id":"srv-\u00e9","method":"sampling/createMessage","params":{}}"#;
-    server.write(ask).await;
-    assert_eq!(listener.message().await, ask);
+    let request = r#"{"jsonrpc":"2.0","id":"srv-\u00e9","method":"sampling/createMessage","params":{}}"#;
+    server.write(request).await;
+    assert_eq!(listener.message().await, request);
     let answer = r#"{"jsonrpc":"2.0","id":"srv-\u00e9","result":{"role":"assistant"}}"#;
     assert_eq!(post(&bridge, answer).await.status, 202);
     assert_eq!(server.line().await, answer);
@@ -129,13 +129,13 @@ async fn a_server_request_without_client_times_out() {
 #[tokio::test(start_paused = true)]
 async fn a_server_request_waits_for_a_client() {
     let (bridge, mut server) = bridge().await;
-    let ask = r#"{"jsonrpc":"2.0","id":9,"method":"elicitation/create"}"#;
-    server.write(ask).await;
+    let request = r#"{"jsonrpc":"2.0","id":9,"method":"elicitation/create"}"#;
+    server.write(request).await;
     assert!(server.receives_nothing(Duration::from_secs(20)).await);
     let reply = start_post(&bridge, call(1));
     let (id, _) = server.request().await;
     let mut reply = reply.await.expect("no panic");
-    assert_eq!(reply.message().await, ask);
+    assert_eq!(reply.message().await, request);
     // A delivered request has more time than one without a client.
     assert!(server.receives_nothing(Duration::from_secs(100)).await);
     let answer = r#"{"jsonrpc":"2.0","id":9,"result":{"action":"accept"}}"#;
@@ -169,7 +169,7 @@ async fn invalid_lines_are_counted_and_dropped() {
         reply.await.expect("no panic").json().await,
         r#"{"jsonrpc":"2.0","id":1,"result":"right"}"#
     );
-    settle(&bridge, &mut server).await;
+    wait_until_read(&bridge, &mut server).await;
     let counts = [
         DropReason::InvalidJson,
         DropReason::InvalidMessage,

@@ -8,15 +8,11 @@
 //! A seed determines a schedule. `BRIDGE_MODEL_SCHEDULES` is the number of schedules,
 //! `BRIDGE_MODEL_SEED` the first seed. A failed schedule prints its seed.
 
-use std::{
-    collections::{HashMap, HashSet},
-    task::{Context, Poll, Waker},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
 
 use fastrand::Rng;
 
-use super::super::*;
+use super::*;
 use crate::{
     fuzz_tests::env_number,
     jsonrpc::MessageError,
@@ -107,14 +103,6 @@ struct Simulation {
 /// Prints the seed of a failed schedule.
 struct SeedGuard(u64);
 
-fn message(text: &str) -> Envelope {
-    Envelope::parse(text.as_bytes()).expect("a message")
-}
-
-fn id(raw: &str) -> Id {
-    Id::parse(raw).expect("an id")
-}
-
 fn config(ample_replay: bool) -> Config {
     let mut config = Config {
         max_in_flight: MAX_IN_FLIGHT,
@@ -192,8 +180,8 @@ impl Simulation {
             14 => self.answer_twice(),
             15 => {
                 let number = 1_000_000 + self.rng.usize(..9);
-                self.server_message(&format!(r#"{{"jsonrpc":"2.0","id":{number},"result":"nobody"}}"#));
-                self.server_message(&format!(r#"{{"jsonrpc":"2.0","id":"{number}","result":"nobody"}}"#));
+                self.server_message(&format!(r#"{{"jsonrpc":"2.0","id":{number},"result":"unmatched"}}"#));
+                self.server_message(&format!(r#"{{"jsonrpc":"2.0","id":"{number}","result":"unmatched"}}"#));
             }
             16 => {
                 let line = self.pick(&INVALID_LINES);
@@ -322,7 +310,7 @@ impl Simulation {
             let sent = message(line);
             assert_eq!(sent.param("nonce"), Some(nonce.to_string().as_str()));
             let MessageKind::Request { id, .. } = sent.kind() else {
-                panic!("{line} is no request")
+                panic!("{line} is not a request")
             };
             let number = id.number().expect("a number of the bridge's own");
             assert!(self.in_flight.iter().all(|sent| sent.number != number));
@@ -401,7 +389,7 @@ impl Simulation {
                 self.connections.push(Connection::new(exchange, reader));
                 self.prime(self.connections.len() - 1);
             }
-            Err(refusal) => assert!(!room && refusal == RejectReason::TooManyRequests),
+            Err(reason) => assert!(!room && reason == RejectReason::TooManyRequests),
         }
     }
 
@@ -456,11 +444,10 @@ impl Simulation {
     fn resume(&mut self, client: &Disconnected) {
         let reader = self.machine.resume(self.now, &client.last).expect("room");
         let exchange = &mut self.exchanges[client.exchange];
-        let disconnected_at = exchange
+        let expiry_start = exchange
             .settled_at
             .map(|settled_at| settled_at.max(client.disconnected_at));
-        let expired = disconnected_at
-            .is_some_and(|disconnected_at| self.now >= disconnected_at + Duration::from_secs(REPLAY_TIME));
+        let expired = expiry_start.is_some_and(|start| self.now >= start + Duration::from_secs(REPLAY_TIME));
         let same = reader.stream == client.last.stream;
         if !exchange.is_listener && self.ample_replay {
             assert_eq!(same, !expired, "retained until it expires and no longer");
