@@ -3,32 +3,38 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use oauth::{AccountError, Config, account::TerminalError};
+use oauth::{Account, AccountError, Config, account::TerminalError};
 use secrecy::ExposeSecret as _;
 
 use crate::{
     browser::Browser,
     scripted_upstream::ScriptedFailure,
-    world::{ALICE, BOB, ISSUER, World},
+    world::{ALICE, BOB, ISSUER, Tokens, World},
 };
+
+async fn account_of(world: &World, tokens: &Tokens) -> Account {
+    world.caller(&tokens.access).await.account()
+}
+
+async fn current(account: &Account) -> String {
+    account.current().await.unwrap().access_token.expose_secret().to_owned()
+}
+
+async fn refreshed(account: &Account) -> String {
+    account.refresh().await.unwrap().access_token.expose_secret().to_owned()
+}
 
 #[tokio::test]
 async fn token_is_renewed_before_it_expires() {
     let world = World::new().await;
     let client = world.client().await;
-    let account = world.caller(&world.tokens(&client, ALICE).await.access).await.account();
+    let account = account_of(&world, &world.tokens(&client, ALICE).await).await;
     world.clock.advance(Duration::from_secs(3600 - 301));
-    assert_eq!(
-        account.current().await.unwrap().access_token.expose_secret(),
-        "access-11-1"
-    );
+    assert_eq!(current(&account).await, "access-11-1");
     world.clock.advance(Duration::from_secs(1));
     let renewed = account.current().await.unwrap();
     assert_eq!(renewed.access_token.expose_secret(), "access-11-2");
-    assert_eq!(
-        account.current().await.unwrap().access_token.expose_secret(),
-        "access-11-2"
-    );
+    assert_eq!(current(&account).await, "access-11-2");
     assert_eq!(world.upstream.renewals.arrivals(), 1);
 }
 
@@ -37,17 +43,11 @@ async fn short_lived_token_is_renewed_at_half_its_life() {
     let world = World::new().await;
     world.upstream.set_expires_in(Duration::from_secs(20));
     let client = world.client().await;
-    let account = world.caller(&world.tokens(&client, ALICE).await.access).await.account();
+    let account = account_of(&world, &world.tokens(&client, ALICE).await).await;
     world.clock.advance(Duration::from_secs(9));
-    assert_eq!(
-        account.current().await.unwrap().access_token.expose_secret(),
-        "access-11-1"
-    );
+    assert_eq!(current(&account).await, "access-11-1");
     world.clock.advance(Duration::from_secs(1));
-    assert_eq!(
-        account.current().await.unwrap().access_token.expose_secret(),
-        "access-11-2"
-    );
+    assert_eq!(current(&account).await, "access-11-2");
 }
 
 #[tokio::test]
@@ -55,8 +55,8 @@ async fn concurrent_callers_share_one_renewal() {
     let world = World::new().await;
     let client = world.client().await;
     let (one, two) = (world.tokens(&client, ALICE).await, world.tokens(&client, ALICE).await);
-    let first = world.caller(&one.access).await.account();
-    let second = world.caller(&two.access).await.account();
+    let first = account_of(&world, &one).await;
+    let second = account_of(&world, &two).await;
     world.upstream.renewals.hold();
     let outcomes = async { tokio::join!(first.refresh(), second.refresh(), first.refresh(), second.refresh()) };
     let release = async {
@@ -77,7 +77,7 @@ async fn renewal_continues_after_its_caller_is_dropped() {
     let mut world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
-    let account = world.caller(&tokens.access).await.account();
+    let account = account_of(&world, &tokens).await;
     world.upstream.renewals.hold();
     {
         let mut refresh = std::pin::pin!(account.refresh());
@@ -90,11 +90,8 @@ async fn renewal_continues_after_its_caller_is_dropped() {
     world.upstream.renewals.release();
     world.server.drain().await;
     world.restart([7; 32]).await;
-    let account = world.caller(&tokens.access).await.account();
-    assert_eq!(
-        account.current().await.unwrap().access_token.expose_secret(),
-        "access-11-2"
-    );
+    let account = account_of(&world, &tokens).await;
+    assert_eq!(current(&account).await, "access-11-2");
     assert_eq!(world.upstream.renewals.arrivals(), 1);
 }
 
@@ -114,11 +111,8 @@ async fn sign_in_completes_after_the_browser_disconnects() {
     world.upstream.exchanges.release();
     world.server.drain().await;
     // The exchange has invalidated the first tokens: the second ones must be stored.
-    let account = world.caller(&first.access).await.account();
-    assert_eq!(
-        account.refresh().await.unwrap().access_token.expose_secret(),
-        "access-11-3"
-    );
+    let account = account_of(&world, &first).await;
+    assert_eq!(refreshed(&account).await, "access-11-3");
 }
 
 #[tokio::test]
@@ -126,18 +120,12 @@ async fn renewed_tokens_survive_a_restart() {
     let mut world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
-    world.caller(&tokens.access).await.account().refresh().await.unwrap();
+    account_of(&world, &tokens).await.refresh().await.unwrap();
     world.restart([7; 32]).await;
-    let account = world.caller(&tokens.access).await.account();
-    assert_eq!(
-        account.current().await.unwrap().access_token.expose_secret(),
-        "access-11-2"
-    );
+    let account = account_of(&world, &tokens).await;
+    assert_eq!(current(&account).await, "access-11-2");
     // Its refresh token is the valid one.
-    assert_eq!(
-        account.refresh().await.unwrap().access_token.expose_secret(),
-        "access-11-3"
-    );
+    assert_eq!(refreshed(&account).await, "access-11-3");
 }
 
 #[tokio::test]
@@ -145,7 +133,7 @@ async fn terminal_refusal_ends_the_grants_of_the_user() {
     let world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
-    let account = world.caller(&tokens.access).await.account();
+    let account = account_of(&world, &tokens).await;
     world.upstream.set_failure(Some(ScriptedFailure::Refused));
     let error = account.refresh().await.unwrap_err();
     assert!(
@@ -174,7 +162,7 @@ async fn transient_failures_and_misconfiguration_end_nothing() {
     let world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
-    let account = world.caller(&tokens.access).await.account();
+    let account = account_of(&world, &tokens).await;
     for trouble in [ScriptedFailure::Unavailable, ScriptedFailure::Misconfigured] {
         world.upstream.set_failure(Some(trouble));
         assert!(
@@ -184,17 +172,11 @@ async fn transient_failures_and_misconfiguration_end_nothing() {
     }
     // A token that is about to expire is given out all the same. An expired one is not.
     world.clock.advance(Duration::from_secs(3500));
-    assert_eq!(
-        account.current().await.unwrap().access_token.expose_secret(),
-        "access-11-1"
-    );
+    assert_eq!(current(&account).await, "access-11-1");
     world.clock.advance(Duration::from_secs(100));
     assert!(matches!(account.current().await, Err(AccountError::Transient(_))));
     world.upstream.set_failure(None);
-    assert_eq!(
-        account.current().await.unwrap().access_token.expose_secret(),
-        "access-11-2"
-    );
+    assert_eq!(current(&account).await, "access-11-2");
     assert!(world.events.take().is_empty());
 }
 
@@ -204,15 +186,9 @@ async fn second_sign_in_replaces_the_tokens_of_all_grants() {
     let client = world.client().await;
     let first = world.tokens(&client, ALICE).await;
     world.tokens(&client, ALICE).await;
-    let account = world.caller(&first.access).await.account();
-    assert_eq!(
-        account.current().await.unwrap().access_token.expose_secret(),
-        "access-11-2"
-    );
-    assert_eq!(
-        account.refresh().await.unwrap().access_token.expose_secret(),
-        "access-11-3"
-    );
+    let account = account_of(&world, &first).await;
+    assert_eq!(current(&account).await, "access-11-2");
+    assert_eq!(refreshed(&account).await, "access-11-3");
 }
 
 #[tokio::test]
@@ -220,7 +196,7 @@ async fn sign_in_during_a_renewal_wins_and_ends_nothing() {
     let world = World::new().await;
     let client = world.client().await;
     let first = world.tokens(&client, ALICE).await;
-    let account = world.caller(&first.access).await.account();
+    let account = account_of(&world, &first).await;
     world.upstream.renewals.hold();
     let sign_in = async {
         world.upstream.renewals.arrival(1).await;
@@ -249,11 +225,8 @@ async fn sign_in_that_fails_after_the_exchange_keeps_earlier_grants() {
     let back = browser.return_from(&world, &to_forgejo, ALICE).await;
     assert_eq!(back.parameter("error").as_deref(), Some("temporarily_unavailable"));
 
-    let account = world.caller(&first.access).await.account();
-    assert_eq!(
-        account.refresh().await.unwrap().access_token.expose_secret(),
-        "access-11-3"
-    );
+    let account = account_of(&world, &first).await;
+    assert_eq!(refreshed(&account).await, "access-11-3");
 }
 
 #[tokio::test]
@@ -264,7 +237,7 @@ async fn user_locked_out_at_forgejo_loses_access_at_the_next_renewal() {
     // Forgejo still renews the tokens of such a user.
     world.upstream.deactivate(ALICE);
     world.clock.advance(Duration::from_secs(3600 - 300));
-    let account = world.caller(&tokens.access).await.account();
+    let account = account_of(&world, &tokens).await;
     let error = account.current().await.unwrap_err();
     assert!(
         matches!(error, AccountError::Terminal(TerminalError::LockedOut)),
@@ -296,7 +269,7 @@ async fn valid_tokens_of_two_concurrent_sign_ins_are_kept() {
     let tokens = world.exchange(&client, &a.parameter("code").unwrap()).await.tokens();
     world.exchange(&client, &b.parameter("code").unwrap()).await.tokens();
     // In either order, the stored refresh token is the valid one.
-    let account = world.caller(&tokens.access).await.account();
+    let account = account_of(&world, &tokens).await;
     account.refresh().await.unwrap();
     assert!(world.events.take().is_empty());
 }
@@ -338,11 +311,8 @@ async fn old_key_can_be_removed_after_resealing() {
         "each account is resealed once"
     );
     world.restart_with_keys(&both[1..]).await;
-    let account = world.caller(&tokens.access).await.account();
-    assert_eq!(
-        account.refresh().await.unwrap().access_token.expose_secret(),
-        "access-11-2"
-    );
+    let account = account_of(&world, &tokens).await;
+    assert_eq!(refreshed(&account).await, "access-11-2");
     assert!(world.events.take().is_empty());
 }
 
@@ -353,11 +323,11 @@ async fn accounts_of_a_missing_key_are_kept_until_it_returns() {
     let tokens = world.tokens(&client, ALICE).await;
     world.restart_with_keys(&[(2, [9; 32])]).await;
     assert_eq!(world.server.reseal_accounts().await.unwrap(), 0);
-    let account = world.caller(&tokens.access).await.account();
+    let account = account_of(&world, &tokens).await;
     let error = account.refresh().await.unwrap_err();
     assert!(matches!(error, AccountError::Transient(_)), "{error:?}");
     world.restart([7; 32]).await;
-    let account = world.caller(&tokens.access).await.account();
+    let account = account_of(&world, &tokens).await;
     account.refresh().await.unwrap();
 }
 
@@ -379,7 +349,7 @@ async fn database_without_its_key_yields_no_upstream_token() {
     assert!(found, "the files looked at are the database");
 
     world.restart([8; 32]).await;
-    let account = world.caller(&tokens.access).await.account();
+    let account = account_of(&world, &tokens).await;
     let error = account.current().await.unwrap_err();
     assert!(
         matches!(error, AccountError::Terminal(TerminalError::Unreadable(_))),

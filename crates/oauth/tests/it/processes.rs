@@ -10,7 +10,7 @@ use std::{
 
 use http::StatusCode;
 use oauth::{
-    AccountError,
+    Account, AccountError, UpstreamToken,
     ids::{LeaseOwner, TokenVersion},
     ports::{
         AccountStore as _, BoxFuture, ExchangeStore as _, GrantedScope, LeaseStore as _, RefusalOutcome,
@@ -162,6 +162,53 @@ impl Upstream for UpstreamLink {
     }
 }
 
+/// Two processes on one store, and a user who has signed in at the first.
+struct TwoProcesses {
+    one: World,
+    two: World,
+    /// The connection of the second process.
+    link: Arc<UpstreamLink>,
+    client: String,
+    tokens: Tokens,
+}
+
+impl TwoProcesses {
+    async fn new() -> Self {
+        let one = World::new().await;
+        let link = UpstreamLink::to(&one);
+        let two = one.another(Arc::clone(&link) as _).await;
+        let client = one.client().await;
+        let tokens = one.tokens(&client, ALICE).await;
+        Self {
+            one,
+            two,
+            link,
+            client,
+            tokens,
+        }
+    }
+
+    /// The account of the user in each process, after the upstream token has expired.
+    async fn expired_accounts(&self) -> (Account, Account) {
+        let here = self.one.caller(&self.tokens.access).await.account();
+        let there = self.two.caller(&self.tokens.access).await.account();
+        self.one.clock.advance(Duration::from_secs(3600));
+        (here, there)
+    }
+
+    /// Both processes have the tokens of one renewal.
+    fn assert_one_renewal(&self, tokens: [Result<UpstreamToken, AccountError>; 2]) {
+        for token in tokens {
+            assert_eq!(token.unwrap().access_token.expose_secret(), "access-11-2");
+        }
+        assert_eq!(self.one.upstream.renewals.arrivals(), 1);
+    }
+
+    fn assert_nothing_ended(&self) {
+        assert!(self.one.events.take().is_empty() && self.two.events.take().is_empty());
+    }
+}
+
 /// Waits long enough for a task that can continue to do so, as a rule.
 async fn settle(world: &World) {
     for _ in 0..100 {
@@ -185,88 +232,57 @@ async fn join_all<F: Future<Output = ()>>(acts: impl Iterator<Item = F>) {
 
 #[tokio::test]
 async fn processes_share_one_renewal() {
-    let one = World::new().await;
-    let two = one.another(UpstreamLink::to(&one)).await;
-    let client = one.client().await;
-    let tokens = one.tokens(&client, ALICE).await;
-    one.clock.advance(Duration::from_secs(3600));
-    let (a, b) = (
-        one.caller(&tokens.access).await.account(),
-        two.caller(&tokens.access).await.account(),
-    );
-    let (a, b) = tokio::join!(a.current(), b.current());
-    for token in [a.unwrap(), b.unwrap()] {
-        assert_eq!(token.access_token.expose_secret(), "access-11-2");
-    }
-    assert_eq!(one.upstream.renewals.arrivals(), 1);
+    let processes = TwoProcesses::new().await;
+    let (here, there) = processes.expired_accounts().await;
+    let (here, there) = tokio::join!(here.current(), there.current());
+    processes.assert_one_renewal([here, there]);
 }
 
 #[tokio::test]
 async fn process_gets_the_tokens_of_a_renewal_in_another_process() {
-    let one = World::new().await;
-    let link = UpstreamLink::to(&one);
-    let two = one.another(Arc::clone(&link) as _).await;
-    let client = one.client().await;
-    let tokens = one.tokens(&client, ALICE).await;
-    let (here, there) = (
-        one.caller(&tokens.access).await.account(),
-        two.caller(&tokens.access).await.account(),
-    );
-    one.clock.advance(Duration::from_secs(3600));
-    link.answers.hold();
+    let processes = TwoProcesses::new().await;
+    let (here, there) = processes.expired_accounts().await;
+    let answers = &processes.link.answers;
+    answers.hold();
     let waits = async {
         // The stored tokens are invalid from here on.
-        link.answers.arrival(1).await;
+        answers.arrival(1).await;
         let mut current = Box::pin(here.current());
         tokio::select! {
             biased;
-            outcome = &mut current => panic!("it is waited for: {outcome:?}"),
-            () = settle(&one) => {}
+            outcome = &mut current => panic!("the renewal is still running: {outcome:?}"),
+            () = settle(&processes.one) => {}
         }
-        link.answers.release();
+        answers.release();
         current.await
     };
     let (there, here) = tokio::join!(there.current(), waits);
-    for token in [there.unwrap(), here.unwrap()] {
-        assert_eq!(token.access_token.expose_secret(), "access-11-2");
-    }
-    assert_eq!(one.upstream.renewals.arrivals(), 1);
-    assert!(one.events.take().is_empty() && two.events.take().is_empty());
+    processes.assert_one_renewal([there, here]);
+    processes.assert_nothing_ended();
 }
 
 #[tokio::test]
 async fn waiting_process_gets_the_new_tokens_once_they_are_stored() {
-    let one = World::new().await;
-    let link = UpstreamLink::to(&one);
-    let two = one.another(Arc::clone(&link) as _).await;
-    let client = one.client().await;
-    let tokens = one.tokens(&client, ALICE).await;
-    let (here, there) = (
-        one.caller(&tokens.access).await.account(),
-        two.caller(&tokens.access).await.account(),
-    );
-    one.clock.advance(Duration::from_secs(3600));
-    link.user_lookups.hold();
+    let processes = TwoProcesses::new().await;
+    let (here, there) = processes.expired_accounts().await;
+    let user_lookups = &processes.link.user_lookups;
+    user_lookups.hold();
     let waits = async {
         // The new tokens are in the store, and the lease is held.
-        link.user_lookups.arrival(1).await;
+        user_lookups.arrival(1).await;
         let token = here.current().await;
-        link.user_lookups.release();
+        user_lookups.release();
         token
     };
     let (there, here) = tokio::join!(there.current(), waits);
-    for token in [there.unwrap(), here.unwrap()] {
-        assert_eq!(token.access_token.expose_secret(), "access-11-2");
-    }
-    assert_eq!(one.upstream.renewals.arrivals(), 1);
+    processes.assert_one_renewal([there, here]);
 }
 
 #[tokio::test]
 async fn process_without_the_newest_key_ends_nothing() {
-    let one = World::new().await;
-    let mut two = one.another(UpstreamLink::to(&one)).await;
-    let client = one.client().await;
-    let tokens = one.tokens(&client, ALICE).await;
+    let TwoProcesses {
+        one, mut two, tokens, ..
+    } = TwoProcesses::new().await;
     two.restart_with_keys(&[(1, [7; 32]), (2, [9; 32])]).await;
     assert_eq!(two.server.reseal_accounts().await.unwrap(), 1);
     let account = one.caller(&tokens.access).await.account();
@@ -303,7 +319,7 @@ async fn lease_of_a_dead_process_expires_and_ends_nothing() {
     let mut refresh = Box::pin(account.refresh());
     tokio::select! {
         biased;
-        outcome = &mut refresh => panic!("the lease is held: {outcome:?}"),
+        outcome = &mut refresh => panic!("the lease is still held: {outcome:?}"),
         () = settle(&one) => {}
     }
     assert_eq!(one.upstream.renewals.arrivals(), 1);
@@ -457,14 +473,16 @@ async fn refusal_ends_a_user_only_without_running_exchange_lease_or_newer_tokens
 
 #[tokio::test]
 async fn refusal_waits_for_a_sign_in_in_another_process() {
-    let one = World::new().await;
-    let link = UpstreamLink::to(&one);
-    let two = one.another(Arc::clone(&link) as _).await;
-    let client = one.client().await;
-    let tokens = one.tokens(&client, ALICE).await;
+    let TwoProcesses {
+        one,
+        two,
+        link,
+        client,
+        tokens,
+    } = &TwoProcesses::new().await;
     let account = one.caller(&tokens.access).await.account();
     let mut browser = Browser::default();
-    let to_forgejo = browser.approve(&two, &client).await;
+    let to_forgejo = browser.approve(two, client).await;
     link.answers.hold();
     let meanwhile = async {
         // The exchange has invalidated the stored tokens, and its own are on the way.
@@ -472,13 +490,13 @@ async fn refusal_waits_for_a_sign_in_in_another_process() {
         let mut refresh = Box::pin(account.refresh());
         tokio::select! {
             biased;
-            outcome = &mut refresh => panic!("it is waited for: {outcome:?}"),
+            outcome = &mut refresh => panic!("the sign-in is still running: {outcome:?}"),
             () = one.upstream.renewals.arrival(1) => {}
         }
         link.answers.release();
         refresh.await
     };
-    let (back, refreshed) = tokio::join!(browser.return_from(&two, &to_forgejo, ALICE), meanwhile);
+    let (back, refreshed) = tokio::join!(browser.return_from(two, &to_forgejo, ALICE), meanwhile);
     assert!(back.parameter("code").is_some(), "{back:?}");
     assert_eq!(refreshed.unwrap().access_token.expose_secret(), "access-11-2");
     assert!(one.events.take().is_empty() && two.events.take().is_empty());
@@ -487,34 +505,40 @@ async fn refusal_waits_for_a_sign_in_in_another_process() {
 
 #[tokio::test]
 async fn valid_tokens_of_sign_ins_in_two_processes_are_kept() {
-    let one = World::new().await;
-    let link = UpstreamLink::to(&one);
-    let two = one.another(Arc::clone(&link) as _).await;
-    let client = one.client().await;
-    let first = one.tokens(&client, ALICE).await;
+    let TwoProcesses {
+        one,
+        two,
+        link,
+        client,
+        tokens,
+    } = &TwoProcesses::new().await;
     let mut browser = Browser::default();
-    let to_forgejo = browser.approve(&two, &client).await;
+    let to_forgejo = browser.approve(two, client).await;
     link.answers.hold();
     let meanwhile = async {
         link.answers.arrival(1).await;
         // This sign-in begins second and completes first.
-        one.tokens(&client, ALICE).await;
+        one.tokens(client, ALICE).await;
         link.answers.release();
     };
-    let (back, ()) = tokio::join!(browser.return_from(&two, &to_forgejo, ALICE), meanwhile);
-    two.exchange(&client, &back.parameter("code").unwrap()).await.tokens();
-    let account = two.caller(&first.access).await.account();
+    let (back, ()) = tokio::join!(browser.return_from(two, &to_forgejo, ALICE), meanwhile);
+    two.exchange(client, &back.parameter("code").unwrap()).await.tokens();
+    let account = two.caller(&tokens.access).await.account();
     account.refresh().await.unwrap();
     assert!(one.events.take().is_empty() && two.events.take().is_empty());
 }
 
 #[tokio::test]
 async fn revocation_reaches_the_other_process_within_a_second() {
-    let one = World::new().await;
-    let two = one.another(UpstreamLink::to(&one)).await;
-    let client = one.client().await;
-    let (alice, bob) = (one.tokens(&client, ALICE).await, one.tokens(&client, BOB).await);
-    for process in [&one, &two] {
+    let TwoProcesses {
+        one,
+        two,
+        client,
+        tokens: alice,
+        ..
+    } = &TwoProcesses::new().await;
+    let bob = one.tokens(client, BOB).await;
+    for process in [one, two] {
         process.caller(&alice.access).await;
         process.caller(&bob.access).await;
     }
@@ -541,20 +565,23 @@ async fn revocation_reaches_the_other_process_within_a_second() {
     assert_eq!(two.events.take(), [format!("grant {grant}")]);
     two.authenticate(&bob.access).await.unwrap_err();
     two.server.poll_revocations().await.unwrap();
-    assert!(two.events.take().is_empty(), "it is told once");
+    assert!(two.events.take().is_empty(), "a revocation is read once");
 }
 
 #[tokio::test]
 async fn family_revocation_reaches_the_other_process() {
-    let one = World::new().await;
-    let two = one.another(UpstreamLink::to(&one)).await;
-    let client = one.client().await;
-    let other = one.tokens(&client, ALICE).await;
-    let code = Browser::default().sign_in(&one, &client, ALICE).await;
-    let tokens = one.exchange(&client, &code).await.tokens();
+    let TwoProcesses {
+        one,
+        two,
+        client,
+        tokens: other,
+        ..
+    } = &TwoProcesses::new().await;
+    let code = Browser::default().sign_in(one, client, ALICE).await;
+    let tokens = one.exchange(client, &code).await.tokens();
     two.caller(&tokens.access).await;
     two.caller(&other.access).await;
-    assert_eq!(one.exchange(&client, &code).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(one.exchange(client, &code).await.status, StatusCode::BAD_REQUEST);
     one.clock.advance(Duration::from_secs(1));
     two.authenticate(&tokens.access).await.unwrap_err();
     two.caller(&other.access).await;
@@ -564,10 +591,7 @@ async fn family_revocation_reaches_the_other_process() {
 #[tokio::test]
 async fn process_behind_a_truncated_revocation_log_drops_its_cache() {
     const MANY: usize = 12_000;
-    let one = World::new().await;
-    let two = one.another(UpstreamLink::to(&one)).await;
-    let client = one.client().await;
-    let tokens = one.tokens(&client, ALICE).await;
+    let TwoProcesses { one, two, tokens, .. } = &TwoProcesses::new().await;
     two.caller(&tokens.access).await;
     let grant = one.caller(&tokens.access).await.grant().to_owned();
     one.store.end_grant(&grant).await.unwrap();
