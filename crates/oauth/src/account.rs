@@ -59,6 +59,7 @@ pub struct UpstreamToken {
 }
 
 /// The accounts of all users.
+#[derive(Debug)]
 pub(crate) struct Accounts {
     store: Arc<dyn AccountStore>,
     leases: Arc<dyn LeaseStore>,
@@ -168,14 +169,5 @@ impl Accounts {
             access_token: self.sealer.open_access_token(record)?,
             expires_at: record.expires_at,
         })
-    }
-}
-
-impl fmt::Debug for Accounts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Accounts")
-            .field("store", &self.store)
-            .field("upstream", &self.upstream)
-            .finish_non_exhaustive()
     }
 }

@@ -46,9 +46,9 @@ pub enum OpenError {
     Forged,
 }
 
-const FORMAT: u8 = 1;
-const NONCE: usize = 24;
-const HEADER: usize = 1 + 4 + NONCE;
+const FORMAT_VERSION: u8 = 1;
+const NONCE_LENGTH: usize = 24;
+const HEADER_LENGTH: usize = 1 + 4 + NONCE_LENGTH;
 
 impl Sealer {
     /// A sealer with one key, number 1.
@@ -76,7 +76,7 @@ impl Sealer {
 
     fn seal_bytes(&self, plain: &[u8], associated_data: &[u8]) -> Vec<u8> {
         let (number, key) = self.current();
-        let nonce: [u8; NONCE] = secret::random();
+        let nonce: [u8; NONCE_LENGTH] = secret::random();
         let payload = Payload {
             msg: plain,
             aad: associated_data,
@@ -84,8 +84,8 @@ impl Sealer {
         let ciphertext = cipher(key)
             .encrypt(&XNonce::from(nonce), payload)
             .expect("a record is far shorter than the 256 GiB that the cipher takes");
-        let mut sealed = Vec::with_capacity(HEADER + ciphertext.len());
-        sealed.push(FORMAT);
+        let mut sealed = Vec::with_capacity(HEADER_LENGTH + ciphertext.len());
+        sealed.push(FORMAT_VERSION);
         sealed.extend_from_slice(&number.to_be_bytes());
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(&ciphertext);
@@ -93,11 +93,11 @@ impl Sealer {
     }
 
     fn open_bytes(&self, sealed: &[u8], associated_data: &[u8]) -> Result<Vec<u8>, OpenError> {
-        let (header, ciphertext) = sealed.split_at_checked(HEADER).ok_or(OpenError::Forged)?;
+        let (header, ciphertext) = sealed.split_at_checked(HEADER_LENGTH).ok_or(OpenError::Forged)?;
         let (format, rest) = header.split_first().ok_or(OpenError::Forged)?;
         let (number, nonce) = rest.split_first_chunk::<4>().ok_or(OpenError::Forged)?;
-        let nonce: [u8; NONCE] = nonce.try_into().map_err(|_| OpenError::Forged)?;
-        if *format != FORMAT {
+        let nonce: [u8; NONCE_LENGTH] = nonce.try_into().map_err(|_| OpenError::Forged)?;
+        if *format != FORMAT_VERSION {
             return Err(OpenError::Forged);
         }
         let number = u32::from_be_bytes(*number);

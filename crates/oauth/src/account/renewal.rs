@@ -23,7 +23,7 @@ use crate::{
 type Renewal = Result<UpstreamToken, AccountError>;
 
 /// The running renewals. Each has an entry for exactly as long as its task runs.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Renewals(Mutex<HashMap<UserId, watch::Receiver<Option<Renewal>>>>);
 
 /// Removes the entry of a renewal, also when its task panics.

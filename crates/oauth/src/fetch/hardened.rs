@@ -1,6 +1,6 @@
 //! [`Fetch`] over https, with the connection pinned to addresses that were checked.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -18,7 +18,7 @@ const MAX_RUNNING: usize = 8;
 const MAX_WAITING: usize = 64;
 
 /// The usual fetcher. Clones share its limits.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct HardenedFetcher {
     client: reqwest::Client,
     running: Arc<Semaphore>,
@@ -183,11 +183,5 @@ impl Resolve for PublicResolver {
 impl Fetch for HardenedFetcher {
     fn fetch<'a>(&'a self, url: &'a Url, max_bytes: usize) -> BoxFuture<'a, Result<Document, FetchError>> {
         Box::pin(self.fetch_queued(url, max_bytes))
-    }
-}
-
-impl fmt::Debug for HardenedFetcher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HardenedFetcher").finish_non_exhaustive()
     }
 }
