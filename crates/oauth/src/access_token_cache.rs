@@ -1,13 +1,16 @@
-//! A cache of access tokens that were looked up, so that a request does not cost a query of the store.
+//! A cache of access tokens that were looked up, so that a request does not cost a query of the
+//! store.
 //!
-//! The cache must not serve a token that the store would refuse. Whatever ends a grant therefore removes its entries
-//! before it returns ([`Revocations`](crate::revocation::Revocations)). A lookup that runs meanwhile may have read the
-//! grant before its end and must not insert it again: each removal starts a new generation, and an answer is inserted
-//! only in the generation in which its lookup began.
+//! The cache must not serve a token that the store would refuse. Whatever ends a grant therefore
+//! removes its entries before it returns ([`Revocations`](crate::revocation::Revocations)). A
+//! lookup that runs meanwhile may have read the grant before its end and must not insert it again:
+//! each removal starts a new generation, and an answer is inserted only in the generation in which
+//! its lookup began.
 //!
-//! Endings by this process take effect at once; those by other processes within a second. Expiry is checked
-//! at each use. An entry is looked up again after [`MAX_AGE`], which brings in a new login of the user and tells the
-//! store that the token is in use. Unknown tokens are not cached, since there is no end of them.
+//! Endings by this process take effect at once; those by other processes within a second. Expiry is
+//! checked at each use. An entry is looked up again after [`MAX_AGE`], which brings in a new login
+//! of the user and tells the store that the token is in use. Unknown tokens are not cached, since
+//! there is no end of them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -154,7 +157,8 @@ impl State {
 
 impl Entry {
     fn is_good(&self, now: SystemTime) -> bool {
-        // The age of an entry is negative after the wall clock was set back: then the store is asked.
+        // The age of an entry is negative after the wall clock was set back: then the store is
+        // asked.
         let age = now.duration_since(self.looked_up_at);
         self.record.expires_at > now && age.is_ok_and(|age| age < MAX_AGE)
     }

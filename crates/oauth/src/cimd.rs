@@ -1,11 +1,12 @@
-//! Clients whose identifier is the URL of their metadata document (Client ID Metadata Document draft 00, "the draft"
-//! below, to which MCP 2025-11-25 refers).
+//! Clients whose identifier is the URL of their metadata document (Client ID Metadata Document
+//! draft 00, "the draft" below, to which MCP 2025-11-25 refers).
 //!
-//! The current document is the registration, and the host that serves it is the only verified fact about such a client.
-//! The hardened fetcher reads documents and a [`DocumentCache`] holds them; nothing of them goes to the store.
+//! The current document is the registration, and the host that serves it is the only verified fact
+//! about such a client. The hardened fetcher reads documents and a [`DocumentCache`] holds them;
+//! nothing of them goes to the store.
 //!
-//! Left out: `logo_uri` and other links (section 6.7), and reactions to changed keys (section 6.3), since each refresh
-//! of a client needs a signature by a key that is published at that time.
+//! Left out: `logo_uri` and other links (section 6.7), and reactions to changed keys (section 6.3),
+//! since each refresh of a client needs a signature by a key that is published at that time.
 
 use std::{sync::Arc, time::UNIX_EPOCH};
 
@@ -58,7 +59,8 @@ impl ClientDocuments {
         self.clients.cached(client_id).map(|client| (*client).clone())
     }
 
-    /// The key set at a URL. `reload` asks for a newer copy, for a caller that misses a key in the cached one.
+    /// The key set at a URL. `reload` asks for a newer copy, for a caller that misses a key in the
+    /// cached one.
     ///
     /// # Errors
     ///
@@ -69,13 +71,13 @@ impl ClientDocuments {
     }
 }
 
-/// Whether a client identifier has the form of a URL.
+/// Returns whether a client identifier has the form of a URL.
 pub(crate) fn is_url(client_id: &str) -> bool {
     client_id.starts_with("https://")
 }
 
-/// Checks the URL of a document (the draft, section 3). Only the normal form is accepted (a path, no dot segments, no
-/// default port), so that a document has one name.
+/// Checks the URL of a document (the draft, section 3). Only the normal form is accepted (a path,
+/// no dot segments, no default port), so that a document has one name.
 ///
 /// # Errors
 ///
@@ -102,7 +104,8 @@ fn client_domain(url: &Url) -> Option<String> {
     })
 }
 
-/// Reads a document (the draft, section 4.1; MCP 2025-11-25 authorization, "Client ID Metadata Documents").
+/// Reads a document (the draft, section 4.1; MCP 2025-11-25 authorization, "Client ID Metadata
+/// Documents").
 fn parse_client(json: &[u8], url: &Url) -> Result<ClientRecord, &'static str> {
     let object: Map<String, Value> = serde_json::from_slice(json).map_err(|_| "the document is not a JSON object")?;
     let has = |member: &str| object.get(member).is_some_and(|value| !value.is_null());

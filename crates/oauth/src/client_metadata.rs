@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::{fetch, jwt::KeySet, records::KeySource};
 
-/// The members that this server reads. A member of another type than expected is an error, `null` counts as absent, and
-/// other members (logos, contacts) are ignored, as RFC 7591 section 2 allows.
+/// The members that this server reads. A member of another type than expected is an error, `null`
+/// counts as absent, and other members (logos, contacts) are ignored, as RFC 7591 section 2 allows.
 #[derive(Deserialize)]
 pub(crate) struct ClientMetadata {
     pub(crate) redirect_uris: Option<Vec<String>>,
@@ -24,8 +24,8 @@ impl ClientMetadata {
         serde_json::from_value(Value::Object(object)).ok()
     }
 
-    /// Refuses a client that cannot use the authorization code flow. One that leaves the lists out or asks for more gets
-    /// what there is (RFC 7591 section 2: the server may replace values).
+    /// Refuses a client that cannot use the authorization code flow. One that leaves the lists out
+    /// or asks for more gets what there is (RFC 7591 section 2: the server may replace values).
     ///
     /// # Errors
     ///

@@ -3,8 +3,8 @@
 /// The longest name, in characters. Longer ones are cut.
 const MAX_NAME: usize = 100;
 
-/// Removes the characters with which a name could pose as another text: control characters, marks that change the
-/// direction of writing, and invisible characters.
+/// Removes the characters with which a name could pose as another text: control characters, marks
+/// that change the direction of writing, and invisible characters.
 pub(crate) fn clean_name(name: &str) -> Option<String> {
     let hidden = |c: char| {
         matches!(c,

@@ -1,7 +1,7 @@
 //! The configuration of the authorization server, and its validation as a whole.
 //!
-//! An operator writes a [`Config`]. The crate works on `Settings`, which exist only for a valid configuration. Validation
-//! reports all errors at once, each with its key.
+//! An operator writes a [`Config`]. The crate works on `Settings`, which exist only for a valid
+//! configuration. Validation reports all errors at once, each with its key.
 
 mod settings;
 
@@ -22,29 +22,34 @@ pub(crate) use settings::Settings;
 /// The configuration of an authorization server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The URL of the broker and its issuer: `https://host[:port][/prefix]` without a slash at the end, `http` for
-    /// loopback only. Everything that is published derives from it.
+    /// The URL of the broker and its issuer: `https://host[:port][/prefix]` without a slash at the
+    /// end, `http` for loopback only. Everything that is published derives from it.
     pub public_url: String,
-    /// The lifetime of an access token, as the client sees it. The broker accepts the token for another minute.
+    /// The lifetime of an access token, as the client sees it. The broker accepts the token for
+    /// another minute.
     pub access_token_ttl: Duration,
-    /// The time for which an access token is accepted beyond its lifetime. Tests that wait for its end shorten it; only
-    /// the feature `testing` has this field.
+    /// The time for which an access token is accepted beyond its lifetime. Tests that wait for its
+    /// end shorten it; only the feature `testing` has this field.
     #[cfg(feature = "testing")]
     pub access_token_grace: Duration,
     /// The lifetime of a refresh token, counted from its issue.
     pub refresh_token_ttl: Duration,
     /// The lifetime of an authorization code.
     pub code_ttl: Duration,
-    /// An account is refreshed once its upstream token has less than this left, or less than half of a short lifetime.
+    /// An account is refreshed once its upstream token has less than this left, or less than half
+    /// of a short lifetime.
     pub refresh_lead: Duration,
-    /// Whether clients may register themselves or describe themselves by a document.
+    /// The clients that may register themselves or describe themselves by a document.
     pub registration: Registration,
-    /// With [`Registration::AllowList`]: the hosts of redirect URIs that a client may register. `example.org`,
-    /// `*.example.org`, `localhost` for loopback addresses, `cursor:` for a private scheme.
+    /// With [`Registration::AllowList`]: the hosts of redirect URIs that a client may register.
+    /// `example.org`, `*.example.org`, `localhost` for loopback addresses, `cursor:` for a private
+    /// scheme.
     pub allowed_redirect_hosts: Vec<String>,
-    /// With [`Registration::AllowList`]: the hosts whose documents describe clients. `example.org`, `*.example.org`.
+    /// With [`Registration::AllowList`]: the hosts whose documents describe clients. `example.org`,
+    /// `*.example.org`.
     pub allowed_client_domains: Vec<String>,
-    /// The largest number of registered clients. At the limit, unused clients make room for new ones.
+    /// The largest number of registered clients. At the limit, unused clients make room for new
+    /// ones.
     pub max_clients: u32,
     /// New registrations per minute. The registration of a known client does not count.
     pub registrations_per_minute: u32,
@@ -56,12 +61,13 @@ pub struct Config {
     pub clients: Vec<StaticClient>,
     /// Logins that may sign in.
     pub allowed_users: Vec<String>,
-    /// Organizations whose members may sign in. With both lists empty every user may; else one of the two suffices.
+    /// Organizations whose members may sign in. With both lists empty every user may; else one of
+    /// the two suffices.
     pub allowed_orgs: Vec<String>,
 }
 
-/// Whether clients may register themselves (RFC 7591), or describe themselves by a document at a URL that is their
-/// identifier (client ID metadata document draft).
+/// The clients that may register themselves (RFC 7591), or describe themselves by a document at a
+/// URL that is their identifier (client ID metadata document draft).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Registration {
     /// Any client may.
@@ -99,8 +105,8 @@ pub struct ConfigError {
     pub message: String,
 }
 
-/// The time for which an access token is accepted beyond its lifetime. Clients begin a whole new sign-in on a 401 that
-/// comes while they still think the token good.
+/// The time for which an access token is accepted beyond its lifetime. Clients begin a whole new
+/// sign-in on a 401 that comes while they still think the token good.
 const ACCESS_TOKEN_GRACE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -234,8 +240,8 @@ fn parse_public_url(text: &str) -> Result<Url, String> {
     if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
         return Err("must not have a query, a fragment or user information".to_owned());
     }
-    // Clients compare the issuer byte by byte, some after normalizing their input (RFC 8414 section 3.3): only the normal
-    // form is the same for all of them.
+    // Clients compare the issuer byte by byte, some after normalizing their input (RFC 8414 section
+    // 3.3): only the normal form is the same for all of them.
     let normal = url.as_str().trim_end_matches('/');
     if text != normal {
         return Err(format!("must be written as {normal}"));

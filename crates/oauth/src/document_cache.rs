@@ -1,11 +1,13 @@
 //! A cache of documents that clients publish.
 //!
-//! - The cache holds only documents that were parsed: no errors and no malformed documents (client ID metadata document
-//!   draft section 4.4). It follows the freshness that the server states, within a minimum and a maximum.
-//! - If a document cannot be read now, the last good copy serves for another day, so that an outage of a client's server
-//!   does not lock out the client's users. A document that is refused (gone, malformed) is removed.
-//! - Fetches are limited in total and per host, since anyone can cause them. A fetch above a limit fails as a passing
-//!   error.
+//! - The cache holds only documents that were parsed: no errors and no malformed documents (client
+//!   ID metadata document draft section 4.4). It follows the freshness that the server states,
+//!   within a minimum and a maximum.
+//! - If a document cannot be read now, the last good copy serves for another day, so that an outage
+//!   of a client's server does not lock out the client's users. A document that is refused (gone,
+//!   malformed) is removed.
+//! - Fetches are limited in total and per host, since anyone can cause them. A fetch above a limit
+//!   fails as a passing error.
 
 use std::{
     collections::HashMap,
@@ -65,7 +67,8 @@ impl<T> DocumentCache<T> {
         }
     }
 
-    /// The document at a URL, from the cache while it is fresh. With `reload`, an entry older than a minute is read again.
+    /// The document at a URL, from the cache while it is fresh. With `reload`, an entry older than
+    /// a minute is read again.
     ///
     /// Cancel safe.
     ///

@@ -1,7 +1,9 @@
-//! JSON Web Tokens that clients sign: parsing, and verification with a key set (RFC 7515, 7517, 7518).
+//! JSON Web Tokens that clients sign: parsing, and verification with a key set (RFC 7515, 7517,
+//! 7518).
 //!
-//! The claims of a token count only after [`Jwt::verify`]. The algorithms are ES256 and RS256, and each key fits one of
-//! them: no header can select `none` or a symmetric algorithm. `server::client_auth` checks the meaning of the claims.
+//! The claims of a token count only after [`Jwt::verify`]. The algorithms are ES256 and RS256, and
+//! each key fits one of them: no header can select `none` or a symmetric algorithm.
+//! `server::client_auth` checks the meaning of the claims.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey};
@@ -119,7 +121,8 @@ impl<'t> Jwt<'t> {
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
         let header: Header = serde_json::from_slice(&decode(header)?).ok()?;
-        // RFC 7515 section 4.1.11: a critical extension that is not understood makes the token invalid; none is here.
+        // RFC 7515 section 4.1.11: a critical extension that is not understood makes the token
+        // invalid; none is here.
         if header.crit.is_some() {
             return None;
         }
@@ -142,7 +145,8 @@ impl<'t> Jwt<'t> {
         &self.claims
     }
 
-    /// Verifies the signature with the key that the token names, or with any key that fits if it names none.
+    /// Verifies the signature with the key that the token names, or with any key that fits if it
+    /// names none.
     pub(crate) fn verify(&self, keys: &KeySet) -> Result<&Claims, SignatureError> {
         let candidates = keys.0.iter().filter(|key| {
             key.public.algorithm() == self.algorithm

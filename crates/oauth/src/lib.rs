@@ -1,28 +1,31 @@
-//! The OAuth 2.1 authorization server of the broker, and the guard that turns a bearer into a [`Caller`].
+//! The OAuth 2.1 authorization server of the broker, and the guard that turns an access token into
+//! a [`Caller`].
 //!
-//! MCP clients register and ask for tokens here; users say yes on a consent page and sign in at Forgejo. What a
-//! client gets is an opaque token of the broker, never a Forgejo token: those are kept in [`Account`]s, sealed at
-//! rest, one per user.
+//! MCP clients register and request tokens here. Users consent on a page and sign in at Forgejo. A
+//! client gets an opaque token of the broker, never a Forgejo token: each user's Forgejo tokens
+//! stay in an [`Account`], sealed at rest.
 //!
 //! Modules in reading order:
 //!
-//! - [`config`]: what an operator decides, checked as a whole;
-//! - [`ports`]: what the crate needs from outside (a store, an upstream, a clock, an ear for endings);
+//! - [`config`]: the configuration and its validation;
+//! - [`ports`]: the traits that the crate needs (a store, an upstream, a clock, a listener for the
+//!   end of grants);
 //! - [`ids`]: identifiers of clients, grants, users, pairs of tokens, exchanges and processes;
-//! - [`records`]: what the store keeps;
+//! - [`records`]: the records in the store;
 //! - [`server`]: the endpoints and the guard;
 //! - [`account`]: the one upstream credential of a user, renewed in single flight;
-//! - [`seal`]: the key file and what it protects;
+//! - [`seal`]: the key file, and sealing with its keys;
 //! - [`forgejo`]: sign-in at Forgejo, the usual upstream;
-//! - [`fetch`]: the one way to read a URL that a client chose;
+//! - [`fetch`]: the hardened fetcher of URLs that clients choose;
 //! - `sqlite`: the usual store (feature `sqlite`);
 //! - `testing`: a clock that is set by hand (feature `testing`).
 //!
-//! Invariants: everything published derives from `public_url`, nothing from a request header; tokens, codes and client
-//! secrets are stored as SHA-256 only; a pair of upstream tokens is on disk before it is used; no secret reaches a
-//! log, an error or a `Debug`.
+//! Invariants: everything published derives from `public_url`, nothing from a request header;
+//! tokens, codes and client secrets are stored as SHA-256 only; upstream tokens are on disk before
+//! they are used; no secret reaches a log, an error or a `Debug`.
 //!
-//! Left out: listeners, rate limits, `Host` and `Origin` checks (they come before this crate), and sessions.
+//! Left out: listeners, limits by address, `Host` and `Origin` checks (which come before this
+//! crate), and sessions.
 
 pub mod account;
 pub mod config;

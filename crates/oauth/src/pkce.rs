@@ -1,4 +1,5 @@
-//! Proof Key for Code Exchange, S256 only (RFC 7636). The broker's clients must use it, and the broker uses it at Forgejo.
+//! Proof Key for Code Exchange, S256 only (RFC 7636). The broker's clients must use it, and the
+//! broker uses it at Forgejo.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
@@ -10,12 +11,14 @@ pub(crate) fn challenge(verifier: &str) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes()))
 }
 
-/// Whether a text has the form of an S256 challenge: base64url of 32 bytes, without padding.
+/// Returns whether a text has the form of an S256 challenge: base64url of 32 bytes, without
+/// padding.
 pub(crate) fn is_challenge(text: &str) -> bool {
     URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == 32)
 }
 
-/// Whether a verifier is well-formed (RFC 7636 section 4.1) and yields the expected challenge (section 4.6).
+/// Returns whether a verifier is well-formed (RFC 7636 section 4.1) and yields the expected
+/// challenge (section 4.6).
 pub(crate) fn verifies(verifier: &str, expected: &str) -> bool {
     let well_formed = (43..=128).contains(&verifier.len())
         && verifier

@@ -1,7 +1,8 @@
 //! A rate limiter: the generic cell rate algorithm (a leaky bucket) for each key.
 //!
-//! A key has one instant in memory. The limiter takes the time as an argument and runs no task. Keys are clients and
-//! grants, never addresses: the users of an AI platform share few addresses, and an attacker has many.
+//! A key has one instant in memory. The limiter takes the time as an argument and runs no task.
+//! Keys are clients and grants, never addresses: the users of an AI platform share few addresses,
+//! and an attacker has many.
 
 use std::{
     borrow::Borrow,
@@ -22,7 +23,8 @@ pub(crate) struct RequestRate {
 #[derive(Debug)]
 pub(crate) struct RateLimiter<K> {
     rate: RequestRate,
-    /// The theoretical arrival time of each key's next request. A time in the past carries no information.
+    /// The theoretical arrival time of each key's next request. A time in the past carries no
+    /// information.
     arrivals: Mutex<HashMap<K, SystemTime>>,
 }
 

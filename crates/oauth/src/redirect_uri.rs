@@ -1,7 +1,8 @@
-//! Redirect URIs: the rules for registration, and the match of a presented URI with a registered one.
+//! Redirect URIs: the rules for registration, and the match of a presented URI with a registered
+//! one.
 //!
-//! The match is exact (RFC 9700 section 2.1), except for the port of a loopback address (RFC 8252 section 7.3). A redirect
-//! URI is stored and used as the client wrote it: parsing only checks it.
+//! The match is exact (RFC 9700 section 2.1), except for the port of a loopback address (RFC 8252
+//! section 7.3). A redirect URI is stored and used as the client wrote it: parsing only checks it.
 
 use url::{Host, Url};
 
@@ -60,7 +61,7 @@ pub(crate) fn check(uri: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Whether a presented redirect URI matches a registered one.
+/// Returns whether a presented redirect URI matches a registered one.
 pub(crate) fn matches(registered: &str, presented: &str) -> bool {
     if registered == presented {
         return true;
@@ -69,8 +70,8 @@ pub(crate) fn matches(registered: &str, presented: &str) -> bool {
     else {
         return false;
     };
-    // RFC 8252 section 7.3: an application chooses the loopback port when it listens. `localhost` is treated alike, since
-    // applications use it although section 8.3 advises against it.
+    // RFC 8252 section 7.3: an application chooses the loopback port when it listens. `localhost`
+    // is treated alike, since applications use it although section 8.3 advises against it.
     registered.scheme() == "http"
         && presented.scheme() == "http"
         && is_loopback(&registered)
@@ -102,17 +103,19 @@ pub(crate) fn display(uri: &str) -> String {
     }
 }
 
-/// Whether a redirect URI leads to a program on the user's device (RFC 8252 section 8.6), which may pose as any client.
+/// Returns whether a redirect URI leads to a program on the user's device (RFC 8252 section 8.6),
+/// which may pose as any client.
 pub(crate) fn is_local(uri: &str) -> bool {
     Url::parse(uri).is_ok_and(|url| !matches!(url.scheme(), "http" | "https") || is_loopback(&url))
 }
 
-/// Whether a redirect URI leads to another machine by https, so that no program on the user's device can receive it.
+/// Returns whether a redirect URI leads to another machine by https, so that no program on the
+/// user's device can receive it.
 pub(crate) fn is_remote_https(uri: &str) -> bool {
     Url::parse(uri).is_ok_and(|url| url.scheme() == "https" && !is_loopback(&url))
 }
 
-/// Whether the host of a URL is a loopback address.
+/// Returns whether the host of a URL is a loopback address.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",

@@ -1,7 +1,7 @@
 //! The authorization server: its endpoints, and the guard for the protected resource.
 //!
-//! [`AuthorizationServer::serve`] answers every path under `/oauth/` and `/.well-known/`. `endpoint` maps paths to
-//! endpoints, and each endpoint has a module below.
+//! [`AuthorizationServer::serve`] answers every path under `/oauth/` and `/.well-known/`.
+//! `endpoint` maps paths to endpoints, and each endpoint has a module below.
 
 mod approvals;
 mod authorization_response;
@@ -73,8 +73,8 @@ pub struct AuthorizationServer {
 const MAX_BODY: usize = 64 * 1024;
 
 impl AuthorizationServer {
-    /// A server on a store and an upstream, neither of which is asked yet. `fetch` reads the metadata documents of
-    /// clients; without it, no client can be described by a document.
+    /// A server on a store and an upstream, neither of which is asked yet. `fetch` reads the
+    /// metadata documents of clients; without it, no client can be described by a document.
     ///
     /// # Errors
     ///
@@ -140,7 +140,8 @@ impl AuthorizationServer {
         Ok(Self { state: Arc::new(state) })
     }
 
-    /// Serves a request under `/oauth/` or `/.well-known/`, with 404 for a path without an endpoint.
+    /// Serves a request under `/oauth/` or `/.well-known/`, with 404 for a path without an
+    /// endpoint.
     ///
     /// Dropping the future does not stop a sign-in or a renewal that has begun.
     pub async fn serve(&self, request: Request<Bytes>) -> Response<Body> {
@@ -161,7 +162,8 @@ impl AuthorizationServer {
             self.dispatch(endpoint, &request).await
         };
         if cross_origin {
-            // Clients in browsers call these from any origin, and none of these endpoints uses cookies.
+            // Clients in browsers call these from any origin, and none of these endpoints uses
+            // cookies.
             let headers = response.headers_mut();
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
             headers.insert(
@@ -192,7 +194,8 @@ impl AuthorizationServer {
         }
     }
 
-    /// Identifies the sender of a request to the protected resource by its access token (RFC 6750 section 2.1).
+    /// Identifies the sender of a request to the protected resource by its access token (RFC 6750
+    /// section 2.1).
     ///
     /// # Errors
     ///
@@ -201,8 +204,9 @@ impl AuthorizationServer {
         guard::authenticate(&self.state, headers).await
     }
 
-    /// The `WWW-Authenticate` header for a caller that passed the guard and then lost the account behind the token
-    /// (RFC 6750 section 3, RFC 9728 section 5.1). `None` only if `public_url` is not a valid header value.
+    /// The `WWW-Authenticate` header for a caller that passed the guard and then lost the account
+    /// behind the token (RFC 6750 section 3, RFC 9728 section 5.1). `None` only if `public_url` is
+    /// not a valid header value.
     #[must_use]
     pub fn challenge(&self) -> Option<HeaderValue> {
         guard::invalid_token_challenge(&self.state.settings)
@@ -226,8 +230,9 @@ impl AuthorizationServer {
         self.state.maintenance.purge(self.state.clock.now()).await
     }
 
-    /// Reads which grants other processes on the store have ended since the last call, and notifies the [`GrantEvents`].
-    /// The program calls it about every second; sessions on such a grant end that much later.
+    /// Reads which grants other processes on the store have ended since the last call, and notifies
+    /// the [`GrantEvents`]. The program calls it about every second; sessions on such a grant end
+    /// that much later.
     ///
     /// # Errors
     ///
@@ -236,7 +241,8 @@ impl AuthorizationServer {
         self.state.revocations.poll().await
     }
 
-    /// Stores when grants were last used. The program calls it about every minute, and before it exits.
+    /// Stores when grants were last used. The program calls it about every minute, and before it
+    /// exits.
     ///
     /// # Errors
     ///
@@ -245,8 +251,9 @@ impl AuthorizationServer {
         self.state.access_tokens.record_uses().await
     }
 
-    /// Seals the upstream tokens with the newest key that older keys have sealed, and returns the number of accounts. The
-    /// program calls it once at start; afterwards no token needs the older keys.
+    /// Seals the upstream tokens with the newest key that older keys have sealed, and returns the
+    /// number of accounts. The program calls it once at start; afterwards no token needs the older
+    /// keys.
     ///
     /// # Errors
     ///
@@ -255,8 +262,8 @@ impl AuthorizationServer {
         self.state.accounts.reseal().await
     }
 
-    /// Waits for the sign-ins and renewals under way, each of which ends within the timeouts of the upstream. The program
-    /// calls it once no more requests come, before it closes the store.
+    /// Waits for the sign-ins and renewals under way, each of which ends within the timeouts of the
+    /// upstream. The program calls it once no more requests come, before it closes the store.
     pub async fn drain(&self) {
         self.state.tasks.close();
         self.state.tasks.wait().await;

@@ -15,7 +15,7 @@ pub(crate) struct Settings {
     pub(crate) prefix: String,
     /// The protected resource (RFC 8707): the MCP endpoint.
     pub(crate) resource: String,
-    /// Whether cookies can be `Secure`.
+    /// Cookies can be `Secure`.
     pub(crate) secure: bool,
     pub(crate) allow_list: AllowList,
     pub(crate) clients: Vec<ClientRecord>,
@@ -44,12 +44,13 @@ impl Settings {
         format!("{}/oauth/{name}", self.issuer())
     }
 
-    /// Whether `resource` names the protected resource (RFC 8707 section 2): absent, exact, or with a slash at the end.
+    /// Returns whether `resource` names the protected resource (RFC 8707 section 2): absent, exact,
+    /// or with a slash at the end.
     pub(crate) fn is_resource(&self, resource: Option<&str>) -> bool {
         resource.is_none_or(|resource| resource.strip_suffix('/').unwrap_or(resource) == self.resource)
     }
 
-    /// Whether any client may register itself.
+    /// Returns whether any client may register itself.
     pub(crate) fn allows_registration(&self) -> bool {
         match self.config.registration {
             Registration::Open => true,
@@ -58,7 +59,7 @@ impl Settings {
         }
     }
 
-    /// Whether any client may be described by a document.
+    /// Returns whether any client may be described by a document.
     pub(crate) fn allows_documents(&self) -> bool {
         match self.config.registration {
             Registration::Open => true,
@@ -67,18 +68,19 @@ impl Settings {
         }
     }
 
-    /// Whether the configuration alone still allows a login that was allowed at sign-in. Members of an organization stay
-    /// allowed until Forgejo is asked again.
+    /// Returns whether the configuration alone still allows a login that was allowed at sign-in.
+    /// Members of an organization stay allowed until Forgejo is asked again.
     pub(crate) fn still_allows(&self, login: &str) -> bool {
         self.allows_everyone() || !self.config.allowed_orgs.is_empty() || self.lists_user(login)
     }
 
-    /// Whether both allow-lists of users are empty.
+    /// Returns whether both allow-lists of users are empty.
     pub(crate) fn allows_everyone(&self) -> bool {
         self.config.allowed_users.is_empty() && self.config.allowed_orgs.is_empty()
     }
 
-    /// Whether a login is on the list of users. Forgejo's logins are unique regardless of case.
+    /// Returns whether a login is on the list of users. Forgejo's logins are unique regardless of
+    /// case.
     pub(crate) fn lists_user(&self, login: &str) -> bool {
         let mut users = self.config.allowed_users.iter();
         users.any(|listed| listed.eq_ignore_ascii_case(login))

@@ -1,13 +1,17 @@
-//! Approvals that a browser remembers, so that a client that signs in again does not ask its user again.
+//! Approvals that a browser remembers, so that a client that signs in again does not ask its user
+//! again.
 //!
-//! For each approval the cookie holds the user, the expiry, and a keyed hash over these and the client, its redirect URI
-//! and the scope. It cannot be made or changed without the key, and it does not reveal the clients of a user.
+//! For each approval the cookie holds the user, the expiry, and a keyed hash over these and the
+//! client, its redirect URI and the scope. It cannot be made or changed without the key, and it
+//! does not reveal the clients of a user.
 //!
-//! - An approval only skips the consent page. The user still signs in at Forgejo, and at the callback must be the user who
-//!   gave the approval and still have a grant for the client; else the page is shown after all. A planted cookie therefore
-//!   approves nothing for another user, and ending a connection ends its approvals in all browsers.
-//! - Only an `https` redirect URI of another machine is remembered. Any program on the user's device can listen on a
-//!   loopback port or claim a private scheme, and pose as any client that uses them (RFC 8252 section 8.6).
+//! - An approval only skips the consent page. The user still signs in at Forgejo, and at the
+//!   callback must be the user who gave the approval and still have a grant for the client; else
+//!   the page is shown after all. A planted cookie therefore approves nothing for another user, and
+//!   ending a connection ends its approvals in all browsers.
+//! - Only an `https` redirect URI of another machine is remembered. Any program on the user's
+//!   device can listen on a loopback port or claim a private scheme, and pose as any client that
+//!   uses them (RFC 8252 section 8.6).
 
 use std::time::SystemTime;
 
@@ -55,13 +59,15 @@ impl Approvals {
         let now = unix_seconds(now);
         self.0
             .iter()
-            // The upper bound keeps a clock that was wrong once from making approvals that last forever.
+            // The upper bound keeps a clock that was wrong once from making approvals that last
+            // forever.
             .filter(|approval| (now + 1..=now + MAX_AGE).contains(&approval.expires_at))
             .find(|approval| is_for(approval, sealer, request))
             .map(|approval| approval.user)
     }
 
-    /// These and a new one, which replaces an earlier one for the same request. `None` if it must not be remembered.
+    /// These and a new one, which replaces an earlier one for the same request. `None` if it must
+    /// not be remembered.
     pub(super) fn with(&self, sealer: &Sealer, request: &ClientRequest, user: UserId, now: SystemTime) -> Option<Self> {
         if !redirect_uri::is_remote_https(&request.redirect_uri) {
             return None;

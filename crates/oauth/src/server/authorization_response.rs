@@ -1,5 +1,5 @@
-//! The authorization response: the browser returns to the client, with `state` and `iss` (RFC 6749 section 4.1.2,
-//! RFC 9207 section 2).
+//! The authorization response: the browser returns to the client, with `state` and `iss` (RFC 6749
+//! section 4.1.2, RFC 9207 section 2).
 
 use crate::records::ClientRequest;
 

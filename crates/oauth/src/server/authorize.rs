@@ -1,9 +1,11 @@
-//! The authorization endpoint: it validates the request, asks the user for consent, and sends the browser to Forgejo.
+//! The authorization endpoint: it validates the request, asks the user for consent, and sends the
+//! browser to Forgejo.
 //!
-//! Nothing is stored before the user consents. The form of the consent page carries the request, and a keyed hash over the
-//! request and the browser's cookie proves that this page was shown in this browser. A page can therefore be open in two
-//! tabs, and survives a restart. If the browser remembers an approval (see `approvals`), the page is skipped unless the
-//! client asks for it with `prompt`.
+//! Nothing is stored before the user consents. The form of the consent page carries the request,
+//! and a keyed hash over the request and the browser's cookie proves that this page was shown in
+//! this browser. A page can therefore be open in two tabs, and survives a restart. If the browser
+//! remembers an approval (see `approvals`), the page is skipped unless the client asks for it with
+//! `prompt`.
 
 mod consent_page;
 mod error;
@@ -113,7 +115,8 @@ fn csrf_parts<'a>(browser: &'a BrowserId, request: &'a ClientRequest) -> [&'a st
     ]
 }
 
-/// Whether the client wants the user to see the page (OpenID Connect Core section 3.1.2.1, which OAuth clients use too).
+/// Returns whether the client wants the user to see the page (OpenID Connect Core section 3.1.2.1,
+/// which OAuth clients use too).
 fn requires_consent_page(params: &Params) -> bool {
     let prompt = params.value("prompt").unwrap_or_default();
     prompt

@@ -1,5 +1,5 @@
-//! The session of a user in a browser, for *Your connections*: a signed cookie, bound to the browser's identifier. The
-//! server stores nothing of it.
+//! The session of a user in a browser, for *Your connections*: a signed cookie, bound to the
+//! browser's identifier. The server stores nothing of it.
 
 use std::time::SystemTime;
 
@@ -27,7 +27,8 @@ const COOKIE: CookieKind = CookieKind::new("fmb-connections", MAX_AGE);
 const PURPOSE: &str = "connections session";
 
 impl BrowserSession {
-    /// The session of a request, if it is valid in this browser and its user may still use this server.
+    /// The session of a request, if it is valid in this browser and its user may still use this
+    /// server.
     pub(super) fn from_request(state: &ServerState, headers: &HeaderMap, browser: &BrowserId) -> Option<Self> {
         let value = COOKIE.read(headers, state.settings.secure)?;
         Self::open(&state.sealer, browser, value, state.clock.now())

@@ -1,7 +1,8 @@
 //! The callback: the browser returns from Forgejo, and the sign-in is completed.
 //!
-//! The sign-in runs on its own task from the code exchange on (see `complete`). The exchange invalidates the user's former
-//! refresh token, so the new tokens must reach the store even if the browser goes away.
+//! The sign-in runs on its own task from the code exchange on (see `complete`). The exchange
+//! invalidates the user's former refresh token, so the new tokens must reach the store even if the
+//! browser goes away.
 
 mod complete;
 mod error;

@@ -1,8 +1,9 @@
-//! Authentication of clients at the token and revocation endpoints (RFC 6749 section 2.3, RFC 7521 section 4.2).
+//! Authentication of clients at the token and revocation endpoints (RFC 6749 section 2.3, RFC 7521
+//! section 4.2).
 //!
-//! A client may send its secret in the header or in the body, whichever it registered: clients are not careful about it,
-//! and the secret is as good in both. A client with keys must sign. Every failed authentication gets the same response,
-//! which is also that for an unknown client.
+//! A client may send its secret in the header or in the body, whichever it registered: clients are
+//! not careful about it, and the secret is as good in both. A client with keys must sign. Every
+//! failed authentication gets the same response, which is also that for an unknown client.
 
 mod assertion;
 
@@ -120,7 +121,8 @@ fn basic_credentials(headers: &HeaderMap) -> Result<Option<(String, String)>, OA
 }
 
 fn form_decoded(text: &str) -> String {
-    // Parsed as the name of a parameter without a value: an encoded text contains neither `&` nor `=`.
+    // Parsed as the name of a parameter without a value: an encoded text contains neither `&` nor
+    // `=`.
     let unsplit = text.replace('&', "%26").replace('=', "%3D");
     url::form_urlencoded::parse(unsplit.as_bytes())
         .next()

@@ -1,5 +1,5 @@
-//! Lookup of a client by its identifier: a client of the configuration, a registered one, or one that is described by the
-//! document at the URL that is its identifier.
+//! Lookup of a client by its identifier: a client of the configuration, a registered one, or one
+//! that is described by the document at the URL that is its identifier.
 
 use super::{oauth_error::OAuthError, pages::ErrorPage, state::ServerState};
 use crate::{cimd, config::Registration, fetch::FetchError, ids::ClientId, ports::StoreError, records::ClientRecord};

@@ -1,8 +1,8 @@
 //! *Your connections*: a user sees the clients that have a grant, and ends any of the grants.
 //!
-//! The user signs in at Forgejo as for a client (state, PKCE, the browser's cookie), but gets a [`BrowserSession`] instead
-//! of a code. It allows nothing but this page. Changes are POST requests with a CSRF token over the browser and the
-//! session.
+//! The user signs in at Forgejo as for a client (state, PKCE, the browser's cookie), but gets a
+//! [`BrowserSession`] instead of a code. It allows nothing but this page. Changes are POST requests
+//! with a CSRF token over the browser and the session.
 
 mod date;
 mod page;

@@ -1,9 +1,10 @@
 //! Cookies: reading and setting them, and the cookie that identifies a browser.
 //!
-//! [`BrowserId`] ties the browser in which a user consents to the one that returns from Forgejo. Without it, an attacker
-//! could consent in their own browser and have another user finish the sign-in (RFC 9700 section 4.7). It consists of 256
-//! random bits without further meaning. With https the names of all cookies begin with `__Host-`, so that no neighboring
-//! host can plant one (RFC 6265bis section 4.1.3.2).
+//! [`BrowserId`] ties the browser in which a user consents to the one that returns from Forgejo.
+//! Without it, an attacker could consent in their own browser and have another user finish the
+//! sign-in (RFC 9700 section 4.7). It consists of 256 random bits without further meaning. With
+//! https the names of all cookies begin with `__Host-`, so that no neighboring host can plant one
+//! (RFC 6265bis section 4.1.3.2).
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, header};
@@ -31,7 +32,8 @@ impl CookieKind {
         Self { name, max_age }
     }
 
-    /// The value in a request. Browsers send the cookie with the longest path first, and the first of a name counts.
+    /// The value in a request. Browsers send the cookie with the longest path first, and the first
+    /// of a name counts.
     pub(super) fn read(self, headers: &HeaderMap, secure: bool) -> Option<&str> {
         headers
             .get_all(header::COOKIE)

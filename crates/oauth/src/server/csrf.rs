@@ -1,9 +1,10 @@
 //! Protection of forms against cross-site request forgery.
 //!
-//! Each form carries a token, a keyed hash over the browser's cookie and the content of its page. The check of the origin
-//! is a second defense, for loopback addresses, where cookie names have no `__Host-` and the cookie can be planted.
-//! Browsers state the origin of a form (Fetch standard, "Origin" and "Sec-Fetch-Site"); a request without either header
-//! does not come from a browser and has no cookies of one.
+//! Each form carries a token, a keyed hash over the browser's cookie and the content of its page.
+//! The check of the origin is a second defense, for loopback addresses, where cookie names have no
+//! `__Host-` and the cookie can be planted. Browsers state the origin of a form (Fetch standard,
+//! "Origin" and "Sec-Fetch-Site"); a request without either header does not come from a browser and
+//! has no cookies of one.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, header};
@@ -18,13 +19,14 @@ pub(super) fn token(sealer: &Sealer, purpose: &str, parts: &[&str]) -> String {
     URL_SAFE_NO_PAD.encode(sealer.keyed_hash(purpose, parts))
 }
 
-/// Whether a form carries the token for `parts`.
+/// Returns whether a form carries the token for `parts`.
 pub(super) fn verify(sealer: &Sealer, purpose: &str, parts: &[&str], form: &Params) -> bool {
     let token = URL_SAFE_NO_PAD.decode(form.value("csrf").unwrap_or_default());
     token.is_ok_and(|token| sealer.verifies(purpose, parts, &token))
 }
 
-/// Whether a page of this origin sent the form, as far as the browser states it. The origin `null` is a foreign one.
+/// Returns whether a page of this origin sent the form, as far as the browser states it. The origin
+/// `null` is a foreign one.
 pub(super) fn is_same_origin(origin: &str, headers: &HeaderMap) -> bool {
     let origins = headers.get_all(header::ORIGIN);
     let sites = headers.get_all(SEC_FETCH_SITE);

@@ -1,6 +1,7 @@
 //! The endpoints: the paths that lead to them, and the methods that they take.
 //!
-//! Paths are matched with and without the prefix of `public_url`, since a proxy may strip it or not.
+//! Paths are matched with and without the prefix of `public_url`, since a proxy may strip it or
+//! not.
 
 /// An endpoint of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +41,9 @@ impl Endpoint {
         }
     }
 
-    /// The endpoint of a well-known path, whose suffix names the issuer or the resource (RFC 8414 section 3.1, RFC 9728
-    /// section 3.1). Some clients look for the metadata of the server under the path of the resource.
+    /// The endpoint of a well-known path, whose suffix names the issuer or the resource (RFC 8414
+    /// section 3.1, RFC 9728 section 3.1). Some clients look for the metadata of the server under
+    /// the path of the resource.
     fn of_metadata_path(path: &str, prefix: &str) -> Option<Self> {
         let (document, suffix) = path.split_at(path.find('/').unwrap_or(path.len()));
         if ![prefix, "", "/mcp"].contains(&suffix) && suffix.strip_suffix("/mcp") != Some(prefix) {
@@ -54,7 +56,8 @@ impl Endpoint {
         }
     }
 
-    /// Whether programs call it, also from pages of other origins. The others are for the user's browser.
+    /// Returns whether programs call it, also from pages of other origins. The others are for the
+    /// user's browser.
     pub(super) fn is_cross_origin(self) -> bool {
         !matches!(self, Self::Authorize | Self::Callback | Self::Connections)
     }

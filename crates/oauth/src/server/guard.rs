@@ -1,5 +1,5 @@
-//! The guard of the protected resource: it turns an access token into a [`Caller`] or answers 401 (RFC 6750, RFC 9728
-//! section 5.1).
+//! The guard of the protected resource: it turns an access token into a [`Caller`] or answers 401
+//! (RFC 6750, RFC 9728 section 5.1).
 
 use std::sync::Arc;
 
@@ -80,7 +80,8 @@ pub(super) async fn authenticate(state: &ServerState, headers: &HeaderMap) -> Re
     })
 }
 
-/// The bearer token of a request (RFC 6750 section 2.1). The scheme is case-insensitive (RFC 9110 section 11.1).
+/// The bearer token of a request (RFC 6750 section 2.1). The scheme is case-insensitive (RFC 9110
+/// section 11.1).
 pub(super) fn bearer_token(headers: &HeaderMap) -> Result<&str, AuthenticateError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
@@ -102,7 +103,8 @@ pub(super) fn invalid_token_challenge(settings: &Settings) -> Option<HeaderValue
 }
 
 impl AuthenticateError {
-    /// The error code and its description. RFC 6750 section 3.1: no code for a request without authentication.
+    /// The error code and its description. RFC 6750 section 3.1: no code for a request without
+    /// authentication.
     fn reason(&self) -> (Option<&'static str>, &'static str) {
         match self {
             Self::Missing => (None, "sign in to use this server"),

@@ -1,4 +1,5 @@
-//! The two metadata documents: of the protected resource (RFC 9728) and of the authorization server (RFC 8414).
+//! The two metadata documents: of the protected resource (RFC 9728) and of the authorization server
+//! (RFC 8414).
 
 use http::{Response, StatusCode};
 use serde_json::json;
@@ -21,8 +22,8 @@ pub(super) fn resource(settings: &Settings) -> Response<Body> {
     response::json(StatusCode::OK, &document)
 }
 
-/// RFC 8414 section 2. `documents`: whether clients can be described by documents. Clients that see it do not register, so
-/// it requires that both `none` and `private_key_jwt` work for them.
+/// RFC 8414 section 2. `documents`: whether clients can be described by documents. Clients that see
+/// it do not register, so it requires that both `none` and `private_key_jwt` work for them.
 pub(super) fn server(settings: &Settings, documents: bool) -> Response<Body> {
     let mut document = json!({
         "issuer": settings.issuer(),
@@ -49,8 +50,8 @@ pub(super) fn server(settings: &Settings, documents: bool) -> Response<Body> {
     response::json(StatusCode::OK, &document)
 }
 
-/// The URL of the metadata of the protected resource: the well-known part stands between host and path (RFC 9728
-/// section 3.1).
+/// The URL of the metadata of the protected resource: the well-known part stands between host and
+/// path (RFC 9728 section 3.1).
 pub(super) fn resource_metadata_url(settings: &Settings) -> String {
     let (origin, prefix) = (&settings.origin, &settings.prefix);
     format!("{origin}/.well-known/oauth-protected-resource{prefix}/mcp")

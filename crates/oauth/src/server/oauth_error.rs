@@ -59,8 +59,8 @@ impl OAuthError {
         let (status, error) = self.code();
         let mut response = response::json_error(status, error, self.description());
         let headers = response.headers_mut();
-        // RFC 6749 section 5.2: in the scheme that the client used. RFC 6750 section 3: a registration token is a bearer
-        // token, of one endpoint alone.
+        // RFC 6749 section 5.2: in the scheme that the client used. RFC 6750 section 3: a
+        // registration token is a bearer token, of one endpoint alone.
         if let Self::InvalidClient { basic: true } = self {
             headers.insert(
                 header::WWW_AUTHENTICATE,

@@ -1,7 +1,8 @@
 //! Pages for the user. They work without scripts, load nothing, and cannot be framed.
 //!
-//! The templates escape texts from outside (a client's name, its redirect URI, a login). The policy has no `form-action`:
-//! browsers apply it to the redirects that follow a form, which lead to Forgejo and on to any client.
+//! The templates escape texts from outside (a client's name, its redirect URI, a login). The policy
+//! has no `form-action`: browsers apply it to the redirects that follow a form, which lead to
+//! Forgejo and on to any client.
 
 mod error;
 mod message;

@@ -1,5 +1,5 @@
-//! Parameters of a query or a form. A parameter must not be repeated, and one without a value counts as absent
-//! (RFC 6749 section 3.1).
+//! Parameters of a query or a form. A parameter must not be repeated, and one without a value
+//! counts as absent (RFC 6749 section 3.1).
 
 use std::collections::HashMap;
 

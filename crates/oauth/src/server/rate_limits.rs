@@ -1,13 +1,15 @@
 //! Rate limits of clients, grants and users, and of all of them together.
 //!
-//! A public client's identifier is no secret, and all its users share it. Requests that anyone can send with it must not
-//! use up the limits of signed-in users: their tokens count by grant and by user, and only refused requests count by the
-//! client's identifier at the token endpoint. Sign-ins do count by client, since no user is known when one begins.
+//! A public client's identifier is no secret, and all its users share it. Requests that anyone can
+//! send with it must not use up the limits of signed-in users: their tokens count by grant and by
+//! user, and only refused requests count by the client's identifier at the token endpoint. Sign-ins
+//! do count by client, since no user is known when one begins.
 //!
-//! **Each kind of write that anyone can cause has a global limit**, so that a flood leads to refusals and not to a store
-//! without a free turn. The limits for strangers (registrations and their changes, sign-ins, assertions) are apart from
-//! the one for signed-in users (tokens), and no single user or client can use up a global limit. Lookups of unknown or
-//! invalid values do not count towards global limits.
+//! **Each kind of write that anyone can cause has a global limit**, so that a flood leads to
+//! refusals and not to a store without a free turn. The limits for strangers (registrations and
+//! their changes, sign-ins, assertions) are apart from the one for signed-in users (tokens), and no
+//! single user or client can use up a global limit. Lookups of unknown or invalid values do not
+//! count towards global limits.
 //!
 //! | write | one client, grant or user | all | response |
 //! |---|---|---|---|
@@ -17,11 +19,12 @@
 //! | signed assertion | client: 600, then 10 a second | 6,000, then 100 a second | 429, all: 503 |
 //! | tokens | grant: 60, then one a second; user: a fiftieth of all | `tokens_per_minute` | 429, all: 503 |
 //!
-//! All responses carry `Retry-After`. Only the begin of a sign-in counts: each of its later steps happens at most once.
-//! There are no limits by address, since many users share one address and a stranger has many (see
-//! [`rate_limiter`](crate::rate_limiter)). A stranger who begins sign-ins with the identifier of a public client at a fifth
-//! of `sign_ins_per_minute` therefore blocks new sign-ins of that client, and with five clients those of everyone, until a
-//! tenth of a second after the flood ends. Signed-in users are not affected.
+//! All responses carry `Retry-After`. Only the begin of a sign-in counts: each of its later steps
+//! happens at most once. There are no limits by address, since many users share one address and a
+//! stranger has many (see [`rate_limiter`](crate::rate_limiter)). A stranger who begins sign-ins
+//! with the identifier of a public client at a fifth of `sign_ins_per_minute` therefore blocks new
+//! sign-ins of that client, and with five clients those of everyone, until a tenth of a second
+//! after the flood ends. Signed-in users are not affected.
 
 use std::time::{Duration, SystemTime};
 
@@ -151,7 +154,8 @@ impl RateLimits {
             .map_err(|wait| overloaded("token requests", wait))
     }
 
-    /// Counts an invalid code or refresh token. Returns `error`, or the response to a client with too many of them.
+    /// Counts an invalid code or refresh token. Returns `error`, or the response to a client with
+    /// too many of them.
     pub(super) fn invalid_grant_attempt(&self, client_id: &ClientId, error: OAuthError, now: SystemTime) -> OAuthError {
         match self.invalid_grants.check(client_id, now) {
             Ok(()) => error,

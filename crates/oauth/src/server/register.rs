@@ -1,14 +1,15 @@
 //! Dynamic client registration (RFC 7591).
 //!
-//! **A public client is identified by its metadata**, and registering it again returns the same client. Without a secret, a
-//! client identifier stands for nothing but a name and a list of redirect URIs, and any request with the same list sends
-//! its users to the same places: no request could prove another origin. Two clients with the same metadata are therefore
-//! one client, and a program that registers at each start does not fill the table. It follows that
+//! **A public client is identified by its metadata**, and registering it again returns the same
+//! client. Without a secret, a client identifier stands for nothing but a name and a list of
+//! redirect URIs, and any request with the same list sends its users to the same places: no request
+//! could prove another origin. Two clients with the same metadata are therefore one client, and a
+//! program that registers at each start does not fill the table. It follows that
 //!
-//! - the port of a loopback redirect URI does not count, since matching ignores it too (RFC 8252 section 7.3); all other
-//!   metadata counts, to the byte;
-//! - a shared client cannot be changed or deleted: the first to register it could redirect the responses of all others to
-//!   itself (`manage`);
+//! - the port of a loopback redirect URI does not count, since matching ignores it too (RFC 8252
+//!   section 7.3); all other metadata counts, to the byte;
+//! - a shared client cannot be changed or deleted: the first to register it could redirect the
+//!   responses of all others to itself (`manage`);
 //! - a request with its identifier must not lock out its other users (`rate_limits`);
 //! - grants stay separate: each belongs to one user and ends alone.
 //!

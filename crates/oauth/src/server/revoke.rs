@@ -1,6 +1,7 @@
 //! Revocation (RFC 7009): either token of a grant ends the whole grant.
 //!
-//! The response is the same for an unknown token (section 2.2), and for a token of another client, which stays valid.
+//! The response is the same for an unknown token (section 2.2), and for a token of another client,
+//! which stays valid.
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};

@@ -1,7 +1,8 @@
 //! Scopes of grants.
 //!
-//! There is one scope, for the MCP endpoint as a whole. The scope of the user's token at Forgejo limits a session further;
-//! all clients of a user share that token, so that nothing could enforce a narrower scope here.
+//! There is one scope, for the MCP endpoint as a whole. The scope of the user's token at Forgejo
+//! limits a session further; all clients of a user share that token, so that nothing could enforce
+//! a narrower scope here.
 
 /// The broker's one scope: use of the MCP endpoint.
 pub(super) const SCOPE: &str = "mcp";
@@ -10,8 +11,9 @@ pub(super) const SCOPE: &str = "mcp";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InvalidScopeError;
 
-/// The scope of a new grant. It is the one scope there is, also for a request without a scope or with unknown ones, since
-/// clients request scopes of other servers such as `openid`. The token response states it (RFC 6749 section 3.3).
+/// The scope of a new grant. It is the one scope there is, also for a request without a scope or
+/// with unknown ones, since clients request scopes of other servers such as `openid`. The token
+/// response states it (RFC 6749 section 3.3).
 pub(super) fn for_new_grant(requested: Option<&str>) -> Result<&'static str, InvalidScopeError> {
     match requested {
         Some(requested) if !is_scope_list(requested) => Err(InvalidScopeError),
@@ -28,7 +30,7 @@ pub(super) fn check_refresh(granted: &str, requested: Option<&str>) -> Result<()
     }
 }
 
-/// Whether the scopes of a grant contain a scope.
+/// Returns whether the scopes of a grant contain a scope.
 pub(super) fn contains(granted: &str, scope: &str) -> bool {
     granted.split(' ').any(|has| has == scope)
 }

@@ -1,4 +1,5 @@
-//! The begin of a sign-in: it is stored as pending, and the browser goes to Forgejo with a `state` of its own.
+//! The begin of a sign-in: it is stored as pending, and the browser goes to Forgejo with a `state`
+//! of its own.
 
 use std::time::Duration;
 
@@ -16,9 +17,9 @@ use crate::{
 
 /// The time that a user has to sign in at Forgejo.
 const PENDING_TTL: Duration = Duration::from_secs(10 * 60);
-/// The largest number of pending sign-ins, in minutes of `sign_ins_per_minute`: all that may begin within their lifetime,
-/// and a burst. A full table would lock everyone out until its sign-ins expire, so a flood meets the rate limit first,
-/// which admits another sign-in after a moment.
+/// The largest number of pending sign-ins, in minutes of `sign_ins_per_minute`: all that may begin
+/// within their lifetime, and a burst. A full table would lock everyone out until its sign-ins
+/// expire, so a flood meets the rate limit first, which admits another sign-in after a moment.
 const MAX_PENDING_MINUTES: u32 = 10 + 1;
 
 /// Stores a pending sign-in and sends the browser to Forgejo.
@@ -59,8 +60,8 @@ pub(super) async fn begin(
     Ok(response::see_other(url.as_str()))
 }
 
-/// The PKCE verifier for Forgejo. It derives from the `state`, which only Forgejo and the browser have until the callback,
-/// so that it need not be stored.
+/// The PKCE verifier for Forgejo. It derives from the `state`, which only Forgejo and the browser
+/// have until the callback, so that it need not be stored.
 pub(super) fn pkce_verifier(sealer: &Sealer, forgejo_state: &str) -> SecretString {
     URL_SAFE_NO_PAD
         .encode(sealer.keyed_hash("upstream verifier", &[forgejo_state]))

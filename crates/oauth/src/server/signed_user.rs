@@ -1,4 +1,5 @@
-//! A user and an expiry that a cookie carries, protected by a keyed hash over them and what they are for.
+//! A user and an expiry that a cookie carries, protected by a keyed hash over them and what they
+//! are for.
 
 use crate::{ids::UserId, seal::Sealer};
 
@@ -21,7 +22,7 @@ impl SignedUser {
         Self { user, expires_at, hash }
     }
 
-    /// Whether it was signed for this purpose and this context.
+    /// Returns whether it was signed for this purpose and this context.
     pub(super) fn verify(&self, sealer: &Sealer, purpose: &str, context: &[&str]) -> bool {
         let (user, expires_at) = (self.user, self.expires_at);
         with_parts(context, user, expires_at, |parts| {

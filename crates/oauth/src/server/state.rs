@@ -31,7 +31,8 @@ pub(super) struct ServerState {
     pub(super) upstream: Arc<dyn Upstream>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) events: Arc<dyn GrantEvents>,
-    /// Owns sign-ins, renewals and revocations, which run to their end even if the request is dropped.
+    /// Owns sign-ins, renewals and revocations, which run to their end even if the request is
+    /// dropped.
     pub(super) tasks: TaskTracker,
     /// The clients with a metadata document. `None`: such clients are not supported.
     pub(super) documents: Option<ClientDocuments>,
@@ -39,7 +40,7 @@ pub(super) struct ServerState {
 }
 
 impl ServerState {
-    /// Whether a client can be described by a document.
+    /// Returns whether a client can be described by a document.
     pub(super) fn allows_documents(&self) -> bool {
         self.documents.is_some() && self.settings.allows_documents()
     }

@@ -1,9 +1,11 @@
-//! The token endpoint: it exchanges a code or a refresh token for new tokens (RFC 6749 sections 4.1.3 and 6).
+//! The token endpoint: it exchanges a code or a refresh token for new tokens (RFC 6749 sections
+//! 4.1.3 and 6).
 //!
-//! Refresh tokens rotate (OAuth 2.1 section 4.3.1), but clients lose responses and send a refresh token several times at
-//! once. The successor of a refresh token is therefore a keyed hash of it: a client that presents the predecessor again
-//! gets the *same* successor, until the successor is used. Anything older ends the grant. Without the key the successor
-//! cannot be derived from the predecessor, and the store still holds hashes only.
+//! Refresh tokens rotate (OAuth 2.1 section 4.3.1), but clients lose responses and send a refresh
+//! token several times at once. The successor of a refresh token is therefore a keyed hash of it: a
+//! client that presents the predecessor again gets the *same* successor, until the successor is
+//! used. Anything older ends the grant. Without the key the successor cannot be derived from the
+//! predecessor, and the store still holds hashes only.
 
 use std::time::SystemTime;
 
@@ -142,7 +144,8 @@ fn required<'p>(params: &'p Params, name: &str, missing: &'static str) -> Result
     params.value(name).ok_or(OAuthError::InvalidRequest(missing))
 }
 
-/// The grant whose tokens were issued, if any. The operator reads about reuse, since someone else may hold the token.
+/// The grant whose tokens were issued, if any. The operator reads about reuse, since someone else
+/// may hold the token.
 fn issued_grant(redemption: Redemption, client: &ClientRecord, what: &'static str) -> Option<GrantRecord> {
     let warn = |grant: GrantId, consequence: &'static str| {
         tracing::warn!(

@@ -25,7 +25,7 @@ async fn authorize(world: &World, browser: &mut Browser, client: &str, changes: 
     browser.authorize(world, &fields).await
 }
 
-/// Asks, is asked, says yes, signs in.
+/// Signs in through the consent page.
 async fn approve(world: &World, browser: &mut Browser, client: &str, user: UserId) -> Answer {
     let page = authorize(world, browser, client, &[]).await;
     assert_eq!(page.status, StatusCode::OK, "{page:?}");
@@ -36,7 +36,7 @@ async fn approve(world: &World, browser: &mut Browser, client: &str, user: UserI
 }
 
 #[tokio::test]
-async fn the_second_time_the_user_is_not_asked_but_signs_in() {
+async fn a_remembered_approval_skips_the_consent_page_but_not_the_sign_in() {
     let world = World::new().await;
     let client = web_client(&world).await;
     let mut browser = Browser::default();
@@ -46,7 +46,8 @@ async fn the_second_time_the_user_is_not_asked_but_signs_in() {
     let back = browser.return_from(&world, &to_forgejo, ALICE).await;
     assert!(back.parameter("code").is_some());
     assert_eq!(back.parameter("state").as_deref(), Some("second"));
-    // Not in another browser, not for another client, not after thirty days, and not against the client's wish.
+    // The page is shown in another browser, for another client, after thirty days, and if the
+    // client asks for it.
     assert_eq!(
         authorize(&world, &mut Browser::default(), &client, &[]).await.status,
         StatusCode::OK
@@ -66,7 +67,7 @@ async fn the_second_time_the_user_is_not_asked_but_signs_in() {
 }
 
 #[tokio::test]
-async fn a_no_is_not_remembered_and_does_not_undo_a_yes() {
+async fn a_denial_is_not_remembered_and_does_not_revoke_an_approval() {
     let world = World::new().await;
     let client = web_client(&world).await;
     let mut browser = Browser::default();
@@ -80,7 +81,7 @@ async fn a_no_is_not_remembered_and_does_not_undo_a_yes() {
 }
 
 #[tokio::test]
-async fn a_yes_without_a_sign_in_is_not_remembered() {
+async fn an_approval_without_a_sign_in_is_not_remembered() {
     let world = World::new().await;
     let client = web_client(&world).await;
     let mut browser = Browser::default();
@@ -90,7 +91,7 @@ async fn a_yes_without_a_sign_in_is_not_remembered() {
 }
 
 #[tokio::test]
-async fn a_client_of_this_device_is_always_asked_for() {
+async fn a_client_on_this_device_always_needs_consent() {
     let world = World::new().await;
     let client = world.client().await;
     let mut browser = Browser::default();
@@ -105,7 +106,7 @@ async fn a_client_of_this_device_is_always_asked_for() {
 }
 
 #[tokio::test]
-async fn a_planted_approval_of_someone_else_approves_nothing() {
+async fn a_planted_approval_of_another_user_is_ignored() {
     let world = World::new().await;
     let client = web_client(&world).await;
     let mut attacker = Browser::default();
@@ -113,7 +114,8 @@ async fn a_planted_approval_of_someone_else_approves_nothing() {
     let mut victim = Browser::default();
     victim.plant(COOKIE, attacker.cookie(COOKIE));
     let to_forgejo = authorize(&world, &mut victim, &client, &[]).await;
-    // Alice signs in (or is signed in already) at Forgejo: she is asked, and the client has got nothing.
+    // Alice signs in at Forgejo (or is signed in already): the page asks her, and the client gets
+    // nothing.
     let back = victim.return_from(&world, &to_forgejo, ALICE).await;
     assert_eq!(back.location().path(), "/oauth/authorize");
     assert!(back.parameter("code").is_none());
@@ -150,7 +152,7 @@ async fn ending_the_grant_ends_the_approval_in_all_browsers() {
 }
 
 #[tokio::test]
-async fn an_approval_survives_a_restart_and_a_change_of_the_key() {
+async fn an_approval_survives_a_restart_and_a_key_rotation() {
     let mut world = World::new().await;
     let client = web_client(&world).await;
     let mut browser = Browser::default();

@@ -1,4 +1,4 @@
-//! A browser: keeps its cookies, reads the consent page, answers it, signs in, comes back.
+//! A browser: it keeps cookies, reads and answers the consent page, signs in, and returns.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,13 @@ use oauth::ids::UserId;
 
 use crate::world::{Answer, CHALLENGE, REDIRECT, World, encode, form_request};
 
-/// One browser with its cookies. It forgets one only when it is told to.
+/// A browser with its cookies, which do not expire.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Browser {
     cookies: BTreeMap<String, String>,
 }
 
-/// The fields of an authorization request that is right.
+/// The fields of a valid authorization request.
 pub(crate) fn authorization(client: &str) -> [(&str, &str); 6] {
     [
         ("response_type", "code"),
@@ -33,7 +33,7 @@ impl Browser {
         self.cookies.get(name).map(String::as_str)
     }
 
-    /// Puts a cookie in, or takes it out.
+    /// Sets or removes a cookie.
     pub(crate) fn plant(&mut self, name: &str, value: Option<&str>) {
         match value {
             Some(value) => self.cookies.insert(name.to_owned(), value.to_owned()),
@@ -59,14 +59,14 @@ impl Browser {
         self.send(world, form_request("/oauth/authorize", &fields)).await
     }
 
-    /// From a client's request to the answer that sends the browser to Forgejo.
+    /// Approves a client's request, up to the redirect to Forgejo.
     pub(crate) async fn approve(&mut self, world: &World, client: &str) -> Answer {
         let page = self.authorize(world, &authorization(client)).await;
         assert_eq!(page.status, StatusCode::OK, "{page:?}");
         self.answer(world, &page, "approve").await
     }
 
-    /// Signs in at Forgejo and comes back.
+    /// Signs in at Forgejo and returns to the callback.
     pub(crate) async fn return_from(&mut self, world: &World, to_forgejo: &Answer, user: UserId) -> Answer {
         let code = world.upstream.sign_in(user, to_forgejo.location().as_str());
         let state = to_forgejo.parameter("state").unwrap();
@@ -77,7 +77,7 @@ impl Browser {
         .await
     }
 
-    /// The whole way to the client's code.
+    /// Runs a complete sign-in and returns the client's code.
     pub(crate) async fn sign_in(&mut self, world: &World, client: &str, user: UserId) -> String {
         let to_forgejo = self.approve(world, client).await;
         let back = self.return_from(world, &to_forgejo, user).await;

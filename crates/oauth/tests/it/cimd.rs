@@ -1,4 +1,4 @@
-//! Clients that are described by a document at the URL that is their identifier, over real https.
+//! Clients with a metadata document at the URL that is their identifier, over real https.
 
 use std::{sync::Arc, time::Duration, time::SystemTime};
 
@@ -24,7 +24,7 @@ fn document() -> Value {
     json!({"client_id": CLIENT, "client_name": "A described client", "redirect_uris": [REDIRECT]})
 }
 
-/// A broker and the host that describes its client.
+/// A broker and the host of a client's document.
 async fn described(document: &Value) -> (World, Host) {
     described_with(Config::new(ISSUER), document).await
 }
@@ -37,7 +37,7 @@ async fn described_with(config: Config, document: &Value) -> (World, Host) {
 }
 
 #[tokio::test]
-async fn a_described_client_signs_in_without_registration_and_stays() {
+async fn a_client_with_a_document_signs_in_without_registration() {
     let (mut world, host) = described(&document()).await;
     let metadata = world.get("/.well-known/oauth-authorization-server").await.json();
     assert_eq!(metadata["client_id_metadata_document_supported"], true);
@@ -50,12 +50,12 @@ async fn a_described_client_signs_in_without_registration_and_stays() {
     );
     let tokens = world.tokens(CLIENT, ALICE).await;
     assert_eq!(world.caller(&tokens.access).await.client().0, CLIENT);
-    assert_eq!(host.requests("/metadata.json"), 1, "it was kept");
-    // A restart forgets what was kept, and asks again.
+    assert_eq!(host.requests("/metadata.json"), 1, "the document was cached");
+    // A restart empties the cache.
     world.restart([7; 32]).await;
     let tokens = world.refresh(CLIENT, &tokens.refresh).await.tokens();
     assert_eq!(host.requests("/metadata.json"), 2);
-    // The host is down when what was kept has run out: the client goes on for a day.
+    // The host is down when the cached document is stale: the client works for another day.
     let trouble = Page {
         status: StatusCode::SERVICE_UNAVAILABLE,
         ..Page::json("")
@@ -63,14 +63,14 @@ async fn a_described_client_signs_in_without_registration_and_stays() {
     host.put("/metadata.json", trouble);
     world.clock.advance(Duration::from_secs(3601));
     let tokens = world.refresh(CLIENT, &tokens.refresh).await.tokens();
-    // The client takes its description back: that is final.
+    // The client removes its document, which takes effect at once.
     host.remove("/metadata.json");
     let gone = world.refresh(CLIENT, &tokens.refresh).await;
     assert_eq!(gone.error(), (401, "invalid_client".to_owned()));
 }
 
 #[tokio::test]
-async fn a_document_that_cannot_be_read_stops_the_request_and_is_told_as_passing() {
+async fn an_unreadable_document_is_reported_as_a_passing_error() {
     let (world, host) = described(&document()).await;
     host.put(
         "/metadata.json",
@@ -86,7 +86,7 @@ async fn a_document_that_cannot_be_read_stops_the_request_and_is_told_as_passing
 }
 
 #[tokio::test]
-async fn what_is_no_client_document_is_no_client() {
+async fn an_invalid_document_makes_the_client_unknown() {
     for changed in [
         json!({"client_id": "https://client.example/other.json", "client_name": "x", "redirect_uris": [REDIRECT]}),
         json!({"client_id": CLIENT, "client_name": "x", "redirect_uris": [REDIRECT], "client_secret": "x"}),
@@ -118,7 +118,7 @@ async fn what_is_no_client_document_is_no_client() {
 }
 
 #[tokio::test]
-async fn the_operator_says_whose_documents_count() {
+async fn the_allow_list_restricts_the_hosts_of_documents() {
     let config = |registration, domains: &[&str]| {
         let mut config = Config::new(ISSUER);
         config.registration = registration;
@@ -139,7 +139,7 @@ async fn the_operator_says_whose_documents_count() {
         assert_eq!(page.status == StatusCode::OK, allowed);
         assert_eq!(host.requests("/metadata.json"), usize::from(allowed));
     }
-    // Without a fetcher nothing is promised.
+    // A server without a fetcher does not announce support.
     let metadata = World::new()
         .await
         .get("/.well-known/oauth-authorization-server")
@@ -203,7 +203,7 @@ impl Signer {
     }
 }
 
-/// What a good assertion says.
+/// The claims of a valid assertion.
 fn claims(world: &World, id: &str) -> Value {
     let now = world
         .clock
@@ -222,7 +222,7 @@ fn signing_document() -> Value {
 }
 
 #[tokio::test]
-async fn a_described_client_signs_with_either_algorithm_and_may_change_its_key() {
+async fn a_client_signs_with_either_algorithm_and_may_rotate_its_key() {
     let (world, host) = described(&signing_document()).await;
     let (first, second) = (Signer::es256(), Signer::rs256());
     host.json("/jwks.json", &json!({"keys": [first.jwk("first")]}));
@@ -259,7 +259,7 @@ async fn a_described_client_signs_with_either_algorithm_and_may_change_its_key()
         "an assertion is good once"
     );
 
-    // A new key is found by its name, though the set was to be kept for an hour.
+    // A new key is found by its id, although the cached set is fresh for an hour.
     host.json("/jwks.json", &json!({"keys": [second.jwk("second")]}));
     world.clock.advance(Duration::from_secs(61));
     let tokens = renew(&second.sign("second", &claims(&world, "2")), &tokens.refresh)
@@ -268,7 +268,7 @@ async fn a_described_client_signs_with_either_algorithm_and_may_change_its_key()
     let old = renew(&first.sign("first", &claims(&world, "3")), &tokens.refresh).await;
     assert_eq!(old.error(), (401, "invalid_client".to_owned()));
 
-    // At the revocation endpoint it is the same.
+    // The revocation endpoint accepts assertions too.
     let assertion = second.sign("second", &claims(&world, "4"));
     let fields = [
         ("token", tokens.refresh.as_str()),
@@ -280,7 +280,7 @@ async fn a_described_client_signs_with_either_algorithm_and_may_change_its_key()
 }
 
 #[tokio::test]
-async fn an_assertion_must_be_for_this_server_of_this_client_and_of_now() {
+async fn an_assertion_must_match_server_client_and_time() {
     let (world, host) = described(&signing_document()).await;
     let (mine, other) = (Signer::es256(), Signer::es256());
     host.json("/jwks.json", &json!({"keys": [mine.jwk("k")]}));
@@ -337,7 +337,7 @@ async fn an_assertion_must_be_for_this_server_of_this_client_and_of_now() {
     assert_eq!(forged.error(), (401, "invalid_client".to_owned()));
     let text = send("x.y.z").await;
     assert_eq!(text.error(), (401, "invalid_client".to_owned()));
-    // A good one gets to the token, which is unknown.
+    // A valid assertion gets past authentication: the refresh token is unknown.
     for (id, audience) in [
         ("a", ISSUER.to_owned()),
         ("b", format!("{ISSUER}/oauth/token")),
@@ -374,7 +374,7 @@ async fn an_assertion_must_be_for_this_server_of_this_client_and_of_now() {
 }
 
 #[tokio::test]
-async fn a_client_can_register_its_keys_too() {
+async fn a_registered_client_can_authenticate_with_keys() {
     let world = World::new().await;
     let signer = Signer::rs256();
     let metadata = json!({

@@ -1,4 +1,4 @@
-//! What becomes of a registration: registering again, managing it (RFC 7592), making room, floods.
+//! Registrations over time: registering again, management (RFC 7592), eviction, floods.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ async fn manage(world: &World, method: Method, registered: &Value, token: &str, 
 }
 
 #[tokio::test]
-async fn a_public_client_that_registers_again_is_the_same_client() {
+async fn registering_a_public_client_again_returns_the_same_client() {
     let world = World::new().await;
     let first = world.register(public(&["http://127.0.0.1:1000/cb"])).await.json();
     let again = world.register(public(&["http://127.0.0.1:2000/cb"])).await;
@@ -54,7 +54,7 @@ async fn a_public_client_that_registers_again_is_the_same_client() {
 }
 
 #[tokio::test]
-async fn nobody_can_turn_a_shared_client_to_themselves() {
+async fn a_shared_client_cannot_be_changed_or_deleted() {
     let world = World::new().await;
     let registered = world.register(public(&[REDIRECT])).await.json();
     let token = registered["registration_access_token"].as_str().unwrap();
@@ -74,7 +74,7 @@ async fn nobody_can_turn_a_shared_client_to_themselves() {
 }
 
 #[tokio::test]
-async fn a_client_with_a_secret_reads_changes_and_deletes_its_registration() {
+async fn a_client_with_a_secret_can_read_change_and_delete_its_registration() {
     let world = World::new().await;
     let registered = world
         .register(json!({"client_name": "Before", "redirect_uris": [REDIRECT]}))
@@ -112,7 +112,7 @@ async fn a_client_with_a_secret_reads_changes_and_deletes_its_registration() {
         (StatusCode::OK, &json!("After"))
     );
 
-    // Its tokens end with it, and its sessions are told of it.
+    // Its tokens end with it, and the end of its grants is announced.
     let code = Browser::default().sign_in(&world, id, ALICE).await;
     let form = [&code_form(id, &code)[..], &[("client_secret", secret)]].concat();
     let tokens = world.form("/oauth/token", &form).await.tokens();
@@ -126,7 +126,7 @@ async fn a_client_with_a_secret_reads_changes_and_deletes_its_registration() {
 }
 
 #[tokio::test]
-async fn a_registration_is_its_owners_alone() {
+async fn only_the_owner_can_manage_a_registration() {
     let world = World::new().await;
     let mine = world.register(json!({"redirect_uris": [REDIRECT]})).await.json();
     let yours = world.register(json!({"redirect_uris": [REDIRECT]})).await.json();
@@ -144,7 +144,7 @@ async fn a_registration_is_its_owners_alone() {
 }
 
 #[tokio::test]
-async fn clients_that_nobody_uses_make_room_and_those_with_grants_never_do() {
+async fn unused_clients_are_evicted_and_clients_with_grants_are_not() {
     let mut config = Config::new(ISSUER);
     config.max_clients = 2;
     let world = World::with(config).await;
@@ -171,7 +171,7 @@ async fn clients_that_nobody_uses_make_room_and_those_with_grants_never_do() {
 }
 
 #[tokio::test]
-async fn unused_clients_are_forgotten_and_those_with_a_grant_are_not() {
+async fn unused_clients_are_purged_and_clients_with_grants_are_not() {
     let world = World::new().await;
     let day = Duration::from_secs(24 * 60 * 60);
     let used = world.client().await;
@@ -188,7 +188,7 @@ async fn unused_clients_are_forgotten_and_those_with_a_grant_are_not() {
 }
 
 #[tokio::test]
-async fn a_flood_of_registrations_is_slowed_down_and_known_clients_come_through() {
+async fn a_flood_of_registrations_is_limited_but_known_clients_still_register() {
     let mut config = Config::new(ISSUER);
     config.registrations_per_minute = 5;
     let world = World::with(config).await;
@@ -213,7 +213,7 @@ async fn a_flood_of_registrations_is_slowed_down_and_known_clients_come_through(
 }
 
 #[tokio::test]
-async fn an_allow_list_goes_by_where_the_answers_go() {
+async fn the_allow_list_restricts_redirect_uris() {
     let mut config = Config::new(ISSUER);
     config.registration = Registration::AllowList;
     config.allowed_redirect_hosts = vec!["claude.ai".to_owned(), "localhost".to_owned()];

@@ -1,4 +1,4 @@
-//! Your connections: who sees what, and what they can end.
+//! *Your connections*: the grants that a user sees and can end.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn grants(page: &Answer) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_user_sees_their_own_clients_with_times_and_sessions_and_ends_one() {
+async fn a_user_sees_their_connections_and_ends_one() {
     let world = World::new().await;
     let (one, two) = (world.client().await, world.client_named("Second <b>client").await);
     let first = world.tokens(&one, ALICE).await;
@@ -85,7 +85,7 @@ async fn a_user_sees_their_own_clients_with_times_and_sessions_and_ends_one() {
         world.refresh(&one, &first.refresh).await.error(),
         (400, "invalid_grant".to_owned())
     );
-    // The rest is untouched, and a second press of the button does nothing.
+    // Other grants are not affected, and a second click does nothing.
     world.caller(&second.access).await;
     world.caller(&other.access).await;
     act(&world, &mut browser, &page, "end", Some(&grant.0)).await.location();
@@ -96,7 +96,7 @@ async fn a_user_sees_their_own_clients_with_times_and_sessions_and_ends_one() {
 }
 
 #[tokio::test]
-async fn nobody_ends_the_grant_of_another_user() {
+async fn a_user_cannot_end_the_grant_of_another() {
     let world = World::new().await;
     let client = world.client().await;
     let alice = world.tokens(&client, ALICE).await;
@@ -112,7 +112,7 @@ async fn nobody_ends_the_grant_of_another_user() {
 }
 
 #[tokio::test]
-async fn all_can_be_ended_at_once() {
+async fn all_connections_can_be_ended_at_once() {
     let world = World::new().await;
     let (one, two) = (world.client().await, world.client_named("Second").await);
     let tokens = [world.tokens(&one, ALICE).await, world.tokens(&two, ALICE).await];
@@ -130,11 +130,11 @@ async fn all_can_be_ended_at_once() {
 }
 
 #[tokio::test]
-async fn the_sign_in_for_the_page_keeps_the_users_clients_alive() {
+async fn the_sign_in_for_the_page_keeps_existing_grants_alive() {
     let world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
-    // The exchange kills the refresh token of the first sign-in.
+    // The exchange invalidates the refresh token of the first sign-in.
     signed_in(&world, &mut Browser::default(), ALICE).await;
     world.clock.advance(Duration::from_secs(3600));
     let account = world.caller(&tokens.access).await.account();
@@ -143,7 +143,7 @@ async fn the_sign_in_for_the_page_keeps_the_users_clients_alive() {
 }
 
 #[tokio::test]
-async fn a_page_works_only_in_the_browser_and_the_session_it_was_made_for() {
+async fn a_form_is_valid_only_in_its_browser_and_session() {
     let world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
@@ -152,7 +152,8 @@ async fn a_page_works_only_in_the_browser_and_the_session_it_was_made_for() {
     let page = signed_in(&world, &mut browser, ALICE).await;
     let grant = grants(&page).remove(0);
 
-    // A form of another site has no proof, one of another browser a wrong one, one from before the sign-in an old one.
+    // The CSRF token is missing in a form of another site, wrong in one of another browser, and
+    // outdated in one from before the sign-in.
     let fields = [("action", "end"), ("grant", grant.as_str())];
     let forged = browser.send(&world, form_request(PATH, &fields)).await;
     assert_eq!(forged.status, StatusCode::FORBIDDEN);
@@ -162,14 +163,14 @@ async fn a_page_works_only_in_the_browser_and_the_session_it_was_made_for() {
         let answer = act(&world, &mut browser, wrong, "end", Some(&grant)).await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{answer:?}");
     }
-    // The cookie of a session is worth nothing in another browser.
+    // The cookie of a session is not valid in another browser.
     attacker.plant("__Host-fmb-connections", browser.cookie("__Host-fmb-connections"));
     assert!(attacker.open(&world, PATH).await.body.contains("Sign in at"));
     world.caller(&tokens.access).await;
 }
 
 #[tokio::test]
-async fn a_session_ends_by_itself_and_by_signing_out() {
+async fn a_session_ends_by_expiry_and_by_signing_out() {
     let world = World::new().await;
     let mut browser = Browser::default();
     let page = signed_in(&world, &mut browser, ALICE).await;
@@ -184,7 +185,7 @@ async fn a_session_ends_by_itself_and_by_signing_out() {
 }
 
 #[tokio::test]
-async fn the_page_has_the_policy_of_all_pages_and_its_cookie_is_kept_from_scripts() {
+async fn the_page_has_the_security_policy_and_an_http_only_cookie() {
     let world = World::new().await;
     let mut browser = Browser::default();
     let page = browser.open(&world, PATH).await;
@@ -209,7 +210,7 @@ async fn the_page_has_the_policy_of_all_pages_and_its_cookie_is_kept_from_script
 }
 
 #[tokio::test]
-async fn who_may_not_use_this_server_has_no_page() {
+async fn a_user_who_is_not_allowed_sees_no_connections() {
     let mut config = Config::new(ISSUER);
     config.allowed_users = vec!["alice".to_owned()];
     let world = World::with(config).await;
@@ -222,7 +223,7 @@ async fn who_may_not_use_this_server_has_no_page() {
 }
 
 #[tokio::test]
-async fn trouble_at_forgejo_is_told_on_a_page() {
+async fn an_error_at_forgejo_is_shown_on_a_page() {
     let world = World::new().await;
     let mut browser = Browser::default();
     for (trouble, status) in [

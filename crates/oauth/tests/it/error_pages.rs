@@ -1,4 +1,4 @@
-//! The consent page, the callback, and who may sign in.
+//! The consent page, the callback, and the users who may sign in.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn the_page_names_client_destination_permissions_and_forgejo() {
+async fn the_consent_page_names_client_destination_permissions_and_forgejo() {
     let world = World::new().await;
     let client = world.client().await;
     let page = Browser::default().authorize(&world, &authorization(&client)).await;
@@ -45,7 +45,7 @@ async fn the_page_names_client_destination_permissions_and_forgejo() {
 }
 
 #[tokio::test]
-async fn on_loopback_the_cookie_has_a_plain_name() {
+async fn the_cookie_on_loopback_has_no_host_prefix() {
     let world = World::with(Config::new("http://127.0.0.1:8080")).await;
     let client = world.client().await;
     let page = Browser::default().authorize(&world, &authorization(&client)).await;
@@ -58,7 +58,7 @@ async fn on_loopback_the_cookie_has_a_plain_name() {
 }
 
 #[tokio::test]
-async fn html_of_a_client_stays_text() {
+async fn html_in_client_metadata_is_escaped() {
     let world = World::new().await;
     let evil = "</h1><script>alert(1)</script>\"'&";
     let metadata = serde_json::json!({
@@ -96,7 +96,7 @@ async fn html_of_a_client_stays_text() {
 }
 
 #[tokio::test]
-async fn no_is_told_to_the_client() {
+async fn the_client_is_told_when_the_user_declines() {
     let world = World::new().await;
     let client = world.client().await;
     let mut browser = Browser::default();
@@ -108,7 +108,7 @@ async fn no_is_told_to_the_client() {
 }
 
 #[tokio::test]
-async fn an_answer_counts_only_from_the_browser_and_for_the_request_of_the_page() {
+async fn consent_is_bound_to_the_browser_and_the_request_of_the_page() {
     let world = World::new().await;
     let client = world.client().await;
     let mut victim = Browser::default();
@@ -126,7 +126,7 @@ async fn an_answer_counts_only_from_the_browser_and_for_the_request_of_the_page(
         StatusCode::FORBIDDEN
     );
 
-    // The right browser with another request, without the proof, or with a wrong one.
+    // The same browser with another request, without the CSRF token, or with a wrong one.
     let own = hidden_fields(&page.body);
     for (name, value) in [
         ("redirect_uri", "http://127.0.0.1:9/callback"),
@@ -148,7 +148,7 @@ async fn an_answer_counts_only_from_the_browser_and_for_the_request_of_the_page(
 }
 
 #[tokio::test]
-async fn a_page_may_be_open_twice_and_in_two_tabs() {
+async fn the_consent_page_may_be_open_in_two_tabs() {
     let world = World::new().await;
     let client = world.client().await;
     let mut browser = Browser::default();
@@ -162,7 +162,7 @@ async fn a_page_may_be_open_twice_and_in_two_tabs() {
 }
 
 #[tokio::test]
-async fn only_the_browser_that_said_yes_can_come_back() {
+async fn only_the_browser_that_consented_can_complete_the_sign_in() {
     let world = World::new().await;
     let client = world.client().await;
     let mut busy = Browser::default();
@@ -173,14 +173,14 @@ async fn only_the_browser_that_said_yes_can_come_back() {
         let answer = victim.return_from(&world, &to_forgejo, BOB).await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{answer:?}");
         assert!(!answer.headers.contains_key(header::LOCATION));
-        // It is still there for the one who began it: nobody else can spend it.
+        // The sign-in stays pending for the browser that began it.
         let again = attacker.return_from(&world, &to_forgejo, BOB).await;
         assert!(again.parameter("code").is_some());
     }
 }
 
 #[tokio::test]
-async fn a_state_is_good_once_and_for_ten_minutes() {
+async fn a_state_is_valid_once_and_for_ten_minutes() {
     let world = World::new().await;
     let client = world.client().await;
     let mut browser = Browser::default();
@@ -210,7 +210,7 @@ async fn a_state_is_good_once_and_for_ten_minutes() {
 }
 
 #[tokio::test]
-async fn what_forgejo_refuses_is_told_to_the_client() {
+async fn the_client_is_told_when_forgejo_refuses() {
     let world = World::new().await;
     let client = world.client().await;
     let mut browser = Browser::default();
@@ -237,7 +237,7 @@ async fn what_forgejo_refuses_is_told_to_the_client() {
 }
 
 #[tokio::test]
-async fn a_user_who_is_locked_out_at_forgejo_is_refused_and_loses_what_they_had() {
+async fn a_user_locked_out_at_forgejo_is_refused_and_loses_all_grants() {
     let world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
@@ -278,7 +278,7 @@ async fn only_listed_users_and_members_may_sign_in() {
 }
 
 #[tokio::test]
-async fn a_user_who_is_taken_off_the_list_is_out_at_the_next_start() {
+async fn a_user_removed_from_the_allow_list_is_refused_after_a_restart() {
     let mut world = World::new().await;
     let client = world.client().await;
     let (alice, bob) = (world.tokens(&client, ALICE).await, world.tokens(&client, BOB).await);
@@ -296,7 +296,7 @@ async fn a_user_who_is_taken_off_the_list_is_out_at_the_next_start() {
 }
 
 #[tokio::test]
-async fn a_grant_at_forgejo_with_another_scope_gets_a_page_that_says_what_to_do() {
+async fn a_grant_at_forgejo_with_another_scope_shows_a_page_with_instructions() {
     let world = World::new().await;
     let client = world.client().await;
     let earlier = world.tokens(&client, ALICE).await;
@@ -314,10 +314,11 @@ async fn a_grant_at_forgejo_with_another_scope_gets_a_page_that_says_what_to_do(
     ] {
         assert!(page.body.contains(text), "{text}: {}", page.body);
     }
-    // What was there goes on, with the pair of this sign-in.
+    // Existing grants keep working, with the tokens of this sign-in.
     let account = world.caller(&earlier.access).await.account();
     account.refresh().await.unwrap();
-    // Once it is mended at Forgejo, the link of the page leads to the end.
+    // After the user has removed the application at Forgejo, the link of the page completes the
+    // sign-in.
     world.upstream.set_granted_scope(GrantedScope::AsRequested);
     let link = page.body.split("href=\"").nth(2).unwrap();
     let link = link[..link.find('"').unwrap()].replace("&#38;", "&");
@@ -330,7 +331,7 @@ async fn a_grant_at_forgejo_with_another_scope_gets_a_page_that_says_what_to_do(
 }
 
 #[tokio::test]
-async fn a_forgejo_that_does_not_tell_the_scope_is_believed() {
+async fn a_forgejo_that_does_not_report_the_scope_is_trusted() {
     let world = World::new().await;
     let client = world.client().await;
     world.upstream.set_granted_scope(GrantedScope::Unknown);
@@ -338,7 +339,7 @@ async fn a_forgejo_that_does_not_tell_the_scope_is_believed() {
 }
 
 #[tokio::test]
-async fn scopes_that_are_unknown_are_left_out_and_what_is_none_is_refused() {
+async fn unknown_scopes_are_ignored_and_malformed_scopes_refused() {
     let world = World::new().await;
     let client = world.client().await;
     let mut browser = Browser::default();
@@ -358,7 +359,7 @@ async fn scopes_that_are_unknown_are_left_out_and_what_is_none_is_refused() {
 }
 
 #[tokio::test]
-async fn nobody_is_sent_to_an_address_that_anyone_may_register_before_they_have_said_anything() {
+async fn an_error_does_not_redirect_to_an_untrusted_address() {
     let world = World::new().await;
     let client = world.client_at("Elsewhere", "https://elsewhere.example/cb").await;
     let fields = authorization(&client);
@@ -382,7 +383,7 @@ async fn nobody_is_sent_to_an_address_that_anyone_may_register_before_they_have_
 }
 
 #[tokio::test]
-async fn the_page_warns_of_clients_of_this_device_and_not_of_others() {
+async fn the_consent_page_warns_of_clients_on_this_device_only() {
     let world = World::new().await;
     for (uri, warned) in [
         ("http://127.0.0.1:4711/callback", true),
@@ -399,12 +400,12 @@ async fn the_page_warns_of_clients_of_this_device_and_not_of_others() {
 }
 
 #[tokio::test]
-async fn a_user_whom_forgejo_locks_out_during_the_sign_in_gets_a_page() {
+async fn a_user_locked_out_during_the_sign_in_sees_a_page() {
     let world = World::new().await;
     let client = world.client().await;
     let mut browser = Browser::default();
     let to_forgejo = browser.approve(&world, &client).await;
-    // The scripted upstream knows no such user: it refuses the token that it has just made.
+    // The scripted upstream does not know this user, and refuses the token that it has just issued.
     let back = browser.return_from(&world, &to_forgejo, oauth::ids::UserId(99)).await;
     assert_eq!(back.status, StatusCode::FORBIDDEN, "{back:?}");
     assert!(back.body.contains("locked this account") && back.body.contains("error=access_denied"));

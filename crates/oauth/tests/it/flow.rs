@@ -1,4 +1,4 @@
-//! Discovery, the whole sign-in, the guard, and a restart.
+//! Discovery, a complete sign-in, the guard, and a restart.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_user_signs_in_and_the_guard_knows_them() {
+async fn a_signed_in_user_is_the_caller() {
     let world = World::new().await;
     let client = world.client().await;
     let mut browser = Browser::default();
@@ -68,7 +68,7 @@ async fn two_users_of_one_client_are_two_callers() {
 }
 
 #[tokio::test]
-async fn the_guard_points_to_the_metadata() {
+async fn a_401_points_to_the_resource_metadata() {
     let world = World::new().await;
     let missing = Answer::read(world.server.authenticate(&HeaderMap::new()).await.unwrap_err()).await;
     assert_eq!(missing.status, StatusCode::UNAUTHORIZED);
@@ -83,7 +83,7 @@ async fn the_guard_points_to_the_metadata() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_is_no_bearer() {
+async fn a_refresh_token_is_refused_as_an_access_token() {
     let world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
@@ -94,7 +94,7 @@ async fn a_refresh_token_is_no_bearer() {
 }
 
 #[tokio::test]
-async fn an_access_token_is_honoured_a_minute_longer_than_told() {
+async fn an_access_token_is_accepted_a_minute_beyond_its_stated_lifetime() {
     let world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
@@ -108,11 +108,11 @@ async fn an_access_token_is_honoured_a_minute_longer_than_told() {
 }
 
 #[tokio::test]
-async fn everything_survives_a_restart() {
+async fn tokens_and_pending_sign_ins_survive_a_restart() {
     let mut world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
-    // Another sign-in is under way: the page is open in one browser, the next is already at Forgejo.
+    // Two other sign-ins are in progress: one at the consent page, one at Forgejo.
     let (mut reading, mut away) = (Browser::default(), Browser::default());
     let page = reading.authorize(&world, &authorization(&client)).await;
     let to_forgejo = away.approve(&world, &client).await;
@@ -132,7 +132,7 @@ async fn everything_survives_a_restart() {
 }
 
 #[tokio::test]
-async fn metadata_is_found_wherever_clients_look() {
+async fn metadata_is_served_at_all_paths_that_clients_use() {
     let world = World::new().await;
     for path in [
         "/.well-known/oauth-protected-resource",
@@ -163,7 +163,7 @@ async fn metadata_is_found_wherever_clients_look() {
 }
 
 #[tokio::test]
-async fn a_path_prefix_is_served_as_a_proxy_may_send_it() {
+async fn paths_are_served_with_and_without_the_prefix() {
     let world = World::with(Config::new("https://example.org/tools")).await;
     for path in [
         "/.well-known/oauth-authorization-server/tools",
@@ -193,7 +193,7 @@ async fn a_path_prefix_is_served_as_a_proxy_may_send_it() {
             .header(header::WWW_AUTHENTICATE)
             .contains("\"https://example.org/.well-known/oauth-protected-resource/tools/mcp\"")
     );
-    // Both with and without the prefix.
+    // With and without the prefix.
     for path in ["/tools/oauth/token", "/oauth/token"] {
         assert_eq!(
             world.form(path, &[]).await.error(),
@@ -204,7 +204,7 @@ async fn a_path_prefix_is_served_as_a_proxy_may_send_it() {
 }
 
 #[tokio::test]
-async fn unknown_paths_and_methods_are_told_apart() {
+async fn unknown_paths_get_404_and_wrong_methods_405() {
     let world = World::new().await;
     for path in [
         "/oauth",
@@ -230,7 +230,7 @@ async fn unknown_paths_and_methods_are_told_apart() {
             .header(header::ACCESS_CONTROL_ALLOW_HEADERS)
             .contains("mcp-protocol-version")
     );
-    // The pages go by a cookie: no other origin has any business there.
+    // The pages use cookies, so that other origins must not read them.
     let options = world
         .send(Request::options("/oauth/authorize").body(Default::default()).unwrap())
         .await;
@@ -246,7 +246,7 @@ async fn a_body_that_is_too_long_is_refused() {
 }
 
 #[tokio::test]
-async fn nothing_published_follows_the_host_header() {
+async fn metadata_ignores_the_host_header() {
     let world = World::new().await;
     let request = Request::get("/.well-known/oauth-authorization-server")
         .header(header::HOST, "evil.example")
@@ -257,7 +257,7 @@ async fn nothing_published_follows_the_host_header() {
 }
 
 #[tokio::test]
-async fn resource_is_absent_exact_or_has_one_slash_more() {
+async fn resource_may_be_absent_exact_or_end_with_a_slash() {
     let world = World::new().await;
     let client = world.client().await;
     for resource in ["https://broker.example/mcp", "https://broker.example/mcp/"] {
@@ -340,7 +340,7 @@ async fn an_unknown_client_or_redirect_uri_never_redirects() {
         assert!(!answer.headers.contains_key(header::LOCATION));
         assert!(answer.header(header::CONTENT_TYPE).starts_with("text/html"));
     }
-    // A parameter that occurs twice could mean either: neither is taken.
+    // A repeated parameter is ambiguous: both values are ignored.
     let twice = format!("/oauth/authorize?{}&client_id=other", encode(&authorization(&client)));
     assert_eq!(world.get(&twice).await.status, StatusCode::BAD_REQUEST);
 }
@@ -356,7 +356,7 @@ async fn the_port_of_a_loopback_address_may_differ() {
     let to_forgejo = browser.answer(&world, &page, "approve").await;
     let back = browser.return_from(&world, &to_forgejo, ALICE).await;
     assert_eq!(back.location().port(), Some(50123));
-    // The code is bound to the redirect URI that was used, not to the one that was registered.
+    // The code is bound to the redirect URI of the request, not to the registered one.
     let code = back.parameter("code").unwrap();
     assert_eq!(
         world.exchange(&client, &code).await.error(),

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access_tokens;
 mod accounts;
 mod approvals;
 mod browser;
@@ -13,9 +14,9 @@ mod error_pages;
 mod fetcher;
 mod flow;
 mod forgejo;
-mod hot_path;
 mod https;
 mod processes;
+mod rate_limits;
 mod recorded_events;
 mod registration;
 mod scripted_upstream;

@@ -1,4 +1,4 @@
-//! Registration, and how clients authenticate.
+//! Registration, and the authentication of clients.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{StatusCode, header};
@@ -14,18 +14,18 @@ use crate::{
     world::{ALICE, ISSUER, REDIRECT, World, code_form, encode, form_request, with},
 };
 
-fn has_no_null_and_nothing_empty(value: &Value) -> bool {
+fn has_no_null_or_empty_member(value: &Value) -> bool {
     match value {
         Value::Null => false,
         Value::String(text) => !text.is_empty(),
-        Value::Array(list) => !list.is_empty() && list.iter().all(has_no_null_and_nothing_empty),
-        Value::Object(map) => map.values().all(has_no_null_and_nothing_empty),
+        Value::Array(list) => !list.is_empty() && list.iter().all(has_no_null_or_empty_member),
+        Value::Object(map) => map.values().all(has_no_null_or_empty_member),
         Value::Bool(_) | Value::Number(_) => true,
     }
 }
 
 #[tokio::test]
-async fn answers_hold_no_null_and_nothing_empty() {
+async fn responses_have_no_null_or_empty_members() {
     let world = World::new().await;
     for metadata in [
         json!({"redirect_uris": [REDIRECT], "token_endpoint_auth_method": "none"}),
@@ -35,14 +35,14 @@ async fn answers_hold_no_null_and_nothing_empty() {
     ] {
         let answer = world.register(metadata.clone()).await;
         assert_eq!(answer.status, StatusCode::CREATED, "{metadata}: {}", answer.body);
-        assert!(has_no_null_and_nothing_empty(&answer.json()), "{}", answer.body);
+        assert!(has_no_null_or_empty_member(&answer.json()), "{}", answer.body);
         assert_eq!(answer.json()["redirect_uris"], metadata["redirect_uris"]);
         assert_eq!(answer.header(header::CACHE_CONTROL), "no-store");
     }
 }
 
 #[tokio::test]
-async fn a_secret_is_given_to_those_who_can_use_it() {
+async fn only_clients_that_use_a_secret_get_one() {
     let world = World::new().await;
     let with_method = |method| json!({"redirect_uris": [REDIRECT], "token_endpoint_auth_method": method});
     let public = world.register(with_method("none")).await.json();
@@ -59,7 +59,7 @@ async fn a_secret_is_given_to_those_who_can_use_it() {
 }
 
 #[tokio::test]
-async fn metadata_that_cannot_be_used_is_refused() {
+async fn unusable_metadata_is_refused() {
     let world = World::new().await;
     let many: Vec<String> = (0..11).map(|n| format!("https://example.org/{n}")).collect();
     for (metadata, error) in [
@@ -102,7 +102,7 @@ async fn metadata_that_cannot_be_used_is_refused() {
 }
 
 #[tokio::test]
-async fn closed_registration_leaves_the_clients_of_the_configuration() {
+async fn closed_registration_admits_only_configured_clients() {
     let mut config = Config::new(ISSUER);
     config.registration = Registration::Closed;
     config.clients = vec![StaticClient {
@@ -127,7 +127,7 @@ async fn closed_registration_leaves_the_clients_of_the_configuration() {
 }
 
 #[tokio::test]
-async fn a_client_with_a_secret_must_show_it_in_one_way() {
+async fn a_client_must_authenticate_with_its_secret_in_exactly_one_way() {
     let world = World::new().await;
     let metadata = json!({"redirect_uris": [REDIRECT], "token_endpoint_auth_method": "client_secret_basic"});
     let json = world.register(metadata).await.json();
@@ -181,7 +181,7 @@ async fn a_client_with_a_secret_must_show_it_in_one_way() {
     );
 
     let tokens = world.send(request(&bare, Some(basic(id, secret)))).await.tokens();
-    // In the body it is as good, whatever was registered.
+    // The secret is accepted in the body too, whichever method was registered.
     let fields = [
         ("grant_type", "refresh_token"),
         ("client_id", id),
@@ -192,7 +192,7 @@ async fn a_client_with_a_secret_must_show_it_in_one_way() {
 }
 
 #[tokio::test]
-async fn a_form_must_be_a_form() {
+async fn a_token_request_must_be_a_form() {
     let world = World::new().await;
     let mut request = form_request("/oauth/token", &[("grant_type", "refresh_token")]);
     request

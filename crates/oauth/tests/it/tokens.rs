@@ -38,7 +38,7 @@ async fn a_code_is_bound_to_client_redirect_uri_and_verifier() {
 }
 
 #[tokio::test]
-async fn a_code_runs_out() {
+async fn a_code_expires() {
     let world = World::new().await;
     let client = world.client().await;
     let code = Browser::default().sign_in(&world, &client, ALICE).await;
@@ -55,7 +55,7 @@ async fn a_code_used_twice_ends_its_grant_and_no_other() {
     let code = Browser::default().sign_in(&world, &client, ALICE).await;
     let tokens = world.exchange(&client, &code).await.tokens();
     let grant = world.caller(&tokens.access).await.grant().to_owned();
-    // However late.
+    // At any time later.
     world.clock.advance(Duration::from_secs(600));
     assert_eq!(world.exchange(&client, &code).await.error(), invalid_grant());
     assert_eq!(world.events.take(), [format!("grant {grant}")]);
@@ -70,7 +70,7 @@ async fn a_code_used_twice_ends_its_grant_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_code_used_twice_leaves_the_tokens_of_other_sign_ins_alone() {
+async fn a_code_used_twice_does_not_affect_the_tokens_of_other_sign_ins() {
     let world = World::new().await;
     let client = world.client().await;
     let earlier = world.tokens(&client, ALICE).await;
@@ -89,7 +89,7 @@ async fn a_code_used_twice_leaves_the_tokens_of_other_sign_ins_alone() {
 }
 
 #[tokio::test]
-async fn a_second_sign_in_of_a_client_goes_on_with_its_grant() {
+async fn a_second_sign_in_of_a_client_keeps_its_grant() {
     let world = World::new().await;
     let client = world.client().await;
     let first = world.tokens(&client, ALICE).await;
@@ -97,23 +97,23 @@ async fn a_second_sign_in_of_a_client_goes_on_with_its_grant() {
     let second = world.tokens(&client, ALICE).await;
     let grant = world.caller(&first.access).await.grant().to_owned();
     assert_eq!(world.caller(&second.access).await.grant(), &grant);
-    // Each sign-in has its own succession: neither takes the other for reuse.
+    // Each sign-in has its own family: the other's tokens do not count as reuse.
     let third = world.refresh(&client, &second.refresh).await.tokens();
     let rotated = world.refresh(&client, &rotated.refresh).await.tokens();
     world.refresh(&client, &third.refresh).await.tokens();
     assert!(world.events.take().is_empty());
-    // Reuse in one of them ends the grant, and both.
+    // Reuse in one of them ends the grant, and with it both.
     world.refresh(&client, &rotated.refresh).await.tokens();
     assert_eq!(world.refresh(&client, &first.refresh).await.error(), invalid_grant());
     assert_eq!(world.events.take(), [format!("grant {grant}")]);
     assert_eq!(world.refresh(&client, &third.refresh).await.error(), invalid_grant());
-    // From then on it is a new grant.
+    // The next sign-in makes a new grant.
     let anew = world.tokens(&client, ALICE).await;
     assert_ne!(world.caller(&anew.access).await.grant(), &grant);
 }
 
 #[tokio::test]
-async fn a_grant_has_a_limited_number_of_successions() {
+async fn a_grant_has_a_limited_number_of_token_families() {
     let world = World::new().await;
     let client = world.client().await;
     let first = world.tokens(&client, ALICE).await;
@@ -130,7 +130,7 @@ async fn a_grant_has_a_limited_number_of_successions() {
 }
 
 #[tokio::test]
-async fn of_two_exchanges_at_once_one_succeeds_and_the_grant_ends() {
+async fn two_concurrent_exchanges_of_a_code_end_its_grant() {
     let world = World::new().await;
     let client = world.client().await;
     let code = Browser::default().sign_in(&world, &client, ALICE).await;
@@ -144,7 +144,7 @@ async fn of_two_exchanges_at_once_one_succeeds_and_the_grant_ends() {
 }
 
 #[tokio::test]
-async fn a_refresh_gives_new_tokens_of_the_same_grant() {
+async fn a_refresh_issues_new_tokens_of_the_same_grant() {
     let world = World::new().await;
     let client = world.client().await;
     let first = world.tokens(&client, ALICE).await;
@@ -158,7 +158,7 @@ async fn a_refresh_gives_new_tokens_of_the_same_grant() {
 }
 
 #[tokio::test]
-async fn six_refreshes_at_once_all_succeed_and_have_one_successor() {
+async fn concurrent_refreshes_get_the_same_successor() {
     let world = World::new().await;
     let client = world.client().await;
     let first = world.tokens(&client, ALICE).await;
@@ -174,19 +174,19 @@ async fn six_refreshes_at_once_all_succeed_and_have_one_successor() {
 }
 
 #[tokio::test]
-async fn a_predecessor_is_good_until_its_successor_is_used() {
+async fn a_predecessor_is_valid_until_its_successor_is_used() {
     let mut world = World::new().await;
     let client = world.client().await;
     let first = world.tokens(&client, ALICE).await;
     let second = world.refresh(&client, &first.refresh).await.tokens();
-    // The answer was lost; the client comes back much later, and after a restart.
+    // The response was lost; the client returns much later, after a restart.
     world.clock.advance(Duration::from_secs(59 * 60));
     world.restart([7; 32]).await;
     let again = world.refresh(&client, &first.refresh).await.tokens();
     assert_eq!(again.refresh, second.refresh, "the same successor");
     world.caller(&again.access).await;
 
-    // Now the successor is used: it becomes the predecessor, and the first one an ancestor.
+    // The use of the successor makes it the predecessor, and the first token an ancestor.
     let third = world.refresh(&client, &second.refresh).await.tokens();
     assert_eq!(
         world.refresh(&client, &second.refresh).await.tokens().refresh,
@@ -203,7 +203,7 @@ async fn a_predecessor_is_good_until_its_successor_is_used() {
 }
 
 #[tokio::test]
-async fn a_predecessor_stays_good_when_the_key_is_changed() {
+async fn a_predecessor_stays_valid_after_a_key_rotation() {
     let mut world = World::new().await;
     let client = world.client().await;
     let first = world.tokens(&client, ALICE).await;
@@ -211,13 +211,13 @@ async fn a_predecessor_stays_good_when_the_key_is_changed() {
     world.restart_with_keys(&[(1, [7; 32]), (2, [8; 32])]).await;
     let again = world.refresh(&client, &first.refresh).await.tokens();
     assert_ne!(again.refresh, second.refresh);
-    // Two successors of one generation: both are good.
+    // Both successors of one generation are valid.
     world.refresh(&client, &again.refresh).await.tokens();
     world.refresh(&client, &second.refresh).await.tokens();
 }
 
 #[tokio::test]
-async fn a_refresh_token_is_bound_to_its_client_and_runs_out() {
+async fn a_refresh_token_is_bound_to_its_client_and_expires() {
     let world = World::new().await;
     let (client, other) = (world.client().await, world.client_named("Other").await);
     let tokens = world.tokens(&client, ALICE).await;
@@ -233,7 +233,7 @@ async fn a_refresh_token_is_bound_to_its_client_and_runs_out() {
 }
 
 #[tokio::test]
-async fn a_renewal_may_name_the_scope_of_the_grant_and_no_more() {
+async fn a_refresh_may_request_the_scope_of_the_grant_and_no_more() {
     let world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
@@ -246,13 +246,13 @@ async fn a_renewal_may_name_the_scope_of_the_grant_and_no_more() {
         let answer = world.form("/oauth/token", &with(&fields, &[("scope", scope)])).await;
         assert_eq!(answer.error(), (400, "invalid_scope".to_owned()), "{scope}");
     }
-    // The token has not been spent by that.
+    // The refused requests did not use up the token.
     let answer = world.form("/oauth/token", &with(&fields, &[("scope", "mcp")])).await;
     assert_eq!(answer.json()["scope"], "mcp");
 }
 
 #[tokio::test]
-async fn a_bearer_whose_grant_lacks_the_scope_is_told_to_step_up() {
+async fn a_grant_without_the_scope_gets_an_insufficient_scope_challenge() {
     let world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
@@ -270,14 +270,14 @@ async fn a_bearer_whose_grant_lacks_the_scope_is_told_to_step_up() {
     ] {
         assert!(challenge.contains(part), "{challenge}");
     }
-    // The client signs in again with the scope, and goes on with its grant.
+    // The client signs in again with the scope and keeps its grant.
     let stepped_up = world.tokens(&client, ALICE).await;
     let caller = world.caller(&stepped_up.access).await;
     assert_eq!(world.caller(&tokens.access).await.grant(), caller.grant());
 }
 
 #[tokio::test]
-async fn a_renewal_needs_an_account_behind_it() {
+async fn a_refresh_requires_an_account() {
     let world = World::new().await;
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
@@ -293,7 +293,7 @@ async fn a_renewal_needs_an_account_behind_it() {
         assert_eq!(answer.header(http::header::RETRY_AFTER), "5");
     }
     world.upstream.set_failure(None);
-    // It was not spent, and nothing has ended.
+    // The token is still valid, and no grant has ended.
     let tokens = world.refresh(&client, &tokens.refresh).await.tokens();
     world.clock.advance(Duration::from_secs(3600));
     world.upstream.set_failure(Some(ScriptedFailure::Refused));
@@ -346,7 +346,7 @@ async fn revoking_either_token_ends_the_grant() {
 }
 
 #[tokio::test]
-async fn revocation_touches_no_token_of_another_client_and_tells_nothing() {
+async fn revocation_ignores_tokens_of_other_clients_and_reveals_nothing() {
     let world = World::new().await;
     let (client, other) = (world.client().await, world.client_named("Other").await);
     let tokens = world.tokens(&client, ALICE).await;

@@ -1,4 +1,5 @@
-//! A broker in memory: the server, its store in a temporary directory, a scripted upstream, a clock set by hand.
+//! A broker in memory: the server, its store in a temporary directory, a scripted upstream, a clock
+//! set by hand.
 
 use std::{
     path::PathBuf,

@@ -21,7 +21,7 @@ struct Consent<'a> {
     style: &'a str,
     client_name: &'a str,
     domain: Option<&'a str>,
-    /// Whether the redirect URI leads to a program on the user's device.
+    /// The redirect URI leads to a program on the user's device.
     local: bool,
     destination: String,
     redirect_uri: &'a str,

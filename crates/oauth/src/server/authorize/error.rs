@@ -1,9 +1,10 @@
 //! The errors of an authorization request.
 //!
-//! Until client and redirect URI are known to belong together, the user sees the error; from then on it goes to the client
-//! (RFC 6749 section 4.1.2.1). Anyone can register a client. An error therefore leads by a link to an address that is
-//! neither on this device nor in the configuration, so that this server redirects to no stranger's address before the user
-//! has decided anything (RFC 9700 section 4.11.2).
+//! Until client and redirect URI are known to belong together, the user sees the error; from then
+//! on it goes to the client (RFC 6749 section 4.1.2.1). Anyone can register a client. An error
+//! therefore leads by a link to an address that is neither on this device nor in the configuration,
+//! so that this server redirects to no stranger's address before the user has decided anything (RFC
+//! 9700 section 4.11.2).
 
 use http::Response;
 
@@ -22,7 +23,7 @@ pub(super) enum AuthorizeError {
         /// The address of the error response.
         location: String,
         description: &'static str,
-        /// Whether the browser is redirected there. Else the user sees a link.
+        /// The browser is redirected there. Else the user sees a link.
         redirect: bool,
     },
 }

@@ -81,7 +81,7 @@ fn registered_redirect_uri(client: &ClientRecord, params: &Params) -> Result<Str
     Ok(presented.to_owned())
 }
 
-/// Whether an error may redirect the browser before the user has decided anything.
+/// Returns whether an error may redirect the browser before the user has decided anything.
 fn is_trusted(settings: &Settings, request: &ClientRequest) -> bool {
     let mut configured = settings.clients.iter();
     configured.any(|client| client.client_id == request.client_id)

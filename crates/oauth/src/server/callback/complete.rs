@@ -1,7 +1,8 @@
-//! The completion of a sign-in, from Forgejo's code to the broker's code or a browser session. It must run to its end.
+//! The completion of a sign-in, from Forgejo's code to the broker's code or a browser session. It
+//! must run to its end.
 //!
-//! The exchange has invalidated the refresh token on which earlier grants live. If the user has an account, the new tokens
-//! are therefore stored even if the sign-in itself fails.
+//! The exchange has invalidated the refresh token on which earlier grants live. If the user has an
+//! account, the new tokens are therefore stored even if the sign-in itself fails.
 
 use std::sync::Arc;
 
@@ -96,7 +97,8 @@ async fn complete_exchange(
     }
 }
 
-/// Asks for the user of a token, twice if Forgejo is not available: without an answer the new tokens would be lost.
+/// Asks for the user of a token, twice if Forgejo is not available: without an answer the new
+/// tokens would be lost.
 async fn fetch_user(upstream: &dyn Upstream, access_token: &SecretString) -> Result<UpstreamUser, UpstreamError> {
     match upstream.user(access_token).await {
         Err(UpstreamError::Unavailable(_)) => upstream.user(access_token).await,
@@ -104,7 +106,8 @@ async fn fetch_user(upstream: &dyn Upstream, access_token: &SecretString) -> Res
     }
 }
 
-/// Checks the user against the allow-lists and, for a client, the remembered approval and the scope of the grant at Forgejo.
+/// Checks the user against the allow-lists and, for a client, the remembered approval and the scope
+/// of the grant at Forgejo.
 async fn check_sign_in(
     state: &ServerState,
     purpose: &Purpose,
@@ -122,7 +125,8 @@ async fn check_sign_in(
     Ok(())
 }
 
-/// Whether a user may use this server: active at Forgejo, and on one of the two allow-lists unless both are empty.
+/// Returns whether a user may use this server: active at Forgejo, and on one of the two allow-lists
+/// unless both are empty.
 async fn is_allowed(
     settings: &Settings,
     upstream: &dyn Upstream,

@@ -1,7 +1,8 @@
-//! Clients that authenticate by a signed assertion: `private_key_jwt` (RFC 7521 section 4.2, RFC 7523 sections 2.2 and 3).
+//! Clients that authenticate by a signed assertion: `private_key_jwt` (RFC 7521 section 4.2, RFC
+//! 7523 sections 2.2 and 3).
 //!
-//! An assertion is for this server alone, short-lived, and valid once. The store records its use, so that a restart does
-//! not make it valid again.
+//! An assertion is for this server alone, short-lived, and valid once. The store records its use,
+//! so that a restart does not make it valid again.
 
 use std::{
     sync::Arc,
@@ -73,7 +74,8 @@ fn check_claims(issuer: &str, client: &ClientRecord, claims: &Claims, now: Syste
     if !is_client(&claims.iss) || !is_client(&claims.sub) {
         return Err("iss or sub is not the client");
     }
-    // The issuer, or the endpoint. An assertion that is also for another server could come from there.
+    // The issuer, or the endpoint. An assertion that is also for another server could come from
+    // there.
     let is_here = |audience: &String| {
         audience.strip_suffix('/').unwrap_or(audience) == issuer
             || audience

@@ -1,4 +1,5 @@
-//! Times on a page, in UTC: the page has no script, so it does not know the time zone of its reader.
+//! Times on a page, in UTC: the page has no script, so it does not know the time zone of its
+//! reader.
 
 use std::time::SystemTime;
 
@@ -24,8 +25,8 @@ impl From<SystemTime> for Date {
     }
 }
 
-/// Year, month and day of the Gregorian calendar, from the days since 1970. A year here begins in March, so that the leap
-/// day is its last one. Eras of 400 years all have the same number of days.
+/// Year, month and day of the Gregorian calendar, from the days since 1970. A year here begins in
+/// March, so that the leap day is its last one. Eras of 400 years all have the same number of days.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);

@@ -44,7 +44,7 @@ struct ConnectionsPage<'a> {
     login: &'a str,
     action: String,
     csrf: &'a str,
-    /// Whether the user has just ended a grant.
+    /// The user has just ended a grant.
     ended: bool,
     rows: Vec<Connection>,
 }

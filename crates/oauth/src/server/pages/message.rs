@@ -23,8 +23,8 @@ pub(super) fn message(status: StatusCode, title: &str, text: &str) -> Response<B
     page(status, title, text, Vec::new(), Vec::new())
 }
 
-/// The page for a user who may not use this server. `login` is absent if Forgejo has locked the user out. `back` leads to
-/// the application.
+/// The page for a user who may not use this server. `login` is absent if Forgejo has locked the
+/// user out. `back` leads to the application.
 pub(in crate::server) fn access_denied(upstream: &str, login: Option<&str>, back: Option<&str>) -> Response<Body> {
     let text = match login {
         Some(login) => format!(
@@ -57,8 +57,9 @@ pub(in crate::server) fn scope_mismatch(upstream: &dyn Upstream, granted: Vec<St
     )
 }
 
-/// The page for an invalid request of a client, with the error response behind a link: the browser is not sent to an
-/// address that anyone may have registered before the user has a say (RFC 9700 section 4.11.2).
+/// The page for an invalid request of a client, with the error response behind a link: the browser
+/// is not sent to an address that anyone may have registered before the user has a say (RFC 9700
+/// section 4.11.2).
 pub(in crate::server) fn invalid_request(description: &str, back: &str) -> Response<Body> {
     let text = format!(
         "The application that sent you here asked for something that this server does not support ({description}). Go \

@@ -1,7 +1,7 @@
 //! The response to a registration (RFC 7591 section 3.2.1, RFC 7592 section 3).
 //!
-//! It has no `null` and no empty member, since several clients refuse such a response. It contains a secret only when the
-//! secret was just made: the store has its hash alone.
+//! It has no `null` and no empty member, since several clients refuse such a response. It contains
+//! a secret only when the secret was just made: the store has its hash alone.
 
 use http::{Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -37,8 +37,8 @@ struct ClientInformation<'a> {
     jwks_uri: Option<&'a str>,
 }
 
-/// The response for a client. `redirect_uris` are those of the request, which may differ from the stored ones in the port
-/// of a loopback address.
+/// The response for a client. `redirect_uris` are those of the request, which may differ from the
+/// stored ones in the port of a loopback address.
 pub(super) fn response(
     state: &ServerState,
     status: StatusCode,

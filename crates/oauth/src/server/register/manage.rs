@@ -1,8 +1,8 @@
 //! Management of a registration by its client: read, replace, delete (RFC 7592).
 //!
-//! The registration access token identifies the client. For a client with a secret or keys it is random. For a public
-//! client it derives from the client identifier and allows only reading, since all who registered the same metadata share
-//! the client.
+//! The registration access token identifies the client. For a client with a secret or keys it is
+//! random. For a public client it derives from the client identifier and allows only reading, since
+//! all who registered the same metadata share the client.
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -79,7 +79,8 @@ pub(in crate::server) async fn manage(
     ))
 }
 
-/// The client with new metadata (section 2.2), which replaces everything but its identity and its credentials.
+/// The client with new metadata (section 2.2), which replaces everything but its identity and its
+/// credentials.
 fn replaced(state: &ServerState, client: ClientRecord, body: &[u8]) -> Result<ClientRecord, OAuthError> {
     let object = registration_request::parse_object(body)?;
     if object.get("client_id").and_then(Value::as_str) != Some(client.client_id.0.as_str()) {

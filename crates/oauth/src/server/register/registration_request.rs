@@ -1,4 +1,5 @@
-//! The validated metadata of a client that registers or changes its registration (RFC 7591 sections 2 and 3.2.2).
+//! The validated metadata of a client that registers or changes its registration (RFC 7591 sections
+//! 2 and 3.2.2).
 
 use serde_json::{Map, Value};
 
