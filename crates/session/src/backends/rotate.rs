@@ -3,7 +3,8 @@
 //! Make before break: the new backend has replayed the handshake before it is attached, exchanges
 //! in flight finish on the old one, and only then is that one stopped. A credential is refreshed
 //! once for a user, however many sessions are due. Each user, and then each session, has a task of
-//! its own, so that a slow one delays no other. [`Expiry::rotate_at`] says when a session is due.
+//! its own, so that a slow one delays no other.
+//! [`Expiry::rotate_at`](crate::state::Expiry::rotate_at) says when a session is due.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
