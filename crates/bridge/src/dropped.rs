@@ -70,7 +70,7 @@ impl DropCounts {
     pub(crate) fn count(&self, reason: DropReason) {
         let count = self.0[reason as usize].fetch_add(1, Ordering::Relaxed) + 1;
         if count.is_power_of_two() {
-            tracing::warn!(?reason, count, "message dropped");
+            tracing::warn!(fault = ?reason, count, "message dropped");
         }
     }
 }
