@@ -1,9 +1,13 @@
-//! The rules of the repository that no compiler checks. `cargo xtask tidy` prints what breaks them; a test runs the same.
+//! The repository rules that no compiler checks. `cargo xtask tidy` prints each breach; a test runs
+//! the same checks.
 //!
-//! Left out: what rustc, clippy, rustfmt and cargo-deny already check.
+//! Left out: everything that rustc, clippy, rustfmt and cargo-deny check.
 
 mod dependencies;
 mod documents;
+mod modules;
+mod names;
+mod prose;
 mod sources;
 
 use std::{
@@ -17,31 +21,31 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell;
 
-/// What the rules look at.
+/// The input of the rules.
 pub(crate) struct Tree {
-    /// The text of every file that git tracks or would track, by its path from the root.
+    /// The text of each file that git tracks or does not ignore, by its path from the root.
     files: BTreeMap<PathBuf, String>,
-    /// What each package of the workspace depends on.
+    /// The packages of the workspace.
     packages: Vec<Package>,
 }
 
 /// A package of the workspace.
 pub(crate) struct Package {
     name: String,
-    /// Names of the packages that it names as dependencies of any kind.
+    /// The names of its dependencies of any kind.
     dependencies: Vec<String>,
 }
 
 pub(crate) fn run() -> Result<()> {
     let broken = broken_rules()?;
     if broken.is_empty() {
-        println!("xtask: the tree is tidy");
+        println!("xtask: tidy");
         return Ok(());
     }
     for line in &broken {
         println!("{line}");
     }
-    bail!("{} rules are broken", broken.len());
+    bail!("{} breaches of the repository rules", broken.len());
 }
 
 /// Each breach of a rule, as a line.
@@ -49,6 +53,9 @@ fn broken_rules() -> Result<Vec<String>> {
     let tree = Tree::read()?;
     let mut broken = dependencies::check(&tree);
     broken.extend(documents::check(&tree));
+    broken.extend(modules::check(&tree));
+    broken.extend(names::check(&tree));
+    broken.extend(prose::check(&tree));
     broken.extend(sources::check(&tree));
     Ok(broken)
 }
@@ -76,14 +83,14 @@ fn files(root: &Path) -> Result<BTreeMap<PathBuf, String>> {
         .args(["ls-files", "--cached", "--others", "--exclude-standard", "-z"])
         .current_dir(root)
         .output()
-        .context("git could not be started")?;
+        .context("cannot start git")?;
     if !listing.status.success() {
         bail!("git ls-files failed");
     }
     let names = String::from_utf8(listing.stdout).context("a file name is not UTF-8")?;
     let mut files = BTreeMap::new();
     for name in names.split('\0').filter(|name| !name.is_empty()) {
-        // A picture is no text, and a file that was removed but not yet committed is not there.
+        // Pictures are not text, and git lists a removed file until the removal is committed.
         if let Ok(text) = fs::read_to_string(root.join(name)) {
             files.insert(PathBuf::from(name), text);
         }

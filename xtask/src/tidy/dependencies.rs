@@ -1,14 +1,15 @@
-//! The dependency rule: none of the five crates depends on another of the five. And every dependency from outside
-//! earns its line in `docs/dependencies.md`, which holds no line for one that is gone.
+//! The dependency rule: none of the five crates depends on another of the five.
+//!
+//! Each external dependency has a line in `docs/dependencies.md`, and each line a dependency.
 
 use std::{collections::BTreeSet, path::Path};
 
 use super::{Package, Tree};
 
-/// The crates that must not know each other. `bin` wires them.
+/// The crates that must not depend on each other; `bin` connects them.
 const FIVE: [&str; 5] = ["oauth", "supervisor", "bridge", "session", "broker"];
 
-/// Where each dependency has its line: a table row that begins with its name in backquotes.
+/// The document with a table row for each dependency, which begins with its name in backquotes.
 const LIST: &str = "docs/dependencies.md";
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {
@@ -22,10 +23,10 @@ fn rule(packages: &[Package]) -> Vec<String> {
     let mut broken = Vec::new();
     for name in FIVE {
         let Some(package) = packages.iter().find(|package| package.name == name) else {
-            broken.push(format!("the crate {name} is gone: the dependency rule names it"));
+            broken.push(format!("there is no crate {name}, which the dependency rule names"));
             continue;
         };
-        // A crate may name itself: so its own tests get its features.
+        // A crate may depend on itself to turn its features on for its own tests.
         let others = package.dependencies.iter().filter(|other| other.as_str() != name);
         for other in others.filter(|other| FIVE.contains(&other.as_str())) {
             broken.push(format!("the dependency rule: {name} depends on {other}"));
@@ -50,7 +51,7 @@ fn lines(packages: &[Package], list: &str) -> Vec<String> {
         .map(|name| format!("{LIST}: no line for {name}"));
     let stale = listed
         .difference(&used)
-        .map(|name| format!("{LIST}: a line for {name}, which nothing uses"));
+        .map(|name| format!("{LIST}: a line for {name}, which no package uses"));
     missing.chain(stale).collect()
 }
 
@@ -75,14 +76,14 @@ mod tests {
     }
 
     #[test]
-    fn a_dependency_without_a_line_and_a_line_without_a_dependency_are_told() {
+    fn a_dependency_without_a_line_and_a_line_without_a_dependency_are_reported() {
         let packages = [package("a", &["b", "tokio", "serde"]), package("b", &[])];
         let list = "| `tokio` | tasks |\n| `rand` | chance |";
         assert_eq!(
             lines(&packages, list),
             [
                 "docs/dependencies.md: no line for serde",
-                "docs/dependencies.md: a line for rand, which nothing uses"
+                "docs/dependencies.md: a line for rand, which no package uses"
             ]
         );
     }

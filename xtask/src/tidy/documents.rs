@@ -1,4 +1,4 @@
-//! Links in documents lead somewhere: a relative link names a file or folder of the tree.
+//! Relative links in documents name a file or folder of the tree.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -11,7 +11,7 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
             let target = resolve(path, link);
             let exists = tree.files.keys().any(|file| file.starts_with(&target));
             if !exists {
-                broken.push(format!("{}: the link to {link} leads nowhere", path.display()));
+                broken.push(format!("{}: broken link: {link}", path.display()));
             }
         }
     }
