@@ -9,20 +9,20 @@ use url::Url;
 
 use crate::{
     answers::initialize_until,
-    bed::{Bed, login_of, open, password},
+    harness::{Harness, login_of, open, password},
     sessions::until_children,
 };
 
-/// The bed's client, signed in with a browser that stays.
-async fn signed_in_with(bed: &Bed, browser: &mut Browser) -> Client {
-    let client = bed.client();
+/// The harness's client, signed in with a browser that stays.
+async fn signed_in_with(harness: &Harness, browser: &mut Browser) -> Client {
+    let client = harness.client();
     client.sign_in(browser, "alice", &password("alice")).await.unwrap();
     client
 }
 
 /// The page of connections, after the sign-in for it. The browser is signed in at Forgejo.
-async fn connections(bed: &Bed, browser: &mut Browser) -> Page {
-    let url: Url = format!("{}/oauth/connections", bed.broker.url()).parse().unwrap();
+async fn connections(harness: &Harness, browser: &mut Browser) -> Page {
+    let url: Url = format!("{}/oauth/connections", harness.broker.url()).parse().unwrap();
     let page = browser.open(&url).await.unwrap();
     let to_forgejo = press(browser, &page, 0, ("action", "sign-in")).await;
     assert_eq!(page_after(browser, &to_forgejo).await.status, StatusCode::OK);
@@ -41,11 +41,11 @@ async fn page_after(browser: &mut Browser, redirect: &Page) -> Page {
 
 #[tokio::test]
 async fn a_user_sees_a_live_session_and_ends_it_with_its_child_at_once() {
-    let bed = Bed::new(&[]).await;
+    let harness = Harness::new(&[]).await;
     let mut browser = Browser::new();
-    let client = signed_in_with(&bed, &mut browser).await;
+    let client = signed_in_with(&harness, &mut browser).await;
     open(&client).await;
-    let page = connections(&bed, &mut browser).await;
+    let page = connections(&harness, &mut browser).await;
     assert!(page.body.contains("<dt>Sessions now</dt><dd>1</dd>"), "{}", page.body);
     assert!(page.body.contains("alice"));
 
@@ -54,14 +54,14 @@ async fn a_user_sees_a_live_session_and_ends_it_with_its_child_at_once() {
     assert!(after.body.contains("No application has access"), "{}", after.text());
     let (answer, _) = client.request("ping", Value::Null).await.unwrap();
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
-    until_children(&bed, 0).await;
+    until_children(&harness, 0).await;
 }
 
 #[tokio::test]
 async fn a_client_that_signs_in_again_keeps_its_session() {
-    let bed = Bed::new(&[]).await;
+    let harness = Harness::new(&[]).await;
     let mut browser = Browser::new();
-    let client = signed_in_with(&bed, &mut browser).await;
+    let client = signed_in_with(&harness, &mut browser).await;
     open(&client).await;
     let session = client.session_id();
     client
@@ -75,14 +75,14 @@ async fn a_client_that_signs_in_again_keeps_its_session() {
 
 #[tokio::test]
 async fn a_grant_at_forgejo_with_another_scope_is_told_and_can_be_mended() {
-    let bed = Bed::new(&[]).await;
-    bed.forgejo.access_token("alice", "read:user");
-    let (client, mut browser) = (bed.client(), Browser::new());
+    let harness = Harness::new(&[]).await;
+    harness.forgejo.access_token("alice", "read:user");
+    let (client, mut browser) = (harness.client(), Browser::new());
     let refused = client.sign_in(&mut browser, "alice", &password("alice")).await;
     let text = refused.unwrap_err().to_string();
     assert!(text.contains("Your permission must be renewed"), "{text}");
     // She does as the page says: the application goes from her settings.
-    bed.forgejo.revoke("alice");
+    harness.forgejo.revoke("alice");
     client
         .authorize(&mut browser, "alice", &password("alice"))
         .await
@@ -94,11 +94,11 @@ async fn a_grant_at_forgejo_with_another_scope_is_told_and_can_be_mended() {
 
 #[tokio::test]
 async fn a_user_who_is_locked_out_at_forgejo_is_out_at_the_next_renewal() {
-    let bed = Bed::new(&[]).await;
+    let harness = Harness::new(&[]).await;
     // Every token is renewed each time that one is asked for, and good for as long as a sign-in may take.
-    bed.forgejo.set_advertised_lifetime(Duration::from_secs(1));
-    let client = bed.signed_in("alice").await;
-    bed.forgejo.disable("alice");
+    harness.forgejo.set_advertised_lifetime(Duration::from_secs(1));
+    let client = harness.signed_in("alice").await;
+    harness.forgejo.disable("alice");
     initialize_until(&client, StatusCode::UNAUTHORIZED).await;
     let (id, refresh) = (client.client_id().unwrap(), client.refresh_token().unwrap());
     let fields = [
@@ -117,31 +117,37 @@ async fn a_user_who_is_locked_out_at_forgejo_is_out_at_the_next_renewal() {
 
 #[tokio::test]
 async fn a_key_is_rotated_in_its_file_and_a_missing_one_is_not_replaced() {
-    let mut bed = Bed::new(&[]).await;
-    let client = bed.signed_in("alice").await;
-    let path = bed.broker.directory().join("broker.key");
+    let mut harness = Harness::new(&[]).await;
+    let client = harness.signed_in("alice").await;
+    let path = harness.broker.directory().join("broker.key");
     let first = std::fs::read_to_string(&path).unwrap();
     let second = format!("2 {}\n", "5a".repeat(32));
 
-    bed.broker.terminate().await.unwrap();
+    harness.broker.terminate().await.unwrap();
     std::fs::write(&path, format!("{first}{second}")).unwrap();
-    bed.broker.start_again().await.unwrap();
-    assert!(bed.broker.log().text().contains("accounts sealed with the newest key"));
+    harness.broker.start_again().await.unwrap();
+    assert!(
+        harness
+            .broker
+            .log()
+            .text()
+            .contains("accounts sealed with the newest key")
+    );
 
-    bed.broker.terminate().await.unwrap();
+    harness.broker.terminate().await.unwrap();
     std::fs::write(&path, &second).unwrap();
-    bed.broker.start_again().await.unwrap();
+    harness.broker.start_again().await.unwrap();
     open(&client).await;
     assert_eq!(login_of(&client).await, "alice");
 
-    bed.broker.terminate().await.unwrap();
+    harness.broker.terminate().await.unwrap();
     std::fs::remove_file(&path).unwrap();
-    let refused = format!("{:#}", bed.broker.start_again().await.unwrap_err());
+    let refused = format!("{:#}", harness.broker.start_again().await.unwrap_err());
     assert!(refused.contains("put it back"), "{refused}");
     assert!(!path.exists(), "no other key takes its place");
     std::fs::write(&path, &second).unwrap();
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    bed.broker.start_again().await.unwrap();
+    harness.broker.start_again().await.unwrap();
     let again = client.another_session();
     open(&again).await;
     assert_eq!(login_of(&again).await, "alice");
@@ -150,11 +156,11 @@ async fn a_key_is_rotated_in_its_file_and_a_missing_one_is_not_replaced() {
 #[tokio::test]
 async fn a_key_may_come_from_the_environment() {
     let key = format!("1 {}", "3c".repeat(32));
-    let mut bed = Bed::new(&[("store.key", &key)]).await;
-    let client = bed.signed_in("alice").await;
-    assert!(!bed.broker.directory().join("broker.key").exists());
-    bed.broker.terminate().await.unwrap();
-    bed.broker.start_again().await.unwrap();
+    let mut harness = Harness::new(&[("store.key", &key)]).await;
+    let client = harness.signed_in("alice").await;
+    assert!(!harness.broker.directory().join("broker.key").exists());
+    harness.broker.terminate().await.unwrap();
+    harness.broker.start_again().await.unwrap();
     open(&client).await;
     assert_eq!(login_of(&client).await, "alice");
 }

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    bed::{Bed, login_of, open},
+    harness::{Harness, login_of, open},
     sessions::LIMIT,
 };
 
@@ -53,10 +53,10 @@ pub(crate) fn is_error(answer: &Answer, status: u16, id: impl Into<Value>) -> Va
 
 #[tokio::test]
 async fn forgejo_out_of_reach_is_503_once_the_token_has_run_out_and_comes_back() {
-    let bed = Bed::new(&[]).await;
-    bed.forgejo.set_advertised_lifetime(SHORT);
-    let alice = bed.signed_in("alice").await;
-    bed.forgejo.inject(
+    let harness = Harness::new(&[]).await;
+    harness.forgejo.set_advertised_lifetime(SHORT);
+    let alice = harness.signed_in("alice").await;
+    harness.forgejo.inject(
         "/login/oauth/access_token",
         Fault::Status(StatusCode::BAD_GATEWAY),
         Times::UntilCleared,
@@ -64,17 +64,17 @@ async fn forgejo_out_of_reach_is_503_once_the_token_has_run_out_and_comes_back()
     let answer = initialize_until(&alice, StatusCode::SERVICE_UNAVAILABLE).await;
     is_error(&answer, 503, "again");
     assert!(answer.header("retry-after").is_some());
-    bed.forgejo.clear_faults();
+    harness.forgejo.clear_faults();
     open(&alice).await;
 }
 
 #[tokio::test]
 async fn a_user_who_revoked_at_forgejo_is_401_at_once() {
-    let bed = Bed::new(&[]).await;
+    let harness = Harness::new(&[]).await;
     // The token looks good for another hour; only its child is told by Forgejo that it is not.
-    let alice = bed.signed_in("alice").await;
-    let bob = bed.in_session("bob").await;
-    bed.forgejo.revoke("alice");
+    let alice = harness.signed_in("alice").await;
+    let bob = harness.in_session("bob").await;
+    harness.forgejo.revoke("alice");
     let answer = alice.post(initialize("first")).await.unwrap();
     is_error(&answer, 401, "first");
     assert!(answer.header("www-authenticate").unwrap().contains("resource_metadata"));
@@ -83,17 +83,17 @@ async fn a_user_who_revoked_at_forgejo_is_401_at_once() {
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
     assert!(answer.header("www-authenticate").unwrap().contains("invalid_token"));
     // One renewal has told, and others notice nothing.
-    let counters = bed.forgejo.counters();
+    let counters = harness.forgejo.counters();
     assert_eq!((counters.refreshes, counters.refresh_refusals), (0, 1));
     assert_eq!(login_of(&bob).await, "bob");
 }
 
 #[tokio::test]
 async fn a_session_whose_user_revoked_at_forgejo_is_401_when_it_wakes() {
-    let bed = Bed::new(&[]).await;
-    let alice = bed.in_session("alice").await;
-    bed.forgejo.revoke("alice");
-    for child in bed.broker.children().unwrap() {
+    let harness = Harness::new(&[]).await;
+    let alice = harness.in_session("alice").await;
+    harness.forgejo.revoke("alice");
+    for child in harness.broker.children().unwrap() {
         child.kill().unwrap();
         child.exited().await.unwrap();
     }
@@ -109,13 +109,13 @@ async fn a_server_that_cannot_start_does_not_wear_out_the_sign_in() {
         args: vec!["-c".into(), "exit 3".into()],
         env: vec![],
     };
-    let bed = Bed::with_child(failing, &[]).await;
-    let alice = bed.signed_in("alice").await;
+    let harness = Harness::with_child(failing, &[]).await;
+    let alice = harness.signed_in("alice").await;
     for n in 0..10 {
         is_error(&alice.post(initialize(n)).await.unwrap(), 502, n);
     }
     assert_eq!(
-        bed.forgejo.counters().refreshes,
+        harness.forgejo.counters().refreshes,
         1,
         "one in a while, however often it is tried"
     );
@@ -157,12 +157,12 @@ async fn a_server_that_does_not_start_is_502_and_the_reason_stays_in_the_log() {
         env: vec![],
     };
     for (child, reason) in [(failing, "because"), (missing, "not found")] {
-        let bed = Bed::with_child(child, &[]).await;
-        let alice = bed.signed_in("alice").await;
+        let harness = Harness::with_child(child, &[]).await;
+        let alice = harness.signed_in("alice").await;
         let answer = alice.post(initialize("first")).await.unwrap();
         is_error(&answer, 502, "first");
         assert!(!answer.text().contains(reason), "{}", answer.text());
-        bed.broker.log().contains(reason).await;
+        harness.broker.log().contains(reason).await;
         assert!(answer.header("mcp-session-id").is_none());
     }
 }
@@ -174,19 +174,19 @@ async fn a_server_that_never_talks_is_502_after_the_start_timeout() {
         args: vec!["600".into()],
         env: vec![],
     };
-    let bed = Bed::with_child(silent, &[("child.start_timeout", "300ms")]).await;
-    let alice = bed.signed_in("alice").await;
+    let harness = Harness::with_child(silent, &[("child.start_timeout", "300ms")]).await;
+    let alice = harness.signed_in("alice").await;
     is_error(&alice.post(initialize(1)).await.unwrap(), 502, 1);
     // And nothing of it is left.
-    for child in bed.broker.children().unwrap() {
+    for child in harness.broker.children().unwrap() {
         child.exited().await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn messages_that_are_none_are_400() {
-    let bed = Bed::new(&[]).await;
-    let alice = bed.in_session("alice").await;
+    let harness = Harness::new(&[]).await;
+    let alice = harness.in_session("alice").await;
     let outside = alice.another_session();
     for client in [&alice, &outside] {
         assert_eq!(
@@ -202,8 +202,8 @@ async fn messages_that_are_none_are_400() {
 
 #[tokio::test]
 async fn headers_that_do_not_fit_are_refused_each_with_its_status() {
-    let bed = Bed::new(&[]).await;
-    let alice = bed.in_session("alice").await;
+    let harness = Harness::new(&[]).await;
+    let alice = harness.in_session("alice").await;
     let with = |name: header::HeaderName, value: &'static str| {
         let mut headers = alice.headers();
         headers.insert(name, HeaderValue::from_static(value));
@@ -224,15 +224,15 @@ async fn headers_that_do_not_fit_are_refused_each_with_its_status() {
     assert_eq!(answer.status, 405);
     assert!(answer.header("allow").unwrap().contains("POST"));
     assert_eq!(
-        announce(&bed, &alice, 4 * 1024 * 1024 + 1).await,
+        announce(&harness, &alice, 4 * 1024 * 1024 + 1).await,
         "HTTP/1.1 413 Payload Too Large"
     );
     assert_eq!(login_of(&alice).await, "alice");
 }
 
 /// The status line for a body of this length, which is announced and never sent: no refusal waits for it.
-async fn announce(bed: &Bed, client: &Client, length: usize) -> String {
-    let address = bed.broker.url().strip_prefix("http://").unwrap().to_owned();
+async fn announce(harness: &Harness, client: &Client, length: usize) -> String {
+    let address = harness.broker.url().strip_prefix("http://").unwrap().to_owned();
     let mut stream = TcpStream::connect(&address).await.unwrap();
     let token = client.access_token().unwrap();
     let head = format!(
@@ -247,15 +247,15 @@ async fn announce(bed: &Bed, client: &Client, length: usize) -> String {
 
 #[tokio::test]
 async fn an_id_that_is_in_flight_is_409_and_ids_come_back_as_they_were() {
-    let bed = Bed::new(&[]).await;
-    let alice = bed.in_session("alice").await;
+    let harness = Harness::new(&[]).await;
+    let alice = harness.in_session("alice").await;
     let call = |id: Value, name: &str, arguments: Value| {
         let params = json!({ "name": name, "arguments": arguments });
         json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params }).to_string()
     };
     let slow = alice.post(call(json!("same"), "test_sleep", json!({ "ms": 2_000 })));
     let second = async {
-        bed.broker.log().contains("test_sleep").await;
+        harness.broker.log().contains("test_sleep").await;
         alice.post(tools_list("same")).await
     };
     let (slow, second) = tokio::join!(slow, second);
@@ -279,8 +279,8 @@ async fn an_id_that_is_in_flight_is_409_and_ids_come_back_as_they_were() {
 
 #[tokio::test]
 async fn progress_comes_on_the_stream_of_its_own_request_before_the_answer() {
-    let bed = Bed::new(&[]).await;
-    let alice = bed.in_session("alice").await;
+    let harness = Harness::new(&[]).await;
+    let alice = harness.in_session("alice").await;
     let params = json!({ "name": "test_progress", "arguments": { "steps": 3 }, "_meta": { "progressToken": "p" } });
     let (answer, id) = alice.request("tools/call", params).await.unwrap();
     assert!(answer.is_stream());
@@ -301,8 +301,8 @@ async fn progress_comes_on_the_stream_of_its_own_request_before_the_answer() {
 
 #[tokio::test]
 async fn the_whole_tools_list_comes_through() {
-    let bed = Bed::new(&[]).await;
-    let alice = bed.in_session("alice").await;
+    let harness = Harness::new(&[]).await;
+    let alice = harness.in_session("alice").await;
     let (answer, id) = alice.request("tools/list", json!({})).await.unwrap();
     assert!(answer.body.len() > 90_000);
     assert!(
@@ -316,8 +316,8 @@ async fn the_whole_tools_list_comes_through() {
 
 #[tokio::test]
 async fn health_says_what_runs_and_whether_the_store_works() {
-    let bed = Bed::new(&[]).await;
-    let health = Client::new(format!("{}/healthz", bed.broker.url()).parse().unwrap());
+    let harness = Harness::new(&[]).await;
+    let health = Client::new(format!("{}/healthz", harness.broker.url()).parse().unwrap());
     let answer = health.raw(Method::GET, Default::default(), "").await.unwrap();
     assert_eq!(answer.status, 200);
     let body = answer.json();

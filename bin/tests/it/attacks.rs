@@ -32,7 +32,7 @@ use serde_json::{Value, json};
 use testkit::{Client, http_client};
 use url::{Url, form_urlencoded};
 
-use crate::bed::Bed;
+use crate::harness::Harness;
 
 /// HTTP without a client's manners: sends what it is told and follows nothing.
 #[derive(Clone, Debug)]
@@ -53,10 +53,10 @@ struct Reply {
 const REDIRECT: &str = "https://client.example/callback";
 
 impl Attacker {
-    fn of(bed: &Bed) -> Self {
+    fn of(harness: &Harness) -> Self {
         Self {
             http: http_client::client(Duration::from_secs(30)),
-            base: bed.broker.url(),
+            base: harness.broker.url(),
         }
     }
 
@@ -133,11 +133,11 @@ fn public_client(name: &str, redirect_uri: &str) -> Value {
 }
 
 /// A client that is registered under this name and knows where everything is.
-async fn prepared(bed: &Bed, name: &str, redirect_uri: &str) -> Client {
-    let client = bed.client().with_redirect_uri(redirect_uri);
+async fn prepared(harness: &Harness, name: &str, redirect_uri: &str) -> Client {
+    let client = harness.client().with_redirect_uri(redirect_uri);
     client.probe().await.unwrap();
     client.discover().await.unwrap();
-    client.set_client(&Attacker::of(bed).client(name, redirect_uri).await, None);
+    client.set_client(&Attacker::of(harness).client(name, redirect_uri).await, None);
     client
 }
 

@@ -10,14 +10,14 @@
 //! | `CHAOS_TOKEN_SECONDS` | 2 | how long a Forgejo token is said to live; at half of it each session moves to a fresh child |
 //! | `CHAOS_SEED` | the clock | what the times of kills and the pauses of clients are drawn from; a failure names it |
 //!
-//! Who took which call is in the `book`, which is kept from the broker's log: each call leaves a trace on the standard error of
-//! the child that takes it. By it `verdict` judges the calls that failed. `load` is the clients, `havoc` what happens to them.
+//! Who took which call is in the `ledger`, which is kept from the broker's log: each call leaves a trace on the standard error of
+//! the child that takes it. By it `oracle` judges the calls that failed. `load` is the clients, `havoc` what happens to them.
 
-mod book;
-mod havoc;
+mod faults;
+mod ledger;
 mod listening;
 mod load;
-pub(crate) mod verdict;
+pub(crate) mod oracle;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,12 +29,12 @@ use tokio::{sync::Notify, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    book::{Book, Tag},
-    havoc::{Kill, Stop},
+    faults::{Kill, Stop},
+    ledger::{Ledger, Tag},
     load::RawSession,
-    verdict::{Call, Heard, Verdict},
+    oracle::{Call, Heard, Oracle},
 };
-use crate::bed::{Bed, open};
+use crate::harness::{Harness, open};
 
 /// What takes its share of the load: raw sessions here, more kinds where the SDKs are.
 pub(crate) const SESSIONS: usize = 32;
@@ -63,14 +63,14 @@ pub(crate) struct Plan {
 /// A run: a broker with all that is done to it.
 #[derive(Debug)]
 pub(crate) struct Chaos {
-    pub(crate) bed: Bed,
+    pub(crate) harness: Harness,
     pub(crate) run: Arc<Run>,
     plan: Plan,
     kills: Vec<Kill>,
     stops: Vec<Stop>,
     /// By session, how many of its children had answered something when one was killed last.
     struck: HashMap<Tag, usize>,
-    book: Book,
+    ledger: Ledger,
     /// The clients. Each ends when the run is over, and has closed its sessions by then.
     clients: JoinSet<()>,
 }
@@ -105,7 +105,7 @@ async fn nobody_notices_rotations_crashes_idleness_and_restarts() {
     for login in ["alice", "bob"] {
         chaos.load(login, SESSIONS / 2).await;
     }
-    chaos.havoc().await;
+    chaos.inject_faults().await;
     chaos.end().await;
 }
 
@@ -133,7 +133,7 @@ impl Chaos {
     /// A broker in front of a Forgejo whose tokens do not last.
     pub(crate) async fn begin(plan: Plan) -> Self {
         let idle = format!("{}s", IDLE.as_secs());
-        let bed = Bed::with_kept_socket(&[
+        let harness = Harness::with_kept_socket(&[
             ("session.idle_timeout", &idle),
             ("session.reap_interval", "200ms"),
             ("session.rotate_interval", "50ms"),
@@ -144,23 +144,23 @@ impl Chaos {
             ("log.filter", "info,supervisor=debug"),
         ])
         .await;
-        bed.forgejo.set_lifetimes(TOKEN, Duration::from_secs(24 * 3600));
-        bed.forgejo.set_advertised_lifetime(plan.token);
+        harness.forgejo.set_lifetimes(TOKEN, Duration::from_secs(24 * 3600));
+        harness.forgejo.set_advertised_lifetime(plan.token);
         Self {
-            bed,
+            harness,
             run: Arc::default(),
             plan,
             kills: Vec::new(),
             stops: Vec::new(),
             struck: HashMap::new(),
-            book: Book::default(),
+            ledger: Ledger::default(),
             clients: JoinSet::new(),
         }
     }
 
     /// Signs a user in and has so many raw sessions of theirs make calls from now on.
     pub(crate) async fn load(&mut self, login: &'static str, sessions: usize) {
-        let first = self.bed.signed_in(login).await;
+        let first = self.harness.signed_in(login).await;
         for number in 0..sessions {
             let client = first.another_session().without_keep_alive();
             open(&client).await;
@@ -191,25 +191,25 @@ impl Chaos {
             self.run.trouble(format!("{left} clients do not come to their end"));
         }
         self.stop().await;
-        self.book.read(self.bed.broker.log());
+        self.ledger.read(self.harness.broker.log());
 
         let notes = self.run.notes();
-        let verdict = Verdict::new(&self.book, &self.kills, &self.stops, &notes.calls, &notes.heard);
-        let rate = self.book.moves_a_second();
+        let oracle = Oracle::new(&self.ledger, &self.kills, &self.stops, &notes.calls, &notes.heard);
+        let rate = self.ledger.moves_a_second();
         let (kills, streams) = (self.kills.len(), notes.streams);
-        println!("{verdict}, {kills} kills, {streams} streams; {rate}");
+        println!("{oracle}, {kills} kills, {streams} streams; {rate}");
         let told = format!("CHAOS_SEED={}", self.plan.seed);
         assert!(notes.troubles.is_empty(), "{told}: {:#?}", notes.troubles);
-        assert!(verdict.faults.is_empty(), "{told}: {}", verdict.report(&self.book));
-        assert!(verdict.lost <= RESTARTS as usize, "{told}: {verdict}");
+        assert!(oracle.faults.is_empty(), "{told}: {}", oracle.report(&self.ledger));
+        assert!(oracle.lost <= RESTARTS as usize, "{told}: {oracle}");
         assert!(
-            kills > 10 && verdict.answered > 500 && rate.revivals > SESSIONS,
+            kills > 10 && oracle.answered > 500 && rate.revivals > SESSIONS,
             "{told}: too little has happened"
         );
         assert!(rate.moves > SESSIONS / 2, "{told}: sessions are not moved: {rate}");
         // Where there is no time for calls there is none for the start of children: they come late, and sessions wake instead of
         // moving.
-        if verdict.median < PROMPT {
+        if oracle.median < PROMPT {
             let due = self.plan.token / 2;
             assert!(
                 rate.median < due.mul_f64(LATE),

@@ -10,7 +10,7 @@ use http::StatusCode;
 use testkit::{Browser, Client, client::ClientError};
 use tokio::time::{Instant, sleep};
 
-use crate::bed::{Bed, login_of, open, password};
+use crate::harness::{Harness, login_of, open, password};
 
 /// Rounds in the normal run, of all three kinds together.
 const ROUNDS: u64 = 9;
@@ -37,9 +37,9 @@ struct Tally {
 }
 
 /// Draws when to kill (xorshift; nothing here needs to be unpredictable).
-struct Draw(u64);
+struct Random(u64);
 
-impl Draw {
+impl Random {
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -64,15 +64,15 @@ async fn a_kill_at_any_point_loses_no_more_than_the_step_that_was_never_answered
     let rounds = number("CRASH_ROUNDS", ROUNDS);
     let clock = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
     let seed = number("CRASH_SEED", u64::from(clock.subsec_nanos()) | 1);
-    let mut draw = Draw(seed);
-    let mut bed = Bed::new(&[("child.start_timeout", "20s")]).await;
-    let client = bed.signed_in("alice").await;
+    let mut draw = Random(seed);
+    let mut harness = Harness::new(&[("child.start_timeout", "20s")]).await;
+    let client = harness.signed_in("alice").await;
     // Another user, whom none of it may touch.
-    let witness = bed.signed_in("bob").await;
+    let witness = harness.signed_in("bob").await;
     let typical = [
-        time_of(&bed, &client, Step::Exchange).await,
-        time_of(&bed, &client, Step::Refresh).await,
-        time_of(&bed, &client, Step::Renewal).await,
+        time_of(&harness, &client, Step::Exchange).await,
+        time_of(&harness, &client, Step::Refresh).await,
+        time_of(&harness, &client, Step::Renewal).await,
     ];
     let mut tallies = [Tally::default(); 3];
     for round in 0..rounds {
@@ -80,7 +80,7 @@ async fn a_kill_at_any_point_loses_no_more_than_the_step_that_was_never_answered
         let step = STEPS[at];
         let told = format!("round {round}, {step:?}, CRASH_SEED={seed}");
         let delay = draw.within(typical[at]);
-        play(&mut bed, &client, step, delay, &mut tallies[at], &told).await;
+        play(&mut harness, &client, step, delay, &mut tallies[at], &told).await;
 
         let session = witness.another_session();
         open(&session).await;
@@ -107,11 +107,11 @@ async fn a_kill_at_any_point_loses_no_more_than_the_step_that_was_never_answered
 }
 
 /// One kill, one restart, and what the client does then.
-async fn play(bed: &mut Bed, client: &Client, step: Step, delay: Duration, tally: &mut Tally, told: &str) {
-    prepare(bed, client, step).await;
-    let (old_refresh, before) = (client.refresh_token(), bed.forgejo.counters().refreshes);
+async fn play(harness: &mut Harness, client: &Client, step: Step, delay: Duration, tally: &mut Tally, told: &str) {
+    prepare(harness, client, step).await;
+    let (old_refresh, before) = (client.refresh_token(), harness.forgejo.counters().refreshes);
     let session = client.another_session();
-    let broker = &mut bed.broker;
+    let broker = &mut harness.broker;
     let (outcome, killed) = tokio::join!(take(client, &session, step), async {
         sleep(delay).await;
         broker.kill().await
@@ -152,9 +152,9 @@ async fn play(bed: &mut Bed, client: &Client, step: Step, delay: Duration, tally
         Ok(_) => {}
         Err(error) => {
             // Only Forgejo's own single use can cost the sign-in: its token was spent, and the answer was in the air.
-            let spent = bed.forgejo.counters().refreshes > before;
+            let spent = harness.forgejo.counters().refreshes > before;
             assert!(step == Step::Renewal && spent, "{told}: {error}");
-            let log = bed.broker.log().text();
+            let log = harness.broker.log().text();
             let end: Vec<&str> = log.lines().rev().take(12).collect();
             assert_eq!(
                 error.status(),
@@ -187,16 +187,16 @@ async fn take(client: &Client, session: &Client, step: Step) -> Result<(), Clien
 }
 
 /// How long a step takes when nobody disturbs it.
-async fn time_of(bed: &Bed, client: &Client, step: Step) -> Duration {
-    prepare(bed, client, step).await;
-    let renewals = bed.forgejo.counters().refreshes;
+async fn time_of(harness: &Harness, client: &Client, step: Step) -> Duration {
+    prepare(harness, client, step).await;
+    let renewals = harness.forgejo.counters().refreshes;
     let session = client.another_session();
     let begun = Instant::now();
     take(client, &session, step).await.unwrap();
     let taken = begun.elapsed();
     if step == Step::Renewal {
         assert!(
-            bed.forgejo.counters().refreshes > renewals,
+            harness.forgejo.counters().refreshes > renewals,
             "a session renews the token"
         );
         session.delete().await.unwrap();
@@ -205,7 +205,7 @@ async fn time_of(bed: &Bed, client: &Client, step: Step) -> Duration {
 }
 
 /// Brings things to the point just before the step.
-async fn prepare(bed: &Bed, client: &Client, step: Step) {
+async fn prepare(harness: &Harness, client: &Client, step: Step) {
     match step {
         Step::Exchange => consent(client).await,
         Step::Refresh => {}
@@ -213,9 +213,9 @@ async fn prepare(bed: &Bed, client: &Client, step: Step) {
             let (short, refresh) = (Duration::from_secs(2), 24 * HOUR);
             // Forgejo counts in whole seconds, and a slow machine may need longer than the rest of such a life to sign in.
             for attempt in 1.. {
-                bed.forgejo.set_lifetimes(short, refresh);
+                harness.forgejo.set_lifetimes(short, refresh);
                 let signed_in = try_consent(client).await;
-                bed.forgejo.set_lifetimes(HOUR, refresh);
+                harness.forgejo.set_lifetimes(HOUR, refresh);
                 match signed_in {
                     Ok(()) => break,
                     Err(error) => assert!(attempt < 10, "{error}"),

@@ -1,24 +1,24 @@
 //! Official SDK clients, signed in by their own OAuth code, against the broker: two users at once, several sessions each,
 //! and never an answer of the other user. In front of the double of `forgejo-mcp`, and of a server that is not ours.
 
+mod authorization_suite;
 mod chromium;
+mod cimd;
+mod client_endurance;
 mod clients;
-mod conformance;
-mod described;
 mod endurance;
 mod features;
-mod held;
 mod released;
-mod sdk;
+mod scripted_client;
+mod sdk_client;
 mod server_suite;
-mod staying;
 mod tools;
 
 use testkit::broker::ChildCommand;
 use tokio::task::JoinSet;
 
-use self::sdk::{Run, SDKS, Sdk, everything, modules};
-use crate::bed::{Bed, login_in};
+use self::sdk_client::{Run, SDKS, Sdk, everything, modules};
+use crate::harness::{Harness, login_in};
 
 const SESSIONS: usize = 3;
 const CALLS: usize = 4;
@@ -50,11 +50,11 @@ async fn rust_acts_as_its_own_user() {
 #[tokio::test]
 #[ignore = "needs Node and Python: cargo xtask interop"]
 async fn all_sdks_and_both_users_at_once() {
-    let bed = Bed::new(&[]).await;
+    let harness = Harness::new(&[]).await;
     let mut runs = JoinSet::new();
     for sdk in SDKS {
         for login in ["alice", "bob"] {
-            let run = Run::start(sdk, &bed, login, "get_my_user_info", "{}", [SESSIONS, CALLS]);
+            let run = Run::start(sdk, &harness, login, "get_my_user_info", "{}", [SESSIONS, CALLS]);
             runs.spawn(async move { (login, run.finish().await) });
         }
     }
@@ -62,7 +62,7 @@ async fn all_sdks_and_both_users_at_once() {
         outcome.every_text(|text| assert_eq!(login_in(text), login));
     }
     // Every session was closed; its child may need a moment more.
-    for child in bed.broker.children().unwrap() {
+    for child in harness.broker.children().unwrap() {
         child.exited().await.unwrap();
     }
 }
@@ -70,12 +70,12 @@ async fn all_sdks_and_both_users_at_once() {
 #[tokio::test]
 #[ignore = "needs Node and Python: cargo xtask interop"]
 async fn all_sdks_reach_a_server_that_is_not_ours() {
-    let bed = of_modules(everything()).await;
+    let harness = of_modules(everything()).await;
     let mut runs = JoinSet::new();
     for sdk in SDKS {
         for login in ["alice", "bob"] {
             let arguments = format!(r#"{{"message":"{login} {{session}}/{{call}}"}}"#);
-            let run = Run::start(sdk, &bed, login, "echo", &arguments, [SESSIONS, CALLS]);
+            let run = Run::start(sdk, &harness, login, "echo", &arguments, [SESSIONS, CALLS]);
             runs.spawn(async move { (login, run.finish().await) });
         }
     }
@@ -94,10 +94,10 @@ async fn a_server_that_is_not_ours_gets_the_token_of_its_user_and_no_more() {
         env: vec![("A_TOKEN".into(), "{access_token}".into())],
         ..everything()
     };
-    let bed = of_modules(child).await;
+    let harness = of_modules(child).await;
     let mut tokens = Vec::new();
     for login in ["alice", "bob"] {
-        let outcome = Run::start(Sdk::TypescriptV2, &bed, login, "get-env", "{}", [2, 1])
+        let outcome = Run::start(Sdk::TypescriptV2, &harness, login, "get-env", "{}", [2, 1])
             .finish()
             .await;
         outcome.every_text(|text| {
@@ -123,15 +123,15 @@ async fn a_server_that_is_not_ours_gets_the_token_of_its_user_and_no_more() {
     assert!(of("alice").iter().all(|token| !of("bob").contains(token)));
 }
 
-/// A bed with a server that is made of modules.
-async fn of_modules(child: ChildCommand) -> Bed {
+/// A harness with a server that is made of modules.
+async fn of_modules(child: ChildCommand) -> Harness {
     let (key, modules) = modules();
-    Bed::with_child(child, &[(key, &modules)]).await
+    Harness::with_child(child, &[(key, &modules)]).await
 }
 
 async fn acts_as_its_own_user(sdk: Sdk) {
-    let bed = Bed::new(&[]).await;
-    let start = |login| Run::start(sdk, &bed, login, "get_my_user_info", "{}", [SESSIONS, CALLS]);
+    let harness = Harness::new(&[]).await;
+    let start = |login| Run::start(sdk, &harness, login, "get_my_user_info", "{}", [SESSIONS, CALLS]);
     let (alice, bob) = (start("alice"), start("bob"));
     let (alice, bob) = tokio::join!(alice.finish(), bob.finish());
     for (login, outcome) in [("alice", alice), ("bob", bob)] {
@@ -140,6 +140,6 @@ async fn acts_as_its_own_user(sdk: Sdk) {
         assert!(outcome.tools.iter().all(|&count| count >= 141), "{:?}", outcome.tools);
         outcome.every_text(|text| assert_eq!(login_in(text), login));
     }
-    let asked = bed.forgejo.counters().user_lookups;
+    let asked = harness.forgejo.counters().user_lookups;
     assert!(asked.contains(&"alice".to_owned()) && asked.contains(&"bob".to_owned()));
 }

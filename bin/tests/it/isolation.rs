@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::bed::{Bed, login_of, open};
+use crate::harness::{Harness, login_of, open};
 
 #[tokio::test]
 async fn each_session_acts_as_its_own_user() {
-    let bed = Bed::new(&[]).await;
+    let harness = Harness::new(&[]).await;
     let mut sessions = Vec::new();
     for login in ["alice", "bob"] {
-        let first = bed.in_session(login).await;
+        let first = harness.in_session(login).await;
         for _ in 0..2 {
             let another = first.another_session();
             open(&another).await;
@@ -31,7 +31,7 @@ async fn each_session_acts_as_its_own_user() {
     }
     calls.join_all().await;
     assert_eq!(
-        bed.broker.children().unwrap().len(),
+        harness.broker.children().unwrap().len(),
         6,
         "each session has a child of its own"
     );
@@ -39,8 +39,8 @@ async fn each_session_acts_as_its_own_user() {
 
 #[tokio::test]
 async fn equal_request_ids_of_two_sessions_get_their_own_answers() {
-    let bed = Bed::new(&[]).await;
-    let (alice, bob) = tokio::join!(bed.in_session("alice"), bed.in_session("bob"));
+    let harness = Harness::new(&[]).await;
+    let (alice, bob) = tokio::join!(harness.in_session("alice"), harness.in_session("bob"));
     let call = |id: u32, text: &str| {
         let params = json!({ "name": "test_echo", "arguments": { "text": text } });
         json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params }).to_string()
@@ -56,8 +56,8 @@ async fn equal_request_ids_of_two_sessions_get_their_own_answers() {
 
 #[tokio::test]
 async fn a_child_inherits_nothing_that_is_not_on_the_list() {
-    let bed = Bed::new(&[("log.format", "json")]).await;
-    let session = bed.in_session("alice").await;
+    let harness = Harness::new(&[("log.format", "json")]).await;
+    let session = harness.in_session("alice").await;
     let result = session.call_tool("test_environment", json!({})).await.unwrap();
     let names: BTreeSet<String> = serde_json::from_str(result["content"][0]["text"].as_str().unwrap()).unwrap();
     assert!(
@@ -73,8 +73,8 @@ async fn a_child_inherits_nothing_that_is_not_on_the_list() {
 
 #[tokio::test]
 async fn no_secret_reaches_the_log() {
-    let bed = Bed::new(&[("log.filter", "trace")]).await;
-    let session = bed.in_session("alice").await;
+    let harness = Harness::new(&[("log.filter", "trace")]).await;
+    let session = harness.in_session("alice").await;
     login_of(&session).await;
     // Everything that has been a secret in the course of it, what was refused and what has been replaced included.
     let mut secrets = vec![session.verifier().unwrap()];
@@ -87,7 +87,7 @@ async fn no_secret_reaches_the_log() {
         ("client_id", "nobody"),
     ];
     assert!(session.token_request(&wrong).await.unwrap().status.is_client_error());
-    let stranger = bed.client();
+    let stranger = harness.client();
     stranger.set_access_token(Some("a-bearer-that-never-was-one"));
     assert_eq!(stranger.request("ping", Value::Null).await.unwrap().0.status, 401);
     secrets.extend(first);
@@ -100,7 +100,7 @@ async fn no_secret_reaches_the_log() {
         .map(str::to_owned),
     );
     // The double of forgejo-mcp repeats a refused token on its standard error, as Forgejo's message does.
-    bed.forgejo.revoke("alice");
+    harness.forgejo.revoke("alice");
     let (refused, id) = session
         .request("tools/call", json!({ "name": "get_my_user_info", "arguments": {} }))
         .await
@@ -111,7 +111,7 @@ async fn no_secret_reaches_the_log() {
     let refresh = session.refresh_token().unwrap();
     let id = session.session_id().unwrap();
     let code = session.code().unwrap();
-    let log = bed.broker.log().text();
+    let log = harness.broker.log().text();
     assert!(
         log.contains("\"level\":\"TRACE\""),
         "the log is not complete enough to prove anything"
@@ -121,7 +121,7 @@ async fn no_secret_reaches_the_log() {
         &refresh,
         &id,
         &code,
-        bed.forgejo.client_secret(),
+        harness.forgejo.client_secret(),
         "alice-password",
     ] {
         assert!(!log.contains(secret), "a secret is in the log");
@@ -129,14 +129,15 @@ async fn no_secret_reaches_the_log() {
     for secret in secrets {
         assert!(!log.contains(&secret), "a secret is in the log");
     }
-    let key = std::fs::read_to_string(bed.broker.directory().join("broker.key")).unwrap();
+    let key = std::fs::read_to_string(harness.broker.directory().join("broker.key")).unwrap();
     for word in key.split_whitespace().filter(|word| word.len() >= 32) {
         assert!(!log.contains(word), "the key is in the log");
     }
     // Forgejo's own tokens are JWTs: none of that form may be there.
     assert!(!log.contains("eyJ"), "a Forgejo token is in the log");
     // What was written lately is in the write-ahead log.
-    let stored = ["broker.db", "broker.db-wal"].map(|file| std::fs::read(bed.broker.directory().join(file)).unwrap());
+    let stored =
+        ["broker.db", "broker.db-wal"].map(|file| std::fs::read(harness.broker.directory().join(file)).unwrap());
     let stored = stored.concat();
     let holds = |text: &str| stored.windows(text.len()).any(|window| window == text.as_bytes());
     assert!(

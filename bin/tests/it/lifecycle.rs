@@ -10,17 +10,17 @@ use testkit::{
 };
 use tokio::{task::JoinSet, time::timeout};
 
-use crate::bed::{Bed, login_of, open, password};
+use crate::harness::{Harness, login_of, open, password};
 
 #[tokio::test]
 async fn a_forgejo_that_hangs_does_not_hold_the_stop_up() {
-    let mut bed = Bed::new(&[("server.drain_timeout", "1s"), ("child.stop_grace", "1s")]).await;
-    let client = bed.client();
+    let mut harness = Harness::new(&[("server.drain_timeout", "1s"), ("child.stop_grace", "1s")]).await;
+    let client = harness.client();
     client.probe().await.unwrap();
     client.discover().await.unwrap();
     client.register().await.unwrap();
     // The exchange of the code at Forgejo never gets its answer.
-    bed.forgejo.inject(
+    harness.forgejo.inject(
         "/login/oauth/access_token",
         Fault::Delay(Duration::from_secs(600)),
         Times::UntilCleared,
@@ -30,24 +30,25 @@ async fn a_forgejo_that_hangs_does_not_hold_the_stop_up() {
         let outcome = client.authorize(&mut Browser::new(), "alice", &password("alice")).await;
         assert!(outcome.is_err());
     });
-    bed.forgejo
+    harness
+        .forgejo
         .wait_for(|counters| counters.requests_to("/login/oauth/access_token") > 0)
         .await;
 
-    let status = timeout(Duration::from_secs(30), bed.broker.terminate()).await;
+    let status = timeout(Duration::from_secs(30), harness.broker.terminate()).await;
     assert!(status.expect("the stop has a deadline").unwrap().success());
 }
 
 #[tokio::test]
 async fn kill_9_of_the_broker_leaves_no_child() {
-    let mut bed = Bed::new(&[]).await;
-    let _idle = bed.in_session("alice").await;
+    let mut harness = Harness::new(&[]).await;
+    let _idle = harness.in_session("alice").await;
     // With a call in flight, the end of its standard input alone would not end a child.
-    let busy = bed.in_session("bob").await;
-    let mut calls = call_that_hangs(&bed, busy).await;
-    let children = bed.broker.children().unwrap();
+    let busy = harness.in_session("bob").await;
+    let mut calls = call_that_hangs(&harness, busy).await;
+    let children = harness.broker.children().unwrap();
     assert_eq!(children.len(), 2);
-    bed.broker.kill().await.unwrap();
+    harness.broker.kill().await.unwrap();
     for child in children {
         child.exited().await.unwrap();
     }
@@ -56,10 +57,10 @@ async fn kill_9_of_the_broker_leaves_no_child() {
 
 #[tokio::test]
 async fn tokens_outlive_a_restart_of_the_broker() {
-    let mut bed = Bed::new(&[]).await;
-    let client = bed.in_session("alice").await;
-    bed.broker.terminate().await.unwrap();
-    bed.broker.start_again().await.unwrap();
+    let mut harness = Harness::new(&[]).await;
+    let client = harness.in_session("alice").await;
+    harness.broker.terminate().await.unwrap();
+    harness.broker.start_again().await.unwrap();
 
     // The bearer is still good, and so is the account behind it.
     let again = client.another_session();
@@ -74,13 +75,13 @@ async fn tokens_outlive_a_restart_of_the_broker() {
 
 #[tokio::test]
 async fn an_ended_session_is_404_after_a_restart_too() {
-    let mut bed = Bed::new(&[]).await;
-    let client = bed.in_session("alice").await;
+    let mut harness = Harness::new(&[]).await;
+    let client = harness.in_session("alice").await;
     let id = client.session_id().unwrap();
     client.delete().await.unwrap();
     for _ in 0..2 {
-        bed.broker.terminate().await.unwrap();
-        bed.broker.start_again().await.unwrap();
+        harness.broker.terminate().await.unwrap();
+        harness.broker.start_again().await.unwrap();
         client.set_session_id(Some(&id));
         let (answer, _) = client.request("ping", json!({})).await.unwrap();
         assert_eq!(answer.status, StatusCode::NOT_FOUND);
@@ -92,10 +93,10 @@ async fn an_ended_session_is_404_after_a_restart_too() {
 
 #[tokio::test]
 async fn tokens_outlive_a_broker_that_was_killed() {
-    let mut bed = Bed::new(&[]).await;
-    let client = bed.signed_in("bob").await;
-    bed.broker.kill().await.unwrap();
-    bed.broker.start_again().await.unwrap();
+    let mut harness = Harness::new(&[]).await;
+    let client = harness.signed_in("bob").await;
+    harness.broker.kill().await.unwrap();
+    harness.broker.start_again().await.unwrap();
     open(&client).await;
     assert_eq!(login_of(&client).await, "bob");
 }
@@ -103,7 +104,7 @@ async fn tokens_outlive_a_broker_that_was_killed() {
 pub(crate) type Call = (testkit::client::Answer, serde_json::Value, Client);
 
 /// Begins a call that only ends with its child, and returns once the child is at it.
-pub(crate) async fn call_that_hangs(bed: &Bed, session: Client) -> JoinSet<Call> {
+pub(crate) async fn call_that_hangs(harness: &Harness, session: Client) -> JoinSet<Call> {
     let mut calls = JoinSet::new();
     calls.spawn(async move {
         let params = json!({ "name": "test_sleep", "arguments": { "ms": 600_000 } });
@@ -111,6 +112,6 @@ pub(crate) async fn call_that_hangs(bed: &Bed, session: Client) -> JoinSet<Call>
         (answer, id, session)
     });
     // As the child says it: a detailed log has the name of the tool before the child has heard of it.
-    bed.broker.log().contains("tool=test_sleep").await;
+    harness.broker.log().contains("tool=test_sleep").await;
     calls
 }

@@ -9,15 +9,13 @@ mod answers;
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
-mod bed;
-#[cfg(test)]
 mod chaos;
-#[cfg(test)]
-mod company;
 #[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod harness;
 #[cfg(test)]
 mod interop;
 #[cfg(test)]
@@ -25,12 +23,14 @@ mod isolation;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
-mod seen;
+mod observability;
+#[cfg(test)]
+mod session_contract;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
-mod twelve;
+mod two_brokers;
 #[cfg(test)]
 mod upstream;

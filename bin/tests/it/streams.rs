@@ -10,7 +10,7 @@ use testkit::{
 };
 use tokio::time::timeout;
 
-use crate::bed::{Bed, open, password};
+use crate::harness::{Harness, open, password};
 
 const RECONNECTION: &str = "test_reconnection";
 const WATCHED: &str = "test://watched-resource";
@@ -54,7 +54,7 @@ async fn update(client: &Client) {
 
 #[tokio::test]
 async fn an_answer_waits_for_a_client_whose_stream_broke() {
-    let (_bed, forwarder) = Bed::behind_forwarder(child(), RECONNECTION).await;
+    let (_bed, forwarder) = Harness::behind_forwarder(child(), RECONNECTION).await;
     let client = Client::new(forwarder.mcp_url().parse().unwrap());
     client
         .sign_in(&mut Browser::new(), "alice", &password("alice"))
@@ -88,8 +88,8 @@ async fn an_answer_waits_for_a_client_whose_stream_broke() {
 
 #[tokio::test]
 async fn a_listener_gets_what_the_server_says_once_and_again_only_what_it_has_not_seen() {
-    let bed = Bed::with_child(child(), &[]).await;
-    let client = bed.in_session("alice").await;
+    let harness = Harness::with_child(child(), &[]).await;
+    let client = harness.in_session("alice").await;
     let mut listening = client.listen(None).await.unwrap();
     let beginning = timeout(LIMIT, listening.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(beginning.data, "");

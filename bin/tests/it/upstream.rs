@@ -10,18 +10,18 @@ use testkit::{
 };
 use tokio::{task::JoinSet, time::timeout};
 
-use crate::bed::{Bed, login_of, open};
+use crate::harness::{Harness, login_of, open};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-async fn shared(settings: &[(&str, &str)]) -> (Bed, SharedMcp) {
-    Bed::with_shared_mcp(false, settings).await
+async fn shared(settings: &[(&str, &str)]) -> (Harness, SharedMcp) {
+    Harness::with_shared_mcp(false, settings).await
 }
 
 /// A server that checks tokens, and forgets its sessions when it is started again.
-async fn strict(settings: &[(&str, &str)]) -> (Bed, SharedMcp) {
-    Bed::with_shared_mcp(true, settings).await
+async fn strict(settings: &[(&str, &str)]) -> (Harness, SharedMcp) {
+    Harness::with_shared_mcp(true, settings).await
 }
 
 /// Begins call 7 on a session, which only ends with it, and returns once the server is at it.
@@ -58,8 +58,8 @@ fn error_in(answer: &Answer, id: &Value) -> Value {
 
 #[tokio::test]
 async fn each_user_acts_as_themself_on_one_server_without_a_child() {
-    let (bed, server) = shared(&[]).await;
-    let (alice, bob) = tokio::join!(bed.in_session("alice"), bed.in_session("bob"));
+    let (harness, server) = shared(&[]).await;
+    let (alice, bob) = tokio::join!(harness.in_session("alice"), harness.in_session("bob"));
     let mut calls = JoinSet::new();
     for (login, session) in [("alice", alice), ("bob", bob)] {
         assert!(!session.session_id().unwrap().starts_with("mcp-session-"));
@@ -72,7 +72,7 @@ async fn each_user_acts_as_themself_on_one_server_without_a_child() {
         });
     }
     calls.join_all().await;
-    assert!(bed.broker.children().unwrap().is_empty());
+    assert!(harness.broker.children().unwrap().is_empty());
     assert_eq!(server.log().count("session opened"), 2);
     // Nothing is left there of a session that has ended.
     let told = timeout(LIMIT, server.log().contains_times("session ended", 2));
@@ -81,8 +81,8 @@ async fn each_user_acts_as_themself_on_one_server_without_a_child() {
 
 #[tokio::test]
 async fn equal_request_ids_of_two_sessions_get_their_own_answers() {
-    let (bed, _server) = shared(&[]).await;
-    let (alice, bob) = tokio::join!(bed.in_session("alice"), bed.in_session("bob"));
+    let (harness, _server) = shared(&[]).await;
+    let (alice, bob) = tokio::join!(harness.in_session("alice"), harness.in_session("bob"));
     for id in 0..20 {
         let [for_alice, for_bob] = ["for alice", "for bob"].map(|text| call(id, "test_echo", &json!({ "text": text })));
         let (one, other) = tokio::join!(alice.post(for_alice), bob.post(for_bob));
@@ -95,13 +95,13 @@ async fn equal_request_ids_of_two_sessions_get_their_own_answers() {
 
 #[tokio::test]
 async fn a_renewed_token_is_used_without_anything_being_started() {
-    let (bed, server) = shared(&[("session.rotate_interval", "100ms")]).await;
+    let (harness, server) = shared(&[("session.rotate_interval", "100ms")]).await;
     // Renewed at half its life, so that a slow machine has time to use it.
-    bed.forgejo.set_lifetimes(Duration::from_secs(6), HOUR);
-    let alice = bed.in_session("alice").await;
+    harness.forgejo.set_lifetimes(Duration::from_secs(6), HOUR);
+    let alice = harness.in_session("alice").await;
     let session = alice.session_id();
     let renewed = timeout(LIMIT, async {
-        while bed.forgejo.counters().refreshes < 2 {
+        while harness.forgejo.counters().refreshes < 2 {
             assert_eq!(login_of(&alice).await, "alice");
         }
     });
@@ -109,13 +109,13 @@ async fn a_renewed_token_is_used_without_anything_being_started() {
     assert_eq!(login_of(&alice).await, "alice");
     assert_eq!(alice.session_id(), session);
     assert_eq!(server.log().count("session opened"), 1, "it is the same session there");
-    assert_eq!(bed.broker.log().count("moved to a new backend"), 0);
+    assert_eq!(harness.broker.log().count("moved to a new backend"), 0);
 }
 
 #[tokio::test]
 async fn a_server_that_has_forgotten_its_sessions_is_told_the_handshake_anew() {
-    let (bed, mut server) = strict(&[]).await;
-    let (alice, bob) = tokio::join!(bed.in_session("alice"), bed.in_session("bob"));
+    let (harness, mut server) = strict(&[]).await;
+    let (alice, bob) = tokio::join!(harness.in_session("alice"), harness.in_session("bob"));
     server.kill().await.unwrap();
     server.start_again().await.unwrap();
     // However many requests notice it, a session is opened once.
@@ -133,13 +133,13 @@ async fn a_server_that_has_forgotten_its_sessions_is_told_the_handshake_anew() {
     assert_eq!(server.log().count("session opened"), 1);
     assert_eq!(login_of(&bob).await, "bob");
     assert_eq!(server.log().count("session opened"), 2);
-    assert_eq!(bed.broker.log().count("it is open again"), 2);
+    assert_eq!(harness.broker.log().count("it is open again"), 2);
 }
 
 #[tokio::test]
 async fn a_server_that_takes_any_session_id_is_not_told_anything() {
-    let (bed, mut server) = shared(&[]).await;
-    let alice = bed.in_session("alice").await;
+    let (harness, mut server) = shared(&[]).await;
+    let alice = harness.in_session("alice").await;
     server.kill().await.unwrap();
     server.start_again().await.unwrap();
     assert_eq!(login_of(&alice).await, "alice");
@@ -148,9 +148,9 @@ async fn a_server_that_takes_any_session_id_is_not_told_anything() {
 
 #[tokio::test]
 async fn a_server_out_of_reach_is_an_error_with_the_id_and_costs_no_session() {
-    let (bed, mut server) = strict(&[]).await;
-    let alice = bed.in_session("alice").await;
-    let before = bed.forgejo.counters().refreshes;
+    let (harness, mut server) = strict(&[]).await;
+    let alice = harness.in_session("alice").await;
+    let before = harness.forgejo.counters().refreshes;
     server.kill().await.unwrap();
     let (answer, id) = alice.request("tools/list", json!({})).await.unwrap();
     assert_eq!(answer.status, 200);
@@ -170,7 +170,7 @@ async fn a_server_out_of_reach_is_an_error_with_the_id_and_costs_no_session() {
     assert_eq!(answer.status, 502);
     assert_eq!(answer.json()["id"], "first");
     assert!(answer.header("mcp-session-id").is_none());
-    assert_eq!(bed.forgejo.counters().refreshes, before, "no token is to blame");
+    assert_eq!(harness.forgejo.counters().refreshes, before, "no token is to blame");
 
     server.start_again().await.unwrap();
     open(&another).await;
@@ -183,8 +183,8 @@ async fn a_server_that_never_answers_does_not_hold_a_handshake_for_ever() {
     // It takes connections, and that is all.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", silent.local_addr().unwrap());
-    let (bed, _server) = shared(&[("child.upstream.url", &url), ("child.start_timeout", "500ms")]).await;
-    let alice = bed.signed_in("alice").await;
+    let (harness, _server) = shared(&[("child.upstream.url", &url), ("child.start_timeout", "500ms")]).await;
+    let alice = harness.signed_in("alice").await;
     let opening = timeout(LIMIT, alice.initialize()).await.expect("an answer in time");
     assert_eq!(opening.unwrap_err().status().map(|status| status.as_u16()), Some(502));
 }
@@ -192,14 +192,14 @@ async fn a_server_that_never_answers_does_not_hold_a_handshake_for_ever() {
 #[tokio::test]
 async fn a_session_that_sleeps_waits_for_a_server_that_is_out_of_reach() {
     let settings = [("session.idle_timeout", "1s"), ("session.reap_interval", "100ms")];
-    let (bed, mut server) = shared(&settings).await;
-    let alice = bed.in_session("alice").await;
+    let (harness, mut server) = shared(&settings).await;
+    let alice = harness.in_session("alice").await;
     server.log().contains("session ended").await;
-    let before = bed.forgejo.counters().refreshes;
+    let before = harness.forgejo.counters().refreshes;
     server.kill().await.unwrap();
     let (answer, id) = alice.request("ping", json!({})).await.unwrap();
     assert_eq!((answer.status.as_u16(), &answer.json()["id"]), (502, &id));
-    assert_eq!(bed.forgejo.counters().refreshes, before, "no token is to blame");
+    assert_eq!(harness.forgejo.counters().refreshes, before, "no token is to blame");
     server.start_again().await.unwrap();
     let back = timeout(LIMIT, async {
         loop {
@@ -218,14 +218,14 @@ async fn a_session_that_sleeps_waits_for_a_server_that_is_out_of_reach() {
 #[tokio::test]
 async fn a_session_outlives_idleness_and_the_broker() {
     let settings = [("session.idle_timeout", "1s"), ("session.reap_interval", "100ms")];
-    let (mut bed, server) = strict(&settings).await;
-    let alice = bed.in_session("alice").await;
+    let (mut harness, server) = strict(&settings).await;
+    let alice = harness.in_session("alice").await;
     server.log().contains("session ended").await;
     assert_eq!(login_of(&alice).await, "alice");
     assert!(server.log().count("session opened") >= 2);
 
-    bed.broker.terminate().await.unwrap();
-    bed.broker.start_again().await.unwrap();
+    harness.broker.terminate().await.unwrap();
+    harness.broker.start_again().await.unwrap();
     assert_eq!(login_of(&alice).await, "alice");
 
     // Killed in its sleep, so that the record is known to be written.
@@ -236,62 +236,63 @@ async fn a_session_outlives_idleness_and_the_broker() {
             .contains_times("session ended", server.log().count("session opened")),
     );
     asleep.await.expect("it falls asleep");
-    bed.broker.kill().await.unwrap();
-    bed.broker.start_again().await.unwrap();
+    harness.broker.kill().await.unwrap();
+    harness.broker.start_again().await.unwrap();
     assert_eq!(login_of(&alice).await, "alice");
 }
 
 #[tokio::test]
 async fn a_session_goes_on_when_the_operator_changes_the_mode() {
-    let (mut bed, server) = strict(&[]).await;
-    let alice = bed.in_session("alice").await;
+    let (mut harness, server) = strict(&[]).await;
+    let alice = harness.in_session("alice").await;
     assert_eq!(login_of(&alice).await, "alice");
-    bed.broker.terminate().await.unwrap();
+    harness.broker.terminate().await.unwrap();
     let child = ChildCommand::fake_forgejo_mcp(&programs().fake_forgejo_mcp).with_test_tools();
-    bed.broker.configure(&[], Some(child));
-    bed.broker.unset(&["child.mode", "child.upstream.url"]);
-    bed.broker.start_again().await.unwrap();
+    harness.broker.configure(&[], Some(child));
+    harness.broker.unset(&["child.mode", "child.upstream.url"]);
+    harness.broker.start_again().await.unwrap();
     assert_eq!(login_of(&alice).await, "alice");
-    assert_eq!(bed.broker.children().unwrap().len(), 1);
+    assert_eq!(harness.broker.children().unwrap().len(), 1);
 
-    bed.broker.terminate().await.unwrap();
+    harness.broker.terminate().await.unwrap();
     let url = server.url();
-    bed.broker
+    harness
+        .broker
         .configure(&[("child.mode", "http"), ("child.upstream.url", &url)], None);
-    bed.broker.start_again().await.unwrap();
+    harness.broker.start_again().await.unwrap();
     assert_eq!(login_of(&alice).await, "alice");
-    assert!(bed.broker.children().unwrap().is_empty());
+    assert!(harness.broker.children().unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn a_token_that_the_server_refuses_is_renewed_once() {
-    let (bed, _server) = strict(&[]).await;
-    let alice = bed.in_session("alice").await;
-    let before = bed.forgejo.counters().refreshes;
+    let (harness, _server) = strict(&[]).await;
+    let alice = harness.in_session("alice").await;
+    let before = harness.forgejo.counters().refreshes;
     // For Forgejo the token has run out, and for the broker it has not.
-    bed.forgejo.set_clock_skew(7200);
+    harness.forgejo.set_clock_skew(7200);
     assert_eq!(login_of(&alice).await, "alice");
-    assert_eq!(bed.forgejo.counters().refreshes, before + 1);
+    assert_eq!(harness.forgejo.counters().refreshes, before + 1);
     assert_eq!(login_of(&alice).await, "alice");
-    assert_eq!(bed.forgejo.counters().refreshes, before + 1, "the new one is kept");
+    assert_eq!(harness.forgejo.counters().refreshes, before + 1, "the new one is kept");
 
     // What Forgejo refuses next is not renewed at once again, and the client is told.
-    bed.forgejo.set_clock_skew(14_400);
+    harness.forgejo.set_clock_skew(14_400);
     let (answer, id) = alice.request("ping", json!({})).await.unwrap();
     error_in(&answer, &id);
-    assert_eq!(bed.forgejo.counters().refreshes, before + 1);
+    assert_eq!(harness.forgejo.counters().refreshes, before + 1);
 
     // Nor is it for another session of the same user.
     let another = alice.another_session();
     assert_eq!(another.post(opening()).await.unwrap().status, 502);
-    assert_eq!(bed.forgejo.counters().refreshes, before + 1);
+    assert_eq!(harness.forgejo.counters().refreshes, before + 1);
 }
 
 #[tokio::test]
 async fn a_user_who_revoked_has_to_sign_in_again() {
-    let (bed, _server) = strict(&[]).await;
-    let (alice, bob) = tokio::join!(bed.in_session("alice"), bed.in_session("bob"));
-    bed.forgejo.revoke("alice");
+    let (harness, _server) = strict(&[]).await;
+    let (alice, bob) = tokio::join!(harness.in_session("alice"), harness.in_session("bob"));
+    harness.forgejo.revoke("alice");
     let (answer, id) = alice.request("ping", json!({})).await.unwrap();
     if answer.status != 401 {
         error_in(&answer, &id);
@@ -300,27 +301,27 @@ async fn a_user_who_revoked_has_to_sign_in_again() {
     assert_eq!(answer.status, 401);
     assert!(answer.header("www-authenticate").is_some());
     assert_eq!(login_of(&bob).await, "bob");
-    assert_eq!(login_of(&bed.in_session("alice").await).await, "alice");
+    assert_eq!(login_of(&harness.in_session("alice").await).await, "alice");
     // Also when that shows at the opening of a session.
-    bed.forgejo.revoke("bob");
+    harness.forgejo.revoke("bob");
     let answer = bob.another_session().post(opening()).await.unwrap();
     assert_eq!(answer.status, 401);
 }
 
 #[tokio::test]
 async fn a_new_sign_in_moves_nothing() {
-    let (bed, server) = shared(&[]).await;
-    let alice = bed.in_session("alice").await;
-    bed.signed_in("alice").await;
+    let (harness, server) = shared(&[]).await;
+    let alice = harness.in_session("alice").await;
+    harness.signed_in("alice").await;
     assert_eq!(login_of(&alice).await, "alice");
     assert_eq!(server.log().count("session opened"), 1);
 }
 
 #[tokio::test]
 async fn what_comes_before_an_answer_and_what_belongs_to_none_reaches_the_client() {
-    let (bed, server) = shared(&[]).await;
-    let alice = bed.in_session("alice").await;
-    let bob = bed.in_session("bob").await;
+    let (harness, server) = shared(&[]).await;
+    let alice = harness.in_session("alice").await;
+    let bob = harness.in_session("bob").await;
     let answer = alice
         .post(call(7, "test_progress", &json!({ "steps": 3 })))
         .await
@@ -353,8 +354,8 @@ async fn what_comes_before_an_answer_and_what_belongs_to_none_reaches_the_client
 
 #[tokio::test]
 async fn a_cancelled_request_ends_at_the_server() {
-    let (bed, server) = shared(&[]).await;
-    let alice = bed.in_session("alice").await;
+    let (harness, server) = shared(&[]).await;
+    let alice = harness.in_session("alice").await;
     let mut calls = call_that_hangs(&alice, &server).await;
     let cancellation = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 7 } });
     assert_eq!(alice.post(cancellation.to_string()).await.unwrap().status, 202);
@@ -366,8 +367,8 @@ async fn a_cancelled_request_ends_at_the_server() {
 
 #[tokio::test]
 async fn the_end_of_a_session_ends_its_requests_at_the_server() {
-    let (bed, server) = shared(&[]).await;
-    let alice = bed.in_session("alice").await;
+    let (harness, server) = shared(&[]).await;
+    let alice = harness.in_session("alice").await;
     let mut calls = call_that_hangs(&alice, &server).await;
     alice.delete().await.unwrap();
     server.log().contains("request abandoned").await;
@@ -377,8 +378,8 @@ async fn the_end_of_a_session_ends_its_requests_at_the_server() {
 
 #[tokio::test]
 async fn the_broker_stops_with_a_request_under_way() {
-    let (mut bed, server) = shared(&[("server.drain_timeout", "100ms")]).await;
-    let alice = bed.in_session("alice").await;
+    let (mut harness, server) = shared(&[("server.drain_timeout", "100ms")]).await;
+    let alice = harness.in_session("alice").await;
     let mut calls = JoinSet::new();
     calls.spawn(async move {
         alice
@@ -389,7 +390,10 @@ async fn the_broker_stops_with_a_request_under_way() {
             .await
     });
     server.log().contains("test_sleep").await;
-    let status = timeout(LIMIT, bed.broker.terminate()).await.expect("it stops").unwrap();
+    let status = timeout(LIMIT, harness.broker.terminate())
+        .await
+        .expect("it stops")
+        .unwrap();
     assert!(status.success());
     server.log().contains("session ended").await;
     calls.abort_all();
@@ -397,17 +401,17 @@ async fn the_broker_stops_with_a_request_under_way() {
 
 #[tokio::test]
 async fn no_secret_reaches_the_log() {
-    let (bed, mut server) = Bed::with_shared_mcp(true, &[("log.filter", "trace")]).await;
-    let alice = bed.in_session("alice").await;
+    let (harness, mut server) = Harness::with_shared_mcp(true, &[("log.filter", "trace")]).await;
+    let alice = harness.in_session("alice").await;
     login_of(&alice).await;
     server.kill().await.unwrap();
     let (_unreachable, _) = alice.request("ping", json!({})).await.unwrap();
     server.start_again().await.unwrap();
     login_of(&alice).await;
-    bed.forgejo.set_clock_skew(7200);
+    harness.forgejo.set_clock_skew(7200);
     login_of(&alice).await;
     let client: &Client = &alice;
-    let log = bed.broker.log().text();
+    let log = harness.broker.log().text();
     assert!(
         log.contains("\"level\":\"TRACE\"") && log.contains("it is open again") && log.contains("renewing it"),
         "the log is not complete enough to prove anything"

@@ -7,15 +7,15 @@ use serde_json::json;
 use testkit::{Browser, broker::programs};
 
 use super::{Attacker, prepared};
-use crate::bed::{Bed, login_of, open, password};
+use crate::harness::{Harness, login_of, open, password};
 
 /// CVE-2025-6514: no shell, and nothing of a client on the command line; CVE-2025-49596: the command is the operator's.
 #[tokio::test]
 async fn nothing_that_a_caller_says_becomes_a_command() {
-    let bed = Bed::new(&[]).await;
-    let marker = bed.broker.directory().join("pwned");
+    let harness = Harness::new(&[]).await;
+    let marker = harness.broker.directory().join("pwned");
     let inject = format!("$(touch {0});`touch {0}`|touch {0}", marker.display());
-    let client = prepared(&bed, &inject, "http://127.0.0.1:33418/$(touch%20pwned)").await;
+    let client = prepared(&harness, &inject, "http://127.0.0.1:33418/$(touch%20pwned)").await;
     client
         .authorize(&mut Browser::new(), "alice", &password("alice"))
         .await
@@ -24,7 +24,7 @@ async fn nothing_that_a_caller_says_becomes_a_command() {
     let session = client.another_session();
     open(&session).await;
     // The Inspector's proxy took these from its URL.
-    let attacker = Attacker::of(&bed);
+    let attacker = Attacker::of(&harness);
     let bearer = format!("Bearer {}", client.access_token().unwrap());
     let initialize = json!({
         "jsonrpc": "2.0", "id": 1, "method": "initialize",
@@ -46,15 +46,15 @@ async fn nothing_that_a_caller_says_becomes_a_command() {
         .unwrap();
     assert_eq!(reply.status, StatusCode::OK, "{}", reply.body);
 
-    let children = bed.broker.children().unwrap();
+    let children = harness.broker.children().unwrap();
     assert_eq!(children.len(), 2);
     let expected = fs::canonicalize(&programs().fake_forgejo_mcp).unwrap();
-    for pid in pids_below(&bed) {
+    for pid in pids_below(&harness) {
         let process = Path::new("/proc").join(pid);
         assert_eq!(fs::read_link(process.join("exe")).unwrap(), expected);
         let words = fs::read_to_string(process.join("cmdline")).unwrap();
         let words: Vec<&str> = words.trim_end_matches('\0').split('\0').collect();
-        assert_eq!(words[1..], ["--transport", "stdio", "--url", bed.forgejo.url()]);
+        assert_eq!(words[1..], ["--transport", "stdio", "--url", harness.forgejo.url()]);
         let environment = fs::read_to_string(process.join("environ")).unwrap();
         assert!(!environment.contains("LD_PRELOAD") && !environment.contains("touch"));
     }
@@ -63,7 +63,7 @@ async fn nothing_that_a_caller_says_becomes_a_command() {
 }
 
 /// The process ids of the children, as the kernel lists them.
-fn pids_below(bed: &Bed) -> Vec<String> {
+fn pids_below(harness: &Harness) -> Vec<String> {
     let name = programs().fake_forgejo_mcp.file_name().unwrap().to_str().unwrap();
     let mine: Vec<String> = fs::read_dir("/proc")
         .unwrap()
@@ -71,27 +71,27 @@ fn pids_below(bed: &Bed) -> Vec<String> {
         .filter(|pid| pid.bytes().all(|b| b.is_ascii_digit()))
         .filter(|pid| {
             let read = |file| fs::read_to_string(Path::new("/proc").join(pid).join(file)).unwrap_or_default();
-            read("cmdline").contains(name) && read("cmdline").contains(bed.forgejo.url())
+            read("cmdline").contains(name) && read("cmdline").contains(harness.forgejo.url())
         })
         .collect();
-    assert_eq!(mine.len(), bed.broker.children().unwrap().len());
+    assert_eq!(mine.len(), harness.broker.children().unwrap().len());
     mine
 }
 
 /// MCP security best practices, "Token passthrough": only tokens that this server has given are taken.
 #[tokio::test]
 async fn a_token_of_forgejo_is_no_token_here() {
-    let bed = Bed::new(&[]).await;
-    let alice = bed.in_session("alice").await;
+    let harness = Harness::new(&[]).await;
+    let alice = harness.in_session("alice").await;
     for token in [
-        bed.forgejo.access_token("alice", "read:user"),
+        harness.forgejo.access_token("alice", "read:user"),
         alice.refresh_token().unwrap(),
         alice.code().unwrap(),
         alice.session_id().unwrap(),
         alice.client_id().unwrap(),
-        bed.forgejo.client_secret().to_owned(),
+        harness.forgejo.client_secret().to_owned(),
     ] {
-        let client = bed.client();
+        let client = harness.client();
         client.set_access_token(Some(&token));
         let body = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
         let answer = client.raw(Method::POST, client.headers(), body).await.unwrap();
@@ -100,8 +100,8 @@ async fn a_token_of_forgejo_is_no_token_here() {
     // And no token of the broker is one at Forgejo.
     let token = format!("token {}", alice.access_token().unwrap());
     let forgejo = Attacker {
-        base: bed.forgejo.url().to_owned(),
-        ..Attacker::of(&bed)
+        base: harness.forgejo.url().to_owned(),
+        ..Attacker::of(&harness)
     };
     let reply = forgejo.get("/api/v1/user", &[("authorization", &token)]).await;
     assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
@@ -110,9 +110,9 @@ async fn a_token_of_forgejo_is_no_token_here() {
 /// Two users of one registered client share nothing: whatever is cached has the principal in its key.
 #[tokio::test]
 async fn two_users_of_one_client_share_nothing() {
-    let bed = Bed::new(&[]).await;
-    let alice = bed.in_session("alice").await;
-    let bob = bed.client();
+    let harness = Harness::new(&[]).await;
+    let alice = harness.in_session("alice").await;
+    let bob = harness.client();
     bob.set_client(&alice.client_id().unwrap(), None);
     bob.sign_in(&mut Browser::new(), "bob", &password("bob")).await.unwrap();
     open(&bob).await;
@@ -123,7 +123,7 @@ async fn two_users_of_one_client_share_nothing() {
     }
     let id = alice.client_id().unwrap();
     let token = alice.access_token().unwrap();
-    Attacker::of(&bed)
+    Attacker::of(&harness)
         .post_form("/oauth/revoke", &[("token", &token), ("client_id", &id)])
         .await;
     let (answer, _) = alice.request("ping", json!({})).await.unwrap();
@@ -137,12 +137,12 @@ async fn two_users_of_one_client_share_nothing() {
 async fn there_is_no_default_secret() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let (one, other) = tokio::join!(Bed::new(&[]), Bed::new(&[]));
-    let key = |bed: &Bed| fs::read(bed.broker.directory().join("broker.key")).unwrap();
+    let (one, other) = tokio::join!(Harness::new(&[]), Harness::new(&[]));
+    let key = |harness: &Harness| fs::read(harness.broker.directory().join("broker.key")).unwrap();
     assert_ne!(key(&one), key(&other));
-    for bed in [&one, &other] {
+    for harness in [&one, &other] {
         for file in ["broker.key", "broker.db"] {
-            let mode = fs::metadata(bed.broker.directory().join(file))
+            let mode = fs::metadata(harness.broker.directory().join(file))
                 .unwrap()
                 .permissions()
                 .mode();
@@ -160,11 +160,11 @@ async fn there_is_no_default_secret() {
 /// A database without its key gives no usable token: the broker does not even start on it, or nobody's account opens.
 #[tokio::test]
 async fn a_database_without_its_key_is_worth_nothing() {
-    let mut bed = Bed::new(&[]).await;
-    let alice = bed.in_session("alice").await;
+    let mut harness = Harness::new(&[]).await;
+    let alice = harness.in_session("alice").await;
     let (access, refresh) = (alice.access_token().unwrap(), alice.refresh_token().unwrap());
-    bed.broker.terminate().await.unwrap();
-    let directory = bed.broker.directory().to_owned();
+    harness.broker.terminate().await.unwrap();
+    let directory = harness.broker.directory().to_owned();
     for file in fs::read_dir(&directory).unwrap() {
         let file = file.unwrap().path();
         let text = fs::read(&file).unwrap();
@@ -177,13 +177,13 @@ async fn a_database_without_its_key_is_worth_nothing() {
         }
     }
     fs::remove_file(directory.join("broker.key")).unwrap();
-    let before = bed.forgejo.counters();
-    if bed.broker.start_again().await.is_ok() {
+    let before = harness.forgejo.counters();
+    if harness.broker.start_again().await.is_ok() {
         let session = alice.another_session();
         assert!(
             session.initialize().await.is_err(),
             "no session without Forgejo's token"
         );
-        assert_eq!(bed.forgejo.counters().user_lookups, before.user_lookups);
+        assert_eq!(harness.forgejo.counters().user_lookups, before.user_lookups);
     }
 }

@@ -5,7 +5,7 @@ use testkit::{Browser, Client, browser::Page};
 use url::Url;
 
 use super::{Attacker, REDIRECT, parameter, path_of, prepared, with_parameter};
-use crate::bed::{Bed, password};
+use crate::harness::{Harness, password};
 
 /// Says yes on the broker's consent page and gives the address at Forgejo that the browser is sent to.
 async fn approve(browser: &mut Browser, authorize: &Url) -> Url {
@@ -20,8 +20,8 @@ async fn submit(browser: &mut Browser, page: &Page, decision: &str) -> Page {
 }
 
 /// Lets a person go on from Forgejo's pages up to the callback, which is given and not opened.
-async fn at_forgejo(browser: &mut Browser, bed: &Bed, forgejo: &Url, login: &str) -> Url {
-    let callback = format!("{}/oauth/callback", bed.broker.url());
+async fn at_forgejo(browser: &mut Browser, harness: &Harness, forgejo: &Url, login: &str) -> Url {
+    let callback = format!("{}/oauth/callback", harness.broker.url());
     browser
         .authorize(forgejo, login, &password(login), &callback)
         .await
@@ -31,12 +31,12 @@ async fn at_forgejo(browser: &mut Browser, bed: &Bed, forgejo: &Url, login: &str
 /// MCP security best practices, "Confused deputy": consent for each client, before Forgejo is asked.
 #[tokio::test]
 async fn the_confused_deputy_asks_again_for_a_client_that_nobody_approved() {
-    let bed = Bed::new(&[]).await;
+    let harness = Harness::new(&[]).await;
     let mut victim = Browser::new();
-    let honest = prepared(&bed, "honest", REDIRECT).await;
+    let honest = prepared(&harness, "honest", REDIRECT).await;
     honest.sign_in(&mut victim, "alice", &password("alice")).await.unwrap();
     // Forgejo remembers that she granted the broker, so that it would not ask any more.
-    let evil = prepared(&bed, "honest", "https://evil.example/callback").await;
+    let evil = prepared(&harness, "honest", "https://evil.example/callback").await;
     let page = victim.get(&evil.authorize_url().unwrap()).await.unwrap();
     assert_eq!(page.status, StatusCode::OK);
     assert!(page.redirect().is_none());
@@ -57,14 +57,14 @@ async fn the_confused_deputy_asks_again_for_a_client_that_nobody_approved() {
 /// CVE-2026-27124: the attacker says yes, the victim is lured to the rest.
 #[tokio::test]
 async fn a_consent_in_one_browser_gives_no_code_to_a_callback_in_another() {
-    let bed = Bed::new(&[]).await;
+    let harness = Harness::new(&[]).await;
     let (mut attacker, mut victim) = (Browser::new(), Browser::new());
-    let honest = prepared(&bed, "honest", REDIRECT).await;
+    let honest = prepared(&harness, "honest", REDIRECT).await;
     honest.sign_in(&mut victim, "alice", &password("alice")).await.unwrap();
 
-    let evil = prepared(&bed, "evil", "https://evil.example/callback").await;
+    let evil = prepared(&harness, "evil", "https://evil.example/callback").await;
     let forgejo = approve(&mut attacker, &evil.authorize_url().unwrap()).await;
-    let callback = at_forgejo(&mut victim, &bed, &forgejo, "alice").await;
+    let callback = at_forgejo(&mut victim, &harness, &forgejo, "alice").await;
     let page = victim.get(&callback).await.unwrap();
     assert!(page.status.is_client_error(), "{}", page.status);
     assert!(page.redirect().is_none(), "no code leaves the broker");
@@ -77,12 +77,12 @@ async fn a_consent_in_one_browser_gives_no_code_to_a_callback_in_another() {
 /// The same with no cookie at all, as when the link is opened in a mail program.
 #[tokio::test]
 async fn a_callback_without_the_cookie_gives_no_code() {
-    let bed = Bed::new(&[]).await;
+    let harness = Harness::new(&[]).await;
     let mut browser = Browser::new();
-    let client = prepared(&bed, "honest", REDIRECT).await;
+    let client = prepared(&harness, "honest", REDIRECT).await;
     let forgejo = approve(&mut browser, &client.authorize_url().unwrap()).await;
-    let callback = at_forgejo(&mut browser, &bed, &forgejo, "alice").await;
-    let reply = Attacker::of(&bed).get(&path_of(&callback), &[]).await;
+    let callback = at_forgejo(&mut browser, &harness, &forgejo, "alice").await;
+    let reply = Attacker::of(&harness).get(&path_of(&callback), &[]).await;
     assert!(reply.status.is_client_error());
     assert!(reply.headers.get(header::LOCATION).is_none());
 }
@@ -90,9 +90,9 @@ async fn a_callback_without_the_cookie_gives_no_code() {
 /// The attacker plants his own cookie in the victim's browser and sends his own consent form from his own site.
 #[tokio::test]
 async fn a_planted_cookie_and_a_form_from_another_site_are_refused() {
-    let bed = Bed::new(&[]).await;
-    let attacker = Attacker::of(&bed);
-    let client = prepared(&bed, "evil", "https://evil.example/callback").await;
+    let harness = Harness::new(&[]).await;
+    let attacker = Attacker::of(&harness);
+    let client = prepared(&harness, "evil", "https://evil.example/callback").await;
     let mut browser = Browser::new();
     let page = browser.get(&client.authorize_url().unwrap()).await.unwrap();
     let form = page.forms().remove(0);
@@ -137,9 +137,9 @@ async fn a_planted_cookie_and_a_form_from_another_site_are_refused() {
 /// A consent page is good for what it shows and for nothing else.
 #[tokio::test]
 async fn a_consent_form_that_was_changed_is_refused() {
-    let bed = Bed::new(&[]).await;
-    let honest = prepared(&bed, "honest", REDIRECT).await;
-    let evil = prepared(&bed, "evil", "https://evil.example/callback").await;
+    let harness = Harness::new(&[]).await;
+    let honest = prepared(&harness, "honest", REDIRECT).await;
+    let evil = prepared(&harness, "evil", "https://evil.example/callback").await;
     let evil_id = evil.client_id().unwrap();
     let mut browser = Browser::new();
     let page = browser.get(&honest.authorize_url().unwrap()).await.unwrap();
@@ -169,8 +169,8 @@ async fn a_consent_form_that_was_changed_is_refused() {
 /// `SameSite=Lax`.
 #[tokio::test]
 async fn the_consent_page_cannot_be_framed_and_its_cookie_cannot_be_planted() {
-    let bed = Bed::new(&[("server.public_url", "https://broker.example")]).await;
-    let attacker = Attacker::of(&bed);
+    let harness = Harness::new(&[("server.public_url", "https://broker.example")]).await;
+    let attacker = Attacker::of(&harness);
     let host = [("host", "broker.example"), ("content-type", "application/json")];
     let registered = attacker
         .send(
@@ -227,9 +227,9 @@ async fn the_consent_page_cannot_be_framed_and_its_cookie_cannot_be_planted() {
 /// MCP security best practices: the state at Forgejo is random, set only after consent, and good once.
 #[tokio::test]
 async fn the_state_at_forgejo_is_made_after_consent_and_good_once() {
-    let bed = Bed::new(&[]).await;
+    let harness = Harness::new(&[]).await;
     let mut browser = Browser::new();
-    let client = prepared(&bed, "honest", REDIRECT).await;
+    let client = prepared(&harness, "honest", REDIRECT).await;
     let authorize = client.authorize_url().unwrap();
     let page = browser.get(&authorize).await.unwrap();
     for cookie in browser.cookies() {
@@ -246,7 +246,7 @@ async fn the_state_at_forgejo_is_made_after_consent_and_good_once() {
     );
     assert_ne!(states[0], parameter(&authorize, "state").unwrap());
 
-    let callback = at_forgejo(&mut browser, &bed, &first, "alice").await;
+    let callback = at_forgejo(&mut browser, &harness, &first, "alice").await;
     for forged in [
         with_parameter(&callback, "state", Some("")),
         with_parameter(&callback, "state", None),
@@ -264,10 +264,10 @@ async fn the_state_at_forgejo_is_made_after_consent_and_good_once() {
 /// RFC 9207: `iss` in every answer, so that a client of several servers knows which one spoke; errors included.
 #[tokio::test]
 async fn a_mix_up_shows_since_every_answer_names_its_issuer() {
-    let bed = Bed::new(&[]).await;
-    let client = prepared(&bed, "honest", REDIRECT).await;
-    let issuer = bed.broker.url();
-    let metadata = Attacker::of(&bed)
+    let harness = Harness::new(&[]).await;
+    let client = prepared(&harness, "honest", REDIRECT).await;
+    let issuer = harness.broker.url();
+    let metadata = Attacker::of(&harness)
         .get("/.well-known/oauth-authorization-server", &[])
         .await
         .json();
@@ -305,8 +305,8 @@ async fn a_mix_up_shows_since_every_answer_names_its_issuer() {
 /// RFC 9700 section 4.12: 303, so that no browser posts the consent form on; and no secret in the Referer.
 #[tokio::test]
 async fn redirects_after_a_form_are_303() {
-    let bed = Bed::new(&[]).await;
-    let client = prepared(&bed, "honest", REDIRECT).await;
+    let harness = Harness::new(&[]).await;
+    let client = prepared(&harness, "honest", REDIRECT).await;
     for decision in ["approve", "deny"] {
         let mut browser = Browser::new();
         let page = browser.get(&client.authorize_url().unwrap()).await.unwrap();

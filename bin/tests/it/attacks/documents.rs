@@ -17,7 +17,7 @@ use testkit::{
 use tokio::time::timeout;
 
 use super::{Attacker, REDIRECT, Reply, path_of, prepared, with_parameter};
-use crate::bed::Bed;
+use crate::harness::Harness;
 
 /// Names of the attacker and what they resolve to. A good address beside a bad one excuses nothing.
 const INWARD: [(&str, &str); 16] = [
@@ -47,7 +47,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A broker, a host that it may read from, and one that it must not ask.
 struct Network {
-    bed: Bed,
+    harness: Harness,
     host: Host,
     inside: Host,
     /// A request to authorize, of a client that is known.
@@ -58,10 +58,10 @@ impl Network {
     async fn new() -> Self {
         let (host, inside) = (Host::start().await.unwrap(), Host::start().await.unwrap());
         let names = HOSTS.map(|name| (name, &host));
-        let bed = Bed::with_switches(vec![network(&names, &INWARD)], &[]).await;
-        let template = prepared(&bed, "template", REDIRECT).await.authorize_url().unwrap();
+        let harness = Harness::with_switches(vec![network(&names, &INWARD)], &[]).await;
+        let template = prepared(&harness, "template", REDIRECT).await.authorize_url().unwrap();
         Self {
-            bed,
+            harness,
             host,
             inside,
             template,
@@ -71,7 +71,7 @@ impl Network {
     /// Asks the broker to let a client in, and what it says. It never sends the browser anywhere.
     async fn authorize(&self, client_id: &str) -> Reply {
         let url = with_parameter(&self.template, "client_id", Some(client_id));
-        let reply = Attacker::of(&self.bed).get(&path_of(&url), &[]).await;
+        let reply = Attacker::of(&self.harness).get(&path_of(&url), &[]).await;
         assert!(reply.headers.get("location").is_none(), "{client_id}");
         reply
     }
@@ -85,7 +85,7 @@ impl Network {
         let now = std::time::SystemTime::now();
         let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let claims = json!({
-            "iss": client_id, "sub": client_id, "aud": self.bed.broker.url(), "jti": client_id, "iat": now, "exp": now + 60,
+            "iss": client_id, "sub": client_id, "aud": self.harness.broker.url(), "jti": client_id, "iat": now, "exp": now + 60,
         });
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let assertion = format!(
@@ -105,7 +105,7 @@ impl Network {
                 "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
             ),
         ];
-        Attacker::of(&self.bed).post_form("/oauth/token", &fields).await
+        Attacker::of(&self.harness).post_form("/oauth/token", &fields).await
     }
 
     /// Puts the document of a client there, and gives its identifier.
@@ -116,7 +116,7 @@ impl Network {
     }
 
     async fn logged(&self, what: &str) {
-        timeout(PATIENCE, self.bed.broker.log().contains(what))
+        timeout(PATIENCE, self.harness.broker.log().contains(what))
             .await
             .unwrap_or_else(|_| panic!("the log says nothing of {what:?}"));
     }
@@ -154,7 +154,7 @@ async fn a_client_id_whose_name_leads_inward_is_not_connected_to() {
         assert!(!page.body.contains(addresses), "the page tells nothing of the network");
         network.logged(&format!("\"host\":\"{name}\"")).await;
     }
-    let refusals = network.bed.broker.log().text();
+    let refusals = network.harness.broker.log().text();
     let refusals = refusals.matches("its host is not in the public network").count();
     assert_eq!(refusals, INWARD.len());
     assert_eq!(network.inside.connections(), 0);

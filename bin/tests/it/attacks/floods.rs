@@ -5,7 +5,7 @@ use oauth::sqlite::SqliteStore;
 use testkit::Browser;
 
 use super::{Attacker, REDIRECT, path_of, prepared};
-use crate::bed::{Bed, login_of, password};
+use crate::harness::{Harness, login_of, password};
 
 /// Ceilings that a test can reach: fifty a minute for all, ten for one.
 const LOW: [(&str, &str); 2] = [("oauth.sign_ins_per_minute", "50"), ("oauth.tokens_per_minute", "50")];
@@ -13,10 +13,10 @@ const LOW: [(&str, &str); 2] = [("oauth.sign_ins_per_minute", "50"), ("oauth.tok
 /// Someone who signs in and then asks for tokens without end meets the ceiling of a user: others are issued theirs.
 #[tokio::test]
 async fn a_user_who_asks_for_tokens_without_end_locks_out_nobody() {
-    let bed = Bed::new(&LOW).await;
-    let bob = bed.in_session("bob").await;
-    let alice = bed.signed_in("alice").await;
-    let attacker = Attacker::of(&bed);
+    let harness = Harness::new(&LOW).await;
+    let bob = harness.in_session("bob").await;
+    let alice = harness.signed_in("alice").await;
+    let attacker = Attacker::of(&harness);
     let (id, mut token) = (alice.client_id().unwrap(), alice.refresh_token().unwrap());
     let mut issued = 0;
     let slowed = loop {
@@ -43,9 +43,9 @@ async fn a_user_who_asks_for_tokens_without_end_locks_out_nobody() {
 /// When everybody together has had what may be issued, guesses are still refused for what they are: they are not counted there.
 #[tokio::test]
 async fn a_guess_takes_nothing_from_the_ceiling_of_all_and_does_not_meet_it() {
-    let bed = Bed::new(&[("oauth.tokens_per_minute", "10")]).await;
-    let alice = bed.signed_in("alice").await;
-    let attacker = Attacker::of(&bed);
+    let harness = Harness::new(&[("oauth.tokens_per_minute", "10")]).await;
+    let alice = harness.signed_in("alice").await;
+    let attacker = Attacker::of(&harness);
     let id = alice.client_id().unwrap();
     let ask = async |token: &str| {
         let fields = [
@@ -80,10 +80,10 @@ async fn a_guess_takes_nothing_from_the_ceiling_of_all_and_does_not_meet_it() {
 /// Sign-ins that begin and go nowhere, in the name of a client that an attacker has registered.
 #[tokio::test]
 async fn sign_ins_that_go_nowhere_keep_no_other_client_from_signing_in() {
-    let bed = Bed::new(&LOW).await;
-    let bob = bed.in_session("bob").await;
-    let flooding = prepared(&bed, "flooding", REDIRECT).await;
-    let attacker = Attacker::of(&bed);
+    let harness = Harness::new(&LOW).await;
+    let bob = harness.in_session("bob").await;
+    let flooding = prepared(&harness, "flooding", REDIRECT).await;
+    let attacker = Attacker::of(&harness);
     let mut refused = None;
     for _ in 0..50 {
         let mut browser = Browser::new();
@@ -101,7 +101,7 @@ async fn sign_ins_that_go_nowhere_keep_no_other_client_from_signing_in() {
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(refused.headers.get("retry-after").is_some());
     // States that are made up cost a look, however many: the only writer is held here, and nobody waits for it.
-    let store = SqliteStore::open(bed.broker.directory().join("broker.db"))
+    let store = SqliteStore::open(harness.broker.directory().join("broker.db"))
         .await
         .unwrap();
     let writing = store.writer().begin_with("BEGIN IMMEDIATE").await.unwrap();
@@ -111,7 +111,7 @@ async fn sign_ins_that_go_nowhere_keep_no_other_client_from_signing_in() {
     }
     drop(writing);
     store.close().await;
-    let alice = bed.client();
+    let alice = harness.client();
     alice
         .sign_in(&mut Browser::new(), "alice", &password("alice"))
         .await

@@ -8,15 +8,15 @@ use testkit::Browser;
 use tokio::net::TcpListener;
 
 use super::{Attacker, REDIRECT, path_of, prepared, public_client, with_parameter};
-use crate::bed::{Bed, login_of};
+use crate::harness::{Harness, login_of};
 
 /// CVE-2025-4143, RFC 9700 section 2.1: the redirect URI of a request is one that was registered, byte for byte.
 #[tokio::test]
 async fn redirect_tricks_lead_nowhere() {
-    let bed = Bed::new(&[]).await;
-    let client = prepared(&bed, "one", "https://client.example/callback?a=b").await;
+    let harness = Harness::new(&[]).await;
+    let client = prepared(&harness, "one", "https://client.example/callback?a=b").await;
     let good = client.authorize_url().unwrap();
-    let attacker = Attacker::of(&bed);
+    let attacker = Attacker::of(&harness);
     for redirect in [
         "",
         "https://client.example/callback",
@@ -68,10 +68,10 @@ async fn redirect_tricks_lead_nowhere() {
 /// RFC 8252 section 7.3: any port of a loopback address, and nothing else of it.
 #[tokio::test]
 async fn a_loopback_redirect_may_change_its_port_and_nothing_else() {
-    let bed = Bed::new(&[]).await;
-    let client = prepared(&bed, "native", "http://127.0.0.1:1000/callback").await;
+    let harness = Harness::new(&[]).await;
+    let client = prepared(&harness, "native", "http://127.0.0.1:1000/callback").await;
     let good = client.authorize_url().unwrap();
-    let attacker = Attacker::of(&bed);
+    let attacker = Attacker::of(&harness);
     for (redirect, status) in [
         ("http://127.0.0.1:2000/callback", 200),
         ("http://127.0.0.1/callback", 200),
@@ -99,8 +99,8 @@ async fn a_loopback_redirect_may_change_its_port_and_nothing_else() {
 /// Schemes that a browser would run or read are refused at registration.
 #[tokio::test]
 async fn dangerous_redirect_uris_are_not_registered() {
-    let bed = Bed::new(&[]).await;
-    let attacker = Attacker::of(&bed);
+    let harness = Harness::new(&[]).await;
+    let attacker = Attacker::of(&harness);
     for redirect in [
         "javascript:alert(1)",
         "JAVASCRIPT:alert(1)",
@@ -126,8 +126,8 @@ async fn dangerous_redirect_uris_are_not_registered() {
 #[tokio::test]
 async fn markup_in_any_field_of_a_client_stays_text() {
     const MARKUP: &str = r#""'><script>alert(1)</script><img src=x onerror=alert(1)><!--"#;
-    let bed = Bed::new(&[]).await;
-    let attacker = Attacker::of(&bed);
+    let harness = Harness::new(&[]).await;
+    let attacker = Attacker::of(&harness);
     let metadata = json!({
         "client_name": MARKUP,
         "client_name#de": MARKUP,
@@ -147,7 +147,7 @@ async fn markup_in_any_field_of_a_client_stays_text() {
     assert!(reply.header("content-type").starts_with("application/json"));
     assert_eq!(reply.header("x-content-type-options"), "nosniff");
     let registered = reply.json();
-    let client = prepared(&bed, "prepared", REDIRECT).await;
+    let client = prepared(&harness, "prepared", REDIRECT).await;
     client.set_client(registered["client_id"].as_str().unwrap(), None);
     for redirect in metadata["redirect_uris"].as_array().unwrap() {
         let url = with_parameter(
@@ -203,8 +203,8 @@ fn urlencode(text: &str) -> String {
 /// a machine that it should not.
 #[tokio::test]
 async fn no_address_trick_makes_the_broker_call_a_private_machine() {
-    let bed = Bed::new(&[]).await;
-    let attacker = Attacker::of(&bed);
+    let harness = Harness::new(&[]).await;
+    let attacker = Attacker::of(&harness);
     let victim = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = victim.local_addr().unwrap().port();
     let hosts = [
@@ -228,7 +228,7 @@ async fn no_address_trick_makes_the_broker_call_a_private_machine() {
         "\u{ff11}\u{ff12}\u{ff17}.0.0.1",
         "127\u{3002}0\u{3002}0\u{3002}1",
     ];
-    let template = prepared(&bed, "template", REDIRECT).await;
+    let template = prepared(&harness, "template", REDIRECT).await;
     for host in hosts {
         for scheme in ["https", "http"] {
             let address = format!("{scheme}://{host}:{port}/client.json");
@@ -268,9 +268,9 @@ async fn no_address_trick_makes_the_broker_call_a_private_machine() {
 #[tokio::test]
 async fn a_flood_of_registrations_ends_and_harms_nobody_who_is_signed_in() {
     const MORE_THAN_ENOUGH: usize = 12_000;
-    let bed = Bed::new(&[]).await;
-    let alice = bed.in_session("alice").await;
-    let attacker = Attacker::of(&bed);
+    let harness = Harness::new(&[]).await;
+    let alice = harness.in_session("alice").await;
+    let attacker = Attacker::of(&harness);
     let mut ids = BTreeSet::new();
     let mut refused = None;
     for number in 0..MORE_THAN_ENOUGH {
@@ -297,8 +297,8 @@ async fn a_flood_of_registrations_ends_and_harms_nobody_who_is_signed_in() {
 /// RFC 7591 section 2: what is not metadata is refused, with the error of section 3.2.2.
 #[tokio::test]
 async fn registrations_that_are_none_are_refused() {
-    let bed = Bed::new(&[]).await;
-    let attacker = Attacker::of(&bed);
+    let harness = Harness::new(&[]).await;
+    let attacker = Attacker::of(&harness);
     let many: Vec<String> = (0..100).map(|n| format!("https://client.example/{n}")).collect();
     for metadata in [
         Value::Null,

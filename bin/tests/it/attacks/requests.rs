@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::Attacker;
-use crate::bed::{Bed, login_of, open};
+use crate::harness::{Harness, login_of, open};
 
 /// Everything that the broker answers, but `/mcp`.
 const PATHS: [&str; 6] = [
@@ -21,9 +21,9 @@ const PATHS: [&str; 6] = [
 /// GHSA-w48q-cv73-mx4w and its like: a page whose name was bound to 127.0.0.1.
 #[tokio::test]
 async fn dns_rebinding_reaches_nothing() {
-    let bed = Bed::new(&[]).await;
-    let alice = bed.in_session("alice").await;
-    let before = bed.broker.children().unwrap().len();
+    let harness = Harness::new(&[]).await;
+    let alice = harness.in_session("alice").await;
+    let before = harness.broker.children().unwrap().len();
     let initialize = json!({
         "jsonrpc": "2.0", "id": 1, "method": "initialize",
         "params": { "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "x", "version": "1" } },
@@ -42,14 +42,14 @@ async fn dns_rebinding_reaches_nothing() {
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{name}: {value}");
         assert!(answer.header("mcp-session-id").is_none());
     }
-    assert_eq!(bed.broker.children().unwrap().len(), before);
+    assert_eq!(harness.broker.children().unwrap().len(), before);
 }
 
 /// Everything that is published derives from `public_url`, never from what a request says of the host.
 #[tokio::test]
 async fn a_poisoned_host_is_in_no_answer() {
-    let bed = Bed::new(&[]).await;
-    let attacker = Attacker::of(&bed);
+    let harness = Harness::new(&[]).await;
+    let attacker = Attacker::of(&harness);
     for path in PATHS {
         let reply = attacker.get(path, &[("host", "evil.example")]).await;
         assert_eq!(reply.status, StatusCode::FORBIDDEN, "{path}");
@@ -66,14 +66,14 @@ async fn a_poisoned_host_is_in_no_answer() {
     }
     let challenge = attacker.get("/mcp", &[("x-forwarded-host", "evil.example")]).await;
     assert_eq!(challenge.status, StatusCode::UNAUTHORIZED);
-    assert!(challenge.header("www-authenticate").contains(&bed.broker.url()));
+    assert!(challenge.header("www-authenticate").contains(&harness.broker.url()));
 }
 
 /// CVE-2025-6515, CVE-2026-33946: 192 random bits, and no use without the bearer of its grant.
 #[tokio::test]
 async fn session_ids_cannot_be_guessed_and_are_no_authentication() {
-    let bed = Bed::new(&[]).await;
-    let alice = bed.signed_in("alice").await;
+    let harness = Harness::new(&[]).await;
+    let alice = harness.signed_in("alice").await;
     let mut ids = BTreeSet::new();
     for _ in 0..8 {
         let session = alice.another_session();
@@ -85,7 +85,7 @@ async fn session_ids_cannot_be_guessed_and_are_no_authentication() {
     assert_eq!(halves.len(), 16, "no part repeats");
     assert!(ids.iter().all(|id| id.len() == 48));
 
-    let bob = bed.in_session("bob").await;
+    let bob = harness.in_session("bob").await;
     for id in &ids {
         let thief = bob.another_session();
         thief.set_session_id(Some(id));
@@ -100,15 +100,19 @@ async fn session_ids_cannot_be_guessed_and_are_no_authentication() {
         }
     }
     assert_eq!(login_of(&bob).await, "bob");
-    assert_eq!(bed.broker.children().unwrap().len(), 9, "none of it ended a session");
+    assert_eq!(
+        harness.broker.children().unwrap().len(),
+        9,
+        "none of it ended a session"
+    );
 }
 
 /// Every input has a limit, and a refusal that says so; the broker goes on.
 #[tokio::test]
 async fn oversized_everything_is_refused_and_harms_nobody() {
-    let bed = Bed::new(&[]).await;
-    let alice = bed.in_session("alice").await;
-    let attacker = Attacker::of(&bed);
+    let harness = Harness::new(&[]).await;
+    let alice = harness.in_session("alice").await;
+    let attacker = Attacker::of(&harness);
     let form = ("content-type", "application/x-www-form-urlencoded");
     let json_type = ("content-type", "application/json");
     let long = |length: usize| "x".repeat(length);
@@ -168,9 +172,9 @@ async fn oversized_everything_is_refused_and_harms_nobody() {
 /// RFC 6749 section 3.1, RFC 6750 section 2.1: what could be read in two ways is not read at all.
 #[tokio::test]
 async fn ambiguous_requests_are_refused() {
-    let bed = Bed::new(&[]).await;
-    let alice = bed.in_session("alice").await;
-    let attacker = Attacker::of(&bed);
+    let harness = Harness::new(&[]).await;
+    let alice = harness.in_session("alice").await;
+    let attacker = Attacker::of(&harness);
     let token = alice.access_token().unwrap();
     let bearer = format!("Bearer {token}");
     let two = [("authorization", bearer.as_str()), ("authorization", "Bearer other")];
@@ -195,8 +199,8 @@ async fn ambiguous_requests_are_refused() {
 /// A path that only looks like another one is another one.
 #[tokio::test]
 async fn paths_cannot_be_disguised() {
-    let bed = Bed::new(&[]).await;
-    let attacker = Attacker::of(&bed);
+    let harness = Harness::new(&[]).await;
+    let attacker = Attacker::of(&harness);
     for path in [
         "//mcp",
         "/mcp/",

@@ -11,13 +11,13 @@ use tokio::{
 
 use super::{Attacker, REDIRECT, parameter, path_of, prepared, with_parameter};
 use crate::{
-    bed::{Bed, login_of, open, password},
+    harness::{Harness, login_of, open, password},
     sessions::LIMIT,
 };
 
 /// A client with a code that nobody has used yet.
-async fn with_code(bed: &Bed, name: &str) -> Client {
-    let client = prepared(bed, name, REDIRECT).await;
+async fn with_code(harness: &Harness, name: &str) -> Client {
+    let client = prepared(harness, name, REDIRECT).await;
     client
         .authorize(&mut Browser::new(), "alice", &password("alice"))
         .await
@@ -65,12 +65,12 @@ async fn is_dead(client: &Client) {
 /// RFC 6749 section 4.1.2: a code that comes twice is refused, and what it gave is revoked.
 #[tokio::test]
 async fn a_code_that_is_replayed_ends_what_it_gave() {
-    let bed = Bed::new(&[]).await;
-    let client = with_code(&bed, "one").await;
+    let harness = Harness::new(&[]).await;
+    let client = with_code(&harness, "one").await;
     let (code, verifier) = (client.code().unwrap(), client.verifier().unwrap());
     client.exchange().await.unwrap();
     open(&client).await;
-    let children = bed.broker.children().unwrap();
+    let children = harness.broker.children().unwrap();
     assert_eq!(children.len(), 1);
 
     let id = client.client_id().unwrap();
@@ -93,8 +93,8 @@ async fn a_code_that_is_replayed_ends_what_it_gave() {
 /// RFC 6749 section 4.1.3, RFC 7636 section 4.6.
 #[tokio::test]
 async fn a_stolen_code_is_worth_nothing_to_another_client_or_with_another_redirect_or_verifier() {
-    let bed = Bed::new(&[]).await;
-    let thief = prepared(&bed, "thief", REDIRECT).await;
+    let harness = Harness::new(&[]).await;
+    let thief = prepared(&harness, "thief", REDIRECT).await;
     let thief_id = thief.client_id().unwrap();
     let wrong_verifier = "w".repeat(43);
     for changed in [
@@ -105,7 +105,7 @@ async fn a_stolen_code_is_worth_nothing_to_another_client_or_with_another_redire
         ("code_verifier", Some("")),
         ("code_verifier", None),
     ] {
-        let client = with_code(&bed, "one").await;
+        let client = with_code(&harness, "one").await;
         let (code, verifier, id) = (
             client.code().unwrap(),
             client.verifier().unwrap(),
@@ -134,10 +134,10 @@ async fn a_stolen_code_is_worth_nothing_to_another_client_or_with_another_redire
 /// CVE-2025-4144, OAuth 2.1 section 7.5.1: no challenge, `plain`, and a challenge that is none.
 #[tokio::test]
 async fn pkce_cannot_be_left_out_or_downgraded() {
-    let bed = Bed::new(&[]).await;
-    let client = prepared(&bed, "one", REDIRECT).await;
+    let harness = Harness::new(&[]).await;
+    let client = prepared(&harness, "one", REDIRECT).await;
     let good = client.authorize_url().unwrap();
-    let attacker = Attacker::of(&bed);
+    let attacker = Attacker::of(&harness);
     for (name, value) in [
         ("code_challenge", None),
         ("code_challenge", Some("")),
@@ -159,19 +159,19 @@ async fn pkce_cannot_be_left_out_or_downgraded() {
 /// RFC 8707 section 2: a token is for this resource or for none.
 #[tokio::test]
 async fn a_token_for_another_resource_is_not_to_be_had() {
-    let bed = Bed::new(&[]).await;
-    let client = with_code(&bed, "one").await;
-    let attacker = Attacker::of(&bed);
+    let harness = Harness::new(&[]).await;
+    let client = with_code(&harness, "one").await;
+    let attacker = Attacker::of(&harness);
     for resource in [
         "https://other.example/mcp",
-        &format!("{}/mcp2", bed.broker.url()),
+        &format!("{}/mcp2", harness.broker.url()),
         "nonsense",
     ] {
         let url = with_parameter(&client.authorize_url().unwrap(), "resource", Some(resource));
         let reply = attacker.get(&path_of(&url), &[]).await;
         says_no(&reply, "invalid_target");
     }
-    let client = with_code(&bed, "one").await;
+    let client = with_code(&harness, "one").await;
     let (code, verifier, id) = (
         client.code().unwrap(),
         client.verifier().unwrap(),
@@ -185,9 +185,9 @@ async fn a_token_for_another_resource_is_not_to_be_had() {
 /// A refresh token that was stolen and used: the one who comes with an older one than the last ends the grant.
 #[tokio::test]
 async fn a_stolen_refresh_token_ends_the_grant_when_both_use_it() {
-    let bed = Bed::new(&[]).await;
-    let client = bed.in_session("alice").await;
-    let bob = bed.in_session("bob").await;
+    let harness = Harness::new(&[]).await;
+    let client = harness.in_session("alice").await;
+    let bob = harness.in_session("bob").await;
     let id = client.client_id().unwrap();
     let stolen = client.refresh_token().unwrap();
     // The owner goes on twice, so that the stolen one is an ancestor.
@@ -201,7 +201,7 @@ async fn a_stolen_refresh_token_ends_the_grant_when_both_use_it() {
         ]
     };
     is_refused(&client, &fields(&stolen), "invalid_grant").await;
-    bed.broker.log().contains("reuse").await;
+    harness.broker.log().contains("reuse").await;
     is_dead(&client).await;
     is_refused(&client, &fields(&client.refresh_token().unwrap()), "invalid_grant").await;
     assert_eq!(login_of(&bob).await, "bob", "nobody else is touched");
@@ -210,9 +210,9 @@ async fn a_stolen_refresh_token_ends_the_grant_when_both_use_it() {
 /// OAuth 2.1 section 4.3: a refresh token is bound to its client.
 #[tokio::test]
 async fn a_refresh_token_is_worth_nothing_to_another_client() {
-    let bed = Bed::new(&[]).await;
-    let client = bed.in_session("alice").await;
-    let thief = Attacker::of(&bed).client("thief", REDIRECT).await;
+    let harness = Harness::new(&[]).await;
+    let client = harness.in_session("alice").await;
+    let thief = Attacker::of(&harness).client("thief", REDIRECT).await;
     let token = client.refresh_token().unwrap();
     let answer = client
         .token_request(&[
@@ -231,8 +231,8 @@ async fn a_refresh_token_is_worth_nothing_to_another_client() {
 /// A lost answer is no theft: the predecessor gets the same successor until that is used.
 #[tokio::test]
 async fn six_parallel_refreshes_with_one_token_get_one_successor() {
-    let bed = Bed::new(&[]).await;
-    let client = bed.in_session("alice").await;
+    let harness = Harness::new(&[]).await;
+    let client = harness.in_session("alice").await;
     let (id, token) = (client.client_id().unwrap(), client.refresh_token().unwrap());
     let fields = [
         ("grant_type", "refresh_token"),
@@ -267,17 +267,17 @@ async fn six_parallel_refreshes_with_one_token_get_one_successor() {
 /// obot-platform/mcp-oauth-proxy#44, RFC 7009 section 2.1: one's own tokens and nobody else's, and at once.
 #[tokio::test]
 async fn revocation_ends_its_own_grant_at_once_and_no_other() {
-    let bed = Bed::new(&[]).await;
-    let attacker = Attacker::of(&bed);
+    let harness = Harness::new(&[]).await;
+    let attacker = Attacker::of(&harness);
     for by_refresh_token in [true, false] {
-        let alice = with_code(&bed, &format!("revoked {by_refresh_token}")).await;
-        let hers = with_code(&bed, &format!("kept {by_refresh_token}")).await;
+        let alice = with_code(&harness, &format!("revoked {by_refresh_token}")).await;
+        let hers = with_code(&harness, &format!("kept {by_refresh_token}")).await;
         for client in [&alice, &hers] {
             client.exchange().await.unwrap();
             open(client).await;
         }
-        let bob = bed.in_session("bob").await;
-        let before = bed.broker.children().unwrap().len();
+        let bob = harness.in_session("bob").await;
+        let before = harness.broker.children().unwrap().len();
         let token = if by_refresh_token {
             alice.refresh_token()
         } else {
@@ -304,7 +304,7 @@ async fn revocation_ends_its_own_grant_at_once_and_no_other() {
         assert_eq!(login_of(&hers).await, "alice", "her other client goes on");
         assert_eq!(login_of(&bob).await, "bob");
         // The child goes with the grant, not after some idle time.
-        while bed.broker.children().unwrap().len() >= before {
+        while harness.broker.children().unwrap().len() >= before {
             tokio::task::yield_now().await;
         }
         for client in [hers, bob] {
@@ -316,10 +316,10 @@ async fn revocation_ends_its_own_grant_at_once_and_no_other() {
 /// RFC 6750 section 2.3 and the MCP specification: a token in the query is none.
 #[tokio::test]
 async fn a_token_in_the_query_or_the_body_is_none() {
-    let bed = Bed::new(&[]).await;
-    let client = bed.in_session("alice").await;
+    let harness = Harness::new(&[]).await;
+    let client = harness.in_session("alice").await;
     let token = client.access_token().unwrap();
-    let attacker = Attacker::of(&bed);
+    let attacker = Attacker::of(&harness);
     let path = format!("/mcp?access_token={token}");
     assert_eq!(attacker.get(&path, &[]).await.status, StatusCode::UNAUTHORIZED);
     let reply = attacker.post_form("/mcp", &[("access_token", &token)]).await;
@@ -337,13 +337,13 @@ async fn a_token_in_the_query_or_the_body_is_none() {
 /// The bearer is checked before the body is read; what it stood for may be over when the body is there.
 #[tokio::test]
 async fn a_grant_that_ends_while_a_body_arrives_opens_no_session() {
-    let bed = Bed::new(&[]).await;
-    let alice = bed.signed_in("alice").await;
+    let harness = Harness::new(&[]).await;
+    let alice = harness.signed_in("alice").await;
     let initialize = json!({
         "jsonrpc": "2.0", "id": "late", "method": "initialize",
         "params": { "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "x", "version": "1" } },
     });
-    let address = bed.broker.url().strip_prefix("http://").unwrap().to_owned();
+    let address = harness.broker.url().strip_prefix("http://").unwrap().to_owned();
     let stream = TcpStream::connect(&address).await.unwrap();
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();
@@ -362,7 +362,7 @@ async fn a_grant_that_ends_while_a_body_arrives_opens_no_session() {
     assert_eq!(next().await, "HTTP/1.1 100 Continue");
     assert_eq!(next().await, "");
     let form = [("token", token.as_str()), ("client_id", &alice.client_id().unwrap())];
-    let revoked = Attacker::of(&bed).post_form("/oauth/revoke", &form).await;
+    let revoked = Attacker::of(&harness).post_form("/oauth/revoke", &form).await;
     assert_eq!(revoked.status, StatusCode::OK);
     write.write_all(body.as_bytes()).await.unwrap();
     assert_eq!(next().await, "HTTP/1.1 401 Unauthorized");
@@ -375,5 +375,5 @@ async fn a_grant_that_ends_while_a_body_arrives_opens_no_session() {
         challenged |= line.to_ascii_lowercase().starts_with("www-authenticate: bearer");
     }
     assert!(challenged);
-    assert!(bed.broker.children().unwrap().is_empty());
+    assert!(harness.broker.children().unwrap().is_empty());
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use testkit::{Client, client::EventStream};
 use tokio::time::sleep;
 
-use super::{Dice, Run, verdict::Heard};
+use super::{Dice, Run, oracle::Heard};
 
 /// Listens for ever.
 pub(super) async fn listen(run: &Run, client: &Client, name: &str, mut dice: Dice) {

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     Dice, IDLE, Run, listening, now,
-    verdict::{Call, Heard, Outcome, Stamp},
+    oracle::{Call, Heard, Outcome, Stamp},
 };
 
 /// Longer than the last message of a child is under way.
@@ -80,7 +80,7 @@ impl RawSession {
         if !matches!(last.outcome, Outcome::Answered(_)) {
             self.run.trouble(format!("the session was lost: {last:?}"));
         } else if self.announces {
-            // What has not come by then is for the verdict.
+            // What has not come by then is for the oracle.
             let _ = timeout(LAST, self.run.until_heard(&mark)).await;
         }
     }

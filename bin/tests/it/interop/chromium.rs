@@ -9,8 +9,8 @@ use serde_json::json;
 use testkit::{Browser, Host, broker::free_port, host::network};
 use tokio::{process::Command, time::timeout};
 
-use super::sdk::{LIMIT, root};
-use crate::bed::{Bed, password};
+use super::sdk_client::{LIMIT, root};
+use crate::harness::{Harness, password};
 
 /// The client that a domain describes.
 const DESCRIBED: &str = "https://client.example/client.json";
@@ -22,13 +22,13 @@ const WALKS: usize = 13;
 #[ignore = "needs Node and Chromium: cargo xtask interop"]
 async fn people_get_through_the_pages_by_clicks() {
     let host = Host::start().await.unwrap();
-    let bed = Bed::with_switches(vec![network(&[("client.example", &host)], &[])], &[]).await;
+    let harness = Harness::with_switches(vec![network(&[("client.example", &host)], &[])], &[]).await;
     let port = free_port();
     let redirect_uri = format!("http://127.0.0.1:{port}/callback");
     let document =
         json!({ "client_id": DESCRIBED, "client_name": "A described client", "redirect_uris": [redirect_uri] });
     host.json("/client.json", &document);
-    let client = bed.client().with_redirect_uri(&redirect_uri);
+    let client = harness.client().with_redirect_uri(&redirect_uri);
     client
         .sign_in(&mut Browser::new(), "bob", &password("bob"))
         .await
@@ -37,8 +37,8 @@ async fn people_get_through_the_pages_by_clicks() {
     fs::create_dir_all(&screenshots).unwrap();
     let run = Command::new("node")
         .arg(root().join("interop/tools/browse.mjs"))
-        .env("BROKER", bed.broker.url())
-        .env("MCP_URL", bed.broker.mcp_url())
+        .env("BROKER", harness.broker.url())
+        .env("MCP_URL", harness.broker.mcp_url())
         .env("CLIENT_ID", client.client_id().unwrap())
         .env("DESCRIBED", DESCRIBED)
         .env("PORT", port.to_string())

@@ -8,11 +8,11 @@ use testkit::{Host, broker::free_port};
 use url::Url;
 
 use super::{
-    held::Held,
-    sdk::{Run, SDKS, Sdk},
+    scripted_client::ScriptedClient,
+    sdk_client::{Run, SDKS, Sdk},
     tools::{Inspector, McpRemote},
 };
-use crate::bed::{Bed, login_in};
+use crate::harness::{Harness, login_in};
 
 /// All of them, in the order in which tests take them.
 pub(super) const CLIENTS: [Kind; 6] = [
@@ -55,7 +55,7 @@ pub(super) struct Client {
 
 #[derive(Debug)]
 enum Inner {
-    Sdk(Box<Held>),
+    Sdk(Box<ScriptedClient>),
     McpRemote(Box<McpRemote>),
     Inspector(Inspector),
 }
@@ -109,28 +109,28 @@ impl Client {
     /// Starts a client of a user. The future lets the user sign in, and calls the tool once.
     pub(super) fn start(
         kind: Kind,
-        bed: &Bed,
+        harness: &Harness,
         login: &str,
         known_by: KnownBy<'_>,
     ) -> impl Future<Output = Self> + Send + use<> {
         let port = free_port();
         let (inner, document) = match kind {
             Kind::Sdk(sdk) => {
-                let run = Run::start(sdk, bed, login, "get_my_user_info", "{}", [1, 1]);
+                let run = Run::start(sdk, harness, login, "get_my_user_info", "{}", [1, 1]);
                 let document = known_by.describe(run.redirect_uri());
                 let key = matches!(known_by, KnownBy::Key(_)).then(|| key().to_string());
                 let run = run.described(document.as_deref(), key.as_deref());
-                (Inner::Sdk(Box::new(Held::start(run))), document)
+                (Inner::Sdk(Box::new(ScriptedClient::start(run))), document)
             }
             Kind::McpRemote => {
                 let document = known_by.describe(&format!("http://127.0.0.1:{port}/oauth/callback"));
-                let remote = McpRemote::start(bed, login, port, document.as_deref());
+                let remote = McpRemote::start(harness, login, port, document.as_deref());
                 (Inner::McpRemote(Box::new(remote)), document)
             }
             Kind::Inspector => {
                 let document = known_by.describe(&format!("http://127.0.0.1:{port}/oauth/callback"));
                 (
-                    Inner::Inspector(Inspector::new(bed, login, port, document.clone())),
+                    Inner::Inspector(Inspector::new(harness, login, port, document.clone())),
                     document,
                 )
             }

@@ -14,13 +14,13 @@ use tokio::{
     time::timeout,
 };
 
-use super::sdk::{LIMIT, Run, Sdk};
+use super::sdk_client::{LIMIT, Run, Sdk};
 use crate::{
-    bed::password,
     chaos::{
         self, Chaos, Plan, SESSIONS,
-        verdict::{Call, Heard, Outcome, Stamp},
+        oracle::{Call, Heard, Outcome, Stamp},
     },
+    harness::password,
 };
 
 /// How many sessions each SDK has.
@@ -75,11 +75,11 @@ async fn no_sdk_notices_rotations_crashes_idleness_and_restarts() {
         chaos.load(login, raw / 2).await;
     }
     for (sdk, login, name) in clients {
-        let client = Enduring::start(Run::endure(sdk, &chaos.bed, login, name, EACH), login).await;
+        let client = Enduring::start(Run::endure(sdk, &chaos.harness, login, name, EACH), login).await;
         let run = Arc::clone(&chaos.run);
         chaos.join(async move { client.endure(&run).await });
     }
-    chaos.havoc().await;
+    chaos.inject_faults().await;
     chaos.end().await;
 }
 

@@ -5,8 +5,8 @@
 use serde_json::{Value, json};
 use testkit::broker::{ChildCommand, programs};
 
-use super::sdk::{Run, Sdk};
-use crate::bed::Bed;
+use super::sdk_client::{Run, Sdk};
+use crate::harness::Harness;
 
 /// The tool whose answer loses its connection on the way.
 const RECONNECTION: &str = "test_reconnection";
@@ -37,7 +37,7 @@ async fn rust_reaches_every_feature() {
 
 async fn reaches_every_feature(sdk: Sdk) {
     let child = ChildCommand::plain(&programs().conformance_mcp);
-    let (_bed, forwarder) = Bed::behind_forwarder(child, RECONNECTION).await;
+    let (_bed, forwarder) = Harness::behind_forwarder(child, RECONNECTION).await;
     let outcome = Run::tour(sdk, &forwarder.mcp_url(), "alice").finish().await;
     for ((name, result), (expected_name, expected)) in outcome.features.iter().zip(expected()) {
         assert_eq!((name.as_str(), result), (expected_name, &expected));

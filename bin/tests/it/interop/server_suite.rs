@@ -23,8 +23,8 @@ use testkit::{
     forgejo::Options,
 };
 
-use super::{conformance::node, sdk::root};
-use crate::bed::password;
+use super::{authorization_suite::node, sdk_client::root};
+use crate::harness::password;
 
 /// The revision whose requirements have to be met.
 const REVISION: &str = "2025-11-25";

@@ -16,11 +16,11 @@ use tokio::{
 use url::Url;
 
 use super::{
-    conformance::node,
-    held::{client_in, say},
-    sdk::{LIMIT, root},
+    authorization_suite::node,
+    scripted_client::{client_in, say},
+    sdk_client::{LIMIT, root},
 };
-use crate::bed::{Bed, password};
+use crate::harness::{Harness, password};
 
 /// `mcp-remote`, between a host, which is this test, and the broker.
 #[derive(Debug)]
@@ -34,18 +34,18 @@ pub(super) struct McpRemote {
 }
 
 impl McpRemote {
-    pub(super) fn start(bed: &Bed, login: &str, port: u16, document: Option<&str>) -> Self {
+    pub(super) fn start(harness: &Harness, login: &str, port: u16, document: Option<&str>) -> Self {
         let home = TempDir::new().unwrap();
         let mut command = Command::new("node");
         command
             .arg(root().join("interop/tools/node_modules/mcp-remote/dist/proxy.js"))
-            .arg(bed.broker.mcp_url())
+            .arg(harness.broker.mcp_url())
             .args([&port.to_string(), "--host", "127.0.0.1"])
             .args(document.into_iter().flat_map(|url| ["--client-metadata-url", url]))
             .env("MCP_REMOTE_CONFIG_DIR", home.path());
         let mut process = spawn(command, &home);
         Self {
-            visits: visitor(process.stderr.take().unwrap(), bed.broker.url(), login, port),
+            visits: visitor(process.stderr.take().unwrap(), harness.broker.url(), login, port),
             orders: process.stdin.take().unwrap(),
             lines: BufReader::new(process.stdout.take().unwrap()).lines(),
             process,
@@ -112,10 +112,10 @@ pub(super) struct Inspector {
 }
 
 impl Inspector {
-    pub(super) fn new(bed: &Bed, login: &str, port: u16, document: Option<String>) -> Self {
+    pub(super) fn new(harness: &Harness, login: &str, port: u16, document: Option<String>) -> Self {
         Self {
-            broker: bed.broker.url(),
-            mcp_url: bed.broker.mcp_url(),
+            broker: harness.broker.url(),
+            mcp_url: harness.broker.mcp_url(),
             login: login.to_owned(),
             home: TempDir::new().unwrap(),
             port,

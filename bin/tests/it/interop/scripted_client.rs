@@ -9,12 +9,12 @@ use tokio::{
 };
 use url::Url;
 
-use super::sdk::{LIMIT, Run};
-use crate::bed::password;
+use super::sdk_client::{LIMIT, Run};
+use crate::harness::password;
 
 /// A client of `interop/` that waits for orders between its rounds of calls.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct ScriptedClient {
     process: Child,
     orders: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
@@ -26,7 +26,7 @@ pub(super) struct Held {
     pub(super) sessions: usize,
 }
 
-impl Held {
+impl ScriptedClient {
     pub(super) fn start(run: Run) -> Self {
         let login = run.login().to_owned();
         let (mut command, redirect_uri) = run.held();

@@ -14,7 +14,7 @@ pub(crate) type Tag = String;
 
 /// The log, read as far as it has come.
 #[derive(Debug, Default)]
-pub(crate) struct Book {
+pub(crate) struct Ledger {
     entries: Vec<Entry>,
     /// Whose child a process was, by the latest start with its id.
     owners: HashMap<u32, Tag>,
@@ -65,7 +65,7 @@ enum What {
 
 const DAY: u64 = 24 * 3600;
 
-impl Book {
+impl Ledger {
     /// Reads on.
     pub(crate) fn read(&mut self, log: &Log) {
         for line in log.after(self.entries.len()) {
@@ -220,12 +220,12 @@ fn time_of_day(timestamp: &str) -> Option<Duration> {
 pub(super) mod tests {
     use super::*;
 
-    impl Book {
-        /// A book of these lines.
+    impl Ledger {
+        /// A ledger of these lines.
         pub(crate) fn of(lines: &[&str]) -> Self {
-            let mut book = Self::default();
-            lines.iter().for_each(|line| book.add((*line).to_owned()));
-            book
+            let mut ledger = Self::default();
+            lines.iter().for_each(|line| ledger.add((*line).to_owned()));
+            ledger
         }
     }
 
@@ -245,22 +245,22 @@ pub(super) mod tests {
             line("00:00:09.500000", "", "shutting down"),
             line("00:00:30.000000", "a", "session moved to a new backend"),
         ];
-        let rate = Book::of(&lines.each_ref().map(String::as_str)).moves_a_second();
+        let rate = Ledger::of(&lines.each_ref().map(String::as_str)).moves_a_second();
         assert_eq!((rate.moves, rate.revivals), (2, 2));
         assert_eq!(rate.awake, Duration::from_millis(3500));
     }
 
     #[test]
     fn a_call_was_taken_by_the_child_that_says_so() {
-        let book = Book::of(&[
+        let ledger = Ledger::of(&[
             r#"{"message":"child started","tag":"aa","pid":7}"#,
             r#"{"message":"took raw.1 pid=7","tag":"aa","target":"child"}"#,
         ]);
-        assert_eq!(book.owner(7).unwrap(), "aa");
+        assert_eq!(ledger.owner(7).unwrap(), "aa");
         let taken = Taken {
             tag: "aa".to_owned(),
             pid: 7,
         };
-        assert_eq!((book.took("raw.1"), book.took("raw.2")), (&[taken][..], &[][..]));
+        assert_eq!((ledger.took("raw.1"), ledger.took("raw.2")), (&[taken][..], &[][..]));
     }
 }

@@ -7,15 +7,15 @@ use serde_json::Value;
 use testkit::{Browser, Client, client::Answer};
 
 use crate::{
-    bed::{Bed, login_of, password},
+    harness::{Harness, login_of, password},
     lifecycle::call_that_hangs,
     sessions::until_children,
 };
 
 const TOKEN: &str = "a-token-of-whoever-watches";
 
-async fn metrics(bed: &Bed, token: Option<&str>) -> Answer {
-    let client = Client::new(format!("{}/metrics", bed.broker.url()).parse().unwrap());
+async fn metrics(harness: &Harness, token: Option<&str>) -> Answer {
+    let client = Client::new(format!("{}/metrics", harness.broker.url()).parse().unwrap());
     let mut headers = HeaderMap::new();
     if let Some(token) = token {
         let value = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
@@ -26,14 +26,14 @@ async fn metrics(bed: &Bed, token: Option<&str>) -> Answer {
 
 #[tokio::test]
 async fn metrics_are_off_unless_they_are_asked_for() {
-    let bed = Bed::new(&[]).await;
-    assert_eq!(metrics(&bed, None).await.status, 404);
-    assert_eq!(metrics(&bed, Some(TOKEN)).await.status, 404);
+    let harness = Harness::new(&[]).await;
+    assert_eq!(metrics(&harness, None).await.status, 404);
+    assert_eq!(metrics(&harness, Some(TOKEN)).await.status, 404);
 }
 
 #[tokio::test]
 async fn metrics_tell_what_happened_to_sessions_and_nothing_of_whose_they_are() {
-    let bed = Bed::new(&[
+    let harness = Harness::new(&[
         ("metrics.enabled", "true"),
         ("metrics.token", TOKEN),
         ("session.max_sessions_per_user", "1"),
@@ -43,27 +43,27 @@ async fn metrics_tell_what_happened_to_sessions_and_nothing_of_whose_they_are() 
     ])
     .await;
     for wrong in [None, Some("another-token")] {
-        let answer = metrics(&bed, wrong).await;
+        let answer = metrics(&harness, wrong).await;
         assert_eq!(
             (answer.status.as_u16(), answer.header("www-authenticate")),
             (401, Some("Bearer"))
         );
     }
 
-    let alice = bed.in_session("alice").await;
+    let alice = harness.in_session("alice").await;
     let session = alice.session_id().unwrap();
     // Asleep, and awake again.
-    bed.broker.log().contains("session is dormant: it was idle").await;
+    harness.broker.log().contains("session is dormant: it was idle").await;
     assert_eq!(login_of(&alice).await, "alice");
     // A child that dies, and a call on it, so that it is not put to sleep first.
-    let mut calls = call_that_hangs(&bed, alice).await;
-    until_children(&bed, 1).await[0].kill().unwrap();
-    bed.broker.log().contains("the child ended by itself").await;
+    let mut calls = call_that_hangs(&harness, alice).await;
+    until_children(&harness, 1).await[0].kill().unwrap();
+    harness.broker.log().contains("the child ended by itself").await;
     let (_, _, alice) = calls.join_next().await.unwrap().unwrap();
     assert_eq!(login_of(&alice).await, "alice");
     alice.delete().await.unwrap();
 
-    let answer = metrics(&bed, Some(TOKEN)).await;
+    let answer = metrics(&harness, Some(TOKEN)).await;
     assert_eq!(answer.status, 200);
     let kind = answer.header("content-type").unwrap();
     assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
@@ -102,16 +102,16 @@ async fn metrics_tell_what_happened_to_sessions_and_nothing_of_whose_they_are() 
     ] {
         assert!(!text.contains(private), "{private} is in\n{text}");
     }
-    assert!(!bed.broker.log().text().contains(TOKEN), "the token is in the log");
+    assert!(!harness.broker.log().text().contains(TOKEN), "the token is in the log");
 }
 
 #[tokio::test]
 async fn every_metric_is_in_the_documents() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).unwrap();
-    let bed = Bed::new(&[("metrics.enabled", "true")]).await;
+    let harness = Harness::new(&[("metrics.enabled", "true")]).await;
     // The first exchange is counted once it has been answered.
-    metrics(&bed, None).await;
-    let answer = metrics(&bed, None).await;
+    metrics(&harness, None).await;
+    let answer = metrics(&harness, None).await;
     let text = answer.text();
     let names: Vec<&str> = text
         .lines()
@@ -138,28 +138,29 @@ struct Owner {
 
 #[tokio::test]
 async fn every_line_of_a_session_carries_its_user_and_client_and_never_its_id() {
-    let mut bed = Bed::new(&[("log.filter", "info,session=debug,supervisor=debug,bridge=debug")]).await;
-    let (alice, bob) = (bed.in_session("alice").await, bed.in_session("bob").await);
+    let mut harness = Harness::new(&[("log.filter", "info,session=debug,supervisor=debug,bridge=debug")]).await;
+    let (alice, bob) = (harness.in_session("alice").await, harness.in_session("bob").await);
     for (client, login) in [(&alice, "alice"), (&bob, "bob")] {
         assert_eq!(login_of(client).await, login);
     }
-    let first = until_children(&bed, 2).await;
+    let first = until_children(&harness, 2).await;
     // Everyone moves: a new sign-in has made the tokens of before useless.
     for login in ["alice", "bob"] {
-        let moved = bed.client();
+        let moved = harness.client();
         moved
             .sign_in(&mut Browser::new(), login, &password(login))
             .await
             .unwrap();
     }
-    bed.broker
+    harness
+        .broker
         .log()
         .contains_times("session moved to a new backend", 2)
         .await;
     for child in first {
         child.exited().await.unwrap();
     }
-    for child in until_children(&bed, 2).await {
+    for child in until_children(&harness, 2).await {
         child.kill().unwrap();
         child.exited().await.unwrap();
     }
@@ -167,16 +168,16 @@ async fn every_line_of_a_session_carries_its_user_and_client_and_never_its_id() 
         assert_eq!(login_of(client).await, login);
     }
     // The records know no client: the first request after a restart says it.
-    bed.broker.terminate().await.unwrap();
-    bed.broker.start_again().await.unwrap();
+    harness.broker.terminate().await.unwrap();
+    harness.broker.start_again().await.unwrap();
     for (client, login) in [(&alice, "alice"), (&bob, "bob")] {
         assert_eq!(login_of(client).await, login);
     }
     let id = alice.session_id().unwrap();
     alice.delete().await.unwrap();
-    bed.broker.terminate().await.unwrap();
+    harness.broker.terminate().await.unwrap();
 
-    let log = bed.broker.log().text();
+    let log = harness.broker.log().text();
     let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let mut owners: BTreeMap<String, Owner> = BTreeMap::new();
     let mut said: BTreeMap<String, usize> = BTreeMap::new();

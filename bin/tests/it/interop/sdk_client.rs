@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::bed::{Bed, password};
+use crate::harness::{Harness, password};
 
 /// The clients of `interop/`, in the order in which tests take them.
 pub(super) const SDKS: [Sdk; 4] = [Sdk::TypescriptV1, Sdk::TypescriptV2, Sdk::Python, Sdk::Rust];
@@ -131,8 +131,15 @@ impl Sdk {
 
 impl Run {
     /// Prepares a run: `size` is how many sessions, and how many calls each of them makes.
-    pub(super) fn start(sdk: Sdk, bed: &Bed, login: &str, tool: &str, arguments: &str, size: [usize; 2]) -> Self {
-        let mut run = Self::prepare(sdk, &bed.broker.mcp_url(), login);
+    pub(super) fn start(
+        sdk: Sdk,
+        harness: &Harness,
+        login: &str,
+        tool: &str,
+        arguments: &str,
+        size: [usize; 2],
+    ) -> Self {
+        let mut run = Self::prepare(sdk, &harness.broker.mcp_url(), login);
         run.command
             .env("TOOL", tool)
             .env("ARGUMENTS", arguments)
@@ -149,8 +156,8 @@ impl Run {
     }
 
     /// Prepares a client that makes calls without end in so many sessions; their marks begin with `name`.
-    pub(super) fn endure(sdk: Sdk, bed: &Bed, login: &str, name: &str, sessions: usize) -> Self {
-        let mut run = Self::prepare(sdk, &bed.broker.mcp_url(), login);
+    pub(super) fn endure(sdk: Sdk, harness: &Harness, login: &str, name: &str, sessions: usize) -> Self {
+        let mut run = Self::prepare(sdk, &harness.broker.mcp_url(), login);
         run.command.env("ENDURE", name).env("SESSIONS", sessions.to_string());
         run
     }

@@ -15,10 +15,10 @@ use tokio::{task::JoinSet, time::sleep};
 
 use super::{
     clients::{CLIENTS, Client, Kind, KnownBy},
-    held::Held,
-    sdk::{Run, Sdk},
+    scripted_client::ScriptedClient,
+    sdk_client::{Run, Sdk},
 };
-use crate::bed::{Bed, password};
+use crate::harness::{Harness, password};
 
 /// How long an access token lives here, as its client is told. Between two requests of one call it must not end.
 const ACCESS: Duration = Duration::from_secs(10);
@@ -31,13 +31,13 @@ const TIMES: usize = 3;
 /// After which of these times the broker is another process.
 const RESTART: usize = 2;
 
-/// A bed on which every token is short-lived.
-async fn short_lived(mut switches: Vec<(String, String)>) -> Bed {
+/// A harness on which every token is short-lived.
+async fn short_lived(mut switches: Vec<(String, String)>) -> Harness {
     switches.push(("FORGEJO_MCP_BROKER_TEST_GRACE".to_owned(), GRACE.as_secs().to_string()));
     let ttl = format!("{}s", ACCESS.as_secs());
-    let bed = Bed::with_switches(switches, &[("oauth.access_token_ttl", &ttl)]).await;
-    bed.forgejo.set_lifetimes(FORGEJO, Duration::from_secs(3600));
-    bed
+    let harness = Harness::with_switches(switches, &[("oauth.access_token_ttl", &ttl)]).await;
+    harness.forgejo.set_lifetimes(FORGEJO, Duration::from_secs(3600));
+    harness
 }
 
 /// Waits until everything that a user has has run out: the one wait in these tests that is for time itself.
@@ -56,30 +56,30 @@ async fn every_client_that_registered_stays_signed_in_and_keeps_its_session() {
 #[ignore = "needs Node and Python: cargo xtask interop"]
 async fn every_client_that_is_described_stays_signed_in_and_keeps_its_session() {
     let host = Host::start().await.unwrap();
-    let bed = short_lived(vec![network(&[("client.example", &host)], &[])]).await;
+    let harness = short_lived(vec![network(&[("client.example", &host)], &[])]).await;
     let known_by = |kind| match kind {
         Kind::Sdk(Sdk::TypescriptV1 | Sdk::TypescriptV2) => KnownBy::Key(&host),
         Kind::Sdk(Sdk::Python | Sdk::Rust) | Kind::McpRemote | Kind::Inspector => KnownBy::Document(&host),
     };
-    stay_signed_in(bed, known_by).await;
+    stay_signed_in(harness, known_by).await;
 }
 
-async fn stay_signed_in<'h>(mut bed: Bed, known_by: impl Fn(Kind) -> KnownBy<'h>) {
+async fn stay_signed_in<'h>(mut harness: Harness, known_by: impl Fn(Kind) -> KnownBy<'h>) {
     let mut starts = JoinSet::new();
     for (number, kind) in CLIENTS.into_iter().enumerate() {
         // Each client has a user of its own, so that none profits from what another one renews.
         let login = format!("user-{number}");
-        bed.forgejo.add_user(&login, &password(&login));
-        starts.spawn(Client::start(kind, &bed, &login, known_by(kind)));
+        harness.forgejo.add_user(&login, &password(&login));
+        starts.spawn(Client::start(kind, &harness, &login, known_by(kind)));
     }
     let mut clients = starts.join_all().await;
-    let control = bed.in_session("bob").await;
+    let control = harness.in_session("bob").await;
 
     for time in 1..=TIMES {
         time_goes_by().await;
         if time == RESTART {
-            bed.broker.terminate().await.unwrap();
-            bed.broker.start_again().await.unwrap();
+            harness.broker.terminate().await.unwrap();
+            harness.broker.start_again().await.unwrap();
         }
         if time == 1 {
             // Who does not renew a token is out.
@@ -90,7 +90,7 @@ async fn stay_signed_in<'h>(mut bed: Bed, known_by: impl Fn(Kind) -> KnownBy<'h>
     }
     let ends = clients.into_iter().map(Client::end);
     ends.collect::<JoinSet<_>>().join_all().await;
-    let renewals = usize::try_from(bed.forgejo.counters().refreshes).unwrap();
+    let renewals = usize::try_from(harness.forgejo.counters().refreshes).unwrap();
     assert!(renewals >= TIMES * CLIENTS.len(), "{renewals} renewals at Forgejo");
 }
 
@@ -108,10 +108,10 @@ async fn call(clients: Vec<Client>) -> Vec<Client> {
 #[ignore = "needs Node: cargo xtask interop"]
 async fn six_parallel_calls_with_one_expired_token_succeed_with_both_typescript_generations() {
     const CALLS: usize = 6;
-    let bed = short_lived(vec![]).await;
+    let harness = short_lived(vec![]).await;
     let mut clients = [(Sdk::TypescriptV1, "alice"), (Sdk::TypescriptV2, "bob")].map(|(sdk, login)| {
         let arguments = r#"{"call":"{call}"}"#;
-        Held::start(Run::start(sdk, &bed, login, "test_echo", arguments, [1, CALLS]))
+        ScriptedClient::start(Run::start(sdk, &harness, login, "test_echo", arguments, [1, CALLS]))
     });
     for client in &mut clients {
         assert_eq!(client.until_ready().await.len(), CALLS);

@@ -13,7 +13,7 @@ use testkit::{
 };
 use url::form_urlencoded;
 
-use crate::bed::{login_of, open, password};
+use crate::harness::{login_of, open, password};
 
 /// How long a Forgejo token is said to be good: shorter than a test, so that renewals never end. It is good for longer, so that who
 /// comes late on a slow machine has lost nothing but time.
@@ -26,12 +26,12 @@ const WAITING: &str = "another process brings the database up to date";
 const TOKEN_ENDPOINT: &str = "/login/oauth/access_token";
 
 /// A Forgejo, and two brokers on the store of the first.
-struct Company {
+struct TwoBrokers {
     forgejo: FakeForgejo,
     brokers: [BrokerProcess; 2],
 }
 
-impl Company {
+impl TwoBrokers {
     async fn new() -> Self {
         let ports = [free_port(), free_port()];
         let forgejo = FakeForgejo::start(Options {
@@ -104,12 +104,12 @@ async fn two_brokers_that_start_at_once_on_a_new_store_both_serve() {
         start(&forgejo, ports[0], store.clone()),
         start(&forgejo, ports[1], store)
     );
-    let company = Company {
+    let brokers = TwoBrokers {
         forgejo,
         brokers: brokers.into(),
     };
     for broker in [0, 1] {
-        let client = company.signed_in(broker, "alice").await;
+        let client = brokers.signed_in(broker, "alice").await;
         open(&client).await;
         assert_eq!(login_of(&client).await, "alice");
     }
@@ -117,13 +117,13 @@ async fn two_brokers_that_start_at_once_on_a_new_store_both_serve() {
 
 #[tokio::test]
 async fn a_broker_that_waits_for_another_one_to_be_ready_can_be_stopped() {
-    let mut company = Company::new().await;
-    let lock = company.brokers[0].directory().join("broker.db-lock");
-    company.brokers[0].kill().await.unwrap();
-    company.brokers[1].kill().await.unwrap();
+    let mut brokers = TwoBrokers::new().await;
+    let lock = brokers.brokers[0].directory().join("broker.db-lock");
+    brokers.brokers[0].kill().await.unwrap();
+    brokers.brokers[1].kill().await.unwrap();
     let lock = std::fs::File::open(lock).unwrap();
     lock.lock().unwrap();
-    let [one, _] = &mut company.brokers;
+    let [one, _] = &mut brokers.brokers;
     let waiting = one.log().count(WAITING);
     let log = one.log().clone();
     tokio::select! {
@@ -135,24 +135,24 @@ async fn a_broker_that_waits_for_another_one_to_be_ready_can_be_stopped() {
 
 #[tokio::test]
 async fn two_brokers_renew_and_sign_in_side_by_side_and_no_grant_is_lost() {
-    let company = Company::new().await;
-    company.forgejo.set_advertised_lifetime(FORGEJO_LIFE);
-    let (one, two) = (company.signed_in(0, "alice").await, company.signed_in(1, "alice").await);
+    let brokers = TwoBrokers::new().await;
+    brokers.forgejo.set_advertised_lifetime(FORGEJO_LIFE);
+    let (one, two) = (brokers.signed_in(0, "alice").await, brokers.signed_in(1, "alice").await);
     for client in [&one, &two] {
         open(client).await;
     }
     // Slow enough for the brokers to meet at Forgejo.
     let slow = Fault::Delay(Duration::from_millis(100));
-    company.forgejo.inject(TOKEN_ENDPOINT, slow, Times::UntilCleared);
-    let before = company.forgejo.counters();
+    brokers.forgejo.inject(TOKEN_ENDPOINT, slow, Times::UntilCleared);
+    let before = brokers.forgejo.counters();
     let sign_ins = async {
         for broker in [0, 1, 0, 1] {
-            let client = company.signed_in(broker, "alice").await;
+            let client = brokers.signed_in(broker, "alice").await;
             client.refresh().await.unwrap();
         }
     };
     let renewed = async {
-        company
+        brokers
             .forgejo
             .wait_for(|now| now.refreshes >= before.refreshes + 6)
             .await
@@ -166,35 +166,35 @@ async fn two_brokers_renew_and_sign_in_side_by_side_and_no_grant_is_lost() {
         client.refresh().await.unwrap();
         assert_eq!(login_of(client).await, "alice");
     }
-    for broker in &company.brokers {
+    for broker in &brokers.brokers {
         assert!(!broker.log().text().contains("has to sign in again"));
     }
 }
 
 #[tokio::test]
 async fn a_broker_that_is_killed_in_a_renewal_holds_up_the_other_for_a_moment_and_costs_no_grant() {
-    let mut company = Company::new().await;
-    company.forgejo.set_advertised_lifetime(FORGEJO_LIFE);
-    let (one, two) = (company.signed_in(0, "alice").await, company.signed_in(1, "alice").await);
+    let mut brokers = TwoBrokers::new().await;
+    brokers.forgejo.set_advertised_lifetime(FORGEJO_LIFE);
+    let (one, two) = (brokers.signed_in(0, "alice").await, brokers.signed_in(1, "alice").await);
     // Forgejo takes back what the caller does not wait for.
     let for_ever = Fault::Delay(Duration::from_secs(3600));
-    company.forgejo.inject(TOKEN_ENDPOINT, for_ever, Times::Next(1));
-    let before = company.forgejo.counters();
+    brokers.forgejo.inject(TOKEN_ENDPOINT, for_ever, Times::Next(1));
+    let before = brokers.forgejo.counters();
     let asked = before.requests_to(TOKEN_ENDPOINT);
-    let in_the_middle = company.forgejo.wait_for(|now| now.requests_to(TOKEN_ENDPOINT) > asked);
+    let in_the_middle = brokers.forgejo.wait_for(|now| now.requests_to(TOKEN_ENDPOINT) > asked);
     tokio::select! {
         _ = in_the_middle => {}
         () = refreshes(&one) => {}
     }
-    company.brokers[0].kill().await.unwrap();
+    brokers.brokers[0].kill().await.unwrap();
 
-    let renewed = company.forgejo.wait_for(|now| now.refreshes > before.refreshes);
+    let renewed = brokers.forgejo.wait_for(|now| now.refreshes > before.refreshes);
     tokio::select! {
         _ = renewed => {}
         () = refreshes(&two) => {}
     }
     two.refresh().await.unwrap();
-    company.brokers[0].start_again().await.unwrap();
+    brokers.brokers[0].start_again().await.unwrap();
     for client in [&one, &two] {
         client.refresh().await.unwrap();
         open(client).await;
@@ -204,17 +204,17 @@ async fn a_broker_that_is_killed_in_a_renewal_holds_up_the_other_for_a_moment_an
 
 #[tokio::test]
 async fn what_is_revoked_at_one_broker_ends_at_the_other() {
-    let company = Company::new().await;
-    let client = company.signed_in(1, "alice").await;
+    let brokers = TwoBrokers::new().await;
+    let client = brokers.signed_in(1, "alice").await;
     open(&client).await;
-    let children = company.brokers[1].children().unwrap();
+    let children = brokers.brokers[1].children().unwrap();
     assert_eq!(children.len(), 1);
     let form = form_urlencoded::Serializer::new(String::new())
         .append_pair("token", &client.refresh_token().unwrap())
         .append_pair("client_id", &client.client_id().unwrap())
         .finish();
     let revoke = http_client::client(Duration::from_secs(30))
-        .post(format!("{}/oauth/revoke", company.brokers[0].url()))
+        .post(format!("{}/oauth/revoke", brokers.brokers[0].url()))
         .header("content-type", "application/x-www-form-urlencoded")
         .body(form);
     let answer = revoke.send().await.unwrap();

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     answers::{initialize, initialize_until, is_error, tools_list},
-    bed::{Bed, login_of, open, password},
+    harness::{Harness, login_of, open, password},
     lifecycle::call_that_hangs,
     sessions::{LIMIT, TOKEN, only_child, short_lived, status_of, until_children},
 };
@@ -47,12 +47,12 @@ const RESTLESS: [(&str, &str); 2] = [("session.idle_timeout", "1s"), ("session.r
 /// an id is 400.
 #[tokio::test]
 async fn point_01_initialize_without_an_id_spawns_and_mints_one_and_nothing_else_does() {
-    let bed = Bed::new(&[]).await;
-    let alice = bed.signed_in("alice").await;
+    let harness = Harness::new(&[]).await;
+    let alice = harness.signed_in("alice").await;
     let notification = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
     is_error(&alice.post(tools_list("early")).await.unwrap(), 400, "early");
     is_error(&alice.post(notification.to_string()).await.unwrap(), 400, Value::Null);
-    assert!(bed.broker.children().unwrap().is_empty());
+    assert!(harness.broker.children().unwrap().is_empty());
 
     open(&alice).await;
     let id = alice.session_id().unwrap();
@@ -60,21 +60,21 @@ async fn point_01_initialize_without_an_id_spawns_and_mints_one_and_nothing_else
         id.len() == 48 && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)),
         "{id}"
     );
-    assert_eq!(bed.broker.children().unwrap().len(), 1);
+    assert_eq!(harness.broker.children().unwrap().len(), 1);
     let second = alice.another_session();
     open(&second).await;
     assert_ne!(second.session_id().unwrap(), id);
-    assert_eq!(bed.broker.children().unwrap().len(), 2);
+    assert_eq!(harness.broker.children().unwrap().len(), 2);
 }
 
 /// An id is bound to its grant: the bearer of another one gets 403, and a refreshed bearer of the same one is the same caller.
 #[tokio::test]
 async fn point_02_an_id_is_bound_to_its_grant() {
-    let bed = Bed::new(&[]).await;
-    let alice = bed.in_session("alice").await;
-    let bob = bed.signed_in("bob").await;
+    let harness = Harness::new(&[]).await;
+    let alice = harness.in_session("alice").await;
+    let bob = harness.signed_in("bob").await;
     // Her second client is another grant, though the same user.
-    let hers = bed.client().with_redirect_uri("http://127.0.0.1/another-client");
+    let hers = harness.client().with_redirect_uri("http://127.0.0.1/another-client");
     hers.sign_in(&mut Browser::new(), "alice", &password("alice"))
         .await
         .unwrap();
@@ -97,8 +97,8 @@ async fn point_02_an_id_is_bound_to_its_grant() {
 #[tokio::test]
 async fn point_03_unknown_is_410_ended_is_404_and_one_setting_makes_both_404() {
     for (setting, unknown) in [("410", 410), ("404", 404)] {
-        let bed = Bed::new(&[("session.unknown_status", setting)]).await;
-        let alice = bed.in_session("alice").await;
+        let harness = Harness::new(&[("session.unknown_status", setting)]).await;
+        let alice = harness.in_session("alice").await;
         let id = alice.session_id().unwrap();
         alice.delete().await.unwrap();
         for (id, status) in [
@@ -116,8 +116,8 @@ async fn point_03_unknown_is_410_ended_is_404_and_one_setting_makes_both_404() {
 /// the first is told which sessions hold it.
 #[tokio::test]
 async fn point_04_caps_are_checked_before_anything_is_spawned() {
-    let bed = Bed::new(&[("session.max_sessions", "3"), ("session.max_sessions_per_user", "2")]).await;
-    let alice = bed.in_session("alice").await;
+    let harness = Harness::new(&[("session.max_sessions", "3"), ("session.max_sessions_per_user", "2")]).await;
+    let alice = harness.in_session("alice").await;
     let second = alice.another_session();
     open(&second).await;
     let third = alice.another_session();
@@ -131,11 +131,11 @@ async fn point_04_caps_are_checked_before_anything_is_spawned() {
     );
 
     // Nobody else is held up by a user at the cap, but everyone by a full broker.
-    let bob = bed.in_session("bob").await;
+    let bob = harness.in_session("bob").await;
     let answer = bob.another_session().post(initialize("b")).await.unwrap();
     is_error(&answer, 503, "b");
     assert!(answer.header("retry-after").unwrap().parse::<u32>().unwrap() > 0);
-    assert_eq!(bed.broker.children().unwrap().len(), 3);
+    assert_eq!(harness.broker.children().unwrap().len(), 3);
 
     second.delete().await.unwrap();
     // The room is there once the child is gone, not before: so the caps bound the processes.
@@ -146,15 +146,15 @@ async fn point_04_caps_are_checked_before_anything_is_spawned() {
 /// 401; so the 500 is shown with a guard that forgets.
 #[tokio::test]
 async fn point_05_without_a_caller_it_is_500_and_never_a_spawn() {
-    let bed = Bed::new(&[]).await;
-    let client = bed.client();
+    let harness = Harness::new(&[]).await;
+    let client = harness.client();
     for token in [None, Some("fmb_at_nonsense")] {
         client.set_access_token(token);
         for method in [Method::POST, Method::GET, Method::DELETE] {
             let answer = client.raw(method, client.headers(), initialize(1)).await.unwrap();
             assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
             let challenge = answer.header("www-authenticate").unwrap();
-            let metadata = format!("{}/.well-known/oauth-protected-resource", bed.broker.url());
+            let metadata = format!("{}/.well-known/oauth-protected-resource", harness.broker.url());
             assert!(
                 challenge.starts_with("Bearer ") && challenge.contains(&metadata),
                 "{challenge}"
@@ -166,7 +166,7 @@ async fn point_05_without_a_caller_it_is_500_and_never_a_spawn() {
             );
         }
     }
-    assert!(bed.broker.children().unwrap().is_empty());
+    assert!(harness.broker.children().unwrap().is_empty());
 
     let spawner = Arc::new(Recorder::default());
     let registry = Registry::new(session::Config::default(), Arc::clone(&spawner) as _);
@@ -195,11 +195,11 @@ async fn point_05_without_a_caller_it_is_500_and_never_a_spawn() {
 /// A backend that dies is cleaned up at once, and what is in flight on it gets a clear error with its id.
 #[tokio::test]
 async fn point_06_a_child_that_dies_is_cleaned_up_at_once() {
-    let bed = Bed::new(&[("session.retain", "0s")]).await;
-    let alice = bed.in_session("alice").await;
-    let hers = only_child(&bed);
-    let bob = bed.in_session("bob").await;
-    let mut calls = call_that_hangs(&bed, alice).await;
+    let harness = Harness::new(&[("session.retain", "0s")]).await;
+    let alice = harness.in_session("alice").await;
+    let hers = only_child(&harness);
+    let bob = harness.in_session("bob").await;
+    let mut calls = call_that_hangs(&harness, alice).await;
     hers.kill().unwrap();
     let (answer, id, alice) = calls.join_next().await.unwrap().unwrap();
     assert_eq!(answer.status, 200);
@@ -209,7 +209,7 @@ async fn point_06_a_child_that_dies_is_cleaned_up_at_once() {
     assert!(response["error"]["message"].is_string(), "{response}");
 
     // With nothing retained the session has ended with its child; nobody else notices.
-    bed.broker.log().contains("session ended").await;
+    harness.broker.log().contains("session ended").await;
     assert_eq!(status_of(&alice).await, 404);
     assert_eq!(login_of(&bob).await, "bob");
     open(&alice.another_session()).await;
@@ -219,35 +219,35 @@ async fn point_06_a_child_that_dies_is_cleaned_up_at_once() {
 /// stream alone does not.
 #[tokio::test]
 async fn point_07_idle_children_are_stopped_and_what_is_in_flight_pins() {
-    let bed = Bed::new(&RESTLESS).await;
+    let harness = Harness::new(&RESTLESS).await;
     // His request begins before hers have ended: if it did not pin, his child would be due first.
-    let bob = bed.in_session("bob").await;
-    let mut calls = call_that_hangs(&bed, bob).await;
-    let his = until_children(&bed, 1).await[0];
-    let alice = bed.in_session("alice").await;
+    let bob = harness.in_session("bob").await;
+    let mut calls = call_that_hangs(&harness, bob).await;
+    let his = until_children(&harness, 1).await[0];
+    let alice = harness.in_session("alice").await;
     let _listening = alice.listen(None).await.unwrap();
-    assert_eq!(until_children(&bed, 1).await, [his]);
+    assert_eq!(until_children(&harness, 1).await, [his]);
 
     his.kill().unwrap();
     let (answer, id, bob) = calls.join_next().await.unwrap().unwrap();
     assert!(answer.response_to(&id).unwrap()["error"].is_object());
     assert_eq!(login_of(&bob).await, "bob");
     // Nothing in flight any more.
-    until_children(&bed, 0).await;
+    until_children(&harness, 0).await;
 }
 
 /// Before its token runs out a session moves: the fresh backend is there before the old one goes, what is in flight finishes,
 /// and the id stays. A client that initializes again on its id is served too.
 #[tokio::test]
 async fn point_08_a_session_moves_before_its_token_runs_out_and_keeps_its_id() {
-    let bed = short_lived().await;
-    let alice = bed.in_session("alice").await;
-    let (session, first) = (alice.session_id(), only_child(&bed));
+    let harness = short_lived().await;
+    let alice = harness.in_session("alice").await;
+    let (session, first) = (alice.session_id(), only_child(&harness));
     // A call that began on the old child ends there, whatever is moved meanwhile.
     let params = json!({ "name": "test_sleep", "arguments": { "ms": TOKEN.as_millis() as u64 } });
     let (slow, ()) = tokio::join!(
         alice.request("tools/call", params),
-        bed.broker.log().contains("session moved to a new backend")
+        harness.broker.log().contains("session moved to a new backend")
     );
     let (slow, id) = slow.unwrap();
     assert!(slow.response_to(&id).unwrap()["result"].is_object());
@@ -265,27 +265,29 @@ async fn point_08_a_session_moves_before_its_token_runs_out_and_keeps_its_id() {
 /// token lives, and ends nothing.
 #[tokio::test]
 async fn point_09_a_refusal_for_good_ends_the_sessions_and_one_for_now_does_not() {
-    let bed = short_lived().await;
-    let alice = bed.in_session("alice").await;
-    let bob = bed.in_session("bob").await;
-    bed.forgejo.revoke("alice");
-    bed.broker.log().contains("session ended").await;
+    let harness = short_lived().await;
+    let alice = harness.in_session("alice").await;
+    let bob = harness.in_session("bob").await;
+    harness.forgejo.revoke("alice");
+    harness.broker.log().contains("session ended").await;
     assert_eq!(status_of(&alice).await, 401);
     assert_eq!(login_of(&bob).await, "bob");
-    let again = bed.in_session("alice").await;
+    let again = harness.in_session("alice").await;
     assert_eq!(login_of(&again).await, "alice");
 
     let broken = Fault::Status(StatusCode::BAD_GATEWAY);
-    bed.forgejo
+    harness
+        .forgejo
         .inject("/login/oauth/access_token", broken, Times::UntilCleared);
-    bed.broker
+    harness
+        .broker
         .log()
         .contains("session is dormant: its credential expired")
         .await;
     let refused = timeout(LIMIT, async { while status_of(&bob).await == 200 {} });
     refused.await.expect("his token runs out");
     assert_eq!(status_of(&bob).await, 503);
-    bed.forgejo.clear_faults();
+    harness.forgejo.clear_faults();
     assert_eq!(login_of(&bob).await, "bob");
 }
 
@@ -293,16 +295,16 @@ async fn point_09_a_refusal_for_good_ends_the_sessions_and_one_for_now_does_not(
 #[tokio::test]
 async fn point_10_stop_leaves_no_child() {
     for busy in [false, true] {
-        let mut bed = Bed::new(&[("server.drain_timeout", "1s"), ("child.stop_grace", "1s")]).await;
-        let alice = bed.in_session("alice").await;
-        let _bob = bed.in_session("bob").await;
+        let mut harness = Harness::new(&[("server.drain_timeout", "1s"), ("child.stop_grace", "1s")]).await;
+        let alice = harness.in_session("alice").await;
+        let _bob = harness.in_session("bob").await;
         let calls = match busy {
-            true => call_that_hangs(&bed, alice).await,
+            true => call_that_hangs(&harness, alice).await,
             false => JoinSet::new(),
         };
-        let children = bed.broker.children().unwrap();
+        let children = harness.broker.children().unwrap();
         assert_eq!(children.len(), 2);
-        assert!(bed.broker.terminate().await.unwrap().success());
+        assert!(harness.broker.terminate().await.unwrap().success());
         assert!(children.iter().all(|child| !child.is_alive()));
         drop(calls);
     }
@@ -312,22 +314,22 @@ async fn point_10_stop_leaves_no_child() {
 /// that has the handshake. A crash loop is bounded and reported as what it is.
 #[tokio::test]
 async fn point_11_a_durable_session_outlives_idleness_crash_and_restart() {
-    let mut bed = Bed::new(&RESTLESS).await;
-    let alice = bed.in_session("alice").await;
+    let mut harness = Harness::new(&RESTLESS).await;
+    let alice = harness.in_session("alice").await;
     let session = alice.session_id();
-    until_children(&bed, 0).await;
+    until_children(&harness, 0).await;
     assert_eq!(login_of(&alice).await, "alice");
 
-    let mut calls = call_that_hangs(&bed, alice).await;
-    until_children(&bed, 1).await[0].kill().unwrap();
+    let mut calls = call_that_hangs(&harness, alice).await;
+    until_children(&harness, 1).await[0].kill().unwrap();
     let (answer, id, alice) = calls.join_next().await.unwrap().unwrap();
     assert!(answer.response_to(&id).unwrap()["error"].is_object());
     assert_eq!(login_of(&alice).await, "alice");
 
-    bed.broker.terminate().await.unwrap();
-    bed.broker.start_again().await.unwrap();
+    harness.broker.terminate().await.unwrap();
+    harness.broker.start_again().await.unwrap();
     assert!(
-        bed.broker.children().unwrap().is_empty(),
+        harness.broker.children().unwrap().is_empty(),
         "nothing is started before it is asked for"
     );
     assert_eq!(login_of(&alice).await, "alice");
@@ -357,8 +359,8 @@ async fn point_11_a_durable_session_outlives_idleness_crash_and_restart() {
 /// the request, and `initialize` is never answered above 2025-11-25. Both make a client that can do either fall back.
 #[tokio::test]
 async fn point_12_a_modern_client_is_told_that_its_era_is_not_served() {
-    let bed = Bed::new(&[]).await;
-    let alice = bed.signed_in("alice").await;
+    let harness = Harness::new(&[]).await;
+    let alice = harness.signed_in("alice").await;
     let modern = |method: &str| {
         let meta = json!({
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -370,7 +372,7 @@ async fn point_12_a_modern_client_is_told_that_its_era_is_not_served() {
     let error = is_error(&alice.post(modern("server/discover")).await.unwrap(), 400, "m");
     assert_eq!(error["code"], -32601);
     is_error(&alice.post(modern("tools/list")).await.unwrap(), 400, "m");
-    assert!(bed.broker.children().unwrap().is_empty());
+    assert!(harness.broker.children().unwrap().is_empty());
 
     let params = json!({
         "protocolVersion": "2026-07-28",

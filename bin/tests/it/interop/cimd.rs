@@ -9,9 +9,9 @@ use tokio::task::JoinSet;
 
 use super::{
     clients::{CLIENTS, Client, Kind, KnownBy},
-    sdk::Sdk,
+    sdk_client::Sdk,
 };
-use crate::bed::Bed;
+use crate::harness::Harness;
 
 /// Those that sign.
 const SIGNERS: [Kind; 2] = [Kind::Sdk(Sdk::TypescriptV1), Kind::Sdk(Sdk::TypescriptV2)];
@@ -31,13 +31,13 @@ async fn clients_with_a_key_sign_in_by_the_document_that_describes_them() {
 }
 
 async fn sign_in(host: &Host, clients: &[Kind], known_by: KnownBy<'_>) {
-    let bed = Bed::with_switches(vec![network(&[("client.example", host)], &[])], &[]).await;
+    let harness = Harness::with_switches(vec![network(&[("client.example", host)], &[])], &[]).await;
     let starts = clients.iter().zip(["alice", "bob"].into_iter().cycle());
-    let starts = starts.map(|(kind, login)| Client::start(*kind, &bed, login, known_by));
+    let starts = starts.map(|(kind, login)| Client::start(*kind, &harness, login, known_by));
     for client in starts.collect::<JoinSet<_>>().join_all().await {
         client.end().await;
     }
     // Nobody has registered.
-    assert!(!bed.broker.log().text().contains("client registered"));
+    assert!(!harness.broker.log().text().contains("client registered"));
     assert!(host.connections() >= clients.len(), "the documents were read");
 }

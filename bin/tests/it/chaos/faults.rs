@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use super::{Chaos, Dice, RESTARTS, book::Tag, now};
+use super::{Chaos, Dice, RESTARTS, ledger::Tag, now};
 
 /// A child that was killed.
 #[derive(Clone, Debug)]
@@ -27,14 +27,14 @@ pub(crate) struct Stop {
 
 impl Chaos {
     /// Kills and restarts for as long as the plan says.
-    pub(crate) async fn havoc(&mut self) {
+    pub(crate) async fn inject_faults(&mut self) {
         let (began, length) = (Instant::now(), self.plan.length);
         let mut dice = Dice::new(self.plan.seed);
         for restart in 1..=RESTARTS {
             self.kill_until(began + length * restart / (RESTARTS + 1), &mut dice)
                 .await;
             self.stop().await;
-            self.bed.broker.start_again().await.unwrap();
+            self.harness.broker.start_again().await.unwrap();
         }
         self.kill_until(began + length, &mut dice).await;
     }
@@ -42,12 +42,12 @@ impl Chaos {
     /// Stops the broker; nothing of its children is left then.
     pub(super) async fn stop(&mut self) {
         let begun = now();
-        if !self.bed.broker.terminate().await.unwrap().success() {
+        if !self.harness.broker.terminate().await.unwrap().success() {
             self.run.trouble("the broker did not end well".to_owned());
         }
         self.stops.push(Stop { begun, over: now() });
         // The address of its Forgejo is in the arguments of each child, and no other test has it.
-        let left = processes_with(self.bed.forgejo.url());
+        let left = processes_with(self.harness.forgejo.url());
         if !left.is_empty() {
             self.run.trouble(format!("children are left: {left:?}"));
         }
@@ -61,18 +61,18 @@ impl Chaos {
     }
 
     async fn kill(&mut self, dice: &mut Dice) {
-        self.book.read(self.bed.broker.log());
-        let children = self.bed.broker.children().unwrap();
+        self.ledger.read(self.harness.broker.log());
+        let children = self.harness.broker.children().unwrap();
         let Some(child) = children.get(dice.index(children.len())) else {
             return;
         };
         // One of which the log says nothing yet is spared: it could not be told whose it was.
-        let Some(tag) = self.book.owner(child.pid).cloned() else {
+        let Some(tag) = self.ledger.owner(child.pid).cloned() else {
             return;
         };
         // Who dies twice before it has answered is put off for a while, and its client is told so. That is as it should be, and
         // not what this is about.
-        let proven = self.book.proven(&tag);
+        let proven = self.ledger.proven(&tag);
         if self.struck.get(&tag) == Some(&proven) {
             return;
         }

@@ -11,25 +11,25 @@ use testkit::{
 
 /// A fake Forgejo and a broker. Both end when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Bed {
+pub(crate) struct Harness {
     pub(crate) forgejo: FakeForgejo,
     pub(crate) broker: BrokerProcess,
 }
 
-impl Bed {
-    /// The usual bed: doubles of `forgejo-mcp` as children.
+impl Harness {
+    /// The usual harness: doubles of `forgejo-mcp` as children.
     pub(crate) async fn new(settings: &[(&str, &str)]) -> Self {
         let child = ChildCommand::fake_forgejo_mcp(&programs().fake_forgejo_mcp).with_test_tools();
         Self::with_child(child, settings).await
     }
 
-    /// A bed with another MCP server, and settings of the broker by their dotted keys.
+    /// A harness with another MCP server, and settings of the broker by their dotted keys.
     pub(crate) async fn with_child(child: ChildCommand, settings: &[(&str, &str)]) -> Self {
         let port = free_port();
         Self::start(port, options(port, child, settings)).await
     }
 
-    /// A bed whose sessions share one MCP server. A strict one checks tokens and knows only sessions of its own.
+    /// A harness whose sessions share one MCP server. A strict one checks tokens and knows only sessions of its own.
     pub(crate) async fn with_shared_mcp(strict: bool, settings: &[(&str, &str)]) -> (Self, SharedMcp) {
         let port = free_port();
         let forgejo = FakeForgejo::start(Options::for_redirect(&redirect_uri(port)))
@@ -50,7 +50,7 @@ impl Bed {
         (Self { forgejo, broker }, shared)
     }
 
-    /// A bed whose broker can be restarted without a connection being refused.
+    /// A harness whose broker can be restarted without a connection being refused.
     pub(crate) async fn with_kept_socket(settings: &[(&str, &str)]) -> Self {
         let child = ChildCommand::fake_forgejo_mcp(&programs().fake_forgejo_mcp).with_test_tools();
         let port = free_port();
@@ -61,7 +61,7 @@ impl Bed {
         Self::start(port, options).await
     }
 
-    /// A bed whose broker has switches of tests in its environment.
+    /// A harness whose broker has switches of tests in its environment.
     pub(crate) async fn with_switches(switches: Vec<(String, String)>, settings: &[(&str, &str)]) -> Self {
         Self::of_program(&programs().broker, switches, settings).await
     }
@@ -77,7 +77,7 @@ impl Bed {
         Self::start_program(program, port, options).await
     }
 
-    /// A bed whose broker is reached through a forwarder, which cuts the streams that this tool answers with.
+    /// A harness whose broker is reached through a forwarder, which cuts the streams that this tool answers with.
     pub(crate) async fn behind_forwarder(child: ChildCommand, cut: &str) -> (Self, Forwarder) {
         let (port, front) = (free_port(), free_port());
         let forwarder = Forwarder::start(front, port, Some(cut)).await.unwrap();

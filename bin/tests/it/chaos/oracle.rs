@@ -1,7 +1,7 @@
 //! Which failures are excused, and what else is wrong.
 //!
 //! A call that failed is excused only if it was in flight on a child of its own session while that child was killed. Which child
-//! that was is in the book; a call that is not in it reached none, and then a child of the session was killed during the call, and that kill
+//! that was is in the ledger; a call that is not in it reached none, and then a child of the session was killed during the call, and that kill
 //! excuses no other. Whatever excuses it, the client was told by an answer to its request that the child has ended.
 //!
 //! A client that keeps its connections may send a request in the very moment in which a broker that stops closes one, and then it is
@@ -17,8 +17,8 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    book::{Book, Tag},
-    havoc::{Kill, Stop},
+    faults::{Kill, Stop},
+    ledger::{Ledger, Tag},
 };
 
 /// A call that is over.
@@ -63,7 +63,7 @@ pub(crate) struct Heard {
 
 /// What a run comes to.
 #[derive(Debug, Default)]
-pub(crate) struct Verdict {
+pub(crate) struct Oracle {
     pub(crate) answered: usize,
     excused: usize,
     /// Requests that were lost with a connection that was just closing.
@@ -94,55 +94,55 @@ const CHILD_IS_GONE: [&str; 2] = [
 const REPORTED: usize = 20;
 const IN_FULL: usize = 3;
 
-impl Verdict {
+impl Oracle {
     /// Judges a run.
-    pub(crate) fn new(book: &Book, kills: &[Kill], stops: &[Stop], calls: &[Call], heard: &[Heard]) -> Self {
-        let mut verdict = Self {
+    pub(crate) fn new(ledger: &Ledger, kills: &[Kill], stops: &[Stop], calls: &[Call], heard: &[Heard]) -> Self {
+        let mut oracle = Self {
             heard: heard.len(),
             ..Self::default()
         };
-        let tags = verdict.tags(book);
+        let tags = oracle.tags(ledger);
         let mut spent = HashSet::new();
         for call in calls {
             let tag = tags.get(call.session.as_str());
-            if is_lost(book, stops, call) {
-                verdict.lost += 1;
+            if is_lost(ledger, stops, call) {
+                oracle.lost += 1;
                 continue;
             }
             let judged = match &call.outcome {
                 Outcome::Answered(stamp) => {
-                    verdict.answered += 1;
-                    answered(book, call, stamp)
+                    oracle.answered += 1;
+                    answered(ledger, call, stamp)
                 }
                 Outcome::Failed(said) => {
-                    verdict.excused += 1;
-                    failed(book, kills, call, said, tag, &mut spent)
+                    oracle.excused += 1;
+                    failed(ledger, kills, call, said, tag, &mut spent)
                 }
             };
             if let Err(why) = judged {
-                verdict.excused -= usize::from(matches!(call.outcome, Outcome::Failed(_)));
-                verdict.faults.push(Fault {
+                oracle.excused -= usize::from(matches!(call.outcome, Outcome::Failed(_)));
+                oracle.faults.push(Fault {
                     what: format!("{why}: {call:?}"),
                     session: tag.cloned(),
                     at: call.ended,
                 });
             }
         }
-        verdict.listen(book, calls, heard, &tags);
+        oracle.listen(ledger, calls, heard, &tags);
         let answered = calls.iter().filter(|call| matches!(call.outcome, Outcome::Answered(_)));
         let mut times: Vec<Duration> = answered.map(|call| call.ended.saturating_sub(call.began)).collect();
         times.sort_unstable();
-        verdict.median = times.get(times.len() / 2).copied().unwrap_or_default();
-        verdict
+        oracle.median = times.get(times.len() / 2).copied().unwrap_or_default();
+        oracle
     }
 
     /// The faults, with what the log says of the sessions.
-    pub(crate) fn report(&self, book: &Book) -> String {
+    pub(crate) fn report(&self, ledger: &Ledger) -> String {
         let mut report = format!("{} faults\n", self.faults.len());
         for (number, fault) in self.faults.iter().take(REPORTED).enumerate() {
             report += &format!("{}\n", fault.what);
             let session = fault.session.iter().filter(|_| number < IN_FULL);
-            for line in session.flat_map(|tag| book.around(tag, fault.at)) {
+            for line in session.flat_map(|tag| ledger.around(tag, fault.at)) {
                 report += &format!("    {line}\n");
             }
         }
@@ -150,10 +150,10 @@ impl Verdict {
     }
 
     /// The sessions' names in the log, by the calls that they took: all calls of a session in one, and only those.
-    fn tags(&mut self, book: &Book) -> HashMap<String, Tag> {
+    fn tags(&mut self, ledger: &Ledger) -> HashMap<String, Tag> {
         let mut tags: HashMap<String, Tag> = HashMap::new();
         let mut sessions: BTreeMap<Tag, String> = BTreeMap::new();
-        for (mark, taken) in book.marks() {
+        for (mark, taken) in ledger.marks() {
             let session = mark.rsplit_once('.').map_or(mark.as_str(), |(session, _)| session);
             for taken in taken {
                 let tag = tags.entry(session.to_owned()).or_insert_with(|| taken.tag.clone());
@@ -172,7 +172,7 @@ impl Verdict {
 
     /// What a child said beside its answers came to its own session, and once. It may be missed only if the child was replaced during the
     /// call: its listeners were sent away then, and what it said at that moment has gone with them.
-    fn listen(&mut self, book: &Book, calls: &[Call], heard: &[Heard], tags: &HashMap<String, Tag>) {
+    fn listen(&mut self, ledger: &Ledger, calls: &[Call], heard: &[Heard], tags: &HashMap<String, Tag>) {
         let mut times: HashMap<&str, usize> = HashMap::new();
         for heard in heard {
             let mark = heard.stamp.mark.as_str();
@@ -192,7 +192,7 @@ impl Verdict {
             let times = times.get(call.mark.as_str()).copied().unwrap_or_default();
             let must = usize::from(matches!(call.outcome, Outcome::Answered(_)));
             let tag = tags.get(&call.session);
-            if times < must && tag.is_some_and(|tag| replaced(book, call, tag)) {
+            if times < must && tag.is_some_and(|tag| replaced(ledger, call, tag)) {
                 self.missed += 1;
             } else if times > 1 || times < must {
                 self.faults.push(Fault {
@@ -237,7 +237,7 @@ impl Heard {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Oracle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -248,8 +248,8 @@ impl fmt::Display for Verdict {
 }
 
 /// An answer is the one to this call, by the one child that took it.
-fn answered(book: &Book, call: &Call, stamp: &Stamp) -> Result<(), &'static str> {
-    match book.took(&call.mark) {
+fn answered(ledger: &Ledger, call: &Call, stamp: &Stamp) -> Result<(), &'static str> {
+    match ledger.took(&call.mark) {
         [taken] if taken.pid == stamp.pid => {}
         [] => return Err("answered by nobody"),
         [_] => return Err("answered by another than took it"),
@@ -267,25 +267,25 @@ fn answered(book: &Book, call: &Call, stamp: &Stamp) -> Result<(), &'static str>
 /// The child that took this call was replaced during it. The log tells so a moment later, and where the broker had no time to write it,
 /// a good deal later: then it counts only if the next call of the session was another child's, since sessions that move
 /// every second have moved within any second.
-fn replaced(book: &Book, call: &Call, tag: &Tag) -> bool {
+fn replaced(ledger: &Ledger, call: &Call, tag: &Tag) -> bool {
     const AFTERWARDS: Duration = Duration::from_millis(100);
     const LATE: Duration = Duration::from_secs(1);
-    let changed = |afterwards| book.changed(tag, call.began, call.ended, afterwards);
-    changed(AFTERWARDS) || (changed(LATE) && was_the_last(book, call))
+    let changed = |afterwards| ledger.changed(tag, call.began, call.ended, afterwards);
+    changed(AFTERWARDS) || (changed(LATE) && was_the_last(ledger, call))
 }
 
 /// The next call of the session was taken by another child than this one.
-fn was_the_last(book: &Book, call: &Call) -> bool {
+fn was_the_last(ledger: &Ledger, call: &Call) -> bool {
     let (_, turn) = call.mark.rsplit_once('.').unwrap_or_default();
     let Ok(turn) = turn.parse::<u64>() else {
         return false;
     };
     let next = format!("{}.{}", call.session, turn + 1);
-    matches!((book.took(&call.mark), book.took(&next)), ([this], [next]) if this.pid != next.pid)
+    matches!((ledger.took(&call.mark), ledger.took(&next)), ([this], [next]) if this.pid != next.pid)
 }
 
 /// The request was sent while its connection closed: its client says that it got no answer, as each SDK does.
-fn is_lost(book: &Book, stops: &[Stop], call: &Call) -> bool {
+fn is_lost(ledger: &Ledger, stops: &[Stop], call: &Call) -> bool {
     // Of Node and of reqwest. The Python SDK ends with the first request that it loses; there the client itself says it.
     const NO_ANSWER: [&str; 3] = ["fetch failed", "error sending request", "lost with its connection"];
     let Outcome::Failed(said) = &call.outcome else {
@@ -293,7 +293,7 @@ fn is_lost(book: &Book, stops: &[Stop], call: &Call) -> bool {
     };
     call.keeps_connection
         && NO_ANSWER.iter().any(|told| said.contains(told))
-        && book.took(&call.mark).is_empty()
+        && ledger.took(&call.mark).is_empty()
         && stops
             .iter()
             .any(|stop| stop.begun <= call.ended && call.began <= stop.over)
@@ -301,7 +301,7 @@ fn is_lost(book: &Book, stops: &[Stop], call: &Call) -> bool {
 
 /// A failure is excused.
 fn failed(
-    book: &Book,
+    ledger: &Ledger,
     kills: &[Kill],
     call: &Call,
     said: &str,
@@ -312,7 +312,7 @@ fn failed(
         return Err("failed otherwise than by the end of the child");
     }
     let during = |kill: &&Kill| kill.issued <= call.ended && call.began <= kill.gone;
-    let kill = match book.took(&call.mark) {
+    let kill = match ledger.took(&call.mark) {
         [taken] => kills
             .iter()
             .filter(during)
@@ -339,7 +339,7 @@ mod tests {
     const SAID: &str = "200 OK: the MCP server of this session has ended";
 
     /// Sessions `a` and `b`; the child 7 of `a` has taken two calls and 8 none, the child 9 of `b` has taken one.
-    fn book(more: &[&str]) -> Book {
+    fn ledger(more: &[&str]) -> Ledger {
         let lines = [
             r#"{"message":"child started","tag":"aa","pid":7}"#,
             r#"{"message":"child started","tag":"aa","pid":8}"#,
@@ -348,7 +348,7 @@ mod tests {
             r#"{"message":"took a.1 pid=7","tag":"aa"}"#,
             r#"{"message":"took b.0 pid=9","tag":"bb"}"#,
         ];
-        Book::of(&[&lines, more].concat())
+        Ledger::of(&[&lines, more].concat())
     }
 
     /// Killed at 5 s.
@@ -385,7 +385,7 @@ mod tests {
     /// How many faults there are if this call has failed in the time in which these were killed.
     fn faults_of_failed(mark: &str, times: [u64; 2], kills: &[Kill]) -> usize {
         let calls = [call(mark, times, Outcome::Failed(SAID.to_owned()))];
-        Verdict::new(&book(&[]), kills, &[], &calls, &[]).faults.len()
+        Oracle::new(&ledger(&[]), kills, &[], &calls, &[]).faults.len()
     }
 
     #[test]
@@ -413,16 +413,16 @@ mod tests {
         assert_eq!(faults_of_failed("a.2", during, &[kill(9, "bb")]), 1);
         let failed = |mark| call(mark, during, Outcome::Failed(SAID.to_owned()));
         let calls = [failed("a.1"), failed("a.2")];
-        let verdict = Verdict::new(&book(&[]), &[kill(7, "aa")], &[], &calls, &[]);
-        assert_eq!((verdict.faults.len(), verdict.excused), (1, 1));
+        let oracle = Oracle::new(&ledger(&[]), &[kill(7, "aa")], &[], &calls, &[]);
+        assert_eq!((oracle.faults.len(), oracle.excused), (1, 1));
     }
 
     #[test]
     fn whatever_is_killed_a_client_is_told_so_and_nothing_else() {
         for said in ["503 Service Unavailable: try again later", "404 Not Found", "no answer"] {
             let calls = [call("a.1", [4_990, 5_020], Outcome::Failed(said.to_owned()))];
-            let verdict = Verdict::new(&book(&[]), &[kill(7, "aa")], &[], &calls, &[]);
-            assert_eq!(verdict.faults.len(), 1, "{said}");
+            let oracle = Oracle::new(&ledger(&[]), &[kill(7, "aa")], &[], &calls, &[]);
+            assert_eq!(oracle.faults.len(), 1, "{said}");
         }
     }
 
@@ -437,9 +437,9 @@ mod tests {
                 keeps_connection,
                 ..call(mark, times, Outcome::Failed(said.to_owned()))
             }];
-            let verdict = Verdict::new(&book(&[]), &[], &stops, &calls, &[]);
-            assert_eq!(verdict.lost + verdict.faults.len(), 1);
-            verdict.lost == 1
+            let oracle = Oracle::new(&ledger(&[]), &[], &stops, &calls, &[]);
+            assert_eq!(oracle.lost + oracle.faults.len(), 1);
+            oracle.lost == 1
         };
         let during = [5_990, 6_020];
         assert!(lost("a.2", during, true, "TypeError: fetch failed"));
@@ -462,7 +462,7 @@ mod tests {
                 login,
                 ..call("a.1", [0, 1], Outcome::Answered(stamp))
             }];
-            Verdict::new(&book(&[]), &[], &[], &calls, &[]).faults.len()
+            Oracle::new(&ledger(&[]), &[], &[], &calls, &[]).faults.len()
         };
         assert_eq!(faults(stamp("a.1", 7), Some("alice")), 0);
         assert_eq!(faults(stamp("a.1", 7), Some("bob")), 1);
@@ -478,7 +478,7 @@ mod tests {
             (r#"{"message":"took a.2 pid=8","tag":"aa"}"#, 0),
             (r#"{"message":"took b.1 pid=8","tag":"aa"}"#, 1),
         ] {
-            let found = Verdict::new(&book(&[line]), &[], &[], &calls, &[]).faults.len();
+            let found = Oracle::new(&ledger(&[line]), &[], &[], &calls, &[]).faults.len();
             assert!(found >= faults && (found == 0) == (faults == 0), "{line}: {found}");
         }
     }
@@ -492,12 +492,8 @@ mod tests {
                 announced: true,
                 ..call("a.1", times, Outcome::Answered(stamp("a.1", 7)))
             }];
-            let verdict = Verdict::new(&book(&[moved]), &[], &[], &calls, &[]);
-            assert_eq!(
-                (verdict.missed, verdict.faults.len()),
-                (missed, 1 - missed),
-                "{times:?}"
-            );
+            let oracle = Oracle::new(&ledger(&[moved]), &[], &[], &calls, &[]);
+            assert_eq!((oracle.missed, oracle.faults.len()), (missed, 1 - missed), "{times:?}");
         }
     }
 
@@ -516,9 +512,9 @@ mod tests {
                 announced: true,
                 ..call("a.1", times, Outcome::Answered(stamp("a.1", 7)))
             }];
-            let verdict = Verdict::new(&book(&[next, moved]), &[], &[], &calls, &[]);
+            let oracle = Oracle::new(&ledger(&[next, moved]), &[], &[], &calls, &[]);
             assert_eq!(
-                (verdict.missed, verdict.faults.len()),
+                (oracle.missed, oracle.faults.len()),
                 (missed, 1 - missed),
                 "{next} {times:?}"
             );
@@ -541,7 +537,7 @@ mod tests {
             (vec![heard("a"), heard("a")], 1),
             (vec![heard("b")], 1),
         ] {
-            let found = Verdict::new(&book(&[]), &[], &[], &calls, &heard).faults.len();
+            let found = Oracle::new(&ledger(&[]), &[], &[], &calls, &heard).faults.len();
             assert_eq!(found, faults, "{heard:?}");
         }
     }

@@ -11,8 +11,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::sdk::{LIMIT, root};
-use crate::bed::{Bed, password};
+use super::sdk_client::{LIMIT, root};
+use crate::harness::{Harness, password};
 
 /// What the suite checks of an authorization server.
 const CHECKS: [&str; 3] = [
@@ -24,15 +24,15 @@ const CHECKS: [&str; 3] = [
 #[tokio::test]
 #[ignore = "needs Node: cargo xtask interop"]
 async fn the_official_suite_finds_no_fault_in_the_authorization_server() {
-    let bed = Bed::new(&[]).await;
+    let harness = Harness::new(&[]).await;
     let port = free_port();
-    let client = register(&bed, &format!("http://127.0.0.1:{port}/callback")).await;
+    let client = register(&harness, &format!("http://127.0.0.1:{port}/callback")).await;
     let results = tempfile::tempdir().unwrap();
     let folder = root().join("interop/conformance");
     let mut process = Command::new(node(&folder))
         .arg(folder.join("node_modules/@modelcontextprotocol/conformance/dist/index.js"))
-        .args(["authorization", "--url", &bed.broker.url(), "--client-id", &client])
-        .args(["--resource", &bed.broker.mcp_url(), "--port", &port.to_string()])
+        .args(["authorization", "--url", &harness.broker.url(), "--client-id", &client])
+        .args(["--resource", &harness.broker.mcp_url(), "--port", &port.to_string()])
         .arg("--output-dir")
         .arg(results.path())
         .stdout(Stdio::piped())
@@ -43,7 +43,7 @@ async fn the_official_suite_finds_no_fault_in_the_authorization_server() {
     let walk = async {
         let mut visits = 0;
         while let Some(line) = lines.next_line().await.unwrap() {
-            if line.starts_with(&bed.broker.url()) && line.contains("response_type=code") {
+            if line.starts_with(&harness.broker.url()) && line.contains("response_type=code") {
                 let mut browser = Browser::new();
                 let back = format!("http://127.0.0.1:{port}/callback");
                 let back = browser
@@ -76,14 +76,14 @@ async fn the_official_suite_finds_no_fault_in_the_authorization_server() {
 }
 
 /// Registers the suite as a public client and gives its id.
-async fn register(bed: &Bed, redirect_uri: &str) -> String {
+async fn register(harness: &Harness, redirect_uri: &str) -> String {
     let metadata = json!({
         "client_name": "conformance suite",
         "redirect_uris": [redirect_uri],
         "token_endpoint_auth_method": "none",
     });
     let answer = testkit::http_client::client(LIMIT)
-        .post(format!("{}/oauth/register", bed.broker.url()))
+        .post(format!("{}/oauth/register", harness.broker.url()))
         .header("content-type", "application/json")
         .body(metadata.to_string())
         .send()
