@@ -1,7 +1,8 @@
 //! The broker as a process, with a configuration of its own in a temporary directory.
 //!
-//! The process gets its settings by file and environment, as from an operator; its log (JSON lines on standard error) is
-//! read back. Dropping the handle kills the process and removes its directory.
+//! The process gets its settings by file and environment, as from an operator; its log (JSON lines
+//! on standard error) is read back. Dropping the handle kills the process and removes its
+//! directory.
 
 mod log;
 mod processes;
@@ -38,8 +39,8 @@ use crate::{forgejo::FakeForgejo, forgejo_mcp};
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer than any stop that the defaults allow.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
-/// Passes the socket on standard input as systemd does (`sd_listen_fds`): as descriptor 3, with the process id in the
-/// environment.
+/// Passes the socket on standard input as systemd does (`sd_listen_fds`): as descriptor 3, with the
+/// process id in the environment.
 const PASS_SOCKET: &str = r#"exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@""#;
 
 /// The event in the broker's log after which it accepts connections.
@@ -50,14 +51,15 @@ const SERVING: &str = "serving";
 pub struct BrokerOptions {
     /// The port on 127.0.0.1; [`free_port`] finds one.
     pub port: u16,
-    /// The MCP server that it starts for each session; `None` if `settings` name one that all sessions share.
+    /// The MCP server that it starts for each session; `None` if `settings` name one that all
+    /// sessions share.
     pub child: Option<ChildCommand>,
     /// Further settings as environment overrides: dotted key and value.
     pub settings: Vec<(String, String)>,
     /// Further variables of its environment: switches of a program built for tests.
     pub environment: Vec<(String, String)>,
-    /// Whether the test keeps the listening socket and passes it on at each start, as a service manager does, so that no
-    /// connection is refused while the broker restarts.
+    /// Whether the test keeps the listening socket and passes it on at each start, as a service
+    /// manager does, so that no connection is refused while the broker restarts.
     pub keep_socket: bool,
 }
 

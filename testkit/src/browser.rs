@@ -1,8 +1,10 @@
-//! A user at a browser, who opens an address, fills in forms, and stops at the client's redirect URI.
+//! A user at a browser, who opens an address, fills in forms, and stops at the client's redirect
+//! URI.
 //!
-//! The browser keeps cookies, shows forms and enforces `form-action`; the user ([`authorize`](Browser::authorize),
-//! [`deny`](Browser::deny)) knows a few pages. The browser follows redirects one by one, so that it returns the one to the
-//! client's redirect URI without following it: nothing needs to listen there. Left out: scripts, images, frames.
+//! The browser keeps cookies, shows forms and enforces `form-action`; the user
+//! ([`authorize`](Browser::authorize), [`deny`](Browser::deny)) knows a few pages. The browser
+//! follows redirects one by one, so that it returns the one to the client's redirect URI without
+//! following it: nothing needs to listen there. Left out: scripts, images, frames.
 
 mod cookies;
 mod form_action;
@@ -101,7 +103,8 @@ impl Browser {
         }
     }
 
-    /// Opens an address as if the user had typed it. It makes one request and does not follow a redirect.
+    /// Opens an address as if the user had typed it. It makes one request and does not follow a
+    /// redirect.
     pub async fn get(&mut self, url: &Url) -> Result<Page, BrowserError> {
         self.request(Method::GET, url.clone(), None, None).await
     }
@@ -118,8 +121,8 @@ impl Browser {
         Err(BrowserError::TooManyRequests(MAX_REQUESTS))
     }
 
-    /// Submits a form of `page`, with `values` filled in, the name and value of the pressed button among them. It makes one
-    /// request and does not follow a redirect.
+    /// Submits a form of `page`, with `values` filled in, the name and value of the pressed button
+    /// among them. It makes one request and does not follow a redirect.
     pub async fn submit(&mut self, page: &Page, form: &Form, values: &[(&str, &str)]) -> Result<Page, BrowserError> {
         FormAction::of(page).check(&form.action)?;
         let fields = form_urlencoded::Serializer::new(String::new())

@@ -1,9 +1,10 @@
 //! A scripted MCP client: OAuth sign-in and Streamable HTTP, each step on its own and recorded.
 //!
-//! The methods named after steps ([`probe`](Client::probe), [`initialize`](Client::initialize), ...) expect success and
-//! return an error for any other answer. [`request`](Client::request), [`post`](Client::post), [`raw`](Client::raw) and
-//! [`token_request`](Client::token_request) return every answer, for tests of refusals. All of them take `&self`, so that
-//! calls of one session can run at once. Left out: retries, recovery, and requests of the server to the client.
+//! The methods named after steps ([`probe`](Client::probe), [`initialize`](Client::initialize),
+//! ...) expect success and return an error for any other answer. [`request`](Client::request),
+//! [`post`](Client::post), [`raw`](Client::raw) and [`token_request`](Client::token_request) return
+//! every answer, for tests of refusals. All of them take `&self`, so that calls of one session can
+//! run at once. Left out: retries, recovery, and requests of the server to the client.
 
 mod answer;
 mod discovery;
@@ -40,7 +41,8 @@ pub struct Client {
     mcp_url: Url,
     redirect_uri: String,
     sign_in: SignIn,
-    /// The fields are independent, so a poisoned lock is still consistent; never held across an await.
+    /// The fields are independent, so a poisoned lock is still consistent; never held across an
+    /// await.
     session: Mutex<McpSession>,
     next_id: AtomicI64,
     steps: Steps,
@@ -113,7 +115,8 @@ impl Client {
         )
     }
 
-    /// A client that shares this one's registration and tokens, later ones too, and has no session yet.
+    /// A client that shares this one's registration and tokens, later ones too, and has no session
+    /// yet.
     #[must_use]
     pub fn another_session(&self) -> Self {
         Self::with_sign_in(
@@ -143,8 +146,8 @@ impl Client {
         self
     }
 
-    /// The same client with a new connection for each request. HTTP may lose a request on a connection that the server is
-    /// closing (RFC 9112 section 9.3.1), but not on a new one.
+    /// The same client with a new connection for each request. HTTP may lose a request on a
+    /// connection that the server is closing (RFC 9112 section 9.3.1), but not on a new one.
     #[must_use]
     pub fn without_keep_alive(mut self) -> Self {
         self.http = http_client::without_keep_alive(TIMEOUT);

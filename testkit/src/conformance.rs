@@ -1,11 +1,13 @@
 //! A stdio MCP server with the fixtures of the official conformance suite, on the crate `rmcp`.
 //!
-//! The suite prescribes each tool, prompt and resource of its server scenarios by name and answer; this server has all of
-//! them, in the protocol of 2025-11-25. A few tools of our own (`roots`, `update_resource`, `change_tools`, `wait`,
-//! `cancelled`) let client SDKs use the features that the suite has no scenario for.
+//! The suite prescribes each tool, prompt and resource of its server scenarios by name and answer;
+//! this server has all of them, in the protocol of 2025-11-25. A few tools of our own (`roots`,
+//! `update_resource`, `change_tools`, `wait`, `cancelled`) let client SDKs use the features that
+//! the suite has no scenario for.
 //!
-//! Tools run at the same time, and requests to the client carry small numbers as ids, which a client probably uses for its
-//! own requests too: a bridge that confuses the two directions fails. A cancelled call is never answered.
+//! Tools run at the same time, and requests to the client carry small numbers as ids, which a
+//! client probably uses for its own requests too: a bridge that confuses the two directions fails.
+//! A cancelled call is never answered.
 //!
 //! Left out: pages, tasks, and every transport but stdio.
 #![expect(
@@ -51,7 +53,8 @@ const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP
 struct ConformanceServer {
     tools: ToolRouter<Self>,
     prompts: PromptRouter<Self>,
-    /// Every change is one operation, so a poisoned lock is still consistent; never held across an await.
+    /// Every change is one operation, so a poisoned lock is still consistent; never held across an
+    /// await.
     state: Arc<Mutex<ClientState>>,
 }
 
@@ -70,7 +73,8 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     runtime.block_on(serve(tokio::io::stdin(), tokio::io::stdout()));
-    // A thread of the runtime may be reading stdin; waiting for it would mean waiting for the parent.
+    // A thread of the runtime may be reading stdin; waiting for it would mean waiting for the
+    // parent.
     runtime.shutdown_background();
     ExitCode::SUCCESS
 }

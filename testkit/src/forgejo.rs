@@ -1,12 +1,14 @@
 //! A fake Forgejo: its OAuth2 provider, and as much of its API as a broker and its children use.
 //!
-//! It is an HTTP server on loopback that behaves as Forgejo 15 does. It keeps the oddities, because oddities break brokers:
-//! the error codes of the token endpoint, the one counter per grant that invalidates all earlier refresh tokens, the grant
-//! whose scope is fixed at the first consent, and the empty scope that allows everything. A test can change faults,
-//! lifetimes and the clock while it runs, and read its counters.
+//! It is an HTTP server on loopback that behaves as Forgejo 15 does. It keeps the oddities, because
+//! oddities break brokers: the error codes of the token endpoint, the one counter per grant that
+//! invalidates all earlier refresh tokens, the grant whose scope is fixed at the first consent, and
+//! the empty scope that allows everything. A test can change faults, lifetimes and the clock while
+//! it runs, and read its counters.
 //!
-//! There are two demo users, `alice` and `bob`, with the passwords `alice-password` and `bob-password`, and one confidential
-//! application. Left out: everything that neither signs a user in nor says who a user is.
+//! There are two demo users, `alice` and `bob`, with the passwords `alice-password` and
+//! `bob-password`, and one confidential application. Left out: everything that neither signs a user
+//! in nor says who a user is.
 
 mod api;
 mod authorize;
@@ -19,6 +21,7 @@ mod pages;
 mod redirects;
 mod router;
 mod scopes;
+mod shared;
 mod sign_in;
 mod tokens;
 mod wire;
@@ -31,7 +34,7 @@ pub use self::{
 };
 use self::{
     instance::{Application, Instance},
-    router::Shared,
+    shared::Shared,
 };
 use crate::http_server::HttpServer;
 
@@ -128,7 +131,8 @@ impl FakeForgejo {
         &self.application.client_secret
     }
 
-    /// Stops the server; returns when its port is free and its tasks have ended. Passes on a panic of one of them.
+    /// Stops the server; returns when its port is free and its tasks have ended. Passes on a panic
+    /// of one of them.
     pub async fn stop(self) {
         self.server.stop().await;
     }

@@ -1,23 +1,29 @@
-//! An MCP server that behaves as `forgejo-mcp` 2.34 does, oddities included. It runs as a process of its own.
+//! An MCP server that behaves as `forgejo-mcp` 2.34 does, oddities included. It runs as a process
+//! of its own.
 //!
-//! It requests Forgejo's version twice before it serves, and exits if that fails. It answers `initialize` with 2025-11-25
-//! at most. Its list of tools is one line of 90,470 bytes. Tool calls run on five workers and are answered out of order;
-//! everything else is answered in order. It ignores cancellation. A failing tool is a JSON-RPC error with Forgejo's own
-//! message, token included. End of input and SIGTERM end it only after the calls in flight. Three tools work, with the
-//! token that the process was started with, so that a test can see *whose* token a session holds.
+//! It requests Forgejo's version twice before it serves, and exits if that fails. It answers
+//! `initialize` with 2025-11-25 at most. Its list of tools is one line of 90,470 bytes. Tool calls
+//! run on five workers and are answered out of order; everything else is answered in order. It
+//! ignores cancellation. A failing tool is a JSON-RPC error with Forgejo's own message, token
+//! included. End of input and SIGTERM end it only after the calls in flight. Three tools work, with
+//! the token that the process was started with, so that a test can see *whose* token a session
+//! holds.
 //!
-//! With `--transport http --http-port N` it serves all users at `/mcp`, each request with its own token, and checks nothing:
-//! a request without a token uses the process's token, and any well-formed session id is valid. It binds the loopback
-//! interface only, where `forgejo-mcp` binds all of them.
+//! With `--transport http --http-port N` it serves all users at `/mcp`, each request with its own
+//! token, and checks nothing: a request without a token uses the process's token, and any
+//! well-formed session id is valid. It binds the loopback interface only, where `forgejo-mcp` binds
+//! all of them.
 //!
-//! With [`TEST_TOOLS`] set to `1` it has tools that make it misbehave. With [`STRICT`] set to `1` it is another kind of HTTP
-//! server: one that checks tokens and knows only the sessions that it has opened. Left out: the work of the other 138
-//! tools, which are only listed, and the transport of 2024 (`sse`).
+//! With [`TEST_TOOLS`] set to `1` it has tools that make it misbehave. With [`STRICT`] set to `1`
+//! it is another kind of HTTP server: one that checks tokens and knows only the sessions that it
+//! has opened. Left out: the work of the other 138 tools, which are only listed, and the transport
+//! of 2024 (`sse`).
 
 mod api;
 mod arguments;
 mod call;
 mod catalog;
+mod context;
 mod http;
 mod log;
 mod protocol;
@@ -41,8 +47,8 @@ pub const VERSION: &str = "2.34.1";
 /// The variable that, set to `1`, adds the tools whose names begin with `test_`.
 pub const TEST_TOOLS: &str = "FAKE_FORGEJO_MCP_TEST_TOOLS";
 
-/// The variable that, set to `1`, makes the double over HTTP refuse tokens that Forgejo refuses (401) and sessions that it
-/// has not opened itself (404).
+/// The variable that, set to `1`, makes the double over HTTP refuse tokens that Forgejo refuses
+/// (401) and sessions that it has not opened itself (404).
 pub const STRICT: &str = "FAKE_FORGEJO_MCP_STRICT";
 
 /// The whole program: flags, environment, signals, and the transport.
@@ -59,7 +65,8 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let code = runtime.block_on(run(options));
-    // A thread of the runtime may be reading stdin; waiting for it would mean waiting for the parent.
+    // A thread of the runtime may be reading stdin; waiting for it would mean waiting for the
+    // parent.
     runtime.shutdown_background();
     ExitCode::from(code)
 }

@@ -1,11 +1,12 @@
 //! A reverse proxy on loopback that adds a bearer, and can break a connection.
 //!
-//! It stands in front of a broker as an operator's proxy does: the broker's `public_url` names it, and Host and Origin
-//! pass unchanged. Once it has a bearer, it adds an `Authorization` header to requests at the MCP endpoint without one. It
-//! can also act as a network that loses connections: an event stream that answers a call of a chosen tool ends after its
-//! first event.
+//! It stands in front of a broker as an operator's proxy does: the broker's `public_url` names it,
+//! and Host and Origin pass unchanged. Once it has a bearer, it adds an `Authorization` header to
+//! requests at the MCP endpoint without one. It can also act as a network that loses connections:
+//! an event stream that answers a call of a chosen tool ends after its first event.
 //!
-//! Left out: TLS, HTTP/2, and kept connections to the broker; each exchange has its own, which ends with the client's.
+//! Left out: TLS, HTTP/2, and kept connections to the broker; each exchange has its own, which ends
+//! with the client's.
 
 #[cfg(test)]
 mod tests;
@@ -55,7 +56,8 @@ struct Shared {
     upstream: u16,
     /// The tool whose streams are cut.
     cut: Option<String>,
-    /// The fields are independent, so a poisoned lock is still consistent; never held across an await.
+    /// The fields are independent, so a poisoned lock is still consistent; never held across an
+    /// await.
     state: Mutex<ForwarderState>,
 }
 
@@ -67,7 +69,8 @@ struct ForwarderState {
 }
 
 impl Forwarder {
-    /// Binds `127.0.0.1:port` and forwards to `127.0.0.1:upstream`. `cut` names the tool whose streams are cut.
+    /// Binds `127.0.0.1:port` and forwards to `127.0.0.1:upstream`. `cut` names the tool whose
+    /// streams are cut.
     pub async fn start(port: u16, upstream: u16, cut: Option<&str>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             http: http_client::without_keep_alive(TIMEOUT),

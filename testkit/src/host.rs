@@ -1,8 +1,10 @@
-//! A host of the public network for a broker in a test network: it listens on this machine, speaks https with a
-//! certificate of the test authority, serves given pages, and counts requests and connections.
+//! A host of the public network for a broker in a test network: it listens on this machine, speaks
+//! https with a certificate of the test authority, serves given pages, and counts requests and
+//! connections.
 //!
-//! Its certificate is valid for `client.example` and the names one level below. The key of the authority no longer exists.
-//! Only a broker with the feature `testing` can be told of such a network ([`network`]).
+//! Its certificate is valid for `client.example` and the names one level below. The key of the
+//! authority no longer exists. Only a broker with the feature `testing` can be told of such a
+//! network ([`network`]).
 
 use std::{
     collections::HashMap,
@@ -73,8 +75,9 @@ struct Shared {
     requests: Mutex<HashMap<String, usize>>,
 }
 
-/// The environment variable for a broker: `at` maps names to hosts of this machine; `resolving` maps names to the addresses
-/// that a name server returns for them, separated by commas, which the broker judges as in the real network.
+/// The environment variable for a broker: `at` maps names to hosts of this machine; `resolving`
+/// maps names to the addresses that a name server returns for them, separated by commas, which the
+/// broker judges as in the real network.
 pub fn network(at: &[(&str, &Host)], resolving: &[(&str, &str)]) -> (String, String) {
     let authority = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/authority.pem");
     let mut value = authority.display().to_string();

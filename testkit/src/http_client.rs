@@ -1,6 +1,8 @@
-//! The HTTP client of the doubles and of tests: no redirects, no proxy, no trusted root certificate.
+//! The HTTP client of the doubles and of tests: no redirects, no proxy, no trusted root
+//! certificate.
 //!
-//! All doubles but [`Host`](crate::Host) speak plain HTTP on loopback. reqwest requires a TLS configuration all the same.
+//! All doubles but [`Host`](crate::Host) speak plain HTTP on loopback. reqwest requires a TLS
+//! configuration all the same.
 
 use std::{sync::Arc, time::Duration};
 

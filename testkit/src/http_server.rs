@@ -1,8 +1,8 @@
 //! The HTTP/1.1 server on loopback under the doubles: an axum router, with or without TLS.
 //!
-//! A response that carries [`NoAnswer`] as an extension is not sent: the connection closes without a byte, which is how a
-//! lost response looks to a client. The server owns every task: [`HttpServer::stop`] waits for them and passes their
-//! panics on; dropping the server aborts them.
+//! A response that carries [`NoAnswer`] as an extension is not sent: the connection closes without
+//! a byte, which is how a lost response looks to a client. The server owns every task:
+//! [`HttpServer::stop`] waits for them and passes their panics on; dropping the server aborts them.
 
 use std::{
     io,
@@ -49,7 +49,7 @@ pub(crate) struct HttpServer {
 #[error("closed without an answer, as the script demands")]
 pub(crate) struct NoAnswer;
 
-/// What each connection needs.
+/// The parts of each connection.
 #[derive(Clone)]
 struct Connection {
     router: Router,
@@ -57,7 +57,7 @@ struct Connection {
     stop: CancellationToken,
 }
 
-/// How long a stopping server waits for the exchanges in flight.
+/// The longest wait of a stopping server for exchanges in flight.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The pause after a failed accept, most likely for want of file descriptors.
@@ -69,7 +69,8 @@ impl HttpServer {
         Self::bind(port, router, None).await
     }
 
-    /// Binds `127.0.0.1:port` (0 chooses a free port) and serves HTTP, inside TLS if there is an acceptor.
+    /// Binds `127.0.0.1:port` (0 chooses a free port) and serves HTTP, inside TLS if there is an
+    /// acceptor.
     pub(crate) async fn bind(port: u16, router: Router, tls: Option<TlsAcceptor>) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", port)).await?;
         let address = listener.local_addr()?;
@@ -98,7 +99,8 @@ impl HttpServer {
         self.accepted.load(Ordering::SeqCst)
     }
 
-    /// Stops accepting, gives exchanges in flight a second, and aborts the rest. A panic of a handler becomes a panic here.
+    /// Stops accepting, gives exchanges in flight a second, and aborts the rest. A panic of a
+    /// handler becomes a panic here.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {
@@ -109,7 +111,8 @@ impl HttpServer {
 
 async fn accept(listener: TcpListener, connection: Connection, accepted: Arc<AtomicUsize>) {
     let mut connections = JoinSet::new();
-    // Panics are kept until the end: the server serves on, so that the test fails at its own assertion.
+    // Panics are kept until the end: the server serves on, so that the test fails at its own
+    // assertion.
     let mut ended = Vec::new();
     loop {
         tokio::select! {

@@ -1,7 +1,8 @@
 //! Test doubles, for development only.
 //!
-//! Each double can be scripted before and inspected after an exchange. The doubles do not depend on the broker's crates:
-//! they meet the broker over HTTP, over standard input and output, and as a process.
+//! Each double can be scripted before and inspected after an exchange. The doubles do not depend on
+//! the broker's crates: they meet the broker over HTTP, over standard input and output, and as a
+//! process.
 #![expect(
     clippy::missing_errors_doc,
     clippy::missing_panics_doc,

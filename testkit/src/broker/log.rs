@@ -44,12 +44,14 @@ impl Log {
         self.lines().iter().skip(seen).cloned().collect()
     }
 
-    /// Waits until a line, old or new, contains a text. Cancel safe. Panics after a minute, with the end of the log.
+    /// Waits until a line, old or new, contains a text. Cancel safe. Panics after a minute, with
+    /// the end of the log.
     pub async fn contains(&self, text: &str) {
         self.contains_times(text, 1).await;
     }
 
-    /// Waits until so many lines, old or new, contain a text. Cancel safe. Panics as [`contains`](Self::contains).
+    /// Waits until so many lines, old or new, contain a text. Cancel safe. Panics as
+    /// [`contains`](Self::contains).
     pub async fn contains_times(&self, text: &str, times: usize) {
         if timeout(WAIT_TIMEOUT, self.wait_for(text, times)).await.is_err() {
             let lines = self.lines();
@@ -76,8 +78,8 @@ impl Log {
         self.lines().iter().filter(|line| line.contains(text)).count()
     }
 
-    /// Reads a stream until it ends. The receiver gets a message at the first line whose message is `event`, and an error
-    /// if the stream ends before it.
+    /// Reads a stream until it ends. The receiver gets a message at the first line whose message is
+    /// `event`, and an error if the stream ends before it.
     pub(super) fn follow(
         &self,
         stream: impl AsyncRead + Unpin + Send + 'static,
@@ -102,7 +104,8 @@ impl Log {
         receiver
     }
 
-    /// Returns after every followed stream has ended. Panics if a process that was left behind holds one for a minute.
+    /// Returns after every followed stream has ended. Panics if a process that was left behind
+    /// holds one for a minute.
     pub(super) async fn ended(&self) {
         self.shared.readers.close();
         let ended = timeout(WAIT_TIMEOUT, self.shared.readers.wait()).await;

@@ -24,7 +24,8 @@ pub struct Programs {
 /// The variable that names a folder with the programs, for a caller that has just built them.
 const FOLDER: &str = "TESTKIT_PROGRAMS";
 
-/// The programs of the workspace: those in the folder that `TESTKIT_PROGRAMS` names, or else built once per process.
+/// The programs of the workspace: those in the folder that `TESTKIT_PROGRAMS` names, or else built
+/// once per process.
 pub fn programs() -> &'static Programs {
     static PROGRAMS: OnceLock<Programs> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
@@ -79,7 +80,8 @@ fn build() -> Result<Programs> {
     })
 }
 
-/// Variables that the cargo above this test sets for its package; build scripts that watch them would run again.
+/// Variables that the cargo above this test sets for its package; build scripts that watch them
+/// would run again.
 fn belongs_to_this_test(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     name.starts_with("CARGO_PKG_")

@@ -8,7 +8,8 @@ use tokio::process::{Child, Command};
 use super::Log;
 use crate::{forgejo::FakeForgejo, forgejo_mcp};
 
-/// A running server, or one that was killed and can be started again on the same port. Dropping it kills it.
+/// A running server, or one that was killed and can be started again on the same port. Dropping it
+/// kills it.
 #[derive(Debug)]
 pub struct SharedMcp {
     program: PathBuf,

@@ -1,8 +1,8 @@
 //! The cookies of a browser (RFC 6265, with the prefixes and `SameSite` of its successor draft).
 //!
-//! Cookies belong to a host; ports share them, as in real browsers. A `Secure` cookie is accepted from https only, and a
-//! `__Host-` cookie only with `Secure`, `Path=/` and no `Domain`. Left out: `Domain` (every cookie is host-only) and
-//! `Expires` (servers under test use `Max-Age`).
+//! Cookies belong to a host; ports share them, as in real browsers. A `Secure` cookie is accepted
+//! from https only, and a `__Host-` cookie only with `Secure`, `Path=/` and no `Domain`. Left out:
+//! `Domain` (every cookie is host-only) and `Expires` (servers under test use `Max-Age`).
 
 use http::{HeaderMap, Method, header::SET_COOKIE};
 use url::Url;
@@ -62,7 +62,8 @@ impl CookieJar {
         }
     }
 
-    /// The `Cookie` header for a request to `url`; `initiator` is the page that started it, unless the user did.
+    /// The `Cookie` header for a request to `url`; `initiator` is the page that started it, unless
+    /// the user did.
     pub(super) fn header(&self, method: &Method, url: &Url, initiator: Option<&Url>) -> Option<String> {
         let same_site = initiator.is_none_or(|page| page.host_str() == url.host_str());
         let sent = self.0.iter().filter(|cookie| cookie.matches(url));

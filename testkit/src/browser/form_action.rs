@@ -1,7 +1,8 @@
 //! The `form-action` directive of a content security policy (CSP level 3, section 6.4.1).
 //!
-//! Chromium applies it to the form's target and to every redirect after the submission, Firefox to the target alone. This
-//! browser follows Chromium, the stricter one. Left out: every other directive, and paths and wildcards in host names.
+//! Chromium applies it to the form's target and to every redirect after the submission, Firefox to
+//! the target alone. This browser follows Chromium, the stricter one. Left out: every other
+//! directive, and paths and wildcards in host names.
 
 use http::header::CONTENT_SECURITY_POLICY;
 use url::Url;

@@ -94,7 +94,8 @@ impl Form {
         self.buttons.iter().any(|button| button.0 == name && button.1 == value)
     }
 
-    /// Its fields, with some of them filled in; values without a field are added, such as a button's.
+    /// Its fields, with some of them filled in; values without a field are added, such as a
+    /// button's.
     pub fn filled(&self, values: &[(&str, &str)]) -> Vec<(String, String)> {
         let mut fields = self.fields.clone();
         for (name, value) in values {

@@ -17,7 +17,8 @@ const CLIENT: &str = "http://127.0.0.1:9/callback";
 const CONSENT: &str = r#"<form method="post" action="/oauth/authorize"><input type="hidden" name="csrf" value="a&amp;b">
 <button name="decision" value="approve">Yes</button><button name="decision" value="deny">No</button></form>"#;
 
-/// Serves a consent page with this content security policy; its hidden token and its cookie must both come back.
+/// Serves a consent page with this content security policy; its hidden token and its cookie must
+/// both come back.
 async fn broker(policy: &'static str) -> (HttpServer, Url) {
     let consent = async move || {
         let cookie = "browser=tied; Path=/; HttpOnly; SameSite=Lax";

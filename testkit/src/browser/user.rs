@@ -1,8 +1,8 @@
 //! The user: the actions on the pages of an authorization.
 //!
-//! The fields identify three pages: a broker's consent page (a button `decision=approve`), Forgejo's sign-in page
-//! (`user_name`, `password`) and Forgejo's consent page (a button `granted=true`). At any other page the user gives up, and
-//! the error quotes the page.
+//! The fields identify three pages: a broker's consent page (a button `decision=approve`),
+//! Forgejo's sign-in page (`user_name`, `password`) and Forgejo's consent page (a button
+//! `granted=true`). At any other page the user gives up, and the error quotes the page.
 
 use http::Method;
 use url::Url;
@@ -13,8 +13,9 @@ use super::{Browser, BrowserError, Form, MAX_REQUESTS, form_action::FormAction};
 const BUTTONS: [(&str, &str, &str); 2] = [("decision", "approve", "deny"), ("granted", "true", "false")];
 
 impl Browser {
-    /// Opens `authorize_url`, approves on every consent page, signs in with `login` and `password` where necessary, and
-    /// returns the redirect to an address that starts with `redirect_uri`. The redirect may carry an error.
+    /// Opens `authorize_url`, approves on every consent page, signs in with `login` and `password`
+    /// where necessary, and returns the redirect to an address that starts with `redirect_uri`. The
+    /// redirect may carry an error.
     pub async fn authorize(
         &mut self,
         authorize_url: &Url,
@@ -46,7 +47,8 @@ impl Browser {
         // The normal form of URLs ignores a missing slash after the host.
         let destination = Url::parse(redirect_uri).map_or_else(|_| redirect_uri.to_owned(), String::from);
         let mut signed_in = false;
-        // The page of the latest form, and its policy; redirects after the submission change neither.
+        // The page of the latest form, and its policy; redirects after the submission change
+        // neither.
         let mut initiator: Option<Url> = None;
         let mut policy = FormAction::default();
         let mut page = self.get(start).await?;

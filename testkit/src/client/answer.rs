@@ -15,7 +15,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// Its body.
     pub body: Bytes,
-    /// The JSON values in it, in order: one of a JSON body, one for each event with data of a stream.
+    /// The JSON values in it, in order: one of a JSON body, one for each event with data of a
+    /// stream.
     pub messages: Vec<Value>,
     events: Vec<Event>,
 }

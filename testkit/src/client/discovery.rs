@@ -10,7 +10,8 @@ use url::Url;
 use super::{Answer, Client, ClientError, mcp, sign_in::AuthorizationServer, steps::Outcome};
 
 impl Client {
-    /// Sends `initialize` without a token and expects 401 with a `resource_metadata` (RFC 9728 section 5.1).
+    /// Sends `initialize` without a token and expects 401 with a `resource_metadata` (RFC 9728
+    /// section 5.1).
     pub async fn probe(&self) -> Result<(), ClientError> {
         let probe = async {
             let initialize = Client::initialize_message(&json!(0));
@@ -29,7 +30,8 @@ impl Client {
         self.steps.record("probe", probe).await
     }
 
-    /// Reads the protected-resource metadata (RFC 9728) and then the authorization-server metadata (RFC 8414).
+    /// Reads the protected-resource metadata (RFC 9728) and then the authorization-server metadata
+    /// (RFC 8414).
     pub async fn discover(&self) -> Result<(), ClientError> {
         let discover = async {
             let at = self.sign_in.state().resource_metadata.clone();
@@ -75,7 +77,8 @@ impl Client {
         self.steps.record("register", register).await
     }
 
-    /// The resource must be this server, or a path above it on the same origin (RFC 9728 section 3.3).
+    /// The resource must be this server, or a path above it on the same origin (RFC 9728 section
+    /// 3.3).
     fn check_resource(&self, metadata: &Value) -> Result<(), ClientError> {
         let resource = metadata["resource"].as_str();
         let resource = resource.and_then(|resource| Url::parse(resource).ok());
@@ -97,7 +100,8 @@ impl Client {
     }
 }
 
-/// The metadata URL of an issuer: the well-known part goes between host and path (RFC 8414 section 3.1).
+/// The metadata URL of an issuer: the well-known part goes between host and path (RFC 8414 section
+/// 3.1).
 fn metadata_url(issuer: &str) -> Result<Url, ClientError> {
     let invalid = |_| ClientError::Unexpected(format!("authorization_servers has {issuer:?} first"));
     let mut url = Url::parse(issuer).map_err(invalid)?;

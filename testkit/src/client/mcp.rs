@@ -23,8 +23,8 @@ const MAX_PAGES: usize = 100;
 const STREAM_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 impl Client {
-    /// Opens a session, or initializes the present one again: stores the session id and the protocol version, and returns
-    /// the result.
+    /// Opens a session, or initializes the present one again: stores the session id and the
+    /// protocol version, and returns the result.
     pub async fn initialize(&self) -> Result<Value, ClientError> {
         let initialize = async {
             let id = self.new_id();
@@ -130,13 +130,14 @@ impl Client {
         self.raw(Method::POST, self.headers(), message).await
     }
 
-    /// Sends a request to the MCP URL with exactly these headers and this body. A stream is read to its end.
+    /// Sends a request to the MCP URL with exactly these headers and this body. A stream is read to
+    /// its end.
     pub async fn raw(&self, method: Method, headers: HeaderMap, body: impl Into<Bytes>) -> Result<Answer, ClientError> {
         self.send(method, &self.mcp_url, headers, body.into()).await
     }
 
-    /// The present headers of the client: media types, bearer, session id, protocol version. A token or an id that cannot
-    /// be a header value is left out.
+    /// The present headers of the client: media types, bearer, session id, protocol version. A
+    /// token or an id that cannot be a header value is left out.
     pub fn headers(&self) -> HeaderMap {
         let mut headers = basic_headers();
         let session = self.session().clone();

@@ -1,4 +1,5 @@
-//! From a registered client to tokens: authorization with a user at a browser, code exchange, refresh.
+//! From a registered client to tokens: authorization with a user at a browser, code exchange,
+//! refresh.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
@@ -8,7 +9,8 @@ use super::{Answer, Client, ClientError, sign_in::PendingAuthorization, steps::O
 use crate::browser::Browser;
 
 impl Client {
-    /// All steps from [`probe`](Self::probe) to [`exchange`](Self::exchange), without registration if the client has an id.
+    /// All steps from [`probe`](Self::probe) to [`exchange`](Self::exchange), without registration
+    /// if the client has an id.
     pub async fn sign_in(&self, browser: &mut Browser, login: &str, password: &str) -> Result<(), ClientError> {
         self.probe().await?;
         self.discover().await?;
@@ -34,7 +36,8 @@ impl Client {
         self.steps.record("authorize", authorize).await
     }
 
-    /// Begins an authorization: a URL with a new `state` and a new S256 challenge, which replace the previous ones.
+    /// Begins an authorization: a URL with a new `state` and a new S256 challenge, which replace
+    /// the previous ones.
     pub fn authorize_url(&self) -> Result<Url, ClientError> {
         let server = self.sign_in.server()?;
         let client_id = self.client_id().ok_or(ClientError::TooEarly("register"))?;
@@ -93,7 +96,8 @@ impl Client {
         self.steps.record("exchange", exchange).await
     }
 
-    /// Exchanges the refresh token for new tokens, for all sessions of this sign-in (RFC 6749 section 6).
+    /// Exchanges the refresh token for new tokens, for all sessions of this sign-in (RFC 6749
+    /// section 6).
     pub async fn refresh(&self) -> Result<(), ClientError> {
         let refresh = async {
             let token = self.refresh_token().ok_or(ClientError::TooEarly("exchange"))?;

@@ -12,7 +12,8 @@ use url::Url;
 
 use super::ClientError;
 
-/// The shared state. Its fields are independent, so a poisoned lock is still consistent; never held across an await.
+/// The shared state. Its fields are independent, so a poisoned lock is still consistent; never held
+/// across an await.
 #[derive(Clone, Default)]
 pub(super) struct SignIn(Arc<Mutex<SignInState>>);
 

@@ -33,7 +33,8 @@ pub(super) struct Outcome<T> {
     pub(super) detail: String,
 }
 
-/// Steps in the order of their ends. The lock is held only to push or to copy, so a poisoned one is still consistent.
+/// Steps in the order of their ends. The lock is held only to push or to copy, so a poisoned one is
+/// still consistent.
 #[derive(Debug, Default)]
 pub(super) struct Steps(Mutex<Vec<Step>>);
 

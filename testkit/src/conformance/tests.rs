@@ -121,12 +121,12 @@ async fn updates_go_to_subscribers_and_messages_below_the_level_are_not_sent() {
     let mut client = Client::new(json!({})).await;
     let uri = json!({ "uri": "test://watched-resource" });
     client.call(2, "update_resource", uri.clone()).await;
-    assert_eq!(client.text(2).await, "nobody has subscribed");
+    assert_eq!(client.text(2).await, "no subscription");
     client.request(3, "resources/subscribe", uri.clone()).await;
     client.next().await;
     client.call(4, "update_resource", uri.clone()).await;
     assert_eq!(client.next().await["params"], uri);
-    assert_eq!(client.text(4).await, "told");
+    assert_eq!(client.text(4).await, "sent");
 
     client.call(5, "test_tool_with_logging", json!({})).await;
     for _ in 0..3 {

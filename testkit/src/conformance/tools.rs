@@ -244,18 +244,18 @@ impl ConformanceServer {
     #[tool]
     async fn update_resource(&self, Parameters(Update { uri }): Parameters<Update>, context: Context) -> String {
         if !self.state().subscriptions.contains(&uri) {
-            return "nobody has subscribed".to_owned();
+            return "no subscription".to_owned();
         }
         let update = ResourceUpdatedNotificationParam::new(uri);
         let _ = context.peer.notify_resource_updated(update).await;
-        "told".to_owned()
+        "sent".to_owned()
     }
 
     /// Notifies the client that the list of tools has changed
     #[tool]
     async fn change_tools(&self, context: Context) -> String {
         let _ = context.peer.notify_tool_list_changed().await;
-        "told".to_owned()
+        "sent".to_owned()
     }
 
     /// Reports progress once and then waits to be cancelled
@@ -263,7 +263,7 @@ impl ConformanceServer {
     async fn wait(&self, _: Parameters<Wait>, context: Context) -> String {
         report_progress(&context, 0.0, 1.0).await;
         sleep(WAIT).await;
-        "nobody cancelled this call".to_owned()
+        "the call was not cancelled".to_owned()
     }
 
     /// Answers with the tags of the calls that were cancelled

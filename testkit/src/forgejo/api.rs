@@ -1,7 +1,7 @@
 //! `/api/v1`: the few calls that a broker and its children make.
 //!
-//! A missing scope is 403 with Forgejo's sentence. A bad token is 401 without `WWW-Authenticate`, and its message repeats
-//! the token: a program that logs such a message gives itself away.
+//! A missing scope is 403 with Forgejo's sentence. A bad token is 401 without `WWW-Authenticate`,
+//! and its message repeats the token: a program that logs such a message gives itself away.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 
 use super::{
     instance::{Instance, User},
-    router::Shared,
     scopes::Access,
+    shared::Shared,
     wire,
 };
 

@@ -1,8 +1,9 @@
 //! `/login/oauth/authorize` and `/login/oauth/grant`: from an authorization request to a code.
 //!
-//! It keeps three oddities. Forgejo skips consent for a confidential client with a grant, whatever scope it requests now.
-//! The open consent is one slot per browser session, so that two tabs overwrite each other. A public client that requests
-//! another scope than the grant's passes consent and then fails. `prompt`, `resource` and `login_hint` are ignored.
+//! It keeps three oddities. Forgejo skips consent for a confidential client with a grant, whatever
+//! scope it requests now. The open consent is one slot per browser session, so that two tabs
+//! overwrite each other. A public client that requests another scope than the grant's passes
+//! consent and then fails. `prompt`, `resource` and `login_hint` are ignored.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use url::Url;
 use super::{
     instance::{Application, Code, Consent, Instance, User},
     pages,
-    router::Shared,
+    shared::Shared,
     sign_in, tokens,
     wire::{self, Params},
 };

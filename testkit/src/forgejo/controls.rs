@@ -1,4 +1,5 @@
-//! The handles by which a test changes the fake Forgejo while it runs, and the counters that it reads.
+//! The handles by which a test changes the fake Forgejo while it runs, and the counters that it
+//! reads.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -72,8 +73,8 @@ impl FakeForgejo {
         }
     }
 
-    /// Makes an access token for a user as if the default application had been granted `scope`, without a browser. An
-    /// existing grant keeps its scope.
+    /// Makes an access token for a user as if the default application had been granted `scope`,
+    /// without a browser. An existing grant keeps its scope.
     pub fn access_token(&self, login: &str, scope: &str) -> String {
         let (user, now) = (self.user_id(login), self.shared.now());
         let mut instance = self.shared.instance();
@@ -84,14 +85,15 @@ impl FakeForgejo {
         instance.access_token(grant, now)
     }
 
-    /// The user revokes every application: access and refresh tokens are invalid at once. Returns the number of grants that
-    /// ended.
+    /// The user revokes every application: access and refresh tokens are invalid at once. Returns
+    /// the number of grants that ended.
     pub fn revoke(&self, login: &str) -> usize {
         let user = self.user_id(login);
         self.shared.instance().revoke(user)
     }
 
-    /// An administrator prohibits a user from signing in; the API answers the user's tokens with 403.
+    /// An administrator prohibits a user from signing in; the API answers the user's tokens with
+    /// 403.
     pub fn disable(&self, login: &str) {
         self.set_prohibited(login, true);
     }
@@ -107,13 +109,15 @@ impl FakeForgejo {
         (options.access_lifetime, options.refresh_lifetime) = (access, refresh);
     }
 
-    /// Sets the value of `expires_in`, in whole seconds, and leaves the lifetime of access tokens as it is. Clients then
-    /// renew as often as a test likes, and one that is late on a busy machine still holds a valid token.
+    /// Sets the value of `expires_in`, in whole seconds, and leaves the lifetime of access tokens
+    /// as it is. Clients then renew as often as a test likes, and one that is late on a busy
+    /// machine still holds a valid token.
     pub fn set_advertised_lifetime(&self, lifetime: Duration) {
         self.shared.instance().advertised_lifetime = Some(lifetime);
     }
 
-    /// Sets whether refresh tokens are single-use (`INVALIDATE_REFRESH_TOKENS`), as they are by default.
+    /// Sets whether refresh tokens are single-use (`INVALIDATE_REFRESH_TOKENS`), as they are by
+    /// default.
     pub fn set_invalidate_refresh_tokens(&self, on: bool) {
         self.shared.instance().options.invalidate_refresh_tokens = on;
     }
@@ -123,8 +127,9 @@ impl FakeForgejo {
         self.shared.instance().clock_skew = seconds;
     }
 
-    /// Sets the time between the checks and the effect of a request to the token endpoint. Of two refreshes within one
-    /// window both pass the checks, and the second one fails with `cannot increase the grant counter`.
+    /// Sets the time between the checks and the effect of a request to the token endpoint. Of two
+    /// refreshes within one window both pass the checks, and the second one fails with `cannot
+    /// increase the grant counter`.
     pub fn set_token_window(&self, window: Duration) {
         self.shared.instance().token_window = window;
     }
@@ -144,7 +149,8 @@ impl FakeForgejo {
         self.shared.instance().counters.clone()
     }
 
-    /// Waits until the counters fulfil a condition, and returns them; panics after a minute. Cancel safe.
+    /// Waits until the counters fulfil a condition, and returns them; panics after a minute. Cancel
+    /// safe.
     pub async fn wait_for(&self, condition: impl Fn(&Counters) -> bool) -> Counters {
         let fulfilled = async {
             loop {

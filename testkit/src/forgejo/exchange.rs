@@ -1,11 +1,11 @@
 //! `/login/oauth/access_token`: codes and refresh tokens in exchange for new tokens.
 //!
-//! Every error is HTTP 400, against RFC 6749 section 5.2, and the error codes are Forgejo's own choice. While refresh
-//! tokens are single-use, one counter per grant enforces that: every exchange raises it and so invalidates all earlier
-//! refresh tokens of that user and application.
+//! Every error is HTTP 400, against RFC 6749 section 5.2, and the error codes are Forgejo's own
+//! choice. While refresh tokens are single-use, one counter per grant enforces that: every exchange
+//! raises it and so invalidates all earlier refresh tokens of that user and application.
 //!
-//! A request takes two steps, [`check`] and [`issue`], with the instance unlocked between them: two requests at once can
-//! both pass the checks, and then only one of them raises the counter.
+//! A request takes two steps, [`check`] and [`issue`], with the instance unlocked between them: two
+//! requests at once can both pass the checks, and then only one of them raises the counter.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 use super::{
     instance::{Application, Grant, Instance, seconds},
-    router::Shared,
+    shared::Shared,
     tokens::{self, REFRESH},
     wire::{self, Params},
 };

@@ -1,7 +1,8 @@
 //! Faults that a test turns on and off while the server runs.
 //!
-//! A fault belongs to a path prefix, and applies to the next requests below it or to all of them. Faults of several kinds
-//! add up: a request can be slow and fail. Of several faults of one kind the oldest applies first.
+//! A fault belongs to a path prefix, and applies to the next requests below it or to all of them.
+//! Faults of several kinds add up: a request can be slow and fail. Of several faults of one kind
+//! the oldest applies first.
 
 use std::time::Duration;
 
@@ -12,12 +13,13 @@ use http::StatusCode;
 pub enum Fault {
     /// The response is this status with a line of text; the request has no effect.
     Status(StatusCode),
-    /// The request waits this long before anything else happens to it. If the client gives up in the meantime, the request
-    /// has no effect.
+    /// The request waits this long before anything else happens to it. If the client gives up in
+    /// the meantime, the request has no effect.
     Delay(Duration),
     /// The connection closes without an answer; the request has no effect.
     DropBefore,
-    /// The request takes full effect, then the connection closes without an answer: a lost response.
+    /// The request takes full effect, then the connection closes without an answer: a lost
+    /// response.
     DropAfter,
 }
 

@@ -1,7 +1,7 @@
 //! The data of the instance: users, organizations, applications, grants, codes, browser sessions.
 //!
-//! The data is synchronous and lies behind one mutex; time is an argument. Nothing expires before the server ends: an
-//! authorization code, as in Forgejo, stays valid.
+//! The data is synchronous and lies behind one mutex; time is an argument. Nothing expires before
+//! the server ends: an authorization code, as in Forgejo, stays valid.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

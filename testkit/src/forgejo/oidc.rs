@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::json;
 
 use super::{
-    router::Shared,
+    shared::Shared,
     wire::{self, Params},
 };
 

@@ -5,8 +5,9 @@ use url::{Host, Url};
 use super::instance::Application;
 
 impl Application {
-    /// Compares a redirect URI with the registered ones, without regard to case and to one trailing slash. A loopback
-    /// address over http may have any port for a public client (RFC 8252 section 7.3); `localhost` may not.
+    /// Compares a redirect URI with the registered ones, without regard to case and to one trailing
+    /// slash. A loopback address over http may have any port for a public client (RFC 8252 section
+    /// 7.3); `localhost` may not.
     pub(super) fn accepts_redirect(&self, uri: &str) -> bool {
         let is_registered = |uri: &str| {
             let wanted = normalize(uri);

@@ -1,7 +1,7 @@
 //! The API access that a granted scope gives.
 //!
-//! Two oddities of Forgejo are kept. It drops unknown scopes silently. And a set without any API scope gives access to
-//! **everything**.
+//! Two oddities of Forgejo are kept. It drops unknown scopes silently. And a set without any API
+//! scope gives access to **everything**.
 
 /// The API access of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! Browser sessions: the sign-in page, its cookie, and the way back to the page that the visitor wanted.
+//! Browser sessions: the sign-in page, its cookie, and the way back to the page that the visitor
+//! wanted.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use url::form_urlencoded;
 use super::{
     instance::{BrowserSession, Instance, User},
     pages,
-    router::Shared,
+    shared::Shared,
     tokens,
     wire::{self, Params},
 };
@@ -53,7 +54,8 @@ pub(super) async fn home(State(shared): State<Arc<Shared>>, headers: HeaderMap) 
     wire::html(StatusCode::OK, page)
 }
 
-/// The visitor's session and user, or a redirect to the sign-in page with a cookie that holds the wanted page.
+/// The visitor's session and user, or a redirect to the sign-in page with a cookie that holds the
+/// wanted page.
 pub(super) fn signed_in(instance: &Instance, headers: &HeaderMap, uri: &Uri) -> Result<(String, User), Box<Response>> {
     match visitor(instance, headers) {
         Some((_, user)) if user.prohibited => Err(Box::new(prohibited())),

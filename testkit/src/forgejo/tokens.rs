@@ -1,7 +1,8 @@
 //! Tokens, codes, secrets and identifiers in the shapes of Forgejo's.
 //!
-//! Access and refresh tokens are JWTs that name a grant and nothing else: no issuer, audience, subject or scope. They
-//! hold no random part, so two tokens for one grant made in the same second are the same bytes.
+//! Access and refresh tokens are JWTs that name a grant and nothing else: no issuer, audience,
+//! subject or scope. They hold no random part, so two tokens for one grant made in the same second
+//! are the same bytes.
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use hmac::{Hmac, KeyInit, Mac};
@@ -44,7 +45,8 @@ impl SigningKey {
         format!("{signed}.{signature}")
     }
 
-    /// The claims of a token that this key signed and that has not expired at `now` (seconds since the epoch).
+    /// The claims of a token that this key signed and that has not expired at `now` (seconds since
+    /// the epoch).
     pub(super) fn verify(&self, token: &str, now: i64) -> Option<Claims> {
         let (signed, signature) = token.rsplit_once('.')?;
         let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).ok()?;
@@ -81,7 +83,8 @@ pub(super) fn new_session_id() -> String {
     hex::encode(random_bytes::<16>())
 }
 
-/// Whether a verifier answers a challenge (RFC 7636 section 4.6). Without a method there is no challenge.
+/// Whether a verifier answers a challenge (RFC 7636 section 4.6). Without a method there is no
+/// challenge.
 pub(super) fn pkce_matches(method: &str, challenge: &str, verifier: &str) -> bool {
     match method {
         "S256" => BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(verifier)) == challenge,

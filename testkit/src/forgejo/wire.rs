@@ -13,7 +13,8 @@ use http::{
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
-/// The parameters of a GET's query, of a form, or of a JSON object. A missing one is the empty string, as in Forgejo.
+/// The parameters of a GET's query, of a form, or of a JSON object. A missing one is the empty
+/// string, as in Forgejo.
 #[derive(Debug)]
 pub(super) struct Params(Vec<(String, String)>);
 
@@ -61,7 +62,8 @@ pub(super) fn authorization(headers: &HeaderMap) -> Option<(&str, &str)> {
     header(headers, &AUTHORIZATION).split_once(' ')
 }
 
-/// HTTP Basic credentials (RFC 7617): `None` if there are none, `Some(None)` if they cannot be read.
+/// HTTP Basic credentials (RFC 7617): `None` if there are none, `Some(None)` if they cannot be
+/// read.
 pub(super) fn basic(headers: &HeaderMap) -> Option<Option<(String, String)>> {
     let (scheme, encoded) = authorization(headers)?;
     scheme.eq_ignore_ascii_case("basic").then(|| {
@@ -76,7 +78,8 @@ fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
     value.unwrap_or_default()
 }
 
-/// JSON with the headers of Forgejo, which the token endpoint sends too, against RFC 6749 section 5.1.
+/// JSON with the headers of Forgejo, which the token endpoint sends too, against RFC 6749 section
+/// 5.1.
 pub(super) fn json(status: StatusCode, body: &Value) -> Response {
     let headers = [
         (CONTENT_TYPE, "application/json;charset=utf-8"),
@@ -114,7 +117,8 @@ pub(super) fn without_cookie(response: Response, name: &str) -> Response {
 }
 
 fn with(mut response: Response, name: HeaderName, value: &str) -> Response {
-    // A value that cannot be a header (a redirect target with control characters) makes a bad request.
+    // A value that cannot be a header (a redirect target with control characters) makes a bad
+    // request.
     let Ok(value) = HeaderValue::from_str(value) else {
         return StatusCode::BAD_REQUEST.into_response();
     };

@@ -1,4 +1,5 @@
-//! Flags and environment of `forgejo-mcp`: a flag overrides its variable, and is written with one dash or two.
+//! Flags and environment of `forgejo-mcp`: a flag overrides its variable, and is written with one
+//! dash or two.
 
 use clap::{CommandFactory as _, Parser, ValueEnum, error::ErrorKind};
 

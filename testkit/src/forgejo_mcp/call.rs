@@ -1,38 +1,18 @@
 //! One request: its dispatch to a method or a tool, and its answer.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, mpsc};
 
 use super::{
-    Options,
-    api::Api,
-    catalog, log,
+    catalog,
+    context::CallContext,
+    log,
     protocol::{self, INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND, Request, RpcError},
     test_tools, tools,
 };
 
-/// Calls that run at the same time.
-pub(super) const WORKERS: usize = 5;
-/// Lines that wait to be written.
-pub(super) const QUEUED_LINES: usize = 64;
-
-/// The surroundings of a request.
-#[derive(Clone)]
-pub(super) struct CallContext {
-    pub(super) options: Arc<Options>,
-    pub(super) api: Arc<Api>,
-    /// One permit a worker. Closed to drop the waiting calls.
-    pub(super) workers: Arc<Semaphore>,
-    /// Takes the answer, and messages that belong to the request.
-    pub(super) stream: mpsc::Sender<String>,
-    /// Takes messages that belong to no request.
-    pub(super) listener: mpsc::Sender<String>,
-}
-
 impl CallContext {
-    /// Answers a request; a tool call waits for a worker first, and is dropped if `workers` is closed.
+    /// Answers a request; a tool call waits for a worker first, and is dropped if `workers` is
+    /// closed.
     pub(super) async fn serve(&self, request: &Request) {
         if request.method != "tools/call" {
             return self.answer(&request.id, self.method(request)).await;

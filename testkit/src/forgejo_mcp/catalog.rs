@@ -1,8 +1,9 @@
-//! The lists of the double: 141 tools on a line of 90,470 bytes, and resource templates on one of 7,003.
+//! The lists of the double: 141 tools on a line of 90,470 bytes, and resource templates on one of
+//! 7,003.
 //!
-//! The sizes are those of `forgejo-mcp` and matter more than the words: a line longer than a pipe's buffer breaks careless
-//! framing. They hold for a request whose id is one digit. The descriptions of the three working tools are true; the rest
-//! consists of verbs and nouns and is filled to size.
+//! The sizes are those of `forgejo-mcp` and matter more than the words: a line longer than a pipe's
+//! buffer breaks careless framing. They hold for a request whose id is one digit. The descriptions
+//! of the three working tools are true; the rest consists of verbs and nouns and is filled to size.
 
 use serde_json::{Value, json};
 
@@ -79,8 +80,8 @@ pub(super) fn tool(name: &str, description: &str, properties: &Value, required: 
     })
 }
 
-/// Fills the descriptions of `items`, from the one at `from` on, evenly and so that the line that lists all of them has
-/// exactly `line` bytes.
+/// Fills the descriptions of `items`, from the one at `from` on, evenly and so that the line that
+/// lists all of them has exactly `line` bytes.
 fn fill(items: &mut [Value], key: &str, line: usize, from: usize) {
     let unfilled = ENVELOPE + json!({ key: items }).to_string().len();
     let items = &mut items[from..];

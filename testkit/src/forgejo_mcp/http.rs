@@ -1,8 +1,10 @@
-//! Streamable HTTP of `forgejo-mcp --transport http`: one process for all users, each request with its own token.
+//! Streamable HTTP of `forgejo-mcp --transport http`: one process for all users, each request with
+//! its own token.
 //!
-//! It checks neither token nor Origin, and any well-formed session id is valid. With [`STRICT`](super::STRICT) it checks
-//! both. The answer to a request is JSON, or an event stream if messages precede it; a GET receives the messages of its
-//! session that belong to no request. A client that goes away ends its request, with a line on standard error.
+//! It checks neither token nor Origin, and any well-formed session id is valid. With
+//! [`STRICT`](super::STRICT) it checks both. The answer to a request is JSON, or an event stream if
+//! messages precede it; a GET receives the messages of its session that belong to no request. A
+//! client that goes away ends its request, with a line on standard error.
 
 use std::{
     collections::HashMap,
@@ -34,7 +36,7 @@ use uuid::Uuid;
 use super::{
     Options,
     api::Api,
-    call::{CallContext, QUEUED_LINES, WORKERS},
+    context::{CallContext, QUEUED_LINES, WORKERS},
     log,
     protocol::{self, Incoming},
 };
@@ -51,8 +53,9 @@ struct Shared {
     options: Arc<Options>,
     api: Arc<Api>,
     workers: Arc<Semaphore>,
-    /// The sessions that were opened here and have not ended, each with the sender to its GET stream. Every change is one
-    /// operation, so a poisoned lock is still consistent; never held across an await.
+    /// The sessions that were opened here and have not ended, each with the sender to its GET
+    /// stream. Every change is one operation, so a poisoned lock is still consistent; never held
+    /// across an await.
     sessions: Mutex<HashMap<String, Option<mpsc::Sender<String>>>>,
 }
 

@@ -1,4 +1,5 @@
-//! Standard error as `forgejo-mcp` writes it: colored, with tool parameters, and with a stack trace below an error.
+//! Standard error as `forgejo-mcp` writes it: colored, with tool parameters, and with a stack trace
+//! below an error.
 
 use std::io::Write as _;
 

@@ -1,8 +1,9 @@
 //! The loop over standard input, and the end of the process.
 //!
-//! `tools/call` goes to at most five workers, with up to 100 waiting calls; beyond that a call runs in the loop and delays
-//! the reading. Everything else is answered in the loop. At the end of input all calls still run; SIGTERM drops the
-//! waiting ones; either way the process waits for the running ones.
+//! `tools/call` goes to at most five workers, with up to 100 waiting calls; beyond that a call runs
+//! in the loop and delays the reading. Everything else is answered in the loop. At the end of input
+//! all calls still run; SIGTERM drops the waiting ones; either way the process waits for the
+//! running ones.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Options,
     api::Api,
-    call::{CallContext, QUEUED_LINES, WORKERS},
+    context::{CallContext, QUEUED_LINES, WORKERS},
     log,
     protocol::Incoming,
 };
@@ -52,7 +53,8 @@ pub(super) async fn serve(options: Arc<Options>, api: Arc<Api>, terminate: &Canc
     };
     let code = tokio::select! {
         code = serving => code,
-        // Standard output is closed, which kills a Go program. `lines` keeps the writer alive otherwise.
+        // Standard output is closed, which kills a Go program. `lines` keeps the writer alive
+        // otherwise.
         _ = writer.join_next() => return 1,
     };
     drop((calls, lines));

@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
-    call::CallContext,
-    catalog, log,
+    catalog,
+    context::CallContext,
+    log,
     protocol::{self, INTERNAL_ERROR, RpcError},
 };
 
@@ -90,8 +91,8 @@ pub(super) async fn call(context: &CallContext, name: &str, params: &Value) -> O
     Some(Ok(protocol::text(answer)))
 }
 
-/// Writes a trace of the call to standard error before anything else, so that a test can see which process took a call
-/// that was never answered.
+/// Writes a trace of the call to standard error before anything else, so that a test can see which
+/// process took a call that was never answered.
 async fn stamp(context: &CallContext, arguments: &Value) -> Result<Value, RpcError> {
     let pid = std::process::id();
     let mark = arguments["mark"].as_str().unwrap_or_default();

@@ -1,4 +1,5 @@
-//! A client application in a few lines: codes through the browser, tokens through the token endpoint.
+//! A client application in a few lines: codes through the browser, tokens through the token
+//! endpoint.
 
 use std::time::Duration;
 
@@ -56,7 +57,8 @@ impl App {
         url.parse().expect("paths make URLs")
     }
 
-    /// An authorize URL of the default application with S256; `extra` replaces or adds parameters and removes empty ones.
+    /// An authorize URL of the default application with S256; `extra` replaces or adds parameters
+    /// and removes empty ones.
     pub(crate) fn authorize_url(&self, extra: &[(&str, &str)]) -> Url {
         let challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(VERIFIER));
         let usual = [

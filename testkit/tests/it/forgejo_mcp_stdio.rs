@@ -1,4 +1,5 @@
-//! The double of `forgejo-mcp` as a process on standard streams: handshake, tools, order of answers, and its end.
+//! The double of `forgejo-mcp` as a process on standard streams: handshake, tools, order of
+//! answers, and its end.
 
 use std::{
     os::unix::process::ExitStatusExt as _,

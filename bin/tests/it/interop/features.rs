@@ -68,10 +68,7 @@ fn expected() -> [(&'static str, Value); 9] {
         ),
         ("roots", json!("file:///one file:///two")),
         // One update, and none after the end of the subscription.
-        (
-            "subscription",
-            json!(["test://watched-resource", "nobody has subscribed"]),
-        ),
+        ("subscription", json!(["test://watched-resource", "no subscription"])),
         ("cancellation", json!("mine")),
         ("resumption", json!("Reconnection test completed successfully")),
     ]
