@@ -19,9 +19,9 @@
 //!
 //! The modules in reading order: `message` (one line), `events` (an event stream),
 //! `renewal_limiter` (the rate of token renewals), `error`, `endpoint` (one HTTP exchange),
-//! `session` (one session at the server; its children are `recovery`, `responses`, `listening` for the server's
-//! own messages, and `pump`, which connects it with a byte stream), `probe` (a check that the
-//! server exists).
+//! `session` (one session at the server; its children are `recovery`, `responses`, `listening` for
+//! the server's own messages, and `pump`, which connects it with a byte stream), `probe` (a check
+//! that the server exists).
 //!
 //! Left out: starting and watching the server. Its operator does that.
 

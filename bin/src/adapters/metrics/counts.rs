@@ -93,7 +93,8 @@ metrics! {
     exchanges: Family<ExchangeLabels, Counter> = "http_exchanges",
     /// From the head of a request to the head of its response; a stream continues after that
     exchange_duration: Family<Label, Histogram> = "http_exchange_duration" seconds Family::new_with_constructor(timed),
-    /// Messages between clients and MCP servers that were dropped or replaced by an error, by reason
+    /// Messages between clients and MCP servers that were dropped or replaced by an error, by
+    /// reason
     messages_dropped: Family<Label, Counter> = "messages_dropped",
 }
 
