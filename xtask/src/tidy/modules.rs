@@ -59,7 +59,7 @@ fn module(path: &Path) -> Option<(PathBuf, Module)> {
 fn uses(sources: &BTreeMap<Module, &str>) -> Uses {
     let mut uses = Uses::new();
     for (module, text) in sources {
-        // What does not parse does not compile, and the compiler says so.
+        // The compiler reports a file that does not parse.
         let Ok(file) = syn::parse_file(text) else { continue };
         let mut paths = Paths {
             module,

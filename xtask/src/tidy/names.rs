@@ -10,7 +10,7 @@ use super::Tree;
 /// Names that every crate's edge has, where the crate's path makes them obvious.
 const COMMON: [&str; 4] = ["Body", "BoxError", "BoxFuture", "Config"];
 
-/// How many types may share a name.
+/// The most types that may share a name.
 const MAX_TYPES: usize = 2;
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {

@@ -19,7 +19,7 @@ const MAX_SHARE: usize = 4;
 /// Words that have a plainer one: "the caller", "no client", "again".
 const RARE: [&str; 4] = ["whoever", "nobody", "somebody", "anew"];
 
-/// How often all of those words together may occur.
+/// The most occurrences of all those words together.
 const MAX_RARE: usize = 5;
 
 /// The last column of a comment.
@@ -29,11 +29,11 @@ const WIDTH: usize = 100;
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Counts {
     sentences: usize,
-    /// Where a counted sentence begins.
+    /// The places of the counted sentences.
     openings: Vec<String>,
-    /// Where a rare word stands.
+    /// The places of rare words.
     rare: Vec<String>,
-    /// Lines that are too wide.
+    /// The places of lines that are too wide.
     wide: Vec<String>,
 }
 
