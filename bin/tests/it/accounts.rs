@@ -1,31 +1,30 @@
-//! Accounts over real HTTP: your connections, grants at Forgejo with another scope, users who are locked out, keys.
+//! Accounts over real HTTP: the page *Your connections*, grants at Forgejo with another scope,
+//! disabled users, encryption keys.
 
 use std::time::Duration;
 
 use http::StatusCode;
-use serde_json::Value;
 use testkit::{Browser, Client, browser::Page};
 use url::Url;
 
 use crate::{
-    answers::initialize_until,
-    harness::{Harness, login_of, open, password},
-    sessions::until_children,
+    harness::{Harness, assert_unauthorized, login_of, messages::refresh_form, open_session, password},
+    mcp_responses::initialize_until,
 };
 
-/// The harness's client, signed in with a browser that stays.
+/// A client that is signed in with the given browser.
 async fn signed_in_with(harness: &Harness, browser: &mut Browser) -> Client {
     let client = harness.client();
     client.sign_in(browser, "alice", &password("alice")).await.unwrap();
     client
 }
 
-/// The page of connections, after the sign-in for it. The browser is signed in at Forgejo.
+/// Opens *Your connections* and signs in there, with a browser that is signed in at Forgejo.
 async fn connections(harness: &Harness, browser: &mut Browser) -> Page {
     let url: Url = format!("{}/oauth/connections", harness.broker.url()).parse().unwrap();
     let page = browser.open(&url).await.unwrap();
     let to_forgejo = press(browser, &page, 0, ("action", "sign-in")).await;
-    assert_eq!(page_after(browser, &to_forgejo).await.status, StatusCode::OK);
+    assert_eq!(follow(browser, &to_forgejo).await.status, StatusCode::OK);
     browser.open(&url).await.unwrap()
 }
 
@@ -35,34 +34,34 @@ async fn press(browser: &mut Browser, page: &Page, form: usize, button: (&str, &
     browser.submit(page, form, &[button]).await.unwrap()
 }
 
-async fn page_after(browser: &mut Browser, redirect: &Page) -> Page {
+/// Follows a redirect.
+async fn follow(browser: &mut Browser, redirect: &Page) -> Page {
     browser.open(&redirect.redirect().unwrap()).await.unwrap()
 }
 
 #[tokio::test]
-async fn a_user_sees_a_live_session_and_ends_it_with_its_child_at_once() {
+async fn connections_page_shows_live_session_and_ends_it_with_its_child_at_once() {
     let harness = Harness::new(&[]).await;
     let mut browser = Browser::new();
     let client = signed_in_with(&harness, &mut browser).await;
-    open(&client).await;
+    open_session(&client).await;
     let page = connections(&harness, &mut browser).await;
     assert!(page.body.contains("<dt>Sessions now</dt><dd>1</dd>"), "{}", page.body);
     assert!(page.body.contains("alice"));
 
     let ended = press(&mut browser, &page, 0, ("action", "end")).await;
-    let after = page_after(&mut browser, &ended).await;
+    let after = follow(&mut browser, &ended).await;
     assert!(after.body.contains("No application has access"), "{}", after.text());
-    let (answer, _) = client.request("ping", Value::Null).await.unwrap();
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
-    until_children(&harness, 0).await;
+    assert_unauthorized(&client).await;
+    harness.wait_for_children(0).await;
 }
 
 #[tokio::test]
-async fn a_client_that_signs_in_again_keeps_its_session() {
+async fn session_survives_a_second_sign_in_of_its_client() {
     let harness = Harness::new(&[]).await;
     let mut browser = Browser::new();
     let client = signed_in_with(&harness, &mut browser).await;
-    open(&client).await;
+    open_session(&client).await;
     let session = client.session_id();
     client
         .authorize(&mut browser, "alice", &password("alice"))
@@ -74,49 +73,44 @@ async fn a_client_that_signs_in_again_keeps_its_session() {
 }
 
 #[tokio::test]
-async fn a_grant_at_forgejo_with_another_scope_is_told_and_can_be_mended() {
+async fn forgejo_grant_with_another_scope_is_explained_and_can_be_replaced() {
     let harness = Harness::new(&[]).await;
     harness.forgejo.access_token("alice", "read:user");
     let (client, mut browser) = (harness.client(), Browser::new());
     let refused = client.sign_in(&mut browser, "alice", &password("alice")).await;
     let text = refused.unwrap_err().to_string();
     assert!(text.contains("Your permission must be renewed"), "{text}");
-    // She does as the page says: the application goes from her settings.
+    // As the page advises, she removes the application from her settings at Forgejo.
     harness.forgejo.revoke("alice");
     client
         .authorize(&mut browser, "alice", &password("alice"))
         .await
         .unwrap();
     client.exchange().await.unwrap();
-    open(&client).await;
+    open_session(&client).await;
     assert_eq!(login_of(&client).await, "alice");
 }
 
 #[tokio::test]
-async fn a_user_who_is_locked_out_at_forgejo_is_out_at_the_next_renewal() {
+async fn user_disabled_at_forgejo_is_signed_out_at_the_next_renewal() {
     let harness = Harness::new(&[]).await;
-    // Every token is renewed each time that one is asked for, and good for as long as a sign-in may take.
+    // The broker renews such a token at each use. It stays valid longer, so that a slow sign-in
+    // succeeds.
     harness.forgejo.set_advertised_lifetime(Duration::from_secs(1));
     let client = harness.signed_in("alice").await;
     harness.forgejo.disable("alice");
     initialize_until(&client, StatusCode::UNAUTHORIZED).await;
     let (id, refresh) = (client.client_id().unwrap(), client.refresh_token().unwrap());
-    let fields = [
-        ("grant_type", "refresh_token"),
-        ("client_id", id.as_str()),
-        ("refresh_token", refresh.as_str()),
-    ];
-    let answer = client.token_request(&fields).await.unwrap();
+    let answer = client.token_request(&refresh_form(&refresh, &id)).await.unwrap();
     assert_eq!(
         (answer.status, answer.json()["error"].as_str()),
         (StatusCode::BAD_REQUEST, Some("invalid_grant"))
     );
-    let (answer, _) = client.request("ping", Value::Null).await.unwrap();
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert_unauthorized(&client).await;
 }
 
 #[tokio::test]
-async fn a_key_is_rotated_in_its_file_and_a_missing_one_is_not_replaced() {
+async fn key_is_rotated_in_its_file_and_a_missing_key_is_not_replaced() {
     let mut harness = Harness::new(&[]).await;
     let client = harness.signed_in("alice").await;
     let path = harness.broker.directory().join("broker.key");
@@ -137,30 +131,44 @@ async fn a_key_is_rotated_in_its_file_and_a_missing_one_is_not_replaced() {
     harness.broker.terminate().await.unwrap();
     std::fs::write(&path, &second).unwrap();
     harness.broker.start_again().await.unwrap();
-    open(&client).await;
+    open_session(&client).await;
     assert_eq!(login_of(&client).await, "alice");
 
     harness.broker.terminate().await.unwrap();
     std::fs::remove_file(&path).unwrap();
     let refused = format!("{:#}", harness.broker.start_again().await.unwrap_err());
     assert!(refused.contains("put it back"), "{refused}");
-    assert!(!path.exists(), "no other key takes its place");
+    assert!(!path.exists(), "the broker does not create another key");
     std::fs::write(&path, &second).unwrap();
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     harness.broker.start_again().await.unwrap();
     let again = client.another_session();
-    open(&again).await;
+    open_session(&again).await;
     assert_eq!(login_of(&again).await, "alice");
 }
 
 #[tokio::test]
-async fn a_key_may_come_from_the_environment() {
+async fn key_can_come_from_the_environment() {
     let key = format!("1 {}", "3c".repeat(32));
     let mut harness = Harness::new(&[("store.key", &key)]).await;
     let client = harness.signed_in("alice").await;
     assert!(!harness.broker.directory().join("broker.key").exists());
-    harness.broker.terminate().await.unwrap();
-    harness.broker.start_again().await.unwrap();
-    open(&client).await;
+    harness.restart().await;
+    open_session(&client).await;
     assert_eq!(login_of(&client).await, "alice");
+}
+
+#[tokio::test]
+async fn new_sign_in_moves_live_sessions_at_once() {
+    let harness = Harness::new(&[
+        ("session.rotate_interval", "100ms"),
+        ("log.filter", "info,session=debug"),
+    ])
+    .await;
+    let alice = harness.in_session("alice").await;
+    let first = harness.only_child();
+    harness.signed_in("alice").await;
+    harness.broker.log().contains("session moved to a new backend").await;
+    first.exited().await.unwrap();
+    assert_eq!(login_of(&alice).await, "alice");
 }

@@ -1,21 +1,25 @@
-//! What an attacker tries, over real HTTP against the program, and what comes of it.
+//! Known attacks, over real HTTP against the program. Each case has its own test:
 //!
-//! Each case has a test of its own:
-//!
-//! | what has gone wrong elsewhere | here |
+//! | attack seen elsewhere | tested in |
 //! |---|---|
-//! | command injection from metadata (CVE-2025-6514), a command that the caller chooses (CVE-2025-49596) | [`child`] |
-//! | default secrets, another tenant's cache, Forgejo's tokens passed through | [`child`] |
+//! | command injection from metadata (CVE-2025-6514) | [`child`] |
+//! | a command that the caller chooses (CVE-2025-49596) | [`child`] |
+//! | default secrets, another tenant's cache, Forgejo tokens passed through | [`child`] |
 //! | DNS rebinding, a poisoned `Host`, oversized requests | [`requests`] |
-//! | guessed and stolen sessions (CVE-2025-6515) | [`requests`]; answers to the wrong client: `isolation` |
-//! | the confused deputy, consent in one browser and callback in another (CVE-2026-27124), mix-up, a forged consent | [`consent`] |
-//! | redirect URIs that are not checked (CVE-2025-4143), markup in what a client says of itself | [`registration`] |
-//! | request forgery through metadata: by addresses (CVE-2026-26118) | [`registration`]; by names, redirects and documents: [`documents`] |
-//! | floods of registrations; of sign-ins and of requests for tokens | [`registration`]; [`floods`] |
-//! | PKCE downgrade (CVE-2025-4144), replayed codes, stolen refresh tokens, revocation of the wrong token | [`tokens`] |
+//! | guessed and stolen session ids (CVE-2025-6515) | [`requests`] |
+//! | responses that reach the wrong client | `isolation` |
+//! | confused deputy, mix-up, forged consent | [`consent`] |
+//! | consent in one browser, callback in another (CVE-2026-27124) | [`consent`] |
+//! | unchecked redirect URIs (CVE-2025-4143), markup in client metadata | [`registration`] |
+//! | request forgery by addresses in metadata (CVE-2026-26118) | [`registration`] |
+//! | request forgery by host names, redirects and documents | [`documents`] |
+//! | floods of registrations | [`registration`] |
+//! | floods of sign-ins and token requests | [`floods`] |
+//! | PKCE downgrade (CVE-2025-4144), replayed codes | [`tokens`] |
+//! | stolen refresh tokens, revocation of another token | [`tokens`] |
 //!
-//! That secrets are compared in constant time is by construction (they are looked up by their hash, and compared by one
-//! function of the crate `oauth`); no test of it over HTTP would prove anything.
+//! No test over HTTP can show that secrets are compared in constant time. The code ensures it:
+//! secrets are looked up by their hash and compared by one function of the crate `oauth`.
 
 mod child;
 mod consent;
@@ -27,21 +31,21 @@ mod tokens;
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 use testkit::{Client, http_client};
 use url::{Url, form_urlencoded};
 
 use crate::harness::Harness;
 
-/// HTTP without a client's manners: sends what it is told and follows nothing.
+/// A plain HTTP client that sends any request and follows no redirect.
 #[derive(Clone, Debug)]
 struct Attacker {
     http: reqwest::Client,
     base: String,
 }
 
-/// What came back.
+/// A response that has been read.
 #[derive(Clone, Debug)]
 struct Reply {
     status: StatusCode,
@@ -49,11 +53,12 @@ struct Reply {
     body: String,
 }
 
-/// Where clients of these tests get their answers; nobody listens there, and no browser asks for it.
+/// The redirect URI of the clients in these tests. No server listens there, and no browser requests
+/// it.
 const REDIRECT: &str = "https://client.example/callback";
 
 impl Attacker {
-    fn of(harness: &Harness) -> Self {
+    fn new(harness: &Harness) -> Self {
         Self {
             http: http_client::client(Duration::from_secs(30)),
             base: harness.broker.url(),
@@ -86,23 +91,18 @@ impl Attacker {
     }
 
     async fn post_form(&self, path: &str, fields: &[(&str, &str)]) -> Reply {
-        let form = form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(fields)
-            .finish();
-        let headers = [("content-type", "application/x-www-form-urlencoded")];
-        self.send("POST", path, &headers, form).await.unwrap()
+        self.send("POST", path, &[FORM_TYPE], form_body(fields)).await.unwrap()
     }
 
     async fn register(&self, metadata: &Value) -> Reply {
-        let headers = [("content-type", "application/json")];
-        self.send("POST", "/oauth/register", &headers, metadata.to_string())
+        self.send("POST", "/oauth/register", &[JSON_TYPE], metadata.to_string())
             .await
             .unwrap()
     }
 
-    /// Registers a public client and gives its id.
-    async fn client(&self, name: &str, redirect_uri: &str) -> String {
-        let reply = self.register(&public_client(name, redirect_uri)).await;
+    /// Registers a public client and returns its id.
+    async fn register_client(&self, name: &str, redirect_uri: &str) -> String {
+        let reply = self.register(&public_client_metadata(name, redirect_uri)).await;
         assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.body);
         reply.json()["client_id"].as_str().unwrap().to_owned()
     }
@@ -118,13 +118,27 @@ impl Reply {
         self.json()["error"].as_str().unwrap_or_default().to_owned()
     }
 
+    fn is_redirect(&self) -> bool {
+        self.headers.contains_key(header::LOCATION)
+    }
+
     fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
 
+const FORM_TYPE: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+const JSON_TYPE: (&str, &str) = ("content-type", "application/json");
+
+/// The body of a form with these fields.
+fn form_body<'a>(fields: impl IntoIterator<Item = &'a (&'a str, &'a str)>) -> String {
+    form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(fields)
+        .finish()
+}
+
 /// The metadata of a public client.
-fn public_client(name: &str, redirect_uri: &str) -> Value {
+fn public_client_metadata(name: &str, redirect_uri: &str) -> Value {
     json!({
         "client_name": name,
         "redirect_uris": [redirect_uri],
@@ -132,17 +146,17 @@ fn public_client(name: &str, redirect_uri: &str) -> Value {
     })
 }
 
-/// A client that is registered under this name and knows where everything is.
-async fn prepared(harness: &Harness, name: &str, redirect_uri: &str) -> Client {
+/// A client that has discovered the endpoints and is registered under this name.
+async fn registered_client(harness: &Harness, name: &str, redirect_uri: &str) -> Client {
     let client = harness.client().with_redirect_uri(redirect_uri);
     client.probe().await.unwrap();
     client.discover().await.unwrap();
-    client.set_client(&Attacker::of(harness).client(name, redirect_uri).await, None);
+    client.set_client(&Attacker::new(harness).register_client(name, redirect_uri).await, None);
     client
 }
 
 /// A parameter of the query.
-fn parameter(url: &Url, wanted: &str) -> Option<String> {
+fn query_parameter(url: &Url, wanted: &str) -> Option<String> {
     let found = url.query_pairs().find(|(name, _)| name == wanted);
     found.map(|(_, value)| value.into_owned())
 }
@@ -161,6 +175,6 @@ fn with_parameter(url: &Url, wanted: &str, value: Option<&str>) -> Url {
 }
 
 /// Path and query of a URL of the broker.
-fn path_of(url: &Url) -> String {
+fn path_and_query(url: &Url) -> String {
     format!("{}?{}", url.path(), url.query().unwrap_or_default())
 }

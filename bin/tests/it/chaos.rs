@@ -34,7 +34,7 @@ use self::{
     load::RawSession,
     oracle::{Call, Heard, Oracle},
 };
-use crate::harness::{Harness, open};
+use crate::harness::{Harness, open_session};
 
 /// What takes its share of the load: raw sessions here, more kinds where the SDKs are.
 pub(crate) const SESSIONS: usize = 32;
@@ -133,7 +133,7 @@ impl Chaos {
     /// A broker in front of a Forgejo whose tokens do not last.
     pub(crate) async fn begin(plan: Plan) -> Self {
         let idle = format!("{}s", IDLE.as_secs());
-        let harness = Harness::with_kept_socket(&[
+        let harness = Harness::with_persistent_socket(&[
             ("session.idle_timeout", &idle),
             ("session.reap_interval", "200ms"),
             ("session.rotate_interval", "50ms"),
@@ -163,7 +163,7 @@ impl Chaos {
         let first = self.harness.signed_in(login).await;
         for number in 0..sessions {
             let client = first.another_session().without_keep_alive();
-            open(&client).await;
+            open_session(&client).await;
             let run = Arc::clone(&self.run);
             let dice = Dice::new(self.plan.seed + self.clients.len() as u64 + 1);
             let session = RawSession::new(run, client, login, number, dice);

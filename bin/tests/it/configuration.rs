@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use testkit::broker::{SharedMcp, free_port, programs};
 use tokio::{process::Command, runtime, time::timeout};
 
-use crate::sessions::LIMIT;
+use crate::harness::WAIT_LIMIT;
 
 const VALID: &str = r#"
 [forgejo]
@@ -27,7 +27,10 @@ fn broker(arguments: &[&str], configuration: &str, environment: &[(&str, &str)])
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
-        timeout(LIMIT, run).await.expect("the program exits in time").unwrap()
+        timeout(WAIT_LIMIT, run)
+            .await
+            .expect("the program exits in time")
+            .unwrap()
     };
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     runtime.unwrap().block_on(run)

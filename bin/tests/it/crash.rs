@@ -10,7 +10,7 @@ use http::StatusCode;
 use testkit::{Browser, Client, client::ClientError};
 use tokio::time::{Instant, sleep};
 
-use crate::harness::{Harness, login_of, open, password};
+use crate::harness::{Harness, login_of, open_session, password};
 
 /// Rounds in the normal run, of all three kinds together.
 const ROUNDS: u64 = 9;
@@ -83,7 +83,7 @@ async fn a_kill_at_any_point_loses_no_more_than_the_step_that_was_never_answered
         play(&mut harness, &client, step, delay, &mut tallies[at], &told).await;
 
         let session = witness.another_session();
-        open(&session).await;
+        open_session(&session).await;
         session.delete().await.unwrap();
         witness
             .refresh()

@@ -1,11 +1,15 @@
-//! Nobody ever gets an answer of another user.
+//! Isolation between users: sessions, tokens, environment and secrets stay apart.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::harness::{Harness, login_of, open};
+use crate::harness::{
+    Harness, login_of,
+    messages::{assert_equal_ids_stay_apart, tool_call_request},
+    open_session,
+};
 
 #[tokio::test]
 async fn each_session_acts_as_its_own_user() {
@@ -15,7 +19,7 @@ async fn each_session_acts_as_its_own_user() {
         let first = harness.in_session(login).await;
         for _ in 0..2 {
             let another = first.another_session();
-            open(&another).await;
+            open_session(&another).await;
             sessions.push((login, another));
         }
         sessions.push((login, first));
@@ -33,29 +37,20 @@ async fn each_session_acts_as_its_own_user() {
     assert_eq!(
         harness.broker.children().unwrap().len(),
         6,
-        "each session has a child of its own"
+        "each session has its own child"
     );
 }
 
 #[tokio::test]
-async fn equal_request_ids_of_two_sessions_get_their_own_answers() {
+async fn equal_request_ids_of_two_sessions_get_their_own_responses() {
     let harness = Harness::new(&[]).await;
     let (alice, bob) = tokio::join!(harness.in_session("alice"), harness.in_session("bob"));
-    let call = |id: u32, text: &str| {
-        let params = json!({ "name": "test_echo", "arguments": { "text": text } });
-        json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params }).to_string()
-    };
-    for id in 0..20 {
-        let (one, other) = tokio::join!(alice.post(call(id, "for alice")), bob.post(call(id, "for bob")));
-        for (answer, own, foreign) in [(one, "for alice", "for bob"), (other, "for bob", "for alice")] {
-            let text = answer.unwrap().response_to(&json!(id)).unwrap().to_string();
-            assert!(text.contains(own) && !text.contains(foreign), "{text}");
-        }
-    }
+    let echo = |id, text: &str| tool_call_request(id, "test_echo", &json!({ "text": text }));
+    assert_equal_ids_stay_apart(&alice, &bob, echo).await;
 }
 
 #[tokio::test]
-async fn a_child_inherits_nothing_that_is_not_on_the_list() {
+async fn child_inherits_only_listed_environment_variables() {
     let harness = Harness::new(&[("log.format", "json")]).await;
     let session = harness.in_session("alice").await;
     let result = session.call_tool("test_environment", json!({})).await.unwrap();
@@ -76,30 +71,31 @@ async fn no_secret_reaches_the_log() {
     let harness = Harness::new(&[("log.filter", "trace")]).await;
     let session = harness.in_session("alice").await;
     login_of(&session).await;
-    // Everything that has been a secret in the course of it, what was refused and what has been replaced included.
+    // Every secret of this test, rejected and replaced ones included.
     let mut secrets = vec![session.verifier().unwrap()];
     let first = [session.access_token(), session.refresh_token()].map(Option::unwrap);
     session.refresh().await.unwrap();
     let wrong = [
         ("grant_type", "refresh_token"),
-        ("refresh_token", "a-token-that-never-was-one"),
-        ("client_secret", "a-client-secret-that-never-was-one"),
-        ("client_id", "nobody"),
+        ("refresh_token", "an-invalid-refresh-token"),
+        ("client_secret", "an-invalid-client-secret"),
+        ("client_id", "unknown"),
     ];
     assert!(session.token_request(&wrong).await.unwrap().status.is_client_error());
     let stranger = harness.client();
-    stranger.set_access_token(Some("a-bearer-that-never-was-one"));
+    stranger.set_access_token(Some("an-invalid-bearer"));
     assert_eq!(stranger.request("ping", Value::Null).await.unwrap().0.status, 401);
     secrets.extend(first);
     secrets.extend(
         [
-            "a-token-that-never-was-one",
-            "a-client-secret-that-never-was-one",
-            "a-bearer-that-never-was-one",
+            "an-invalid-refresh-token",
+            "an-invalid-client-secret",
+            "an-invalid-bearer",
         ]
         .map(str::to_owned),
     );
-    // The double of forgejo-mcp repeats a refused token on its standard error, as Forgejo's message does.
+    // Like Forgejo's message, the fake of forgejo-mcp writes a rejected token to its standard
+    // error.
     harness.forgejo.revoke("alice");
     let (refused, id) = session
         .request("tools/call", json!({ "name": "get_my_user_info", "arguments": {} }))
@@ -114,7 +110,7 @@ async fn no_secret_reaches_the_log() {
     let log = harness.broker.log().text();
     assert!(
         log.contains("\"level\":\"TRACE\""),
-        "the log is not complete enough to prove anything"
+        "the log has no trace lines, so it proves nothing"
     );
     for secret in [
         access.as_str(),
@@ -133,16 +129,16 @@ async fn no_secret_reaches_the_log() {
     for word in key.split_whitespace().filter(|word| word.len() >= 32) {
         assert!(!log.contains(word), "the key is in the log");
     }
-    // Forgejo's own tokens are JWTs: none of that form may be there.
+    // Forgejo's tokens are JWTs, which begin with these letters.
     assert!(!log.contains("eyJ"), "a Forgejo token is in the log");
-    // What was written lately is in the write-ahead log.
+    // Recent writes are in the write-ahead log.
     let stored =
         ["broker.db", "broker.db-wal"].map(|file| std::fs::read(harness.broker.directory().join(file)).unwrap());
     let stored = stored.concat();
     let holds = |text: &str| stored.windows(text.len()).any(|window| window == text.as_bytes());
     assert!(
         holds("alice") && holds(&session.client_id().unwrap()),
-        "the files are not complete enough to prove anything"
+        "the files lack the account, so they prove nothing"
     );
     for secret in [access.as_str(), &refresh, &code, "eyJ"] {
         assert!(!holds(secret), "a secret is in the database");

@@ -1,27 +1,32 @@
-//! What lives and what dies: the broker, its children, the tokens.
+//! Stops, crashes and restarts of the broker, and the tokens and sessions that survive them.
 
 use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::json;
 use testkit::{
-    Browser, Client,
+    Browser,
     forgejo::{Fault, Times},
 };
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
-use crate::harness::{Harness, login_of, open, password};
+use crate::harness::{
+    FORGEJO_TOKEN_ENDPOINT, Harness, SHORT_IDLE_TIMEOUT, login_of, open_session, password, start_endless_call,
+};
 
 #[tokio::test]
-async fn a_forgejo_that_hangs_does_not_hold_the_stop_up() {
+async fn unresponsive_forgejo_does_not_delay_the_stop() {
     let mut harness = Harness::new(&[("server.drain_timeout", "1s"), ("child.stop_grace", "1s")]).await;
     let client = harness.client();
     client.probe().await.unwrap();
     client.discover().await.unwrap();
     client.register().await.unwrap();
-    // The exchange of the code at Forgejo never gets its answer.
+    // Forgejo does not respond to the exchange of the code.
     harness.forgejo.inject(
-        "/login/oauth/access_token",
+        FORGEJO_TOKEN_ENDPOINT,
         Fault::Delay(Duration::from_secs(600)),
         Times::UntilCleared,
     );
@@ -32,7 +37,7 @@ async fn a_forgejo_that_hangs_does_not_hold_the_stop_up() {
     });
     harness
         .forgejo
-        .wait_for(|counters| counters.requests_to("/login/oauth/access_token") > 0)
+        .wait_for(|counters| counters.requests_to(FORGEJO_TOKEN_ENDPOINT) > 0)
         .await;
 
     let status = timeout(Duration::from_secs(30), harness.broker.terminate()).await;
@@ -40,12 +45,12 @@ async fn a_forgejo_that_hangs_does_not_hold_the_stop_up() {
 }
 
 #[tokio::test]
-async fn kill_9_of_the_broker_leaves_no_child() {
+async fn killed_broker_leaves_no_child() {
     let mut harness = Harness::new(&[]).await;
     let _idle = harness.in_session("alice").await;
-    // With a call in flight, the end of its standard input alone would not end a child.
+    // A child with a call in flight would not exit merely because its standard input closes.
     let busy = harness.in_session("bob").await;
-    let mut calls = call_that_hangs(&harness, busy).await;
+    let mut calls = start_endless_call(&harness, busy).await;
     let children = harness.broker.children().unwrap();
     assert_eq!(children.len(), 2);
     harness.broker.kill().await.unwrap();
@@ -56,32 +61,30 @@ async fn kill_9_of_the_broker_leaves_no_child() {
 }
 
 #[tokio::test]
-async fn tokens_outlive_a_restart_of_the_broker() {
+async fn tokens_survive_a_restart() {
     let mut harness = Harness::new(&[]).await;
     let client = harness.in_session("alice").await;
-    harness.broker.terminate().await.unwrap();
-    harness.broker.start_again().await.unwrap();
+    harness.restart().await;
 
-    // The bearer is still good, and so is the account behind it.
+    // The access token is still valid, and so is the Forgejo token of its account.
     let again = client.another_session();
-    open(&again).await;
+    open_session(&again).await;
     assert_eq!(login_of(&again).await, "alice");
 
     client.refresh().await.unwrap();
     let renewed = client.another_session();
-    open(&renewed).await;
+    open_session(&renewed).await;
     assert_eq!(login_of(&renewed).await, "alice");
 }
 
 #[tokio::test]
-async fn an_ended_session_is_404_after_a_restart_too() {
+async fn ended_session_is_still_404_after_a_restart() {
     let mut harness = Harness::new(&[]).await;
     let client = harness.in_session("alice").await;
     let id = client.session_id().unwrap();
     client.delete().await.unwrap();
     for _ in 0..2 {
-        harness.broker.terminate().await.unwrap();
-        harness.broker.start_again().await.unwrap();
+        harness.restart().await;
         client.set_session_id(Some(&id));
         let (answer, _) = client.request("ping", json!({})).await.unwrap();
         assert_eq!(answer.status, StatusCode::NOT_FOUND);
@@ -92,26 +95,37 @@ async fn an_ended_session_is_404_after_a_restart_too() {
 }
 
 #[tokio::test]
-async fn tokens_outlive_a_broker_that_was_killed() {
+async fn tokens_survive_a_killed_broker() {
     let mut harness = Harness::new(&[]).await;
     let client = harness.signed_in("bob").await;
-    harness.broker.kill().await.unwrap();
-    harness.broker.start_again().await.unwrap();
-    open(&client).await;
+    harness.kill_and_restart().await;
+    open_session(&client).await;
     assert_eq!(login_of(&client).await, "bob");
 }
 
-pub(crate) type Call = (testkit::client::Answer, serde_json::Value, Client);
-
-/// Begins a call that only ends with its child, and returns once the child is at it.
-pub(crate) async fn call_that_hangs(harness: &Harness, session: Client) -> JoinSet<Call> {
-    let mut calls = JoinSet::new();
-    calls.spawn(async move {
-        let params = json!({ "name": "test_sleep", "arguments": { "ms": 600_000 } });
-        let (answer, id) = session.request("tools/call", params).await.unwrap();
-        (answer, id, session)
-    });
-    // As the child says it: a detailed log has the name of the tool before the child has heard of it.
-    harness.broker.log().contains("tool=test_sleep").await;
-    calls
+#[tokio::test]
+async fn sessions_survive_a_killed_broker() {
+    let mut harness = Harness::new(&SHORT_IDLE_TIMEOUT).await;
+    let alice = harness.in_session("alice").await;
+    let second = alice.another_session();
+    open_session(&second).await;
+    // A record is written at most a second after its session has become dormant.
+    for child in harness.broker.children().unwrap() {
+        child.exited().await.unwrap();
+    }
+    sleep(Duration::from_secs(1)).await;
+    harness.kill_and_restart().await;
+    assert!(
+        harness.broker.children().unwrap().is_empty(),
+        "a restored session has no child before its next request"
+    );
+    for session in [&alice, &second] {
+        assert_eq!(login_of(session).await, "alice");
+    }
+    let stored = std::fs::read(harness.broker.directory().join("broker.db")).unwrap();
+    let in_plain_text = |text: &[u8]| stored.windows(text.len()).any(|window| window == text);
+    assert!(
+        !in_plain_text(alice.session_id().unwrap().as_bytes()) && !in_plain_text(b"clientInfo"),
+        "a secret is in the database"
+    );
 }

@@ -1,11 +1,9 @@
-//! End to end: the broker as a process, real children, a fake Forgejo, over real HTTP.
+//! End-to-end tests: the broker as a process, real children, a fake Forgejo, over real HTTP.
 //!
-//! Tests that need Node and Python are ignored here; `cargo xtask interop` installs what they need and runs them.
+//! Tests that need Node and Python are ignored; `cargo xtask interop` installs both and runs them.
 
 #[cfg(test)]
 mod accounts;
-#[cfg(test)]
-mod answers;
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
@@ -23,11 +21,11 @@ mod isolation;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod mcp_responses;
+#[cfg(test)]
 mod observability;
 #[cfg(test)]
 mod session_contract;
-#[cfg(test)]
-mod sessions;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]

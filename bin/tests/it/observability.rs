@@ -1,18 +1,14 @@
-//! The broker as its operator sees it from outside: what it counts, and what its log says of each session.
+//! Metrics and logs: the counters, and the fields of each session's log lines.
 
 use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::Value;
-use testkit::{Browser, Client, client::Answer};
+use testkit::{Client, client::Answer};
 
-use crate::{
-    harness::{Harness, login_of, password},
-    lifecycle::call_that_hangs,
-    sessions::until_children,
-};
+use crate::harness::{Harness, login_of, start_endless_call};
 
-const TOKEN: &str = "a-token-of-whoever-watches";
+const METRICS_TOKEN: &str = "the-token-of-the-metrics-scraper";
 
 async fn metrics(harness: &Harness, token: Option<&str>) -> Answer {
     let client = Client::new(format!("{}/metrics", harness.broker.url()).parse().unwrap());
@@ -25,17 +21,17 @@ async fn metrics(harness: &Harness, token: Option<&str>) -> Answer {
 }
 
 #[tokio::test]
-async fn metrics_are_off_unless_they_are_asked_for() {
+async fn metrics_are_disabled_by_default() {
     let harness = Harness::new(&[]).await;
     assert_eq!(metrics(&harness, None).await.status, 404);
-    assert_eq!(metrics(&harness, Some(TOKEN)).await.status, 404);
+    assert_eq!(metrics(&harness, Some(METRICS_TOKEN)).await.status, 404);
 }
 
 #[tokio::test]
-async fn metrics_tell_what_happened_to_sessions_and_nothing_of_whose_they_are() {
+async fn metrics_count_session_events_without_identifying_users() {
     let harness = Harness::new(&[
         ("metrics.enabled", "true"),
-        ("metrics.token", TOKEN),
+        ("metrics.token", METRICS_TOKEN),
         ("session.max_sessions_per_user", "1"),
         ("session.idle_timeout", "1s"),
         ("session.reap_interval", "100ms"),
@@ -52,18 +48,18 @@ async fn metrics_tell_what_happened_to_sessions_and_nothing_of_whose_they_are() 
 
     let alice = harness.in_session("alice").await;
     let session = alice.session_id().unwrap();
-    // Asleep, and awake again.
+    // The session becomes dormant and is revived.
     harness.broker.log().contains("session is dormant: it was idle").await;
     assert_eq!(login_of(&alice).await, "alice");
-    // A child that dies, and a call on it, so that it is not put to sleep first.
-    let mut calls = call_that_hangs(&harness, alice).await;
-    until_children(&harness, 1).await[0].kill().unwrap();
+    // A child dies. The call in flight keeps its session from becoming idle first.
+    let mut calls = start_endless_call(&harness, alice).await;
+    harness.wait_for_children(1).await[0].kill().unwrap();
     harness.broker.log().contains("the child ended by itself").await;
     let (_, _, alice) = calls.join_next().await.unwrap().unwrap();
     assert_eq!(login_of(&alice).await, "alice");
     alice.delete().await.unwrap();
 
-    let answer = metrics(&harness, Some(TOKEN)).await;
+    let answer = metrics(&harness, Some(METRICS_TOKEN)).await;
     assert_eq!(answer.status, 200);
     let kind = answer.header("content-type").unwrap();
     assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
@@ -83,7 +79,7 @@ async fn metrics_tell_what_happened_to_sessions_and_nothing_of_whose_they_are() 
         let line = format!("forgejo_mcp_broker_{line}");
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
-    // On a slow machine the session may have slept once more.
+    // On a slow machine the session may have been dormant more than once.
     for series in [
         "sessions_slept_total{reason=\"idle\"}",
         "spawns_total{purpose=\"revival\",outcome=\"started\"}",
@@ -102,14 +98,17 @@ async fn metrics_tell_what_happened_to_sessions_and_nothing_of_whose_they_are() 
     ] {
         assert!(!text.contains(private), "{private} is in\n{text}");
     }
-    assert!(!harness.broker.log().text().contains(TOKEN), "the token is in the log");
+    assert!(
+        !harness.broker.log().text().contains(METRICS_TOKEN),
+        "the metrics token is in the log"
+    );
 }
 
 #[tokio::test]
-async fn every_metric_is_in_the_documents() {
+async fn every_metric_is_documented() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).unwrap();
     let harness = Harness::new(&[("metrics.enabled", "true")]).await;
-    // The first exchange is counted once it has been answered.
+    // An HTTP exchange is counted after its response.
     metrics(&harness, None).await;
     let answer = metrics(&harness, None).await;
     let text = answer.text();
@@ -119,16 +118,16 @@ async fn every_metric_is_in_the_documents() {
         .collect();
     assert!(names.len() > 15, "{names:?}");
     for name in names {
-        // The page has the names of samples, which end as their kind wants it.
-        let is_there = |suffix| page.contains(&format!("| `{name}{suffix}` |"));
+        // The page has the names of samples, which carry the suffix of their kind.
+        let is_documented = |suffix| page.contains(&format!("| `{name}{suffix}` |"));
         assert!(
-            ["", "_total", "_info"].into_iter().any(is_there),
+            ["", "_total", "_info"].into_iter().any(is_documented),
             "{name} is not in docs/metrics.md"
         );
     }
 }
 
-/// What a line says of the session that it belongs to.
+/// The fields of a log line that identify the owner of its session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Owner {
     user: String,
@@ -137,20 +136,16 @@ struct Owner {
 }
 
 #[tokio::test]
-async fn every_line_of_a_session_carries_its_user_and_client_and_never_its_id() {
+async fn log_lines_of_a_session_carry_user_and_client_and_never_its_id() {
     let mut harness = Harness::new(&[("log.filter", "info,session=debug,supervisor=debug,bridge=debug")]).await;
     let (alice, bob) = (harness.in_session("alice").await, harness.in_session("bob").await);
     for (client, login) in [(&alice, "alice"), (&bob, "bob")] {
         assert_eq!(login_of(client).await, login);
     }
-    let first = until_children(&harness, 2).await;
-    // Everyone moves: a new sign-in has made the tokens of before useless.
+    let first = harness.wait_for_children(2).await;
+    // A new sign-in invalidates the earlier Forgejo tokens, so that both sessions move.
     for login in ["alice", "bob"] {
-        let moved = harness.client();
-        moved
-            .sign_in(&mut Browser::new(), login, &password(login))
-            .await
-            .unwrap();
+        harness.signed_in(login).await;
     }
     harness
         .broker
@@ -160,16 +155,15 @@ async fn every_line_of_a_session_carries_its_user_and_client_and_never_its_id() 
     for child in first {
         child.exited().await.unwrap();
     }
-    for child in until_children(&harness, 2).await {
+    for child in harness.wait_for_children(2).await {
         child.kill().unwrap();
         child.exited().await.unwrap();
     }
     for (client, login) in [(&alice, "alice"), (&bob, "bob")] {
         assert_eq!(login_of(client).await, login);
     }
-    // The records know no client: the first request after a restart says it.
-    harness.broker.terminate().await.unwrap();
-    harness.broker.start_again().await.unwrap();
+    // Records do not name the client: the broker learns it from the first request after a restart.
+    harness.restart().await;
     for (client, login) in [(&alice, "alice"), (&bob, "bob")] {
         assert_eq!(login_of(client).await, login);
     }
@@ -180,7 +174,7 @@ async fn every_line_of_a_session_carries_its_user_and_client_and_never_its_id() 
     let log = harness.broker.log().text();
     let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let mut owners: BTreeMap<String, Owner> = BTreeMap::new();
-    let mut said: BTreeMap<String, usize> = BTreeMap::new();
+    let mut events: BTreeMap<String, usize> = BTreeMap::new();
     for line in &lines {
         let Some(span) = line["spans"].as_array().and_then(|spans| spans.first()) else {
             continue;
@@ -203,7 +197,7 @@ async fn every_line_of_a_session_carries_its_user_and_client_and_never_its_id() 
         } else {
             line["message"].as_str().unwrap()
         };
-        *said.entry(event.to_owned()).or_default() += 1;
+        *events.entry(event.to_owned()).or_default() += 1;
     }
     for event in [
         "child",
@@ -217,17 +211,17 @@ async fn every_line_of_a_session_carries_its_user_and_client_and_never_its_id() 
         "session ended",
         "backend stopped",
     ] {
-        assert!(said.contains_key(event), "no {event:?} in a session: {said:?}");
+        assert!(events.contains_key(event), "no {event:?} in a session: {events:?}");
     }
 
-    // Nothing of a session is anywhere else: neither what names it nor what only sessions do.
+    // No line outside a session's span names a session or reports an event that only sessions have.
     for line in &lines {
-        let of = line["spans"][0]["session"].as_str();
+        let session = line["spans"][0]["session"].as_str();
         for name in ["session", "tag"] {
-            assert!(line[name].is_null() || line[name].as_str() == of, "{line}");
+            assert!(line[name].is_null() || line[name].as_str() == session, "{line}");
         }
-        let of_child = line["target"] == "child" || line["path"] == "/mcp" && line["status"] == 200;
-        assert!(!of_child || of.is_some(), "{line}");
+        let belongs_to_session = line["target"] == "child" || line["path"] == "/mcp" && line["status"] == 200;
+        assert!(!belongs_to_session || session.is_some(), "{line}");
     }
     let clients: Vec<&str> = owners.values().map(|owner| owner.client.as_str()).collect();
     assert_eq!(owners.len(), 2, "{owners:?}");

@@ -1,7 +1,8 @@
-//! The twelve points that a broker of sessions has to keep, each in one test, over real HTTP with real children.
+//! The twelve rules of the session contract, one test for each, over real HTTP with real children.
 //!
-//! The same points on paused time, with backends that do as they are told, are in the tests of the crate `session`. What `/mcp`
-//! answers apart from sessions is in `answers`, what else lives and dies in `lifecycle`, and all of it at once in `chaos`.
+//! The tests of the crate `session` check the same rules on paused time with scripted backends.
+//! Responses of `/mcp` that do not depend on sessions are in `mcp_responses`, restarts in
+//! `lifecycle`, and `chaos` combines everything.
 
 use std::{
     sync::{
@@ -23,7 +24,7 @@ use session::{
     ports::{Backend, SpawnError, SpawnOrder, Spawner},
 };
 use testkit::{
-    Browser, Client,
+    Client,
     forgejo::{Fault, Times},
 };
 use tokio::{
@@ -34,27 +35,55 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    answers::{initialize, initialize_until, is_error, tools_list},
-    harness::{Harness, login_of, open, password},
-    lifecycle::call_that_hangs,
-    sessions::{LIMIT, TOKEN, only_child, short_lived, status_of, until_children},
+    harness::{
+        FORGEJO_TOKEN_ENDPOINT, Harness, SHORT_IDLE_TIMEOUT, WAIT_LIMIT, login_of,
+        messages::{assert_error, initialize_request, tools_list_request},
+        open_session, sign_in, start_endless_call,
+    },
+    mcp_responses::initialize_until,
 };
 
-/// Idle after a second.
-const RESTLESS: [(&str, &str); 2] = [("session.idle_timeout", "1s"), ("session.reap_interval", "100ms")];
+/// The advertised lifetime of a Forgejo token in tests of rotation. Sessions move at half of it.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(4);
 
-/// `initialize` without a session id spawns a backend and mints an id of 192 bits in lower-case hex; any other message without
-/// an id is 400.
+/// A harness whose Forgejo tokens are renewed every few seconds.
+async fn with_short_lived_tokens() -> Harness {
+    let harness = Harness::new(&[
+        ("session.rotate_interval", "100ms"),
+        ("log.filter", "info,session=debug"),
+    ])
+    .await;
+    // Tokens are valid longer than advertised, so that a slow machine does not fail a sign-in or a
+    // renewal.
+    harness
+        .forgejo
+        .set_lifetimes(TOKEN_LIFETIME * 8, Duration::from_secs(3600));
+    harness.forgejo.set_advertised_lifetime(TOKEN_LIFETIME);
+    harness
+}
+
+/// The status of a `tools/list` request. Its response must carry the id of the request, unless it
+/// is 401.
+async fn status_of(client: &Client) -> u16 {
+    let (answer, id) = client.request("tools/list", json!({})).await.unwrap();
+    if answer.status != 401 {
+        assert_eq!(answer.json()["id"], id);
+    }
+    answer.status.as_u16()
+}
+
+/// `initialize` without a session id starts a backend and issues an id of 192 bits in lower-case
+/// hex. Any other message without a session id is 400.
 #[tokio::test]
-async fn point_01_initialize_without_an_id_spawns_and_mints_one_and_nothing_else_does() {
+async fn rule_01_only_initialize_without_a_session_id_starts_a_backend_and_issues_an_id() {
     let harness = Harness::new(&[]).await;
     let alice = harness.signed_in("alice").await;
     let notification = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
-    is_error(&alice.post(tools_list("early")).await.unwrap(), 400, "early");
-    is_error(&alice.post(notification.to_string()).await.unwrap(), 400, Value::Null);
+    assert_error(&alice.post(tools_list_request("early")).await.unwrap(), 400, "early");
+    assert_error(&alice.post(notification.to_string()).await.unwrap(), 400, Value::Null);
     assert!(harness.broker.children().unwrap().is_empty());
 
-    open(&alice).await;
+    open_session(&alice).await;
     let id = alice.session_id().unwrap();
     assert!(
         id.len() == 48 && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)),
@@ -62,25 +91,24 @@ async fn point_01_initialize_without_an_id_spawns_and_mints_one_and_nothing_else
     );
     assert_eq!(harness.broker.children().unwrap().len(), 1);
     let second = alice.another_session();
-    open(&second).await;
+    open_session(&second).await;
     assert_ne!(second.session_id().unwrap(), id);
     assert_eq!(harness.broker.children().unwrap().len(), 2);
 }
 
-/// An id is bound to its grant: the bearer of another one gets 403, and a refreshed bearer of the same one is the same caller.
+/// A session id is bound to its grant: an access token of another grant gets 403, a refreshed one
+/// of the same grant is accepted.
 #[tokio::test]
-async fn point_02_an_id_is_bound_to_its_grant() {
+async fn rule_02_session_id_is_bound_to_its_grant() {
     let harness = Harness::new(&[]).await;
     let alice = harness.in_session("alice").await;
     let bob = harness.signed_in("bob").await;
-    // Her second client is another grant, though the same user.
+    // Her second client has another grant of the same user.
     let hers = harness.client().with_redirect_uri("http://127.0.0.1/another-client");
-    hers.sign_in(&mut Browser::new(), "alice", &password("alice"))
-        .await
-        .unwrap();
+    sign_in(&hers, "alice").await;
     for intruder in [&bob, &hers] {
         intruder.set_session_id(alice.session_id().as_deref());
-        is_error(&intruder.post(tools_list("x")).await.unwrap(), 403, "x");
+        assert_error(&intruder.post(tools_list_request("x")).await.unwrap(), 403, "x");
         for method in [Method::DELETE, Method::GET] {
             let answer = intruder.raw(method, intruder.headers(), "").await.unwrap();
             assert_eq!(answer.status, 403);
@@ -93,9 +121,10 @@ async fn point_02_an_id_is_bound_to_its_grant() {
     assert_eq!(login_of(&alice).await, "alice");
 }
 
-/// An id that was never issued is 410 and one that has ended 404, with the id of the request; one setting makes both 404.
+/// An unknown session id is 410 and an ended one 404, with the id of the request. One setting makes
+/// both 404.
 #[tokio::test]
-async fn point_03_unknown_is_410_ended_is_404_and_one_setting_makes_both_404() {
+async fn rule_03_unknown_session_is_410_or_as_configured_and_ended_session_is_404() {
     for (setting, unknown) in [("410", 410), ("404", 404)] {
         let harness = Harness::new(&[("session.unknown_status", setting)]).await;
         let alice = harness.in_session("alice").await;
@@ -107,51 +136,55 @@ async fn point_03_unknown_is_410_ended_is_404_and_one_setting_makes_both_404() {
             ("nonsense", unknown),
         ] {
             alice.set_session_id(Some(id));
-            is_error(&alice.post(tools_list("seven")).await.unwrap(), status, "seven");
+            assert_error(&alice.post(tools_list_request("seven")).await.unwrap(), status, "seven");
         }
     }
 }
 
-/// A cap for each user (429) and one for all (503), both with `Retry-After` and checked before anything is spawned; who is at
-/// the first is told which sessions hold it.
+/// A quota for each user (429) and one for all (503), both with `Retry-After` and checked before a
+/// backend starts. The response to the first lists the user's sessions.
 #[tokio::test]
-async fn point_04_caps_are_checked_before_anything_is_spawned() {
+async fn rule_04_quotas_are_checked_before_a_backend_starts() {
     let harness = Harness::new(&[("session.max_sessions", "3"), ("session.max_sessions_per_user", "2")]).await;
     let alice = harness.in_session("alice").await;
     let second = alice.another_session();
-    open(&second).await;
+    open_session(&second).await;
     let third = alice.another_session();
-    let answer = third.post(initialize(3)).await.unwrap();
-    let error = is_error(&answer, 429, 3);
+    let answer = third.post(initialize_request(3)).await.unwrap();
+    let error = assert_error(&answer, 429, 3);
     assert!(answer.header("retry-after").unwrap().parse::<u32>().unwrap() > 0);
     assert_eq!(error["data"]["sessions"].as_array().unwrap().len(), 2, "{error}");
     assert!(
         !error.to_string().contains(&alice.session_id().unwrap()),
-        "an id is a secret"
+        "a session id is a secret"
     );
 
-    // Nobody else is held up by a user at the cap, but everyone by a full broker.
+    // A user's quota does not affect other users; the quota for all does.
     let bob = harness.in_session("bob").await;
-    let answer = bob.another_session().post(initialize("b")).await.unwrap();
-    is_error(&answer, 503, "b");
+    let answer = bob.another_session().post(initialize_request("b")).await.unwrap();
+    assert_error(&answer, 503, "b");
     assert!(answer.header("retry-after").unwrap().parse::<u32>().unwrap() > 0);
     assert_eq!(harness.broker.children().unwrap().len(), 3);
 
     second.delete().await.unwrap();
-    // The room is there once the child is gone, not before: so the caps bound the processes.
+    // The quota is released only when the child has exited, so that quotas bound the number of
+    // processes.
     initialize_until(&third, StatusCode::OK).await;
 }
 
-/// Without a caller in the request it is 500, and never a spawn. The broker's own guard lets no such request through, which is
-/// 401; so the 500 is shown with a guard that forgets.
+/// A request without a caller is 500 and starts no backend. The broker's own bearer check rejects
+/// such a request with 401, so the 500 is shown with an authority that adds no caller.
 #[tokio::test]
-async fn point_05_without_a_caller_it_is_500_and_never_a_spawn() {
+async fn rule_05_request_without_a_caller_is_500_and_starts_no_backend() {
     let harness = Harness::new(&[]).await;
     let client = harness.client();
     for token in [None, Some("fmb_at_nonsense")] {
         client.set_access_token(token);
         for method in [Method::POST, Method::GET, Method::DELETE] {
-            let answer = client.raw(method, client.headers(), initialize(1)).await.unwrap();
+            let answer = client
+                .raw(method, client.headers(), initialize_request(1))
+                .await
+                .unwrap();
             assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
             let challenge = answer.header("www-authenticate").unwrap();
             let metadata = format!("{}/.well-known/oauth-protected-resource", harness.broker.url());
@@ -168,7 +201,7 @@ async fn point_05_without_a_caller_it_is_500_and_never_a_spawn() {
     }
     assert!(harness.broker.children().unwrap().is_empty());
 
-    let spawner = Arc::new(Recorder::default());
+    let spawner = Arc::new(CountingSpawner::default());
     let registry = Registry::new(session::Config::default(), Arc::clone(&spawner) as _);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -177,29 +210,37 @@ async fn point_05_without_a_caller_it_is_500_and_never_a_spawn() {
         revision: String::new(),
     };
     let config = broker::Config::new(PublicUrl::parse(&url).unwrap(), build);
-    let careless = Broker::new(config, Arc::new(Forgetful), Arc::new(Sessions(registry)), vec![]);
+    let broker = Broker::new(
+        config,
+        Arc::new(AuthorityWithoutCaller),
+        Arc::new(Sessions(registry)),
+        vec![],
+    );
     let shutdown = CancellationToken::new();
     let mut serving = JoinSet::new();
-    serving.spawn(careless.serve(listener, shutdown.clone()));
+    serving.spawn(broker.serve(listener, shutdown.clone()));
 
     let client = Client::new(format!("{url}/mcp").parse().unwrap());
-    is_error(&client.post(initialize("who")).await.unwrap(), 500, "who");
+    assert_error(&client.post(initialize_request("x")).await.unwrap(), 500, "x");
     client.set_session_id(Some(&"0".repeat(48)));
-    is_error(&client.post(tools_list("who")).await.unwrap(), 500, "who");
-    assert_eq!(spawner.orders.load(Ordering::SeqCst), 0);
+    assert_error(&client.post(tools_list_request("x")).await.unwrap(), 500, "x");
+    assert_eq!(spawner.spawns.load(Ordering::SeqCst), 0);
     shutdown.cancel();
-    let served = timeout(LIMIT, serving.join_next()).await.expect("it stops");
+    let served = timeout(WAIT_LIMIT, serving.join_next())
+        .await
+        .expect("the broker stops");
     served.unwrap().unwrap().unwrap();
 }
 
-/// A backend that dies is cleaned up at once, and what is in flight on it gets a clear error with its id.
+/// A backend that dies is cleaned up at once, and each request in flight on it gets a clear error
+/// with its id.
 #[tokio::test]
-async fn point_06_a_child_that_dies_is_cleaned_up_at_once() {
+async fn rule_06_dead_child_is_cleaned_up_at_once() {
     let harness = Harness::new(&[("session.retain", "0s")]).await;
     let alice = harness.in_session("alice").await;
-    let hers = only_child(&harness);
+    let hers = harness.only_child();
     let bob = harness.in_session("bob").await;
-    let mut calls = call_that_hangs(&harness, alice).await;
+    let mut calls = start_endless_call(&harness, alice).await;
     hers.kill().unwrap();
     let (answer, id, alice) = calls.join_next().await.unwrap().unwrap();
     assert_eq!(answer.status, 200);
@@ -208,43 +249,45 @@ async fn point_06_a_child_that_dies_is_cleaned_up_at_once() {
         .expect("the error carries the id of the request");
     assert!(response["error"]["message"].is_string(), "{response}");
 
-    // With nothing retained the session has ended with its child; nobody else notices.
+    // Nothing is retained, so the session ended with its child. Other sessions are unaffected.
     harness.broker.log().contains("session ended").await;
     assert_eq!(status_of(&alice).await, 404);
     assert_eq!(login_of(&bob).await, "bob");
-    open(&alice.another_session()).await;
+    open_session(&alice.another_session()).await;
 }
 
-/// A backend on which nothing has happened for `idle_timeout` is stopped; a request in flight pins its session, an open GET
-/// stream alone does not.
+/// A backend that has been idle for `idle_timeout` is stopped. A request in flight keeps a session
+/// active, an open GET stream alone does not.
 #[tokio::test]
-async fn point_07_idle_children_are_stopped_and_what_is_in_flight_pins() {
-    let harness = Harness::new(&RESTLESS).await;
-    // His request begins before hers have ended: if it did not pin, his child would be due first.
+async fn rule_07_idle_child_is_stopped_unless_a_request_is_in_flight() {
+    let harness = Harness::new(&SHORT_IDLE_TIMEOUT).await;
+    // His request begins before her last one ends: if it did not keep his session active, his child
+    // would be stopped first.
     let bob = harness.in_session("bob").await;
-    let mut calls = call_that_hangs(&harness, bob).await;
-    let his = until_children(&harness, 1).await[0];
+    let mut calls = start_endless_call(&harness, bob).await;
+    let his = harness.wait_for_children(1).await[0];
     let alice = harness.in_session("alice").await;
     let _listening = alice.listen(None).await.unwrap();
-    assert_eq!(until_children(&harness, 1).await, [his]);
+    assert_eq!(harness.wait_for_children(1).await, [his]);
 
     his.kill().unwrap();
     let (answer, id, bob) = calls.join_next().await.unwrap().unwrap();
     assert!(answer.response_to(&id).unwrap()["error"].is_object());
     assert_eq!(login_of(&bob).await, "bob");
-    // Nothing in flight any more.
-    until_children(&harness, 0).await;
+    // No request is in flight now.
+    harness.wait_for_children(0).await;
 }
 
-/// Before its token runs out a session moves: the fresh backend is there before the old one goes, what is in flight finishes,
-/// and the id stays. A client that initializes again on its id is served too.
+/// A session moves to a new backend before its token expires: the new backend is ready before the
+/// old one stops, requests in flight finish, and the session id stays. A client that initializes
+/// again with its session id is served too.
 #[tokio::test]
-async fn point_08_a_session_moves_before_its_token_runs_out_and_keeps_its_id() {
-    let harness = short_lived().await;
+async fn rule_08_session_moves_before_its_token_expires_and_keeps_its_id() {
+    let harness = with_short_lived_tokens().await;
     let alice = harness.in_session("alice").await;
-    let (session, first) = (alice.session_id(), only_child(&harness));
-    // A call that began on the old child ends there, whatever is moved meanwhile.
-    let params = json!({ "name": "test_sleep", "arguments": { "ms": TOKEN.as_millis() as u64 } });
+    let (session, first) = (alice.session_id(), harness.only_child());
+    // A call that began on the old child finishes there, although the session moves meanwhile.
+    let params = json!({ "name": "test_sleep", "arguments": { "ms": TOKEN_LIFETIME.as_millis() as u64 } });
     let (slow, ()) = tokio::join!(
         alice.request("tools/call", params),
         harness.broker.log().contains("session moved to a new backend")
@@ -255,17 +298,17 @@ async fn point_08_a_session_moves_before_its_token_runs_out_and_keeps_its_id() {
     assert_eq!(login_of(&alice).await, "alice");
     assert_eq!(alice.session_id(), session);
 
-    let again = alice.post(initialize("again")).await.unwrap();
+    let again = alice.post(initialize_request("again")).await.unwrap();
     assert_eq!((again.status.as_u16(), again.header("mcp-session-id")), (200, None));
     assert!(again.response_to(&json!("again")).unwrap()["result"].is_object());
     assert_eq!(login_of(&alice).await, "alice");
 }
 
-/// A refusal for good ends the user's sessions and grants, so that the next request is 401; one for now keeps serving while the
-/// token lives, and ends nothing.
+/// A permanent refresh failure ends the user's sessions and grants, so that the next request is
+/// 401. A transient one ends nothing, and the session is served until its token expires.
 #[tokio::test]
-async fn point_09_a_refusal_for_good_ends_the_sessions_and_one_for_now_does_not() {
-    let harness = short_lived().await;
+async fn rule_09_permanent_refresh_failure_ends_sessions_and_transient_one_does_not() {
+    let harness = with_short_lived_tokens().await;
     let alice = harness.in_session("alice").await;
     let bob = harness.in_session("bob").await;
     harness.forgejo.revoke("alice");
@@ -278,28 +321,29 @@ async fn point_09_a_refusal_for_good_ends_the_sessions_and_one_for_now_does_not(
     let broken = Fault::Status(StatusCode::BAD_GATEWAY);
     harness
         .forgejo
-        .inject("/login/oauth/access_token", broken, Times::UntilCleared);
+        .inject(FORGEJO_TOKEN_ENDPOINT, broken, Times::UntilCleared);
     harness
         .broker
         .log()
         .contains("session is dormant: its credential expired")
         .await;
-    let refused = timeout(LIMIT, async { while status_of(&bob).await == 200 {} });
-    refused.await.expect("his token runs out");
+    let expiry = timeout(WAIT_LIMIT, async { while status_of(&bob).await == 200 {} });
+    expiry.await.expect("his token expires");
     assert_eq!(status_of(&bob).await, 503);
     harness.forgejo.clear_faults();
     assert_eq!(login_of(&bob).await, "bob");
 }
 
-/// A stop ends every session within its deadline, whatever is in flight, and leaves no child behind.
+/// A stop ends every session within its deadline, even with requests in flight, and leaves no
+/// child.
 #[tokio::test]
-async fn point_10_stop_leaves_no_child() {
+async fn rule_10_stop_leaves_no_child() {
     for busy in [false, true] {
         let mut harness = Harness::new(&[("server.drain_timeout", "1s"), ("child.stop_grace", "1s")]).await;
         let alice = harness.in_session("alice").await;
         let _bob = harness.in_session("bob").await;
         let calls = match busy {
-            true => call_that_hangs(&harness, alice).await,
+            true => start_endless_call(&harness, alice).await,
             false => JoinSet::new(),
         };
         let children = harness.broker.children().unwrap();
@@ -310,32 +354,31 @@ async fn point_10_stop_leaves_no_child() {
     }
 }
 
-/// A durable session outlives its backend: idle, crashed, or gone with a restart, the next request is answered by a fresh one
-/// that has the handshake. A crash loop is bounded and reported as what it is.
+/// A durable session survives its backend's idleness, crash and restart: the next request starts a
+/// new backend, which gets the recorded handshake. A crash loop is bounded and reported as such.
 #[tokio::test]
-async fn point_11_a_durable_session_outlives_idleness_crash_and_restart() {
-    let mut harness = Harness::new(&RESTLESS).await;
+async fn rule_11_durable_session_survives_idleness_crash_and_restart() {
+    let mut harness = Harness::new(&SHORT_IDLE_TIMEOUT).await;
     let alice = harness.in_session("alice").await;
     let session = alice.session_id();
-    until_children(&harness, 0).await;
+    harness.wait_for_children(0).await;
     assert_eq!(login_of(&alice).await, "alice");
 
-    let mut calls = call_that_hangs(&harness, alice).await;
-    until_children(&harness, 1).await[0].kill().unwrap();
+    let mut calls = start_endless_call(&harness, alice).await;
+    harness.wait_for_children(1).await[0].kill().unwrap();
     let (answer, id, alice) = calls.join_next().await.unwrap().unwrap();
     assert!(answer.response_to(&id).unwrap()["error"].is_object());
     assert_eq!(login_of(&alice).await, "alice");
 
-    harness.broker.terminate().await.unwrap();
-    harness.broker.start_again().await.unwrap();
+    harness.restart().await;
     assert!(
         harness.broker.children().unwrap().is_empty(),
-        "nothing is started before it is asked for"
+        "a restored session has no child before its next request"
     );
     assert_eq!(login_of(&alice).await, "alice");
 
     let exit = json!({ "name": "test_exit", "arguments": { "code": 3 } });
-    let put_off = timeout(LIMIT, async {
+    let backoff = timeout(WAIT_LIMIT, async {
         loop {
             let (answer, id) = alice.request("tools/call", exit.clone()).await.unwrap();
             let error = answer.response_to(&id).unwrap()["error"].clone();
@@ -349,35 +392,36 @@ async fn point_11_a_durable_session_outlives_idleness_crash_and_restart() {
             }
         }
     });
-    let wait = put_off.await.expect("a crash loop is put off");
+    let wait = backoff.await.expect("a crash loop is bounded");
     sleep(Duration::from_secs(wait)).await;
     assert_eq!(login_of(&alice).await, "alice");
     assert_eq!(alice.session_id(), session);
 }
 
-/// Modern clients, which have no sessions, are not served yet, and are told so at once: `server/discover` is -32601 with the id of
-/// the request, and `initialize` is never answered above 2025-11-25. Both make a client that can do either fall back.
+/// Stateless clients of later protocol versions are not supported, and learn so at once:
+/// `server/discover` is -32601 with the id of the request, and `initialize` never negotiates a
+/// version above 2025-11-25. Clients that support both eras then fall back.
 #[tokio::test]
-async fn point_12_a_modern_client_is_told_that_its_era_is_not_served() {
+async fn rule_12_stateless_client_is_told_that_its_protocol_is_not_supported() {
     let harness = Harness::new(&[]).await;
     let alice = harness.signed_in("alice").await;
-    let modern = |method: &str| {
+    let stateless = |method: &str| {
         let meta = json!({
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-            "io.modelcontextprotocol/clientInfo": { "name": "modern", "version": "1" },
+            "io.modelcontextprotocol/clientInfo": { "name": "stateless", "version": "1" },
             "io.modelcontextprotocol/clientCapabilities": {},
         });
         json!({ "jsonrpc": "2.0", "id": "m", "method": method, "params": { "_meta": meta } }).to_string()
     };
-    let error = is_error(&alice.post(modern("server/discover")).await.unwrap(), 400, "m");
+    let error = assert_error(&alice.post(stateless("server/discover")).await.unwrap(), 400, "m");
     assert_eq!(error["code"], -32601);
-    is_error(&alice.post(modern("tools/list")).await.unwrap(), 400, "m");
+    assert_error(&alice.post(stateless("tools/list")).await.unwrap(), 400, "m");
     assert!(harness.broker.children().unwrap().is_empty());
 
     let params = json!({
         "protocolVersion": "2026-07-28",
         "capabilities": {},
-        "clientInfo": { "name": "modern", "version": "1" },
+        "clientInfo": { "name": "stateless", "version": "1" },
     });
     let (answer, id) = alice.request("initialize", params).await.unwrap();
     let result = &answer.response_to(&id).unwrap()["result"];
@@ -385,27 +429,27 @@ async fn point_12_a_modern_client_is_told_that_its_era_is_not_served() {
     assert!(answer.header("mcp-session-id").is_some());
 }
 
-/// Lets everyone in and says of nobody who it is.
+/// Accepts every request and adds no caller to it.
 #[derive(Debug)]
-struct Forgetful;
+struct AuthorityWithoutCaller;
 
-/// A registry, and nothing else.
+/// A registry without the program's wiring.
 #[derive(Debug)]
 struct Sessions(Registry);
 
-/// Counts what it is asked for.
+/// Counts spawns; each fails.
 #[derive(Debug, Default)]
-struct Recorder {
-    orders: AtomicUsize,
+struct CountingSpawner {
+    spawns: AtomicUsize,
 }
 
-impl Authority for Forgetful {
+impl Authority for AuthorityWithoutCaller {
     fn authenticate<'a>(&'a self, _parts: &'a mut Parts) -> BoxFuture<'a, Result<(), Response<ResponseBody>>> {
         Box::pin(async { Ok(()) })
     }
 
     fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>> {
-        panic!("{} is asked of nobody", request.uri())
+        panic!("unexpected request of {}", request.uri())
     }
 }
 
@@ -419,9 +463,9 @@ impl McpService for Sessions {
     }
 }
 
-impl Spawner for Recorder {
+impl Spawner for CountingSpawner {
     fn spawn(&self, _order: SpawnOrder) -> BoxFuture<'_, Result<Arc<dyn Backend>, SpawnError>> {
-        self.orders.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async { Err(SpawnError::Failed("there is none".into())) })
+        self.spawns.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async { Err(SpawnError::Failed("there is no backend".into())) })
     }
 }

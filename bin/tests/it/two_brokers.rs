@@ -1,31 +1,28 @@
-//! Two brokers on one store, as there are while one takes over from another: nobody loses access that they did not take away.
+//! Two brokers on one store, as during a takeover: no user loses access unless they revoke it.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use http::StatusCode;
-use serde_json::json;
 use tempfile::TempDir;
 use testkit::{
-    Browser, Client, FakeForgejo,
-    broker::{BrokerOptions, BrokerProcess, ChildCommand, free_port, programs, redirect_uri},
+    Client, FakeForgejo,
+    broker::{BrokerOptions, BrokerProcess, free_port, programs, redirect_uri},
     forgejo::{Fault, Options, Times},
     http_client,
 };
 use url::form_urlencoded;
 
-use crate::harness::{login_of, open, password};
+use crate::harness::{FORGEJO_TOKEN_ENDPOINT, assert_unauthorized, fake_forgejo_mcp, login_of, open_session, sign_in};
 
-/// How long a Forgejo token is said to be good: shorter than a test, so that renewals never end. It is good for longer, so that who
-/// comes late on a slow machine has lost nothing but time.
-const FORGEJO_LIFE: Duration = Duration::from_secs(2);
+/// The advertised lifetime of a Forgejo token: shorter than a test, so that the broker renews it
+/// again and again. It stays valid longer, so that a renewal that a slow machine delays still
+/// succeeds.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(2);
 
-/// What a broker says that has to wait at its start.
-const WAITING: &str = "another process brings the database up to date";
+/// The log message of a broker that waits for another one at its start.
+const WAITING_MESSAGE: &str = "another process brings the database up to date";
 
-/// Where Forgejo renews tokens.
-const TOKEN_ENDPOINT: &str = "/login/oauth/access_token";
-
-/// A Forgejo, and two brokers on the store of the first.
+/// A Forgejo and two brokers on one store.
 struct TwoBrokers {
     forgejo: FakeForgejo,
     brokers: [BrokerProcess; 2],
@@ -33,40 +30,57 @@ struct TwoBrokers {
 
 impl TwoBrokers {
     async fn new() -> Self {
-        let ports = [free_port(), free_port()];
-        let forgejo = FakeForgejo::start(Options {
-            redirect_uris: ports.map(redirect_uri).to_vec(),
-            ..Options::default()
-        })
-        .await
-        .unwrap();
+        let (forgejo, ports) = forgejo_for_two().await;
         let one = start(&forgejo, ports[0], vec![]).await;
-        let here = |name: &str| one.directory().join(name).display().to_string();
-        let store = vec![
-            ("store.path".to_owned(), here("broker.db")),
-            ("store.key_file".to_owned(), here("broker.key")),
-        ];
-        let two = start(&forgejo, ports[1], store).await;
+        let two = start(&forgejo, ports[1], store_settings(one.directory())).await;
         Self {
             forgejo,
             brokers: [one, two],
         }
     }
 
+    /// Two brokers that start at the same time on a new store.
+    async fn start_together(directory: &Path) -> Self {
+        let (forgejo, ports) = forgejo_for_two().await;
+        let brokers = tokio::join!(
+            start(&forgejo, ports[0], store_settings(directory)),
+            start(&forgejo, ports[1], store_settings(directory))
+        );
+        Self {
+            forgejo,
+            brokers: brokers.into(),
+        }
+    }
+
     async fn signed_in(&self, broker: usize, login: &str) -> Client {
         let client = Client::new(self.brokers[broker].mcp_url().parse().unwrap());
-        client
-            .sign_in(&mut Browser::new(), login, &password(login))
-            .await
-            .unwrap();
+        sign_in(&client, login).await;
         client
     }
+}
+
+/// A Forgejo that knows the redirect URIs of two brokers, and their ports.
+async fn forgejo_for_two() -> (FakeForgejo, [u16; 2]) {
+    let ports = [free_port(), free_port()];
+    let options = Options {
+        redirect_uris: ports.map(redirect_uri).to_vec(),
+        ..Options::default()
+    };
+    (FakeForgejo::start(options).await.unwrap(), ports)
+}
+
+fn store_settings(directory: &Path) -> Vec<(String, String)> {
+    let path = |name: &str| directory.join(name).display().to_string();
+    vec![
+        ("store.path".to_owned(), path("broker.db")),
+        ("store.key_file".to_owned(), path("broker.key")),
+    ]
 }
 
 async fn start(forgejo: &FakeForgejo, port: u16, settings: Vec<(String, String)>) -> BrokerProcess {
     let options = BrokerOptions {
         port,
-        child: Some(ChildCommand::fake_forgejo_mcp(&programs().fake_forgejo_mcp)),
+        child: Some(fake_forgejo_mcp()),
         settings,
         environment: vec![],
         keep_socket: false,
@@ -76,47 +90,29 @@ async fn start(forgejo: &FakeForgejo, port: u16, settings: Vec<(String, String)>
         .unwrap()
 }
 
-/// Refreshes every second, without end: each has the broker look at the account, which has run out or is about to.
-async fn refreshes(client: &Client) {
+/// Refreshes every second, without end. At each refresh the broker finds that the Forgejo token has
+/// expired or soon will.
+async fn refresh_repeatedly(client: &Client) {
     loop {
         client.refresh().await.unwrap();
-        // The pace of the client: a grant may have one a second for ever.
+        // The rate limit of a grant admits one refresh a second.
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
 #[tokio::test]
-async fn two_brokers_that_start_at_once_on_a_new_store_both_serve() {
-    let ports = [free_port(), free_port()];
-    let forgejo = FakeForgejo::start(Options {
-        redirect_uris: ports.map(redirect_uri).to_vec(),
-        ..Options::default()
-    })
-    .await
-    .unwrap();
+async fn both_brokers_serve_after_starting_together_on_a_new_store() {
     let directory = TempDir::new().unwrap();
-    let here = |name: &str| directory.path().join(name).display().to_string();
-    let store = vec![
-        ("store.path".to_owned(), here("broker.db")),
-        ("store.key_file".to_owned(), here("broker.key")),
-    ];
-    let brokers = tokio::join!(
-        start(&forgejo, ports[0], store.clone()),
-        start(&forgejo, ports[1], store)
-    );
-    let brokers = TwoBrokers {
-        forgejo,
-        brokers: brokers.into(),
-    };
+    let brokers = TwoBrokers::start_together(directory.path()).await;
     for broker in [0, 1] {
         let client = brokers.signed_in(broker, "alice").await;
-        open(&client).await;
+        open_session(&client).await;
         assert_eq!(login_of(&client).await, "alice");
     }
 }
 
 #[tokio::test]
-async fn a_broker_that_waits_for_another_one_to_be_ready_can_be_stopped() {
+async fn broker_that_waits_for_the_database_can_be_stopped() {
     let mut brokers = TwoBrokers::new().await;
     let lock = brokers.brokers[0].directory().join("broker.db-lock");
     brokers.brokers[0].kill().await.unwrap();
@@ -124,26 +120,28 @@ async fn a_broker_that_waits_for_another_one_to_be_ready_can_be_stopped() {
     let lock = std::fs::File::open(lock).unwrap();
     lock.lock().unwrap();
     let [one, _] = &mut brokers.brokers;
-    let waiting = one.log().count(WAITING);
+    let waiting = one.log().count(WAITING_MESSAGE);
     let log = one.log().clone();
     tokio::select! {
         started = one.start_again() => panic!("the store is not ready: {started:?}"),
-        () = log.contains_times(WAITING, waiting + 1) => {}
+        () = log.contains_times(WAITING_MESSAGE, waiting + 1) => {}
     }
     assert!(one.terminate().await.unwrap().success());
 }
 
 #[tokio::test]
-async fn two_brokers_renew_and_sign_in_side_by_side_and_no_grant_is_lost() {
+async fn concurrent_renewals_and_sign_ins_lose_no_grant() {
     let brokers = TwoBrokers::new().await;
-    brokers.forgejo.set_advertised_lifetime(FORGEJO_LIFE);
+    brokers.forgejo.set_advertised_lifetime(TOKEN_LIFETIME);
     let (one, two) = (brokers.signed_in(0, "alice").await, brokers.signed_in(1, "alice").await);
     for client in [&one, &two] {
-        open(client).await;
+        open_session(client).await;
     }
-    // Slow enough for the brokers to meet at Forgejo.
+    // Responses are slow enough that requests of both brokers overlap at Forgejo.
     let slow = Fault::Delay(Duration::from_millis(100));
-    brokers.forgejo.inject(TOKEN_ENDPOINT, slow, Times::UntilCleared);
+    brokers
+        .forgejo
+        .inject(FORGEJO_TOKEN_ENDPOINT, slow, Times::UntilCleared);
     let before = brokers.forgejo.counters();
     let sign_ins = async {
         for broker in [0, 1, 0, 1] {
@@ -157,10 +155,10 @@ async fn two_brokers_renew_and_sign_in_side_by_side_and_no_grant_is_lost() {
             .wait_for(|now| now.refreshes >= before.refreshes + 6)
             .await
     };
-    let (one_goes_on, two_goes_on) = (refreshes(&one), refreshes(&two));
+    let (first_refreshes, second_refreshes) = (refresh_repeatedly(&one), refresh_repeatedly(&two));
     tokio::select! {
         ((), _) = async { tokio::join!(sign_ins, renewed) } => {}
-        () = async { tokio::join!(one_goes_on, two_goes_on); } => {}
+        () = async { tokio::join!(first_refreshes, second_refreshes); } => {}
     }
     for client in [&one, &two] {
         client.refresh().await.unwrap();
@@ -172,41 +170,46 @@ async fn two_brokers_renew_and_sign_in_side_by_side_and_no_grant_is_lost() {
 }
 
 #[tokio::test]
-async fn a_broker_that_is_killed_in_a_renewal_holds_up_the_other_for_a_moment_and_costs_no_grant() {
+async fn broker_killed_during_a_renewal_delays_the_other_briefly_and_loses_no_grant() {
     let mut brokers = TwoBrokers::new().await;
-    brokers.forgejo.set_advertised_lifetime(FORGEJO_LIFE);
+    brokers.forgejo.set_advertised_lifetime(TOKEN_LIFETIME);
     let (one, two) = (brokers.signed_in(0, "alice").await, brokers.signed_in(1, "alice").await);
-    // Forgejo takes back what the caller does not wait for.
-    let for_ever = Fault::Delay(Duration::from_secs(3600));
-    brokers.forgejo.inject(TOKEN_ENDPOINT, for_ever, Times::Next(1));
+    // The fake Forgejo drops a request when its caller disconnects, so the refresh token is not
+    // spent.
+    let never_responds = Fault::Delay(Duration::from_secs(3600));
+    brokers
+        .forgejo
+        .inject(FORGEJO_TOKEN_ENDPOINT, never_responds, Times::Next(1));
     let before = brokers.forgejo.counters();
-    let asked = before.requests_to(TOKEN_ENDPOINT);
-    let in_the_middle = brokers.forgejo.wait_for(|now| now.requests_to(TOKEN_ENDPOINT) > asked);
+    let earlier = before.requests_to(FORGEJO_TOKEN_ENDPOINT);
+    let renewal_begins = brokers
+        .forgejo
+        .wait_for(|now| now.requests_to(FORGEJO_TOKEN_ENDPOINT) > earlier);
     tokio::select! {
-        _ = in_the_middle => {}
-        () = refreshes(&one) => {}
+        _ = renewal_begins => {}
+        () = refresh_repeatedly(&one) => {}
     }
     brokers.brokers[0].kill().await.unwrap();
 
     let renewed = brokers.forgejo.wait_for(|now| now.refreshes > before.refreshes);
     tokio::select! {
         _ = renewed => {}
-        () = refreshes(&two) => {}
+        () = refresh_repeatedly(&two) => {}
     }
     two.refresh().await.unwrap();
     brokers.brokers[0].start_again().await.unwrap();
     for client in [&one, &two] {
         client.refresh().await.unwrap();
-        open(client).await;
+        open_session(client).await;
         assert_eq!(login_of(client).await, "alice");
     }
 }
 
 #[tokio::test]
-async fn what_is_revoked_at_one_broker_ends_at_the_other() {
+async fn revocation_at_one_broker_ends_sessions_of_the_other() {
     let brokers = TwoBrokers::new().await;
     let client = brokers.signed_in(1, "alice").await;
-    open(&client).await;
+    open_session(&client).await;
     let children = brokers.brokers[1].children().unwrap();
     assert_eq!(children.len(), 1);
     let form = form_urlencoded::Serializer::new(String::new())
@@ -220,6 +223,5 @@ async fn what_is_revoked_at_one_broker_ends_at_the_other() {
     let answer = revoke.send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     children[0].exited().await.unwrap();
-    let (answer, _) = client.request("ping", json!({})).await.unwrap();
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert_unauthorized(&client).await;
 }

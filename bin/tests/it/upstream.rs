@@ -1,31 +1,32 @@
-//! `child.mode = "http"`: one MCP server for all sessions, and each request with the token of its own user.
+//! `child.mode = "http"`: all sessions share one MCP server, and each request carries the Forgejo
+//! token of its own user.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testkit::{
-    Client,
-    broker::{ChildCommand, SharedMcp, programs},
-    client::Answer,
-};
+use testkit::{Client, broker::SharedMcp, client::Answer};
 use tokio::{task::JoinSet, time::timeout};
 
-use crate::harness::{Harness, login_of, open};
+use crate::harness::{
+    Harness, SHORT_IDLE_TIMEOUT, WAIT_LIMIT, fake_forgejo_mcp, login_of,
+    messages::{assert_equal_ids_stay_apart, initialize_request},
+    open_session,
+};
 
-const LIMIT: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-async fn shared(settings: &[(&str, &str)]) -> (Harness, SharedMcp) {
+/// A server that accepts any session id and does not check tokens.
+async fn with_lenient_server(settings: &[(&str, &str)]) -> (Harness, SharedMcp) {
     Harness::with_shared_mcp(false, settings).await
 }
 
-/// A server that checks tokens, and forgets its sessions when it is started again.
-async fn strict(settings: &[(&str, &str)]) -> (Harness, SharedMcp) {
+/// A server that checks tokens and forgets its sessions when it restarts.
+async fn with_strict_server(settings: &[(&str, &str)]) -> (Harness, SharedMcp) {
     Harness::with_shared_mcp(true, settings).await
 }
 
-/// Begins call 7 on a session, which only ends with it, and returns once the server is at it.
-async fn call_that_hangs(session: &Client, server: &SharedMcp) -> JoinSet<Answer> {
+/// Sends a call with id 7 that does not end by itself, and returns once the server has received it.
+async fn start_endless_call(session: &Client, server: &SharedMcp) -> JoinSet<Answer> {
     let mut calls = JoinSet::new();
     let (headers, caller) = (session.headers(), session.another_session());
     calls.spawn(async move {
@@ -36,17 +37,13 @@ async fn call_that_hangs(session: &Client, server: &SharedMcp) -> JoinSet<Answer
     calls
 }
 
+/// A tool call whose progress token is its id.
 fn call(id: u64, tool: &str, arguments: &Value) -> String {
     let params = json!({ "name": tool, "arguments": arguments, "_meta": { "progressToken": id } });
     json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params }).to_string()
 }
 
-fn opening() -> String {
-    let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "test", "version": "1" } });
-    json!({ "jsonrpc": "2.0", "id": "first", "method": "initialize", "params": params }).to_string()
-}
-
-/// The error in an answer, which has the id of its request.
+/// The error in the response to the request with this id.
 #[track_caller]
 fn error_in(answer: &Answer, id: &Value) -> Value {
     let response = answer
@@ -57,8 +54,8 @@ fn error_in(answer: &Answer, id: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn each_user_acts_as_themself_on_one_server_without_a_child() {
-    let (harness, server) = shared(&[]).await;
+async fn each_user_acts_as_themself_on_the_shared_server_without_a_child() {
+    let (harness, server) = with_lenient_server(&[]).await;
     let (alice, bob) = tokio::join!(harness.in_session("alice"), harness.in_session("bob"));
     let mut calls = JoinSet::new();
     for (login, session) in [("alice", alice), ("bob", bob)] {
@@ -74,51 +71,49 @@ async fn each_user_acts_as_themself_on_one_server_without_a_child() {
     calls.join_all().await;
     assert!(harness.broker.children().unwrap().is_empty());
     assert_eq!(server.log().count("session opened"), 2);
-    // Nothing is left there of a session that has ended.
-    let told = timeout(LIMIT, server.log().contains_times("session ended", 2));
-    told.await.expect("both are told to end");
+    // Each session that ends here ends at the server too.
+    let ended = timeout(WAIT_LIMIT, server.log().contains_times("session ended", 2));
+    ended.await.expect("both sessions end at the server");
 }
 
 #[tokio::test]
-async fn equal_request_ids_of_two_sessions_get_their_own_answers() {
-    let (harness, _server) = shared(&[]).await;
+async fn equal_request_ids_of_two_sessions_get_their_own_responses() {
+    let (harness, _server) = with_lenient_server(&[]).await;
     let (alice, bob) = tokio::join!(harness.in_session("alice"), harness.in_session("bob"));
-    for id in 0..20 {
-        let [for_alice, for_bob] = ["for alice", "for bob"].map(|text| call(id, "test_echo", &json!({ "text": text })));
-        let (one, other) = tokio::join!(alice.post(for_alice), bob.post(for_bob));
-        for (answer, own, foreign) in [(one, "for alice", "for bob"), (other, "for bob", "for alice")] {
-            let text = answer.unwrap().response_to(&json!(id)).unwrap().to_string();
-            assert!(text.contains(own) && !text.contains(foreign), "{text}");
-        }
-    }
+    let echo = |id, text: &str| call(id, "test_echo", &json!({ "text": text }));
+    assert_equal_ids_stay_apart(&alice, &bob, echo).await;
 }
 
 #[tokio::test]
-async fn a_renewed_token_is_used_without_anything_being_started() {
-    let (harness, server) = shared(&[("session.rotate_interval", "100ms")]).await;
-    // Renewed at half its life, so that a slow machine has time to use it.
+async fn renewed_token_is_used_without_a_new_upstream_session() {
+    let (harness, server) = with_lenient_server(&[("session.rotate_interval", "100ms")]).await;
+    // A token is renewed at half of its lifetime, so that a slow machine has time to use it.
     harness.forgejo.set_lifetimes(Duration::from_secs(6), HOUR);
     let alice = harness.in_session("alice").await;
     let session = alice.session_id();
-    let renewed = timeout(LIMIT, async {
+    let renewed = timeout(WAIT_LIMIT, async {
         while harness.forgejo.counters().refreshes < 2 {
             assert_eq!(login_of(&alice).await, "alice");
         }
     });
-    renewed.await.expect("tokens run out and are renewed");
+    renewed.await.expect("tokens expire and are renewed");
     assert_eq!(login_of(&alice).await, "alice");
     assert_eq!(alice.session_id(), session);
-    assert_eq!(server.log().count("session opened"), 1, "it is the same session there");
+    assert_eq!(
+        server.log().count("session opened"),
+        1,
+        "the upstream session stays the same"
+    );
     assert_eq!(harness.broker.log().count("moved to a new backend"), 0);
 }
 
 #[tokio::test]
-async fn a_server_that_has_forgotten_its_sessions_is_told_the_handshake_anew() {
-    let (harness, mut server) = strict(&[]).await;
+async fn handshake_is_replayed_to_a_server_that_forgot_its_sessions() {
+    let (harness, mut server) = with_strict_server(&[]).await;
     let (alice, bob) = tokio::join!(harness.in_session("alice"), harness.in_session("bob"));
     server.kill().await.unwrap();
     server.start_again().await.unwrap();
-    // However many requests notice it, a session is opened once.
+    // Many requests find the session missing; it is reopened once.
     let mut calls = JoinSet::new();
     for id in 10..18 {
         let (headers, alice) = (alice.headers(), alice.another_session());
@@ -137,8 +132,8 @@ async fn a_server_that_has_forgotten_its_sessions_is_told_the_handshake_anew() {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_any_session_id_is_not_told_anything() {
-    let (harness, mut server) = shared(&[]).await;
+async fn handshake_is_not_replayed_to_a_server_that_accepts_any_session_id() {
+    let (harness, mut server) = with_lenient_server(&[]).await;
     let alice = harness.in_session("alice").await;
     server.kill().await.unwrap();
     server.start_again().await.unwrap();
@@ -147,8 +142,8 @@ async fn a_server_that_takes_any_session_id_is_not_told_anything() {
 }
 
 #[tokio::test]
-async fn a_server_out_of_reach_is_an_error_with_the_id_and_costs_no_session() {
-    let (harness, mut server) = strict(&[]).await;
+async fn unreachable_server_is_an_error_with_the_id_and_ends_no_session() {
+    let (harness, mut server) = with_strict_server(&[]).await;
     let alice = harness.in_session("alice").await;
     let before = harness.forgejo.counters().refreshes;
     server.kill().await.unwrap();
@@ -160,39 +155,41 @@ async fn a_server_out_of_reach_is_an_error_with_the_id_and_costs_no_session() {
     let port = port.rsplit(':').next().unwrap().trim_end_matches("/mcp");
     assert!(
         !error.to_string().contains(port),
-        "where it is, is not the client's business: {error}"
+        "the error does not show the server's address: {error}"
     );
-    // A notification has nobody to tell.
+    // A notification has no response that could carry the error.
     alice.initialized().await.unwrap();
 
     let another = alice.another_session();
-    let answer = another.post(opening()).await.unwrap();
+    let answer = another.post(initialize_request("first")).await.unwrap();
     assert_eq!(answer.status, 502);
     assert_eq!(answer.json()["id"], "first");
     assert!(answer.header("mcp-session-id").is_none());
     assert_eq!(harness.forgejo.counters().refreshes, before, "no token is to blame");
 
     server.start_again().await.unwrap();
-    open(&another).await;
+    open_session(&another).await;
     assert_eq!(login_of(&another).await, "alice");
     assert_eq!(login_of(&alice).await, "alice");
 }
 
 #[tokio::test]
-async fn a_server_that_never_answers_does_not_hold_a_handshake_for_ever() {
-    // It takes connections, and that is all.
+async fn handshake_with_a_silent_server_times_out() {
+    // It accepts connections and never responds.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", silent.local_addr().unwrap());
-    let (harness, _server) = shared(&[("child.upstream.url", &url), ("child.start_timeout", "500ms")]).await;
+    let (harness, _server) =
+        with_lenient_server(&[("child.upstream.url", &url), ("child.start_timeout", "500ms")]).await;
     let alice = harness.signed_in("alice").await;
-    let opening = timeout(LIMIT, alice.initialize()).await.expect("an answer in time");
-    assert_eq!(opening.unwrap_err().status().map(|status| status.as_u16()), Some(502));
+    let response = timeout(WAIT_LIMIT, alice.initialize())
+        .await
+        .expect("the broker responds in time");
+    assert_eq!(response.unwrap_err().status().map(|status| status.as_u16()), Some(502));
 }
 
 #[tokio::test]
-async fn a_session_that_sleeps_waits_for_a_server_that_is_out_of_reach() {
-    let settings = [("session.idle_timeout", "1s"), ("session.reap_interval", "100ms")];
-    let (harness, mut server) = shared(&settings).await;
+async fn dormant_session_is_revived_once_its_server_is_reachable_again() {
+    let (harness, mut server) = with_lenient_server(&SHORT_IDLE_TIMEOUT).await;
     let alice = harness.in_session("alice").await;
     server.log().contains("session ended").await;
     let before = harness.forgejo.counters().refreshes;
@@ -201,54 +198,50 @@ async fn a_session_that_sleeps_waits_for_a_server_that_is_out_of_reach() {
     assert_eq!((answer.status.as_u16(), &answer.json()["id"]), (502, &id));
     assert_eq!(harness.forgejo.counters().refreshes, before, "no token is to blame");
     server.start_again().await.unwrap();
-    let back = timeout(LIMIT, async {
+    let revival = timeout(WAIT_LIMIT, async {
         loop {
             let (answer, id) = alice.request("ping", json!({})).await.unwrap();
             match answer.status.as_u16() {
                 200 => return,
-                // Not tried again at once.
+                // The restart backoff delays the next attempt.
                 status => assert_eq!((status, &answer.json()["id"]), (503, &id)),
             }
         }
     });
-    back.await.expect("it wakes");
+    revival.await.expect("the session is revived");
     assert_eq!(login_of(&alice).await, "alice");
 }
 
 #[tokio::test]
-async fn a_session_outlives_idleness_and_the_broker() {
-    let settings = [("session.idle_timeout", "1s"), ("session.reap_interval", "100ms")];
-    let (mut harness, server) = strict(&settings).await;
+async fn session_survives_idleness_and_restarts_of_the_broker() {
+    let (mut harness, server) = with_strict_server(&SHORT_IDLE_TIMEOUT).await;
     let alice = harness.in_session("alice").await;
     server.log().contains("session ended").await;
     assert_eq!(login_of(&alice).await, "alice");
     assert!(server.log().count("session opened") >= 2);
 
-    harness.broker.terminate().await.unwrap();
-    harness.broker.start_again().await.unwrap();
+    harness.restart().await;
     assert_eq!(login_of(&alice).await, "alice");
 
-    // Killed in its sleep, so that the record is known to be written.
-    let asleep = timeout(
-        LIMIT,
+    // The broker is killed while the session is dormant, because its record is written by then.
+    let dormant = timeout(
+        WAIT_LIMIT,
         server
             .log()
             .contains_times("session ended", server.log().count("session opened")),
     );
-    asleep.await.expect("it falls asleep");
-    harness.broker.kill().await.unwrap();
-    harness.broker.start_again().await.unwrap();
+    dormant.await.expect("the session becomes dormant");
+    harness.kill_and_restart().await;
     assert_eq!(login_of(&alice).await, "alice");
 }
 
 #[tokio::test]
-async fn a_session_goes_on_when_the_operator_changes_the_mode() {
-    let (mut harness, server) = strict(&[]).await;
+async fn session_survives_a_change_of_the_child_mode() {
+    let (mut harness, server) = with_strict_server(&[]).await;
     let alice = harness.in_session("alice").await;
     assert_eq!(login_of(&alice).await, "alice");
     harness.broker.terminate().await.unwrap();
-    let child = ChildCommand::fake_forgejo_mcp(&programs().fake_forgejo_mcp).with_test_tools();
-    harness.broker.configure(&[], Some(child));
+    harness.broker.configure(&[], Some(fake_forgejo_mcp()));
     harness.broker.unset(&["child.mode", "child.upstream.url"]);
     harness.broker.start_again().await.unwrap();
     assert_eq!(login_of(&alice).await, "alice");
@@ -265,32 +258,36 @@ async fn a_session_goes_on_when_the_operator_changes_the_mode() {
 }
 
 #[tokio::test]
-async fn a_token_that_the_server_refuses_is_renewed_once() {
-    let (harness, _server) = strict(&[]).await;
+async fn token_rejected_by_the_server_is_renewed_once() {
+    let (harness, _server) = with_strict_server(&[]).await;
     let alice = harness.in_session("alice").await;
     let before = harness.forgejo.counters().refreshes;
-    // For Forgejo the token has run out, and for the broker it has not.
+    // Forgejo's clock is ahead: for Forgejo the token has expired, for the broker it has not.
     harness.forgejo.set_clock_skew(7200);
     assert_eq!(login_of(&alice).await, "alice");
     assert_eq!(harness.forgejo.counters().refreshes, before + 1);
     assert_eq!(login_of(&alice).await, "alice");
-    assert_eq!(harness.forgejo.counters().refreshes, before + 1, "the new one is kept");
+    assert_eq!(
+        harness.forgejo.counters().refreshes,
+        before + 1,
+        "the new token is used again"
+    );
 
-    // What Forgejo refuses next is not renewed at once again, and the client is told.
+    // The next rejected token is not renewed again at once, and the client gets an error.
     harness.forgejo.set_clock_skew(14_400);
     let (answer, id) = alice.request("ping", json!({})).await.unwrap();
     error_in(&answer, &id);
     assert_eq!(harness.forgejo.counters().refreshes, before + 1);
 
-    // Nor is it for another session of the same user.
+    // Another session of the same user does not renew it either.
     let another = alice.another_session();
-    assert_eq!(another.post(opening()).await.unwrap().status, 502);
+    assert_eq!(another.post(initialize_request("first")).await.unwrap().status, 502);
     assert_eq!(harness.forgejo.counters().refreshes, before + 1);
 }
 
 #[tokio::test]
-async fn a_user_who_revoked_has_to_sign_in_again() {
-    let (harness, _server) = strict(&[]).await;
+async fn user_who_revoked_at_forgejo_has_to_sign_in_again() {
+    let (harness, _server) = with_strict_server(&[]).await;
     let (alice, bob) = tokio::join!(harness.in_session("alice"), harness.in_session("bob"));
     harness.forgejo.revoke("alice");
     let (answer, id) = alice.request("ping", json!({})).await.unwrap();
@@ -302,15 +299,15 @@ async fn a_user_who_revoked_has_to_sign_in_again() {
     assert!(answer.header("www-authenticate").is_some());
     assert_eq!(login_of(&bob).await, "bob");
     assert_eq!(login_of(&harness.in_session("alice").await).await, "alice");
-    // Also when that shows at the opening of a session.
+    // The same holds when the broker learns of it while it opens a session.
     harness.forgejo.revoke("bob");
-    let answer = bob.another_session().post(opening()).await.unwrap();
+    let answer = bob.another_session().post(initialize_request("first")).await.unwrap();
     assert_eq!(answer.status, 401);
 }
 
 #[tokio::test]
-async fn a_new_sign_in_moves_nothing() {
-    let (harness, server) = shared(&[]).await;
+async fn new_sign_in_does_not_reopen_the_upstream_session() {
+    let (harness, server) = with_lenient_server(&[]).await;
     let alice = harness.in_session("alice").await;
     harness.signed_in("alice").await;
     assert_eq!(login_of(&alice).await, "alice");
@@ -318,8 +315,8 @@ async fn a_new_sign_in_moves_nothing() {
 }
 
 #[tokio::test]
-async fn what_comes_before_an_answer_and_what_belongs_to_none_reaches_the_client() {
-    let (harness, server) = shared(&[]).await;
+async fn progress_and_unsolicited_notifications_reach_the_client() {
+    let (harness, server) = with_lenient_server(&[]).await;
     let alice = harness.in_session("alice").await;
     let bob = harness.in_session("bob").await;
     let answer = alice
@@ -334,29 +331,29 @@ async fn what_comes_before_an_answer_and_what_belongs_to_none_reaches_the_client
     let steps: Vec<&Value> = progress.map(|message| &message["params"]["progress"]).collect();
     assert_eq!(steps, [1, 2, 3]);
 
-    // A stream to the server is there while a client listens, and only then.
+    // The broker listens at the server only while the client listens.
     assert_eq!(server.log().count("listening"), 0);
-    let mut hers = alice.listen(None).await.unwrap();
+    let mut listening = alice.listen(None).await.unwrap();
     server.log().contains("listening").await;
     alice.call_tool("test_announce", json!({})).await.unwrap();
-    let heard = timeout(LIMIT, async {
+    let notified = timeout(WAIT_LIMIT, async {
         loop {
-            let event = hers.next().await.unwrap().expect("the stream goes on");
+            let event = listening.next().await.unwrap().expect("the stream goes on");
             if event.data.contains("tools/list_changed") {
                 return;
             }
         }
     });
-    heard.await.expect("it is heard");
-    assert_eq!(server.log().count("listening"), 1, "nobody listens for bob");
+    notified.await.expect("the notification arrives");
+    assert_eq!(server.log().count("listening"), 1, "the broker does not listen for bob");
     assert_eq!(login_of(&bob).await, "bob");
 }
 
 #[tokio::test]
-async fn a_cancelled_request_ends_at_the_server() {
-    let (harness, server) = shared(&[]).await;
+async fn cancelled_request_is_aborted_at_the_server() {
+    let (harness, server) = with_lenient_server(&[]).await;
     let alice = harness.in_session("alice").await;
-    let mut calls = call_that_hangs(&alice, &server).await;
+    let mut calls = start_endless_call(&alice, &server).await;
     let cancellation = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 7 } });
     assert_eq!(alice.post(cancellation.to_string()).await.unwrap().status, 202);
     server.log().contains("request abandoned").await;
@@ -366,10 +363,10 @@ async fn a_cancelled_request_ends_at_the_server() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_session_ends_its_requests_at_the_server() {
-    let (harness, server) = shared(&[]).await;
+async fn ended_session_aborts_its_requests_at_the_server() {
+    let (harness, server) = with_lenient_server(&[]).await;
     let alice = harness.in_session("alice").await;
-    let mut calls = call_that_hangs(&alice, &server).await;
+    let mut calls = start_endless_call(&alice, &server).await;
     alice.delete().await.unwrap();
     server.log().contains("request abandoned").await;
     server.log().contains("session ended").await;
@@ -377,8 +374,8 @@ async fn the_end_of_a_session_ends_its_requests_at_the_server() {
 }
 
 #[tokio::test]
-async fn the_broker_stops_with_a_request_under_way() {
-    let (mut harness, server) = shared(&[("server.drain_timeout", "100ms")]).await;
+async fn broker_stops_with_a_request_in_flight() {
+    let (mut harness, server) = with_lenient_server(&[("server.drain_timeout", "100ms")]).await;
     let alice = harness.in_session("alice").await;
     let mut calls = JoinSet::new();
     calls.spawn(async move {
@@ -390,9 +387,9 @@ async fn the_broker_stops_with_a_request_under_way() {
             .await
     });
     server.log().contains("test_sleep").await;
-    let status = timeout(LIMIT, harness.broker.terminate())
+    let status = timeout(WAIT_LIMIT, harness.broker.terminate())
         .await
-        .expect("it stops")
+        .expect("the broker stops")
         .unwrap();
     assert!(status.success());
     server.log().contains("session ended").await;
@@ -410,13 +407,12 @@ async fn no_secret_reaches_the_log() {
     login_of(&alice).await;
     harness.forgejo.set_clock_skew(7200);
     login_of(&alice).await;
-    let client: &Client = &alice;
     let log = harness.broker.log().text();
     assert!(
         log.contains("\"level\":\"TRACE\"") && log.contains("it is open again") && log.contains("renewing it"),
-        "the log is not complete enough to prove anything"
+        "the log lacks lines of this test, so it proves nothing"
     );
-    for secret in [client.access_token(), client.refresh_token(), client.session_id()] {
+    for secret in [alice.access_token(), alice.refresh_token(), alice.session_id()] {
         assert!(!log.contains(&secret.unwrap()), "a secret is in the log");
     }
     assert!(!log.contains("eyJ"), "a Forgejo token is in the log");

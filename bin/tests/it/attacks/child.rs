@@ -1,4 +1,4 @@
-//! The processes behind the sessions, and the secrets around them.
+//! Child processes, and the secrets of the broker, of its tokens and of its users.
 
 use std::{fs, path::Path};
 
@@ -6,25 +6,26 @@ use http::{Method, StatusCode};
 use serde_json::json;
 use testkit::{Browser, broker::programs};
 
-use super::{Attacker, prepared};
-use crate::harness::{Harness, login_of, open, password};
+use super::{Attacker, JSON_TYPE, registered_client};
+use crate::harness::{Harness, assert_unauthorized, login_of, open_session, password, sign_in};
 
-/// CVE-2025-6514: no shell, and nothing of a client on the command line; CVE-2025-49596: the command is the operator's.
+/// CVE-2025-6514: no shell runs, and no client input is on the command line. CVE-2025-49596: only
+/// the operator sets the command.
 #[tokio::test]
-async fn nothing_that_a_caller_says_becomes_a_command() {
+async fn client_input_never_becomes_a_command() {
     let harness = Harness::new(&[]).await;
     let marker = harness.broker.directory().join("pwned");
     let inject = format!("$(touch {0});`touch {0}`|touch {0}", marker.display());
-    let client = prepared(&harness, &inject, "http://127.0.0.1:33418/$(touch%20pwned)").await;
+    let client = registered_client(&harness, &inject, "http://127.0.0.1:33418/$(touch%20pwned)").await;
     client
         .authorize(&mut Browser::new(), "alice", &password("alice"))
         .await
         .unwrap();
     client.exchange().await.unwrap();
     let session = client.another_session();
-    open(&session).await;
-    // The Inspector's proxy took these from its URL.
-    let attacker = Attacker::of(&harness);
+    open_session(&session).await;
+    // The proxy of the MCP Inspector took such parameters from its URL.
+    let attacker = Attacker::new(&harness);
     let bearer = format!("Bearer {}", client.access_token().unwrap());
     let initialize = json!({
         "jsonrpc": "2.0", "id": 1, "method": "initialize",
@@ -35,7 +36,7 @@ async fn nothing_that_a_caller_says_becomes_a_command() {
     });
     let headers = [
         ("authorization", bearer.as_str()),
-        ("content-type", "application/json"),
+        JSON_TYPE,
         ("accept", "application/json, text/event-stream"),
         ("x-command", "/bin/sh"),
     ];
@@ -49,7 +50,7 @@ async fn nothing_that_a_caller_says_becomes_a_command() {
     let children = harness.broker.children().unwrap();
     assert_eq!(children.len(), 2);
     let expected = fs::canonicalize(&programs().fake_forgejo_mcp).unwrap();
-    for pid in pids_below(&harness) {
+    for pid in child_pids(&harness) {
         let process = Path::new("/proc").join(pid);
         assert_eq!(fs::read_link(process.join("exe")).unwrap(), expected);
         let words = fs::read_to_string(process.join("cmdline")).unwrap();
@@ -62,10 +63,10 @@ async fn nothing_that_a_caller_says_becomes_a_command() {
     assert_eq!(login_of(&session).await, "alice");
 }
 
-/// The process ids of the children, as the kernel lists them.
-fn pids_below(harness: &Harness) -> Vec<String> {
+/// The process ids of the children according to `/proc`.
+fn child_pids(harness: &Harness) -> Vec<String> {
     let name = programs().fake_forgejo_mcp.file_name().unwrap().to_str().unwrap();
-    let mine: Vec<String> = fs::read_dir("/proc")
+    let pids: Vec<String> = fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
         .filter(|pid| pid.bytes().all(|b| b.is_ascii_digit()))
@@ -74,13 +75,14 @@ fn pids_below(harness: &Harness) -> Vec<String> {
             read("cmdline").contains(name) && read("cmdline").contains(harness.forgejo.url())
         })
         .collect();
-    assert_eq!(mine.len(), harness.broker.children().unwrap().len());
-    mine
+    assert_eq!(pids.len(), harness.broker.children().unwrap().len());
+    pids
 }
 
-/// MCP security best practices, "Token passthrough": only tokens that this server has given are taken.
+/// MCP security best practices, "Token passthrough": the broker accepts only access tokens that it
+/// issued.
 #[tokio::test]
-async fn a_token_of_forgejo_is_no_token_here() {
+async fn only_own_access_tokens_are_accepted() {
     let harness = Harness::new(&[]).await;
     let alice = harness.in_session("alice").await;
     for token in [
@@ -97,25 +99,25 @@ async fn a_token_of_forgejo_is_no_token_here() {
         let answer = client.raw(Method::POST, client.headers(), body).await.unwrap();
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
     }
-    // And no token of the broker is one at Forgejo.
+    // Forgejo does not accept the broker's access tokens.
     let token = format!("token {}", alice.access_token().unwrap());
     let forgejo = Attacker {
         base: harness.forgejo.url().to_owned(),
-        ..Attacker::of(&harness)
+        ..Attacker::new(&harness)
     };
     let reply = forgejo.get("/api/v1/user", &[("authorization", &token)]).await;
     assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
 }
 
-/// Two users of one registered client share nothing: whatever is cached has the principal in its key.
+/// Two users of one registered client share nothing: the key of each cache contains the user.
 #[tokio::test]
 async fn two_users_of_one_client_share_nothing() {
     let harness = Harness::new(&[]).await;
     let alice = harness.in_session("alice").await;
     let bob = harness.client();
     bob.set_client(&alice.client_id().unwrap(), None);
-    bob.sign_in(&mut Browser::new(), "bob", &password("bob")).await.unwrap();
-    open(&bob).await;
+    sign_in(&bob, "bob").await;
+    open_session(&bob).await;
     for _ in 0..3 {
         assert_eq!(login_of(&alice).await, "alice");
         assert_eq!(login_of(&bob).await, "bob");
@@ -123,16 +125,15 @@ async fn two_users_of_one_client_share_nothing() {
     }
     let id = alice.client_id().unwrap();
     let token = alice.access_token().unwrap();
-    Attacker::of(&harness)
+    Attacker::new(&harness)
         .post_form("/oauth/revoke", &[("token", &token), ("client_id", &id)])
         .await;
-    let (answer, _) = alice.request("ping", json!({})).await.unwrap();
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert_unauthorized(&alice).await;
     assert_eq!(login_of(&bob).await, "bob");
     bob.refresh().await.unwrap();
 }
 
-/// GHSA-g53w-w6mj-hrpp: no secret comes with the program; each installation makes its own.
+/// GHSA-g53w-w6mj-hrpp: the program ships no secret. Each installation generates its own.
 #[tokio::test]
 async fn there_is_no_default_secret() {
     use std::os::unix::fs::PermissionsExt as _;
@@ -146,20 +147,20 @@ async fn there_is_no_default_secret() {
                 .unwrap()
                 .permissions()
                 .mode();
-            assert_eq!(mode & 0o077, 0, "{file} is for its owner only: {mode:o}");
+            assert_eq!(mode & 0o077, 0, "only the owner may read {file}: {mode:o}");
         }
     }
-    // What one has given, the other does not know.
+    // Another installation does not accept these tokens.
     let alice = one.signed_in("alice").await;
     let elsewhere = other.client();
     elsewhere.set_access_token(alice.access_token().as_deref());
-    let (answer, _) = elsewhere.request("ping", json!({})).await.unwrap();
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert_unauthorized(&elsewhere).await;
 }
 
-/// A database without its key gives no usable token: the broker does not even start on it, or nobody's account opens.
+/// A database without its key contains no usable token: the broker refuses to start, or cannot open
+/// any account.
 #[tokio::test]
-async fn a_database_without_its_key_is_worth_nothing() {
+async fn database_without_its_key_gives_no_usable_token() {
     let mut harness = Harness::new(&[]).await;
     let alice = harness.in_session("alice").await;
     let (access, refresh) = (alice.access_token().unwrap(), alice.refresh_token().unwrap());

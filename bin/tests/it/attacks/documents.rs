@@ -1,11 +1,10 @@
-//! Requests that an attacker makes the broker send, by the URL of a document or by what the document says (RFC 7591
-//! section 5; client ID metadata document draft, sections 6.5 and 6.6; MCP security best practices, "SSRF").
+//! Server-side request forgery through the URL of a client ID metadata document or through its
+//! content (RFC 7591 section 5; client ID metadata document draft, sections 6.5 and 6.6; MCP
+//! security best practices, "SSRF").
 //!
-//! The broker is in a test network: `client.example` and the names below it that are given an address are hosts of this
-//! machine, and the names of [`INWARD`] resolve as an attacker's name server would have them. What must not be asked is a
-//! host too, which listens at the port of the URL and counts connections.
-
-use std::time::Duration;
+//! The broker runs in a test network: the names in [`HOSTS`] are hosts of this machine, and the
+//! names in [`PRIVATE_NAMES`] resolve as if an attacker controlled their name server. A second host
+//! stands for the private network: it listens at the port of the URLs and counts connections.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{StatusCode, header};
@@ -16,11 +15,12 @@ use testkit::{
 };
 use tokio::time::timeout;
 
-use super::{Attacker, REDIRECT, Reply, path_of, prepared, with_parameter};
-use crate::harness::Harness;
+use super::{Attacker, REDIRECT, Reply, path_and_query, registered_client, with_parameter};
+use crate::harness::{Harness, WAIT_LIMIT};
 
-/// Names of the attacker and what they resolve to. A good address beside a bad one excuses nothing.
-const INWARD: [(&str, &str); 16] = [
+/// Names of the attacker, and their addresses. A name with a public and a private address is
+/// rejected too.
+const PRIVATE_NAMES: [(&str, &str); 16] = [
     ("loopback.client.example", "127.0.0.1"),
     ("loopback-net.client.example", "127.8.9.10"),
     ("this-host.client.example", "0.0.0.0"),
@@ -39,47 +39,48 @@ const INWARD: [(&str, &str); 16] = [
     ("both-of-six.client.example", "2606:4700::1111,::1"),
 ];
 
-/// The hosts of clients. From each of them so many documents are read at a time, and no more.
+/// The hosts of clients. There are several, because the broker limits concurrent fetches from one
+/// host.
 const HOSTS: [&str; 3] = ["client.example", "more.client.example", "keys.client.example"];
 
-/// How long a word in the log may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A broker, a host that it may read from, and one that it must not ask.
+/// A broker, a host that it may fetch from, and one that it must not connect to.
 struct Network {
     harness: Harness,
     host: Host,
-    inside: Host,
-    /// A request to authorize, of a client that is known.
+    private: Host,
+    /// An authorization request of a registered client.
     template: url::Url,
 }
 
 impl Network {
     async fn new() -> Self {
-        let (host, inside) = (Host::start().await.unwrap(), Host::start().await.unwrap());
+        let (host, private) = (Host::start().await.unwrap(), Host::start().await.unwrap());
         let names = HOSTS.map(|name| (name, &host));
-        let harness = Harness::with_switches(vec![network(&names, &INWARD)], &[]).await;
-        let template = prepared(&harness, "template", REDIRECT).await.authorize_url().unwrap();
+        let harness = Harness::with_environment(vec![network(&names, &PRIVATE_NAMES)], &[]).await;
+        let template = registered_client(&harness, "template", REDIRECT)
+            .await
+            .authorize_url()
+            .unwrap();
         Self {
             harness,
             host,
-            inside,
+            private,
             template,
         }
     }
 
-    /// Asks the broker to let a client in, and what it says. It never sends the browser anywhere.
+    /// Sends an authorization request of this client. The response must not be a redirect.
     async fn authorize(&self, client_id: &str) -> Reply {
         let url = with_parameter(&self.template, "client_id", Some(client_id));
-        let reply = Attacker::of(&self.harness).get(&path_of(&url), &[]).await;
-        assert!(reply.headers.get("location").is_none(), "{client_id}");
+        let reply = Attacker::new(&self.harness).get(&path_and_query(&url), &[]).await;
+        assert!(!reply.is_redirect(), "{client_id}");
         reply
     }
 
-    /// A client of this name lets itself in with a signature that nobody made, and what the broker says.
+    /// Sends a token request of this client, with a client assertion whose signature is invalid.
     #[expect(
         clippy::disallowed_methods,
-        reason = "the broker compares it with its own wall clock"
+        reason = "the broker compares the times in the assertion with its wall clock"
     )]
     async fn token(&self, client_id: &str) -> Reply {
         let now = std::time::SystemTime::now();
@@ -105,27 +106,27 @@ impl Network {
                 "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
             ),
         ];
-        Attacker::of(&self.harness).post_form("/oauth/token", &fields).await
+        Attacker::new(&self.harness).post_form("/oauth/token", &fields).await
     }
 
-    /// Puts the document of a client there, and gives its identifier.
-    fn document(&self, name: &str, path: &str, more: &Value) -> String {
+    /// Publishes the document of a client and returns the client id.
+    fn publish(&self, name: &str, path: &str, more: &Value) -> String {
         let id = format!("https://{name}{path}");
         self.host.json(path, &document(&id, more));
         id
     }
 
-    async fn logged(&self, what: &str) {
-        timeout(PATIENCE, self.harness.broker.log().contains(what))
+    async fn wait_for_log(&self, text: &str) {
+        timeout(WAIT_LIMIT, self.harness.broker.log().contains(text))
             .await
-            .unwrap_or_else(|_| panic!("the log says nothing of {what:?}"));
+            .unwrap_or_else(|_| panic!("{text:?} is not in the log"));
     }
 }
 
 fn document(id: &str, more: &Value) -> Value {
     let mut document = json!({
         "client_id": id,
-        "client_name": "A described client",
+        "client_name": "A client with a document",
         "redirect_uris": [REDIRECT],
         "token_endpoint_auth_method": "none",
     });
@@ -136,36 +137,36 @@ fn document(id: &str, more: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_client_id_whose_name_leads_inward_is_not_connected_to() {
+async fn client_id_with_a_private_address_is_not_fetched() {
     let network = Network::new().await;
-    // A document is read where it may be.
-    let client = network.document(HOSTS[0], "/client.json", &json!({}));
+    // A document on a public host is fetched.
+    let client = network.publish(HOSTS[0], "/client.json", &json!({}));
     let page = network.authorize(&client).await;
     assert_eq!(page.status, StatusCode::OK, "{}", page.body);
     assert!(page.body.contains("client.example"), "{}", page.body);
     assert_eq!(network.host.requests_to("/client.json"), 1);
 
-    let port = network.inside.port();
-    for (name, addresses) in INWARD {
+    let port = network.private.port();
+    for (name, addresses) in PRIVATE_NAMES {
         let client = format!("https://{name}:{port}/client.json");
-        network.inside.json("/client.json", &document(&client, &json!({})));
+        network.private.json("/client.json", &document(&client, &json!({})));
         let page = network.authorize(&client).await;
         assert_eq!(page.status, StatusCode::BAD_REQUEST, "{name} at {addresses}");
-        assert!(!page.body.contains(addresses), "the page tells nothing of the network");
-        network.logged(&format!("\"host\":\"{name}\"")).await;
+        assert!(!page.body.contains(addresses), "the page does not show the address");
+        network.wait_for_log(&format!("\"host\":\"{name}\"")).await;
     }
     let refusals = network.harness.broker.log().text();
     let refusals = refusals.matches("its host is not in the public network").count();
-    assert_eq!(refusals, INWARD.len());
-    assert_eq!(network.inside.connections(), 0);
+    assert_eq!(refusals, PRIVATE_NAMES.len());
+    assert_eq!(network.private.connections(), 0);
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed_wherever_it_leads() {
+async fn redirect_of_a_document_is_not_followed() {
     let network = Network::new().await;
-    let port = network.inside.port();
+    let port = network.private.port();
     let inside = format!("https://loopback.client.example:{port}/secret");
-    network.document(HOSTS[0], "/elsewhere.json", &json!({}));
+    network.publish(HOSTS[0], "/elsewhere.json", &json!({}));
     let locations = [
         inside.as_str(),
         &format!("http://127.0.0.1:{port}/secret"),
@@ -176,13 +177,13 @@ async fn a_redirect_is_not_followed_wherever_it_leads() {
         "https://client.example/elsewhere.json",
         "/elsewhere.json",
     ];
-    let ways = locations
+    let redirects = locations
         .iter()
         .flat_map(|location| [301, 302, 303, 307, 308].map(|status| (status, *location)));
-    for (number, (status, location)) in ways.enumerate() {
+    for (number, (status, location)) in redirects.enumerate() {
         let path = format!("/{number}.json");
         let id = format!("https://{}{path}", HOSTS[number % HOSTS.len()]);
-        // Whoever takes a redirect for an answer finds a document in it.
+        // The body of the redirect is a valid document: the broker must not accept it.
         let body = document(&id, &json!({})).to_string();
         let page = Page::redirect(StatusCode::from_u16(status).unwrap(), location, body);
         network.host.put(&path, page);
@@ -191,41 +192,41 @@ async fn a_redirect_is_not_followed_wherever_it_leads() {
         assert_eq!(network.host.requests_to(&path), 1, "{status} to {location}");
     }
     assert_eq!(network.host.requests_to("/elsewhere.json"), 0);
-    assert_eq!(network.inside.connections(), 0);
-    network.logged("it is a redirect").await;
+    assert_eq!(network.private.connections(), 0);
+    network.wait_for_log("it is a redirect").await;
 }
 
-/// How a page differs from the document of a client.
+/// Changes a valid document.
 type Change = fn(&mut Page);
 
-/// Pages that describe no client, by their path.
-const NONE: [(&str, Change); 12] = [
-    ("/long.json", |page| fill(page, LONGEST + 1)),
+/// Invalid documents, by their path.
+const INVALID_DOCUMENTS: [(&str, Change); 12] = [
+    ("/long.json", |page| pad(page, MAX_LENGTH + 1)),
     ("/endless.json", |page| page.end = End::Endless),
-    ("/html.json", |page| say(page, "text/html")),
-    ("/text.json", |page| say(page, "text/plain")),
+    ("/html.json", |page| set_content_type(page, "text/html")),
+    ("/text.json", |page| set_content_type(page, "text/plain")),
     ("/untyped.json", |page| page.headers.clear()),
     ("/broken.json", |page| page.body.truncate(20)),
     ("/list.json", |page| page.body = format!("[{}]", page.body)),
     ("/created.json", |page| page.status = StatusCode::CREATED),
     ("/missing.json", |page| page.status = StatusCode::NOT_FOUND),
-    // Another's document, under a URL of the attacker: a name to borrow (the draft, section 4.1).
-    ("/borrowed.json", |page| replace(page, "/borrowed.json", FITS)),
+    // A document whose `client_id` is not its URL (the draft, section 4.1).
+    ("/foreign.json", |page| replace(page, "/foreign.json", LONGEST_DOCUMENT)),
     ("/secret.json", |page| replace(page, "{", r#"{"client_secret":"x","#)),
     ("/symmetric.json", |page| {
         replace(page, r#""none""#, r#""client_secret_post""#);
     }),
 ];
-/// Where a document is that is as long as one may be.
-const FITS: &str = "/fits.json";
-/// The longest document, in bytes (the draft, section 6.6).
-const LONGEST: usize = 5 * 1024;
+/// The path of a document of the maximum length.
+const LONGEST_DOCUMENT: &str = "/longest.json";
+/// The maximum length of a document, in bytes (the draft, section 6.6).
+const MAX_LENGTH: usize = 5 * 1024;
 
-fn fill(page: &mut Page, length: usize) {
+fn pad(page: &mut Page, length: usize) {
     page.body += &" ".repeat(length - page.body.len());
 }
 
-fn say(page: &mut Page, content_type: &str) {
+fn set_content_type(page: &mut Page, content_type: &str) {
     page.headers = vec![(header::CONTENT_TYPE, content_type.to_owned())];
 }
 
@@ -234,13 +235,13 @@ fn replace(page: &mut Page, from: &str, to: &str) {
 }
 
 #[tokio::test]
-async fn a_document_that_is_too_long_or_none_is_not_accepted_and_read_no_further() {
+async fn too_long_or_invalid_document_is_rejected() {
     let network = Network::new().await;
-    let fits: Change = |page| fill(page, LONGEST);
-    let all = NONE
+    let longest: Change = |page| pad(page, MAX_LENGTH);
+    let invalid = INVALID_DOCUMENTS
         .into_iter()
         .map(|(path, change)| (path, change, StatusCode::BAD_REQUEST));
-    for (path, change, status) in all.chain([(FITS, fits, StatusCode::OK)]) {
+    for (path, change, status) in invalid.chain([(LONGEST_DOCUMENT, longest, StatusCode::OK)]) {
         let id = format!("https://client.example{path}");
         let mut page = Page::json(document(&id, &json!({})).to_string());
         change(&mut page);
@@ -252,7 +253,7 @@ async fn a_document_that_is_too_long_or_none_is_not_accepted_and_read_no_further
 }
 
 #[tokio::test]
-async fn a_document_that_never_ends_is_given_up_and_holds_up_nobody() {
+async fn document_that_never_ends_times_out_and_delays_no_other_request() {
     let network = Network::new().await;
     let slow = "https://client.example/slow.json";
     let page = Page {
@@ -260,20 +261,20 @@ async fn a_document_that_never_ends_is_given_up_and_holds_up_nobody() {
         ..Page::json(document(slow, &json!({})).to_string())
     };
     network.host.put("/slow.json", page);
-    let good = network.document(HOSTS[0], "/good.json", &json!({}));
-    let (given_up, meanwhile) = tokio::join!(network.authorize(slow), network.authorize(&good));
+    let good = network.publish(HOSTS[0], "/good.json", &json!({}));
+    let (timed_out, meanwhile) = tokio::join!(network.authorize(slow), network.authorize(&good));
     assert_eq!(meanwhile.status, StatusCode::OK);
-    // It may be quicker another time.
-    assert_eq!(given_up.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(given_up.header("retry-after"), "60");
-    network.logged("no answer in time").await;
+    // The client may retry: the host may respond in time then.
+    assert_eq!(timed_out.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(timed_out.header("retry-after"), "60");
+    network.wait_for_log("no answer in time").await;
 }
 
 #[tokio::test]
-async fn a_document_that_points_inward_makes_the_broker_ask_nobody_there() {
+async fn urls_in_a_document_with_private_addresses_are_not_fetched() {
     let network = Network::new().await;
-    let port = network.inside.port();
-    let inward: Vec<String> = INWARD
+    let port = network.private.port();
+    let private: Vec<String> = PRIVATE_NAMES
         .iter()
         .map(|(name, _)| format!("https://{name}:{port}/jwks.json"))
         .chain([
@@ -282,7 +283,7 @@ async fn a_document_that_points_inward_makes_the_broker_ask_nobody_there() {
             format!("http://loopback.client.example:{port}/jwks.json"),
         ])
         .collect();
-    network.inside.json("/jwks.json", &json!({ "keys": [] }));
+    network.private.json("/jwks.json", &json!({ "keys": [] }));
     let with_keys = |uri: &str| {
         json!({
             "token_endpoint_auth_method": "private_key_jwt",
@@ -293,9 +294,9 @@ async fn a_document_that_points_inward_makes_the_broker_ask_nobody_there() {
             "policy_uri": format!("https://loopback.client.example:{port}/policy"),
         })
     };
-    // Keys are read where they may be.
+    // Keys on a public host are fetched.
     network.host.json("/jwks.json", &json!({ "keys": [] }));
-    let client = network.document(
+    let client = network.publish(
         HOSTS[0],
         "/client.json",
         &with_keys("https://keys.client.example/jwks.json"),
@@ -307,20 +308,20 @@ async fn a_document_that_points_inward_makes_the_broker_ask_nobody_there() {
         (StatusCode::UNAUTHORIZED, "invalid_client".to_owned())
     );
     assert_eq!(network.host.requests_to("/jwks.json"), 1);
-    // Not by way of a redirect either.
-    let redirect = Page::redirect(StatusCode::FOUND, &inward[0], r#"{"keys":[]}"#);
+    // A redirect to a private address is not followed either.
+    let redirect = Page::redirect(StatusCode::FOUND, &private[0], r#"{"keys":[]}"#);
     network.host.put("/moved.json", redirect);
-    let inward = inward
+    let uris = private
         .into_iter()
         .chain(["https://keys.client.example/moved.json".to_owned()]);
 
-    for (number, uri) in inward.enumerate() {
-        let client = network.document(HOSTS[number % 2], &format!("/{number}.json"), &with_keys(&uri));
+    for (number, uri) in uris.enumerate() {
+        let client = network.publish(HOSTS[number % 2], &format!("/{number}.json"), &with_keys(&uri));
         network.authorize(&client).await;
         let reply = network.token(&client).await;
         assert_eq!(reply.status, StatusCode::UNAUTHORIZED, "{uri}: {}", reply.body);
         assert_eq!(reply.error(), "invalid_client", "{uri}");
     }
-    assert_eq!(network.host.requests_to("/moved.json"), 1, "the way inward was shown");
-    assert_eq!(network.inside.connections(), 0);
+    assert_eq!(network.host.requests_to("/moved.json"), 1, "the redirect was fetched");
+    assert_eq!(network.private.connections(), 0);
 }

@@ -1,31 +1,36 @@
-//! Floods of what the store has to write: they end in refusals that say for how long, and others do not notice.
+//! Floods of requests that write to the store: rate limits reject them with `Retry-After`, and
+//! other users are unaffected.
 
 use http::StatusCode;
 use oauth::sqlite::SqliteStore;
 use testkit::Browser;
 
-use super::{Attacker, REDIRECT, path_of, prepared};
-use crate::harness::{Harness, login_of, password};
+use super::{Attacker, REDIRECT, Reply, path_and_query, registered_client};
+use crate::harness::{Harness, login_of, messages::refresh_form, sign_in};
 
-/// Ceilings that a test can reach: fifty a minute for all, ten for one.
-const LOW: [(&str, &str); 2] = [("oauth.sign_ins_per_minute", "50"), ("oauth.tokens_per_minute", "50")];
+/// Rate limits that a test can reach: fifty a minute for all users, which makes ten for one.
+const LOW_RATE_LIMITS: [(&str, &str); 2] = [("oauth.sign_ins_per_minute", "50"), ("oauth.tokens_per_minute", "50")];
 
-/// Someone who signs in and then asks for tokens without end meets the ceiling of a user: others are issued theirs.
+#[track_caller]
+fn assert_invalid_grant(reply: &Reply) {
+    assert_eq!(
+        (reply.status, reply.error()),
+        (StatusCode::BAD_REQUEST, "invalid_grant".to_owned())
+    );
+}
+
+/// A user who requests tokens without end reaches the rate limit of a user. Others still get
+/// tokens.
 #[tokio::test]
-async fn a_user_who_asks_for_tokens_without_end_locks_out_nobody() {
-    let harness = Harness::new(&LOW).await;
+async fn flood_of_token_requests_by_one_user_affects_no_other_user() {
+    let harness = Harness::new(&LOW_RATE_LIMITS).await;
     let bob = harness.in_session("bob").await;
     let alice = harness.signed_in("alice").await;
-    let attacker = Attacker::of(&harness);
+    let attacker = Attacker::new(&harness);
     let (id, mut token) = (alice.client_id().unwrap(), alice.refresh_token().unwrap());
     let mut issued = 0;
-    let slowed = loop {
-        let fields = [
-            ("grant_type", "refresh_token"),
-            ("client_id", &id),
-            ("refresh_token", &token),
-        ];
-        let reply = attacker.post_form("/oauth/token", &fields).await;
+    let rejected = loop {
+        let reply = attacker.post_form("/oauth/token", &refresh_form(&token, &id)).await;
         if reply.status != StatusCode::OK {
             break reply;
         }
@@ -33,57 +38,43 @@ async fn a_user_who_asks_for_tokens_without_end_locks_out_nobody() {
         assert!(issued < 50, "there is a limit");
         token = reply.json()["refresh_token"].as_str().unwrap().to_owned();
     };
-    assert_eq!(slowed.status, StatusCode::TOO_MANY_REQUESTS, "{}", slowed.body);
-    assert_eq!(slowed.error(), "temporarily_unavailable");
-    assert!(slowed.header("retry-after").parse::<u64>().unwrap() > 0);
+    assert_eq!(rejected.status, StatusCode::TOO_MANY_REQUESTS, "{}", rejected.body);
+    assert_eq!(rejected.error(), "temporarily_unavailable");
+    assert!(rejected.header("retry-after").parse::<u64>().unwrap() > 0);
     bob.refresh().await.unwrap();
     assert_eq!(login_of(&bob).await, "bob");
 }
 
-/// When everybody together has had what may be issued, guesses are still refused for what they are: they are not counted there.
+/// Invalid refresh tokens do not count against the rate limit for all users, and once it is reached
+/// they are still rejected as invalid.
 #[tokio::test]
-async fn a_guess_takes_nothing_from_the_ceiling_of_all_and_does_not_meet_it() {
+async fn invalid_refresh_tokens_do_not_count_against_the_rate_limit_for_all_users() {
     let harness = Harness::new(&[("oauth.tokens_per_minute", "10")]).await;
     let alice = harness.signed_in("alice").await;
-    let attacker = Attacker::of(&harness);
+    let attacker = Attacker::new(&harness);
     let id = alice.client_id().unwrap();
-    let ask = async |token: &str| {
-        let fields = [
-            ("grant_type", "refresh_token"),
-            ("client_id", &*id),
-            ("refresh_token", token),
-        ];
-        attacker.post_form("/oauth/token", &fields).await
-    };
+    let refresh = async |token: &str| attacker.post_form("/oauth/token", &refresh_form(token, &id)).await;
     for _ in 0..20 {
-        let guess = ask("fmb_rt_guess").await;
-        assert_eq!(
-            (guess.status, guess.error()),
-            (StatusCode::BAD_REQUEST, "invalid_grant".to_owned())
-        );
+        assert_invalid_grant(&refresh("fmb_rt_guess").await);
     }
-    // One has been issued at the sign-in.
+    // The sign-in has used the first token of ten.
     let mut token = alice.refresh_token().unwrap();
     for _ in 0..9 {
-        let reply = ask(&token).await;
+        let reply = refresh(&token).await;
         assert_eq!(reply.status, StatusCode::OK, "{}", reply.body);
         token = reply.json()["refresh_token"].as_str().unwrap().to_owned();
     }
-    assert_ne!(ask(&token).await.status, StatusCode::OK);
-    let guess = ask("fmb_rt_guess").await;
-    assert_eq!(
-        (guess.status, guess.error()),
-        (StatusCode::BAD_REQUEST, "invalid_grant".to_owned())
-    );
+    assert_ne!(refresh(&token).await.status, StatusCode::OK);
+    assert_invalid_grant(&refresh("fmb_rt_guess").await);
 }
 
-/// Sign-ins that begin and go nowhere, in the name of a client that an attacker has registered.
+/// A client that an attacker registered begins sign-ins and never finishes them.
 #[tokio::test]
-async fn sign_ins_that_go_nowhere_keep_no_other_client_from_signing_in() {
-    let harness = Harness::new(&LOW).await;
+async fn flood_of_unfinished_sign_ins_does_not_block_other_clients() {
+    let harness = Harness::new(&LOW_RATE_LIMITS).await;
     let bob = harness.in_session("bob").await;
-    let flooding = prepared(&harness, "flooding", REDIRECT).await;
-    let attacker = Attacker::of(&harness);
+    let flooding = registered_client(&harness, "flooding", REDIRECT).await;
+    let attacker = Attacker::new(&harness);
     let mut refused = None;
     for _ in 0..50 {
         let mut browser = Browser::new();
@@ -100,7 +91,8 @@ async fn sign_ins_that_go_nowhere_keep_no_other_client_from_signing_in() {
     let refused = refused.expect("there is a limit");
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(refused.headers.get("retry-after").is_some());
-    // States that are made up cost a look, however many: the only writer is held here, and nobody waits for it.
+    // Made-up states cost only a read: this test holds the store's only writer, and no request
+    // waits for it.
     let store = SqliteStore::open(harness.broker.directory().join("broker.db"))
         .await
         .unwrap();
@@ -112,12 +104,11 @@ async fn sign_ins_that_go_nowhere_keep_no_other_client_from_signing_in() {
     drop(writing);
     store.close().await;
     let alice = harness.client();
-    alice
-        .sign_in(&mut Browser::new(), "alice", &password("alice"))
-        .await
-        .unwrap();
+    sign_in(&alice, "alice").await;
     assert_eq!(login_of(&bob).await, "bob");
-    // The page itself is there for the flooded client too: only what is written is refused.
-    let page = attacker.get(&path_of(&flooding.authorize_url().unwrap()), &[]).await;
+    // The flooding client still gets the consent page: only requests that write are rejected.
+    let page = attacker
+        .get(&path_and_query(&flooding.authorize_url().unwrap()), &[])
+        .await;
     assert_eq!(page.status, StatusCode::OK);
 }

@@ -1,4 +1,5 @@
-//! What a client says of itself: redirect URIs, markup, addresses to be fetched, and registrations without end.
+//! Client metadata: redirect URIs, markup, URLs that must not be fetched, and floods of
+//! registrations.
 
 use std::collections::BTreeSet;
 
@@ -7,16 +8,17 @@ use serde_json::{Value, json};
 use testkit::Browser;
 use tokio::net::TcpListener;
 
-use super::{Attacker, REDIRECT, path_of, prepared, public_client, with_parameter};
+use super::{Attacker, REDIRECT, path_and_query, public_client_metadata, registered_client, with_parameter};
 use crate::harness::{Harness, login_of};
 
-/// CVE-2025-4143, RFC 9700 section 2.1: the redirect URI of a request is one that was registered, byte for byte.
+/// CVE-2025-4143, RFC 9700 section 2.1: the redirect URI of a request is one that was registered,
+/// byte for byte.
 #[tokio::test]
-async fn redirect_tricks_lead_nowhere() {
+async fn redirect_uri_that_differs_from_the_registered_one_is_rejected() {
     let harness = Harness::new(&[]).await;
-    let client = prepared(&harness, "one", "https://client.example/callback?a=b").await;
+    let client = registered_client(&harness, "one", "https://client.example/callback?a=b").await;
     let good = client.authorize_url().unwrap();
-    let attacker = Attacker::of(&harness);
+    let attacker = Attacker::new(&harness);
     for redirect in [
         "",
         "https://client.example/callback",
@@ -42,16 +44,16 @@ async fn redirect_tricks_lead_nowhere() {
     ] {
         for wrong in [
             with_parameter(&good, "redirect_uri", Some(redirect)),
-            // An error that is found later must not be sent there either.
+            // An error that is detected later must not be sent there either.
             with_parameter(
                 &with_parameter(&good, "redirect_uri", Some(redirect)),
                 "response_type",
                 Some("token"),
             ),
         ] {
-            let reply = attacker.get(&path_of(&wrong), &[]).await;
+            let reply = attacker.get(&path_and_query(&wrong), &[]).await;
             assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{redirect}");
-            assert!(reply.headers.get("location").is_none(), "{redirect}");
+            assert!(!reply.is_redirect(), "{redirect}");
             assert!(!reply.body.contains("evil.example"), "{redirect}");
         }
     }
@@ -59,19 +61,19 @@ async fn redirect_tricks_lead_nowhere() {
     twice
         .query_pairs_mut()
         .append_pair("redirect_uri", "https://evil.example/");
-    let reply = attacker.get(&path_of(&twice), &[]).await;
+    let reply = attacker.get(&path_and_query(&twice), &[]).await;
     assert_eq!(reply.status, StatusCode::BAD_REQUEST);
-    assert!(reply.headers.get("location").is_none());
-    assert_eq!(attacker.get(&path_of(&good), &[]).await.status, StatusCode::OK);
+    assert!(!reply.is_redirect());
+    assert_eq!(attacker.get(&path_and_query(&good), &[]).await.status, StatusCode::OK);
 }
 
-/// RFC 8252 section 7.3: any port of a loopback address, and nothing else of it.
+/// RFC 8252 section 7.3: only the port of a loopback address may differ.
 #[tokio::test]
-async fn a_loopback_redirect_may_change_its_port_and_nothing_else() {
+async fn loopback_redirect_uri_may_differ_only_in_its_port() {
     let harness = Harness::new(&[]).await;
-    let client = prepared(&harness, "native", "http://127.0.0.1:1000/callback").await;
+    let client = registered_client(&harness, "native", "http://127.0.0.1:1000/callback").await;
     let good = client.authorize_url().unwrap();
-    let attacker = Attacker::of(&harness);
+    let attacker = Attacker::new(&harness);
     for (redirect, status) in [
         ("http://127.0.0.1:2000/callback", 200),
         ("http://127.0.0.1/callback", 200),
@@ -85,22 +87,26 @@ async fn a_loopback_redirect_may_change_its_port_and_nothing_else() {
         ("http://0x7f.1:1000/callback", 400),
     ] {
         let reply = attacker
-            .get(&path_of(&with_parameter(&good, "redirect_uri", Some(redirect))), &[])
+            .get(
+                &path_and_query(&with_parameter(&good, "redirect_uri", Some(redirect))),
+                &[],
+            )
             .await;
-        // What the URL parser makes the same address may pass: it goes to the same place.
+        // A spelling that the URL parser turns into the registered address may pass: the target is
+        // the same.
         if redirect.contains("0x7f") && reply.status == StatusCode::OK {
             continue;
         }
         assert_eq!(reply.status.as_u16(), status, "{redirect}");
-        assert!(reply.headers.get("location").is_none());
+        assert!(!reply.is_redirect());
     }
 }
 
-/// Schemes that a browser would run or read are refused at registration.
+/// Registration rejects schemes that a browser would execute or read locally, and malformed URIs.
 #[tokio::test]
-async fn dangerous_redirect_uris_are_not_registered() {
+async fn dangerous_redirect_uri_is_not_registered() {
     let harness = Harness::new(&[]).await;
-    let attacker = Attacker::of(&harness);
+    let attacker = Attacker::new(&harness);
     for redirect in [
         "javascript:alert(1)",
         "JAVASCRIPT:alert(1)",
@@ -116,18 +122,18 @@ async fn dangerous_redirect_uris_are_not_registered() {
         "/relative",
         "",
     ] {
-        let reply = attacker.register(&public_client("x", redirect)).await;
+        let reply = attacker.register(&public_client_metadata("x", redirect)).await;
         assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{redirect}: {}", reply.body);
         assert_eq!(reply.error(), "invalid_redirect_uri", "{redirect}");
     }
 }
 
-/// Every text that a client chooses, as a page shows it: text, never markup, never a header.
+/// Pages show each text that a client chooses as text, never as markup, and never in a header.
 #[tokio::test]
-async fn markup_in_any_field_of_a_client_stays_text() {
+async fn markup_in_client_metadata_is_escaped() {
     const MARKUP: &str = r#""'><script>alert(1)</script><img src=x onerror=alert(1)><!--"#;
     let harness = Harness::new(&[]).await;
-    let attacker = Attacker::of(&harness);
+    let attacker = Attacker::new(&harness);
     let metadata = json!({
         "client_name": MARKUP,
         "client_name#de": MARKUP,
@@ -147,7 +153,7 @@ async fn markup_in_any_field_of_a_client_stays_text() {
     assert!(reply.header("content-type").starts_with("application/json"));
     assert_eq!(reply.header("x-content-type-options"), "nosniff");
     let registered = reply.json();
-    let client = prepared(&harness, "prepared", REDIRECT).await;
+    let client = registered_client(&harness, "prepared", REDIRECT).await;
     client.set_client(registered["client_id"].as_str().unwrap(), None);
     for redirect in metadata["redirect_uris"].as_array().unwrap() {
         let url = with_parameter(
@@ -159,13 +165,13 @@ async fn markup_in_any_field_of_a_client_stays_text() {
             let url = with_parameter(&url, "state", Some(state));
             let page = Browser::new().get(&url).await.unwrap();
             assert_eq!(page.status, StatusCode::OK, "{}", page.text());
-            is_inert(&page.body);
+            assert_no_markup(&page.body);
             assert!(page.headers.get("x-injected").is_none());
-            // The state survives as it is, escaped where it stands.
+            // The form carries the state.
             assert!(page.forms()[0].fields.iter().any(|(name, _)| name == "state"));
         }
     }
-    // Pages of refusal repeat nothing that could be markup.
+    // Error pages do not repeat markup.
     for path in [
         format!("/oauth/authorize?client_id={}", urlencode(MARKUP)),
         format!(
@@ -176,11 +182,11 @@ async fn markup_in_any_field_of_a_client_stays_text() {
     ] {
         let reply = attacker.get(&path, &[]).await;
         assert!(reply.status.is_client_error());
-        is_inert(&reply.body);
+        assert_no_markup(&reply.body);
     }
-    // Names that turn the direction of writing, or hide behind zero width, are no other names.
+    // Bidirectional overrides and control characters are removed from names.
     let reply = attacker
-        .register(&public_client("Cla\u{202e}edu\u{0000}", REDIRECT))
+        .register(&public_client_metadata("Cla\u{202e}edu\u{0000}", REDIRECT))
         .await;
     if reply.status == StatusCode::CREATED {
         let name = reply.json()["client_name"].to_string();
@@ -189,9 +195,9 @@ async fn markup_in_any_field_of_a_client_stays_text() {
 }
 
 #[track_caller]
-fn is_inert(body: &str) {
-    for live in ["<script", "<img", "onerror=alert(1)>", "\" onload", "<!--", "<b>"] {
-        assert!(!body.contains(live), "{live} in {body}");
+fn assert_no_markup(body: &str) {
+    for markup in ["<script", "<img", "onerror=alert(1)>", "\" onload", "<!--", "<b>"] {
+        assert!(!body.contains(markup), "{markup} in {body}");
     }
 }
 
@@ -199,14 +205,14 @@ fn urlencode(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
-/// Addresses inside a client's metadata, and client ids that are addresses: none of them makes the broker call
-/// a machine that it should not.
+/// URLs in client metadata, and client ids that are URLs: none makes the broker connect to a
+/// private address.
 #[tokio::test]
-async fn no_address_trick_makes_the_broker_call_a_private_machine() {
+async fn private_addresses_in_client_ids_and_metadata_are_not_contacted() {
     let harness = Harness::new(&[]).await;
-    let attacker = Attacker::of(&harness);
-    let victim = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = victim.local_addr().unwrap().port();
+    let attacker = Attacker::new(&harness);
+    let private = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = private.local_addr().unwrap().port();
     let hosts = [
         "127.0.0.1",
         "localhost",
@@ -228,25 +234,22 @@ async fn no_address_trick_makes_the_broker_call_a_private_machine() {
         "\u{ff11}\u{ff12}\u{ff17}.0.0.1",
         "127\u{3002}0\u{3002}0\u{3002}1",
     ];
-    let template = prepared(&harness, "template", REDIRECT).await;
+    let template = registered_client(&harness, "template", REDIRECT).await;
     for host in hosts {
         for scheme in ["https", "http"] {
             let address = format!("{scheme}://{host}:{port}/client.json");
             let url = with_parameter(&template.authorize_url().unwrap(), "client_id", Some(&address));
-            let reply = attacker.get(&path_of(&url), &[]).await;
+            let reply = attacker.get(&path_and_query(&url), &[]).await;
             assert!(reply.status.is_client_error(), "{address}: {}", reply.status);
-            assert!(reply.headers.get("location").is_none());
-            assert!(
-                !reply.body.contains("127.0.0.1:"),
-                "the page tells nothing of what is there"
-            );
+            assert!(!reply.is_redirect());
+            assert!(!reply.body.contains("127.0.0.1:"), "the page does not show the address");
         }
         let address = format!("https://{host}:{port}/x");
-        let mut metadata = public_client("fetch me", REDIRECT);
+        let mut metadata = public_client_metadata("with private URLs", REDIRECT);
         for field in ["jwks_uri", "logo_uri", "client_uri", "sector_identifier_uri", "tos_uri"] {
             metadata[field] = json!(address);
         }
-        // Whether it is taken or refused: nothing is fetched.
+        // The registration may be accepted or rejected, but the broker fetches nothing.
         attacker.register(&metadata).await;
     }
     let other_schemes = [
@@ -257,25 +260,25 @@ async fn no_address_trick_makes_the_broker_call_a_private_machine() {
     ];
     for address in other_schemes {
         let url = with_parameter(&template.authorize_url().unwrap(), "client_id", Some(address));
-        assert!(attacker.get(&path_of(&url), &[]).await.status.is_client_error());
+        assert!(attacker.get(&path_and_query(&url), &[]).await.status.is_client_error());
     }
-    // A connection would stand in the queue of the listener by now.
-    let called = tokio::time::timeout(std::time::Duration::ZERO, victim.accept()).await;
-    assert!(called.is_err(), "the broker called a machine on a private address");
+    // A connection would be in the listener's queue by now.
+    let connection = tokio::time::timeout(std::time::Duration::ZERO, private.accept()).await;
+    assert!(connection.is_err(), "the broker connected to a private address");
 }
 
-/// Registration has an end, and those who are signed in do not notice.
+/// The number of registrations is limited, and signed-in users are unaffected.
 #[tokio::test]
-async fn a_flood_of_registrations_ends_and_harms_nobody_who_is_signed_in() {
-    const MORE_THAN_ENOUGH: usize = 12_000;
+async fn flood_of_registrations_is_limited_and_does_not_affect_signed_in_users() {
+    const ABOVE_THE_LIMIT: usize = 12_000;
     let harness = Harness::new(&[]).await;
     let alice = harness.in_session("alice").await;
-    let attacker = Attacker::of(&harness);
+    let attacker = Attacker::new(&harness);
     let mut ids = BTreeSet::new();
     let mut refused = None;
-    for number in 0..MORE_THAN_ENOUGH {
+    for number in 0..ABOVE_THE_LIMIT {
         let reply = attacker
-            .register(&public_client(&format!("flood {number}"), REDIRECT))
+            .register(&public_client_metadata(&format!("flood {number}"), REDIRECT))
             .await;
         if reply.status != StatusCode::CREATED {
             refused = Some(reply);
@@ -294,11 +297,11 @@ async fn a_flood_of_registrations_ends_and_harms_nobody_who_is_signed_in() {
     alice.refresh().await.unwrap();
 }
 
-/// RFC 7591 section 2: what is not metadata is refused, with the error of section 3.2.2.
+/// RFC 7591 section 2: invalid metadata is rejected with an error of section 3.2.2.
 #[tokio::test]
-async fn registrations_that_are_none_are_refused() {
+async fn invalid_registrations_are_rejected() {
     let harness = Harness::new(&[]).await;
-    let attacker = Attacker::of(&harness);
+    let attacker = Attacker::new(&harness);
     let many: Vec<String> = (0..100).map(|n| format!("https://client.example/{n}")).collect();
     for metadata in [
         Value::Null,

@@ -1,14 +1,17 @@
-//! Requests that are not what they seem, and sessions that are not one's own.
+//! DNS rebinding, forged hosts, oversized and ambiguous requests, and session ids of other users.
 
 use std::collections::BTreeSet;
 
 use http::{Method, StatusCode};
-use serde_json::json;
 
-use super::Attacker;
-use crate::harness::{Harness, login_of, open};
+use super::{Attacker, FORM_TYPE, JSON_TYPE};
+use crate::harness::{
+    Harness, login_of,
+    messages::{initialize_request, tools_list_request},
+    open_session,
+};
 
-/// Everything that the broker answers, but `/mcp`.
+/// Paths of the broker that need no access token.
 const PATHS: [&str; 6] = [
     "/.well-known/oauth-protected-resource",
     "/.well-known/oauth-protected-resource/mcp",
@@ -18,16 +21,12 @@ const PATHS: [&str; 6] = [
     "/oauth/callback?state=x",
 ];
 
-/// GHSA-w48q-cv73-mx4w and its like: a page whose name was bound to 127.0.0.1.
+/// GHSA-w48q-cv73-mx4w and similar: a web page whose host name resolves to 127.0.0.1.
 #[tokio::test]
-async fn dns_rebinding_reaches_nothing() {
+async fn dns_rebinding_is_rejected_by_host_and_origin() {
     let harness = Harness::new(&[]).await;
     let alice = harness.in_session("alice").await;
     let before = harness.broker.children().unwrap().len();
-    let initialize = json!({
-        "jsonrpc": "2.0", "id": 1, "method": "initialize",
-        "params": { "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "x", "version": "1" } },
-    });
     for (name, value) in [
         ("host", "evil.example"),
         ("host", "127.0.0.1.evil.example"),
@@ -37,19 +36,19 @@ async fn dns_rebinding_reaches_nothing() {
     ] {
         let mut headers = alice.another_session().headers();
         headers.insert(name, value.parse().unwrap());
-        // Refused with a good bearer, before a session is made.
-        let answer = alice.raw(Method::POST, headers, initialize.to_string()).await.unwrap();
+        // The rejection comes before a session opens, even with a valid access token.
+        let answer = alice.raw(Method::POST, headers, initialize_request(1)).await.unwrap();
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{name}: {value}");
         assert!(answer.header("mcp-session-id").is_none());
     }
     assert_eq!(harness.broker.children().unwrap().len(), before);
 }
 
-/// Everything that is published derives from `public_url`, never from what a request says of the host.
+/// Every URL in a response derives from `public_url`, never from headers of the request.
 #[tokio::test]
-async fn a_poisoned_host_is_in_no_answer() {
+async fn forged_host_appears_in_no_response() {
     let harness = Harness::new(&[]).await;
-    let attacker = Attacker::of(&harness);
+    let attacker = Attacker::new(&harness);
     for path in PATHS {
         let reply = attacker.get(path, &[("host", "evil.example")]).await;
         assert_eq!(reply.status, StatusCode::FORBIDDEN, "{path}");
@@ -69,20 +68,21 @@ async fn a_poisoned_host_is_in_no_answer() {
     assert!(challenge.header("www-authenticate").contains(&harness.broker.url()));
 }
 
-/// CVE-2025-6515, CVE-2026-33946: 192 random bits, and no use without the bearer of its grant.
+/// CVE-2025-6515, CVE-2026-33946: a session id has 192 random bits and is useless without an access
+/// token of its grant.
 #[tokio::test]
-async fn session_ids_cannot_be_guessed_and_are_no_authentication() {
+async fn session_ids_are_unguessable_and_do_not_authenticate() {
     let harness = Harness::new(&[]).await;
     let alice = harness.signed_in("alice").await;
     let mut ids = BTreeSet::new();
     for _ in 0..8 {
         let session = alice.another_session();
-        open(&session).await;
+        open_session(&session).await;
         ids.insert(session.session_id().unwrap());
     }
     assert_eq!(ids.len(), 8);
     let halves: BTreeSet<&str> = ids.iter().flat_map(|id| [&id[..24], &id[24..]]).collect();
-    assert_eq!(halves.len(), 16, "no part repeats");
+    assert_eq!(halves.len(), 16, "a half of an id repeats");
     assert!(ids.iter().all(|id| id.len() == 48));
 
     let bob = harness.in_session("bob").await;
@@ -90,8 +90,8 @@ async fn session_ids_cannot_be_guessed_and_are_no_authentication() {
         let thief = bob.another_session();
         thief.set_session_id(Some(id));
         for method in [Method::POST, Method::GET, Method::DELETE] {
-            let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
-            let answer = thief.raw(method.clone(), thief.headers(), body).await.unwrap();
+            let body = tools_list_request(1);
+            let answer = thief.raw(method.clone(), thief.headers(), body.clone()).await.unwrap();
             assert_eq!(answer.status, StatusCode::FORBIDDEN, "{method}");
             let mut headers = thief.headers();
             headers.remove("authorization");
@@ -100,35 +100,29 @@ async fn session_ids_cannot_be_guessed_and_are_no_authentication() {
         }
     }
     assert_eq!(login_of(&bob).await, "bob");
-    assert_eq!(
-        harness.broker.children().unwrap().len(),
-        9,
-        "none of it ended a session"
-    );
+    assert_eq!(harness.broker.children().unwrap().len(), 9, "no session has ended");
 }
 
-/// Every input has a limit, and a refusal that says so; the broker goes on.
+/// Every input has a limit, beyond which it is rejected. The broker keeps serving.
 #[tokio::test]
-async fn oversized_everything_is_refused_and_harms_nobody() {
+async fn oversized_input_is_rejected_and_the_broker_keeps_serving() {
     let harness = Harness::new(&[]).await;
     let alice = harness.in_session("alice").await;
-    let attacker = Attacker::of(&harness);
-    let form = ("content-type", "application/x-www-form-urlencoded");
-    let json_type = ("content-type", "application/json");
+    let attacker = Attacker::new(&harness);
     let long = |length: usize| "x".repeat(length);
     let mut tried = 0;
     for (method, path, headers, body) in [
-        ("POST", "/oauth/register".to_owned(), vec![json_type], long(1 << 20)),
+        ("POST", "/oauth/register".to_owned(), vec![JSON_TYPE], long(1 << 20)),
         (
             "POST",
             "/oauth/register".to_owned(),
-            vec![json_type],
+            vec![JSON_TYPE],
             format!("{{\"redirect_uris\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000)),
         ),
-        ("POST", "/oauth/token".to_owned(), vec![form], long(1 << 20)),
-        ("POST", "/oauth/revoke".to_owned(), vec![form], long(1 << 20)),
-        ("POST", "/oauth/authorize".to_owned(), vec![form], long(1 << 20)),
-        ("POST", "/oauth/token".to_owned(), vec![form], "a=b&".repeat(8_000)),
+        ("POST", "/oauth/token".to_owned(), vec![FORM_TYPE], long(1 << 20)),
+        ("POST", "/oauth/revoke".to_owned(), vec![FORM_TYPE], long(1 << 20)),
+        ("POST", "/oauth/authorize".to_owned(), vec![FORM_TYPE], long(1 << 20)),
+        ("POST", "/oauth/token".to_owned(), vec![FORM_TYPE], "a=b&".repeat(8_000)),
         (
             "GET",
             format!("/oauth/authorize?client_id={}", long(16_000)),
@@ -144,10 +138,11 @@ async fn oversized_everything_is_refused_and_harms_nobody() {
         ("GET", format!("/{}", long(100_000)), vec![], String::new()),
     ] {
         let what = format!("{method} {}", path.get(..24).unwrap_or(&path));
-        // The broker may close before all of it is sent: then there is no answer to read.
+        // The broker may close the connection before the whole request is sent: then there is no
+        // response.
         if let Ok(reply) = attacker.send(method, &path, &headers, body).await {
             assert!(reply.status.is_client_error(), "{what}: {}", reply.status);
-            assert!(reply.body.len() < 8_192, "{what}: the refusal is short");
+            assert!(reply.body.len() < 8_192, "{what}: the response is short");
         }
         tried += 1;
     }
@@ -169,12 +164,12 @@ async fn oversized_everything_is_refused_and_harms_nobody() {
     assert_eq!(login_of(&alice).await, "alice");
 }
 
-/// RFC 6749 section 3.1, RFC 6750 section 2.1: what could be read in two ways is not read at all.
+/// RFC 6749 section 3.1, RFC 6750 section 2.1: repeated parameters and headers are rejected.
 #[tokio::test]
-async fn ambiguous_requests_are_refused() {
+async fn ambiguous_requests_are_rejected() {
     let harness = Harness::new(&[]).await;
     let alice = harness.in_session("alice").await;
-    let attacker = Attacker::of(&harness);
+    let attacker = Attacker::new(&harness);
     let token = alice.access_token().unwrap();
     let bearer = format!("Bearer {token}");
     let two = [("authorization", bearer.as_str()), ("authorization", "Bearer other")];
@@ -196,11 +191,11 @@ async fn ambiguous_requests_are_refused() {
     alice.refresh().await.unwrap();
 }
 
-/// A path that only looks like another one is another one.
+/// A path is not normalized to another route.
 #[tokio::test]
-async fn paths_cannot_be_disguised() {
+async fn paths_that_resemble_a_route_do_not_reach_it() {
     let harness = Harness::new(&[]).await;
-    let attacker = Attacker::of(&harness);
+    let attacker = Attacker::new(&harness);
     for path in [
         "//mcp",
         "/mcp/",

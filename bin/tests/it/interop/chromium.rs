@@ -22,7 +22,7 @@ const WALKS: usize = 13;
 #[ignore = "needs Node and Chromium: cargo xtask interop"]
 async fn people_get_through_the_pages_by_clicks() {
     let host = Host::start().await.unwrap();
-    let harness = Harness::with_switches(vec![network(&[("client.example", &host)], &[])], &[]).await;
+    let harness = Harness::with_environment(vec![network(&[("client.example", &host)], &[])], &[]).await;
     let port = free_port();
     let redirect_uri = format!("http://127.0.0.1:{port}/callback");
     let document =

@@ -31,7 +31,7 @@ async fn clients_with_a_key_sign_in_by_the_document_that_describes_them() {
 }
 
 async fn sign_in(host: &Host, clients: &[Kind], known_by: KnownBy<'_>) {
-    let harness = Harness::with_switches(vec![network(&[("client.example", host)], &[])], &[]).await;
+    let harness = Harness::with_environment(vec![network(&[("client.example", host)], &[])], &[]).await;
     let starts = clients.iter().zip(["alice", "bob"].into_iter().cycle());
     let starts = starts.map(|(kind, login)| Client::start(*kind, &harness, login, known_by));
     for client in starts.collect::<JoinSet<_>>().join_all().await {

@@ -35,7 +35,7 @@ const RESTART: usize = 2;
 async fn short_lived(mut switches: Vec<(String, String)>) -> Harness {
     switches.push(("FORGEJO_MCP_BROKER_TEST_GRACE".to_owned(), GRACE.as_secs().to_string()));
     let ttl = format!("{}s", ACCESS.as_secs());
-    let harness = Harness::with_switches(switches, &[("oauth.access_token_ttl", &ttl)]).await;
+    let harness = Harness::with_environment(switches, &[("oauth.access_token_ttl", &ttl)]).await;
     harness.forgejo.set_lifetimes(FORGEJO, Duration::from_secs(3600));
     harness
 }

@@ -8,7 +8,7 @@ use testkit::{Browser, Host, host::network};
 use tokio::time::sleep;
 
 use super::sdk_client::root;
-use crate::harness::{Harness, open};
+use crate::harness::{Harness, open_session};
 
 /// Where `cargo xtask interop` puts it.
 const PROGRAM: &str = "target/interop/released/forgejo-mcp-broker";
@@ -27,10 +27,10 @@ async fn a_released_program_ignores_the_switches_of_tests() {
         ("FORGEJO_MCP_BROKER_TEST_GRACE".to_owned(), "0".to_owned()),
     ];
     let settings = [("oauth.access_token_ttl", "1s")];
-    let harness = Harness::of_program(&root().join(PROGRAM), switches, &settings).await;
+    let harness = Harness::with_program(&root().join(PROGRAM), switches, &settings).await;
 
     let alice = harness.signed_in("alice").await;
-    open(&alice).await;
+    open_session(&alice).await;
     let mut url = alice.authorize_url().unwrap();
     let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     url.query_pairs_mut()
