@@ -7,28 +7,30 @@ use http::StatusCode;
 use testkit::{Browser, Client, browser::Page};
 use url::Url;
 
-use crate::{
-    harness::{Harness, assert_unauthorized, login_of, messages::refresh_form, open_session, password},
-    mcp_responses::initialize_until,
+use crate::harness::{
+    Harness, assert_unauthorized, login_of,
+    messages::{initialize_until, refresh_form},
+    open_session, password,
 };
 
 /// A client that is signed in with the given browser.
-async fn signed_in_with(harness: &Harness, browser: &mut Browser) -> Client {
+async fn sign_in_with_browser(harness: &Harness, browser: &mut Browser) -> Client {
     let client = harness.client();
     client.sign_in(browser, "alice", &password("alice")).await.unwrap();
     client
 }
 
 /// Opens *Your connections* and signs in there, with a browser that is signed in at Forgejo.
-async fn connections(harness: &Harness, browser: &mut Browser) -> Page {
+async fn open_connections_page(harness: &Harness, browser: &mut Browser) -> Page {
     let url: Url = format!("{}/oauth/connections", harness.broker.url()).parse().unwrap();
     let page = browser.open(&url).await.unwrap();
-    let to_forgejo = press(browser, &page, 0, ("action", "sign-in")).await;
+    let to_forgejo = submit(browser, &page, 0, ("action", "sign-in")).await;
     assert_eq!(follow(browser, &to_forgejo).await.status, StatusCode::OK);
     browser.open(&url).await.unwrap()
 }
 
-async fn press(browser: &mut Browser, page: &Page, form: usize, button: (&str, &str)) -> Page {
+/// Submits a form of the page with one of its buttons.
+async fn submit(browser: &mut Browser, page: &Page, form: usize, button: (&str, &str)) -> Page {
     let form = &page.forms()[form];
     assert!(form.has_button(button.0, button.1), "{}", page.text());
     browser.submit(page, form, &[button]).await.unwrap()
@@ -43,13 +45,17 @@ async fn follow(browser: &mut Browser, redirect: &Page) -> Page {
 async fn connections_page_shows_live_session_and_ends_it_with_its_child_at_once() {
     let harness = Harness::new(&[]).await;
     let mut browser = Browser::new();
-    let client = signed_in_with(&harness, &mut browser).await;
+    let client = sign_in_with_browser(&harness, &mut browser).await;
     open_session(&client).await;
-    let page = connections(&harness, &mut browser).await;
-    assert!(page.body.contains("<dt>Sessions now</dt><dd>1</dd>"), "{}", page.body);
+    let page = open_connections_page(&harness, &mut browser).await;
+    assert!(
+        page.body.contains("<dt>Active sessions</dt><dd>1</dd>"),
+        "{}",
+        page.body
+    );
     assert!(page.body.contains("alice"));
 
-    let ended = press(&mut browser, &page, 0, ("action", "end")).await;
+    let ended = submit(&mut browser, &page, 0, ("action", "end")).await;
     let after = follow(&mut browser, &ended).await;
     assert!(after.body.contains("No application has access"), "{}", after.text());
     assert_unauthorized(&client).await;
@@ -60,7 +66,7 @@ async fn connections_page_shows_live_session_and_ends_it_with_its_child_at_once(
 async fn session_survives_a_second_sign_in_of_its_client() {
     let harness = Harness::new(&[]).await;
     let mut browser = Browser::new();
-    let client = signed_in_with(&harness, &mut browser).await;
+    let client = sign_in_with_browser(&harness, &mut browser).await;
     open_session(&client).await;
     let session = client.session_id();
     client

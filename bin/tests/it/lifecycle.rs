@@ -109,7 +109,7 @@ async fn sessions_survive_a_killed_broker() {
     let alice = harness.in_session("alice").await;
     let second = alice.another_session();
     open_session(&second).await;
-    // A record is written at most a second after its session has become dormant.
+    // A record is written less than a second after its session has become dormant.
     for child in harness.broker.children().unwrap() {
         child.exited().await.unwrap();
     }

@@ -7,14 +7,12 @@ use serde_json::{Value, json};
 use testkit::{
     Client,
     broker::ChildCommand,
-    client::Answer,
     forgejo::{Fault, Times},
 };
-use tokio::time::timeout;
 
 use crate::harness::{
     FORGEJO_TOKEN_ENDPOINT, Harness, login_of,
-    messages::{assert_error, initialize_request, tool_call_request, tools_list_request},
+    messages::{assert_error, initialize_request, initialize_until, tool_call_request, tools_list_request},
     open_session,
     raw_http::RawConnection,
 };
@@ -30,25 +28,6 @@ fn child(command: &str, args: &[&str]) -> ChildCommand {
         args: args.iter().map(|&arg| arg.into()).collect(),
         env: vec![],
     }
-}
-
-/// Opens and ends sessions until a response has this status.
-pub(crate) async fn initialize_until(client: &Client, wanted: StatusCode) -> Answer {
-    let attempts = async {
-        loop {
-            let answer = client.post(initialize_request("again")).await.unwrap();
-            if answer.status == wanted {
-                return answer;
-            }
-            if let Some(id) = answer.header("mcp-session-id") {
-                client.set_session_id(Some(id));
-                client.delete().await.unwrap();
-            }
-        }
-    };
-    timeout(20 * SHORT_LIFETIME, attempts)
-        .await
-        .unwrap_or_else(|_| panic!("{wanted} never came"))
 }
 
 #[tokio::test]
@@ -71,7 +50,7 @@ async fn unreachable_forgejo_is_503_once_the_token_expires_until_it_recovers() {
 #[tokio::test]
 async fn user_who_revoked_at_forgejo_gets_401_at_once() {
     let harness = Harness::new(&[]).await;
-    // The broker takes the token for valid for another hour; only the child learns from Forgejo
+    // The broker considers the token valid for another hour; only the child learns from Forgejo
     // that it is not.
     let alice = harness.signed_in("alice").await;
     let bob = harness.in_session("bob").await;
@@ -79,11 +58,11 @@ async fn user_who_revoked_at_forgejo_gets_401_at_once() {
     let answer = alice.post(initialize_request("first")).await.unwrap();
     assert_error(&answer, 401, "first");
     assert!(answer.header("www-authenticate").unwrap().contains("resource_metadata"));
-    // Her grants have ended with it: from now on the bearer check rejects her.
+    // Her grants have ended: from now on the bearer check rejects her token.
     let answer = alice.post(initialize_request("again")).await.unwrap();
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
     assert!(answer.header("www-authenticate").unwrap().contains("invalid_token"));
-    // One renewal revealed it. Other users are unaffected.
+    // One failed refresh revealed the revocation. Other users are unaffected.
     let counters = harness.forgejo.counters();
     assert_eq!((counters.refreshes, counters.refresh_refusals), (0, 1));
     assert_eq!(login_of(&bob).await, "bob");

@@ -34,13 +34,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    harness::{
-        FORGEJO_TOKEN_ENDPOINT, Harness, SHORT_IDLE_TIMEOUT, WAIT_LIMIT, login_of,
-        messages::{assert_error, initialize_request, tools_list_request},
-        open_session, sign_in, start_endless_call,
-    },
-    mcp_responses::initialize_until,
+use crate::harness::{
+    FORGEJO_TOKEN_ENDPOINT, Harness, SHORT_IDLE_TIMEOUT, WAIT_LIMIT, login_of,
+    messages::{assert_error, initialize_request, initialize_until, tools_list_request},
+    open_session, sign_in, start_endless_call,
 };
 
 /// The advertised lifetime of a Forgejo token in tests of rotation. Sessions move at half of it.
@@ -244,9 +241,7 @@ async fn rule_06_dead_child_is_cleaned_up_at_once() {
     hers.kill().unwrap();
     let (answer, id, alice) = calls.join_next().await.unwrap().unwrap();
     assert_eq!(answer.status, 200);
-    let response = answer
-        .response_to(&id)
-        .expect("the error carries the id of the request");
+    let response = answer.response_to(&id).expect("the error has the id of the request");
     assert!(response["error"]["message"].is_string(), "{response}");
 
     // Nothing is retained, so the session ended with its child. Other sessions are unaffected.
@@ -261,8 +256,8 @@ async fn rule_06_dead_child_is_cleaned_up_at_once() {
 #[tokio::test]
 async fn rule_07_idle_child_is_stopped_unless_a_request_is_in_flight() {
     let harness = Harness::new(&SHORT_IDLE_TIMEOUT).await;
-    // His request begins before her last one ends: if it did not keep his session active, his child
-    // would be stopped first.
+    // His request begins before hers: if it did not keep his session active, his child would be
+    // stopped first.
     let bob = harness.in_session("bob").await;
     let mut calls = start_endless_call(&harness, bob).await;
     let his = harness.wait_for_children(1).await[0];

@@ -49,7 +49,7 @@ async fn update_resource(client: &Client) {
     let (answer, id) = client.request("tools/call", params).await.unwrap();
     assert_eq!(answer.messages.len(), 1, "the notification is on another stream");
     let answer = answer.response_to(&id).unwrap();
-    assert_eq!(answer["result"]["content"][0]["text"], "told");
+    assert_eq!(answer["result"]["content"][0]["text"], "sent");
 }
 
 #[tokio::test]

@@ -19,8 +19,8 @@ use crate::harness::{FORGEJO_TOKEN_ENDPOINT, assert_unauthorized, fake_forgejo_m
 /// succeeds.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(2);
 
-/// The log message of a broker that waits for another one at its start.
-const WAITING_MESSAGE: &str = "another process brings the database up to date";
+/// The log message of a broker that waits for another process at its start.
+const WAITING_MESSAGE: &str = "waiting for another process to migrate the database";
 
 /// A Forgejo and two brokers on one store.
 struct TwoBrokers {

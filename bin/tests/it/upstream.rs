@@ -165,7 +165,7 @@ async fn unreachable_server_is_an_error_with_the_id_and_ends_no_session() {
     assert_eq!(answer.status, 502);
     assert_eq!(answer.json()["id"], "first");
     assert!(answer.header("mcp-session-id").is_none());
-    assert_eq!(harness.forgejo.counters().refreshes, before, "no token is to blame");
+    assert_eq!(harness.forgejo.counters().refreshes, before, "no token is renewed");
 
     server.start_again().await.unwrap();
     open_session(&another).await;
@@ -196,7 +196,7 @@ async fn dormant_session_is_revived_once_its_server_is_reachable_again() {
     server.kill().await.unwrap();
     let (answer, id) = alice.request("ping", json!({})).await.unwrap();
     assert_eq!((answer.status.as_u16(), &answer.json()["id"]), (502, &id));
-    assert_eq!(harness.forgejo.counters().refreshes, before, "no token is to blame");
+    assert_eq!(harness.forgejo.counters().refreshes, before, "no token is renewed");
     server.start_again().await.unwrap();
     let revival = timeout(WAIT_LIMIT, async {
         loop {

@@ -1,4 +1,4 @@
-//! Child processes, and the secrets of the broker, of its tokens and of its users.
+//! Child processes, foreign tokens, separation of users, and secrets at rest.
 
 use std::{fs, path::Path};
 

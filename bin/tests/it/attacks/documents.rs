@@ -39,7 +39,7 @@ const PRIVATE_NAMES: [(&str, &str); 16] = [
     ("both-of-six.client.example", "2606:4700::1111,::1"),
 ];
 
-/// The hosts of clients. There are several, because the broker limits concurrent fetches from one
+/// The hosts of clients. There are several, because the broker limits the rate of fetches from one
 /// host.
 const HOSTS: [&str; 3] = ["client.example", "more.client.example", "keys.client.example"];
 
@@ -267,7 +267,7 @@ async fn document_that_never_ends_times_out_and_delays_no_other_request() {
     // The client may retry: the host may respond in time then.
     assert_eq!(timed_out.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(timed_out.header("retry-after"), "60");
-    network.wait_for_log("no answer in time").await;
+    network.wait_for_log("no response in time").await;
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ async fn flood_of_token_requests_by_one_user_affects_no_other_user() {
             break reply;
         }
         issued += 1;
-        assert!(issued < 50, "there is a limit");
+        assert!(issued < 50, "no rate limit applies");
         token = reply.json()["refresh_token"].as_str().unwrap().to_owned();
     };
     assert_eq!(rejected.status, StatusCode::TOO_MANY_REQUESTS, "{}", rejected.body);
@@ -88,7 +88,7 @@ async fn flood_of_unfinished_sign_ins_does_not_block_other_clients() {
             break;
         }
     }
-    let refused = refused.expect("there is a limit");
+    let refused = refused.expect("sign-ins are limited");
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(refused.headers.get("retry-after").is_some());
     // Made-up states cost only a read: this test holds the store's only writer, and no request

@@ -184,7 +184,7 @@ async fn markup_in_client_metadata_is_escaped() {
         assert!(reply.status.is_client_error());
         assert_no_markup(&reply.body);
     }
-    // Bidirectional overrides and control characters are removed from names.
+    // Names with bidirectional overrides or control characters are rejected or cleaned.
     let reply = attacker
         .register(&public_client_metadata("Cla\u{202e}edu\u{0000}", REDIRECT))
         .await;
@@ -286,7 +286,7 @@ async fn flood_of_registrations_is_limited_and_does_not_affect_signed_in_users()
         }
         assert!(ids.insert(reply.json()["client_id"].as_str().unwrap().to_owned()));
     }
-    let refused = refused.expect("there is a limit");
+    let refused = refused.expect("registrations are limited");
     assert!(
         [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&refused.status),
         "{}",

@@ -1,4 +1,4 @@
-//! The token endpoint and revocation: stolen, replayed and expired codes and tokens.
+//! The token endpoint and revocation: stolen and replayed codes and tokens, PKCE, other resources.
 
 use http::{Method, StatusCode};
 use testkit::{Browser, Client};
@@ -78,7 +78,8 @@ async fn replayed_code_revokes_its_tokens() {
     assert_refused(&client, &refresh_form(&refresh, &id), "invalid_grant").await;
 }
 
-/// RFC 6749 section 4.1.3, RFC 7636 section 4.6.
+/// RFC 6749 section 4.1.3, RFC 7636 section 4.6: a code is bound to its client, redirect URI and
+/// verifier.
 #[tokio::test]
 async fn stolen_code_is_rejected_with_another_client_redirect_uri_or_verifier() {
     let harness = Harness::new(&[]).await;

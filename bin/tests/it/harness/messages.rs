@@ -1,7 +1,11 @@
 //! Messages that tests send, and checks of the responses.
 
+use http::StatusCode;
 use serde_json::{Value, json};
 use testkit::{Client, client::Answer};
+use tokio::time::timeout;
+
+use super::WAIT_LIMIT;
 
 /// An `initialize` request.
 pub(crate) fn initialize_request(id: impl Into<Value>) -> String {
@@ -48,6 +52,25 @@ pub(crate) fn assert_error(answer: &Answer, status: u16, id: impl Into<Value>) -
         "{body}"
     );
     body["error"].clone()
+}
+
+/// Opens and ends sessions until a response has this status.
+pub(crate) async fn initialize_until(client: &Client, wanted: StatusCode) -> Answer {
+    let attempts = async {
+        loop {
+            let answer = client.post(initialize_request("again")).await.unwrap();
+            if answer.status == wanted {
+                return answer;
+            }
+            if let Some(id) = answer.header("mcp-session-id") {
+                client.set_session_id(Some(id));
+                client.delete().await.unwrap();
+            }
+        }
+    };
+    timeout(WAIT_LIMIT, attempts)
+        .await
+        .unwrap_or_else(|_| panic!("no response has the status {wanted}"))
 }
 
 /// Two sessions send requests with equal ids at the same time: each gets the answer to its own
