@@ -1,12 +1,14 @@
-"""The official Python SDK as a client that another program drives, one JSON object a line.
+"""A client on the official Python SDK, driven by a test with one JSON object a line.
 
-The course of a run, the settings and the events are those of the TypeScript clients; ``../README.md`` has them.
-Discovery, registration, PKCE, code exchange and refresh are the SDK's own.
+The course of a run, the settings and the events are those of the TypeScript clients;
+``../README.md`` describes them. The SDK does discovery, registration, PKCE, code exchange and
+refresh.
 
-Each session has its own HTTP client and ``OAuthClientProvider``, and all share one token storage. A provider holds a
-lock from the moment a request is sent until the headers of its answer are there, so that sessions which shared it would
-never have two requests under way at once. The price: a provider reads the storage once and does not learn from it when
-the tokens expire, so that every session but the first meets expiry with another sign-in. Test refreshing with one.
+Each session has its own HTTP client and ``OAuthClientProvider``, and all share one token storage. A
+provider holds a lock from the sending of a request to the arrival of the response headers, so that
+sessions with a shared provider would have only one request in flight. The disadvantage: a provider
+reads the storage once and does not learn from it when the tokens expire, so that every session but
+the first signs in again after expiry. Test refreshing with one session.
 """
 
 import asyncio
@@ -33,12 +35,12 @@ from mcp.shared.auth import (
 )
 from pydantic import AnyUrl
 
-from endure import Ear, Endurance, KeptConnections
-from features import Equipment, tour
+from feature_checks import FeatureHandlers, check_features
+from sustained_calls import LostRequestTransport, NotificationReporter, SustainedCaller
 
 NAME = "interop-python"
 REQUEST_TIMEOUT_SECONDS = 60.0
-"""How long a request may take. The TypeScript SDKs have the same default, this one waits for ever."""
+"""The timeout of a request: the default of the TypeScript SDKs. This SDK has none."""
 
 
 def emit(event: str, **fields: Any) -> None:
@@ -46,37 +48,40 @@ def emit(event: str, **fields: Any) -> None:
     print(json.dumps({"event": event, **fields}), flush=True)
 
 
-class Orders:
-    """The orders on stdin. Redirects have a queue of their own, since the SDK may want a sign-in at any time."""
+class Commands:
+    """The commands on stdin.
+
+    Redirects have their own queue, since the SDK may start a sign-in at any time.
+    """
 
     _BACKLOG = 16
-    """Lines that wait to be taken, of each kind; beyond it, reading waits."""
+    """The capacity of each queue. Reading pauses while one is full."""
 
     def __init__(self) -> None:
         self._redirect_in, self._redirect_out = anyio.create_memory_object_stream[str](self._BACKLOG)
         self._command_in, self._command_out = anyio.create_memory_object_stream[dict[str, Any]](self._BACKLOG)
 
     async def read(self) -> None:
-        """Sorts lines until stdin is closed."""
+        """Distributes the lines to the queues until stdin is closed."""
         reader = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         async with self._redirect_in, self._command_in:
             while line := await reader.readline():
-                order = json.loads(line)
-                if "redirect" in order:
-                    await self._redirect_in.send(order["redirect"])
+                command = json.loads(line)
+                if "redirect" in command:
+                    await self._redirect_in.send(command["redirect"])
                 else:
-                    await self._command_in.send(order)
+                    await self._command_in.send(command)
 
     async def redirect(self) -> str:
-        """Where the browser came back to."""
+        """The redirect at the end of a sign-in."""
         try:
             return await self._redirect_out.receive()
         except anyio.EndOfStream:
-            raise EOFError("stdin was closed while a sign-in was under way") from None
+            raise EOFError("stdin was closed during a sign-in") from None
 
-    async def command(self) -> dict[str, Any] | None:
-        """The next order of another kind, or ``None`` once stdin is closed."""
+    async def next(self) -> dict[str, Any] | None:
+        """The next other command, or ``None`` once stdin is closed."""
         try:
             return await self._command_out.receive()
         except anyio.EndOfStream:
@@ -85,7 +90,7 @@ class Orders:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is to do, read once from the environment."""
+    """The settings of a run, read once from the environment."""
 
     url: str
     redirect_uri: str
@@ -95,9 +100,9 @@ class Settings:
     tool: str
     arguments: dict[str, Any]
     era: str
-    hold: bool
-    features: bool
-    endure: str
+    interactive: bool
+    feature_checks: bool
+    sustained_calls: str
 
     @classmethod
     def read(cls) -> "Settings":
@@ -107,10 +112,10 @@ class Settings:
                 raise ValueError(f"{name} is not set")
             return value
 
-        def count(name: str, least: int) -> int:
+        def count(name: str, minimum: int) -> int:
             value = os.environ.get(name, "1")
-            if not value.isdecimal() or int(value) < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}")
+            if not value.isdecimal() or int(value) < minimum:
+                raise ValueError(f"{name} must be a whole number of at least {minimum}")
             return int(value)
 
         def choice(name: str, *values: str) -> str:
@@ -119,25 +124,25 @@ class Settings:
                 raise ValueError(f"{name} must be one of {', '.join(values)}")
             return value
 
-        features = choice("FEATURES", "0", "1") == "1"
-        endure = os.environ.get("ENDURE", "")
+        feature_checks = choice("FEATURE_CHECKS", "0", "1") == "1"
+        sustained_calls = os.environ.get("SUSTAINED_CALLS", "")
         return cls(
             url=required("MCP_URL"),
             redirect_uri=required("REDIRECT_URI"),
             client_metadata_url=os.environ.get("CLIENT_METADATA_URL") or None,
             sessions=count("SESSIONS", 1),
             calls=count("CALLS", 0),
-            tool="" if features or endure else required("TOOL"),
+            tool="" if feature_checks or sustained_calls else required("TOOL"),
             arguments=json.loads(os.environ.get("ARGUMENTS", "{}")),
             era=choice("ERA", "legacy", "auto"),
-            hold=choice("HOLD", "0", "1") == "1",
-            features=features,
-            endure=endure,
+            interactive=choice("INTERACTIVE", "0", "1") == "1",
+            feature_checks=feature_checks,
+            sustained_calls=sustained_calls,
         )
 
 
 def fill_in(value: Any, session: int, call: int) -> Any:
-    """A copy in which ``{session}`` and ``{call}`` are replaced by the numbers, in every string at any depth."""
+    """A copy in which the numbers replace ``{session}`` and ``{call}`` in every string."""
     if isinstance(value, str):
         return value.replace("{session}", str(session)).replace("{call}", str(call))
     if isinstance(value, list):
@@ -148,7 +153,7 @@ def fill_in(value: Any, session: int, call: int) -> Any:
 
 
 class MemoryStorage(TokenStorage):
-    """Tokens and registration of this process."""
+    """The tokens and the registration of this process."""
 
     def __init__(self) -> None:
         self._tokens: OAuthToken | None = None
@@ -169,23 +174,16 @@ class MemoryStorage(TokenStorage):
 
 @dataclass
 class SignIn:
-    """The person at the browser, played by the program that drives this one."""
+    """Sign-ins through the test, which plays the browser."""
 
     settings: Settings
-    orders: Orders
+    commands: Commands
     storage: MemoryStorage = field(default_factory=MemoryStorage)
     lock: anyio.Lock = field(default_factory=anyio.Lock)
-    """One visit at a time: an order says nothing about which ``authorize`` event it answers."""
-    providers: dict[int, OAuthClientProvider] = field(default_factory=dict)
-    """By the number of the session, which keeps its own when it is opened anew: that one knows when its tokens expire."""
+    """One sign-in at a time: a command does not name the ``authorize`` event that it answers."""
 
-    def provider(self, number: int) -> OAuthClientProvider:
+    def new_provider(self) -> OAuthClientProvider:
         """The provider of one session."""
-        if number not in self.providers:
-            self.providers[number] = self._new_provider()
-        return self.providers[number]
-
-    def _new_provider(self) -> OAuthClientProvider:
         address = ""
 
         async def redirect(url: str) -> None:
@@ -193,7 +191,7 @@ class SignIn:
             address = url
 
         async def callback() -> AuthorizationCodeResult:
-            return await self._visit(address)
+            return await self._sign_in(address)
 
         return OAuthClientProvider(
             server_url=self.settings.url,
@@ -204,20 +202,20 @@ class SignIn:
             client_metadata_url=self.settings.client_metadata_url,
         )
 
-    async def _visit(self, address: str) -> AuthorizationCodeResult:
+    async def _sign_in(self, address: str) -> AuthorizationCodeResult:
         async with self.lock:
             emit("authorize", url=address)
-            redirect = await self.orders.redirect()
-        came, expected = urlsplit(redirect), urlsplit(self.settings.redirect_uri)
-        if (came.scheme, came.netloc, came.path) != (expected.scheme, expected.netloc, expected.path):
+            redirect = await self.commands.redirect()
+        actual, expected = urlsplit(redirect), urlsplit(self.settings.redirect_uri)
+        if (actual.scheme, actual.netloc, actual.path) != (expected.scheme, expected.netloc, expected.path):
             raise ValueError(
-                f"the browser came back to {came.scheme}://{came.netloc}{came.path}, not to the redirect URI"
+                f"the redirect goes to {actual.scheme}://{actual.netloc}{actual.path}, not to the redirect URI"
             )
-        parameters = {name: values[0] for name, values in parse_qs(came.query).items()}
+        parameters = {name: values[0] for name, values in parse_qs(actual.query).items()}
         if "error" in parameters:
             reason = f"{parameters['error']} ({parameters.get('error_description', '')})"
             raise ValueError(f"authorization refused: {reason}")
-        # The SDK compares `state` and `iss` itself.
+        # The SDK checks `state` and `iss`.
         return AuthorizationCodeResult(
             code=parameters.get("code", ""), state=parameters.get("state"), iss=parameters.get("iss")
         )
@@ -230,11 +228,11 @@ class Session:
     number: int
     client: Client
     settings: Settings
-    equipment: Equipment | Ear
+    handlers: FeatureHandlers | NotificationReporter
 
-    async def take_tour(self) -> None:
-        assert isinstance(self.equipment, Equipment)
-        await tour(self.client, self.equipment.heard, emit)
+    async def check_features(self) -> None:
+        assert isinstance(self.handlers, FeatureHandlers)
+        await check_features(self.client, self.handlers.received, emit)
 
     async def list_tools(self) -> None:
         count, cursor = 0, None
@@ -256,7 +254,7 @@ class Session:
         try:
             result = await self.client.call_tool(self.settings.tool, arguments)
         except Exception as error:
-            if not self.settings.hold:
+            if not self.settings.interactive:
                 raise
             emit("error", session=self.number, call=call, message=describe(error))
             return
@@ -266,17 +264,17 @@ class Session:
 
 @asynccontextmanager
 async def connect(
-    number: int, settings: Settings, sign_in: SignIn, equipment: Equipment | Ear
+    settings: Settings, sign_in: SignIn, handlers: FeatureHandlers | NotificationReporter
 ) -> AsyncIterator[Client]:
     """A connected client; leaving the context ends the MCP session."""
-    # The limits that the SDK's own client would have; it has no place for a sign-in. A proxy that the environment
-    # names has no part in a test on loopback.
+    # The timeouts are those of the SDK's own HTTP client, which does not support a sign-in. A test
+    # on loopback must not use a proxy from the environment.
     timeout = httpx2.Timeout(30.0, read=300.0)
-    kept = KeptConnections() if settings.endure else None
-    auth = sign_in.provider(number)
-    async with httpx2.AsyncClient(auth=auth, timeout=timeout, transport=kept, trust_env=False) as http:
+    http_transport = LostRequestTransport() if settings.sustained_calls else None
+    auth = sign_in.new_provider()
+    async with httpx2.AsyncClient(auth=auth, timeout=timeout, transport=http_transport, trust_env=False) as http:
         transport = streamable_http_client(settings.url, http_client=http)
-        options = equipment.options() if settings.features or settings.endure else {}
+        options = handlers.options() if settings.feature_checks or settings.sustained_calls else {}
         async with Client(
             transport, mode=settings.era, read_timeout_seconds=REQUEST_TIMEOUT_SECONDS, **options
         ) as client:
@@ -291,44 +289,50 @@ async def keep_open(
     *,
     task_status: anyio.abc.TaskStatus[Session],
 ) -> None:
-    """Holds a session open until ``closing``. The SDK's contexts must be left by the task that entered them."""
-    equipment = Ear(f"{settings.endure}-{number}", emit) if settings.endure else Equipment()
-    async with connect(number, settings, sign_in, equipment) as client:
+    """Keeps a session open until ``closing``.
+
+    The task that enters the SDK's contexts must also leave them.
+    """
+    handlers = (
+        NotificationReporter(f"{settings.sustained_calls}-{number}", emit)
+        if settings.sustained_calls
+        else FeatureHandlers()
+    )
+    async with connect(settings, sign_in, handlers) as client:
         server = client.server_info
         emit("session", session=number, protocol=client.protocol_version, server=server.name if server else None)
-        task_status.started(Session(number, client, settings, equipment))
+        task_status.started(Session(number, client, settings, handlers))
         await closing.wait()
 
 
-async def obey(sessions: list[Session], orders: Orders) -> bool:
-    """Repeats the calls once per order, until told to end or stdin is closed; ``True``: open all sessions anew."""
+async def call_on_command(sessions: list[Session], commands: Commands) -> None:
+    """Repeats the calls once per command, until the command to end or the end of stdin."""
     while True:
         emit("ready")
-        order = await orders.command()
-        if order is None or order.get("end"):
-            return False
-        if order.get("reopen"):
-            return True
-        if not order.get("call"):
-            raise ValueError("expected an order to call, to reopen or to end")
+        command = await commands.next()
+        if command is None or command.get("end"):
+            return
+        if not command.get("call"):
+            raise ValueError("expected a command to call or to end")
         await for_each(sessions, Session.call_all)
 
 
-async def endure(sessions: list[Session], orders: Orders) -> None:
-    """Has all sessions make calls until the next order."""
-    over = anyio.Event()
+async def call_until_command(sessions: list[Session], commands: Commands) -> None:
+    """Calls in all sessions until the next command."""
+    finished = anyio.Event()
     emit("ready")
     async with anyio.create_task_group() as group:
         for session in sessions:
-            name = f"{session.settings.endure}-{session.number}"
-            assert isinstance(session.equipment, Ear)
-            group.start_soon(Endurance(name, session.client, session.equipment, emit, describe).run, over)
-        await orders.command()
-        over.set()
+            name = f"{session.settings.sustained_calls}-{session.number}"
+            assert isinstance(session.handlers, NotificationReporter)
+            caller = SustainedCaller(name, session.client, session.handlers, emit, describe)
+            group.start_soon(caller.run, finished)
+        await commands.next()
+        finished.set()
 
 
 async def for_each(sessions: list[Session], work: Callable[[Session], Coroutine[Any, Any, None]]) -> None:
-    """Does the same in all sessions at once."""
+    """Does the same in all sessions at the same time."""
     async with anyio.create_task_group() as group:
         for session in sessions:
             group.start_soon(work, session)
@@ -336,48 +340,39 @@ async def for_each(sessions: list[Session], work: Callable[[Session], Coroutine[
 
 async def run() -> None:
     settings = Settings.read()
-    orders = Orders()
+    commands = Commands()
     async with anyio.create_task_group() as group:
-        group.start_soon(orders.read)
-        await drive(settings, orders)
+        group.start_soon(commands.read)
+        await open_and_call(settings, commands, SignIn(settings, commands))
         group.cancel_scope.cancel()
 
 
-async def drive(settings: Settings, orders: Orders) -> None:
-    sign_in = SignIn(settings, orders)
-    while await open_and_call(settings, orders, sign_in):
-        pass
-
-
-async def open_and_call(settings: Settings, orders: Orders, sign_in: SignIn) -> bool:
-    """The course of a run, once; ``True`` if it is wanted once more, with the tokens that are there."""
-    again = False
+async def open_and_call(settings: Settings, commands: Commands, sign_in: SignIn) -> None:
+    """Opens the sessions, calls, and closes the sessions."""
     closing = anyio.Event()
     async with anyio.create_task_group() as keepers:
-        # The first session signs in, the others are opened together with its tokens.
+        # The first session signs in, the others open together with its tokens.
         sessions: list[Session] = [await keepers.start(keep_open, 0, settings, sign_in, closing)]
 
-        async def another(number: int) -> None:
+        async def open_another(number: int) -> None:
             sessions.append(await keepers.start(keep_open, number, settings, sign_in, closing))
 
         async with anyio.create_task_group() as openers:
             for number in range(1, settings.sessions):
-                openers.start_soon(another, number)
+                openers.start_soon(open_another, number)
 
-        if settings.endure:
-            await endure(sessions, orders)
-            closing.set()
-            return False
-        await for_each(sessions, Session.list_tools)
-        await for_each(sessions, Session.take_tour if settings.features else Session.call_all)
-        if settings.hold:
-            again = await obey(sessions, orders)
+        if settings.sustained_calls:
+            await call_until_command(sessions, commands)
+        else:
+            await for_each(sessions, Session.list_tools)
+            await for_each(sessions, Session.check_features if settings.feature_checks else Session.call_all)
+            if settings.interactive:
+                await call_on_command(sessions, commands)
         closing.set()
-    return again
 
 
 def describe(error: BaseException) -> str:
-    """One line that names an error; of a group, the errors in it."""
+    """Describes an error on one line, and a group by the errors in it."""
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(describe(inner) for inner in error.exceptions)
     return f"{type(error).__name__}: {error}"

@@ -6,9 +6,9 @@ import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import * as types from "@modelcontextprotocol/sdk/types.js";
 
-import { drive } from "./shared/drive.mjs";
+import { runClient } from "./shared/run.mjs";
 
-// This generation finds the method in a schema.
+// This generation identifies a method by its schema.
 const SCHEMAS = {
   "elicitation/create": types.ElicitRequestSchema,
   "notifications/message": types.LoggingMessageNotificationSchema,
@@ -18,13 +18,13 @@ const SCHEMAS = {
   "sampling/createMessage": types.CreateMessageRequestSchema,
 };
 
-await drive({
+await runClient({
   name: "interop-typescript-v1",
   eras: ["legacy"],
   Client,
   Transport: StreamableHTTPClientTransport,
   UnauthorizedError,
-  signer: createPrivateKeyJwtAuth,
+  createSigner: createPrivateKeyJwtAuth,
   clientOptions: () => ({}),
   callTool: (client, params, options) => client.callTool(params, undefined, options),
   onRequest: (client, method, handler) => client.setRequestHandler(SCHEMAS[method], handler),

@@ -2,20 +2,20 @@
 
 import { Client, StreamableHTTPClientTransport, UnauthorizedError, createPrivateKeyJwtAuth } from "@modelcontextprotocol/client";
 
-import { drive } from "./shared/drive.mjs";
+import { runClient } from "./shared/run.mjs";
 
-await drive({
+await runClient({
   name: "interop-typescript-v2",
   eras: ["legacy", "auto"],
   Client,
   Transport: StreamableHTTPClientTransport,
   UnauthorizedError,
-  signer: createPrivateKeyJwtAuth,
+  createSigner: createPrivateKeyJwtAuth,
   clientOptions: (era) => ({ versionNegotiation: { mode: era } }),
   callTool: (client, params, options) => client.callTool(params, options),
   onRequest: (client, method, handler) => client.setRequestHandler(method, handler),
   onNotification: (client, method, handler) => client.setNotificationHandler(method, handler),
-  // All parameters, and not the code alone: this generation checks `iss` (RFC 9207) from them.
+  // All parameters, not only the code: this generation also checks `iss` (RFC 9207).
   finishAuth: (transport, parameters) => transport.finishAuth(parameters),
   protocolVersion: (client) => client.getNegotiatedProtocolVersion(),
 });

@@ -1,21 +1,23 @@
-//! Everything at once: constant load, credentials that are renewed every second, children that are killed, idleness, restarts of the
-//! broker.
+//! A load test with faults: clients call without pause while credentials are renewed every second,
+//! children are killed, sessions become idle, and the broker restarts.
 //!
-//! What must hold: no request fails but those in flight on a child that is killed, no answer is another session's, no
-//! call is made twice, no session is lost, and in the end no child is left. The short form runs with all tests:
+//! Only requests in flight on a killed child may fail. Each answer belongs to its session, each
+//! call runs once, no session is lost, and in the end no child is left. The short form runs with
+//! all tests:
 //!
-//! | variable | short form | |
+//! | variable | short form | meaning |
 //! |---|---|---|
-//! | `CHAOS_SECONDS` | 24 | how long it goes on |
-//! | `CHAOS_TOKEN_SECONDS` | 2 | how long a Forgejo token is said to live; at half of it each session moves to a fresh child |
-//! | `CHAOS_SEED` | the clock | what the times of kills and the pauses of clients are drawn from; a failure names it |
+//! | `CHAOS_SECONDS` | 24 | the duration of the run |
+//! | `CHAOS_TOKEN_SECONDS` | 2 | the advertised lifetime of a Forgejo token; at half of it each session moves to a new child |
+//! | `CHAOS_SEED` | from the clock | the seed for the times of kills and the pauses of clients; a failure prints it |
 //!
-//! Who took which call is in the `ledger`, which is kept from the broker's log: each call leaves a trace on the standard error of
-//! the child that takes it. By it `oracle` judges the calls that failed. `load` is the clients, `havoc` what happens to them.
+//! `load` has the clients, `faults` injects the faults. `ledger` reads from the broker's log which
+//! child took which call, since each call writes a line to the standard error of its child. With it
+//! `oracle` checks the calls.
 
+mod event_streams;
 mod faults;
 mod ledger;
-mod listening;
 mod load;
 pub(crate) mod oracle;
 
@@ -25,261 +27,251 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
+use fastrand::Rng;
 use tokio::{sync::Notify, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    faults::{Kill, Stop},
+    faults::{BrokerStop, Kill},
     ledger::{Ledger, Tag},
     load::RawSession,
-    oracle::{Call, Heard, Oracle},
+    oracle::{Call, Oracle, ServerNotification},
 };
-use crate::harness::{Harness, open_session};
+use crate::{
+    harness::{Harness, open_session},
+    randomized::{env_number, env_seed},
+};
 
-/// What takes its share of the load: raw sessions here, more kinds where the SDKs are.
+/// The number of sessions of a run, over all kinds of clients.
 pub(crate) const SESSIONS: usize = 32;
+/// The default duration of a run in seconds.
+pub(crate) const SHORT_RUN: u64 = 24;
 const RESTARTS: u32 = 5;
-const IDLE: Duration = Duration::from_secs(2);
-/// How long a Forgejo token really lives: longer than it says, since Forgejo cuts its seconds, and a machine that has
-/// no time for a renewal is no fault of the broker.
-const TOKEN: Duration = Duration::from_secs(30);
-/// How long clients may take to their end once they are told.
-const LAST_CALLS: Duration = Duration::from_secs(180);
-/// How much longer than planned half of the children may have been there when they are replaced: some take their time to start.
-const LATE: f64 = 1.6;
-/// How often a session is moved, at the least, in the time after which it is due, on a machine that keeps up.
-const MOVES_WHEN_DUE: f64 = 0.6;
-/// A machine keeps up if half of the calls are answered within this time. Some of it is the tool's own wait.
-const PROMPT: Duration = Duration::from_millis(25);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The real lifetime of a Forgejo token. It is longer than advertised: Forgejo cuts off fractions
+/// of seconds, and a late renewal on a slow machine is not a fault of the broker.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(30);
+/// The longest time that clients need to finish.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(180);
+/// The median age of a replaced child, at most, as a multiple of the planned age. Some children
+/// start slowly.
+const MAX_AGE_FACTOR: f64 = 1.6;
+/// The rotations of a session within the planned age, at least, on a machine that is fast enough.
+const MIN_ROTATIONS_WHEN_DUE: f64 = 0.6;
+/// On a machine that is fast enough, half of the calls are answered within this time, which
+/// includes the delay of the tool.
+const FAST_MEDIAN: Duration = Duration::from_millis(25);
 
-/// What is asked of a run.
+/// The parameters of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     seed: u64,
-    length: Duration,
-    token: Duration,
+    duration: Duration,
+    advertised_lifetime: Duration,
 }
 
-/// A run: a broker with all that is done to it.
+/// A run: a broker, its clients, and the injected faults.
 #[derive(Debug)]
 pub(crate) struct Chaos {
     pub(crate) harness: Harness,
-    pub(crate) run: Arc<Run>,
+    pub(crate) reports: Arc<Reports>,
     plan: Plan,
     kills: Vec<Kill>,
-    stops: Vec<Stop>,
-    /// By session, how many of its children had answered something when one was killed last.
-    struck: HashMap<Tag, usize>,
+    stops: Vec<BrokerStop>,
+    /// For each session, the number of its proven children at the last kill.
+    proven_at_kill: HashMap<Tag, usize>,
     ledger: Ledger,
-    /// The clients. Each ends when the run is over, and has closed its sessions by then.
+    /// The clients. Each closes its sessions and ends after the cancellation of
+    /// [`Reports::finish`].
     clients: JoinSet<()>,
 }
 
-/// What the clients tell.
+/// The reports of the clients.
 #[derive(Debug, Default)]
-pub(crate) struct Run {
-    /// Cancelled when the clients are to come to their end.
-    pub(crate) over: CancellationToken,
-    notes: Mutex<Notes>,
-    /// Told after something was heard.
-    news: Notify,
+pub(crate) struct Reports {
+    /// Cancelled when the clients must finish.
+    pub(crate) finish: CancellationToken,
+    entries: Mutex<Entries>,
+    /// Signalled after each notification of a server.
+    notified: Notify,
 }
 
-/// Only added to, so a poisoned lock is still whole.
+/// Entries are only added, so the content of a poisoned lock is consistent.
 #[derive(Debug, Default)]
-struct Notes {
+struct Entries {
     calls: Vec<Call>,
-    heard: Vec<Heard>,
-    heard_marks: HashSet<String>,
-    troubles: Vec<String>,
+    notifications: Vec<ServerNotification>,
+    notified_marks: HashSet<String>,
+    problems: Vec<String>,
     streams: usize,
 }
 
-/// A small generator (xorshift), so that a seed names a run.
-#[derive(Debug)]
-pub(crate) struct Dice(u64);
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_notices_rotations_crashes_idleness_and_restarts() {
-    let mut chaos = Chaos::begin(Plan::from_environment(24)).await;
-    for login in ["alice", "bob"] {
-        chaos.load(login, SESSIONS / 2).await;
-    }
+async fn rotations_crashes_idleness_and_restarts_are_invisible_to_clients() {
+    let mut chaos = Chaos::start(Plan::from_environment()).await;
+    chaos.add_raw_sessions(SESSIONS).await;
     chaos.inject_faults().await;
-    chaos.end().await;
+    chaos.finish().await;
 }
 
-/// The time of day everywhere: in the log, in clients in other languages, here.
+/// The time since the Unix epoch. The log and the clients in other languages use the same clock.
 pub(crate) fn now() -> Duration {
     UNIX_EPOCH.elapsed().unwrap_or_default()
 }
 
 impl Plan {
-    /// As the environment wants it; `seconds` if it does not say how long.
-    pub(crate) fn from_environment(seconds: u64) -> Self {
-        let number = |name: &str, otherwise| {
-            let given = std::env::var(name).ok();
-            given.map_or(otherwise, |text| text.parse().expect("a number"))
-        };
+    pub(crate) fn from_environment() -> Self {
         Self {
-            seed: number("CHAOS_SEED", u64::from(now().subsec_nanos())),
-            length: Duration::from_secs(number("CHAOS_SECONDS", seconds)),
-            token: Duration::from_secs(number("CHAOS_TOKEN_SECONDS", 2)),
+            seed: env_seed("CHAOS_SEED"),
+            duration: Duration::from_secs(env_number("CHAOS_SECONDS", SHORT_RUN)),
+            advertised_lifetime: Duration::from_secs(env_number("CHAOS_TOKEN_SECONDS", 2)),
         }
     }
 }
 
 impl Chaos {
-    /// A broker in front of a Forgejo whose tokens do not last.
-    pub(crate) async fn begin(plan: Plan) -> Self {
-        let idle = format!("{}s", IDLE.as_secs());
+    /// Starts a broker and a Forgejo with short-lived tokens.
+    pub(crate) async fn start(plan: Plan) -> Self {
+        let idle_timeout = format!("{}s", IDLE_TIMEOUT.as_secs());
         let harness = Harness::with_persistent_socket(&[
-            ("session.idle_timeout", &idle),
+            ("session.idle_timeout", &idle_timeout),
             ("session.reap_interval", "200ms"),
             ("session.rotate_interval", "50ms"),
             ("session.max_sessions_per_user", "64"),
             ("child.stop_grace", "2s"),
-            // Each call leaves a line.
+            // Each call writes a line.
             ("child.stderr_lines_per_second", "1000"),
             ("log.filter", "info,supervisor=debug"),
         ])
         .await;
-        harness.forgejo.set_lifetimes(TOKEN, Duration::from_secs(24 * 3600));
-        harness.forgejo.set_advertised_lifetime(plan.token);
+        harness
+            .forgejo
+            .set_lifetimes(TOKEN_LIFETIME, Duration::from_secs(24 * 3600));
+        harness.forgejo.set_advertised_lifetime(plan.advertised_lifetime);
         Self {
             harness,
-            run: Arc::default(),
+            reports: Arc::default(),
             plan,
             kills: Vec::new(),
             stops: Vec::new(),
-            struck: HashMap::new(),
+            proven_at_kill: HashMap::new(),
             ledger: Ledger::default(),
             clients: JoinSet::new(),
         }
     }
 
-    /// Signs a user in and has so many raw sessions of theirs make calls from now on.
-    pub(crate) async fn load(&mut self, login: &'static str, sessions: usize) {
-        let first = self.harness.signed_in(login).await;
-        for number in 0..sessions {
-            let client = first.another_session().without_keep_alive();
-            open_session(&client).await;
-            let run = Arc::clone(&self.run);
-            let dice = Dice::new(self.plan.seed + self.clients.len() as u64 + 1);
-            let session = RawSession::new(run, client, login, number, dice);
-            self.clients.spawn(session.live());
+    /// Signs two users in and starts this number of raw sessions, half of them for each user.
+    pub(crate) async fn add_raw_sessions(&mut self, sessions: usize) {
+        for login in ["alice", "bob"] {
+            let signed_in = self.harness.signed_in(login).await;
+            for number in 0..sessions / 2 {
+                let client = signed_in.another_session().without_keep_alive();
+                open_session(&client).await;
+                let reports = Arc::clone(&self.reports);
+                let rng = Rng::with_seed(self.plan.seed.wrapping_add(self.clients.len() as u64 + 1));
+                let session = RawSession::new(reports, client, login, number, rng);
+                self.clients.spawn(session.run());
+            }
         }
     }
 
-    /// Has another client take part until the run is over.
-    pub(crate) fn join(&mut self, client: impl Future<Output = ()> + Send + 'static) {
+    /// Adds a client that runs until [`Reports::finish`].
+    pub(crate) fn add_client(&mut self, client: impl Future<Output = ()> + Send + 'static) {
         self.clients.spawn(client);
     }
 
-    /// Lets the clients come to their end, stops the broker, and judges.
-    pub(crate) async fn end(mut self) {
-        self.run.over.cancel();
-        let ending = timeout(LAST_CALLS, async {
+    /// Waits for the clients to finish, stops the broker, and checks all reports.
+    pub(crate) async fn finish(mut self) {
+        self.reports.finish.cancel();
+        let finished = timeout(FINISH_TIMEOUT, async {
             while let Some(ended) = self.clients.join_next().await {
                 if let Err(panic) = ended {
-                    self.run.trouble(format!("a client broke off: {panic}"));
+                    self.reports.add_problem(format!("a client panicked: {panic}"));
                 }
             }
         });
-        if ending.await.is_err() {
+        if finished.await.is_err() {
             let left = self.clients.len();
-            self.run.trouble(format!("{left} clients do not come to their end"));
+            self.reports.add_problem(format!("{left} clients do not finish"));
         }
-        self.stop().await;
+        self.stop_broker().await;
         self.ledger.read(self.harness.broker.log());
 
-        let notes = self.run.notes();
-        let oracle = Oracle::new(&self.ledger, &self.kills, &self.stops, &notes.calls, &notes.heard);
-        let rate = self.ledger.moves_a_second();
-        let (kills, streams) = (self.kills.len(), notes.streams);
-        println!("{oracle}, {kills} kills, {streams} streams; {rate}");
-        let told = format!("CHAOS_SEED={}", self.plan.seed);
-        assert!(notes.troubles.is_empty(), "{told}: {:#?}", notes.troubles);
-        assert!(oracle.faults.is_empty(), "{told}: {}", oracle.report(&self.ledger));
-        assert!(oracle.lost <= RESTARTS as usize, "{told}: {oracle}");
+        let entries = self.reports.entries();
+        let (calls, notifications) = (&entries.calls, &entries.notifications);
+        let oracle = Oracle::check(&self.ledger, &self.kills, &self.stops, calls, notifications);
+        let stats = self.ledger.rotation_stats();
+        let (kills, streams) = (self.kills.len(), entries.streams);
+        println!("{oracle}, {kills} kills, {streams} streams; {stats}");
+        let seed = format!("CHAOS_SEED={}", self.plan.seed);
+        assert!(entries.problems.is_empty(), "{seed}: {:#?}", entries.problems);
+        assert!(oracle.violations.is_empty(), "{seed}: {}", oracle.report(&self.ledger));
+        assert!(oracle.lost <= RESTARTS as usize, "{seed}: {oracle}");
         assert!(
-            kills > 10 && oracle.answered > 500 && rate.revivals > SESSIONS,
-            "{told}: too little has happened"
+            kills > 10 && oracle.answered > 500 && stats.revivals > SESSIONS,
+            "{seed}: too few kills, answers or revivals"
         );
-        assert!(rate.moves > SESSIONS / 2, "{told}: sessions are not moved: {rate}");
-        // Where there is no time for calls there is none for the start of children: they come late, and sessions wake instead of
-        // moving.
-        if oracle.median < PROMPT {
-            let due = self.plan.token / 2;
+        assert!(
+            stats.rotations > SESSIONS / 2,
+            "{seed}: sessions are not rotated: {stats}"
+        );
+        // On a machine that is too slow for the calls, children start late too, and sessions are
+        // revived instead of rotated.
+        if oracle.median < FAST_MEDIAN {
+            let planned_age = self.plan.advertised_lifetime / 2;
             assert!(
-                rate.median < due.mul_f64(LATE),
-                "{told}: sessions are not moved when it is time: {rate}"
+                stats.median_age < planned_age.mul_f64(MAX_AGE_FACTOR),
+                "{seed}: sessions are rotated too late: {stats}"
             );
             assert!(
-                rate.per_second() * due.as_secs_f64() > MOVES_WHEN_DUE,
-                "{told}: sessions are not moved often enough: {rate}"
+                stats.per_second() * planned_age.as_secs_f64() > MIN_ROTATIONS_WHEN_DUE,
+                "{seed}: sessions are not rotated often enough: {stats}"
             );
         }
     }
 }
 
-impl Run {
-    /// A call is over.
-    pub(crate) fn note(&self, call: Call) {
-        self.notes().calls.push(call);
+impl Reports {
+    /// Adds a call that has ended.
+    pub(crate) fn add_call(&self, call: Call) {
+        self.entries().calls.push(call);
     }
 
-    /// Something went wrong that is no failed call.
-    pub(crate) fn trouble(&self, trouble: String) {
-        self.notes().troubles.push(trouble);
+    /// Adds a problem other than a failed call. Each fails the run.
+    pub(crate) fn add_problem(&self, problem: String) {
+        self.entries().problems.push(problem);
     }
 
-    /// A child has said something beside its answers.
-    pub(crate) fn heard(&self, heard: Heard) {
+    /// Adds a notification that a client has received.
+    pub(crate) fn add_notification(&self, notification: ServerNotification) {
         {
-            let mut notes = self.notes();
-            notes.heard_marks.insert(heard.mark().to_owned());
-            notes.heard.push(heard);
+            let mut entries = self.entries();
+            entries.notified_marks.insert(notification.mark().to_owned());
+            entries.notifications.push(notification);
         }
-        self.news.notify_waiters();
+        self.notified.notify_waiters();
     }
 
-    /// Waits until the announcement of a call has come.
-    async fn until_heard(&self, mark: &str) {
+    /// Waits until a notification with this mark has been received.
+    async fn notification_of(&self, mark: &str) {
         loop {
-            let news = self.news.notified();
-            tokio::pin!(news);
-            // Listening before looking: what happens in between is not missed.
-            news.as_mut().enable();
-            if self.notes().heard_marks.contains(mark) {
+            let notified = self.notified.notified();
+            tokio::pin!(notified);
+            // Enabled before the check, so that a notification between the check and the wait is
+            // not missed.
+            notified.as_mut().enable();
+            if self.entries().notified_marks.contains(mark) {
                 return;
             }
-            news.await;
+            notified.await;
         }
     }
 
-    fn stream_opened(&self) {
-        self.notes().streams += 1;
+    fn add_stream(&self) {
+        self.entries().streams += 1;
     }
 
-    fn notes(&self) -> MutexGuard<'_, Notes> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-
-    fn index(&mut self, length: usize) -> usize {
-        usize::try_from(self.below(length.max(1) as u64)).unwrap()
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,23 +1,28 @@
-//! The broker is killed in the middle of things, over and over: of a code exchange, of a refresh, of the renewal of Forgejo's
-//! token. Afterwards nobody has lost more than the step that was never answered, and the client recovers by itself.
+//! Repeated SIGKILLs of the broker during a code exchange, a token refresh, and the renewal of a
+//! Forgejo token. Afterwards a user has lost at most the step that was not answered, and the client
+//! recovers by itself.
 //!
-//! A few rounds in the normal run; `CRASH_ROUNDS=500` for the whole. Where the kill falls is drawn from a seed, which a failure
-//! names; `CRASH_SEED` repeats it (as far as a scheduler repeats anything).
+//! The normal run has a few rounds; `CRASH_ROUNDS=500` makes it long. A seed determines the times
+//! of the kills. A failure prints it, and `CRASH_SEED` repeats it (as far as the scheduler allows).
 
 use std::time::Duration;
 
+use fastrand::Rng;
 use http::StatusCode;
 use testkit::{Browser, Client, client::ClientError};
 use tokio::time::{Instant, sleep};
 
-use crate::harness::{Harness, login_of, open_session, password};
+use crate::{
+    harness::{Harness, login_of, open_session, password},
+    randomized::{env_number, env_seed},
+};
 
-/// Rounds in the normal run, of all three kinds together.
+/// The number of rounds in the normal run, for all three steps together.
 const ROUNDS: u64 = 9;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What the broker is in the middle of.
+/// The step during which the broker is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Exchange,
@@ -27,92 +32,84 @@ enum Step {
 
 const STEPS: [Step; 3] = [Step::Exchange, Step::Refresh, Step::Renewal];
 
-/// Whether a step's answer reached the client before the kill.
+/// The results of all rounds of one step.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
+    /// The answer reached the client before the kill.
     answered: u32,
-    lost: u32,
-    /// Forgejo had spent the refresh token and the answer never came to rest: the user signs in again.
+    /// The kill came before the answer.
+    interrupted: u32,
+    /// The user had to sign in again: Forgejo had used up the refresh token, and the broker had not
+    /// stored its answer.
     signed_in_again: u32,
 }
 
-/// Draws when to kill (xorshift; nothing here needs to be unpredictable).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// Somewhere in the time that the step takes, early more often than late.
-    fn within(&mut self, typical: Duration) -> Duration {
-        let parts = u32::try_from(self.next() % 1_000).unwrap_or_default();
-        let early = f64::from(parts) / 1_000.0;
-        typical.mul_f64(1.1 * early * early.sqrt())
-    }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
+/// Draws a time within the duration of a step, early more often than late.
+fn kill_delay(rng: &mut Rng, step_duration: Duration) -> Duration {
+    let fraction = rng.f64();
+    step_duration.mul_f64(1.1 * fraction * fraction.sqrt())
 }
 
 #[tokio::test]
-async fn a_kill_at_any_point_loses_no_more_than_the_step_that_was_never_answered() {
-    let rounds = number("CRASH_ROUNDS", ROUNDS);
-    let clock = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-    let seed = number("CRASH_SEED", u64::from(clock.subsec_nanos()) | 1);
-    let mut draw = Random(seed);
+async fn kill_at_any_time_loses_at_most_the_unanswered_step() {
+    let rounds = env_number("CRASH_ROUNDS", ROUNDS);
+    let seed = env_seed("CRASH_SEED");
+    let mut rng = Rng::with_seed(seed);
     let mut harness = Harness::new(&[("child.start_timeout", "20s")]).await;
     let client = harness.signed_in("alice").await;
-    // Another user, whom none of it may touch.
-    let witness = harness.signed_in("bob").await;
-    let typical = [
-        time_of(&harness, &client, Step::Exchange).await,
-        time_of(&harness, &client, Step::Refresh).await,
-        time_of(&harness, &client, Step::Renewal).await,
+    // The kills must not affect this other user.
+    let bystander = harness.signed_in("bob").await;
+    let durations = [
+        duration_of(&harness, &client, Step::Exchange).await,
+        duration_of(&harness, &client, Step::Refresh).await,
+        duration_of(&harness, &client, Step::Renewal).await,
     ];
     let mut tallies = [Tally::default(); 3];
     for round in 0..rounds {
-        let at = usize::try_from(round % 3).unwrap_or_default();
-        let step = STEPS[at];
-        let told = format!("round {round}, {step:?}, CRASH_SEED={seed}");
-        let delay = draw.within(typical[at]);
-        play(&mut harness, &client, step, delay, &mut tallies[at], &told).await;
+        let index = usize::try_from(round % 3).unwrap_or_default();
+        let step = STEPS[index];
+        let context = format!("round {round}, {step:?}, CRASH_SEED={seed}");
+        let delay = kill_delay(&mut rng, durations[index]);
+        run_round(&mut harness, &client, step, delay, &mut tallies[index], &context).await;
 
-        let session = witness.another_session();
+        let session = bystander.another_session();
         open_session(&session).await;
         session.delete().await.unwrap();
-        witness
+        bystander
             .refresh()
             .await
-            .unwrap_or_else(|error| panic!("{told}: bob: {error}"));
+            .unwrap_or_else(|error| panic!("{context}: bob: {error}"));
     }
     println!("seed {seed}, {rounds} rounds: {tallies:?}");
     let [exchange, refresh, renewal] = tallies;
-    let lost = exchange.lost + refresh.lost + renewal.lost;
-    assert!(lost > 0, "no kill fell into a step: {tallies:?}, seed {seed}");
+    let interrupted = exchange.interrupted + refresh.interrupted + renewal.interrupted;
+    assert!(interrupted > 0, "no kill interrupted a step: {tallies:?}, seed {seed}");
     if rounds >= 100 {
         let answered = exchange.answered + refresh.answered + renewal.answered;
-        assert!(answered > 0, "every kill fell into a step: {tallies:?}, seed {seed}");
+        assert!(answered > 0, "every kill interrupted a step: {tallies:?}, seed {seed}");
         for tally in tallies {
             assert!(
-                tally.lost > 0,
-                "a step that was never broken off: {tallies:?}, seed {seed}"
+                tally.interrupted > 0,
+                "a step was never interrupted: {tallies:?}, seed {seed}"
             );
         }
     }
 }
 
-/// One kill, one restart, and what the client does then.
-async fn play(harness: &mut Harness, client: &Client, step: Step, delay: Duration, tally: &mut Tally, told: &str) {
+/// Kills the broker once during a step, restarts it, and checks that the client recovers.
+async fn run_round(
+    harness: &mut Harness,
+    client: &Client,
+    step: Step,
+    delay: Duration,
+    tally: &mut Tally,
+    context: &str,
+) {
     prepare(harness, client, step).await;
-    let (old_refresh, before) = (client.refresh_token(), harness.forgejo.counters().refreshes);
+    let (old_refresh_token, renewals) = (client.refresh_token(), harness.forgejo.counters().refreshes);
     let session = client.another_session();
     let broker = &mut harness.broker;
-    let (outcome, killed) = tokio::join!(take(client, &session, step), async {
+    let (outcome, killed) = tokio::join!(run_step(client, &session, step), async {
         sleep(delay).await;
         broker.kill().await
     });
@@ -120,65 +117,58 @@ async fn play(harness: &mut Harness, client: &Client, step: Step, delay: Duratio
     broker
         .start_again()
         .await
-        .unwrap_or_else(|error| panic!("{told}: {error:#}"));
+        .unwrap_or_else(|error| panic!("{context}: {error:#}"));
     if outcome.is_ok() {
         tally.answered += 1;
     } else {
-        tally.lost += 1;
+        tally.interrupted += 1;
     }
     match step {
         Step::Exchange if outcome.is_err() => {
-            // The code may be spent, and then the sign-in begins anew; the registration is still good.
+            // The code may be used up. Then the sign-in starts again; the registration is still
+            // valid.
             if let Err(error) = client.exchange().await {
-                assert_eq!(error.status(), Some(StatusCode::BAD_REQUEST), "{told}: {error}");
-                consent(client).await;
-                client
-                    .exchange()
-                    .await
-                    .unwrap_or_else(|error| panic!("{told}: {error}"));
+                assert_eq!(error.status(), Some(StatusCode::BAD_REQUEST), "{context}: {error}");
+                sign_in_again(client, context).await;
             }
         }
         Step::Refresh if outcome.is_err() => {
-            assert_eq!(client.refresh_token(), old_refresh);
+            assert_eq!(client.refresh_token(), old_refresh_token);
             client
                 .refresh()
                 .await
-                .unwrap_or_else(|error| panic!("{told}: the refresh token was lost: {error}"));
+                .unwrap_or_else(|error| panic!("{context}: the refresh token was lost: {error}"));
         }
         Step::Exchange | Step::Refresh | Step::Renewal => {}
     }
-    let again = client.another_session();
-    match again.initialize().await {
+    let next = client.another_session();
+    match next.initialize().await {
         Ok(_) => {}
         Err(error) => {
-            // Only Forgejo's own single use can cost the sign-in: its token was spent, and the answer was in the air.
-            let spent = harness.forgejo.counters().refreshes > before;
-            assert!(step == Step::Renewal && spent, "{told}: {error}");
+            // Only the single use of Forgejo's refresh tokens can end the sign-in: Forgejo had used
+            // up the token, and its answer was still on the way.
+            let used_up = harness.forgejo.counters().refreshes > renewals;
+            assert!(step == Step::Renewal && used_up, "{context}: {error}");
             let log = harness.broker.log().text();
             let end: Vec<&str> = log.lines().rev().take(12).collect();
             assert_eq!(
                 error.status(),
                 Some(StatusCode::UNAUTHORIZED),
-                "{told}: {error}, the log from its end: {end:#?}"
+                "{context}: {error}, the log from its end: {end:#?}"
             );
             tally.signed_in_again += 1;
-            consent(client).await;
-            client
-                .exchange()
+            sign_in_again(client, context).await;
+            next.initialize()
                 .await
-                .unwrap_or_else(|error| panic!("{told}: {error}"));
-            again
-                .initialize()
-                .await
-                .unwrap_or_else(|error| panic!("{told}: {error}"));
+                .unwrap_or_else(|error| panic!("{context}: {error}"));
         }
     }
-    again.initialized().await.unwrap();
-    assert_eq!(login_of(&again).await, "alice", "{told}");
-    again.delete().await.unwrap();
+    next.initialized().await.unwrap();
+    assert_eq!(login_of(&next).await, "alice", "{context}");
+    next.delete().await.unwrap();
 }
 
-async fn take(client: &Client, session: &Client, step: Step) -> Result<(), ClientError> {
+async fn run_step(client: &Client, session: &Client, step: Step) -> Result<(), ClientError> {
     match step {
         Step::Exchange => client.exchange().await,
         Step::Refresh => client.refresh().await,
@@ -186,14 +176,14 @@ async fn take(client: &Client, session: &Client, step: Step) -> Result<(), Clien
     }
 }
 
-/// How long a step takes when nobody disturbs it.
-async fn time_of(harness: &Harness, client: &Client, step: Step) -> Duration {
+/// Measures an uninterrupted step.
+async fn duration_of(harness: &Harness, client: &Client, step: Step) -> Duration {
     prepare(harness, client, step).await;
     let renewals = harness.forgejo.counters().refreshes;
     let session = client.another_session();
-    let begun = Instant::now();
-    take(client, &session, step).await.unwrap();
-    let taken = begun.elapsed();
+    let start = Instant::now();
+    run_step(client, &session, step).await.unwrap();
+    let duration = start.elapsed();
     if step == Step::Renewal {
         assert!(
             harness.forgejo.counters().refreshes > renewals,
@@ -201,38 +191,45 @@ async fn time_of(harness: &Harness, client: &Client, step: Step) -> Duration {
         );
         session.delete().await.unwrap();
     }
-    taken
+    duration
 }
 
-/// Brings things to the point just before the step.
+/// Does everything that precedes the step.
 async fn prepare(harness: &Harness, client: &Client, step: Step) {
     match step {
-        Step::Exchange => consent(client).await,
+        Step::Exchange => authorize(client).await.unwrap(),
         Step::Refresh => {}
         Step::Renewal => {
             let (short, refresh) = (Duration::from_secs(2), 24 * HOUR);
-            // Forgejo counts in whole seconds, and a slow machine may need longer than the rest of such a life to sign in.
+            // Forgejo counts whole seconds. On a slow machine the sign-in may take longer than the
+            // rest of such a lifetime.
             for attempt in 1.. {
                 harness.forgejo.set_lifetimes(short, refresh);
-                let signed_in = try_consent(client).await;
+                let authorized = authorize(client).await;
                 harness.forgejo.set_lifetimes(HOUR, refresh);
-                match signed_in {
+                match authorized {
                     Ok(()) => break,
                     Err(error) => assert!(attempt < 10, "{error}"),
                 }
             }
             client.exchange().await.unwrap();
-            // Forgejo's token of this sign-in runs out, so that the session that opens next renews it.
+            // The Forgejo token of this sign-in expires, so that the next session to open renews
+            // it.
             sleep(short).await;
         }
     }
 }
 
-/// A new code for the client.
-async fn consent(client: &Client) {
-    try_consent(client).await.unwrap();
+/// Obtains and exchanges a new code.
+async fn sign_in_again(client: &Client, context: &str) {
+    authorize(client).await.unwrap();
+    client
+        .exchange()
+        .await
+        .unwrap_or_else(|error| panic!("{context}: {error}"));
 }
 
-async fn try_consent(client: &Client) -> Result<(), ClientError> {
+/// Obtains a new code.
+async fn authorize(client: &Client) -> Result<(), ClientError> {
     client.authorize(&mut Browser::new(), "alice", &password("alice")).await
 }

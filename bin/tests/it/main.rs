@@ -25,6 +25,8 @@ mod mcp_responses;
 #[cfg(test)]
 mod observability;
 #[cfg(test)]
+mod randomized;
+#[cfg(test)]
 mod session_contract;
 #[cfg(test)]
 mod streams;

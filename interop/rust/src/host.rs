@@ -1,4 +1,4 @@
-//! What a client brings to the tour: a model, a user, two roots, and an ear.
+//! The host for the feature checks: a model, a user, two roots, and a list of notifications.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -20,52 +20,51 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::NAME;
 
-/// How long something may take to arrive.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest time that a notification or a cancellation takes to arrive.
+pub(crate) const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The host of the client.
+/// The handlers of the client.
 #[derive(Debug, Default)]
 pub(crate) struct Host {
-    pub(crate) heard: Heard,
+    pub(crate) received: ReceivedNotifications,
 }
 
-/// What came of a kind of notification.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Kind {
+pub(crate) enum NotificationKind {
     Progress,
     Message,
     Updated,
     ListChanged,
 }
 
-/// The notifications that a client was sent, in the order in which they came.
+/// The notifications that a client has received, in their order.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Heard {
-    messages: Arc<Mutex<Vec<(Kind, Value)>>>,
-    /// How many there are.
+pub(crate) struct ReceivedNotifications {
+    notifications: Arc<Mutex<Vec<(NotificationKind, Value)>>>,
+    /// The number of notifications.
     count: Arc<watch::Sender<usize>>,
 }
 
-impl Heard {
-    /// Those of a kind.
-    pub(crate) fn of(&self, kind: Kind) -> Vec<Value> {
-        let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_kind = messages.iter().filter(|(of, _)| *of == kind);
-        of_kind.map(|(_, value)| value.clone()).collect()
+impl ReceivedNotifications {
+    /// The notifications of a kind.
+    pub(crate) fn of_kind(&self, kind: NotificationKind) -> Vec<Value> {
+        let notifications = self.notifications.lock().unwrap_or_else(PoisonError::into_inner);
+        let matching = notifications.iter().filter(|(other, _)| *other == kind);
+        matching.map(|(_, value)| value.clone()).collect()
     }
 
-    /// Waits until there are `count` of a kind.
-    pub(crate) async fn until(&self, kind: Kind, count: usize) -> Result<()> {
-        let mut news = self.count.subscribe();
-        let enough = news.wait_for(|_| self.of(kind).len() >= count);
-        timeout(PATIENCE, enough)
+    /// Waits until there are `count` notifications of a kind.
+    pub(crate) async fn until(&self, kind: NotificationKind, count: usize) -> Result<()> {
+        let mut changes = self.count.subscribe();
+        let enough = changes.wait_for(|_| self.of_kind(kind).len() >= count);
+        timeout(ARRIVAL_TIMEOUT, enough)
             .await
-            .with_context(|| format!("{count} times {kind:?} have not come"))??;
+            .with_context(|| format!("{count} notifications of the kind {kind:?} have not arrived"))??;
         Ok(())
     }
 
-    fn add(&self, kind: Kind, value: Value) {
-        self.messages
+    fn add(&self, kind: NotificationKind, value: Value) {
+        self.notifications
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push((kind, value));
@@ -76,7 +75,7 @@ impl Heard {
 impl ClientHandler for Host {
     fn get_info(&self) -> ClientConfig {
         let capabilities = json!({ "sampling": {}, "elicitation": {}, "roots": { "listChanged": true } });
-        let capabilities = serde_json::from_value(capabilities).expect("these are capabilities");
+        let capabilities = serde_json::from_value(capabilities).expect("the capabilities are valid");
         ClientConfig::new(capabilities, Implementation::new(NAME, "0.0.0"))
     }
 
@@ -87,11 +86,11 @@ impl ClientHandler for Host {
     ) -> Result<CreateMessageResult, ErrorData> {
         let params = json!(params);
         let content = &params["messages"][0]["content"];
-        // One block of content, or a list of them.
-        let asked = content.get(0).unwrap_or(content)["text"].as_str().unwrap_or_default();
+        // The content is a block or a list of blocks.
+        let prompt = content.get(0).unwrap_or(content)["text"].as_str().unwrap_or_default();
         let result = json!({
             "role": "assistant",
-            "content": { "type": "text", "text": format!("sampled: {asked}") },
+            "content": { "type": "text", "text": format!("sampled: {prompt}") },
             "model": NAME,
             "stopReason": "endTurn",
         });
@@ -110,12 +109,13 @@ impl ClientHandler for Host {
         _params: ElicitRequestParams,
         _context: RequestContext<RoleClient>,
     ) -> Result<ElicitResult, ErrorData> {
-        let said = json!({ "username": "ada", "email": "ada@example.org" });
-        Ok(ElicitResult::new(ElicitationAction::Accept).with_content(said))
+        let content = json!({ "username": "ada", "email": "ada@example.org" });
+        Ok(ElicitResult::new(ElicitationAction::Accept).with_content(content))
     }
 
     async fn on_progress(&self, params: ProgressNotificationParam, _context: NotificationContext<RoleClient>) {
-        self.heard.add(Kind::Progress, json!(params.progress.round() as i64));
+        self.received
+            .add(NotificationKind::Progress, json!(params.progress.round() as i64));
     }
 
     async fn on_logging_message(
@@ -123,7 +123,7 @@ impl ClientHandler for Host {
         params: LoggingMessageNotificationParam,
         _context: NotificationContext<RoleClient>,
     ) {
-        self.heard.add(Kind::Message, params.data);
+        self.received.add(NotificationKind::Message, params.data);
     }
 
     async fn on_resource_updated(
@@ -131,10 +131,10 @@ impl ClientHandler for Host {
         params: ResourceUpdatedNotificationParam,
         _context: NotificationContext<RoleClient>,
     ) {
-        self.heard.add(Kind::Updated, json!(params.uri));
+        self.received.add(NotificationKind::Updated, json!(params.uri));
     }
 
     async fn on_tool_list_changed(&self, _context: NotificationContext<RoleClient>) {
-        self.heard.add(Kind::ListChanged, Value::Null);
+        self.received.add(NotificationKind::ListChanged, Value::Null);
     }
 }

@@ -1,14 +1,15 @@
-//! The official Rust SDK as a client that another program drives, one JSON object a line.
+//! A client on the official Rust SDK, driven by a test with one JSON object a line.
 //!
-//! The course of a run, the settings and the events are those of the other clients; `../README.md` has them. Discovery,
-//! registration, PKCE, code exchange and refresh are the SDK's own. All sessions share one sign-in.
-#![expect(deprecated, reason = "the next revision of MCP drops much of what this one has")]
+//! The course of a run, the settings and the events are those of the other clients; `../README.md`
+//! describes them. The SDK does discovery, registration, PKCE, code exchange and refresh. All
+//! sessions share one sign-in.
+#![expect(deprecated, reason = "the next revision of MCP deprecates features of this one")]
 
-mod endure;
+mod feature_checks;
 mod host;
 mod session;
 mod settings;
-mod tour;
+mod sustained_calls;
 
 use std::process::ExitCode;
 
@@ -17,7 +18,7 @@ use futures::future::try_join_all;
 use rmcp::transport::auth::{AuthClient, AuthorizationRequest, OAuthState};
 use serde_json::{Value, json};
 use session::Session;
-use settings::{Orders, Settings};
+use settings::{Commands, Settings};
 
 const NAME: &str = "interop-rust";
 
@@ -42,50 +43,47 @@ fn emit(event: &Value) {
 
 async fn run() -> Result<()> {
     let settings = Settings::read()?;
-    let mut orders = Orders::new();
-    let http = sign_in(&settings, &mut orders).await?;
-    if let Some(name) = &settings.endure {
-        return endure::run(http, name, &settings, &mut orders).await;
+    let mut commands = Commands::new();
+    let http = sign_in(&settings, &mut commands).await?;
+    if let Some(prefix) = &settings.sustained_calls {
+        return sustained_calls::run(http, prefix, &settings, &mut commands).await;
     }
-    loop {
-        let open = |number| Session::open(number, http.clone(), &settings.url);
-        // The first alone, so that the order of events is that of the other clients.
-        let mut sessions = vec![open(0).await?];
-        sessions.extend(try_join_all((1..settings.sessions).map(open)).await?);
-        try_join_all(sessions.iter().map(Session::list_tools)).await?;
-        if settings.features {
-            try_join_all(sessions.iter().map(Session::take_tour)).await?;
-        } else {
-            try_join_all(sessions.iter().map(|session| session.call_all(&settings))).await?;
-        }
-        let again = settings.hold && obey(&sessions, &settings, &mut orders).await?;
-        try_join_all(sessions.into_iter().map(Session::close)).await?;
-        if !again {
-            return Ok(());
-        }
+    let open = |number| Session::open(number, http.clone(), &settings.url);
+    // The first session opens alone, so that the order of events is that of the other clients.
+    let mut sessions = vec![open(0).await?];
+    sessions.extend(try_join_all((1..settings.sessions).map(open)).await?);
+    try_join_all(sessions.iter().map(Session::list_tools)).await?;
+    if settings.feature_checks {
+        try_join_all(sessions.iter().map(Session::check_features)).await?;
+    } else {
+        try_join_all(sessions.iter().map(|session| session.call_all(&settings))).await?;
     }
+    if settings.interactive {
+        call_on_command(&sessions, &settings, &mut commands).await?;
+    }
+    try_join_all(sessions.into_iter().map(Session::close)).await?;
+    Ok(())
 }
 
-/// Repeats the calls once per order, until told to end or standard input is closed; `true`: open all sessions anew.
-async fn obey(sessions: &[Session], settings: &Settings, orders: &mut Orders) -> Result<bool> {
+/// Repeats the calls once per command, until the command to end or the end of standard input.
+async fn call_on_command(sessions: &[Session], settings: &Settings, commands: &mut Commands) -> Result<()> {
     loop {
         emit(&json!({ "event": "ready" }));
-        let Some(order) = orders.next().await? else {
-            return Ok(false);
+        let Some(command) = commands.next().await? else {
+            return Ok(());
         };
-        let ordered = |what: &str| order[what] == true;
-        if ordered("end") || ordered("reopen") {
-            return Ok(ordered("reopen"));
+        if command["end"] == true {
+            return Ok(());
         }
-        if !ordered("call") {
-            bail!("expected an order to call, to reopen or to end");
+        if command["call"] != true {
+            bail!("expected a command to call or to end");
         }
         try_join_all(sessions.iter().map(|session| session.call_all(settings))).await?;
     }
 }
 
-/// The SDK signs in; the browser is whoever reads the `authorize` event.
-async fn sign_in(settings: &Settings, orders: &mut Orders) -> Result<AuthClient<reqwest::Client>> {
+/// Signs in with the SDK. The reader of the `authorize` event plays the browser.
+async fn sign_in(settings: &Settings, commands: &mut Commands) -> Result<AuthClient<reqwest::Client>> {
     let mut oauth = OAuthState::new(settings.url.as_str(), None).await?;
     let mut request = AuthorizationRequest::new(settings.redirect_uri.as_str()).with_client_name(NAME);
     if let Some(url) = &settings.client_metadata_url {
@@ -93,12 +91,14 @@ async fn sign_in(settings: &Settings, orders: &mut Orders) -> Result<AuthClient<
     }
     oauth.start_authorization(request).await?;
     emit(&json!({ "event": "authorize", "url": oauth.get_authorization_url().await? }));
-    let order = orders.next().await?;
-    let order = order.context("stdin was closed while a sign-in was under way")?;
-    let redirect = order["redirect"]
+    let command = commands.next().await?;
+    let command = command.context("stdin was closed during a sign-in")?;
+    let redirect = command["redirect"]
         .as_str()
-        .context("an authorize event is answered by a line with a redirect")?;
+        .context("expected a redirect command after an authorize event")?;
     oauth.handle_callback_url(redirect).await?;
-    let manager = oauth.into_authorization_manager().context("the sign-in is over")?;
+    let manager = oauth
+        .into_authorization_manager()
+        .context("the sign-in is not complete")?;
     Ok(AuthClient::new(reqwest::Client::new(), manager))
 }

@@ -1,9 +1,9 @@
-//! One open MCP session, and what is done in it.
+//! An open MCP session and its calls.
 
 use anyhow::{Context, Result};
 use futures::future::join_all;
 use rmcp::{
-    RoleClient, ServiceExt,
+    ClientHandler, RoleClient, ServiceExt,
     model::CallToolRequestParams,
     service::RunningService,
     transport::{
@@ -13,31 +13,50 @@ use rmcp::{
 use serde_json::{Value, json};
 
 use crate::{
-    emit,
-    host::{Heard, Host},
+    emit, feature_checks,
+    host::{Host, ReceivedNotifications},
     settings::{Settings, fill_in},
-    tour,
 };
 
-/// A session that is open.
+/// An open session.
 pub(crate) struct Session {
     number: usize,
     client: RunningService<RoleClient, Host>,
-    heard: Heard,
+    received: ReceivedNotifications,
+}
+
+/// Opens a session with an existing sign-in and emits its event.
+pub(crate) async fn connect<H: ClientHandler>(
+    number: usize,
+    handler: H,
+    http: AuthClient<reqwest::Client>,
+    url: &str,
+) -> Result<RunningService<RoleClient, H>> {
+    let config = StreamableHttpClientTransportConfig::with_uri(url.to_owned());
+    let transport = StreamableHttpClientTransport::with_client(http, config);
+    let client = handler.serve(transport).await?;
+    let server = client.peer_info().context("an open session knows its server")?;
+    let name = server.server_info.as_ref().map(|server| server.name.clone());
+    emit(&json!({ "event": "session", "session": number, "protocol": server.protocol_version, "server": name }));
+    Ok(client)
+}
+
+/// The parameters of a tool call.
+pub(crate) fn tool_params(tool: &str, arguments: Value) -> Result<CallToolRequestParams> {
+    serde_json::from_value(json!({ "name": tool, "arguments": arguments })).context("invalid tool parameters")
 }
 
 impl Session {
-    /// Opens a session with a sign-in that is there.
+    /// Opens a session with an existing sign-in.
     pub(crate) async fn open(number: usize, http: AuthClient<reqwest::Client>, url: &str) -> Result<Self> {
-        let config = StreamableHttpClientTransportConfig::with_uri(url.to_owned());
         let host = Host::default();
-        let heard = host.heard.clone();
-        let transport = StreamableHttpClientTransport::with_client(http, config);
-        let client = host.serve(transport).await?;
-        let server = client.peer_info().context("an open session has a server")?;
-        let name = server.server_info.as_ref().map(|server| server.name.clone());
-        emit(&json!({ "event": "session", "session": number, "protocol": server.protocol_version, "server": name }));
-        Ok(Self { number, client, heard })
+        let received = host.received.clone();
+        let client = connect(number, host, http, url).await?;
+        Ok(Self {
+            number,
+            client,
+            received,
+        })
     }
 
     /// Lists all tools.
@@ -47,17 +66,18 @@ impl Session {
         Ok(())
     }
 
-    /// Takes the tour of all features.
-    pub(crate) async fn take_tour(&self) -> Result<()> {
-        tour::take(&self.client, &self.heard).await
+    /// Makes all feature checks.
+    pub(crate) async fn check_features(&self) -> Result<()> {
+        feature_checks::run(&self.client, &self.received).await
     }
 
-    /// Makes all calls of a round at once. With `hold` one that fails is told, and the run goes on.
+    /// Makes all calls of a round at once. In an interactive run a failed call is reported and the
+    /// run continues.
     pub(crate) async fn call_all(&self, settings: &Settings) -> Result<()> {
         let calls = (0..settings.calls).map(|call| self.call(settings, call));
         for (call, outcome) in join_all(calls).await.into_iter().enumerate() {
             match outcome {
-                Err(error) if settings.hold => {
+                Err(error) if settings.interactive => {
                     let message = format!("{error:#}");
                     emit(&json!({ "event": "error", "session": self.number, "call": call, "message": message }));
                 }
@@ -67,7 +87,7 @@ impl Session {
         Ok(())
     }
 
-    /// Closes the session, which tells the server.
+    /// Closes the session, with a `DELETE` to the server.
     pub(crate) async fn close(self) -> Result<()> {
         self.client.cancel().await?;
         Ok(())
@@ -75,9 +95,7 @@ impl Session {
 
     async fn call(&self, settings: &Settings, call: usize) -> Result<()> {
         let arguments = fill_in(&settings.arguments, self.number, call);
-        let params: CallToolRequestParams =
-            serde_json::from_value(json!({ "name": settings.tool, "arguments": arguments }))?;
-        let result = json!(self.client.call_tool(params).await?);
+        let result = json!(self.client.call_tool(tool_params(&settings.tool, arguments)?).await?);
         let contents = result["content"].as_array().into_iter().flatten();
         let text = contents.into_iter().find(|content| content["type"] == "text");
         emit(&json!({

@@ -1,10 +1,10 @@
-//! What a run is to do, read once from the environment; and the orders on standard input.
+//! The settings of a run, read once from the environment, and the commands on standard input.
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 
-/// The settings, as `../README.md` has them.
+/// The settings, as `../README.md` describes them.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) url: String,
@@ -14,19 +14,19 @@ pub(crate) struct Settings {
     pub(crate) calls: usize,
     pub(crate) tool: String,
     pub(crate) arguments: Value,
-    pub(crate) hold: bool,
-    pub(crate) features: bool,
-    pub(crate) endure: Option<String>,
+    pub(crate) interactive: bool,
+    pub(crate) feature_checks: bool,
+    pub(crate) sustained_calls: Option<String>,
 }
 
-/// Lines on standard input, in the order in which they came.
-pub(crate) struct Orders(Lines<BufReader<Stdin>>);
+/// The commands on standard input, in their order.
+pub(crate) struct Commands(Lines<BufReader<Stdin>>);
 
 impl Settings {
     pub(crate) fn read() -> Result<Self> {
-        let features = switch("FEATURES")?;
-        let endure = optional("ENDURE");
-        let needs_tool = !features && endure.is_none();
+        let feature_checks = switch("FEATURE_CHECKS")?;
+        let sustained_calls = optional("SUSTAINED_CALLS");
+        let needs_tool = !feature_checks && sustained_calls.is_none();
         Ok(Self {
             url: required("MCP_URL")?,
             redirect_uri: required("REDIRECT_URI")?,
@@ -35,30 +35,30 @@ impl Settings {
             calls: count("CALLS")?,
             tool: if needs_tool { required("TOOL")? } else { String::new() },
             arguments: match optional("ARGUMENTS") {
-                Some(arguments) => serde_json::from_str(&arguments).context("ARGUMENTS is JSON")?,
+                Some(arguments) => serde_json::from_str(&arguments).context("ARGUMENTS must be JSON")?,
                 None => json!({}),
             },
-            hold: switch("HOLD")?,
-            features,
-            endure,
+            interactive: switch("INTERACTIVE")?,
+            feature_checks,
+            sustained_calls,
         })
     }
 }
 
-impl Orders {
+impl Commands {
     pub(crate) fn new() -> Self {
         Self(BufReader::new(tokio::io::stdin()).lines())
     }
 
-    /// The next order, or `None` once standard input is closed.
+    /// The next command, or `None` once standard input is closed.
     pub(crate) async fn next(&mut self) -> Result<Option<Value>> {
         let line = self.0.next_line().await?;
-        line.map(|line| serde_json::from_str(&line).context("an order is JSON"))
+        line.map(|line| serde_json::from_str(&line).context("a command must be JSON"))
             .transpose()
     }
 }
 
-/// A copy in which `{session}` and `{call}` are replaced by the numbers, in every string at any depth.
+/// A copy in which the numbers replace `{session}` and `{call}`, in every string at any depth.
 pub(crate) fn fill_in(value: &Value, session: usize, call: usize) -> Value {
     match value {
         Value::String(text) => text

@@ -1,18 +1,22 @@
-// The host's half of a sign-in, the same for both SDK generations: where tokens and the registration are kept, and
-// what happens when the SDK wants a browser. Discovery, registration, PKCE, code exchange and refresh stay with the SDK.
+// The host's part of a sign-in, the same for both SDK generations: the storage of tokens and
+// registration, and the browser. The SDK does discovery, registration, PKCE, code exchange and
+// refresh.
 
 import { randomBytes } from "node:crypto";
 
 /**
  * An `OAuthClientProvider` that keeps everything in memory.
  *
- * All sessions of a process share one, as the connections of a host application do. It does not open a browser:
- * it keeps the address, for whoever drives the sign-in to hand on.
+ * All sessions of a process share one, as the connections of a host application do. It opens no
+ * browser. It stores the address, and its user passes it on.
  */
 export class MemoryProvider {
-  /** Where the document is that describes this client; `undefined`: it registers itself. */
+  /** The URL of the client's metadata document; `undefined` if the client registers itself. */
   clientMetadataUrl;
-  /** With a key: adds the signature that shows whose request it is. The SDK adds what is usual if there is none. */
+  /**
+   * Adds an assertion to a request, for a client with a key. The SDK's default applies if it is
+   * `undefined`.
+   */
   addClientAuthentication;
   #redirectUrl;
   #clientName;
@@ -74,7 +78,7 @@ export class MemoryProvider {
   }
 
   codeVerifier() {
-    if (this.#verifier === undefined) throw new Error("no authorization is under way");
+    if (this.#verifier === undefined) throw new Error("no authorization is in progress");
     return this.#verifier;
   }
 
@@ -94,33 +98,33 @@ export class MemoryProvider {
     if (all || scope === "discovery") this.#discovery = undefined;
   }
 
-  /** The address that the user has to visit. */
+  /** The address that the user must visit. */
   get authorizationUrl() {
-    if (this.#authorizationUrl === undefined) throw new Error("the SDK asked for no authorization");
+    if (this.#authorizationUrl === undefined) throw new Error("the SDK has requested no authorization");
     return this.#authorizationUrl;
   }
 
   /**
-   * The parameters of the redirect that ended the user's visit.
+   * The parameters of the redirect at the end of the sign-in.
    *
-   * Throws unless it went to the redirect URI, carries the `state` of the request that is under way (both SDK
-   * generations leave that comparison to the host) and brings a code.
+   * Throws unless the redirect goes to the redirect URI, has the `state` of the current request
+   * (both SDK generations leave this check to the host), and has a code.
    */
   acceptRedirect(redirect) {
     const url = new URL(redirect);
     const expected = new URL(this.#redirectUrl);
     if (url.origin !== expected.origin || url.pathname !== expected.pathname) {
-      throw new Error(`the browser came back to ${url.origin}${url.pathname}, not to the redirect URI`);
+      throw new Error(`the redirect goes to ${url.origin}${url.pathname}, not to the redirect URI`);
     }
     const parameters = url.searchParams;
     if (this.#state === undefined || parameters.get("state") !== this.#state) {
-      throw new Error("the redirect does not carry the state of this authorization");
+      throw new Error("the redirect does not have the state of this authorization");
     }
     this.#state = undefined;
     if (parameters.has("error")) {
       throw new Error(`authorization refused: ${parameters.get("error")} (${parameters.get("error_description") ?? ""})`);
     }
-    if (!parameters.has("code")) throw new Error("the redirect carries no code");
+    if (!parameters.has("code")) throw new Error("the redirect has no code");
     return parameters;
   }
 }

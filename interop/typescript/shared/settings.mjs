@@ -1,9 +1,9 @@
-// What a run is to do, read once from the environment.
+// The settings of a run, read once from the environment.
 
 /**
  * The settings of this run.
  *
- * Throws an `Error` that names the variable when one is missing or is not what it should be.
+ * Throws an `Error` that names the variable if one is missing or invalid.
  */
 export function readSettings(environment = process.env) {
   const required = (name) => {
@@ -11,9 +11,9 @@ export function readSettings(environment = process.env) {
     if (!value) throw new Error(`${name} is not set`);
     return value;
   };
-  const count = (name, least) => {
+  const count = (name, minimum) => {
     const value = Number(environment[name] ?? "1");
-    if (!Number.isInteger(value) || value < least) throw new Error(`${name} must be a whole number of at least ${least}`);
+    if (!Number.isInteger(value) || value < minimum) throw new Error(`${name} must be a whole number of at least ${minimum}`);
     return value;
   };
   const choice = (name, values) => {
@@ -21,8 +21,8 @@ export function readSettings(environment = process.env) {
     if (!values.includes(value)) throw new Error(`${name} must be one of ${values.join(", ")}`);
     return value;
   };
-  const features = choice("FEATURES", ["0", "1"]) === "1";
-  const endure = environment.ENDURE;
+  const checksFeatures = choice("FEATURE_CHECKS", ["0", "1"]) === "1";
+  const sustainedCalls = environment.SUSTAINED_CALLS;
   return {
     url: new URL(required("MCP_URL")),
     redirectUri: new URL(required("REDIRECT_URI")),
@@ -30,16 +30,19 @@ export function readSettings(environment = process.env) {
     privateKey: environment.PRIVATE_KEY ? JSON.parse(environment.PRIVATE_KEY) : undefined,
     sessions: count("SESSIONS", 1),
     calls: count("CALLS", 0),
-    tool: features || endure ? undefined : required("TOOL"),
+    tool: checksFeatures || sustainedCalls ? undefined : required("TOOL"),
     arguments: JSON.parse(environment.ARGUMENTS ?? "{}"),
     era: choice("ERA", ["legacy", "auto"]),
-    features,
-    endure,
-    hold: choice("HOLD", ["0", "1"]) === "1",
+    checksFeatures,
+    sustainedCalls,
+    isInteractive: choice("INTERACTIVE", ["0", "1"]) === "1",
   };
 }
 
-/** A copy of `value` in which `{session}` and `{call}` are replaced by the numbers, in every string at any depth. */
+/**
+ * A copy of `value` in which the numbers replace `{session}` and `{call}`, in every string at any
+ * depth.
+ */
 export function fillIn(value, session, call) {
   if (typeof value === "string") {
     return value.replaceAll("{session}", String(session)).replaceAll("{call}", String(call));

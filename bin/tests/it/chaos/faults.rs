@@ -1,79 +1,81 @@
-//! What happens to the clients: children are killed at random times, and the broker is restarted.
+//! Fault injection: kills of children at random times, and restarts of the broker.
 
 use std::{fs, time::Duration};
 
+use fastrand::Rng;
 use tokio::time::{Instant, sleep};
 
-use super::{Chaos, Dice, RESTARTS, ledger::Tag, now};
+use super::{Chaos, RESTARTS, ledger::Tag, now};
 
 /// A child that was killed.
 #[derive(Clone, Debug)]
 pub(crate) struct Kill {
     pub(crate) pid: u32,
-    /// Whose child it was.
+    /// The session of the child.
     pub(crate) tag: Tag,
-    /// When it was told to die.
+    /// The time just before the signal.
     pub(crate) issued: Duration,
-    /// When it was seen to be gone.
-    pub(crate) gone: Duration,
+    /// The time at which the child was seen to have exited.
+    pub(crate) exited: Duration,
 }
 
-/// A time in which the broker came to its end.
+/// The period in which the broker stopped.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stop {
-    pub(crate) begun: Duration,
-    pub(crate) over: Duration,
+pub(crate) struct BrokerStop {
+    pub(crate) start: Duration,
+    pub(crate) end: Duration,
 }
 
 impl Chaos {
-    /// Kills and restarts for as long as the plan says.
+    /// Kills children and restarts the broker for the duration of the plan.
     pub(crate) async fn inject_faults(&mut self) {
-        let (began, length) = (Instant::now(), self.plan.length);
-        let mut dice = Dice::new(self.plan.seed);
+        let (start, duration) = (Instant::now(), self.plan.duration);
+        let mut rng = Rng::with_seed(self.plan.seed);
         for restart in 1..=RESTARTS {
-            self.kill_until(began + length * restart / (RESTARTS + 1), &mut dice)
+            self.kill_until(start + duration * restart / (RESTARTS + 1), &mut rng)
                 .await;
-            self.stop().await;
+            self.stop_broker().await;
             self.harness.broker.start_again().await.unwrap();
         }
-        self.kill_until(began + length, &mut dice).await;
+        self.kill_until(start + duration, &mut rng).await;
     }
 
-    /// Stops the broker; nothing of its children is left then.
-    pub(super) async fn stop(&mut self) {
-        let begun = now();
+    /// Stops the broker and checks that it leaves no children.
+    pub(super) async fn stop_broker(&mut self) {
+        let start = now();
         if !self.harness.broker.terminate().await.unwrap().success() {
-            self.run.trouble("the broker did not end well".to_owned());
+            self.reports
+                .add_problem("the broker exited with an error status".to_owned());
         }
-        self.stops.push(Stop { begun, over: now() });
-        // The address of its Forgejo is in the arguments of each child, and no other test has it.
+        self.stops.push(BrokerStop { start, end: now() });
+        // The arguments of each child contain the address of this test's Forgejo.
         let left = processes_with(self.harness.forgejo.url());
         if !left.is_empty() {
-            self.run.trouble(format!("children are left: {left:?}"));
+            self.reports.add_problem(format!("children are left: {left:?}"));
         }
     }
 
-    async fn kill_until(&mut self, end: Instant, dice: &mut Dice) {
+    async fn kill_until(&mut self, end: Instant, rng: &mut Rng) {
         while Instant::now() < end {
-            sleep(Duration::from_millis(100 + dice.below(400))).await;
-            self.kill(dice).await;
+            sleep(Duration::from_millis(100 + rng.u64(..400))).await;
+            self.kill(rng).await;
         }
     }
 
-    async fn kill(&mut self, dice: &mut Dice) {
+    async fn kill(&mut self, rng: &mut Rng) {
         self.ledger.read(self.harness.broker.log());
         let children = self.harness.broker.children().unwrap();
-        let Some(child) = children.get(dice.index(children.len())) else {
+        let Some(child) = rng.choice(&children) else {
             return;
         };
-        // One of which the log says nothing yet is spared: it could not be told whose it was.
+        // The session of a child is unknown until the log names it.
         let Some(tag) = self.ledger.owner(child.pid).cloned() else {
             return;
         };
-        // Who dies twice before it has answered is put off for a while, and its client is told so. That is as it should be, and
-        // not what this is about.
+        // A session whose children die twice without an answer has to wait for its next start, and
+        // its client gets an error. This is correct, and not the subject of this test.
         let proven = self.ledger.proven(&tag);
-        if self.struck.get(&tag) == Some(&proven) {
+        if self.proven_at_kill.get(&tag) == Some(&proven) {
             return;
         }
         let issued = now();
@@ -81,12 +83,12 @@ impl Chaos {
             return;
         }
         child.exited().await.unwrap();
-        self.struck.insert(tag.clone(), proven);
+        self.proven_at_kill.insert(tag.clone(), proven);
         self.kills.push(Kill {
             pid: child.pid,
             tag,
             issued,
-            gone: now(),
+            exited: now(),
         });
     }
 }
@@ -96,7 +98,7 @@ fn processes_with(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap() {
         let name = entry.unwrap().file_name().to_string_lossy().into_owned();
-        // Empty for a process that has ended, and that nobody has waited for yet.
+        // Empty for a zombie.
         let arguments = fs::read(format!("/proc/{name}/cmdline")).unwrap_or_default();
         if name.parse::<u32>().is_ok() && String::from_utf8_lossy(&arguments).contains(text) {
             found.push(name);

@@ -1,4 +1,5 @@
-//! What the broker's log says of children and sessions: which child is whose, who took which call, when a session was moved.
+//! The facts in the broker's log: the session of each child, the child that took each call, and the
+//! rotations of each session.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,205 +10,210 @@ use std::{
 use serde_json::Value;
 use testkit::broker::Log;
 
-/// A session as the log names it.
+/// The name of a session in the log.
 pub(crate) type Tag = String;
 
-/// The log, read as far as it has come.
+/// The content of the log so far.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     entries: Vec<Entry>,
-    /// Whose child a process was, by the latest start with its id.
+    /// The session of each child, by process id. The latest start counts.
     owners: HashMap<u32, Tag>,
-    taken: HashMap<String, Vec<Taken>>,
-    /// How many calls a process has taken, by its id and since its start.
+    /// The children that took each call, by its mark.
+    taken: HashMap<String, Vec<TakenCall>>,
+    /// The number of calls that a process has taken since its start, by process id.
     calls: HashMap<u32, usize>,
-    /// How many children of a session have taken a second call, and so have answered the first.
+    /// The number of a session's children that have taken a second call, and so have answered the
+    /// first.
     proven: HashMap<Tag, usize>,
 }
 
 /// A call that reached a child.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Taken {
+pub(crate) struct TakenCall {
     pub(crate) tag: Tag,
     pub(crate) pid: u32,
 }
 
-/// How often sessions were moved to a fresh child.
+/// The frequency of rotations: replacements of a living child by a new one.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Rate {
-    pub(crate) moves: usize,
+pub(crate) struct RotationStats {
+    pub(crate) rotations: usize,
     pub(crate) revivals: usize,
-    /// The time in which sessions had a child, of all sessions together.
-    awake: Duration,
-    /// Half of the children that were replaced had not been there for longer.
-    pub(crate) median: Duration,
+    /// The time with a child, summed over all sessions.
+    attached: Duration,
+    /// The median age of the replaced children.
+    pub(crate) median_age: Duration,
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// Since midnight.
-    at: Duration,
+    /// The time since midnight.
+    time: Duration,
     tag: Tag,
-    what: What,
+    event: LogEvent,
     line: String,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum What {
-    Moved,
+enum LogEvent {
+    Rotated,
     Revived,
-    /// The session has no child from now on.
-    Asleep,
-    /// No session has.
-    Stopping,
+    /// The session has lost its child.
+    Detached,
+    /// All sessions lose their children.
+    ShuttingDown,
     Other,
 }
 
-const DAY: u64 = 24 * 3600;
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 impl Ledger {
-    /// Reads on.
+    /// Reads the new lines of the log.
     pub(crate) fn read(&mut self, log: &Log) {
         for line in log.after(self.entries.len()) {
             self.add(line);
         }
     }
 
-    /// Whose child a process is.
+    /// The session of a child.
     pub(crate) fn owner(&self, pid: u32) -> Option<&Tag> {
         self.owners.get(&pid)
     }
 
-    /// How many children of a session have answered a call.
+    /// The number of a session's children that have answered a call.
     pub(crate) fn proven(&self, tag: &Tag) -> usize {
         self.proven.get(tag).copied().unwrap_or_default()
     }
 
-    /// The children that took a call: one, if all is well.
-    pub(crate) fn took(&self, mark: &str) -> &[Taken] {
+    /// The children that took a call. More than one is an error.
+    pub(crate) fn takers(&self, mark: &str) -> &[TakenCall] {
         self.taken.get(mark).map_or(&[], Vec::as_slice)
     }
 
-    /// All calls that were taken.
-    pub(crate) fn marks(&self) -> impl Iterator<Item = (&String, &Vec<Taken>)> {
+    /// All calls that were taken, by their marks.
+    pub(crate) fn taken_calls(&self) -> impl Iterator<Item = (&String, &Vec<TakenCall>)> {
         self.taken.iter()
     }
 
-    /// What the log says of a session around a time.
-    pub(crate) fn around(&self, tag: &str, at: Duration) -> Vec<&str> {
-        const NEAR: Duration = Duration::from_secs(3);
-        let at = Duration::from_secs(at.as_secs() % DAY);
-        let near =
-            |entry: &&Entry| entry.tag == tag && entry.at.abs_diff(at) < NEAR && !entry.line.contains("INFO tool call");
-        self.entries
-            .iter()
-            .filter(near)
-            .map(|entry| entry.line.as_str())
-            .collect()
+    /// The lines about a session around a time.
+    pub(crate) fn around(&self, tag: &str, time: Duration) -> Vec<&str> {
+        const WINDOW: Duration = Duration::from_secs(3);
+        let time = Duration::from_secs(time.as_secs() % DAY.as_secs());
+        let is_near = |entry: &&Entry| {
+            entry.tag == tag && entry.time.abs_diff(time) < WINDOW && !entry.line.contains("INFO tool call")
+        };
+        let near = self.entries.iter().filter(is_near);
+        near.map(|entry| entry.line.as_str()).collect()
     }
 
-    /// Whether a session lost its child to another one, or to sleep, in a time. The log is written after the deed: by so much
-    /// at the most.
-    pub(crate) fn changed(&self, tag: &str, from: Duration, to: Duration, afterwards: Duration) -> bool {
-        let from = from - Duration::from_secs(from.as_secs() / DAY * DAY);
-        let to = to - Duration::from_secs(to.as_secs() / DAY * DAY) + afterwards;
+    /// True if a session lost its child in a period, by a rotation or because it became dormant.
+    /// The broker logs this afterwards: `log_delay` is the longest accepted delay.
+    pub(crate) fn lost_child(&self, tag: &str, start: Duration, end: Duration, log_delay: Duration) -> bool {
+        let period = since_midnight(start)..=since_midnight(end) + log_delay;
         self.entries.iter().any(|entry| {
-            entry.tag == tag && matches!(entry.what, What::Moved | What::Asleep) && (from..=to).contains(&entry.at)
+            entry.tag == tag
+                && matches!(entry.event, LogEvent::Rotated | LogEvent::Detached)
+                && period.contains(&entry.time)
         })
     }
 
-    /// How often sessions were moved, measured where it is known how long they had a child.
-    pub(crate) fn moves_a_second(&self) -> Rate {
-        let mut rate = Rate::default();
-        let mut since: BTreeMap<&Tag, Duration> = BTreeMap::new();
-        let mut lives = Vec::new();
+    /// Counts rotations in the periods in which the log shows that a session had a child.
+    pub(crate) fn rotation_stats(&self) -> RotationStats {
+        let mut stats = RotationStats::default();
+        let mut attached_since: BTreeMap<&Tag, Duration> = BTreeMap::new();
+        let mut ages = Vec::new();
         for entry in &self.entries {
-            let passed = |since: Duration| between(since, entry.at);
-            match entry.what {
-                What::Moved | What::Revived => {
-                    rate.revivals += usize::from(entry.what == What::Revived);
-                    if let Some(since) = since.insert(&entry.tag, entry.at) {
-                        rate.moves += 1;
-                        rate.awake += passed(since);
-                        lives.push(passed(since));
+            let age = |since: Duration| between(since, entry.time);
+            match entry.event {
+                LogEvent::Rotated | LogEvent::Revived => {
+                    stats.revivals += usize::from(entry.event == LogEvent::Revived);
+                    if let Some(since) = attached_since.insert(&entry.tag, entry.time) {
+                        stats.rotations += 1;
+                        stats.attached += age(since);
+                        ages.push(age(since));
                     }
                 }
-                What::Asleep => rate.awake += since.remove(&entry.tag).map_or(Duration::ZERO, passed),
-                What::Stopping => {
-                    let all = std::mem::take(&mut since);
-                    rate.awake += all.into_values().map(passed).sum();
+                LogEvent::Detached => stats.attached += attached_since.remove(&entry.tag).map_or(Duration::ZERO, age),
+                LogEvent::ShuttingDown => {
+                    let all = std::mem::take(&mut attached_since);
+                    stats.attached += all.into_values().map(age).sum();
                 }
-                What::Other => {}
+                LogEvent::Other => {}
             }
         }
-        lives.sort_unstable();
-        rate.median = lives.get(lives.len() / 2).copied().unwrap_or_default();
-        rate
+        ages.sort_unstable();
+        stats.median_age = ages.get(ages.len() / 2).copied().unwrap_or_default();
+        stats
     }
 
     fn add(&mut self, line: String) {
-        let event: Value = serde_json::from_str(&line).unwrap_or_default();
-        let text = |key: &str| event[key].as_str().unwrap_or_default();
+        let fields: Value = serde_json::from_str(&line).unwrap_or_default();
+        let text = |key: &str| fields[key].as_str().unwrap_or_default();
         let tag = [text("tag"), text("session")].concat();
         let message = text("message");
-        let what = match message {
-            "session moved to a new backend" => What::Moved,
-            "session revived" => What::Revived,
+        let event = match message {
+            "session moved to a new backend" => LogEvent::Rotated,
+            "session revived" => LogEvent::Revived,
             "session is dormant: it was idle"
             | "session is dormant: its backend died"
             | "session is dormant: its credential expired"
-            | "session ended" => What::Asleep,
-            "shutting down" => What::Stopping,
-            _ => What::Other,
+            | "session ended" => LogEvent::Detached,
+            "shutting down" => LogEvent::ShuttingDown,
+            _ => LogEvent::Other,
         };
         if message == "child started" {
-            let pid = event["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
-            let pid = pid.expect("a child has an id");
+            let pid = fields["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+            let pid = pid.expect("a child has a process id");
             self.owners.insert(pid, tag.clone());
             self.calls.remove(&pid);
         }
         if let Some((mark, pid)) = message.strip_prefix("took ").and_then(|rest| rest.split_once(" pid=")) {
-            let pid = pid.parse().expect("a stamp names its process");
+            let pid = pid.parse().expect("the line has a process id");
             let calls = self.calls.entry(pid).or_default();
             *calls += 1;
             if *calls == 2 {
                 *self.proven.entry(tag.clone()).or_default() += 1;
             }
-            let taken = Taken { tag: tag.clone(), pid };
+            let taken = TakenCall { tag: tag.clone(), pid };
             self.taken.entry(mark.to_owned()).or_default().push(taken);
         }
-        let at = time_of_day(text("timestamp")).unwrap_or_default();
-        self.entries.push(Entry { at, tag, what, line });
+        let time = time_of_day(text("timestamp")).unwrap_or_default();
+        self.entries.push(Entry { time, tag, event, line });
     }
 }
 
-impl Rate {
-    /// How many moves a session with a child makes in a second.
+impl RotationStats {
+    /// The rotations per second of a session with a child.
     pub(crate) fn per_second(&self) -> f64 {
-        self.moves as f64 / self.awake.as_secs_f64().max(1.0)
+        self.rotations as f64 / self.attached.as_secs_f64().max(1.0)
     }
 }
 
-impl fmt::Display for Rate {
+impl fmt::Display for RotationStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (moves, awake) = (self.moves, self.awake.as_secs());
+        let (rotations, attached) = (self.rotations, self.attached.as_secs());
         write!(
             f,
-            "{moves} moves in {awake} s of sessions with a child, {:.2} a second (every {:?} by the median), and {} revivals",
+            "{rotations} rotations in {attached} s of sessions with a child, {:.2} per second (median age {:?}), and {} revivals",
             self.per_second(),
-            self.median,
+            self.median_age,
             self.revivals
         )
     }
 }
 
-/// From one time of day to a later one, perhaps on the next day.
+/// The duration from one time of day to a later one, perhaps of the next day.
 fn between(from: Duration, to: Duration) -> Duration {
-    to.checked_sub(from)
-        .unwrap_or_else(|| to + Duration::from_secs(DAY) - from)
+    to.checked_sub(from).unwrap_or_else(|| to + DAY - from)
 }
 
-/// Of a time as the log has it: `2026-01-31T12:34:56.789012Z`.
+/// The time of day of a Unix time.
+fn since_midnight(time: Duration) -> Duration {
+    time - Duration::from_secs(time.as_secs() / DAY.as_secs() * DAY.as_secs())
+}
+
+/// Parses the time of day in a timestamp of the log: `2026-01-31T12:34:56.789012Z`.
 fn time_of_day(timestamp: &str) -> Option<Duration> {
     let (_, time) = timestamp.trim_end_matches('Z').split_once('T')?;
     let mut parts = time.split(':');
@@ -217,25 +223,24 @@ fn time_of_day(timestamp: &str) -> Option<Duration> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
     impl Ledger {
-        /// A ledger of these lines.
-        pub(crate) fn of(lines: &[&str]) -> Self {
+        pub(crate) fn from_lines(lines: &[&str]) -> Self {
             let mut ledger = Self::default();
             lines.iter().for_each(|line| ledger.add((*line).to_owned()));
             ledger
         }
     }
 
-    /// A line of the log, so many seconds before midnight.
-    fn line(at: &str, tag: &str, message: &str) -> String {
-        format!(r#"{{"timestamp":"2026-01-31T{at}Z","session":"{tag}","message":"{message}"}}"#)
+    /// A line of the log.
+    fn line(time: &str, tag: &str, message: &str) -> String {
+        format!(r#"{{"timestamp":"2026-01-31T{time}Z","session":"{tag}","message":"{message}"}}"#)
     }
 
     #[test]
-    fn moves_count_while_a_session_has_a_child() {
+    fn rotations_count_while_session_has_child() {
         let lines = [
             line("23:59:58.000000", "a", "session revived"),
             line("23:59:59.000000", "a", "session moved to a new backend"),
@@ -245,22 +250,25 @@ pub(super) mod tests {
             line("00:00:09.500000", "", "shutting down"),
             line("00:00:30.000000", "a", "session moved to a new backend"),
         ];
-        let rate = Ledger::of(&lines.each_ref().map(String::as_str)).moves_a_second();
-        assert_eq!((rate.moves, rate.revivals), (2, 2));
-        assert_eq!(rate.awake, Duration::from_millis(3500));
+        let stats = Ledger::from_lines(&lines.each_ref().map(String::as_str)).rotation_stats();
+        assert_eq!((stats.rotations, stats.revivals), (2, 2));
+        assert_eq!(stats.attached, Duration::from_millis(3500));
     }
 
     #[test]
-    fn a_call_was_taken_by_the_child_that_says_so() {
-        let ledger = Ledger::of(&[
+    fn child_that_logs_call_is_its_taker() {
+        let ledger = Ledger::from_lines(&[
             r#"{"message":"child started","tag":"aa","pid":7}"#,
             r#"{"message":"took raw.1 pid=7","tag":"aa","target":"child"}"#,
         ]);
         assert_eq!(ledger.owner(7).unwrap(), "aa");
-        let taken = Taken {
+        let taken = TakenCall {
             tag: "aa".to_owned(),
             pid: 7,
         };
-        assert_eq!((ledger.took("raw.1"), ledger.took("raw.2")), (&[taken][..], &[][..]));
+        assert_eq!(
+            (ledger.takers("raw.1"), ledger.takers("raw.2")),
+            (&[taken][..], &[][..])
+        );
     }
 }

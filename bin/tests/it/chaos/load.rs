@@ -1,130 +1,139 @@
-//! The raw clients: each uses one session until the run is over, with one call in flight at a time.
+//! The raw clients: each uses one session until the end of the run, with one call in flight at a
+//! time.
 //!
-//! Every call carries a mark that no other has, and the answer has to bring it back. Some sessions listen beside it, and some have
-//! the child announce their calls, so that messages of the server are under way too.
+//! Every call carries a unique mark, which the answer must repeat. Some sessions also read GET
+//! streams, and the children of some send a notification for each call.
 
 use std::{sync::Arc, time::Duration};
 
+use fastrand::Rng;
 use serde_json::{Value, json};
 use testkit::Client;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    Dice, IDLE, Run, listening, now,
-    oracle::{Call, Heard, Outcome, Stamp},
+    IDLE_TIMEOUT, Reports, event_streams, now,
+    oracle::{Call, CallOutcome, ServerNotification, Stamp},
 };
 
-/// Longer than the last message of a child is under way.
-const LAST: Duration = Duration::from_secs(20);
+/// Longer than the last notification of a child takes to arrive.
+const NOTIFICATION_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A session and what it does.
+/// A session and its behavior.
 #[derive(Debug)]
 pub(super) struct RawSession {
-    run: Arc<Run>,
+    reports: Arc<Reports>,
     client: Arc<Client>,
-    /// The beginning of the marks of its calls.
+    /// The prefix of the marks of its calls.
     name: String,
     login: &'static str,
-    announces: bool,
-    listens: bool,
-    dice: Dice,
+    requests_notifications: bool,
+    reads_streams: bool,
+    rng: Rng,
 }
 
 impl RawSession {
-    pub(super) fn new(run: Arc<Run>, client: Client, login: &'static str, number: usize, dice: Dice) -> Self {
+    pub(super) fn new(reports: Arc<Reports>, client: Client, login: &'static str, number: usize, rng: Rng) -> Self {
         Self {
-            run,
+            reports,
             client: Arc::new(client),
             name: format!("raw-{login}-{number}"),
             login,
-            announces: number % 4 < 2,
-            listens: number.is_multiple_of(4),
-            dice,
+            requests_notifications: number % 4 < 2,
+            reads_streams: number.is_multiple_of(4),
+            rng,
         }
     }
 
-    /// Calls and perhaps listens until the run is over, and closes the session.
-    pub(super) async fn live(mut self) {
-        let dice = Dice::new(self.dice.below(u64::MAX));
-        let (client, run, name) = (Arc::clone(&self.client), Arc::clone(&self.run), self.name.clone());
-        if self.listens {
-            let calling = self.call_until_over();
+    /// Calls and perhaps reads streams until the end of the run, and closes the session.
+    pub(super) async fn run(mut self) {
+        let rng = self.rng.fork();
+        let (client, reports, name) = (Arc::clone(&self.client), Arc::clone(&self.reports), self.name.clone());
+        if self.reads_streams {
+            let calls = self.call_until_finish();
             tokio::select! {
-                () = listening::listen(&run, &client, &name, dice) => {}
-                () = calling => {}
+                () = event_streams::listen(&reports, &client, &name, rng) => {}
+                () = calls => {}
             }
         } else {
-            self.call_until_over().await;
+            self.call_until_finish().await;
         }
         if let Err(error) = client.delete().await {
-            self.run.trouble(format!("{name}: the session was lost: {error:?}"));
+            self.reports
+                .add_problem(format!("{name}: the session was lost: {error:?}"));
         }
     }
 
-    async fn call_until_over(&mut self) {
-        let mut turn = 0;
-        while !self.run.over.is_cancelled() {
-            // Now and then for long enough to be put to sleep.
-            let pause = if self.dice.below(80) == 0 {
-                IDLE * 3 / 2
+    async fn call_until_finish(&mut self) {
+        let mut number = 0;
+        while !self.reports.finish.is_cancelled() {
+            // Sometimes long enough for the session to become dormant.
+            let pause = if self.rng.u64(..80) == 0 {
+                IDLE_TIMEOUT * 3 / 2
             } else {
-                Duration::from_millis(20 + self.dice.below(100))
+                Duration::from_millis(20 + self.rng.u64(..100))
             };
             sleep(pause).await;
-            self.call(turn).await;
-            turn += 1;
+            self.call(number).await;
+            number += 1;
         }
-        // Nobody is killed any more: the session still works, and what its child says arrives.
-        let last = self.call(turn).await;
+        // There are no more kills: the session still works, and the notification arrives.
+        let last = self.call(number).await;
         let mark = last.mark.clone();
-        if !matches!(last.outcome, Outcome::Answered(_)) {
-            self.run.trouble(format!("the session was lost: {last:?}"));
-        } else if self.announces {
-            // What has not come by then is for the oracle.
-            let _ = timeout(LAST, self.run.until_heard(&mark)).await;
+        if !matches!(last.outcome, CallOutcome::Answered(_)) {
+            self.reports.add_problem(format!("the session was lost: {last:?}"));
+        } else if self.requests_notifications {
+            // The oracle reports a missing notification.
+            let _ = timeout(NOTIFICATION_TIMEOUT, self.reports.notification_of(&mark)).await;
         }
     }
 
-    async fn call(&mut self, turn: usize) -> Call {
-        let mark = format!("{}.{turn}", self.name);
-        let waits = if turn.is_multiple_of(2) { self.dice.below(60) } else { 0 };
-        let whose = turn.is_multiple_of(3);
-        let arguments = json!({ "mark": mark, "ms": waits, "whose": whose, "announce": self.announces });
-        let began = now();
-        let outcome = self.ask(arguments).await;
+    async fn call(&mut self, number: usize) -> Call {
+        let mark = format!("{}.{number}", self.name);
+        let delay = if number.is_multiple_of(2) {
+            self.rng.u64(..60)
+        } else {
+            0
+        };
+        let asks_login = number.is_multiple_of(3);
+        let notifies = self.requests_notifications;
+        let arguments = json!({ "mark": mark, "ms": delay, "whose": asks_login, "announce": notifies });
+        let start = now();
+        let outcome = self.request(arguments).await;
         let call = Call {
             session: self.name.clone(),
             mark,
-            login: whose.then_some(self.login),
-            announced: self.announces,
-            began,
-            ended: now(),
+            login: asks_login.then_some(self.login),
+            notifies,
+            start,
+            end: now(),
             keeps_connection: false,
             outcome,
         };
-        self.run.note(call.clone());
+        self.reports.add_call(call.clone());
         call
     }
 
-    async fn ask(&self, arguments: Value) -> Outcome {
+    async fn request(&self, arguments: Value) -> CallOutcome {
         let params = json!({ "name": "test_stamp", "arguments": arguments });
         let (answer, id) = match self.client.request("tools/call", params).await {
             Ok(answered) => answered,
-            Err(error) => return Outcome::Failed(format!("{error:?}")),
+            Err(error) => return CallOutcome::Failed(format!("{error:?}")),
         };
         for message in &answer.messages {
-            if let Some(heard) = Heard::of(&self.name, message) {
-                self.run.heard(heard);
+            if let Some(notification) = ServerNotification::from_message(&self.name, message) {
+                self.reports.add_notification(notification);
             }
         }
-        let said = format!("{}: {}", answer.status, answer.text());
-        // Whatever is said has to carry the id of the request.
+        let text = format!("{}: {}", answer.status, answer.text());
+        // An error response, too, must carry the id of the request.
         let Some(response) = answer.response_to(&id) else {
-            return Outcome::Failed(format!("no answer to it: {said}"));
+            return CallOutcome::Failed(format!("no response with the id of the request: {text}"));
         };
-        match response["result"]["content"][0]["text"].as_str() {
-            Some(text) if answer.status == 200 => Stamp::parse(text).map_or(Outcome::Failed(said), Outcome::Answered),
-            _ => Outcome::Failed(said),
+        let stamp = response["result"]["content"][0]["text"].as_str();
+        match stamp.filter(|_| answer.status == 200).and_then(Stamp::parse) {
+            Some(stamp) => CallOutcome::Answered(stamp),
+            None => CallOutcome::Failed(text),
         }
     }
 }

@@ -1,12 +1,15 @@
-//! Which failures are excused, and what else is wrong.
+//! Checks the calls of a run: excuses the failures that a kill explains, and reports every other
+//! violation.
 //!
-//! A call that failed is excused only if it was in flight on a child of its own session while that child was killed. Which child
-//! that was is in the ledger; a call that is not in it reached none, and then a child of the session was killed during the call, and that kill
-//! excuses no other. Whatever excuses it, the client was told by an answer to its request that the child has ended.
+//! A failed call is excused only if it was in flight on a child of its own session at the kill of
+//! that child. The ledger names the child. A call without an entry reached no child; then a kill of
+//! some child of the session during the call excuses it, and that kill excuses no other call. In
+//! both cases the client must have got a response that says that the child has ended.
 //!
-//! A client that keeps its connections may send a request in the very moment in which a broker that stops closes one, and then it is
-//! lost by the rules of HTTP/1.1 (RFC 9112 section 9.3.1). That is counted apart: no child has seen the request, a stop was under way, and there
-//! was no answer at all.
+//! A client that keeps its connections may send a request at the moment at which a stopping broker
+//! closes the connection. By the rules of HTTP/1.1 the request is then lost (RFC 9112 section
+//! 9.3.1). Such requests are counted separately: no child has seen the request, the broker was
+//! stopping, and there was no response.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -17,36 +20,37 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    faults::{Kill, Stop},
+    faults::{BrokerStop, Kill},
     ledger::{Ledger, Tag},
 };
 
-/// A call that is over.
+/// A call that has ended.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
-    /// The session as the client names it; marks of its calls begin with it and a full stop.
+    /// The client's name of the session. The marks of its calls are this name, a full stop, and a
+    /// number.
     pub(crate) session: String,
     pub(crate) mark: String,
-    /// Whose token the child has to hold, if it was asked.
+    /// The user whose token the child must hold, if the call asked for the login.
     pub(crate) login: Option<&'static str>,
-    /// Whether the child says so beside the answer.
-    pub(crate) announced: bool,
-    pub(crate) began: Duration,
-    pub(crate) ended: Duration,
-    /// Whether its client makes more than one call on a connection.
+    /// The child sends a notification before its answer.
+    pub(crate) notifies: bool,
+    pub(crate) start: Duration,
+    pub(crate) end: Duration,
+    /// The client reuses connections.
     pub(crate) keeps_connection: bool,
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: CallOutcome,
 }
 
-/// What came of a call.
+/// The outcome of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum CallOutcome {
     Answered(Stamp),
-    /// What was said instead.
+    /// The error as the client reports it.
     Failed(String),
 }
 
-/// What `test_stamp` answers.
+/// The answer of `test_stamp`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     mark: String,
@@ -54,185 +58,190 @@ pub(crate) struct Stamp {
     login: Option<String>,
 }
 
-/// A message of a child beside its answers, and the session that it came to.
+/// A notification of a child, and the session that received it.
 #[derive(Clone, Debug)]
-pub(crate) struct Heard {
+pub(crate) struct ServerNotification {
     pub(crate) session: String,
     pub(crate) stamp: Stamp,
 }
 
-/// What a run comes to.
+/// The result of the checks.
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
     pub(crate) answered: usize,
     excused: usize,
     /// Requests that were lost with a connection that was just closing.
     pub(crate) lost: usize,
-    heard: usize,
-    /// Messages that went with the stream of a child that was replaced.
+    notifications: usize,
+    /// Notifications that were lost with the stream of a child that was replaced.
     missed: usize,
-    /// Half of the calls that were answered took no longer.
+    /// The median duration of the answered calls.
     pub(crate) median: Duration,
-    pub(crate) faults: Vec<Fault>,
+    pub(crate) violations: Vec<Violation>,
 }
 
-/// Something that must not be.
+/// A violation of what the broker guarantees.
 #[derive(Debug)]
-pub(crate) struct Fault {
-    what: String,
+pub(crate) struct Violation {
+    description: String,
     session: Option<Tag>,
-    at: Duration,
+    time: Duration,
 }
 
-/// How a client is told that the child of its session has ended, or that the one that it waited for did not start.
-const CHILD_IS_GONE: [&str; 2] = [
+/// The errors after the end of a child, and after a failed start of one.
+const CHILD_ENDED_ERRORS: [&str; 2] = [
     "the MCP server of this session has ended",
     "The MCP server did not start",
 ];
 
-/// How many faults are reported, and how many of them with the log of their session.
-const REPORTED: usize = 20;
-const IN_FULL: usize = 3;
+/// The number of violations in a report, and the number of those with the log of their session.
+const REPORTED_VIOLATIONS: usize = 20;
+const REPORTED_LOGS: usize = 3;
 
 impl Oracle {
-    /// Judges a run.
-    pub(crate) fn new(ledger: &Ledger, kills: &[Kill], stops: &[Stop], calls: &[Call], heard: &[Heard]) -> Self {
+    /// Checks a run.
+    pub(crate) fn check(
+        ledger: &Ledger,
+        kills: &[Kill],
+        stops: &[BrokerStop],
+        calls: &[Call],
+        notifications: &[ServerNotification],
+    ) -> Self {
         let mut oracle = Self {
-            heard: heard.len(),
+            notifications: notifications.len(),
             ..Self::default()
         };
-        let tags = oracle.tags(ledger);
-        let mut spent = HashSet::new();
+        let tags = oracle.match_sessions(ledger);
+        let mut used_kills = HashSet::new();
         for call in calls {
             let tag = tags.get(call.session.as_str());
             if is_lost(ledger, stops, call) {
                 oracle.lost += 1;
                 continue;
             }
-            let judged = match &call.outcome {
-                Outcome::Answered(stamp) => {
+            let checked = match &call.outcome {
+                CallOutcome::Answered(stamp) => {
                     oracle.answered += 1;
-                    answered(ledger, call, stamp)
+                    check_answer(ledger, call, stamp)
                 }
-                Outcome::Failed(said) => {
-                    oracle.excused += 1;
-                    failed(ledger, kills, call, said, tag, &mut spent)
+                CallOutcome::Failed(error) => {
+                    check_failure(ledger, kills, call, error, tag, &mut used_kills).inspect(|()| oracle.excused += 1)
                 }
             };
-            if let Err(why) = judged {
-                oracle.excused -= usize::from(matches!(call.outcome, Outcome::Failed(_)));
-                oracle.faults.push(Fault {
-                    what: format!("{why}: {call:?}"),
-                    session: tag.cloned(),
-                    at: call.ended,
-                });
+            if let Err(reason) = checked {
+                oracle.add_violation(format!("{reason}: {call:?}"), tag, call.end);
             }
         }
-        oracle.listen(ledger, calls, heard, &tags);
-        let answered = calls.iter().filter(|call| matches!(call.outcome, Outcome::Answered(_)));
-        let mut times: Vec<Duration> = answered.map(|call| call.ended.saturating_sub(call.began)).collect();
-        times.sort_unstable();
-        oracle.median = times.get(times.len() / 2).copied().unwrap_or_default();
+        oracle.check_notifications(ledger, calls, notifications, &tags);
+        let answered = calls
+            .iter()
+            .filter(|call| matches!(call.outcome, CallOutcome::Answered(_)));
+        let mut durations: Vec<Duration> = answered.map(|call| call.end.saturating_sub(call.start)).collect();
+        durations.sort_unstable();
+        oracle.median = durations.get(durations.len() / 2).copied().unwrap_or_default();
         oracle
     }
 
-    /// The faults, with what the log says of the sessions.
+    /// The violations, the first of them with the log lines of their sessions.
     pub(crate) fn report(&self, ledger: &Ledger) -> String {
-        let mut report = format!("{} faults\n", self.faults.len());
-        for (number, fault) in self.faults.iter().take(REPORTED).enumerate() {
-            report += &format!("{}\n", fault.what);
-            let session = fault.session.iter().filter(|_| number < IN_FULL);
-            for line in session.flat_map(|tag| ledger.around(tag, fault.at)) {
+        let mut report = format!("{} violations\n", self.violations.len());
+        for (number, violation) in self.violations.iter().take(REPORTED_VIOLATIONS).enumerate() {
+            report += &format!("{}\n", violation.description);
+            let session = violation.session.iter().filter(|_| number < REPORTED_LOGS);
+            for line in session.flat_map(|tag| ledger.around(tag, violation.time)) {
                 report += &format!("    {line}\n");
             }
         }
         report
     }
 
-    /// The sessions' names in the log, by the calls that they took: all calls of a session in one, and only those.
-    fn tags(&mut self, ledger: &Ledger) -> HashMap<String, Tag> {
+    /// Maps the clients' names of sessions to those in the log, by the calls that they took. Each
+    /// must match exactly one of the other.
+    fn match_sessions(&mut self, ledger: &Ledger) -> HashMap<String, Tag> {
         let mut tags: HashMap<String, Tag> = HashMap::new();
         let mut sessions: BTreeMap<Tag, String> = BTreeMap::new();
-        for (mark, taken) in ledger.marks() {
+        for (mark, takers) in ledger.taken_calls() {
             let session = mark.rsplit_once('.').map_or(mark.as_str(), |(session, _)| session);
-            for taken in taken {
-                let tag = tags.entry(session.to_owned()).or_insert_with(|| taken.tag.clone());
-                let owner = sessions.entry(taken.tag.clone()).or_insert_with(|| session.to_owned());
-                if *tag != taken.tag || owner != session {
-                    self.faults.push(Fault {
-                        what: format!("{mark} was taken in the session of {owner}"),
-                        session: Some(taken.tag.clone()),
-                        at: Duration::ZERO,
-                    });
+            for taker in takers {
+                let tag = tags.entry(session.to_owned()).or_insert_with(|| taker.tag.clone());
+                let owner = sessions.entry(taker.tag.clone()).or_insert_with(|| session.to_owned());
+                if *tag != taker.tag || owner != session {
+                    let description = format!("{mark} was taken in the session of {owner}");
+                    self.add_violation(description, Some(&taker.tag), Duration::ZERO);
                 }
             }
         }
         tags
     }
 
-    /// What a child said beside its answers came to its own session, and once. It may be missed only if the child was replaced during the
-    /// call: its listeners were sent away then, and what it said at that moment has gone with them.
-    fn listen(&mut self, ledger: &Ledger, calls: &[Call], heard: &[Heard], tags: &HashMap<String, Tag>) {
-        let mut times: HashMap<&str, usize> = HashMap::new();
-        for heard in heard {
-            let mark = heard.stamp.mark.as_str();
-            *times.entry(mark).or_default() += 1;
-            if mark
-                .rsplit_once('.')
-                .is_none_or(|(session, _)| session != heard.session)
-            {
-                self.faults.push(Fault {
-                    what: format!("{} heard {mark}", heard.session),
-                    session: tags.get(&heard.session).cloned(),
-                    at: Duration::ZERO,
-                });
+    /// Checks that each notification reached its own session, and once. It may be missing only if
+    /// the child was replaced during the call: the broker then ends the streams of the session, and
+    /// a notification at that moment is lost with them.
+    fn check_notifications(
+        &mut self,
+        ledger: &Ledger,
+        calls: &[Call],
+        notifications: &[ServerNotification],
+        tags: &HashMap<String, Tag>,
+    ) {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for notification in notifications {
+            let (session, mark) = (&notification.session, notification.mark());
+            *counts.entry(mark).or_default() += 1;
+            if mark.rsplit_once('.').is_none_or(|(sender, _)| sender != session) {
+                let description = format!("{session} received the notification of {mark}");
+                self.add_violation(description, tags.get(session), Duration::ZERO);
             }
         }
-        for call in calls.iter().filter(|call| call.announced) {
-            let times = times.get(call.mark.as_str()).copied().unwrap_or_default();
-            let must = usize::from(matches!(call.outcome, Outcome::Answered(_)));
+        for call in calls.iter().filter(|call| call.notifies) {
+            let count = counts.get(call.mark.as_str()).copied().unwrap_or_default();
+            let minimum = usize::from(matches!(call.outcome, CallOutcome::Answered(_)));
             let tag = tags.get(&call.session);
-            if times < must && tag.is_some_and(|tag| replaced(ledger, call, tag)) {
+            if count < minimum && tag.is_some_and(|tag| was_replaced(ledger, call, tag)) {
                 self.missed += 1;
-            } else if times > 1 || times < must {
-                self.faults.push(Fault {
-                    what: format!("its announcement came {times} times: {call:?}"),
-                    session: tags.get(&call.session).cloned(),
-                    at: call.ended,
-                });
+            } else if count > 1 || count < minimum {
+                self.add_violation(format!("its notification came {count} times: {call:?}"), tag, call.end);
             }
         }
+    }
+
+    fn add_violation(&mut self, description: String, session: Option<&Tag>, time: Duration) {
+        self.violations.push(Violation {
+            description,
+            session: session.cloned(),
+            time,
+        });
     }
 }
 
 impl Stamp {
-    /// Of the text of a result.
+    /// Parses the text of a result.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        Self::of(&serde_json::from_str(text).ok()?)
+        Self::from_value(&serde_json::from_str(text).ok()?)
     }
 
-    /// Of what a child says.
-    pub(crate) fn of(said: &Value) -> Option<Self> {
+    /// Reads the stamp in a result or in the data of a notification.
+    pub(crate) fn from_value(value: &Value) -> Option<Self> {
         Some(Self {
-            mark: said["mark"].as_str()?.to_owned(),
-            pid: u32::try_from(said["pid"].as_u64()?).ok()?,
-            login: said["login"].as_str().map(str::to_owned),
+            mark: value["mark"].as_str()?.to_owned(),
+            pid: u32::try_from(value["pid"].as_u64()?).ok()?,
+            login: value["login"].as_str().map(str::to_owned),
         })
     }
 }
 
-impl Heard {
-    /// The mark of the call that it is about.
+impl ServerNotification {
+    /// The mark of the call that caused it.
     pub(super) fn mark(&self) -> &str {
         &self.stamp.mark
     }
 
-    /// Of a message that came to a session; `None` if it is no announcement.
-    pub(crate) fn of(session: &str, message: &Value) -> Option<Self> {
-        let said = (message["method"] == "notifications/message").then(|| &message["params"]["data"])?;
+    /// Reads a message that a session received; `None` if it is not a notification of `test_stamp`.
+    pub(crate) fn from_message(session: &str, message: &Value) -> Option<Self> {
+        let data = (message["method"] == "notifications/message").then(|| &message["params"]["data"])?;
         Some(Self {
             session: session.to_owned(),
-            stamp: Stamp::of(said)?,
+            stamp: Stamp::from_value(data)?,
         })
     }
 }
@@ -241,94 +250,93 @@ impl fmt::Display for Oracle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} calls answered (half of them within {:?}), {} failed with the child that was killed, {} lost with a connection, {} messages beside them, {} missed",
-            self.answered, self.median, self.excused, self.lost, self.heard, self.missed
+            "{} calls answered (median {:?}), {} failed with a killed child, {} lost with a connection, {} notifications, {} missed",
+            self.answered, self.median, self.excused, self.lost, self.notifications, self.missed
         )
     }
 }
 
-/// An answer is the one to this call, by the one child that took it.
-fn answered(ledger: &Ledger, call: &Call, stamp: &Stamp) -> Result<(), &'static str> {
-    match ledger.took(&call.mark) {
-        [taken] if taken.pid == stamp.pid => {}
-        [] => return Err("answered by nobody"),
-        [_] => return Err("answered by another than took it"),
-        _ => return Err("made more than once"),
+/// Checks that an answer belongs to its call and comes from the only child that took it.
+fn check_answer(ledger: &Ledger, call: &Call, stamp: &Stamp) -> Result<(), &'static str> {
+    match ledger.takers(&call.mark) {
+        [taker] if taker.pid == stamp.pid => {}
+        [] => return Err("answered although no child took it"),
+        [_] => return Err("answered by another child than took it"),
+        _ => return Err("taken more than once"),
     }
     if stamp.mark != call.mark {
-        return Err("the answer to another call");
+        return Err("got the answer to another call");
     }
     match call.login {
-        Some(login) if stamp.login.as_deref() != Some(login) => Err("by a child with the token of another"),
+        Some(login) if stamp.login.as_deref() != Some(login) => Err("answered by a child with another user's token"),
         _ => Ok(()),
     }
 }
 
-/// The child that took this call was replaced during it. The log tells so a moment later, and where the broker had no time to write it,
-/// a good deal later: then it counts only if the next call of the session was another child's, since sessions that move
-/// every second have moved within any second.
-fn replaced(ledger: &Ledger, call: &Call, tag: &Tag) -> bool {
-    const AFTERWARDS: Duration = Duration::from_millis(100);
-    const LATE: Duration = Duration::from_secs(1);
-    let changed = |afterwards| ledger.changed(tag, call.began, call.ended, afterwards);
-    changed(AFTERWARDS) || (changed(LATE) && was_the_last(ledger, call))
+/// True if the child that took this call was replaced during it. The broker logs the replacement
+/// shortly afterwards, on a busy machine much later. A late line counts only if another child took
+/// the session's next call, since sessions rotate every second, so that any second has a rotation.
+fn was_replaced(ledger: &Ledger, call: &Call, tag: &Tag) -> bool {
+    const USUAL_LOG_DELAY: Duration = Duration::from_millis(100);
+    const LONGEST_LOG_DELAY: Duration = Duration::from_secs(1);
+    let lost_child = |log_delay| ledger.lost_child(tag, call.start, call.end, log_delay);
+    lost_child(USUAL_LOG_DELAY) || (lost_child(LONGEST_LOG_DELAY) && was_last_of_child(ledger, call))
 }
 
-/// The next call of the session was taken by another child than this one.
-fn was_the_last(ledger: &Ledger, call: &Call) -> bool {
-    let (_, turn) = call.mark.rsplit_once('.').unwrap_or_default();
-    let Ok(turn) = turn.parse::<u64>() else {
+/// True if another child took the session's next call.
+fn was_last_of_child(ledger: &Ledger, call: &Call) -> bool {
+    let (_, number) = call.mark.rsplit_once('.').unwrap_or_default();
+    let Ok(number) = number.parse::<u64>() else {
         return false;
     };
-    let next = format!("{}.{}", call.session, turn + 1);
-    matches!((ledger.took(&call.mark), ledger.took(&next)), ([this], [next]) if this.pid != next.pid)
+    let next = format!("{}.{}", call.session, number + 1);
+    matches!((ledger.takers(&call.mark), ledger.takers(&next)), ([this], [next]) if this.pid != next.pid)
 }
 
-/// The request was sent while its connection closed: its client says that it got no answer, as each SDK does.
-fn is_lost(ledger: &Ledger, stops: &[Stop], call: &Call) -> bool {
-    // Of Node and of reqwest. The Python SDK ends with the first request that it loses; there the client itself says it.
-    const NO_ANSWER: [&str; 3] = ["fetch failed", "error sending request", "lost with its connection"];
-    let Outcome::Failed(said) = &call.outcome else {
+/// True if the request was sent while the broker closed its connection, so that the client got no
+/// response.
+fn is_lost(ledger: &Ledger, stops: &[BrokerStop], call: &Call) -> bool {
+    // The errors of Node and of reqwest. The Python SDK ends with the first lost request, so the
+    // Python client has an error of its own.
+    const NO_RESPONSE_ERRORS: [&str; 3] = ["fetch failed", "error sending request", "lost with its connection"];
+    let CallOutcome::Failed(error) = &call.outcome else {
         return false;
     };
     call.keeps_connection
-        && NO_ANSWER.iter().any(|told| said.contains(told))
-        && ledger.took(&call.mark).is_empty()
+        && NO_RESPONSE_ERRORS.iter().any(|text| error.contains(text))
+        && ledger.takers(&call.mark).is_empty()
         && stops
             .iter()
-            .any(|stop| stop.begun <= call.ended && call.began <= stop.over)
+            .any(|stop| stop.start <= call.end && call.start <= stop.end)
 }
 
-/// A failure is excused.
-fn failed(
+/// Checks that a kill excuses a failed call.
+fn check_failure(
     ledger: &Ledger,
     kills: &[Kill],
     call: &Call,
-    said: &str,
+    error: &str,
     tag: Option<&Tag>,
-    spent: &mut HashSet<(u32, Duration)>,
+    used_kills: &mut HashSet<(u32, Duration)>,
 ) -> Result<(), &'static str> {
-    if !CHILD_IS_GONE.iter().any(|told| said.contains(told)) {
-        return Err("failed otherwise than by the end of the child");
+    if !CHILD_ENDED_ERRORS.iter().any(|text| error.contains(text)) {
+        return Err("failed with another error than the end of the child");
     }
-    let during = |kill: &&Kill| kill.issued <= call.ended && call.began <= kill.gone;
-    let kill = match ledger.took(&call.mark) {
-        [taken] => kills
-            .iter()
-            .filter(during)
-            .find(|kill| kill.pid == taken.pid && kill.tag == taken.tag)
+    let is_during_call = |kill: &&Kill| kill.issued <= call.end && call.start <= kill.exited;
+    let mut kills = kills.iter().filter(is_during_call);
+    let kill = match ledger.takers(&call.mark) {
+        [taker] => kills
+            .find(|kill| kill.pid == taker.pid && kill.tag == taker.tag)
             .ok_or("failed although the child that took it was not killed")?,
         [] => kills
-            .iter()
-            .filter(during)
-            .find(|kill| Some(&kill.tag) == tag && !spent.contains(&(kill.pid, kill.issued)))
+            .find(|kill| Some(&kill.tag) == tag && !used_kills.contains(&(kill.pid, kill.issued)))
             .ok_or("failed although no child of the session was killed")?,
-        _ => return Err("made more than once"),
+        _ => return Err("taken more than once"),
     };
-    if spent.insert((kill.pid, kill.issued)) {
+    if used_kills.insert((kill.pid, kill.issued)) {
         Ok(())
     } else {
-        Err("failed by a kill that has failed another call")
+        Err("failed by a kill that explains another failed call")
     }
 }
 
@@ -336,9 +344,10 @@ fn failed(
 mod tests {
     use super::*;
 
-    const SAID: &str = "200 OK: the MCP server of this session has ended";
+    const CHILD_ENDED: &str = "200 OK: the MCP server of this session has ended";
 
-    /// Sessions `a` and `b`; the child 7 of `a` has taken two calls and 8 none, the child 9 of `b` has taken one.
+    /// Sessions `a` and `b`. Child 7 of `a` has taken two calls, its child 8 none, and child 9 of
+    /// `b` one.
     fn ledger(more: &[&str]) -> Ledger {
         let lines = [
             r#"{"message":"child started","tag":"aa","pid":7}"#,
@@ -348,27 +357,27 @@ mod tests {
             r#"{"message":"took a.1 pid=7","tag":"aa"}"#,
             r#"{"message":"took b.0 pid=9","tag":"bb"}"#,
         ];
-        Ledger::of(&[&lines, more].concat())
+        Ledger::from_lines(&[&lines, more].concat())
     }
 
-    /// Killed at 5 s.
+    /// A kill at 5 s.
     fn kill(pid: u32, tag: &str) -> Kill {
         Kill {
             pid,
             tag: tag.to_owned(),
             issued: Duration::from_millis(5_000),
-            gone: Duration::from_millis(5_010),
+            exited: Duration::from_millis(5_010),
         }
     }
 
-    fn call(mark: &str, times: [u64; 2], outcome: Outcome) -> Call {
+    fn call(mark: &str, times: [u64; 2], outcome: CallOutcome) -> Call {
         Call {
             session: mark.split('.').next().unwrap().to_owned(),
             mark: mark.to_owned(),
             login: None,
-            announced: false,
-            began: Duration::from_millis(times[0]),
-            ended: Duration::from_millis(times[1]),
+            notifies: false,
+            start: Duration::from_millis(times[0]),
+            end: Duration::from_millis(times[1]),
             keeps_connection: false,
             outcome,
         }
@@ -382,139 +391,150 @@ mod tests {
         }
     }
 
-    /// How many faults there are if this call has failed in the time in which these were killed.
-    fn faults_of_failed(mark: &str, times: [u64; 2], kills: &[Kill]) -> usize {
-        let calls = [call(mark, times, Outcome::Failed(SAID.to_owned()))];
-        Oracle::new(&ledger(&[]), kills, &[], &calls, &[]).faults.len()
+    /// The number of violations if this call failed and these children were killed.
+    fn violations_of_failed(mark: &str, times: [u64; 2], kills: &[Kill]) -> usize {
+        let calls = [call(mark, times, CallOutcome::Failed(CHILD_ENDED.to_owned()))];
+        Oracle::check(&ledger(&[]), kills, &[], &calls, &[]).violations.len()
     }
 
     #[test]
-    fn a_call_may_fail_with_the_child_that_took_it_and_with_no_other() {
+    fn only_kill_of_taker_excuses_failed_call() {
         let during = [4_990, 5_020];
-        assert_eq!(faults_of_failed("a.1", during, &[kill(7, "aa")]), 0);
+        assert_eq!(violations_of_failed("a.1", during, &[kill(7, "aa")]), 0);
         for kills in [&[][..], &[kill(8, "aa")], &[kill(9, "bb")]] {
-            assert_eq!(faults_of_failed("a.1", during, kills), 1, "{kills:?}");
+            assert_eq!(violations_of_failed("a.1", during, kills), 1, "{kills:?}");
         }
     }
 
     #[test]
-    fn a_kill_before_or_after_a_call_excuses_nothing() {
+    fn kill_before_or_after_call_does_not_excuse_it() {
         for times in [[5_011, 5_020], [4_980, 4_999]] {
             for mark in ["a.1", "a.2"] {
-                assert_eq!(faults_of_failed(mark, times, &[kill(7, "aa")]), 1, "{mark} {times:?}");
+                assert_eq!(
+                    violations_of_failed(mark, times, &[kill(7, "aa")]),
+                    1,
+                    "{mark} {times:?}"
+                );
             }
         }
     }
 
     #[test]
-    fn a_call_that_nobody_took_may_fail_with_a_child_of_its_session_and_each_kill_counts_once() {
+    fn kill_in_session_excuses_one_call_without_taker() {
         let during = [4_990, 5_020];
-        assert_eq!(faults_of_failed("a.2", during, &[kill(8, "aa")]), 0);
-        assert_eq!(faults_of_failed("a.2", during, &[kill(9, "bb")]), 1);
-        let failed = |mark| call(mark, during, Outcome::Failed(SAID.to_owned()));
+        assert_eq!(violations_of_failed("a.2", during, &[kill(8, "aa")]), 0);
+        assert_eq!(violations_of_failed("a.2", during, &[kill(9, "bb")]), 1);
+        let failed = |mark| call(mark, during, CallOutcome::Failed(CHILD_ENDED.to_owned()));
         let calls = [failed("a.1"), failed("a.2")];
-        let oracle = Oracle::new(&ledger(&[]), &[kill(7, "aa")], &[], &calls, &[]);
-        assert_eq!((oracle.faults.len(), oracle.excused), (1, 1));
+        let oracle = Oracle::check(&ledger(&[]), &[kill(7, "aa")], &[], &calls, &[]);
+        assert_eq!((oracle.violations.len(), oracle.excused), (1, 1));
     }
 
     #[test]
-    fn whatever_is_killed_a_client_is_told_so_and_nothing_else() {
-        for said in ["503 Service Unavailable: try again later", "404 Not Found", "no answer"] {
-            let calls = [call("a.1", [4_990, 5_020], Outcome::Failed(said.to_owned()))];
-            let oracle = Oracle::new(&ledger(&[]), &[kill(7, "aa")], &[], &calls, &[]);
-            assert_eq!(oracle.faults.len(), 1, "{said}");
+    fn other_error_than_end_of_child_is_violation() {
+        for error in ["503 Service Unavailable: try again later", "404 Not Found", "no answer"] {
+            let calls = [call("a.1", [4_990, 5_020], CallOutcome::Failed(error.to_owned()))];
+            let oracle = Oracle::check(&ledger(&[]), &[kill(7, "aa")], &[], &calls, &[]);
+            assert_eq!(oracle.violations.len(), 1, "{error}");
         }
     }
 
     #[test]
-    fn a_request_is_lost_only_with_a_kept_connection_while_the_broker_stops() {
-        let stops = [Stop {
-            begun: Duration::from_millis(5_000),
-            over: Duration::from_millis(6_000),
+    fn request_is_lost_only_with_kept_connection_during_stop() {
+        let stops = [BrokerStop {
+            start: Duration::from_millis(5_000),
+            end: Duration::from_millis(6_000),
         }];
-        let lost = |mark, times, keeps_connection, said: &str| {
+        let is_lost = |mark, times, keeps_connection, error: &str| {
             let calls = [Call {
                 keeps_connection,
-                ..call(mark, times, Outcome::Failed(said.to_owned()))
+                ..call(mark, times, CallOutcome::Failed(error.to_owned()))
             }];
-            let oracle = Oracle::new(&ledger(&[]), &[], &stops, &calls, &[]);
-            assert_eq!(oracle.lost + oracle.faults.len(), 1);
+            let oracle = Oracle::check(&ledger(&[]), &[], &stops, &calls, &[]);
+            assert_eq!(oracle.lost + oracle.violations.len(), 1);
             oracle.lost == 1
         };
         let during = [5_990, 6_020];
-        assert!(lost("a.2", during, true, "TypeError: fetch failed"));
-        assert!(lost(
+        assert!(is_lost("a.2", during, true, "TypeError: fetch failed"));
+        assert!(is_lost(
             "a.2",
             during,
             true,
             "MCPError: lost with its connection: ReadError: "
         ));
-        assert!(!lost("a.2", during, false, "TypeError: fetch failed"));
-        assert!(!lost("a.2", during, true, "503 Service Unavailable"));
-        assert!(!lost("a.1", during, true, "TypeError: fetch failed"), "it was taken");
-        assert!(!lost("a.2", [6_010, 6_020], true, "TypeError: fetch failed"));
+        assert!(!is_lost("a.2", during, false, "TypeError: fetch failed"));
+        assert!(!is_lost("a.2", during, true, "503 Service Unavailable"));
+        assert!(
+            !is_lost("a.1", during, true, "TypeError: fetch failed"),
+            "a child took it"
+        );
+        assert!(!is_lost("a.2", [6_010, 6_020], true, "TypeError: fetch failed"));
     }
 
     #[test]
-    fn an_answer_is_by_the_child_that_took_the_call_and_to_this_call() {
-        let faults = |stamp, login| {
+    fn answer_must_come_from_taker_and_belong_to_call() {
+        let violations = |stamp, login| {
             let calls = [Call {
                 login,
-                ..call("a.1", [0, 1], Outcome::Answered(stamp))
+                ..call("a.1", [0, 1], CallOutcome::Answered(stamp))
             }];
-            Oracle::new(&ledger(&[]), &[], &[], &calls, &[]).faults.len()
+            Oracle::check(&ledger(&[]), &[], &[], &calls, &[]).violations.len()
         };
-        assert_eq!(faults(stamp("a.1", 7), Some("alice")), 0);
-        assert_eq!(faults(stamp("a.1", 7), Some("bob")), 1);
-        assert_eq!(faults(stamp("a.1", 8), None), 1);
-        assert_eq!(faults(stamp("a.0", 7), None), 1);
+        assert_eq!(violations(stamp("a.1", 7), Some("alice")), 0);
+        assert_eq!(violations(stamp("a.1", 7), Some("bob")), 1);
+        assert_eq!(violations(stamp("a.1", 8), None), 1);
+        assert_eq!(violations(stamp("a.0", 7), None), 1);
     }
 
     #[test]
-    fn a_call_is_made_once_and_in_its_own_session() {
-        let calls = [call("a.1", [0, 1], Outcome::Answered(stamp("a.1", 7)))];
-        for (line, faults) in [
+    fn call_is_taken_once_and_in_its_own_session() {
+        let calls = [call("a.1", [0, 1], CallOutcome::Answered(stamp("a.1", 7)))];
+        for (line, minimum) in [
             (r#"{"message":"took a.1 pid=8","tag":"aa"}"#, 1),
             (r#"{"message":"took a.2 pid=8","tag":"aa"}"#, 0),
             (r#"{"message":"took b.1 pid=8","tag":"aa"}"#, 1),
         ] {
-            let found = Oracle::new(&ledger(&[line]), &[], &[], &calls, &[]).faults.len();
-            assert!(found >= faults && (found == 0) == (faults == 0), "{line}: {found}");
+            let found = Oracle::check(&ledger(&[line]), &[], &[], &calls, &[]).violations.len();
+            assert!(found >= minimum && (found == 0) == (minimum == 0), "{line}: {found}");
         }
     }
 
     #[test]
-    fn an_announcement_may_be_missed_while_its_child_is_replaced() {
-        let moved =
+    fn notification_may_be_missing_while_child_is_replaced() {
+        let rotated =
             r#"{"timestamp":"1970-01-01T00:00:05.000000Z","message":"session moved to a new backend","session":"aa"}"#;
         for (times, missed) in [([4_990, 5_010], 1), ([4_000, 4_800], 0), ([5_001, 5_010], 0)] {
             let calls = [Call {
-                announced: true,
-                ..call("a.1", times, Outcome::Answered(stamp("a.1", 7)))
+                notifies: true,
+                ..call("a.1", times, CallOutcome::Answered(stamp("a.1", 7)))
             }];
-            let oracle = Oracle::new(&ledger(&[moved]), &[], &[], &calls, &[]);
-            assert_eq!((oracle.missed, oracle.faults.len()), (missed, 1 - missed), "{times:?}");
+            let oracle = Oracle::check(&ledger(&[rotated]), &[], &[], &calls, &[]);
+            assert_eq!(
+                (oracle.missed, oracle.violations.len()),
+                (missed, 1 - missed),
+                "{times:?}"
+            );
         }
     }
 
     #[test]
-    fn a_replacement_that_is_told_late_counts_for_the_last_call_of_a_child() {
-        let moved =
+    fn late_log_of_replacement_counts_for_last_call_of_child() {
+        let rotated =
             r#"{"timestamp":"1970-01-01T00:00:05.000000Z","message":"session moved to a new backend","session":"aa"}"#;
         let by_another = r#"{"message":"took a.2 pid=8","tag":"aa"}"#;
-        let by_the_same = r#"{"message":"took a.2 pid=7","tag":"aa"}"#;
+        let by_same = r#"{"message":"took a.2 pid=7","tag":"aa"}"#;
         for (next, times, missed) in [
             (by_another, [4_000, 4_800], 1),
             (by_another, [3_000, 3_800], 0),
-            (by_the_same, [4_000, 4_800], 0),
+            (by_same, [4_000, 4_800], 0),
         ] {
             let calls = [Call {
-                announced: true,
-                ..call("a.1", times, Outcome::Answered(stamp("a.1", 7)))
+                notifies: true,
+                ..call("a.1", times, CallOutcome::Answered(stamp("a.1", 7)))
             }];
-            let oracle = Oracle::new(&ledger(&[next, moved]), &[], &[], &calls, &[]);
+            let oracle = Oracle::check(&ledger(&[next, rotated]), &[], &[], &calls, &[]);
             assert_eq!(
-                (oracle.missed, oracle.faults.len()),
+                (oracle.missed, oracle.violations.len()),
                 (missed, 1 - missed),
                 "{next} {times:?}"
             );
@@ -522,23 +542,25 @@ mod tests {
     }
 
     #[test]
-    fn an_announcement_comes_once_and_to_its_own_session() {
-        let heard = |session: &str| Heard {
+    fn notification_comes_once_and_to_its_own_session() {
+        let to = |session: &str| ServerNotification {
             session: session.to_owned(),
             stamp: stamp("a.1", 7),
         };
         let calls = [Call {
-            announced: true,
-            ..call("a.1", [0, 1], Outcome::Answered(stamp("a.1", 7)))
+            notifies: true,
+            ..call("a.1", [0, 1], CallOutcome::Answered(stamp("a.1", 7)))
         }];
-        for (heard, faults) in [
-            (vec![heard("a")], 0),
+        for (notifications, violations) in [
+            (vec![to("a")], 0),
             (vec![], 1),
-            (vec![heard("a"), heard("a")], 1),
-            (vec![heard("b")], 1),
+            (vec![to("a"), to("a")], 1),
+            (vec![to("b")], 1),
         ] {
-            let found = Oracle::new(&ledger(&[]), &[], &[], &calls, &heard).faults.len();
-            assert_eq!(found, faults, "{heard:?}");
+            let found = Oracle::check(&ledger(&[]), &[], &[], &calls, &notifications)
+                .violations
+                .len();
+            assert_eq!(found, violations, "{notifications:?}");
         }
     }
 }

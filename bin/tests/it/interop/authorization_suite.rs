@@ -1,5 +1,5 @@
-//! The official conformance suite in its role of a client of an authorization server: it prints the address that a person
-//! has to visit, waits for the browser to come back, and judges what it got.
+//! The official conformance suite as a client of the authorization server: it prints an
+//! authorization URL, waits for the redirect, and checks the responses.
 
 use std::{fs, path::Path, process::Stdio};
 
@@ -11,10 +11,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::sdk_client::{LIMIT, root};
+use super::sdk_client::{RUN_TIMEOUT, root};
 use crate::harness::{Harness, password};
 
-/// What the suite checks of an authorization server.
+/// The checks that the suite must make.
 const CHECKS: [&str; 3] = [
     "authorization-server-metadata",
     "authorization-server-metadata-cimd",
@@ -23,15 +23,22 @@ const CHECKS: [&str; 3] = [
 
 #[tokio::test]
 #[ignore = "needs Node: cargo xtask interop"]
-async fn the_official_suite_finds_no_fault_in_the_authorization_server() {
+async fn official_suite_finds_no_failure_in_the_authorization_server() {
     let harness = Harness::new(&[]).await;
     let port = free_port();
-    let client = register(&harness, &format!("http://127.0.0.1:{port}/callback")).await;
+    let redirect_uri = format!("http://127.0.0.1:{port}/callback");
+    let client_id = register(&harness, &redirect_uri).await;
     let results = tempfile::tempdir().unwrap();
     let folder = root().join("interop/conformance");
     let mut process = Command::new(node(&folder))
         .arg(folder.join("node_modules/@modelcontextprotocol/conformance/dist/index.js"))
-        .args(["authorization", "--url", &harness.broker.url(), "--client-id", &client])
+        .args([
+            "authorization",
+            "--url",
+            &harness.broker.url(),
+            "--client-id",
+            &client_id,
+        ])
         .args(["--resource", &harness.broker.mcp_url(), "--port", &port.to_string()])
         .arg("--output-dir")
         .arg(results.path())
@@ -40,31 +47,36 @@ async fn the_official_suite_finds_no_fault_in_the_authorization_server() {
         .spawn()
         .expect("cargo xtask interop installs the suite");
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-    let walk = async {
-        let mut visits = 0;
+    let authorizations = async {
+        let mut count = 0;
         while let Some(line) = lines.next_line().await.unwrap() {
             if line.starts_with(&harness.broker.url()) && line.contains("response_type=code") {
                 let mut browser = Browser::new();
-                let back = format!("http://127.0.0.1:{port}/callback");
-                let back = browser
-                    .authorize(&line.trim().parse().unwrap(), "alice", &password("alice"), &back)
+                let redirect = browser
+                    .authorize(
+                        &line.trim().parse().unwrap(),
+                        "alice",
+                        &password("alice"),
+                        &redirect_uri,
+                    )
                     .await
                     .unwrap();
-                // This time somebody listens there.
-                browser.get(&back).await.unwrap();
-                visits += 1;
+                // The suite listens at the redirect URI.
+                browser.get(&redirect).await.unwrap();
+                count += 1;
             }
         }
-        visits
+        count
     };
-    assert_eq!(timeout(LIMIT, walk).await.expect("the suite comes to an end"), 1);
-    let ended = timeout(LIMIT, process.wait()).await.expect("the suite comes to an end");
-    assert!(ended.unwrap().success());
+    let authorizations = timeout(RUN_TIMEOUT, authorizations).await;
+    assert_eq!(authorizations.expect("the suite does not end"), 1);
+    let exited = timeout(RUN_TIMEOUT, process.wait()).await;
+    assert!(exited.expect("the suite does not exit").unwrap().success());
     let checks = checks(results.path());
-    for wanted in CHECKS {
+    for required in CHECKS {
         assert!(
-            checks.iter().any(|check| check["id"] == wanted),
-            "{wanted} was not checked: {checks:?}"
+            checks.iter().any(|check| check["id"] == required),
+            "{required} was not checked: {checks:?}"
         );
     }
     for check in &checks {
@@ -75,25 +87,25 @@ async fn the_official_suite_finds_no_fault_in_the_authorization_server() {
     }
 }
 
-/// Registers the suite as a public client and gives its id.
+/// Registers the suite as a public client and returns its id.
 async fn register(harness: &Harness, redirect_uri: &str) -> String {
     let metadata = json!({
         "client_name": "conformance suite",
         "redirect_uris": [redirect_uri],
         "token_endpoint_auth_method": "none",
     });
-    let answer = testkit::http_client::client(LIMIT)
+    let response = testkit::http_client::client(RUN_TIMEOUT)
         .post(format!("{}/oauth/register", harness.broker.url()))
         .header("content-type", "application/json")
         .body(metadata.to_string())
         .send()
         .await
         .unwrap();
-    let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
-    answer["client_id"].as_str().unwrap().to_owned()
+    let registration: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+    registration["client_id"].as_str().unwrap().to_owned()
 }
 
-/// All checks, whatever the folders below the results are called.
+/// The checks in all folders of the results.
 fn checks(results: &Path) -> Vec<Value> {
     let folders = fs::read_dir(results).unwrap().map(|entry| entry.unwrap().path());
     let files = folders
@@ -104,7 +116,8 @@ fn checks(results: &Path) -> Vec<Value> {
         .collect()
 }
 
-/// The Node that is installed with the suite, which wants 22 or later; on other machines the one in the path.
+/// The Node that is installed with the suite, which requires version 22 or later. On platforms
+/// without it: the Node in the path.
 pub(super) fn node(folder: &Path) -> std::path::PathBuf {
     let arch = match std::env::consts::ARCH {
         "aarch64" => "arm64",

@@ -1,43 +1,44 @@
-//! Clients that are described by a document at the URL that is their identifier, over the wire: the document lies on an https
-//! host of a test network, and each client finds by itself that the broker reads such documents.
+//! Client metadata documents over the wire: the client identifier is the URL of a document on an
+//! https host of a test network, and each client finds out by itself that the broker reads such
+//! documents.
 //!
-//! Of the clients only the TypeScript SDKs sign (`private_key_jwt`) in the flow with a code; the others have it for
-//! clients without a user.
+//! Only the TypeScript SDKs sign assertions (`private_key_jwt`) in the authorization code flow. The
+//! other SDKs support them only for clients without a user.
 
 use testkit::{Host, host::network};
 use tokio::task::JoinSet;
 
 use super::{
-    clients::{CLIENTS, Client, Kind, KnownBy},
+    clients::{CLIENTS, Client, ClientIdentity, ClientKind},
     sdk_client::Sdk,
 };
 use crate::harness::Harness;
 
-/// Those that sign.
-const SIGNERS: [Kind; 2] = [Kind::Sdk(Sdk::TypescriptV1), Kind::Sdk(Sdk::TypescriptV2)];
+/// The clients that sign assertions.
+const SIGNING_CLIENTS: [ClientKind; 2] = [ClientKind::Sdk(Sdk::TypescriptV1), ClientKind::Sdk(Sdk::TypescriptV2)];
 
 #[tokio::test]
 #[ignore = "needs Node and Python: cargo xtask interop"]
-async fn every_client_signs_in_by_the_document_that_describes_it() {
+async fn every_client_signs_in_with_its_metadata_document() {
     let host = Host::start().await.unwrap();
-    sign_in(&host, &CLIENTS, KnownBy::Document(&host)).await;
+    sign_in(&host, &CLIENTS, ClientIdentity::Document(&host)).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Node: cargo xtask interop"]
-async fn clients_with_a_key_sign_in_by_the_document_that_describes_them() {
+async fn clients_with_key_sign_in_with_their_metadata_document() {
     let host = Host::start().await.unwrap();
-    sign_in(&host, &SIGNERS, KnownBy::Key(&host)).await;
+    sign_in(&host, &SIGNING_CLIENTS, ClientIdentity::DocumentWithKey(&host)).await;
 }
 
-async fn sign_in(host: &Host, clients: &[Kind], known_by: KnownBy<'_>) {
+async fn sign_in(host: &Host, clients: &[ClientKind], identity: ClientIdentity<'_>) {
     let harness = Harness::with_environment(vec![network(&[("client.example", host)], &[])], &[]).await;
     let starts = clients.iter().zip(["alice", "bob"].into_iter().cycle());
-    let starts = starts.map(|(kind, login)| Client::start(*kind, &harness, login, known_by));
+    let starts = starts.map(|(kind, login)| Client::start(*kind, &harness, login, identity));
     for client in starts.collect::<JoinSet<_>>().join_all().await {
         client.end().await;
     }
-    // Nobody has registered.
+    // No client has registered itself.
     assert!(!harness.broker.log().text().contains("client registered"));
-    assert!(host.connections() >= clients.len(), "the documents were read");
+    assert!(host.connections() >= clients.len(), "some documents were not read");
 }

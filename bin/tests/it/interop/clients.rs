@@ -1,7 +1,7 @@
-//! Every client behind one face: it signs a user in, once, and calls a tool as often as it is told to.
+//! A common interface of all clients: each signs its user in once and calls a tool on demand.
 //!
-//! The clients of `interop/` stay with one session. `mcp-remote` stays too, between a host and the broker. The Inspector's
-//! command line is another process for each call, and keeps its sign-in in a file.
+//! The clients of `interop/` keep one session. So does `mcp-remote`, between a host and the broker.
+//! The Inspector's command line is a new process for each call, and keeps its sign-in in a file.
 
 use serde_json::{Value, json};
 use testkit::{Host, broker::free_port};
@@ -10,57 +10,55 @@ use url::Url;
 use super::{
     scripted_client::ScriptedClient,
     sdk_client::{Run, SDKS, Sdk},
-    tools::{Inspector, McpRemote},
+    third_party_clients::{Inspector, McpRemote},
 };
 use crate::harness::{Harness, login_in};
 
-/// All of them, in the order in which tests take them.
-pub(super) const CLIENTS: [Kind; 6] = [
-    Kind::Sdk(SDKS[0]),
-    Kind::Sdk(SDKS[1]),
-    Kind::Sdk(SDKS[2]),
-    Kind::Sdk(SDKS[3]),
-    Kind::McpRemote,
-    Kind::Inspector,
+/// All kinds of clients, in the order of the tests.
+pub(super) const CLIENTS: [ClientKind; 6] = [
+    ClientKind::Sdk(SDKS[0]),
+    ClientKind::Sdk(SDKS[1]),
+    ClientKind::Sdk(SDKS[2]),
+    ClientKind::Sdk(SDKS[3]),
+    ClientKind::McpRemote,
+    ClientKind::Inspector,
 ];
 
-/// Which client.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub(super) enum ClientKind {
     Sdk(Sdk),
     McpRemote,
     Inspector,
 }
 
-/// How a client makes itself known.
+/// The way in which the broker learns the metadata of a client.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum KnownBy<'h> {
-    /// It registers itself (RFC 7591).
+pub(super) enum ClientIdentity<'h> {
+    /// The client registers itself (RFC 7591).
     Registration,
-    /// A document at this host describes it, and it has no secret.
+    /// A metadata document on this host, for a public client.
     Document(&'h Host),
-    /// A document at this host describes it, with the key that it signs with.
-    Key(&'h Host),
+    /// A metadata document on this host with a public key, for a client that signs assertions.
+    DocumentWithKey(&'h Host),
 }
 
 /// A client whose user has signed in.
 #[derive(Debug)]
 pub(super) struct Client {
-    inner: Inner,
-    /// The user that it acts for.
+    program: Program,
     login: String,
-    /// The URL of the document that describes it.
+    /// The URL of its metadata document.
     document: Option<String>,
 }
 
 #[derive(Debug)]
-enum Inner {
+enum Program {
     Sdk(Box<ScriptedClient>),
     McpRemote(Box<McpRemote>),
     Inspector(Inspector),
 }
 
-/// The key of a client: an example that is published (RFC 7515 appendix A.3.1).
+/// The key of a client: the published example of RFC 7515 appendix A.3.1.
 fn key() -> Value {
     json!({
         "kty": "EC",
@@ -77,15 +75,15 @@ fn public(mut key: Value) -> Value {
     key
 }
 
-impl KnownBy<'_> {
-    /// Puts the document of a client there, and gives its URL.
-    fn describe(self, redirect_uri: &str) -> Option<String> {
+impl ClientIdentity<'_> {
+    /// Publishes the metadata document of a client and returns its URL.
+    fn publish_document(self, redirect_uri: &str) -> Option<String> {
         let (host, jwks) = match self {
             Self::Registration => return None,
             Self::Document(host) => (host, None),
-            Self::Key(host) => (host, Some(json!({ "keys": [public(key())] }))),
+            Self::DocumentWithKey(host) => (host, Some(json!({ "keys": [public(key())] }))),
         };
-        // The port of its redirect URI is no other client's.
+        // Each client has its own port in its redirect URI.
         let path = format!("/{}/client.json", Url::parse(redirect_uri).unwrap().port().unwrap());
         let id = format!("https://client.example{path}");
         let mut document = json!({
@@ -108,81 +106,86 @@ impl KnownBy<'_> {
 impl Client {
     /// Starts a client of a user. The future lets the user sign in, and calls the tool once.
     pub(super) fn start(
-        kind: Kind,
+        kind: ClientKind,
         harness: &Harness,
         login: &str,
-        known_by: KnownBy<'_>,
+        identity: ClientIdentity<'_>,
     ) -> impl Future<Output = Self> + Send + use<> {
         let port = free_port();
-        let (inner, document) = match kind {
-            Kind::Sdk(sdk) => {
-                let run = Run::start(sdk, harness, login, "get_my_user_info", "{}", [1, 1]);
-                let document = known_by.describe(run.redirect_uri());
-                let key = matches!(known_by, KnownBy::Key(_)).then(|| key().to_string());
-                let run = run.described(document.as_deref(), key.as_deref());
-                (Inner::Sdk(Box::new(ScriptedClient::start(run))), document)
+        let callback = format!("http://127.0.0.1:{port}/oauth/callback");
+        let (program, document) = match kind {
+            ClientKind::Sdk(sdk) => {
+                let run = Run::tool_calls(sdk, harness, login, "get_my_user_info", "{}", [1, 1]);
+                let document = identity.publish_document(run.redirect_uri());
+                let signs = matches!(identity, ClientIdentity::DocumentWithKey(_));
+                let key = signs.then(|| key().to_string());
+                let run = run.with_metadata_document(document.as_deref(), key.as_deref());
+                (Program::Sdk(Box::new(ScriptedClient::start(run))), document)
             }
-            Kind::McpRemote => {
-                let document = known_by.describe(&format!("http://127.0.0.1:{port}/oauth/callback"));
+            ClientKind::McpRemote => {
+                let document = identity.publish_document(&callback);
                 let remote = McpRemote::start(harness, login, port, document.as_deref());
-                (Inner::McpRemote(Box::new(remote)), document)
+                (Program::McpRemote(Box::new(remote)), document)
             }
-            Kind::Inspector => {
-                let document = known_by.describe(&format!("http://127.0.0.1:{port}/oauth/callback"));
-                (
-                    Inner::Inspector(Inspector::new(harness, login, port, document.clone())),
-                    document,
-                )
+            ClientKind::Inspector => {
+                let document = identity.publish_document(&callback);
+                let inspector = Inspector::new(harness, login, port, document.clone());
+                (Program::Inspector(inspector), document)
             }
         };
         let mut client = Self {
-            inner,
+            program,
             login: login.to_owned(),
             document,
         };
         async move {
-            match &mut client.inner {
-                Inner::Sdk(held) => {
-                    let texts = held.until_ready().await;
+            match &mut client.program {
+                Program::Sdk(sdk_client) => {
+                    let texts = sdk_client.until_ready().await;
                     client.check(&texts);
                 }
-                Inner::McpRemote(remote) => {
+                Program::McpRemote(remote) => {
                     remote.open().await;
                     client.call().await;
                 }
-                Inner::Inspector(_) => client.call().await,
+                Program::Inspector(_) => client.call().await,
             }
             client
         }
     }
 
-    /// Calls the tool, as its user.
+    /// Calls the tool and checks that the answer is for its user.
     pub(super) async fn call(&mut self) {
-        let texts = match &mut self.inner {
-            Inner::Sdk(held) => {
-                held.order(&json!({ "call": true })).await;
-                held.until_ready().await
+        let texts = match &mut self.program {
+            Program::Sdk(sdk_client) => {
+                sdk_client.start_calls().await;
+                sdk_client.until_ready().await
             }
-            Inner::McpRemote(remote) => vec![remote.call().await],
-            Inner::Inspector(inspector) => vec![inspector.call().await],
+            Program::McpRemote(remote) => vec![remote.call().await],
+            Program::Inspector(inspector) => vec![inspector.call().await],
         };
         self.check(&texts);
     }
 
-    /// Ends it. Its user was asked once, and for the client that it is; a client that stays had one session.
+    /// Ends it. Checks that its user was asked once, and for this client, and that an SDK client
+    /// used one session.
     pub(super) async fn end(self) {
-        let visits = match self.inner {
-            Inner::Sdk(held) => {
-                assert_eq!(held.sessions, 1, "it went on with its session");
-                held.end().await
+        let authorizations = match self.program {
+            Program::Sdk(sdk_client) => {
+                assert_eq!(sdk_client.sessions, 1, "the client opened another session");
+                sdk_client.end().await
             }
-            Inner::McpRemote(remote) => remote.end().await,
-            Inner::Inspector(inspector) => inspector.visits,
+            Program::McpRemote(remote) => remote.end().await,
+            Program::Inspector(inspector) => inspector.authorizations,
         };
-        assert_eq!(visits.len(), 1, "a person is asked once: {visits:?}");
+        assert_eq!(
+            authorizations.len(),
+            1,
+            "the user must be asked exactly once: {authorizations:?}"
+        );
         match self.document {
-            Some(document) => assert_eq!(visits[0], document),
-            None => assert!(!visits[0].starts_with("https:"), "{visits:?}"),
+            Some(document) => assert_eq!(authorizations[0], document),
+            None => assert!(!authorizations[0].starts_with("https:"), "{authorizations:?}"),
         }
     }
 

@@ -1,102 +1,84 @@
-//! A client of `interop/` that goes on, and obeys the orders of the line protocol.
+//! A client of `interop/` that keeps running and calls on command.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use testkit::Browser;
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
-    process::{Child, ChildStdin, ChildStdout},
-    time::timeout,
-};
-use url::Url;
+use tokio::time::timeout;
 
-use super::sdk_client::{LIMIT, Run};
-use crate::harness::password;
+use super::sdk_client::{ClientProcess, Event, RUN_TIMEOUT, Run, client_id_in};
 
-/// A client of `interop/` that waits for orders between its rounds of calls.
+/// A client of `interop/` that waits for a command after each round of calls.
 #[derive(Debug)]
 pub(super) struct ScriptedClient {
-    process: Child,
-    orders: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-    login: String,
-    redirect_uri: String,
-    /// For which client a person was asked, each time.
-    visits: Vec<String>,
-    /// How many sessions it has opened.
+    process: ClientProcess,
+    /// The client id of each authorization request.
+    authorizations: Vec<String>,
+    /// The number of sessions that it has opened.
     pub(super) sessions: usize,
 }
 
 impl ScriptedClient {
     pub(super) fn start(run: Run) -> Self {
-        let login = run.login().to_owned();
-        let (mut command, redirect_uri) = run.held();
-        let mut process = command.spawn().expect("cargo xtask interop installs the clients");
         Self {
-            orders: process.stdin.take().unwrap(),
-            lines: BufReader::new(process.stdout.take().unwrap()).lines(),
-            process,
-            login,
-            redirect_uri,
-            visits: Vec::new(),
+            process: run.interactive().spawn(),
+            authorizations: Vec::new(),
             sessions: 0,
         }
     }
 
-    pub(super) async fn order(&mut self, order: &Value) {
-        say(&mut self.orders, order).await;
+    /// Starts a round of calls.
+    pub(super) async fn start_calls(&mut self) {
+        self.process.send(&json!({ "call": true })).await;
     }
 
     /// The texts of the calls up to the next `ready`.
     pub(super) async fn until_ready(&mut self) -> Vec<String> {
-        timeout(LIMIT, self.listen("ready")).await.expect("the client goes on")
+        timeout(
+            RUN_TIMEOUT,
+            self.texts_until_event(|event| matches!(event, Event::Ready)),
+        )
+        .await
+        .expect("the client does not get ready")
     }
 
-    /// Ends it, and gives the clients for which a person was asked.
+    /// Ends it, and returns the client id of each authorization request.
     pub(super) async fn end(mut self) -> Vec<String> {
-        self.order(&json!({ "end": true })).await;
-        let ended = timeout(LIMIT, async {
-            self.listen("done").await;
-            self.process.wait().await
-        });
-        let status = ended.await.expect("the client comes to an end").unwrap();
-        assert!(status.success());
-        self.visits
+        self.process.send(&json!({ "end": true })).await;
+        timeout(
+            RUN_TIMEOUT,
+            self.texts_until_event(|event| matches!(event, Event::Done)),
+        )
+        .await
+        .expect("the client does not end");
+        assert!(self.process.exited().await.success());
+        self.authorizations
     }
 
-    async fn listen(&mut self, until: &str) -> Vec<String> {
+    async fn texts_until_event(&mut self, is_last: impl Fn(&Event) -> bool) -> Vec<String> {
         let mut texts = Vec::new();
-        while let Some(line) = self.lines.next_line().await.unwrap() {
-            let event: Value = serde_json::from_str(&line).unwrap();
-            match event["event"].as_str().unwrap() {
-                "authorize" => {
-                    let url = event["url"].as_str().unwrap().parse().unwrap();
-                    let redirect = Browser::new()
-                        .authorize(&url, &self.login, &password(&self.login), &self.redirect_uri)
-                        .await
-                        .unwrap();
-                    self.visits.push(client_in(&url));
-                    self.order(&json!({ "redirect": redirect })).await;
+        loop {
+            let event = self.process.event().await;
+            if is_last(&event) {
+                return texts;
+            }
+            match event {
+                Event::Authorize { url } => {
+                    self.authorizations.push(client_id_in(&url));
+                    self.process.sign_in(&mut Browser::new(), &url).await;
                 }
-                "session" => self.sessions += 1,
-                "result" => {
-                    assert_eq!(event["isError"], false, "{event}");
-                    texts.push(event["text"].as_str().unwrap_or_default().to_owned());
+                Event::Session { .. } => self.sessions += 1,
+                Event::Result { text, is_error, .. } => {
+                    let text = text.unwrap_or_default();
+                    assert!(!is_error, "{text}");
+                    texts.push(text);
                 }
-                "error" => panic!("the client failed: {event}"),
-                other if other == until => return texts,
-                _ => {}
+                Event::Error { message } => panic!("the client failed: {message}"),
+                Event::Done => panic!("the client has ended"),
+                Event::Tools { .. }
+                | Event::Feature { .. }
+                | Event::Ready
+                | Event::Call(_)
+                | Event::Notification { .. } => {}
             }
         }
-        panic!("the client ended before {until}");
     }
-}
-
-/// For which client a person is asked.
-pub(super) fn client_in(authorize: &Url) -> String {
-    let client = authorize.query_pairs().find(|(name, _)| name == "client_id");
-    client.unwrap().1.into_owned()
-}
-
-pub(super) async fn say(orders: &mut ChildStdin, message: &Value) {
-    orders.write_all(format!("{message}\n").as_bytes()).await.unwrap();
 }

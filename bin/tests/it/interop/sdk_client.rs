@@ -1,8 +1,9 @@
-//! Drives a client of `interop/` by its line protocol, and plays the browser for it.
+//! The clients of `interop/` as processes, driven by their line protocol. The test plays the
+//! browser.
 
 use std::{
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -13,18 +14,19 @@ use testkit::{
     broker::{ChildCommand, free_port},
 };
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    process::Command,
+    process::{Child, Command},
     time::timeout,
 };
+use url::Url;
 
+use super::json_lines::JsonLines;
 use crate::harness::{Harness, password};
 
-/// The clients of `interop/`, in the order in which tests take them.
+/// The clients of `interop/`, in the order of the tests.
 pub(super) const SDKS: [Sdk; 4] = [Sdk::TypescriptV1, Sdk::TypescriptV2, Sdk::Python, Sdk::Rust];
 
-/// Longer than any run takes: a run that hangs fails its test.
-pub(super) const LIMIT: Duration = Duration::from_secs(120);
+/// Longer than any run takes, so that a run that hangs fails its test.
+pub(super) const RUN_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Sdk {
@@ -34,7 +36,7 @@ pub(super) enum Sdk {
     Rust,
 }
 
-/// A client that was told what to do and has not begun.
+/// A configured client that has not started.
 #[derive(Debug)]
 pub(super) struct Run {
     command: Command,
@@ -42,13 +44,22 @@ pub(super) struct Run {
     redirect_uri: String,
 }
 
-/// What a client said until it was done.
+/// A running client.
+#[derive(Debug)]
+pub(super) struct ClientProcess {
+    process: Child,
+    messages: JsonLines,
+    login: String,
+    redirect_uri: String,
+}
+
+/// The events of a client up to `done`.
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
+pub(super) struct RunResult {
     pub(super) sessions: usize,
     pub(super) tools: Vec<u64>,
     pub(super) results: Vec<CallResult>,
-    /// What came of each stop of the tour.
+    /// The result of each feature check, by its name.
     pub(super) features: Vec<(String, Value)>,
 }
 
@@ -59,14 +70,15 @@ pub(super) struct CallResult {
     pub(super) text: String,
 }
 
+/// The events of the line protocol, as `interop/README.md` describes them.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
-enum Event {
+pub(super) enum Event {
     Authorize {
-        url: String,
+        url: Url,
     },
     Session {
-        protocol: String,
+        protocol: Option<String>,
     },
     Tools {
         count: u64,
@@ -82,14 +94,34 @@ enum Event {
         name: String,
         result: Value,
     },
+    Ready,
+    Call(SustainedCall),
+    Notification {
+        session: String,
+        data: Value,
+    },
     Error {
         message: String,
     },
     Done,
 }
 
-/// What the reference server needs beside its script: a setting of the broker.
-pub(super) fn modules() -> (&'static str, String) {
+/// A call of a client that calls without pause. It has either a text or an error.
+#[derive(Debug, Deserialize)]
+pub(super) struct SustainedCall {
+    pub(super) session: String,
+    pub(super) mark: String,
+    /// Milliseconds since the Unix epoch.
+    pub(super) start: u64,
+    /// Milliseconds since the Unix epoch.
+    pub(super) end: u64,
+    pub(super) text: Option<String>,
+    #[serde(default)]
+    pub(super) error: String,
+}
+
+/// The broker setting that lets a child read the modules of the reference server.
+pub(super) fn readable_modules() -> (&'static str, String) {
     (
         "child.isolation.readable",
         root().join("interop/typescript/node_modules").display().to_string(),
@@ -97,7 +129,7 @@ pub(super) fn modules() -> (&'static str, String) {
 }
 
 /// The reference server of the MCP project, over standard streams.
-pub(super) fn everything() -> ChildCommand {
+pub(super) fn everything_server() -> ChildCommand {
     let script = root().join("interop/typescript/node_modules/@modelcontextprotocol/server-everything/dist/index.js");
     let args = vec![script.to_str().unwrap().to_owned(), "stdio".to_owned()];
     ChildCommand {
@@ -110,6 +142,12 @@ pub(super) fn everything() -> ChildCommand {
 /// The root of the repository.
 pub(super) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The client for which an authorization request asks.
+pub(super) fn client_id_in(authorize: &Url) -> String {
+    let client_id = authorize.query_pairs().find(|(name, _)| name == "client_id");
+    client_id.unwrap().1.into_owned()
 }
 
 impl Sdk {
@@ -130,8 +168,9 @@ impl Sdk {
 }
 
 impl Run {
-    /// Prepares a run: `size` is how many sessions, and how many calls each of them makes.
-    pub(super) fn start(
+    /// Configures calls of a tool; `size` is the number of sessions and the number of calls in
+    /// each.
+    pub(super) fn tool_calls(
         sdk: Sdk,
         harness: &Harness,
         login: &str,
@@ -139,7 +178,7 @@ impl Run {
         arguments: &str,
         size: [usize; 2],
     ) -> Self {
-        let mut run = Self::prepare(sdk, &harness.broker.mcp_url(), login);
+        let mut run = Self::new(sdk, &harness.broker.mcp_url(), login);
         run.command
             .env("TOOL", tool)
             .env("ARGUMENTS", arguments)
@@ -148,26 +187,24 @@ impl Run {
         run
     }
 
-    /// Prepares a tour of all features with the server for the conformance suite.
-    pub(super) fn tour(sdk: Sdk, mcp_url: &str, login: &str) -> Self {
-        let mut run = Self::prepare(sdk, mcp_url, login);
-        run.command.env("FEATURES", "1");
+    /// Configures the feature checks with the server for the conformance suite.
+    pub(super) fn feature_checks(sdk: Sdk, mcp_url: &str, login: &str) -> Self {
+        let mut run = Self::new(sdk, mcp_url, login);
+        run.command.env("FEATURE_CHECKS", "1");
         run
     }
 
-    /// Prepares a client that makes calls without end in so many sessions; their marks begin with `name`.
-    pub(super) fn endure(sdk: Sdk, harness: &Harness, login: &str, name: &str, sessions: usize) -> Self {
-        let mut run = Self::prepare(sdk, &harness.broker.mcp_url(), login);
-        run.command.env("ENDURE", name).env("SESSIONS", sessions.to_string());
+    /// Configures calls without pause in a number of sessions; `prefix` is the prefix of their
+    /// marks.
+    pub(super) fn sustained_calls(sdk: Sdk, harness: &Harness, login: &str, prefix: &str, sessions: usize) -> Self {
+        let mut run = Self::new(sdk, &harness.broker.mcp_url(), login);
+        run.command
+            .env("SUSTAINED_CALLS", prefix)
+            .env("SESSIONS", sessions.to_string());
         run
     }
 
-    /// The same for a test that gives the orders itself: the command, and where the browser comes back to.
-    pub(super) fn into_parts(self) -> (Command, String) {
-        (self.command, self.redirect_uri)
-    }
-
-    fn prepare(sdk: Sdk, mcp_url: &str, login: &str) -> Self {
+    fn new(sdk: Sdk, mcp_url: &str, login: &str) -> Self {
         let redirect_uri = format!("http://127.0.0.1:{}/callback", free_port());
         let mut command = sdk.command();
         command
@@ -183,59 +220,82 @@ impl Run {
         }
     }
 
-    /// Who signs in.
-    pub(super) fn login(&self) -> &str {
-        &self.login
-    }
-
-    /// The same for a client that is described by a document, and perhaps signs with a key (a JWK).
-    pub(super) fn described(mut self, document: Option<&str>, key: Option<&str>) -> Self {
-        let variables = [("CLIENT_METADATA_URL", document), ("PRIVATE_KEY", key)];
+    /// Adds the URL of a client metadata document, and perhaps a key (a JWK) for assertions.
+    pub(super) fn with_metadata_document(mut self, url: Option<&str>, key: Option<&str>) -> Self {
+        let variables = [("CLIENT_METADATA_URL", url), ("PRIVATE_KEY", key)];
         for (name, value) in variables {
             self.command.envs(value.map(|value| (name, value)));
         }
         self
     }
 
-    /// Where the browser comes back to.
+    /// Makes the client wait for commands after its calls.
+    pub(super) fn interactive(mut self) -> Self {
+        self.command.env("INTERACTIVE", "1");
+        self
+    }
+
     pub(super) fn redirect_uri(&self) -> &str {
         &self.redirect_uri
     }
 
-    /// The same for a test that gives the orders itself: the command, and where the browser comes back to.
-    pub(super) fn held(mut self) -> (Command, String) {
-        self.command.env("HOLD", "1");
-        self.into_parts()
-    }
-
-    /// Runs the client to its end.
-    pub(super) async fn finish(self) -> Outcome {
-        timeout(LIMIT, self.drive()).await.expect("the client comes to an end")
-    }
-
-    async fn drive(mut self) -> Outcome {
+    pub(super) fn spawn(mut self) -> ClientProcess {
         let mut process = self.command.spawn().expect("cargo xtask interop installs the clients");
-        let mut orders = process.stdin.take().unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        ClientProcess {
+            messages: JsonLines::take_from(&mut process),
+            process,
+            login: self.login,
+            redirect_uri: self.redirect_uri,
+        }
+    }
+
+    /// Runs the client until it exits.
+    pub(super) async fn finish(self) -> RunResult {
+        let process = self.spawn();
+        timeout(RUN_TIMEOUT, process.collect())
+            .await
+            .expect("the client does not exit")
+    }
+}
+
+impl ClientProcess {
+    /// The next event. Panics if the client ends without `done`. Cancel safe.
+    pub(super) async fn event(&mut self) -> Event {
+        self.messages.receive().await
+    }
+
+    pub(super) async fn send(&mut self, command: &Value) {
+        self.messages.send(command).await;
+    }
+
+    /// Answers an `authorize` event: signs the user in and sends the redirect to the client.
+    pub(super) async fn sign_in(&mut self, browser: &mut Browser, url: &Url) {
+        let password = password(&self.login);
+        let redirect = browser
+            .authorize(url, &self.login, &password, &self.redirect_uri)
+            .await
+            .unwrap();
+        self.send(&json!({ "redirect": redirect })).await;
+    }
+
+    pub(super) async fn exited(&mut self) -> ExitStatus {
+        timeout(RUN_TIMEOUT, self.process.wait())
+            .await
+            .expect("the client does not exit")
+            .unwrap()
+    }
+
+    async fn collect(mut self) -> RunResult {
         let mut browser = Browser::new();
-        let mut outcome = Outcome::default();
-        while let Some(line) = lines.next_line().await.unwrap() {
-            match serde_json::from_str(&line).unwrap() {
-                Event::Authorize { url } => {
-                    let url = url.parse().unwrap();
-                    let password = password(&self.login);
-                    let redirect = browser
-                        .authorize(&url, &self.login, &password, &self.redirect_uri)
-                        .await
-                        .unwrap();
-                    let order = format!("{}\n", json!({ "redirect": redirect }));
-                    orders.write_all(order.as_bytes()).await.unwrap();
-                }
+        let mut run = RunResult::default();
+        loop {
+            match self.event().await {
+                Event::Authorize { url } => self.sign_in(&mut browser, &url).await,
                 Event::Session { protocol } => {
-                    assert_eq!(protocol, "2025-11-25");
-                    outcome.sessions += 1;
+                    assert_eq!(protocol.as_deref(), Some("2025-11-25"));
+                    run.sessions += 1;
                 }
-                Event::Tools { count } => outcome.tools.push(count),
+                Event::Tools { count } => run.tools.push(count),
                 Event::Result {
                     session,
                     call,
@@ -244,22 +304,25 @@ impl Run {
                 } => {
                     let text = text.unwrap_or_default();
                     assert!(!is_error, "{text}");
-                    outcome.results.push(CallResult { session, call, text });
+                    run.results.push(CallResult { session, call, text });
                 }
-                Event::Feature { name, result } => outcome.features.push((name, result)),
+                Event::Feature { name, result } => run.features.push((name, result)),
                 Event::Error { message } => panic!("the client failed: {message}"),
                 Event::Done => break,
+                other @ (Event::Ready | Event::Call(_) | Event::Notification { .. }) => {
+                    panic!("unexpected event: {other:?}")
+                }
             }
         }
-        assert!(process.wait().await.unwrap().success());
-        outcome
+        assert!(self.exited().await.success());
+        run
     }
 }
 
-impl Outcome {
-    /// Looks at the text of every result; there is at least one.
-    pub(super) fn every_text(&self, mut look: impl FnMut(&str)) {
+impl RunResult {
+    /// Passes the text of every result to a check. There must be at least one.
+    pub(super) fn for_each_text(&self, check: impl FnMut(&str)) {
         assert!(!self.results.is_empty());
-        self.results.iter().for_each(|result| look(&result.text));
+        self.results.iter().map(|result| result.text.as_str()).for_each(check);
     }
 }

@@ -1,13 +1,13 @@
-//! The official conformance suite in its role of an MCP client, against the running broker.
+//! The official conformance suite as an MCP client of the running broker.
 //!
-//! The suite sends no `Authorization`. A forwarder stands in front of the broker, as an operator's
-//! reverse proxy would, and adds the bearer of a user who signed in through it. Host and Origin pass
-//! unchanged, so that the suite's DNS rebinding attack reaches the broker. The broker starts a stdio
-//! server with the fixtures that the suite asks for ([`testkit::conformance`]).
+//! The suite sends no `Authorization`. A forwarder in front of the broker, like an operator's
+//! reverse proxy, adds the bearer token of a user who has signed in through it. It does not change
+//! Host and Origin, so that the suite's DNS rebinding attack reaches the broker. The broker starts
+//! a stdio server with the fixtures that the suite needs ([`testkit::conformance`]).
 //!
-//! The test is stricter than the suite: a scenario that the suite runs without scoring has to pass,
-//! and a warning or a skipped check is a failure. `interop/conformance/baseline.yml` lists the
-//! scenarios that are expected to fail, and the suite refuses an entry that does not fail.
+//! The test is stricter than the suite: a scenario that the suite does not score must pass too, and
+//! a warning or a skipped check is a failure. `interop/conformance/baseline.yml` lists the
+//! scenarios that are expected to fail, and the suite rejects an entry that does not fail.
 
 use std::{
     fmt,
@@ -18,22 +18,22 @@ use std::{
 
 use serde_json::{Value, json};
 use testkit::{
-    Browser, Client, FakeForgejo, Forwarder,
+    Client, FakeForgejo, Forwarder,
     broker::{BrokerOptions, BrokerProcess, ChildCommand, free_port, programs, public_url, redirect_uri},
     forgejo::Options,
 };
 
 use super::{authorization_suite::node, sdk_client::root};
-use crate::harness::password;
+use crate::harness::sign_in;
 
-/// The revision whose requirements have to be met.
+/// The protocol revision whose requirements the broker must meet.
 const REVISION: &str = "2025-11-25";
 
-/// The number of scenarios that the pinned suite runs for a server of that revision: 30 required and
-/// three more (`server-session-lifecycle`, `server-sse-polling`, `json-schema-2020-12`).
+/// The number of scenarios that the pinned suite runs for a server of that revision: 30 required
+/// ones, `server-session-lifecycle`, `server-sse-polling` and `json-schema-2020-12`.
 const SCENARIOS: usize = 33;
 
-/// The tool whose answer the forwarder cuts; the suite has to resume its stream.
+/// The tool whose answer the forwarder cuts off; the suite must resume its stream.
 const RECONNECTION: &str = "test_reconnection";
 
 /// The user who signs in.
@@ -63,23 +63,23 @@ async fn official_suite_finds_no_failure_in_the_mcp_server() {
     let log = results.join("suite.log");
     let failed: Vec<&str> = scenarios
         .iter()
-        .filter(|one| !one.holds())
-        .map(|one| one.name.as_str())
+        .filter(|scenario| !scenario.passes())
+        .map(|scenario| scenario.name.as_str())
         .collect();
     assert!(failed.is_empty(), "failed: {failed:?}; see {}", log.display());
     assert_eq!(scenarios.len(), SCENARIOS, "see {}", log.display());
     assert!(status.success(), "the suite ended with {status}; see {}", log.display());
 }
 
-/// Starts the broker and everything around it, runs the suite, and stops everything.
+/// Starts a Forgejo, the forwarder and the broker, runs the suite, and stops them.
 async fn run_suite(results: &Path) -> ExitStatus {
-    let (port, front) = (free_port(), free_port());
-    let forgejo = FakeForgejo::start(Options::for_redirect(&redirect_uri(front)))
+    let (port, public_port) = (free_port(), free_port());
+    let forgejo = FakeForgejo::start(Options::for_redirect(&redirect_uri(public_port)))
         .await
         .unwrap();
-    // Most scenarios leave their session open.
+    // Most scenarios do not close their session.
     let settings = [
-        ("server.public_url", public_url(front)),
+        ("server.public_url", public_url(public_port)),
         ("session.max_sessions_per_user", "200".to_owned()),
     ];
     let options = BrokerOptions {
@@ -89,15 +89,12 @@ async fn run_suite(results: &Path) -> ExitStatus {
         environment: vec![],
         keep_socket: false,
     };
-    let forwarder = Forwarder::start(front, port, Some(RECONNECTION)).await.unwrap();
+    let forwarder = Forwarder::start(public_port, port, Some(RECONNECTION)).await.unwrap();
     let mut broker = BrokerProcess::start(&programs().broker, &forgejo, options)
         .await
         .unwrap();
     let client = Client::new(forwarder.mcp_url().parse().unwrap());
-    client
-        .sign_in(&mut Browser::new(), LOGIN, &password(LOGIN))
-        .await
-        .unwrap();
+    sign_in(&client, LOGIN).await;
     forwarder.set_bearer(&client.access_token().expect("signing in yields a token"));
 
     let mut suite = suite(&forwarder.mcp_url(), results);
@@ -138,29 +135,29 @@ fn read(results: &Path) -> Vec<Scenario> {
             scenario(scenario_name(&folder.file_name().unwrap().to_string_lossy()), &checks)
         })
         .collect();
-    scenarios.sort_by(|one, other| one.name.cmp(&other.name));
+    scenarios.sort_by(|left, right| left.name.cmp(&right.name));
     scenarios
 }
 
-/// The scenario that a folder is named after.
+/// The name of the scenario in the name of its folder.
 fn scenario_name(folder: &str) -> &str {
     let name = folder.strip_prefix("server-").unwrap_or(folder);
-    // A hyphen and a time such as 2026-07-28T12-00-00-000Z.
+    // The rest is a hyphen and a time such as 2026-07-28T12-00-00-000Z.
     name.len()
         .checked_sub(25)
         .map_or(name, |end| name.get(..end).unwrap_or(name))
 }
 
 impl Scenario {
-    /// A scenario without a single passed check shows nothing.
-    fn holds(&self) -> bool {
+    /// A scenario without a passed check proves nothing.
+    fn passes(&self) -> bool {
         self.failures.is_empty() && self.passed > 0
     }
 }
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = if self.holds() { "ok  " } else { "FAIL" };
+        let sign = if self.passes() { "ok  " } else { "FAIL" };
         write!(f, "{sign} {} ({} checks passed)", self.name, self.passed)?;
         self.failures
             .iter()
@@ -191,7 +188,7 @@ fn scenario(name: &str, checks: &[Value]) -> Scenario {
 }
 
 #[test]
-fn a_folder_is_named_after_its_scenario() {
+fn scenario_name_is_folder_name_without_prefix_and_time() {
     assert_eq!(
         scenario_name("server-server-sse-polling-2026-07-28T12-00-00-000Z"),
         "server-sse-polling"
@@ -200,7 +197,7 @@ fn a_folder_is_named_after_its_scenario() {
 }
 
 #[test]
-fn every_status_but_success_and_information_is_a_failure() {
+fn every_status_except_success_and_info_is_failure() {
     let checks = ["SUCCESS", "INFO", "WARNING", "SKIPPED", "FAILURE"]
         .map(|status| json!({ "id": status, "status": status, "errorMessage": "why" }));
     let scenario = scenario("x", &checks);

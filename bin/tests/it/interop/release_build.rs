@@ -1,4 +1,5 @@
-//! The program as it is released, without the Cargo feature `testing`: it does not know the switches of tests.
+//! The program of the release build, without the Cargo feature `testing`, does not have the
+//! switches of tests.
 
 use std::time::Duration;
 
@@ -10,24 +11,24 @@ use tokio::time::sleep;
 use super::sdk_client::root;
 use crate::harness::{Harness, open_session};
 
-/// Where `cargo xtask interop` puts it.
+/// The copy that `cargo xtask interop` makes.
 const PROGRAM: &str = "target/interop/released/forgejo-mcp-broker";
 
 #[tokio::test]
 #[ignore = "needs a program of its own: cargo xtask interop"]
-async fn a_released_program_ignores_the_switches_of_tests() {
+async fn release_build_ignores_switches_of_tests() {
     let host = Host::start().await.unwrap();
     let client_id = "https://client.example/client.json";
     let document = json!({
         "client_id": client_id, "client_name": "Not to be read", "redirect_uris": ["http://127.0.0.1/callback"],
     });
     host.json("/client.json", &document);
-    let switches = vec![
+    let environment = vec![
         network(&[("client.example", &host)], &[]),
         ("FORGEJO_MCP_BROKER_TEST_GRACE".to_owned(), "0".to_owned()),
     ];
     let settings = [("oauth.access_token_ttl", "1s")];
-    let harness = Harness::with_program(&root().join(PROGRAM), switches, &settings).await;
+    let harness = Harness::with_program(&root().join(PROGRAM), environment, &settings).await;
 
     let alice = harness.signed_in("alice").await;
     open_session(&alice).await;
@@ -39,7 +40,7 @@ async fn a_released_program_ignores_the_switches_of_tests() {
             let value = if name == "client_id" { client_id } else { value };
             (name, value)
         }));
-    // Of the public network nobody has this name (RFC 2606 section 3).
+    // The name does not exist on the public network (RFC 2606 section 3).
     let page = Browser::new().get(&url).await.unwrap();
     assert!(
         page.status.is_client_error() || page.status.is_server_error(),
@@ -50,5 +51,9 @@ async fn a_released_program_ignores_the_switches_of_tests() {
 
     sleep(Duration::from_secs(2)).await;
     let (answer, _) = alice.request("ping", Value::Null).await.unwrap();
-    assert_eq!(answer.status, StatusCode::OK, "the minute is a minute");
+    assert_eq!(
+        answer.status,
+        StatusCode::OK,
+        "the grace period of a minute was reduced"
+    );
 }

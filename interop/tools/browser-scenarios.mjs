@@ -1,8 +1,10 @@
-// A person at a real browser: headless Chromium on the broker's pages, by clicks alone. Takes a screenshot of each page.
+// Scenarios for the broker's pages in a real browser, headless Chromium. They use only clicks and
+// keys, and take screenshots.
 //
-// Settings, from the environment: BROKER (root URL), MCP_URL, CLIENT_ID, DESCRIBED (the URL of a document that describes
-// a client), PORT (where the client listens for the answer), LOGIN, PASSWORD, SCREENSHOTS (a folder), CHROMIUM (the program). Prints one line for each walk; a walk that fails ends the
-// process with status 1 and says why on stderr.
+// Settings, from the environment: BROKER (root URL), MCP_URL, CLIENT_ID, DOCUMENT_CLIENT_ID (the
+// URL of a client metadata document), PORT (of the client's redirect URI), LOGIN, PASSWORD,
+// SCREENSHOTS (a folder), CHROMIUM (the program). The script prints one line for each scenario. If
+// one fails, the script prints the reason to stderr and exits with status 1.
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
@@ -10,13 +12,13 @@ import { join } from "node:path";
 
 import { chromium } from "playwright-core";
 
-const { BROKER, MCP_URL, CLIENT_ID, DESCRIBED, PORT, LOGIN, PASSWORD, SCREENSHOTS } = process.env;
+const { BROKER, MCP_URL, CLIENT_ID, DOCUMENT_CLIENT_ID, PORT, LOGIN, PASSWORD, SCREENSHOTS } = process.env;
 const CALLBACK = `http://127.0.0.1:${PORT}/callback`;
 const ALLOW = "button[name=decision][value=approve]";
 const DENY = "button[name=decision][value=deny]";
 const PHONE = { width: 360, height: 740 };
 
-/** The client: takes the answer, as an application on this device does. */
+/** The client: receives the redirect, as an application on this device does. */
 const client = createServer((request, response) => {
   response.setHeader("content-type", "text/html; charset=utf-8");
   response.end("<!doctype html><title>The application</title><h1>Back at the application</h1>");
@@ -25,7 +27,8 @@ await new Promise((resolve) => client.listen(Number(PORT), "127.0.0.1", resolve)
 
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  // As root there is no sandbox; the other flags keep it from calling anybody but the servers of the test.
+  // Chromium has no sandbox as root. The other flags keep it from connecting to servers outside the
+  // test.
   args: [
     "--no-sandbox",
     "--disable-gpu",
@@ -51,29 +54,35 @@ function authorizeUrl(state, changes = {}) {
   return `${BROKER}/oauth/authorize?${new URLSearchParams(parameters)}`;
 }
 
-/** A browser of its own, which notes what no page may do: complain, or ask a server that has no part in this. */
+/**
+ * Opens a separate browser context. It records errors on the console and requests to servers
+ * outside the test.
+ */
 async function open(options = {}) {
   const context = await browser.newContext({ viewport: { width: 1024, height: 768 }, ...options });
-  const complaints = [];
+  const problems = [];
   context.on("console", (message) => {
-    // A page that says no has an error status, which Chromium notes as an error of the console.
+    // An error page has an error status, which Chromium reports as an error on the console.
     const isStatus = message.text().startsWith("Failed to load resource: the server responded");
-    if (message.type() === "error" && !isStatus && message.location().url.startsWith(BROKER)) complaints.push(message.text());
+    if (message.type() === "error" && !isStatus && message.location().url.startsWith(BROKER)) problems.push(message.text());
   });
   context.on("request", (request) => {
     const { hostname } = new URL(request.url());
-    if (hostname !== "127.0.0.1") complaints.push(`asked ${request.url()}`);
+    if (hostname !== "127.0.0.1") problems.push(`request to ${request.url()}`);
   });
-  context.on("weberror", (error) => complaints.push(String(error.error())));
-  return { context, complaints };
+  context.on("weberror", (error) => problems.push(String(error.error())));
+  return { context, problems };
 }
 
-async function shot(page, name) {
+async function takeScreenshot(page, name) {
   await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`), fullPage: true });
 }
 
-/** From the click on Allow to the client, signing in at Forgejo where it asks. */
-async function throughForgejo(page) {
+/**
+ * Follows the pages from the click on Allow to the client, and signs in at Forgejo where necessary.
+ * Returns the parameters.
+ */
+async function completeSignIn(page) {
   for (let step = 0; step < 4 && !page.url().startsWith(CALLBACK); step += 1) {
     if (await page.locator("input[name=user_name]").count()) {
       await page.fill("input[name=user_name]", LOGIN);
@@ -83,18 +92,18 @@ async function throughForgejo(page) {
       await Promise.all([page.waitForNavigation(), page.click("button[name=granted][value=true]")]);
     }
   }
-  return answer(page);
+  return redirectParameters(page);
 }
 
-/** The answer that the client got. */
-function answer(page) {
+/** The parameters of the redirect to the client. */
+function redirectParameters(page) {
   assert.ok(page.url().startsWith(CALLBACK), `the browser is at ${page.url()}, not at the application`);
   const parameters = new URL(page.url()).searchParams;
   assert.equal(parameters.get("iss"), BROKER);
   return parameters;
 }
 
-async function consent(page, state) {
+async function openConsentPage(page, state) {
   await page.goto(authorizeUrl(state));
   assert.equal(await page.locator(ALLOW).count(), 1, `no consent page: ${await page.textContent("body")}`);
 }
@@ -103,62 +112,63 @@ async function click(page, selector) {
   await Promise.all([page.waitForNavigation(), page.click(selector)]);
 }
 
-/** What anyone who reads the page otherwise than by its looks needs. */
-async function readable(page) {
+/** Checks that the page is accessible and fits into the window. */
+async function checkAccessibility(page) {
   assert.equal(await page.getAttribute("html", "lang"), "en");
   assert.equal(await page.locator("h1").count(), 1);
   assert.equal(await page.locator("main").count(), 1);
   assert.notEqual(await page.title(), "");
-  const { wide, seen } = await page.evaluate(() => ({
-    wide: document.documentElement.scrollWidth,
-    seen: window.innerWidth,
+  const { width, visible } = await page.evaluate(() => ({
+    width: document.documentElement.scrollWidth,
+    visible: window.innerWidth,
   }));
-  assert.ok(wide <= seen, `the page is ${wide} px wide, and ${seen} px of it are seen`);
+  assert.ok(width <= visible, `the page is ${width} px wide, but only ${visible} px are visible`);
 }
 
-const walks = {
-  async "the whole flow"({ context }) {
+const scenarios = {
+  async "complete sign-in"({ context }) {
     const page = await context.newPage();
-    await consent(page, "whole");
-    await readable(page);
-    await shot(page, "consent");
+    await openConsentPage(page, "whole");
+    await checkAccessibility(page);
+    await takeScreenshot(page, "consent");
     await click(page, ALLOW);
-    const got = await throughForgejo(page);
-    assert.ok(got.get("code"));
-    assert.equal(got.get("state"), "whole");
+    const parameters = await completeSignIn(page);
+    assert.ok(parameters.get("code"));
+    assert.equal(parameters.get("state"), "whole");
   },
-  async "without JavaScript, by the keyboard"({ context }) {
+  async "keyboard without JavaScript"({ context }) {
     const page = await context.newPage();
-    await consent(page, "keyboard");
+    await openConsentPage(page, "keyboard");
     await page.locator(ALLOW).focus();
     await Promise.all([page.waitForNavigation(), page.keyboard.press("Enter")]);
-    assert.ok((await throughForgejo(page)).get("code"));
+    assert.ok((await completeSignIn(page)).get("code"));
   },
   async deny({ context }) {
     const page = await context.newPage();
-    await consent(page, "deny");
+    await openConsentPage(page, "deny");
     await click(page, DENY);
-    const got = answer(page);
-    assert.equal(got.get("error"), "access_denied");
-    assert.equal(got.get("state"), "deny");
-    assert.equal(got.get("code"), null);
+    const parameters = redirectParameters(page);
+    assert.equal(parameters.get("error"), "access_denied");
+    assert.equal(parameters.get("state"), "deny");
+    assert.equal(parameters.get("code"), null);
   },
-  async "a double submit"({ context }) {
+  async "double submit"({ context }) {
     const page = await context.newPage();
-    await consent(page, "double");
+    await openConsentPage(page, "double");
     await Promise.all([page.waitForNavigation(), page.dblclick(ALLOW)]);
     await page.waitForLoadState("networkidle");
-    assert.ok((await throughForgejo(page)).get("code"));
+    assert.ok((await completeSignIn(page)).get("code"));
   },
-  async "the back button"({ context }) {
+  async "back button"({ context }) {
     const page = await context.newPage();
-    await consent(page, "back");
+    await openConsentPage(page, "back");
     await click(page, ALLOW);
     await page.goBack();
-    assert.equal(await page.locator(ALLOW).count(), 1, "the consent page is there again");
+    assert.equal(await page.locator(ALLOW).count(), 1, "the consent page is not shown again");
     await click(page, ALLOW);
-    assert.ok((await throughForgejo(page)).get("code"));
-    // Back from the application: whatever is shown is a page for people and gives no second code.
+    assert.ok((await completeSignIn(page)).get("code"));
+    // Back from the application: the browser shows some page with text, and the client gets no
+    // second code.
     await page.goBack();
     await page.waitForLoadState();
     assert.ok(!page.url().includes("code=fmb_"), page.url());
@@ -166,123 +176,123 @@ const walks = {
   },
   async "two tabs"({ context }) {
     const [one, other] = [await context.newPage(), await context.newPage()];
-    await consent(one, "one");
-    await consent(other, "other");
+    await openConsentPage(one, "one");
+    await openConsentPage(other, "other");
     await one.reload();
     await click(other, ALLOW);
-    const second = await throughForgejo(other);
+    const second = await completeSignIn(other);
     await click(one, ALLOW);
-    const first = await throughForgejo(one);
+    const first = await completeSignIn(one);
     assert.deepEqual([first.get("state"), second.get("state")], ["one", "other"]);
     assert.ok(first.get("code") && second.get("code"));
     assert.notEqual(first.get("code"), second.get("code"));
   },
-  async "a phone"({ context }) {
+  async "phone"({ context }) {
     const page = await context.newPage();
-    await consent(page, "phone");
-    await readable(page);
+    await openConsentPage(page, "phone");
+    await checkAccessibility(page);
     for (const selector of [ALLOW, DENY]) {
       const box = await page.locator(selector).boundingBox();
       assert.ok(box.height >= 40 && box.width >= 100, `a button of ${box.width} by ${box.height} px`);
     }
-    await shot(page, "consent-phone");
+    await takeScreenshot(page, "consent-phone");
     await page.tap(ALLOW);
     await page.waitForLoadState();
-    assert.ok((await throughForgejo(page)).get("code"));
+    assert.ok((await completeSignIn(page)).get("code"));
   },
-  async "in the dark"({ context }) {
+  async "dark color scheme"({ context }) {
     const page = await context.newPage();
-    await consent(page, "dark");
-    const colours = await page.evaluate(() => {
+    await openConsentPage(page, "dark");
+    const colors = await page.evaluate(() => {
       const { color, backgroundColor } = getComputedStyle(document.body);
       return { color, page: [backgroundColor, getComputedStyle(document.documentElement).backgroundColor] };
     });
-    const light = (colour) => (colour.match(/\d+/g) ?? []).slice(0, 3).reduce((sum, part) => sum + Number(part), 0) / 3;
-    assert.ok(light(colours.color) > 150, `dark text in the dark: ${JSON.stringify(colours)}`);
-    await shot(page, "consent-dark");
+    const brightness = (color) => (color.match(/\d+/g) ?? []).slice(0, 3).reduce((sum, part) => sum + Number(part), 0) / 3;
+    assert.ok(brightness(colors.color) > 150, `dark text in the dark color scheme: ${JSON.stringify(colors)}`);
+    await takeScreenshot(page, "consent-dark");
   },
-  async "an application that a domain describes"({ context }) {
+  async "client with metadata document"({ context }) {
     const page = await context.newPage();
-    await page.goto(authorizeUrl("described", { client_id: DESCRIBED }));
-    await readable(page);
+    await page.goto(authorizeUrl("document", { client_id: DOCUMENT_CLIENT_ID }));
+    await checkAccessibility(page);
     assert.match(await page.textContent("main"), /belongs to client\.example/);
-    await shot(page, "consent-domain");
+    await takeScreenshot(page, "consent-domain");
     await click(page, ALLOW);
-    assert.ok((await throughForgejo(page)).get("code"));
+    assert.ok((await completeSignIn(page)).get("code"));
   },
-  async "an unknown client"({ context }) {
+  async "unknown client"({ context }) {
     const page = await context.newPage();
-    const response = await page.goto(authorizeUrl("unknown", { client_id: "nobody" }));
+    const response = await page.goto(authorizeUrl("unknown", { client_id: "unknown" }));
     assert.ok(response.status() >= 400);
-    await readable(page);
-    await shot(page, "unknown-client");
+    await checkAccessibility(page);
+    await takeScreenshot(page, "unknown-client");
   },
-  async "a redirect URI that is not the client's"({ context }) {
+  async "redirect URI of another client"({ context }) {
     const page = await context.newPage();
     const response = await page.goto(authorizeUrl("wrong", { redirect_uri: "https://evil.example/" }));
     assert.equal(response.status(), 400);
-    await readable(page);
-    await shot(page, "wrong-redirect");
+    await checkAccessibility(page);
+    await takeScreenshot(page, "wrong-redirect");
   },
-  async "a callback that was used before"({ context }) {
+  async "repeated callback"({ context }) {
     const page = await context.newPage();
     const callbacks = [];
     page.on("request", (request) => {
       if (request.url().startsWith(`${BROKER}/oauth/callback`)) callbacks.push(request.url());
     });
-    await consent(page, "twice");
+    await openConsentPage(page, "twice");
     await click(page, ALLOW);
-    await throughForgejo(page);
+    await completeSignIn(page);
     const response = await page.goto(callbacks[0]);
     assert.ok(response.status() >= 400);
-    await readable(page);
-    await shot(page, "used-before");
+    await checkAccessibility(page);
+    await takeScreenshot(page, "used-before");
   },
   async "your connections"({ context }) {
     const page = await context.newPage();
-    await consent(page, "connected");
+    await openConsentPage(page, "connected");
     await click(page, ALLOW);
-    await throughForgejo(page);
+    await completeSignIn(page);
     await page.goto(`${BROKER}/oauth/connections`);
-    await readable(page);
-    await shot(page, "connections-sign-in");
+    await checkAccessibility(page);
+    await takeScreenshot(page, "connections-sign-in");
     await Promise.all([page.waitForNavigation(), page.click("main form button[type=submit]")]);
-    await readable(page);
+    await checkAccessibility(page);
     const rows = page.locator("ul.list > li");
     const before = await rows.count();
     assert.ok(before > 0, `no connection: ${await page.textContent("body")}`);
-    await shot(page, "connections");
+    await takeScreenshot(page, "connections");
     await page.setViewportSize(PHONE);
-    await readable(page);
-    await shot(page, "connections-phone");
+    await checkAccessibility(page);
+    await takeScreenshot(page, "connections-phone");
     await Promise.all([page.waitForNavigation(), rows.first().locator("button").click()]);
     assert.equal(await rows.count(), before - 1);
-    await readable(page);
-    await shot(page, "connections-ended");
+    await checkAccessibility(page);
+    await takeScreenshot(page, "connections-ended");
     for (let left = before - 1; left > 0; left -= 1) {
       await Promise.all([page.waitForNavigation(), rows.first().locator("button").click()]);
     }
     assert.match(await page.textContent("main"), /No application has access/);
-    await shot(page, "connections-none");
+    await takeScreenshot(page, "connections-none");
     await Promise.all([page.waitForNavigation(), page.click("button[value=sign-out]")]);
     await page.goto(`${BROKER}/oauth/connections`);
-    assert.equal(await rows.count(), 0, "signed out is signed out");
+    assert.equal(await rows.count(), 0, "a connection is shown after signing out");
   },
 };
 
 const settings = {
-  "without JavaScript, by the keyboard": { javaScriptEnabled: false },
-  "a phone": { viewport: PHONE, deviceScaleFactor: 2, hasTouch: true, isMobile: true },
-  "in the dark": { colorScheme: "dark" },
+  "keyboard without JavaScript": { javaScriptEnabled: false },
+  "phone": { viewport: PHONE, deviceScaleFactor: 2, hasTouch: true, isMobile: true },
+  "dark color scheme": { colorScheme: "dark" },
 };
 
 let failed = 0;
-for (const [name, walk] of Object.entries(walks)) {
-  const { context, complaints } = await open(settings[name]);
+for (const [name, scenario] of Object.entries(scenarios)) {
+  const { context, problems } = await open(settings[name]);
   context.setDefaultTimeout(15_000);
   try {
-    await walk({ context });
-    assert.deepEqual(complaints, []);
+    await scenario({ context });
+    assert.deepEqual(problems, []);
     console.log(`ok ${name}`);
   } catch (error) {
     failed += 1;

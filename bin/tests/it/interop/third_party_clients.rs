@@ -1,5 +1,5 @@
-//! Programs that people use as MCP clients, as they are: `mcp-remote` and the Inspector's command line. What they print for a
-//! person to visit is visited.
+//! Programs that people use as MCP clients: `mcp-remote` and the Inspector's command line. Both run
+//! unchanged. The test visits the addresses that they print for their user.
 
 use std::process::Stdio;
 
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::Browser;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncRead, BufReader, Lines},
-    process::{Child, ChildStdin, ChildStdout, Command},
+    io::{AsyncBufReadExt as _, AsyncRead, BufReader},
+    process::{Child, Command},
     task::JoinHandle,
     time::timeout,
 };
@@ -17,19 +17,18 @@ use url::Url;
 
 use super::{
     authorization_suite::node,
-    scripted_client::{client_in, say},
-    sdk_client::{LIMIT, root},
+    json_lines::JsonLines,
+    sdk_client::{RUN_TIMEOUT, client_id_in, root},
 };
 use crate::harness::{Harness, password};
 
-/// `mcp-remote`, between a host, which is this test, and the broker.
+/// `mcp-remote`, between a host (this test) and the broker.
 #[derive(Debug)]
 pub(super) struct McpRemote {
     process: Child,
-    orders: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-    asked: u64,
-    visits: JoinHandle<Vec<String>>,
+    messages: JsonLines,
+    next_id: u64,
+    authorizations: JoinHandle<Vec<String>>,
     _home: TempDir,
 }
 
@@ -44,57 +43,57 @@ impl McpRemote {
             .args(document.into_iter().flat_map(|url| ["--client-metadata-url", url]))
             .env("MCP_REMOTE_CONFIG_DIR", home.path());
         let mut process = spawn(command, &home);
+        let stderr = process.stderr.take().unwrap();
         Self {
-            visits: visitor(process.stderr.take().unwrap(), harness.broker.url(), login, port),
-            orders: process.stdin.take().unwrap(),
-            lines: BufReader::new(process.stdout.take().unwrap()).lines(),
+            authorizations: visit_printed_urls(stderr, harness.broker.url(), login, port),
+            messages: JsonLines::take_from(&mut process),
             process,
-            asked: 0,
+            next_id: 0,
             _home: home,
         }
     }
 
-    /// The handshake of a host.
+    /// Does the handshake of a host.
     pub(super) async fn open(&mut self) {
         let initialize = json!({
             "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "host", "version": "1" },
         });
-        self.ask("initialize", initialize).await;
+        self.request("initialize", initialize).await;
         let initialized = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
-        say(&mut self.orders, &initialized).await;
+        self.messages.send(&initialized).await;
     }
 
     pub(super) async fn call(&mut self) -> String {
         let params = json!({ "name": "get_my_user_info", "arguments": {} });
-        let answer = self.ask("tools/call", params).await;
-        let text = answer["result"]["content"][0]["text"].as_str();
-        text.unwrap_or_else(|| panic!("{answer}")).to_owned()
+        let response = self.request("tools/call", params).await;
+        let text = response["result"]["content"][0]["text"].as_str();
+        text.unwrap_or_else(|| panic!("{response}")).to_owned()
     }
 
-    /// Asks over standard streams, as a host does, and waits for the answer.
-    async fn ask(&mut self, method: &str, params: Value) -> Value {
-        let id = self.asked;
-        self.asked += 1;
+    /// Sends a request over standard streams and waits for the response.
+    async fn request(&mut self, method: &str, params: Value) -> Value {
+        let id = self.next_id;
+        self.next_id += 1;
         let request = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
-        say(&mut self.orders, &request).await;
-        let answer = async {
+        self.messages.send(&request).await;
+        let response = async {
             loop {
-                let line = self.lines.next_line().await.unwrap().expect("mcp-remote goes on");
-                let message: Value = serde_json::from_str(&line).unwrap();
+                let message: Value = self.messages.receive().await;
                 if message["id"] == id && message.get("method").is_none() {
                     return message;
                 }
             }
         };
-        timeout(LIMIT, answer)
+        timeout(RUN_TIMEOUT, response)
             .await
-            .unwrap_or_else(|_| panic!("mcp-remote has never answered {method}"))
+            .unwrap_or_else(|_| panic!("mcp-remote does not answer {method}"))
     }
 
+    /// Ends it, and returns the client id of each authorization request.
     pub(super) async fn end(mut self) -> Vec<String> {
-        drop(self.orders);
+        drop(self.messages);
         self.process.kill().await.unwrap();
-        self.visits.await.unwrap()
+        self.authorizations.await.unwrap()
     }
 }
 
@@ -107,8 +106,8 @@ pub(super) struct Inspector {
     home: TempDir,
     port: u16,
     document: Option<String>,
-    /// For which client a person was asked, each time.
-    pub(super) visits: Vec<String>,
+    /// The client id of each authorization request.
+    pub(super) authorizations: Vec<String>,
 }
 
 impl Inspector {
@@ -120,7 +119,7 @@ impl Inspector {
             home: TempDir::new().unwrap(),
             port,
             document,
-            visits: Vec::new(),
+            authorizations: Vec::new(),
         }
     }
 
@@ -137,30 +136,26 @@ impl Inspector {
             .args(self.document.iter().flat_map(|url| ["--client-metadata-url", url]))
             .env("MCP_STORAGE_DIR", self.home.path())
             .env("MCP_INSPECTOR_SECRET_STORE", "file")
-            // It would not ask a person otherwise, without a terminal.
+            // Without it and without a terminal, the Inspector does not start a sign-in.
             .env("MCP_AUTO_OPEN_ENABLED", "true");
         let mut process = spawn(command, &self.home);
-        let visits = visitor(
-            process.stderr.take().unwrap(),
-            self.broker.clone(),
-            &self.login,
-            self.port,
-        );
-        let output = timeout(LIMIT, process.wait_with_output())
+        let stderr = process.stderr.take().unwrap();
+        let authorizations = visit_printed_urls(stderr, self.broker.clone(), &self.login, self.port);
+        let output = timeout(RUN_TIMEOUT, process.wait_with_output())
             .await
-            .expect("the Inspector comes to an end")
+            .expect("the Inspector does not exit")
             .unwrap();
-        self.visits.extend(visits.await.unwrap());
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{said}");
-        let answer: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}"));
-        let result = answer.get("result").unwrap_or(&answer);
+        self.authorizations.extend(authorizations.await.unwrap());
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{stdout}");
+        let response: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stdout}"));
+        let result = response.get("result").unwrap_or(&response);
         let text = result["content"][0]["text"].as_str();
-        text.unwrap_or_else(|| panic!("{said}")).to_owned()
+        text.unwrap_or_else(|| panic!("{stdout}")).to_owned()
     }
 }
 
-/// Starts a program that has no browser but the test's, and a home of its own.
+/// Starts a program in its own home directory and without a browser.
 fn spawn(mut command: Command, home: &TempDir) -> Child {
     command
         .env("HOME", home.path())
@@ -174,13 +169,13 @@ fn spawn(mut command: Command, home: &TempDir) -> Child {
         .expect("cargo xtask interop installs the program")
 }
 
-/// Watches a program's standard error for addresses that a person has to visit, and visits them. Gives the clients that
-/// they were asked for.
+/// Reads a program's standard error, and visits each authorization URL in it. Returns their client
+/// ids.
 #[expect(
     clippy::disallowed_methods,
     reason = "it ends with the program, whose standard error it reads, and every caller awaits it"
 )]
-fn visitor(
+fn visit_printed_urls(
     stderr: impl AsyncRead + Send + Unpin + 'static,
     broker: String,
     login: &str,
@@ -190,19 +185,22 @@ fn visitor(
     let login = login.to_owned();
     tokio::spawn(async move {
         let mut lines = BufReader::new(stderr).lines();
-        let mut visits = Vec::new();
+        let mut authorizations = Vec::new();
         while let Some(line) = lines.next_line().await.unwrap() {
-            let Some(at) = line.find(&authorize) else {
+            let Some(start) = line.find(&authorize) else {
                 continue;
             };
-            let url: Url = line[at..].trim().parse().unwrap();
+            let url: Url = line[start..].trim().parse().unwrap();
             let mut browser = Browser::new();
-            let back = format!("http://127.0.0.1:{port}/");
-            let back = browser.authorize(&url, &login, &password(&login), &back).await.unwrap();
-            // The program listens there.
-            assert_eq!(browser.get(&back).await.unwrap().status, StatusCode::OK);
-            visits.push(client_in(&url));
+            let redirect_uri = format!("http://127.0.0.1:{port}/");
+            let redirect = browser
+                .authorize(&url, &login, &password(&login), &redirect_uri)
+                .await
+                .unwrap();
+            // The program listens at its redirect URI.
+            assert_eq!(browser.get(&redirect).await.unwrap().status, StatusCode::OK);
+            authorizations.push(client_id_in(&url));
         }
-        visits
+        authorizations
     })
 }

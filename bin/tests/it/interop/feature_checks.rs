@@ -1,6 +1,6 @@
-//! Each official SDK takes a tour of all that a server and its client can do with each other, through the broker: what is
-//! told while a call runs, what the server asks the client, what it says on its own account, and what becomes of a
-//! call whose stream breaks.
+//! Each official SDK checks all features that involve both a server and its client, through the
+//! broker: notifications during a call, requests of the server to the client, subscriptions,
+//! cancellation, and the resumption of a broken stream.
 
 use serde_json::{Value, json};
 use testkit::broker::{ChildCommand, programs};
@@ -8,46 +8,46 @@ use testkit::broker::{ChildCommand, programs};
 use super::sdk_client::{Run, Sdk};
 use crate::harness::Harness;
 
-/// The tool whose answer loses its connection on the way.
+/// The tool whose answer the forwarder cuts off.
 const RECONNECTION: &str = "test_reconnection";
 
 #[tokio::test]
 #[ignore = "needs Node: cargo xtask interop"]
-async fn typescript_v1_reaches_every_feature() {
-    reaches_every_feature(Sdk::TypescriptV1).await;
+async fn all_features_work_with_typescript_v1() {
+    check_features(Sdk::TypescriptV1).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Node: cargo xtask interop"]
-async fn typescript_v2_reaches_every_feature() {
-    reaches_every_feature(Sdk::TypescriptV2).await;
+async fn all_features_work_with_typescript_v2() {
+    check_features(Sdk::TypescriptV2).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python: cargo xtask interop"]
-async fn python_reaches_every_feature() {
-    reaches_every_feature(Sdk::Python).await;
+async fn all_features_work_with_python() {
+    check_features(Sdk::Python).await;
 }
 
 #[tokio::test]
 #[ignore = "needs a program of its own: cargo xtask interop"]
-async fn rust_reaches_every_feature() {
-    reaches_every_feature(Sdk::Rust).await;
+async fn all_features_work_with_rust() {
+    check_features(Sdk::Rust).await;
 }
 
-async fn reaches_every_feature(sdk: Sdk) {
+async fn check_features(sdk: Sdk) {
     let child = ChildCommand::plain(&programs().conformance_mcp);
-    let (_bed, forwarder) = Harness::behind_forwarder(child, RECONNECTION).await;
-    let outcome = Run::tour(sdk, &forwarder.mcp_url(), "alice").finish().await;
-    for ((name, result), (expected_name, expected)) in outcome.features.iter().zip(expected()) {
+    let (_harness, forwarder) = Harness::behind_forwarder(child, RECONNECTION).await;
+    let run = Run::feature_checks(sdk, &forwarder.mcp_url(), "alice").finish().await;
+    for ((name, result), (expected_name, expected)) in run.features.iter().zip(expected()) {
         assert_eq!((name.as_str(), result), (expected_name, &expected));
     }
-    assert_eq!(outcome.features.len(), expected().len());
-    assert_eq!(forwarder.cuts(), 1, "the stream was cut");
-    assert!(forwarder.resumptions() > 0, "the stream was resumed");
+    assert_eq!(run.features.len(), expected().len());
+    assert_eq!(forwarder.cuts(), 1, "no stream was cut");
+    assert!(forwarder.resumptions() > 0, "no stream was resumed");
 }
 
-/// The stops of the tour, with what has to come of them.
+/// The checks and their expected results.
 fn expected() -> [(&'static str, Value); 9] {
     [
         ("progress", json!([0, 50, 100])),
@@ -59,7 +59,7 @@ fn expected() -> [(&'static str, Value); 9] {
                 "Tool execution completed"
             ]),
         ),
-        // No further message at the level `error`.
+        // At the level `error` there is no further message.
         ("list_changed", json!(3)),
         ("sampling", json!("LLM response: sampled: hello")),
         (
