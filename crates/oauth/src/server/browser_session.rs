@@ -3,12 +3,11 @@
 
 use std::time::SystemTime;
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue};
 
 use super::{
     cookie::{BrowserId, CookieKind},
-    signed_user::{self, SignedUser},
+    signed_user::{self, Context, SignedUser},
     state::ServerState,
     unix_time::unix_seconds,
 };
@@ -31,7 +30,7 @@ impl BrowserSession {
     /// server.
     pub(super) fn from_request(state: &ServerState, headers: &HeaderMap, browser: &BrowserId) -> Option<Self> {
         let value = COOKIE.read(headers, state.settings.secure)?;
-        Self::open(&state.sealer, browser, value, state.clock.now())
+        Self::open(&state.sealer, browser, &value, state.clock.now())
             .filter(|session| state.settings.still_allows(&session.login))
     }
 
@@ -46,20 +45,19 @@ impl BrowserSession {
         COOKIE.clear(secure)
     }
 
-    fn seal(&self, sealer: &Sealer, browser: &BrowserId, now: SystemTime) -> String {
-        let context = [browser.as_str(), &self.login];
+    fn seal(&self, sealer: &Sealer, browser: &BrowserId, now: SystemTime) -> Vec<u8> {
         let expires_at = unix_seconds(now) + MAX_AGE;
         let mut bytes = Vec::with_capacity(signed_user::LENGTH + self.login.len());
-        SignedUser::sign(sealer, PURPOSE, &context, self.user, expires_at).encode_into(&mut bytes);
+        let context: Context<'_> = (&[browser.as_str()], &[&self.login]);
+        SignedUser::sign(sealer, PURPOSE, context, self.user, expires_at).encode_into(&mut bytes);
         bytes.extend_from_slice(self.login.as_bytes());
-        URL_SAFE_NO_PAD.encode(bytes)
+        bytes
     }
 
-    fn open(sealer: &Sealer, browser: &BrowserId, value: &str, now: SystemTime) -> Option<Self> {
-        let bytes = URL_SAFE_NO_PAD.decode(value).ok()?;
+    fn open(sealer: &Sealer, browser: &BrowserId, bytes: &[u8], now: SystemTime) -> Option<Self> {
         let (signed, login) = bytes.split_first_chunk::<{ signed_user::LENGTH }>()?;
         let (signed, login) = (SignedUser::decode(signed)?, std::str::from_utf8(login).ok()?);
-        let is_valid = signed.verify(sealer, PURPOSE, &[browser.as_str(), login]);
+        let is_valid = signed.verify(sealer, PURPOSE, (&[browser.as_str()], &[login]));
         (is_valid && unix_seconds(now) < signed.expires_at).then(|| Self {
             user: signed.user,
             login: login.to_owned(),
@@ -70,6 +68,9 @@ impl BrowserSession {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    use http::header;
 
     use super::*;
 
@@ -92,14 +93,38 @@ mod tests {
         let last = now() + Duration::from_secs(MAX_AGE - 1);
         assert!(open(&sealer, &browser, &value, last).is_some());
         assert_eq!(open(&sealer, &browser, &value, last + Duration::from_secs(1)), None);
-        let bytes = URL_SAFE_NO_PAD.decode(&value).unwrap();
-        for at in 0..bytes.len() {
-            let mut changed = bytes.clone();
+        for at in 0..value.len() {
+            let mut changed = value.clone();
             changed[at] ^= 1;
-            let changed = URL_SAFE_NO_PAD.encode(changed);
             assert_eq!(open(&sealer, &browser, &changed, now()), None, "byte {at}");
-            let cut = URL_SAFE_NO_PAD.encode(&bytes[..at]);
-            assert_eq!(open(&sealer, &browser, &cut, now()), None, "cut at {at}");
+            assert_eq!(open(&sealer, &browser, &value[..at], now()), None, "cut at {at}");
         }
+    }
+
+    /// The order of the hashed parts is written out here, so that a change of it fails the test.
+    #[test]
+    fn a_cookie_of_an_earlier_version_stays_valid() {
+        let (sealer, browser) = (Sealer::with_key([7; 32]), BrowserId::mint());
+        let parts = [browser.as_str(), "11", "1800000900", "alice"];
+        let hash = sealer.keyed_hash("connections session", &parts);
+        let bytes = [
+            &11_i64.to_be_bytes()[..],
+            &1_800_000_900_u64.to_be_bytes(),
+            &hash,
+            b"alice",
+        ]
+        .concat();
+        let cookie = format!("fmb-connections={}", URL_SAFE_NO_PAD.encode(bytes));
+        let headers = HeaderMap::from_iter([(header::COOKIE, cookie.parse().unwrap())]);
+        let value = COOKIE.read(&headers, false).unwrap();
+        let session = BrowserSession {
+            user: UserId(11),
+            login: "alice".to_owned(),
+        };
+        assert_eq!(
+            BrowserSession::open(&sealer, &browser, &value, now()),
+            Some(session.clone())
+        );
+        assert_eq!(session.seal(&sealer, &browser, now()), value);
     }
 }

@@ -4,7 +4,7 @@
 //! Without it, an attacker could consent in their own browser and have another user finish the
 //! sign-in (RFC 9700 section 4.7). It consists of 256 random bits without further meaning. With
 //! https the names of all cookies begin with `__Host-`, so that no neighboring host can plant one
-//! (RFC 6265bis section 4.1.3.2).
+//! (RFC 6265bis section 4.1.3.2). The values are base64url.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, header};
@@ -34,7 +34,7 @@ impl CookieKind {
 
     /// The value in a request. Browsers send the cookie with the longest path first, and the first
     /// of a name counts.
-    pub(super) fn read(self, headers: &HeaderMap, secure: bool) -> Option<&str> {
+    pub(super) fn read(self, headers: &HeaderMap, secure: bool) -> Option<Vec<u8>> {
         headers
             .get_all(header::COOKIE)
             .iter()
@@ -42,12 +42,12 @@ impl CookieKind {
             .flat_map(|value| value.split(';'))
             .filter_map(|pair| pair.trim().split_once('='))
             .find(|(name, _)| name.strip_prefix(prefix(secure)) == Some(self.name))
-            .map(|(_, value)| value)
+            .and_then(|(_, value)| URL_SAFE_NO_PAD.decode(value).ok())
     }
 
-    /// The header that sets it. `None` for a value that a header cannot hold.
-    pub(super) fn set(self, value: &str, secure: bool) -> Option<HeaderValue> {
-        self.header(value, self.max_age, secure)
+    /// The header that sets it.
+    pub(super) fn set(self, value: &[u8], secure: bool) -> Option<HeaderValue> {
+        self.header(&URL_SAFE_NO_PAD.encode(value), self.max_age, secure)
     }
 
     /// The header that removes it.
@@ -70,22 +70,17 @@ impl CookieKind {
 }
 
 impl BrowserId {
-    /// A new random identifier.
     pub(super) fn mint() -> Self {
         Self(URL_SAFE_NO_PAD.encode(secret::random::<32>()))
     }
 
-    /// The identifier in a request. A malformed value is ignored.
     pub(super) fn from_headers(headers: &HeaderMap, secure: bool) -> Option<Self> {
-        BROWSER
-            .read(headers, secure)
-            .filter(|value| URL_SAFE_NO_PAD.decode(value).is_ok_and(|bytes| bytes.len() == 32))
-            .map(|value| Self(value.to_owned()))
+        let bytes = BROWSER.read(headers, secure).filter(|bytes| bytes.len() == 32)?;
+        Some(Self(URL_SAFE_NO_PAD.encode(bytes)))
     }
 
-    /// The header that sets it.
     pub(super) fn set_cookie(&self, secure: bool) -> Option<HeaderValue> {
-        BROWSER.set(&self.0, secure)
+        BROWSER.header(&self.0, BROWSER.max_age, secure)
     }
 
     pub(super) fn as_str(&self) -> &str {

@@ -1,9 +1,12 @@
-//! A user and an expiry that a cookie carries, protected by a keyed hash over them and what they
-//! are for.
+//! A user and an expiry that a cookie carries, protected by a keyed hash over them and their context.
+//!
+//! The order of the hashed parts is part of the format: browsers hold cookies from before an upgrade.
 
 use crate::{ids::UserId, seal::Sealer};
 
-/// A user, an expiry and their keyed hash.
+/// The texts that a hash covers, before and after the user and the expiry.
+pub(super) type Context<'a> = (&'a [&'a str], &'a [&'a str]);
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SignedUser {
     pub(super) user: UserId,
@@ -16,18 +19,14 @@ pub(super) struct SignedUser {
 pub(super) const LENGTH: usize = 8 + 8 + 32;
 
 impl SignedUser {
-    /// Signs a user and an expiry for a purpose and a context.
-    pub(super) fn sign(sealer: &Sealer, purpose: &str, context: &[&str], user: UserId, expires_at: u64) -> Self {
+    pub(super) fn sign(sealer: &Sealer, purpose: &str, context: Context<'_>, user: UserId, expires_at: u64) -> Self {
         let hash = with_parts(context, user, expires_at, |parts| sealer.keyed_hash(purpose, parts));
         Self { user, expires_at, hash }
     }
 
-    /// Returns whether it was signed for this purpose and this context.
-    pub(super) fn verify(&self, sealer: &Sealer, purpose: &str, context: &[&str]) -> bool {
-        let (user, expires_at) = (self.user, self.expires_at);
-        with_parts(context, user, expires_at, |parts| {
-            sealer.verifies(purpose, parts, &self.hash)
-        })
+    pub(super) fn verify(&self, sealer: &Sealer, purpose: &str, context: Context<'_>) -> bool {
+        let verifies = |parts: &[&str]| sealer.verifies(purpose, parts, &self.hash);
+        with_parts(context, self.user, self.expires_at, verifies)
     }
 
     pub(super) fn encode_into(&self, bytes: &mut Vec<u8>) {
@@ -47,7 +46,12 @@ impl SignedUser {
     }
 }
 
-fn with_parts<T>(context: &[&str], user: UserId, expires_at: u64, use_parts: impl FnOnce(&[&str]) -> T) -> T {
+fn with_parts<T>(
+    (before, after): Context<'_>,
+    user: UserId,
+    expires_at: u64,
+    use_parts: impl FnOnce(&[&str]) -> T,
+) -> T {
     let (user, expires_at) = (user.to_string(), expires_at.to_string());
-    use_parts(&[context, &[&user, &expires_at]].concat())
+    use_parts(&[before, &[&user, &expires_at], after].concat())
 }
