@@ -24,9 +24,8 @@ use crate::{
 };
 
 /// The access tokens that were looked up.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct AccessTokenCache {
-    capacity: usize,
     state: Mutex<State>,
 }
 
@@ -53,20 +52,7 @@ const CAPACITY: usize = 16_384;
 /// The time for which an entry is used without another lookup.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
-impl Default for AccessTokenCache {
-    fn default() -> Self {
-        Self::with_capacity(CAPACITY)
-    }
-}
-
 impl AccessTokenCache {
-    fn with_capacity(capacity: usize) -> Self {
-        Self {
-            capacity,
-            state: Mutex::default(),
-        }
-    }
-
     /// The entry of a token, or the generation in which to look it up.
     pub(crate) fn get(&self, token: TokenHash, now: SystemTime) -> Result<AccessTokenRecord, Generation> {
         let state = self.state();
@@ -83,7 +69,7 @@ impl AccessTokenCache {
             return;
         }
         state.remove(token);
-        if state.entries.len() >= self.capacity
+        if state.entries.len() >= CAPACITY
             && let Some(any) = state.entries.keys().next().copied()
         {
             state.remove(any);
@@ -243,15 +229,19 @@ mod tests {
 
     #[test]
     fn capacity_is_limited_and_both_maps_stay_consistent() {
-        let cache = AccessTokenCache::with_capacity(3);
-        for n in 0..100 {
-            insert(&cache, &n.to_string(), record(&format!("g{}", n % 7), n));
+        let cache = AccessTokenCache::default();
+        let count = CAPACITY + 100;
+        for n in 0..count {
+            insert(&cache, &n.to_string(), record(&format!("g{}", n % 7), 1));
         }
         let state = cache.state();
-        assert_eq!(state.entries.len(), 3);
-        assert_eq!(state.grants.values().map(HashSet::len).sum::<usize>(), 3);
+        assert_eq!(state.entries.len(), CAPACITY);
+        assert_eq!(state.grants.values().map(HashSet::len).sum::<usize>(), CAPACITY);
         assert!(state.grants.values().all(|tokens| !tokens.is_empty()));
         drop(state);
-        assert!(contains(&cache, "99", 0), "the newest token is cached");
+        assert!(
+            contains(&cache, &(count - 1).to_string(), 0),
+            "the newest token is cached"
+        );
     }
 }

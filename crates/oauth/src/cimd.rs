@@ -11,7 +11,7 @@
 use std::{sync::Arc, time::UNIX_EPOCH};
 
 use serde_json::{Map, Value};
-use url::Url;
+use url::{Position, Url};
 
 use crate::{
     client_metadata::ClientMetadata,
@@ -95,15 +95,6 @@ pub(crate) fn client_url(client_id: &str) -> Result<Url, &'static str> {
     Ok(url)
 }
 
-/// The host that vouches for a client with a document, with its port unless that is the default.
-fn client_domain(url: &Url) -> Option<String> {
-    let host = url.host_str()?;
-    Some(match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    })
-}
-
 /// Reads a document (the draft, section 4.1; MCP 2025-11-25 authorization, "Client ID Metadata
 /// Documents").
 fn parse_client(json: &[u8], url: &Url) -> Result<ClientRecord, &'static str> {
@@ -140,7 +131,8 @@ fn parse_client(json: &[u8], url: &Url) -> Result<ClientRecord, &'static str> {
         redirect_uris,
         auth,
         created_at: UNIX_EPOCH,
-        domain: client_domain(url),
+        // With its port unless that is the default.
+        domain: Some(url[Position::BeforeHost..Position::AfterPort].to_owned()),
         registration_token: None,
         fingerprint: None,
     })

@@ -11,7 +11,6 @@
 
 use std::{
     collections::HashMap,
-    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -21,10 +20,11 @@ use url::Url;
 use crate::{
     fetch::{Document, Fetch, FetchError},
     ports::Clock,
-    rate_limiter::{RateLimiter, RequestRate},
+    rate_limiter::RateLimiter,
 };
 
 /// A cache of parsed documents of one kind.
+#[derive(Debug)]
 pub(crate) struct DocumentCache<T> {
     fetch: Arc<dyn Fetch>,
     clock: Arc<dyn Clock>,
@@ -34,6 +34,7 @@ pub(crate) struct DocumentCache<T> {
     host_fetches: RateLimiter<String>,
 }
 
+#[derive(Debug)]
 struct Entry<T> {
     value: Arc<T>,
     read_at: SystemTime,
@@ -50,11 +51,6 @@ const MAX_FRESH: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The largest number of entries. At the limit the entry that goes stale first is evicted.
 const MAX_ENTRIES: usize = 1024;
-/// The rate of all fetches.
-const ALL_FETCHES: RequestRate = RequestRate::new(120, Duration::from_millis(500));
-/// The rate of fetches from one host.
-const HOST_FETCHES: RequestRate = RequestRate::new(20, Duration::from_secs(3));
-
 impl<T> DocumentCache<T> {
     pub(crate) fn new(fetch: Arc<dyn Fetch>, clock: Arc<dyn Clock>, max_bytes: usize) -> Self {
         Self {
@@ -62,8 +58,8 @@ impl<T> DocumentCache<T> {
             clock,
             max_bytes,
             entries: Mutex::default(),
-            all_fetches: RateLimiter::new(ALL_FETCHES),
-            host_fetches: RateLimiter::new(HOST_FETCHES),
+            all_fetches: RateLimiter::new(120, Duration::from_millis(500)),
+            host_fetches: RateLimiter::new(20, Duration::from_secs(3)),
         }
     }
 
@@ -151,15 +147,6 @@ impl<T> DocumentCache<T> {
 
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry<T>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<T> fmt::Debug for DocumentCache<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DocumentCache")
-            .field("fetch", &self.fetch)
-            .field("entries", &self.entries().len())
-            .finish_non_exhaustive()
     }
 }
 

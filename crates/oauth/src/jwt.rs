@@ -11,7 +11,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// The algorithms, by their names in metadata.
-pub(crate) const ALGORITHMS: [&str; 2] = ["ES256", "RS256"];
+pub(crate) const ALGORITHMS: [&str; 2] = [ES256, RS256];
+const ES256: &str = "ES256";
+const RS256: &str = "RS256";
 
 /// The longest token, in bytes.
 const MAX_TOKEN: usize = 8 * 1024;
@@ -23,8 +25,7 @@ const MAX_MODULUS: usize = 512;
 /// A token whose signature is not verified yet.
 #[derive(Debug)]
 pub(crate) struct Jwt<'t> {
-    algorithm: Algorithm,
-    key_id: Option<String>,
+    header: Header,
     claims: Claims,
     signed: &'t [u8],
     signature: Vec<u8>,
@@ -63,12 +64,6 @@ pub(crate) enum SignatureError {
     BadSignature,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Algorithm {
-    Es256,
-    Rs256,
-}
-
 #[derive(Debug)]
 struct Key {
     id: Option<String>,
@@ -85,7 +80,7 @@ enum PublicKey {
     },
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Header {
     alg: String,
     kid: Option<String>,
@@ -123,17 +118,11 @@ impl<'t> Jwt<'t> {
         let header: Header = serde_json::from_slice(&decode(header)?).ok()?;
         // RFC 7515 section 4.1.11: a critical extension that is not understood makes the token
         // invalid; none is here.
-        if header.crit.is_some() {
+        if header.crit.is_some() || !ALGORITHMS.contains(&header.alg.as_str()) {
             return None;
         }
-        let algorithm = match header.alg.as_str() {
-            "ES256" => Algorithm::Es256,
-            "RS256" => Algorithm::Rs256,
-            _ => return None,
-        };
         Some(Self {
-            algorithm,
-            key_id: header.kid,
+            header,
             claims: serde_json::from_slice(&decode(claims)?).ok()?,
             signed: signed.as_bytes(),
             signature: decode(signature)?,
@@ -149,8 +138,8 @@ impl<'t> Jwt<'t> {
     /// names none.
     pub(crate) fn verify(&self, keys: &KeySet) -> Result<&Claims, SignatureError> {
         let candidates = keys.0.iter().filter(|key| {
-            key.public.algorithm() == self.algorithm
-                && (self.key_id.is_none() || key.id.is_none() || key.id == self.key_id)
+            let key_id = &self.header.kid;
+            key.public.algorithm() == self.header.alg && (key_id.is_none() || key.id.is_none() || key.id == *key_id)
         });
         let mut result = Err(SignatureError::UnknownKey);
         for key in candidates {
@@ -164,7 +153,6 @@ impl<'t> Jwt<'t> {
 }
 
 impl Audience {
-    /// All audiences.
     pub(crate) fn all(&self) -> &[String] {
         match self {
             Self::One(one) => std::slice::from_ref(one),
@@ -185,11 +173,8 @@ impl KeySet {
             return Err("the JWK Set has more than twenty keys");
         }
         // A published private or symmetric key is no secret any more.
-        if set
-            .keys
-            .iter()
-            .any(|key| key.get("d").is_some() || key.get("k").is_some())
-        {
+        let is_secret = |key: &Value| key.get("d").is_some() || key.get("k").is_some();
+        if set.keys.iter().any(is_secret) {
             return Err("the JWK Set contains a private or symmetric key");
         }
         let keys: Vec<Key> = set.keys.into_iter().filter_map(Key::parse).collect();
@@ -203,14 +188,8 @@ impl KeySet {
 impl Key {
     fn parse(value: Value) -> Option<Self> {
         let jwk: Jwk = serde_json::from_value(value).ok()?;
-        let for_signatures = jwk.usage.as_deref().is_none_or(|usage| usage == "sig")
-            && jwk
-                .key_ops
-                .as_ref()
-                .is_none_or(|ops| ops.iter().any(|op| op == "verify"));
-        if !for_signatures {
-            return None;
-        }
+        let is_for_signatures = jwk.usage.is_none_or(|usage| usage == "sig")
+            && jwk.key_ops.is_none_or(|ops| ops.iter().any(|op| op == "verify"));
         let public = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
             ("EC", Some("P-256")) => {
                 // RFC 7518 section 6.2.1.2: both coordinates have the length of the field.
@@ -220,25 +199,21 @@ impl Key {
             ("RSA", _) => {
                 let (modulus, exponent) = (decode(&jwk.n?)?, decode(&jwk.e?)?);
                 // Some issuers write leading zeros, which RFC 7518 section 2 does not allow.
-                let modulus = modulus
-                    .iter()
-                    .copied()
-                    .skip_while(|byte| *byte == 0)
-                    .collect::<Vec<_>>();
+                let modulus: Vec<u8> = modulus.into_iter().skip_while(|byte| *byte == 0).collect();
                 (modulus.len() <= MAX_MODULUS).then_some(PublicKey::Rsa { modulus, exponent })?
             }
             _ => return None,
         };
-        let matches = jwk.alg.is_none_or(|name| name == public.algorithm().name());
-        matches.then_some(Self { id: jwk.kid, public })
+        let is_usable = is_for_signatures && jwk.alg.is_none_or(|name| name == public.algorithm());
+        is_usable.then_some(Self { id: jwk.kid, public })
     }
 }
 
 impl PublicKey {
-    fn algorithm(&self) -> Algorithm {
+    fn algorithm(&self) -> &'static str {
         match self {
-            Self::P256(_) => Algorithm::Es256,
-            Self::Rsa { .. } => Algorithm::Rs256,
+            Self::P256(_) => ES256,
+            Self::Rsa { .. } => RS256,
         }
     }
 
@@ -253,15 +228,6 @@ impl PublicKey {
             .verify(&RSA_PKCS1_2048_8192_SHA256, message, signature),
         }
         .is_ok()
-    }
-}
-
-impl Algorithm {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Es256 => ALGORITHMS[0],
-            Self::Rs256 => ALGORITHMS[1],
-        }
     }
 }
 

@@ -12,17 +12,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// A rate: a burst of requests, and one more after each interval.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RequestRate {
-    burst: u32,
-    interval: Duration,
-}
-
-/// Limits the requests of each key to one rate.
+/// Limits the requests of each key to a burst, and one more after each interval.
 #[derive(Debug)]
 pub(crate) struct RateLimiter<K> {
-    rate: RequestRate,
+    burst: u32,
+    interval: Duration,
     /// The theoretical arrival time of each key's next request. A time in the past carries no
     /// information.
     arrivals: Mutex<HashMap<K, SystemTime>>,
@@ -35,23 +29,18 @@ pub(crate) struct RetryAfter(pub(crate) Duration);
 /// The largest number of keys with recent requests. Requests of further keys are refused.
 const MAX_KEYS: usize = 16_384;
 
-impl RequestRate {
-    pub(crate) const fn new(burst: u32, interval: Duration) -> Self {
-        Self { burst, interval }
+impl<K: Eq + Hash> RateLimiter<K> {
+    pub(crate) fn new(burst: u32, interval: Duration) -> Self {
+        Self {
+            burst,
+            interval,
+            arrivals: Mutex::default(),
+        }
     }
 
     /// `count` requests a minute, all of which may come at once.
     pub(crate) fn per_minute(count: u32) -> Self {
         Self::new(count, Duration::from_secs(60) / count.max(1))
-    }
-}
-
-impl<K: Eq + Hash> RateLimiter<K> {
-    pub(crate) fn new(rate: RequestRate) -> Self {
-        Self {
-            rate,
-            arrivals: Mutex::default(),
-        }
     }
 
     /// Counts a request of a key. A request that is refused does not count.
@@ -60,8 +49,8 @@ impl<K: Eq + Hash> RateLimiter<K> {
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
-        let RequestRate { burst, interval } = self.rate;
-        let window = interval * burst;
+        let interval = self.interval;
+        let window = interval * self.burst;
         let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
         if arrivals.len() >= MAX_KEYS && !arrivals.contains_key(key) {
             arrivals.retain(|_, arrival| *arrival > now);
@@ -74,16 +63,10 @@ impl<K: Eq + Hash> RateLimiter<K> {
             .get(key)
             .map_or(now, |arrival| (*arrival).clamp(now, now + window));
         let next = arrival + interval;
-        match next.duration_since(now + window) {
-            Ok(excess) if !excess.is_zero() => {
-                arrivals.insert(key.to_owned(), arrival);
-                Err(RetryAfter(excess))
-            }
-            _ => {
-                arrivals.insert(key.to_owned(), next);
-                Ok(())
-            }
-        }
+        let excess = next.duration_since(now + window).unwrap_or_default();
+        let is_allowed = excess.is_zero();
+        arrivals.insert(key.to_owned(), if is_allowed { next } else { arrival });
+        is_allowed.then_some(()).ok_or(RetryAfter(excess))
     }
 }
 
@@ -105,7 +88,7 @@ mod tests {
     }
 
     fn limiter(burst: u32, every: u64) -> RateLimiter<String> {
-        RateLimiter::new(RequestRate::new(burst, Duration::from_secs(every)))
+        RateLimiter::new(burst, Duration::from_secs(every))
     }
 
     #[test]
@@ -154,9 +137,11 @@ mod tests {
     fn retry_after_is_rounded_up_to_whole_seconds() {
         assert_eq!(RetryAfter(Duration::from_millis(1)).seconds(), 1);
         assert_eq!(RetryAfter(Duration::from_secs(2)).seconds(), 2);
-        assert_eq!(
-            RequestRate::per_minute(60),
-            RequestRate::new(60, Duration::from_secs(1))
-        );
+    }
+
+    #[test]
+    fn a_limit_per_minute_may_be_used_at_once() {
+        let limiter = RateLimiter::<String>::per_minute(60);
+        assert_eq!((limiter.burst, limiter.interval), (60, Duration::from_secs(1)));
     }
 }

@@ -9,28 +9,6 @@ use url::{Host, Url};
 /// The longest redirect URI, in bytes.
 const MAX_LENGTH: usize = 2048;
 
-/// Schemes that make a browser run or read something instead of opening an application.
-const DANGEROUS_SCHEMES: &[&str] = &[
-    "about",
-    "blob",
-    "chrome",
-    "content",
-    "data",
-    "file",
-    "filesystem",
-    "ftp",
-    "intent",
-    "jar",
-    "javascript",
-    "mailto",
-    "resource",
-    "tel",
-    "vbscript",
-    "view-source",
-    "ws",
-    "wss",
-];
-
 /// Checks a redirect URI of a registration.
 ///
 /// # Errors
@@ -56,7 +34,11 @@ pub(crate) fn check(uri: &str) -> Result<(), &'static str> {
         "https" => Ok(()),
         "http" if is_loopback(&url) => Ok(()),
         "http" => Err("a redirect URI with http must point to a loopback address"),
-        scheme if DANGEROUS_SCHEMES.contains(&scheme) => Err("this scheme is not allowed in a redirect URI"),
+        // These make a browser run or read something instead of opening an application.
+        "about" | "blob" | "chrome" | "content" | "data" | "file" | "filesystem" | "ftp" | "intent" | "jar"
+        | "javascript" | "mailto" | "resource" | "tel" | "vbscript" | "view-source" | "ws" | "wss" => {
+            Err("this scheme is not allowed in a redirect URI")
+        }
         _ => Ok(()),
     }
 }

@@ -52,18 +52,18 @@ impl Settings {
 
     /// Returns whether any client may register itself.
     pub(crate) fn allows_registration(&self) -> bool {
-        match self.config.registration {
-            Registration::Open => true,
-            Registration::AllowList => self.allow_list.has_redirect_hosts(),
-            Registration::Closed => false,
-        }
+        self.admits_clients(self.allow_list.has_redirect_hosts())
     }
 
     /// Returns whether any client may be described by a document.
     pub(crate) fn allows_documents(&self) -> bool {
+        self.admits_clients(self.allow_list.has_client_domains())
+    }
+
+    fn admits_clients(&self, is_any_listed: bool) -> bool {
         match self.config.registration {
             Registration::Open => true,
-            Registration::AllowList => self.allow_list.has_client_domains(),
+            Registration::AllowList => is_any_listed,
             Registration::Closed => false,
         }
     }

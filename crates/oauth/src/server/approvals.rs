@@ -79,10 +79,7 @@ impl Approvals {
 
     /// The header that stores them in the browser.
     pub(super) fn set_cookie(&self, secure: bool) -> Option<HeaderValue> {
-        let mut bytes = Vec::with_capacity(self.0.len() * signed_user::LENGTH);
-        for approval in &self.0 {
-            approval.encode_into(&mut bytes);
-        }
+        let bytes: Vec<u8> = self.0.iter().flat_map(SignedUser::encode).collect();
         COOKIE.set(&bytes, secure)
     }
 }

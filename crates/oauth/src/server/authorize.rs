@@ -55,7 +55,7 @@ async fn try_show(state: &ServerState, request: &Request<Bytes>) -> Result<Respo
         begun.unwrap_or_else(ErrorPage::into_response)
     } else {
         let csrf = csrf::token(&state.sealer, CONSENT, &csrf_parts(&browser, &client_request));
-        consent_page::consent_page(&*state.upstream, &state.settings, &client, &client_request, &csrf)
+        consent_page::consent_page(state, &client, &client_request, &csrf)
     };
     Ok(response::with_cookie(response, browser.set_cookie(secure)))
 }

@@ -47,11 +47,9 @@ impl BrowserSession {
 
     fn seal(&self, sealer: &Sealer, browser: &BrowserId, now: SystemTime) -> Vec<u8> {
         let expires_at = unix_seconds(now) + MAX_AGE;
-        let mut bytes = Vec::with_capacity(signed_user::LENGTH + self.login.len());
         let context: Context<'_> = (&[browser.as_str()], &[&self.login]);
-        SignedUser::sign(sealer, PURPOSE, context, self.user, expires_at).encode_into(&mut bytes);
-        bytes.extend_from_slice(self.login.as_bytes());
-        bytes
+        let signed = SignedUser::sign(sealer, PURPOSE, context, self.user, expires_at);
+        [signed.encode(), self.login.as_bytes().to_vec()].concat()
     }
 
     fn open(sealer: &Sealer, browser: &BrowserId, bytes: &[u8], now: SystemTime) -> Option<Self> {

@@ -43,7 +43,14 @@ pub(super) async fn callback(state: &Arc<ServerState>, request: &Request<Bytes>)
         Err(error) => return Ok(error.into_response(state, &purpose)),
     };
     let verifier = sign_in::pkce_verifier(&state.sealer, forgejo_state);
-    let task = complete::complete(Arc::clone(state), permit, purpose.clone(), code, verifier);
+    let task = {
+        let (state, purpose) = (Arc::clone(state), purpose.clone());
+        async move {
+            let _permit = permit;
+            let complete = async |exchange| complete::complete(&state, exchange, purpose, code, verifier).await;
+            state.code_exchanges.run(complete).await
+        }
+    };
     let completed = state.tasks.spawn(task).await.unwrap_or_else(|error| {
         tracing::error!(%error, "sign-in task panicked");
         Err(SignInError::Forgejo { denied: false })

@@ -8,7 +8,7 @@ mod date;
 mod page;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use url::Url;
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
     client_lookup,
     cookie::BrowserId,
     csrf,
-    pages::{ErrorPage, UNNAMED_CLIENT},
+    pages::{self, ErrorPage, UNNAMED_CLIENT},
     params::Params,
     response, sign_in,
     state::ServerState,
@@ -28,7 +28,7 @@ use crate::{
     ports::StoreError,
     records::Purpose,
 };
-use page::Connection;
+use page::{Connection, ConnectionsPage, SignInPage};
 
 /// The purpose of the CSRF token in the forms of the page.
 const FORM: &str = "connections form";
@@ -40,12 +40,22 @@ pub(super) async fn show(state: &ServerState, request: &Request<Bytes>) -> Respo
     let session = BrowserSession::from_request(state, request.headers(), &browser);
     let csrf = csrf::token(&state.sealer, FORM, &csrf_parts(&browser, session.as_ref()));
     let action = state.settings.endpoint("connections");
+    let upstream = state.upstream.name();
+    let csrf = &csrf;
     let response = match session {
-        None => page::sign_in_page(&*state.upstream, action, &csrf),
+        None => pages::html(StatusCode::OK, &SignInPage { upstream, action, csrf }),
         Some(session) => match connections(state, session.user).await {
-            Ok(connections) => {
-                let ended = request.uri().query() == Some("ended");
-                page::connections_page(&*state.upstream, action, &session.login, &csrf, ended, connections)
+            Ok(rows) => {
+                let page = ConnectionsPage {
+                    upstream,
+                    settings: state.upstream.settings_url().into(),
+                    login: &session.login,
+                    action,
+                    csrf,
+                    ended: request.uri().query() == Some("ended"),
+                    rows,
+                };
+                pages::html(StatusCode::OK, &page)
             }
             Err(error) => ErrorPage::from(error).into_response(),
         },

@@ -10,22 +10,18 @@ use http::{Request, header};
 #[derive(Debug)]
 pub(super) struct Params(HashMap<String, String>);
 
-/// The reason why parameters are refused.
+/// The reason why parameters are refused, for the client's developer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ParamsError {
-    /// A parameter is repeated.
-    Repeated,
-    /// The body is not a form.
-    NotAForm,
-}
+pub(super) struct ParamsError(pub(super) &'static str);
+
+const REPEATED: ParamsError = ParamsError("a parameter is repeated");
+const NOT_A_FORM: ParamsError = ParamsError("the body must be application/x-www-form-urlencoded");
 
 impl Params {
-    /// The parameters of the query.
     pub(super) fn from_query(request: &Request<Bytes>) -> Result<Self, ParamsError> {
         Self::parse(request.uri().query().unwrap_or_default().as_bytes())
     }
 
-    /// The parameters of a form in the body.
     pub(super) fn from_form(request: &Request<Bytes>) -> Result<Self, ParamsError> {
         let content_type = request
             .headers()
@@ -34,7 +30,7 @@ impl Params {
             .unwrap_or_default();
         let content_type = content_type.split(';').next().unwrap_or_default().trim();
         if !content_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-            return Err(ParamsError::NotAForm);
+            return Err(NOT_A_FORM);
         }
         Self::parse(request.body())
     }
@@ -43,7 +39,7 @@ impl Params {
         let mut params = HashMap::new();
         for (name, value) in url::form_urlencoded::parse(bytes) {
             if params.insert(name.into_owned(), value.into_owned()).is_some() {
-                return Err(ParamsError::Repeated);
+                return Err(REPEATED);
             }
         }
         Ok(Self(params))
@@ -55,23 +51,13 @@ impl Params {
     }
 }
 
-impl ParamsError {
-    /// The reason, for the client's developer.
-    pub(super) fn describe(self) -> &'static str {
-        match self {
-            Self::Repeated => "a parameter is repeated",
-            Self::NotAForm => "the body must be application/x-www-form-urlencoded",
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_repeated_parameter_is_refused() {
-        assert_eq!(Params::parse(b"a=1&b=2&a=1").unwrap_err(), ParamsError::Repeated);
+        assert_eq!(Params::parse(b"a=1&b=2&a=1").unwrap_err(), REPEATED);
     }
 
     #[test]
@@ -97,6 +83,6 @@ mod tests {
                 .as_deref(),
             Some("1")
         );
-        assert_eq!(form("application/json").unwrap_err(), ParamsError::NotAForm);
+        assert_eq!(form("application/json").unwrap_err(), NOT_A_FORM);
     }
 }

@@ -26,13 +26,16 @@
 //! sign-ins of that client, and with five clients those of everyone, until a tenth of a second
 //! after the flood ends. Signed-in users are not affected.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    hash::Hash,
+    time::{Duration, SystemTime},
+};
 
 use super::oauth_error::OAuthError;
 use crate::{
     config::Config,
     ids::{ClientId, GrantId, UserId},
-    rate_limiter::{RateLimiter, RequestRate, RetryAfter},
+    rate_limiter::{RateLimiter, RetryAfter},
 };
 
 /// The rate limits of a server.
@@ -44,26 +47,15 @@ pub(super) struct RateLimits {
     /// `None` stands for *Your connections*.
     client_sign_ins: RateLimiter<Option<ClientId>>,
     all_sign_ins: RateLimiter<()>,
+    /// Authenticated requests at the token and revocation endpoints.
     client_requests: RateLimiter<ClientId>,
     all_assertions: RateLimiter<()>,
     grant_tokens: RateLimiter<GrantId>,
     user_tokens: RateLimiter<UserId>,
     all_tokens: RateLimiter<()>,
+    /// Invalid codes and refresh tokens.
     invalid_grants: RateLimiter<ClientId>,
 }
-
-/// Management requests of one client.
-const CLIENT_MANAGEMENT: RequestRate = RequestRate::new(20, Duration::from_secs(3));
-/// Changes of registrations by all clients.
-const ALL_MANAGEMENT: RequestRate = RequestRate::new(600, Duration::from_millis(100));
-/// Authenticated requests of one client at the token and revocation endpoints.
-const CLIENT_REQUESTS: RequestRate = RequestRate::new(600, Duration::from_millis(100));
-/// Signed assertions of all clients.
-const ALL_ASSERTIONS: RequestRate = RequestRate::new(6000, Duration::from_millis(10));
-/// Token requests of one grant.
-const GRANT_TOKENS: RequestRate = RequestRate::new(60, Duration::from_secs(1));
-/// Invalid codes and refresh tokens of one client.
-const INVALID_GRANTS: RequestRate = RequestRate::new(100, Duration::from_secs(1));
 
 /// The smallest number of clients that can use up the limit of all sign-ins.
 const CLIENTS_PER_SIGN_IN_LIMIT: u32 = 5;
@@ -74,20 +66,20 @@ const SMALLEST_SHARE: u32 = 10;
 
 impl RateLimits {
     pub(super) fn new(config: &Config) -> Self {
-        let share = |of: u32, among: u32| RequestRate::per_minute((of / among).max(SMALLEST_SHARE));
+        let share = |of: u32, among: u32| (of / among).max(SMALLEST_SHARE);
         let (sign_ins, tokens) = (config.sign_ins_per_minute, config.tokens_per_minute);
         Self {
-            registrations: RateLimiter::new(RequestRate::per_minute(config.registrations_per_minute)),
-            client_management: RateLimiter::new(CLIENT_MANAGEMENT),
-            all_management: RateLimiter::new(ALL_MANAGEMENT),
-            client_sign_ins: RateLimiter::new(share(sign_ins, CLIENTS_PER_SIGN_IN_LIMIT)),
-            all_sign_ins: RateLimiter::new(RequestRate::per_minute(sign_ins)),
-            client_requests: RateLimiter::new(CLIENT_REQUESTS),
-            all_assertions: RateLimiter::new(ALL_ASSERTIONS),
-            grant_tokens: RateLimiter::new(GRANT_TOKENS),
-            user_tokens: RateLimiter::new(share(tokens, USERS_PER_TOKEN_LIMIT)),
-            all_tokens: RateLimiter::new(RequestRate::per_minute(tokens)),
-            invalid_grants: RateLimiter::new(INVALID_GRANTS),
+            registrations: RateLimiter::per_minute(config.registrations_per_minute),
+            client_management: RateLimiter::new(20, Duration::from_secs(3)),
+            all_management: RateLimiter::new(600, Duration::from_millis(100)),
+            client_sign_ins: RateLimiter::per_minute(share(sign_ins, CLIENTS_PER_SIGN_IN_LIMIT)),
+            all_sign_ins: RateLimiter::per_minute(sign_ins),
+            client_requests: RateLimiter::new(600, Duration::from_millis(100)),
+            all_assertions: RateLimiter::new(6000, Duration::from_millis(10)),
+            grant_tokens: RateLimiter::new(60, Duration::from_secs(1)),
+            user_tokens: RateLimiter::per_minute(share(tokens, USERS_PER_TOKEN_LIMIT)),
+            all_tokens: RateLimiter::per_minute(tokens),
+            invalid_grants: RateLimiter::new(100, Duration::from_secs(1)),
         }
     }
 
@@ -101,16 +93,12 @@ impl RateLimits {
 
     /// Counts a read or change of a registration by its client.
     pub(super) fn management(&self, client_id: &ClientId, now: SystemTime) -> Result<(), OAuthError> {
-        self.client_management
-            .check(client_id, now)
-            .map_err(|wait| too_many_requests(client_id, wait))
+        check_client(&self.client_management, client_id, client_id, now)
     }
 
     /// Counts a change of a registration.
     pub(super) fn registration_change(&self, now: SystemTime) -> Result<(), OAuthError> {
-        self.all_management
-            .check(&(), now)
-            .map_err(|wait| overloaded("registration changes", wait))
+        check_all(&self.all_management, "registration changes", now)
     }
 
     /// Counts a sign-in that begins, for a client or for *Your connections*.
@@ -126,16 +114,12 @@ impl RateLimits {
 
     /// Counts a signed assertion.
     pub(super) fn assertion(&self, now: SystemTime) -> Result<(), OAuthError> {
-        self.all_assertions
-            .check(&(), now)
-            .map_err(|wait| overloaded("assertions", wait))
+        check_all(&self.all_assertions, "assertions", now)
     }
 
     /// Counts a request of an authenticated client.
     pub(super) fn client_request(&self, client_id: &ClientId, now: SystemTime) -> Result<(), OAuthError> {
-        self.client_requests
-            .check(client_id, now)
-            .map_err(|wait| too_many_requests(client_id, wait))
+        check_client(&self.client_requests, client_id, client_id, now)
     }
 
     /// Counts a use of a code or refresh token that is valid as far as can be told without a write.
@@ -146,30 +130,34 @@ impl RateLimits {
         client_id: &ClientId,
         now: SystemTime,
     ) -> Result<(), OAuthError> {
-        let own = |wait| too_many_requests(client_id, wait);
-        self.grant_tokens.check(grant, now).map_err(own)?;
-        self.user_tokens.check(&user, now).map_err(own)?;
-        self.all_tokens
-            .check(&(), now)
-            .map_err(|wait| overloaded("token requests", wait))
+        check_client(&self.grant_tokens, grant, client_id, now)?;
+        check_client(&self.user_tokens, &user, client_id, now)?;
+        check_all(&self.all_tokens, "token requests", now)
     }
 
-    /// Counts an invalid code or refresh token. Returns `error`, or the response to a client with
-    /// too many of them.
-    pub(super) fn invalid_grant_attempt(&self, client_id: &ClientId, error: OAuthError, now: SystemTime) -> OAuthError {
-        match self.invalid_grants.check(client_id, now) {
-            Ok(()) => error,
-            Err(wait) => too_many_requests(client_id, wait),
-        }
+    /// Counts an invalid code or refresh token. An error is the response to a client with too many.
+    pub(super) fn invalid_grant(&self, client_id: &ClientId, now: SystemTime) -> Result<(), OAuthError> {
+        check_client(&self.invalid_grants, client_id, client_id, now)
     }
 }
 
-fn too_many_requests(client_id: &ClientId, wait: RetryAfter) -> OAuthError {
-    tracing::warn!(client = client_id.0, "client exceeds its rate limit");
-    OAuthError::TooManyRequests(wait)
+/// Counts a request towards the limit of a client, or of one of its grants or users.
+fn check_client<K: Clone + Eq + Hash>(
+    limiter: &RateLimiter<K>,
+    key: &K,
+    client_id: &ClientId,
+    now: SystemTime,
+) -> Result<(), OAuthError> {
+    limiter.check(key, now).map_err(|wait| {
+        tracing::warn!(client = client_id.0, "client exceeds its rate limit");
+        OAuthError::TooManyRequests(wait)
+    })
 }
 
-fn overloaded(what: &'static str, wait: RetryAfter) -> OAuthError {
-    tracing::warn!(what, "requests of all clients together exceed a rate limit");
-    OAuthError::Overloaded(wait)
+/// Counts a request towards a limit of all clients.
+fn check_all(limiter: &RateLimiter<()>, what: &'static str, now: SystemTime) -> Result<(), OAuthError> {
+    limiter.check(&(), now).map_err(|wait| {
+        tracing::warn!(what, "requests of all clients together exceed a rate limit");
+        OAuthError::Overloaded(wait)
+    })
 }

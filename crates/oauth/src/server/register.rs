@@ -29,7 +29,7 @@ use super::{Body, oauth_error::OAuthError, state::ServerState};
 use crate::{
     ids::ClientId,
     ports::ClientInsertion,
-    records::{ClientAuth, ClientRecord, KeySource, TokenHash},
+    records::{ClientAuth, ClientRecord, TokenHash},
     redirect_uri, secret,
 };
 use registration_request::{AuthMethod, RegistrationRequest};
@@ -44,7 +44,7 @@ pub(super) async fn register(state: &ServerState, request: &Request<Bytes>) -> R
         return Err(OAuthError::RegistrationClosed);
     }
     let object = registration_request::parse_object(request.body())?;
-    let request = RegistrationRequest::validate(object, &state.settings)?;
+    let request = RegistrationRequest::validate(object, state)?;
     let now = state.clock.now();
     let within_limit = state.rate_limits.registration(now);
     let fingerprint = fingerprint(&request);
@@ -52,11 +52,11 @@ pub(super) async fn register(state: &ServerState, request: &Request<Bytes>) -> R
         && let Some(known) = state.clients.client_by_fingerprint(fingerprint).await?
     {
         // A known client writes nothing, so that a flood of others does not lock it out.
-        return Ok(known_client(state, &known, &request));
+        return Ok(known_client(state, known, request));
     }
     within_limit?;
     let client_id = ClientId(secret::name("fmb_client_"));
-    let (auth, secret) = new_client_auth(state, &request.auth_method)?;
+    let (auth, secret) = new_client_auth(&request.auth_method);
     let is_public = auth == ClientAuth::None;
     let token = if is_public {
         manage::public_token(&state.sealer, &client_id)
@@ -81,16 +81,16 @@ pub(super) async fn register(state: &ServerState, request: &Request<Bytes>) -> R
     match insertion {
         ClientInsertion::Inserted => {
             tracing::info!(client = client.client_id.0, "client registered");
+            let (status, token) = (StatusCode::CREATED, token.expose_secret());
             Ok(client_information::response(
                 state,
-                StatusCode::CREATED,
+                status,
                 &client,
-                &client.redirect_uris,
-                token.expose_secret(),
+                token,
                 secret.as_ref(),
             ))
         }
-        ClientInsertion::Existing(known) => Ok(known_client(state, &known, &request)),
+        ClientInsertion::Existing(known) => Ok(known_client(state, *known, request)),
         ClientInsertion::LimitReached => {
             tracing::warn!(max_clients, "registration refused: oauth.max_clients is reached");
             Err(OAuthError::RegistrationFull)
@@ -99,42 +99,27 @@ pub(super) async fn register(state: &ServerState, request: &Request<Bytes>) -> R
 }
 
 /// The authentication of a new client, with its secret if it gets one.
-fn new_client_auth(state: &ServerState, method: &AuthMethod) -> Result<(ClientAuth, Option<SecretString>), OAuthError> {
+fn new_client_auth(method: &AuthMethod) -> (ClientAuth, Option<SecretString>) {
     let secret = secret::mint(secret::CLIENT_SECRET);
     let hash = secret::hash(secret.expose_secret());
     match method {
-        AuthMethod::None => Ok((ClientAuth::None, None)),
-        AuthMethod::Basic => Ok((ClientAuth::Basic(hash), Some(secret))),
-        AuthMethod::Post => Ok((ClientAuth::Post(hash), Some(secret))),
-        AuthMethod::PrivateKeyJwt(source) => {
-            check_key_source(state, source)?;
-            Ok((ClientAuth::PrivateKeyJwt(source.clone()), None))
-        }
+        AuthMethod::None => (ClientAuth::None, None),
+        AuthMethod::Basic => (ClientAuth::Basic(hash), Some(secret)),
+        AuthMethod::Post => (ClientAuth::Post(hash), Some(secret)),
+        AuthMethod::PrivateKeyJwt(source) => (ClientAuth::PrivateKeyJwt(source.clone()), None),
     }
 }
 
-/// The response for a public client that is registered already.
-fn known_client(state: &ServerState, known: &ClientRecord, request: &RegistrationRequest) -> Response<Body> {
+/// The response for a public client that is registered already. Its redirect URIs are those of the
+/// request, which may differ from the stored ones in the port of a loopback address.
+fn known_client(state: &ServerState, known: ClientRecord, request: RegistrationRequest) -> Response<Body> {
     tracing::debug!(client = known.client_id.0, "known client registered again");
     let token = manage::public_token(&state.sealer, &known.client_id);
-    client_information::response(
-        state,
-        StatusCode::CREATED,
-        known,
-        &request.redirect_uris,
-        token.expose_secret(),
-        None,
-    )
-}
-
-/// Refuses keys at a URL on a server that reads no documents.
-fn check_key_source(state: &ServerState, source: &KeySource) -> Result<(), OAuthError> {
-    match source {
-        KeySource::Uri(_) if state.documents.is_none() => {
-            Err(OAuthError::InvalidClientMetadata("jwks_uri is not supported, jwks is"))
-        }
-        KeySource::Uri(_) | KeySource::Inline(_) => Ok(()),
-    }
+    let client = ClientRecord {
+        redirect_uris: request.redirect_uris,
+        ..known
+    };
+    client_information::response(state, StatusCode::CREATED, &client, token.expose_secret(), None)
 }
 
 /// The fingerprint of a public client. The parts are written as JSON, so that their borders count.

@@ -1,6 +1,8 @@
-//! A user and an expiry that a cookie carries, protected by a keyed hash over them and their context.
+//! A user and an expiry that a cookie carries, protected by a keyed hash over them and their
+//! context.
 //!
-//! The order of the hashed parts is part of the format: browsers hold cookies from before an upgrade.
+//! The order of the hashed parts is part of the format: browsers hold cookies from before an
+//! upgrade.
 
 use crate::{ids::UserId, seal::Sealer};
 
@@ -29,10 +31,13 @@ impl SignedUser {
         with_parts(context, self.user, self.expires_at, verifies)
     }
 
-    pub(super) fn encode_into(&self, bytes: &mut Vec<u8>) {
-        bytes.extend_from_slice(&self.user.0.to_be_bytes());
-        bytes.extend_from_slice(&self.expires_at.to_be_bytes());
-        bytes.extend_from_slice(&self.hash);
+    pub(super) fn encode(&self) -> Vec<u8> {
+        [
+            &self.user.0.to_be_bytes()[..],
+            &self.expires_at.to_be_bytes(),
+            &self.hash,
+        ]
+        .concat()
     }
 
     pub(super) fn decode(bytes: &[u8; LENGTH]) -> Option<Self> {

@@ -63,10 +63,9 @@ pub(super) async fn token(state: &ServerState, request: &Request<Bytes>) -> Resu
         "refresh_token" => refresh(state, &client, &params).await,
         _ => Err(OAuthError::UnsupportedGrantType),
     };
-    if let Err(error @ OAuthError::InvalidGrant(_)) = tokens {
+    if let Err(OAuthError::InvalidGrant(_)) = tokens {
         // Only refused requests count by client.
-        let now = state.clock.now();
-        return Err(state.rate_limits.invalid_grant_attempt(&client.client_id, error, now));
+        state.rate_limits.invalid_grant(&client.client_id, state.clock.now())?;
     }
     tokens
 }

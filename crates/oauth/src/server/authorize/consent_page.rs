@@ -5,20 +5,18 @@ use http::{Response, StatusCode};
 
 use super::request_params;
 use crate::{
-    config::Settings,
-    ports::Upstream,
     records::{ClientRecord, ClientRequest},
     redirect_uri,
     server::{
         Body,
-        pages::{self, STYLE, UNNAMED_CLIENT},
+        pages::{self, UNNAMED_CLIENT},
+        state::ServerState,
     },
 };
 
 #[derive(Template)]
 #[template(path = "consent.html")]
 struct Consent<'a> {
-    style: &'a str,
     client_name: &'a str,
     domain: Option<&'a str>,
     /// The redirect URI leads to a program on the user's device.
@@ -35,14 +33,13 @@ struct Consent<'a> {
 
 /// The page for a request. `csrf` proves that it was made for the browser.
 pub(super) fn consent_page(
-    upstream: &dyn Upstream,
-    settings: &Settings,
+    state: &ServerState,
     client: &ClientRecord,
     request: &ClientRequest,
     csrf: &str,
 ) -> Response<Body> {
+    let (settings, upstream) = (&state.settings, &*state.upstream);
     let page = Consent {
-        style: STYLE,
         client_name: client.name.as_deref().unwrap_or(UNNAMED_CLIENT),
         domain: client.domain.as_deref(),
         local: redirect_uri::is_local(&request.redirect_uri),

@@ -4,16 +4,12 @@
 //! The exchange has invalidated the refresh token on which earlier grants live. If the user has an
 //! account, the new tokens are therefore stored even if the sign-in itself fails.
 
-use std::sync::Arc;
-
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::error::SignInError;
 use crate::{
-    code_exchanges::ExchangePermit,
     config::Settings,
-    ids::ExchangeId,
-    ids::{GrantId, UserId},
+    ids::{ExchangeId, GrantId, UserId},
     ports::{GrantStore, GrantedScope, Upstream, UpstreamError, UpstreamTokens, UpstreamUser},
     records::{ClientRequest, CodeRecord, GrantRecord, Purpose},
     secret,
@@ -32,19 +28,8 @@ pub(super) enum CompletedSignIn {
     Session(BrowserSession),
 }
 
-/// Completes a sign-in. The permit is held until it is done.
+/// Completes a sign-in.
 pub(super) async fn complete(
-    state: Arc<ServerState>,
-    _permit: ExchangePermit,
-    purpose: Purpose,
-    code: SecretString,
-    verifier: SecretString,
-) -> Result<CompletedSignIn, SignInError> {
-    let completed = async |exchange| complete_exchange(&state, exchange, purpose, code, verifier).await;
-    state.code_exchanges.run(completed).await
-}
-
-async fn complete_exchange(
     state: &ServerState,
     exchange: ExchangeId,
     purpose: Purpose,

@@ -1,8 +1,8 @@
 //! The page for a user who cannot be sent on.
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode as S, header};
 
-use super::message::message;
+use super::{html, message::Message};
 use crate::{
     ports::StoreError,
     server::{Body, oauth_error::log_store_error, params::ParamsError, response::with_header},
@@ -11,11 +11,8 @@ use crate::{
 /// An error that the user sees as a page.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::server) enum ErrorPage {
-    /// The request is malformed.
     BadRequest,
-    /// The client is unknown.
     UnknownClient,
-    /// The client has not registered this redirect URI.
     UnknownRedirectUri,
     /// The page was made for another browser, or the browser's cookie is gone.
     OtherBrowser,
@@ -25,13 +22,10 @@ pub(in crate::server) enum ErrorPage {
     OldPage,
     /// The sign-in is unknown, has expired or was completed before.
     SignInOver,
-    /// Too many sign-ins are in progress.
     TooManySignIns,
     /// The document of the client cannot be read now.
     ClientUnavailable,
-    /// The store failed.
     Store,
-    /// Forgejo is not available now.
     UpstreamUnavailable,
     /// Forgejo refused the sign-in, or the user declined it there.
     UpstreamRefused,
@@ -39,76 +33,82 @@ pub(in crate::server) enum ErrorPage {
 
 impl ErrorPage {
     pub(in crate::server) fn into_response(self) -> Response<Body> {
-        let (title, text) = self.text();
-        let response = message(self.status(), title, text);
-        match self.status() {
-            StatusCode::SERVICE_UNAVAILABLE => {
-                with_header(response, header::RETRY_AFTER, HeaderValue::from_static("60"))
-            }
-            _ => response,
+        let (status, title, text) = self.content();
+        let page = Message {
+            title,
+            text,
+            ..Message::default()
+        };
+        let response = html(status, &page);
+        if status == S::SERVICE_UNAVAILABLE {
+            return with_header(response, header::RETRY_AFTER, HeaderValue::from_static("60"));
         }
+        response
     }
 
-    fn status(self) -> StatusCode {
-        match self {
-            Self::BadRequest | Self::UnknownClient | Self::UnknownRedirectUri | Self::SignInOver => {
-                StatusCode::BAD_REQUEST
-            }
-            Self::OtherBrowser | Self::OtherSite | Self::OldPage | Self::UpstreamRefused => StatusCode::FORBIDDEN,
-            Self::TooManySignIns | Self::ClientUnavailable | Self::Store | Self::UpstreamUnavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-        }
-    }
-
-    /// The title and the text.
-    fn text(self) -> (&'static str, &'static str) {
+    /// The status, the title and the text.
+    fn content(self) -> (S, &'static str, &'static str) {
         match self {
             Self::BadRequest => (
+                S::BAD_REQUEST,
                 "Invalid link",
                 "The application sent a request that this server cannot read. Try again from the application.",
             ),
             Self::UnknownClient => (
+                S::BAD_REQUEST,
                 "Unknown application",
                 "This server does not know the application that sent you here. Remove the connection in the application \
                  and add it again, so that the application registers again.",
             ),
             Self::UnknownRedirectUri => (
+                S::BAD_REQUEST,
                 "Unknown return address",
                 "The application asked this server to send you back to an address that it has not registered. For your \
                  safety you stay here. If you know the application, remove the connection in it and add it again.",
             ),
             Self::OtherBrowser => (
+                S::FORBIDDEN,
                 "This page belongs to another browser",
                 "The sign-in began in another browser, or this browser has no cookie of it. Start again from the \
                  application, in a browser that accepts cookies.",
             ),
             Self::OtherSite => (
+                S::FORBIDDEN,
                 "This request came from another site",
                 "Another site tried to act on your behalf. Nothing was changed. Start again from the application.",
             ),
             Self::OldPage => (
+                S::FORBIDDEN,
                 "This page is out of date",
                 "You have signed in or out since the page was opened, or it belongs to another browser. Load it again.",
             ),
             Self::SignInOver => (
+                S::BAD_REQUEST,
                 "This sign-in is over",
                 "It was completed before, or it took longer than ten minutes. Start again from the application.",
             ),
             Self::TooManySignIns => (
+                S::SERVICE_UNAVAILABLE,
                 "Too many sign-ins",
                 "Too many sign-ins are in progress. Try again in a few minutes.",
             ),
             Self::ClientUnavailable => (
+                S::SERVICE_UNAVAILABLE,
                 "The application cannot be looked up",
                 "The application publishes a description of itself that cannot be read now. Try again in a moment.",
             ),
-            Self::Store => ("Not available now", "This server has a problem. Try again in a moment."),
+            Self::Store => (
+                S::SERVICE_UNAVAILABLE,
+                "Not available now",
+                "This server has a problem. Try again in a moment.",
+            ),
             Self::UpstreamUnavailable => (
+                S::SERVICE_UNAVAILABLE,
                 "Not available now",
                 "Forgejo is not available now. Try again in a moment.",
             ),
             Self::UpstreamRefused => (
+                S::FORBIDDEN,
                 "You are not signed in",
                 "Forgejo refused the sign-in, or you declined it there.",
             ),

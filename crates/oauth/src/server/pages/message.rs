@@ -3,25 +3,21 @@
 use askama::Template;
 use http::{Response, StatusCode};
 
-use super::{STYLE, html};
+use super::html;
 use crate::{ports::Upstream, server::Body};
 
-#[derive(Template)]
+#[derive(Default, Template)]
 #[template(path = "message.html")]
-struct Message<'a> {
-    style: &'a str,
-    title: &'a str,
-    text: &'a str,
+pub(super) struct Message<'a> {
+    pub(super) title: &'a str,
+    pub(super) text: &'a str,
     /// A list below the text.
-    points: Vec<String>,
+    pub(super) points: Vec<String>,
     /// Links below the list: address and text.
-    links: Vec<(&'a str, &'a str)>,
+    pub(super) links: Vec<(&'a str, &'a str)>,
 }
 
-/// A page with a title and a text.
-pub(super) fn message(status: StatusCode, title: &str, text: &str) -> Response<Body> {
-    page(status, title, text, Vec::new(), Vec::new())
-}
+const BACK: &str = "Return to the application";
 
 /// The page for a user who may not use this server. `login` is absent if Forgejo has locked the
 /// user out. `back` leads to the application.
@@ -32,7 +28,13 @@ pub(in crate::server) fn access_denied(upstream: &str, login: Option<&str>, back
         ),
         None => format!("{upstream} has locked this account. Ask its administrator."),
     };
-    page(StatusCode::FORBIDDEN, "No access", &text, Vec::new(), back_links(back))
+    let page = Message {
+        title: "No access",
+        text: &text,
+        links: back.map(|address| (address, BACK)).into_iter().collect(),
+        ..Message::default()
+    };
+    html(StatusCode::FORBIDDEN, &page)
 }
 
 /// The page for a user whose grant at Forgejo has another scope than this server needs.
@@ -44,17 +46,16 @@ pub(in crate::server) fn scope_mismatch(upstream: &dyn Upstream, granted: Vec<St
          authorized applications, and sign in again: {name} will then ask you for the new permissions. Until then your \
          other connections keep working. You have granted:"
     );
-    let links = vec![
-        (settings.as_str(), "Open your settings there"),
-        (retry, "Sign in again afterwards"),
-    ];
-    page(
-        StatusCode::FORBIDDEN,
-        "Your permission must be renewed",
-        &text,
-        granted,
-        links,
-    )
+    let page = Message {
+        title: "Your permission must be renewed",
+        text: &text,
+        points: granted,
+        links: vec![
+            (settings.as_str(), "Open your settings there"),
+            (retry, "Sign in again afterwards"),
+        ],
+    };
+    html(StatusCode::FORBIDDEN, &page)
 }
 
 /// The page for an invalid request of a client, with the error response behind a link: the browser
@@ -65,23 +66,11 @@ pub(in crate::server) fn invalid_request(description: &str, back: &str) -> Respo
         "The application that sent you here asked for something that this server does not support ({description}). Go \
          back only if you know the application."
     );
-    let links = back_links(Some(back));
-    page(StatusCode::BAD_REQUEST, "Invalid request", &text, Vec::new(), links)
-}
-
-fn back_links(back: Option<&str>) -> Vec<(&str, &str)> {
-    back.map(|address| (address, "Return to the application"))
-        .into_iter()
-        .collect()
-}
-
-fn page(status: StatusCode, title: &str, text: &str, points: Vec<String>, links: Vec<(&str, &str)>) -> Response<Body> {
-    let message = Message {
-        style: STYLE,
-        title,
-        text,
-        points,
-        links,
+    let page = Message {
+        title: "Invalid request",
+        text: &text,
+        links: vec![(back, BACK)],
+        ..Message::default()
     };
-    html(status, &message)
+    html(StatusCode::BAD_REQUEST, &page)
 }

@@ -37,13 +37,10 @@ struct ClientInformation<'a> {
     jwks_uri: Option<&'a str>,
 }
 
-/// The response for a client. `redirect_uris` are those of the request, which may differ from the
-/// stored ones in the port of a loopback address.
 pub(super) fn response(
     state: &ServerState,
     status: StatusCode,
     client: &ClientRecord,
-    redirect_uris: &[String],
     registration_token: &str,
     secret: Option<&SecretString>,
 ) -> Response<Body> {
@@ -66,7 +63,7 @@ pub(super) fn response(
         registration_access_token: registration_token,
         registration_client_uri: state.settings.endpoint(&format!("register/{}", client.client_id)),
         client_name: client.name.as_deref(),
-        redirect_uris,
+        redirect_uris: &client.redirect_uris,
         token_endpoint_auth_method: method,
         grant_types: ["authorization_code", "refresh_token"],
         response_types: ["code"],

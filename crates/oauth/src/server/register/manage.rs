@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
 use super::{
-    check_key_source, client_information,
+    client_information,
     registration_request::{self, AuthMethod, RegistrationRequest},
 };
 use crate::{
@@ -68,12 +68,10 @@ pub(in crate::server) async fn manage(
         }
         tracing::info!(client = client.client_id.0, "client changed its registration");
     }
-    let uris = &client.redirect_uris;
     Ok(client_information::response(
         state,
         StatusCode::OK,
         &client,
-        uris,
         token,
         None,
     ))
@@ -96,14 +94,11 @@ fn replaced(state: &ServerState, client: ClientRecord, body: &[u8]) -> Result<Cl
     let secret = object
         .get("client_secret")
         .map(|secret| secret::hash(secret.as_str().unwrap_or_default()));
-    let request = RegistrationRequest::validate(object, &state.settings)?;
+    let request = RegistrationRequest::validate(object, state)?;
     let auth = match (client.auth, request.auth_method) {
         (ClientAuth::Basic(hash) | ClientAuth::Post(hash), AuthMethod::Basic) => ClientAuth::Basic(hash),
         (ClientAuth::Basic(hash) | ClientAuth::Post(hash), AuthMethod::Post) => ClientAuth::Post(hash),
-        (ClientAuth::PrivateKeyJwt(_), AuthMethod::PrivateKeyJwt(source)) => {
-            check_key_source(state, &source)?;
-            ClientAuth::PrivateKeyJwt(source)
-        }
+        (ClientAuth::PrivateKeyJwt(_), AuthMethod::PrivateKeyJwt(source)) => ClientAuth::PrivateKeyJwt(source),
         (ClientAuth::None | ClientAuth::Basic(_) | ClientAuth::Post(_) | ClientAuth::PrivateKeyJwt(_), _) => {
             return Err(OAuthError::InvalidClientMetadata(
                 "a client cannot change to another kind of authentication",

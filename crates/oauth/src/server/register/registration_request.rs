@@ -9,7 +9,7 @@ use crate::{
     config::{Registration, Settings},
     records::KeySource,
     redirect_uri,
-    server::oauth_error::OAuthError,
+    server::{oauth_error::OAuthError, state::ServerState},
 };
 
 /// A registration that this server can accept.
@@ -48,15 +48,20 @@ pub(super) fn parse_object(body: &[u8]) -> Result<Map<String, Value>, OAuthError
 
 impl RegistrationRequest {
     /// Validates metadata.
-    pub(super) fn validate(object: Map<String, Value>, settings: &Settings) -> Result<Self, OAuthError> {
+    pub(super) fn validate(object: Map<String, Value>, state: &ServerState) -> Result<Self, OAuthError> {
         let metadata = ClientMetadata::from_object(object).ok_or(NOT_METADATA)?;
         let redirect_uris = metadata.redirect_uris.clone().unwrap_or_default();
-        check_redirect_uris(&redirect_uris, settings)?;
+        check_redirect_uris(&redirect_uris, &state.settings)?;
         metadata.check_flow().map_err(OAuthError::InvalidClientMetadata)?;
+        let name = metadata.client_name.as_deref().and_then(clean_name);
+        let auth_method = AuthMethod::of(metadata).map_err(OAuthError::InvalidClientMetadata)?;
+        if matches!(auth_method, AuthMethod::PrivateKeyJwt(KeySource::Uri(_))) && state.documents.is_none() {
+            return Err(OAuthError::InvalidClientMetadata("jwks_uri is not supported, jwks is"));
+        }
         Ok(Self {
-            name: metadata.client_name.as_deref().and_then(clean_name),
+            name,
             redirect_uris,
-            auth_method: AuthMethod::of(metadata).map_err(OAuthError::InvalidClientMetadata)?,
+            auth_method,
         })
     }
 }
