@@ -1,11 +1,11 @@
 //! Adapters: each implements a port of one crate by another crate, and only translates.
 
-pub mod authority;
+pub(crate) mod authority;
 mod bridge;
-pub mod child;
-pub mod credentials;
-pub mod mcp;
-pub mod metrics;
-pub mod records;
-pub mod store;
-pub mod upstream;
+pub(crate) mod child;
+pub(crate) mod credentials;
+pub(crate) mod mcp;
+pub(crate) mod metrics;
+pub(crate) mod records;
+pub(crate) mod store;
+pub(crate) mod upstream;

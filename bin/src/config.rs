@@ -9,19 +9,19 @@
 mod child;
 pub(crate) mod crates;
 mod error;
-pub mod key;
-pub mod kinds;
+pub(crate) mod key;
+pub(crate) mod kinds;
 mod oauth;
 mod reader;
-pub mod section;
+pub(crate) mod section;
 mod sections;
 mod sources;
 
 use supervisor::MissingLayer;
 
-pub use self::{
-    child::{ChildConfig, ChildMode, UpstreamConfig},
-    error::{ConfigError, ConfigErrors},
+pub(crate) use self::{
+    child::{ChildConfig, ChildMode},
+    error::ConfigErrors,
     oauth::OauthConfig,
     sections::{ForgejoConfig, LogConfig, LogFormat, MetricsConfig, ServerConfig, SessionConfig, StoreConfig},
     sources::Sources,
@@ -34,7 +34,7 @@ use self::{
 
 section! {
     /// Everything that the operator decides, validated.
-    pub struct Config {
+    pub(crate) struct Config {
         /// The listening socket and its public name.
         server: ServerConfig,
         /// The Forgejo instance.
@@ -55,30 +55,21 @@ section! {
 }
 
 /// All keys, in the order of the reference.
-#[must_use]
-pub fn keys() -> Vec<ConfigKey> {
+pub(crate) fn keys() -> Vec<ConfigKey> {
     let mut keys = Vec::new();
     Config::keys("", &mut keys);
     keys
 }
 
 /// Reads and checks a configuration.
-///
-/// # Errors
-///
-/// All errors of the configuration, not only the first.
-pub fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
+pub(crate) fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
     let (reader, config) = read(sources)?;
     reader.finish(config)
 }
 
 /// As [`load`], and tries which layers of the isolation this machine has. Returns the missing ones
 /// too, unless they are required.
-///
-/// # Errors
-///
-/// All errors of the configuration, not only the first.
-pub fn check(sources: &Sources) -> Result<(Config, Vec<MissingLayer>), ConfigErrors> {
+pub(crate) fn check(sources: &Sources) -> Result<(Config, Vec<MissingLayer>), ConfigErrors> {
     let (mut reader, config) = read(sources)?;
     let mut missing = Vec::new();
     // A shared server is not a child: there is nothing to isolate.
@@ -131,6 +122,73 @@ fn read(sources: &Sources) -> Result<(Reader, Config), ConfigErrors> {
 #[cfg(test)]
 mod tests {
     use super::{Sources, load};
+
+    /// The errors of a file and an environment besides the required keys, each as `key (source)`.
+    fn errors(file: &str, environment: &[(&str, &str)]) -> Vec<String> {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let required = [
+            ("BROKER_FORGEJO__URL", "http://localhost"),
+            ("BROKER_FORGEJO__CLIENT_ID", "id"),
+            ("BROKER_FORGEJO__CLIENT_SECRET", "secret"),
+        ];
+        std::fs::write(&path, file).unwrap();
+        let environment = required.iter().chain(environment);
+        let environment = environment.map(|(name, value)| (name.to_string(), value.to_string()));
+        let file = path.path().display().to_string();
+        let sources = Sources {
+            file: Some(path.path().to_owned()),
+            environment: environment.collect(),
+        };
+        let errors = load(&sources).err().map_or_else(Vec::new, |errors| errors.0);
+        let describe = |source: &str| {
+            if source == file {
+                "file".to_owned()
+            } else {
+                source.to_owned()
+            }
+        };
+        let lines = errors
+            .iter()
+            .map(|error| format!("{} ({})", error.key, describe(&error.source)));
+        lines.collect()
+    }
+
+    #[test]
+    fn an_error_names_the_variable_that_sets_a_part_of_the_key() {
+        let scopes = ("BROKER_FORGEJO__SCOPES", "read:user");
+        for (name, error) in [
+            ("BROKER_OTHER__KEY", "other (BROKER_OTHER__KEY)"),
+            (
+                "BROKER_SERVER__LISTEN__PORT",
+                "server.listen (BROKER_SERVER__LISTEN__PORT)",
+            ),
+            ("BROKER_CHILD__ENV__", "child.env (BROKER_CHILD__ENV__)"),
+        ] {
+            assert_eq!(
+                errors("[server]\ndrain_timeout = \"1s\"", &[scopes, (name, "1")]),
+                [error]
+            );
+        }
+    }
+
+    #[test]
+    fn a_quoted_path_is_not_a_key_and_an_empty_section_says_nothing() {
+        let scopes = ("BROKER_FORGEJO__SCOPES", "read:user");
+        assert_eq!(
+            errors("'server.listen' = '127.0.0.1:1'", &[scopes]),
+            ["server.listen (file)"]
+        );
+        assert_eq!(errors("[other]\n[server]", &[scopes]), [""; 0]);
+    }
+
+    #[test]
+    fn a_missing_key_causes_no_second_error() {
+        let errors = errors("[forgejo]\nallowed_orgs = ['a']", &[]);
+        assert_eq!(
+            errors,
+            ["forgejo.scopes (not set; BROKER_FORGEJO__SCOPES would set it)"]
+        );
+    }
 
     #[test]
     fn only_required_keys_are_missing_without_any_source() {

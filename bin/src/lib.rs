@@ -1,18 +1,18 @@
 //! The broker as a program: command line, configuration, and the adapters that wire the five crates
 //! together.
 //!
-//! In reading order: [`cli`], the commands; [`config`], the operator's decisions; [`serve`], which
-//! builds, runs and drains the parts; [`adapters`], which implement the ports of one crate by
-//! another; [`upstream`], the client of a shared MCP server. No policy lives here.
+//! In reading order: `cli`, the commands; `config`, the operator's decisions; `serve`, which
+//! builds, runs and drains the parts; `adapters`, which implement the ports of one crate by
+//! another; `upstream`, the client of a shared MCP server. No policy lives here.
 
-pub mod adapters;
+mod adapters;
 mod check;
 pub mod cli;
-pub mod config;
-pub mod logging;
-pub mod serve;
-pub mod template;
+mod config;
+mod logging;
+mod serve;
+mod template;
 #[cfg(test)]
 mod tests;
-pub mod upstream;
+mod upstream;
 pub mod version;

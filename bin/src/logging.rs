@@ -7,7 +7,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 use crate::config::{LogConfig, LogFormat};
 
 /// Sets up the log of the process. A second call has no effect.
-pub fn init(log: &LogConfig) {
+pub(crate) fn init(log: &LogConfig) {
     // The configuration checks the filter.
     let filter = EnvFilter::try_new(&log.filter).unwrap_or_default();
     let lines = fmt().with_env_filter(filter).with_writer(io::stderr);

@@ -23,11 +23,7 @@ use crate::{config::Config, logging, version};
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves until a signal stops the process, and returns when no child is left.
-///
-/// # Errors
-///
-/// The reason why the broker cannot serve: a store that cannot be opened, an address in use.
-pub fn run(config: &Config) -> Result<()> {
+pub(crate) fn run(config: &Config) -> Result<()> {
     logging::init(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start a runtime")?;

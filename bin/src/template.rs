@@ -11,11 +11,7 @@ const FORGEJO_URL: &str = "{forgejo_url}";
 const ACCESS_TOKEN: &str = "{access_token}";
 
 /// Checks an argument of the child.
-///
-/// # Errors
-///
-/// The reason of a refusal.
-pub fn check_argument(argument: &str) -> Result<(), String> {
+pub(crate) fn check_argument(argument: &str) -> Result<(), String> {
     if argument.contains(ACCESS_TOKEN) {
         return Err(format!(
             "{ACCESS_TOKEN} may only be in child.env: every user of the machine can read arguments"
@@ -27,12 +23,8 @@ pub fn check_argument(argument: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks an environment variable of the child.
-///
-/// # Errors
-///
-/// The reason of a refusal; never with the value.
-pub fn check_variable(name: &str, value: &SecretString) -> Result<(), String> {
+/// Checks an environment variable of the child. An error never has its value.
+pub(crate) fn check_variable(name: &str, value: &SecretString) -> Result<(), String> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(format!("{name:?} is not the name of a variable"));
     }
@@ -43,14 +35,12 @@ pub fn check_variable(name: &str, value: &SecretString) -> Result<(), String> {
 }
 
 /// An argument with its placeholders replaced.
-#[must_use]
-pub fn argument(template: &str, forgejo_url: &str) -> String {
+pub(crate) fn argument(template: &str, forgejo_url: &str) -> String {
     template.replace(FORGEJO_URL, forgejo_url)
 }
 
 /// The value of an environment variable with its placeholders replaced.
-#[must_use]
-pub fn variable(template: &SecretString, forgejo_url: &str, access_token: &SecretString) -> SecretString {
+pub(crate) fn variable(template: &SecretString, forgejo_url: &str, access_token: &SecretString) -> SecretString {
     let value = template.expose_secret().replace(FORGEJO_URL, forgejo_url);
     SecretString::from(value.replace(ACCESS_TOKEN, access_token.expose_secret()))
 }

@@ -35,8 +35,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-pub use self::{
+pub(crate) use self::{
     endpoint::{Endpoint, EndpointConfig},
-    probe::ProbeError,
     session::{PIPE_CAPACITY, UpstreamSession, pump},
 };

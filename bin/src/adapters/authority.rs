@@ -16,16 +16,14 @@ use super::credentials::AccountCredentials;
 
 /// The authorization server as the authority of the HTTP layer.
 #[derive(Debug)]
-pub struct OAuthAuthority {
+pub(crate) struct OAuthAuthority {
     server: AuthorizationServer,
     /// The callers that requests and sessions hold. Others are removed before the map grows.
     callers: Mutex<HashMap<oauth::ids::GrantId, Weak<Caller>>>,
 }
 
 impl OAuthAuthority {
-    /// The authority of this authorization server.
-    #[must_use]
-    pub fn new(server: AuthorizationServer) -> Self {
+    pub(crate) fn new(server: AuthorizationServer) -> Self {
         Self {
             server,
             callers: Mutex::default(),

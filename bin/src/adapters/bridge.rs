@@ -5,13 +5,11 @@ use bytes::Bytes;
 use http::{Request, Response};
 use session::ports::{BackendGone, Body, NotProcessed, Snapshot, SpawnError};
 
-/// The bridge's form of a snapshot.
 pub(super) fn decode(snapshot: Option<Snapshot>) -> Result<Option<bridge::Snapshot>, SpawnError> {
     let snapshot = snapshot.map(|snapshot| bridge::Snapshot::from_bytes(&snapshot.0));
     snapshot.transpose().map_err(|error| SpawnError::Failed(error.into()))
 }
 
-/// The current snapshot of a bridge.
 pub(super) fn snapshot(bridge: &Bridge) -> Option<Snapshot> {
     bridge.snapshot().map(|snapshot| Snapshot(snapshot.to_bytes()))
 }

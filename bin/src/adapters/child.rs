@@ -8,7 +8,7 @@ use std::{
     ffi::OsString,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::SystemTime,
 };
@@ -17,7 +17,7 @@ use ::bridge::{Bridge, ConnectError};
 use bytes::Bytes;
 use http::{Request, Response};
 use secrecy::SecretString;
-use session::ports::{Backend, Body, BoxError, BoxFuture, Snapshot, SpawnError, SpawnOrder, Spawner};
+use session::ports::{Backend, Body, BoxFuture, Snapshot, SpawnError, SpawnOrder, Spawner};
 use supervisor::{Child, ChildSpec, ReadyError, Supervisor};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
@@ -27,25 +27,23 @@ use crate::template;
 
 /// The program that is started for each session.
 #[derive(Clone, Debug)]
-pub struct Program {
-    /// The program.
-    pub command: OsString,
-    /// Its arguments, with placeholders.
-    pub args: Vec<String>,
-    /// Its own variables, with placeholders.
-    pub env: Vec<(String, SecretString)>,
-    /// The value of `{forgejo_url}`.
-    pub forgejo_url: String,
+pub(crate) struct Program {
+    pub(crate) command: OsString,
+    /// With placeholders.
+    pub(crate) args: Vec<String>,
+    /// With placeholders.
+    pub(crate) env: Vec<(String, SecretString)>,
+    pub(crate) forgejo_url: String,
 }
 
 /// Starts a child for each session.
 #[derive(Debug)]
-pub struct ChildSpawner {
-    supervisor: Arc<Supervisor>,
-    program: Program,
-    bridge: ::bridge::Config,
+pub(crate) struct ChildSpawner {
+    pub(crate) supervisor: Arc<Supervisor>,
+    pub(crate) program: Program,
+    pub(crate) bridge: ::bridge::Config,
     /// One task for each backend: [`stop_with_output`].
-    tasks: TaskTracker,
+    pub(crate) tasks: TaskTracker,
 }
 
 /// A child and the bridge over its streams.
@@ -54,37 +52,13 @@ struct ChildBackend {
     child: Child,
     bridge: Bridge,
     tag: Arc<str>,
-    /// The expiry of the child's token.
     expires_at: SystemTime,
-    /// Set by a stop before the end of the output. The supervisor cannot know: it notices an end
-    /// later than the bridge, and a stop may come in between.
+    /// Set by a stop that comes before the end of the child and before the end of its output,
+    /// which are noticed in either order.
     stop_requested: AtomicBool,
 }
 
-/// The streams of a child can be taken once.
-#[derive(Debug, thiserror::Error)]
-#[error("the streams of the child are taken already")]
-struct NoStreams;
-
 impl ChildSpawner {
-    /// Children of this supervisor.
-    #[must_use]
-    pub fn new(supervisor: Arc<Supervisor>, program: Program, bridge: ::bridge::Config) -> Self {
-        Self {
-            supervisor,
-            program,
-            bridge,
-            tasks: TaskTracker::new(),
-        }
-    }
-
-    /// Waits until the end of the last child is logged. Call it when no backend is spawned any
-    /// more.
-    pub async fn drained(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-
     async fn start(&self, order: SpawnOrder) -> Result<Arc<dyn Backend>, SpawnError> {
         let credential = order
             .caller
@@ -94,11 +68,10 @@ impl ChildSpawner {
             .map_err(credentials::spawn_error)?;
         let snapshot = bridge::decode(order.snapshot)?;
 
-        let child = self
-            .supervisor
-            .spawn(self.program.child_spec(&credential.access_token, &order.tag));
-        let child = child.await.map_err(not_started)?;
-        let io = child.take_io().ok_or_else(|| SpawnError::Failed(NoStreams.into()))?;
+        let spec = self.program.child_spec(&credential.access_token, &order.tag);
+        let child = self.supervisor.spawn(spec).await.map_err(not_started)?;
+        let io = child.take_io();
+        let io = io.ok_or_else(|| SpawnError::Failed("the streams of the child are taken already".into()))?;
         // Without a snapshot there is nothing to wait for: the client's own `initialize` is the
         // handshake.
         let bridge = child.ready(Bridge::connect(io, self.bridge.clone(), snapshot.as_ref()));
@@ -128,17 +101,14 @@ impl Program {
     fn child_spec(&self, access_token: &SecretString, tag: &Arc<str>) -> ChildSpec {
         let argument = |template: &String| template::argument(template, &self.forgejo_url).into();
         let variable = |(name, template): &(String, SecretString)| {
-            (
-                name.clone(),
-                template::variable(template, &self.forgejo_url, access_token),
-            )
+            let value = template::variable(template, &self.forgejo_url, access_token);
+            (name.clone(), value)
         };
-        let env: Vec<(String, SecretString)> = self.env.iter().map(variable).collect();
         ChildSpec {
             program: self.command.clone(),
             args: self.args.iter().map(argument).collect(),
+            env: self.env.iter().map(variable).collect(),
             secrets: vec![access_token.clone()],
-            env,
             tag: Arc::clone(tag),
         }
     }
@@ -155,8 +125,8 @@ impl Backend for ChildBackend {
 
     fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            if !self.bridge.done().is_cancelled() {
-                self.stop_requested.store(true, Ordering::Relaxed);
+            if !self.bridge.done().is_cancelled() && self.child.exit().is_none() {
+                self.stop_requested.store(true, Relaxed);
             }
             // Concurrently: the child stops even if the bridge takes long.
             tokio::join!(self.bridge.close(), self.child.stop());
@@ -184,7 +154,7 @@ async fn stop_with_output(backend: Arc<ChildBackend>) {
     let session = &backend.tag;
     let exit = backend.child.exit();
     let exit = exit.map_or_else(|| "ended with unknown status".to_owned(), |exit| exit.to_string());
-    if backend.stop_requested.load(Ordering::Relaxed) {
+    if backend.stop_requested.load(Relaxed) {
         tracing::debug!(%session, exit, "the child has ended");
     } else {
         let said = backend.child.last_stderr().join("\n");
@@ -198,25 +168,23 @@ fn not_ready(error: ReadyError<ConnectError>) -> SpawnError {
         error,
         ReadyError::Exited { .. } | ReadyError::Failed(ConnectError::Ended)
     );
-    let error: BoxError = error.into();
-    if ended {
-        SpawnError::Failed(error)
+    let kind = if ended {
+        SpawnError::Failed
     } else {
-        SpawnError::NotReady(error)
-    }
+        SpawnError::NotReady
+    };
+    kind(error.into())
 }
 
 fn not_started(error: supervisor::SpawnError) -> SpawnError {
-    let transient = matches!(
-        error,
-        supervisor::SpawnError::Exhausted(_) | supervisor::SpawnError::TooSlow(_) | supervisor::SpawnError::Stopping
-    );
-    let error: BoxError = error.into();
-    if transient {
-        SpawnError::Unavailable(error)
+    use supervisor::SpawnError::{Exhausted, Stopping, TooSlow};
+    let transient = matches!(error, Exhausted(_) | TooSlow(_) | Stopping);
+    let kind = if transient {
+        SpawnError::Unavailable
     } else {
-        SpawnError::Failed(error)
-    }
+        SpawnError::Failed
+    };
+    kind(error.into())
 }
 
 #[cfg(test)]
@@ -236,5 +204,31 @@ mod tests {
         }
         let slow = ReadyError::TooSlow { limit, stderr: vec![] };
         assert!(matches!(not_ready(slow), SpawnError::NotReady(_)));
+    }
+
+    #[tokio::test]
+    async fn child_that_exits_before_a_stop_has_ended_by_itself() {
+        let supervisor = Supervisor::new(supervisor::Config::new([])).unwrap();
+        let program = Program {
+            command: "/bin/true".into(),
+            args: vec![],
+            env: vec![],
+            forgejo_url: String::new(),
+        };
+        let child = supervisor.spawn(program.child_spec(&"".into(), &"tag".into())).await;
+        let child = child.unwrap();
+        child.done().cancelled().await;
+        // The bridge notices an end only later: its stream is still open.
+        let (near, _far) = tokio::io::duplex(64);
+        let bridge = Bridge::connect(near, ::bridge::Config::default(), None).await.unwrap();
+        let backend = ChildBackend {
+            child,
+            bridge,
+            tag: "tag".into(),
+            expires_at: SystemTime::UNIX_EPOCH,
+            stop_requested: AtomicBool::new(false),
+        };
+        backend.stop().await;
+        assert!(!backend.stop_requested.load(Relaxed));
     }
 }

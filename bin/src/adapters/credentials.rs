@@ -1,11 +1,10 @@
 //! `session`'s credentials: the user's account in `oauth`.
 
 use oauth::{Account, AccountError, UpstreamToken};
-use session::ports::{BoxError, BoxFuture, Credential, CredentialError, Credentials, SpawnError};
+use session::ports::{BoxFuture, Credential, CredentialError, Credentials, SpawnError};
 
-/// The credentials of one user.
 #[derive(Debug)]
-pub struct AccountCredentials(pub Account);
+pub(crate) struct AccountCredentials(pub(crate) Account);
 
 impl Credentials for AccountCredentials {
     fn current(&self) -> BoxFuture<'_, Result<Credential, CredentialError>> {
@@ -28,13 +27,12 @@ fn translate(outcome: Result<UpstreamToken, AccountError>) -> Result<Credential,
     }
 }
 
-/// The error of a spawn without a credential.
 pub(super) fn spawn_error(error: CredentialError) -> SpawnError {
     let terminal = matches!(error, CredentialError::Terminal(_));
-    let error: BoxError = error.into();
-    if terminal {
-        SpawnError::Credentials(error)
+    let kind = if terminal {
+        SpawnError::Credentials
     } else {
-        SpawnError::Unavailable(error)
-    }
+        SpawnError::Unavailable
+    };
+    kind(error.into())
 }

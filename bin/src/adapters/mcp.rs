@@ -16,7 +16,7 @@ use super::authority::{grant_id, user_id};
 
 /// The registry as the MCP service of the HTTP layer.
 #[derive(Clone, Debug)]
-pub struct RegistryService {
+pub(crate) struct RegistryService {
     registry: Arc<Registry>,
     server: AuthorizationServer,
 }
@@ -27,15 +27,14 @@ pub struct RegistryService {
 /// The authorization server is built before the registry, whose callers come from it: the registry
 /// is set later.
 #[derive(Clone, Debug, Default)]
-pub struct SessionEvents {
+pub(crate) struct SessionEvents {
     /// Set once, before serving.
     registry: Arc<OnceLock<Arc<Registry>>>,
 }
 
 impl RegistryService {
     /// A service of this registry; the authorization server makes the sign-in challenge.
-    #[must_use]
-    pub fn new(registry: Arc<Registry>, server: AuthorizationServer) -> Self {
+    pub(crate) fn new(registry: Arc<Registry>, server: AuthorizationServer) -> Self {
         Self { registry, server }
     }
 }
@@ -63,7 +62,7 @@ impl McpService for RegistryService {
 
 impl SessionEvents {
     /// Sets the registry. Only the first call counts.
-    pub fn set_registry(&self, registry: Arc<Registry>) {
+    pub(crate) fn set_registry(&self, registry: Arc<Registry>) {
         if self.registry.set(registry).is_err() {
             tracing::debug!("the registry is set already");
         }

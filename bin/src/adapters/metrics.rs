@@ -12,13 +12,12 @@ use broker::ports::{BoxError, CompletedRequest, Metrics};
 use session::Registry;
 use supervisor::Supervisor;
 
-pub use self::counts::Counts;
+pub(crate) use self::counts::Counts;
 #[cfg(test)]
 pub(crate) use self::counts::PREFIX;
 
-/// The content of `/metrics`.
 #[derive(Debug)]
-pub struct MetricsPage {
+pub(crate) struct MetricsPage {
     counts: Arc<Counts>,
     registry: Arc<Registry>,
     supervisor: Option<Arc<Supervisor>>,
@@ -27,8 +26,7 @@ pub struct MetricsPage {
 impl MetricsPage {
     /// A page of these counts, and of the current numbers of sessions and of children. Without a
     /// supervisor there are none.
-    #[must_use]
-    pub fn new(counts: Arc<Counts>, registry: Arc<Registry>, supervisor: Option<Arc<Supervisor>>) -> Self {
+    pub(crate) fn new(counts: Arc<Counts>, registry: Arc<Registry>, supervisor: Option<Arc<Supervisor>>) -> Self {
         Self {
             counts,
             registry,

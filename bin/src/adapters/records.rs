@@ -3,9 +3,8 @@
 use oauth::seal::Sealer;
 use session::ports::{BoxError, Seal, SessionKey};
 
-/// Seals session records.
 #[derive(Clone, Debug)]
-pub struct SessionSeal(pub Sealer);
+pub(crate) struct SessionSeal(pub(crate) Sealer);
 
 /// Binds a sealed record to its kind.
 const KIND: &str = "session";

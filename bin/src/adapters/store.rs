@@ -3,9 +3,8 @@
 use broker::ports::{BoxError, BoxFuture, Probe};
 use oauth::AuthorizationServer;
 
-/// Checks that the store responds.
 #[derive(Clone, Debug)]
-pub struct StoreProbe(pub AuthorizationServer);
+pub(crate) struct StoreProbe(pub(crate) AuthorizationServer);
 
 impl Probe for StoreProbe {
     fn name(&self) -> &'static str {

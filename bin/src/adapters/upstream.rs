@@ -23,11 +23,11 @@ use crate::upstream::{Endpoint, PIPE_CAPACITY, UpstreamSession, pump};
 
 /// Opens a session at the shared server for each session of the broker.
 #[derive(Debug)]
-pub struct UpstreamSpawner {
-    endpoint: Arc<Endpoint>,
-    bridge: ::bridge::Config,
-    /// One task for each session.
-    pumps: TaskTracker,
+pub(crate) struct UpstreamSpawner {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) bridge: ::bridge::Config,
+    /// One pump for each session.
+    pub(crate) tasks: TaskTracker,
 }
 
 /// A session at the server, and the bridge over it.
@@ -46,22 +46,6 @@ struct UpstreamBackend {
 struct ListenerGuard(watch::Sender<usize>);
 
 impl UpstreamSpawner {
-    /// Sessions at this endpoint.
-    #[must_use]
-    pub fn new(endpoint: Endpoint, bridge: ::bridge::Config) -> Self {
-        Self {
-            endpoint: Arc::new(endpoint),
-            bridge,
-            pumps: TaskTracker::new(),
-        }
-    }
-
-    /// Waits for the end of the last session. Call it when no backend is spawned any more.
-    pub async fn drained(&self) {
-        self.pumps.close();
-        self.pumps.wait().await;
-    }
-
     async fn open(&self, order: SpawnOrder) -> Result<Arc<dyn Backend>, SpawnError> {
         let user_credentials = Arc::clone(&order.caller.credentials);
         // A user who has to sign in again gets the error now, not with a later request.
@@ -84,7 +68,7 @@ impl UpstreamSpawner {
             pump.await;
             drop(stop_guard);
         };
-        self.pumps.spawn(pump.in_current_span());
+        self.tasks.spawn(pump.in_current_span());
         // Dropping this future ends the session.
         let closing = closing.drop_guard();
         let bridge = Bridge::connect(near, self.bridge.clone(), snapshot.as_ref()).await;

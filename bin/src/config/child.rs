@@ -19,7 +19,7 @@ use crate::template;
 
 section! {
     /// The MCP servers.
-    pub struct ChildConfig {
+    pub(crate) struct ChildConfig {
         /// `process`: each session has a child of its own. `http`: all sessions share one MCP
         /// server that the operator runs, and each request carries its user's token; nothing is
         /// started, and of this section only `upstream`, `start_timeout` and `stop_grace` may be
@@ -115,7 +115,7 @@ section! {
 
 section! {
     /// An MCP server that takes its token from each request.
-    pub struct UpstreamConfig {
+    pub(crate) struct UpstreamConfig {
         /// With `mode = "http"`: the URL of the server's MCP endpoint, such as
         /// `"http://127.0.0.1:8081/mcp"`. `https`, unless the host is a loopback address: every
         /// request carries a user's token.
@@ -131,12 +131,9 @@ section! {
     }
 }
 
-/// The source of MCP servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChildMode {
-    /// A process for each session.
+pub(crate) enum ChildMode {
     Process,
-    /// One server that all sessions share.
     Http,
 }
 
@@ -161,7 +158,6 @@ const MIN_MESSAGE_SIZE: u64 = 1024;
 const IN_BOTH_MODES: &[&str] = &["child.mode", "child.start_timeout", "child.stop_grace"];
 
 impl ChildConfig {
-    /// Reports keys that do not fit the mode.
     pub(super) fn check(&self, reader: &mut Reader, keys: &[ConfigKey]) {
         let shared = self.mode == ChildMode::Http;
         let reason = if shared {

@@ -2,20 +2,19 @@
 
 use std::fmt;
 
-/// One error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
+pub(crate) struct ConfigError {
     /// The dotted key (`server.listen`); empty if a whole source cannot be read.
-    pub key: String,
+    pub(crate) key: String,
     /// The source of the value: a file, an environment variable, or none.
-    pub source: String,
+    pub(crate) source: String,
     /// The reason. It never repeats the value of a secret.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// All errors of a configuration; never empty.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct ConfigErrors(pub Vec<ConfigError>);
+pub(crate) struct ConfigErrors(pub(crate) Vec<ConfigError>);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

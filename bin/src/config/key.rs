@@ -2,17 +2,18 @@
 
 /// One key, as the reference shows it.
 #[derive(Clone, Debug)]
-pub struct ConfigKey {
+#[cfg_attr(not(test), expect(dead_code, reason = "a test prints the reference"))]
+pub(crate) struct ConfigKey {
     /// The dotted path: `section.name`.
-    pub path: String,
+    pub(crate) path: String,
     /// The kind of value, in words.
-    pub form: &'static str,
+    pub(crate) form: &'static str,
     /// The default as TOML, `required` or `unset`.
-    pub default: &'static str,
+    pub(crate) default: &'static str,
     /// The key has a twin `NAME_file`, which names a file with the value.
-    pub secret: bool,
+    pub(crate) secret: bool,
     /// The documentation, in Markdown.
-    pub text: &'static str,
+    pub(crate) text: &'static str,
 }
 
 /// Joins the path of a section and a name.

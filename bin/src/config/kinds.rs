@@ -14,7 +14,7 @@ use parse::{address, count, duration, flag, positive, range, url};
 pub(super) use parse::{bytes, collect, each, filled, list, literal, secret_file, structure, tables, text};
 
 /// A kind of value.
-pub trait Kind {
+pub(crate) trait Kind {
     /// The type of a value.
     type Value;
 
@@ -35,7 +35,6 @@ pub trait Kind {
     fn read(value: &Value) -> Result<Self::Value, String>;
 
     /// The value of a key that has no default and is not set; `None` if the key is required.
-    #[must_use]
     fn unset() -> Option<Self::Value> {
         None
     }
@@ -45,7 +44,6 @@ pub trait Kind {
     /// # Panics
     ///
     /// If a kind of required keys has no valid stand-in: a test reads all of them.
-    #[must_use]
     fn stand_in() -> Self::Value {
         Self::read(&Value::from(Self::STAND_IN)).expect("a stand-in is valid")
     }
@@ -71,7 +69,7 @@ macro_rules! kind {
     ($(#[doc = $about:literal])+ $marker:ident: $($rest:tt)+) => {
         $(#[doc = $about])+
         #[derive(Debug)]
-        pub struct $marker;
+        pub(crate) struct $marker;
         kind!(@impl $marker, $($rest)+);
     };
     (@impl $kind:ty, $value:ty, $form:expr, $read:expr $(, $name:ident = $constant:expr)?) => {

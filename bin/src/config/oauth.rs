@@ -16,7 +16,7 @@ use super::{
 
 section! {
     /// The authorization server.
-    pub struct OauthConfig {
+    pub(crate) struct OauthConfig {
         /// The lifetime of the access tokens that clients get.
         access_token_ttl: Duration = "1h",
         /// The lifetime of an unused refresh token.

@@ -13,9 +13,8 @@ use super::{
     sources::Values,
 };
 
-/// Reads keys and collects errors.
 #[derive(Debug)]
-pub struct Reader {
+pub(crate) struct Reader {
     values: Values,
     errors: Vec<ConfigError>,
 }
@@ -25,17 +24,15 @@ impl Reader {
     pub(super) fn new(values: Values, keys: &[ConfigKey]) -> Self {
         let mut unknown = Vec::new();
         report_unknown("", values.table(), keys, &mut unknown);
-        let mut reader = Self {
-            values,
-            errors: Vec::new(),
+        let error = |(key, reason): (String, String)| ConfigError {
+            source: values.setter(&key),
+            key,
+            reason,
         };
-        for (key, reason) in unknown {
-            reader.report(&key, reason);
-        }
-        reader
+        let errors = unknown.into_iter().map(error).collect();
+        Self { values, errors }
     }
 
-    /// The configuration, or all errors.
     pub(super) fn finish<T>(self, config: T) -> Result<T, ConfigErrors> {
         if self.errors.is_empty() {
             Ok(config)
@@ -49,7 +46,6 @@ impl Reader {
         self.values.get(key).is_some()
     }
 
-    /// Adds an error of a key.
     pub(super) fn report(&mut self, key: &str, reason: impl Into<String>) {
         self.errors.push(ConfigError {
             key: key.to_owned(),
@@ -107,10 +103,9 @@ fn report_unknown(section: &str, table: &Table, keys: &[ConfigKey], unknown: &mu
     for (name, value) in table {
         let path = join(section, name);
         let twin = path.strip_suffix("_file");
-        if keys
-            .iter()
-            .any(|key| key.path == path || key.secret && Some(key.path.as_str()) == twin)
-        {
+        let is_known = |key: &ConfigKey| key.path == path || key.secret && Some(key.path.as_str()) == twin;
+        // A quoted name with a dot at the root may look like a path.
+        if !section.is_empty() && keys.iter().any(is_known) {
             continue;
         }
         let inner = value.as_table();
@@ -119,6 +114,7 @@ fn report_unknown(section: &str, table: &Table, keys: &[ConfigKey], unknown: &mu
             continue;
         }
         let reason = match (section, inner) {
+            ("", Some(inner)) if inner.is_empty() => continue,
             ("", Some(_)) => format!("unknown section [{name}]"),
             ("", None) => "not a section".to_owned(),
             (section, _) => format!("unknown key; [{section}] has {}", names(keys, section).join(", ")),

@@ -5,7 +5,7 @@ use super::{key::ConfigKey, reader::Reader};
 
 /// A table of keys, or of further tables. Its path is known only at run time, so that one
 /// definition can serve several tables.
-pub trait Section: Sized {
+pub(crate) trait Section: Sized {
     /// Appends all keys below `path`.
     fn keys(path: &str, keys: &mut Vec<ConfigKey>);
 
@@ -19,11 +19,11 @@ pub trait Section: Sized {
 macro_rules! section {
     (
         $(#[doc = $about:literal])+
-        pub struct $name:ident { $( $(#[doc = $text:literal])+ $field:ident: $kind:ty $(= $default:tt)?, )+ }
+        pub(crate) struct $name:ident { $( $(#[doc = $text:literal])+ $field:ident: $kind:ty $(= $default:tt)?, )+ }
     ) => {
         $(#[doc = $about])+
         #[derive(Debug)]
-        pub struct $name { $( $(#[doc = $text])+ pub $field: section!(@type $kind $(, $default)?), )+ }
+        pub(crate) struct $name { $( $(#[doc = $text])+ pub(crate) $field: section!(@type $kind $(, $default)?), )+ }
         section! { impl $name { $( $(#[doc = $text])+ $field: $kind $(= $default)?, )+ } }
     };
     (

@@ -15,7 +15,7 @@ use super::{
 
 section! {
     /// The listening socket, and the name that clients use.
-    pub struct ServerConfig {
+    pub(crate) struct ServerConfig {
         /// The address that the broker listens on.
         listen: SocketAddr = "127.0.0.1:8080",
         /// The URL under which clients reach the broker; it is the OAuth issuer, and everything
@@ -34,7 +34,7 @@ section! {
 
 section! {
     /// The Forgejo instance, and the broker's OAuth2 application there.
-    pub struct ForgejoConfig {
+    pub(crate) struct ForgejoConfig {
         /// The root URL of the Forgejo instance.
         url: Url = required,
         /// The client id of the OAuth2 application that is registered there.
@@ -56,7 +56,7 @@ section! {
 
 section! {
     /// Number and lifetime of sessions.
-    pub struct SessionConfig {
+    pub(crate) struct SessionConfig {
         /// The most sessions in all, dormant ones included. A new session replaces the one that has
         /// been dormant longest; if none is dormant: 503.
         max_sessions: usize = 256,
@@ -85,7 +85,7 @@ section! {
 
 section! {
     /// Files.
-    pub struct StoreConfig {
+    pub(crate) struct StoreConfig {
         /// The SQLite database. Its directory must be writable: the database has `-wal` and `-shm`
         /// files beside it, and a `-lock` file, by which brokers on one database detect each other.
         path: PathBuf = "broker.db",
@@ -103,7 +103,7 @@ section! {
 
 section! {
     /// `/metrics`.
-    pub struct MetricsConfig {
+    pub(crate) struct MetricsConfig {
         /// Serves `/metrics`: [the list of metrics](metrics.md).
         enabled: bool = false,
         /// The bearer token that a request for metrics needs. Unset: everyone who reaches the
@@ -114,7 +114,7 @@ section! {
 
 section! {
     /// The log.
-    pub struct LogConfig {
+    pub(crate) struct LogConfig {
         /// Lines for people, or one JSON object a line.
         format: LogFormat = "pretty",
         /// Which events are logged: `info`, or by part, such as `info,session=debug,child=warn`.
@@ -124,8 +124,7 @@ section! {
 
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
+pub(crate) enum LogFormat {
     Pretty,
     /// One JSON object a line.
     Json,
@@ -137,7 +136,7 @@ kind!(
     Scopes,
     "texts",
     |value| Scopes::new(list(value)?).map_err(|error| error.to_string()),
-    STAND_IN = "read:user"
+    STAND_IN = "read:user,read:organization"
 );
 kind!(
     /// Values of `Host`.

@@ -16,11 +16,11 @@ use super::error::ConfigError;
 
 /// The sources that [`load`](super::load()) reads.
 #[derive(Clone, Debug, Default)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// The configuration file; `None` for defaults and environment alone.
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
     /// The process environment; variables that do not begin with `BROKER_` are ignored.
-    pub environment: Vec<(String, String)>,
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 /// The values of all sources, the environment's over the file's.
@@ -37,8 +37,7 @@ const PREFIX: &str = "BROKER_";
 
 impl Sources {
     /// A file and the environment of this process.
-    #[must_use]
-    pub fn process(file: Option<PathBuf>) -> Self {
+    pub(crate) fn process(file: Option<PathBuf>) -> Self {
         // Variables that are not UTF-8 cannot name a key.
         let environment = std::env::vars_os()
             .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
@@ -81,19 +80,30 @@ impl Values {
 
     /// The place that sets a key, in words.
     pub(super) fn source(&self, key: &str) -> String {
-        let variable = format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"));
-        if self.overridden.contains(key) {
-            variable
-        } else if self.get(key).is_some() {
-            self.file.clone()
-        } else {
-            format!("not set; {variable} would set it")
+        match self.get(key) {
+            Some(_) => self.setter(key),
+            None => format!("not set; {} would set it", variable(key)),
         }
+    }
+
+    /// The variable that sets a key or a part of its table, else the file.
+    pub(super) fn setter(&self, key: &str) -> String {
+        let sets = |given: &&String| {
+            given
+                .strip_prefix(key)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let given = self.overridden.iter().find(sets);
+        given.map_or_else(|| self.file.clone(), |given| variable(given))
     }
 
     pub(super) fn table(&self) -> &Table {
         &self.table
     }
+}
+
+fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"))
 }
 
 /// Reads a TOML file. The message of a syntax error names the line and does not show it: it may

@@ -54,7 +54,7 @@ impl Application {
         if store.found_others() {
             records = records.shared_with_other_processes();
         }
-        let registry = RegistryBuilder::new(crates::session(config), backends.spawner())
+        let registry = RegistryBuilder::new(crates::session(config), Arc::clone(&backends.spawner))
             .records(Arc::new(records))
             .observer(Arc::<Counts>::clone(&counts))
             .open()
@@ -62,7 +62,7 @@ impl Application {
         let registry = Arc::new(registry.context("loading persisted sessions failed")?);
         events.set_registry(Arc::clone(&registry));
 
-        let metrics = MetricsPage::new(counts, Arc::clone(&registry), backends.supervisor());
+        let metrics = MetricsPage::new(counts, Arc::clone(&registry), backends.supervisor.clone());
         let mut broker = Broker::new(
             crates::broker(config)?,
             Arc::new(OAuthAuthority::new(server.clone())),

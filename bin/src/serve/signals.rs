@@ -7,10 +7,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A token that the first signal cancels. The handlers are installed when the call returns.
-///
-/// # Errors
-///
-/// If the system refuses a handler.
 pub(super) fn shutdown(tasks: &TaskTracker) -> io::Result<CancellationToken> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = CancellationToken::new();

@@ -23,20 +23,18 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Address and limits of a shared server.
 #[derive(Clone, Debug)]
-pub struct EndpointConfig {
-    /// The URL of its MCP endpoint.
-    pub url: Url,
-    /// The time limit of connecting.
-    pub connect_timeout: Duration,
+pub(crate) struct EndpointConfig {
+    pub(crate) url: Url,
+    pub(crate) connect_timeout: Duration,
     /// The longest message that is accepted from it, in bytes.
-    pub max_message: usize,
+    pub(crate) max_message: usize,
     /// The time limit of the final DELETE.
-    pub stop_grace: Duration,
+    pub(crate) stop_grace: Duration,
 }
 
 /// The endpoint of a shared server. All sessions share it and its connections. A connection carries
 /// one exchange at a time, and keeps nothing of a session.
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     http: reqwest::Client,
     pub(super) renewal_limiter: RenewalLimiter,
     pub(super) config: EndpointConfig,
@@ -51,24 +49,18 @@ pub(super) struct SessionHeaders {
     pub(super) version: Option<HeaderValue>,
 }
 
-/// A request to the server.
 #[derive(Clone, Debug)]
 pub(super) enum UpstreamRequest {
     /// A message.
     Post(Bytes),
     /// The server's own messages, after this event if there is one.
     Listen(Option<String>),
-    /// The end of the session.
     Delete,
 }
 
 impl Endpoint {
     /// An endpoint. It does not connect yet.
-    ///
-    /// # Errors
-    ///
-    /// If the HTTP client cannot be built.
-    pub fn new(config: EndpointConfig) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(config: EndpointConfig) -> Result<Self, reqwest::Error> {
         // The first provider that is installed stays; in every process with a broker it is this
         // one.
         let _ = rustls::crypto::ring::default_provider().install_default();

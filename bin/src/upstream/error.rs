@@ -6,25 +6,18 @@ use session::ports::CredentialError;
 /// The reason why a message has no response of the server. The text is for the operator's log.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SharedServerError {
-    /// There was no HTTP response.
     #[error("the server cannot be reached")]
     Unreachable(#[source] reqwest::Error),
-    /// There is no token of the user.
     #[error("there is no usable token for the user")]
     Credential(#[from] CredentialError),
-    /// The token cannot be written into a header.
     #[error("the user's token is not a valid header value")]
     InvalidToken,
-    /// The server did not accept the message.
     #[error("the server answered with status {0}")]
     Refused(StatusCode),
-    /// The response ended before it was complete.
     #[error("the response broke off")]
     BrokenOff,
-    /// The response, or one of its events, is longer than the limit.
     #[error("the response is longer than the limit")]
     TooLong,
-    /// The response is not one that MCP has at this place.
     #[error("the response is not MCP")]
     NotMcp,
     /// The server has forgotten the session and did not answer the handshake: a later attempt may
@@ -35,7 +28,6 @@ pub(super) enum SharedServerError {
     /// needs a fresh backend.
     #[error("the server has forgotten the session, and a new one cannot replace it")]
     SessionLost(#[source] Option<bridge::ConnectError>),
-    /// The request was cancelled.
     #[error("the request was cancelled")]
     Cancelled,
 }
@@ -65,7 +57,6 @@ impl SharedServerError {
         matches!(self, Self::SessionLost(_))
     }
 
-    /// The text with its causes.
     pub(super) fn describe(&self) -> String {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);

@@ -20,7 +20,6 @@ const MAX_EVENT_ID: usize = 1024;
 /// The length of a field name before its value.
 const FIELD_NAME: usize = "data: ".len();
 
-/// An open stream of events.
 #[derive(Debug)]
 pub(super) struct SseReader {
     response: reqwest::Response,
@@ -30,7 +29,6 @@ pub(super) struct SseReader {
 /// The position in a stream, at which another connection can resume it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StreamPosition {
-    /// The last event id.
     pub(super) last_id: Option<String>,
     /// The pause before the stream is resumed.
     pub(super) retry: Duration,
@@ -78,7 +76,6 @@ impl SseReader {
         }
     }
 
-    /// The position in the stream.
     pub(super) fn position(&self) -> &StreamPosition {
         &self.parser.position
     }

@@ -1,5 +1,6 @@
 //! A check that there is an MCP server at an endpoint, without a user's token.
 
+use anyhow::{Result, anyhow};
 use bytes::Bytes;
 use http::StatusCode;
 use tokio::time::timeout;
@@ -12,30 +13,13 @@ use super::{
 /// A handshake; of its response only the status and the media type matter.
 const INITIALIZE: &[u8] = br#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"forgejo-mcp-broker","version":"0"}}}"#;
 
-/// The reason why there seems to be no MCP server.
-#[derive(Debug, thiserror::Error)]
-pub enum ProbeError {
-    /// The server did not respond in time.
-    #[error("no response in time")]
-    TimedOut,
-    /// The server did not respond as an MCP server does.
-    #[error("{0}")]
-    NotMcp(String),
-}
-
 impl Endpoint {
     /// Opens a session without a token and ends it again. A server that asks for a token passes
     /// too.
-    ///
-    /// # Errors
-    ///
-    /// Any [`ProbeError`].
-    pub async fn probe(&self) -> Result<(), ProbeError> {
+    pub(crate) async fn probe(&self) -> Result<()> {
         let limit = self.config.connect_timeout + self.config.stop_grace;
-        let probed = timeout(limit, self.open_and_close())
-            .await
-            .map_err(|_| ProbeError::TimedOut)?;
-        probed.map_err(|error| ProbeError::NotMcp(error.describe()))
+        let probed = timeout(limit, self.open_and_close()).await;
+        Ok(probed.map_err(|_| anyhow!("no response in time"))??)
     }
 
     async fn open_and_close(&self) -> Result<(), SharedServerError> {

@@ -30,13 +30,12 @@ use super::{
     endpoint::{Endpoint, SessionHeaders, UpstreamRequest},
     error::SharedServerError,
 };
-pub use pump::pump;
+pub(crate) use pump::pump;
 
 /// The capacity of the byte stream between a bridge and its session here, in bytes.
-pub const PIPE_CAPACITY: usize = 64 * 1024;
+pub(crate) const PIPE_CAPACITY: usize = 64 * 1024;
 
-/// A session at the shared server.
-pub struct UpstreamSession {
+pub(crate) struct UpstreamSession {
     endpoint: Arc<Endpoint>,
     credentials: Arc<dyn Credentials>,
     user: UserId,
@@ -63,8 +62,7 @@ pub struct UpstreamSession {
 
 impl UpstreamSession {
     /// A session that the server does not know yet.
-    #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         endpoint: Arc<Endpoint>,
         credentials: Arc<dyn Credentials>,
         user: UserId,
@@ -88,7 +86,7 @@ impl UpstreamSession {
     }
 
     /// Sets the bridge over this session. Only the first call counts.
-    pub fn set_bridge(&self, bridge: &Arc<Bridge>) {
+    pub(crate) fn set_bridge(&self, bridge: &Arc<Bridge>) {
         // A second bridge cannot exist: the byte stream has one other end.
         let _ = self.bridge.set(Arc::downgrade(bridge));
     }
@@ -118,10 +116,6 @@ impl UpstreamSession {
 
     /// Sends a request with these headers, without reopening the session: for the handshake, and
     /// for a stream that only the session in which it began can resume.
-    ///
-    /// # Errors
-    ///
-    /// As for [`UpstreamSession::send`].
     async fn send_as(
         self: &Arc<Self>,
         request: &UpstreamRequest,

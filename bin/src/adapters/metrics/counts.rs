@@ -20,7 +20,6 @@ use session::{
 use super::names;
 use crate::version;
 
-/// The prefix of all names.
 pub(crate) const PREFIX: &str = "forgejo_mcp_broker";
 
 /// Defines the metrics: `name: type = "exported name"`, in seconds if a constructor follows. The
@@ -29,7 +28,7 @@ macro_rules! metrics {
     ($( $(#[doc = $help:literal])+ $field:ident: $type:ty = $name:literal $(seconds $new:expr)?, )+) => {
         /// All events since the process started.
         #[derive(Debug)]
-        pub struct Counts {
+        pub(crate) struct Counts {
             registry: Registry,
             /// The source of `messages_dropped`.
             drop_counts: DropCounts,
@@ -137,25 +136,17 @@ fn timed() -> Histogram {
 }
 
 impl Counts {
-    /// The counts to share with every bridge.
-    #[must_use]
-    pub fn drop_counts(&self) -> DropCounts {
+    pub(crate) fn drop_counts(&self) -> DropCounts {
         self.drop_counts.clone()
     }
 
     /// Takes over the values that others count.
     pub(super) fn update(&self, stats: Stats, children: usize) {
-        let Stats {
-            opening,
-            attached,
-            dormant,
-            stopping,
-        } = stats;
         for (state, count) in [
-            ("live", attached),
-            ("dormant", dormant),
-            ("starting", opening),
-            ("stopping", stopping),
+            ("live", stats.attached),
+            ("dormant", stats.dormant),
+            ("starting", stats.opening),
+            ("stopping", stats.stopping),
         ] {
             self.sessions.get_or_create(&[("state", state)]).set(gauge_value(count));
         }
@@ -174,14 +165,9 @@ impl Counts {
     }
 
     pub(crate) fn request_completed(&self, completed: CompletedRequest) {
-        let CompletedRequest {
-            route,
-            status,
-            duration,
-        } = completed;
-        let status = status.as_u16();
+        let (route, status) = (completed.route, completed.status.as_u16());
         self.exchanges.get_or_create(&ExchangeLabels { route, status }).inc();
-        observe(&self.exchange_duration, ("route", route), duration);
+        observe(&self.exchange_duration, ("route", route), completed.duration);
     }
 
     /// Creates every series with fixed labels, so that a rate is known from the first event on.

@@ -38,7 +38,6 @@ const NOTIFICATION_QUEUE: usize = 16;
 /// The time in which the server must accept a message without a response.
 const NOTIFICATION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The outcome of a task.
 enum TaskEnd {
     /// The request with this id has its response.
     Responded(String),
@@ -62,8 +61,7 @@ struct PumpTasks {
 /// `listeners` counts the client's open streams for messages of the server; `closing` stops the
 /// pump at any point. Dropping the future ends all that is in progress, but not the session at the
 /// server.
-#[must_use]
-pub fn pump(
+pub(crate) fn pump(
     session: Arc<UpstreamSession>,
     io: DuplexStream,
     listeners: watch::Receiver<usize>,

@@ -77,10 +77,6 @@ impl UpstreamSession {
     }
 
     /// Sends a message without a response.
-    ///
-    /// # Errors
-    ///
-    /// Any [`SharedServerError`] except those of a response body.
     pub(super) async fn notify(self: &Arc<Self>, message: Bytes) -> Result<(), SharedServerError> {
         let (response, _) = self.send(|_| UpstreamRequest::Post(message.clone())).await?;
         let status = response.status();
