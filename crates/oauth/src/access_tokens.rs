@@ -24,15 +24,9 @@ use crate::{
 pub(crate) struct AccessTokens {
     store: Arc<dyn GrantStore>,
     cache: Arc<AccessTokenCache>,
-    revocations: Revocations,
+    revocations: Arc<Revocations>,
     /// The last uses that have not been written. Bounded by [`MAX_USES`].
     uses: Mutex<HashMap<GrantId, SystemTime>>,
-}
-
-/// Uses that are being written. Dropping it returns unwritten uses to the collection.
-struct UnwrittenUses<'a> {
-    tokens: &'a AccessTokens,
-    uses: HashMap<GrantId, SystemTime>,
 }
 
 /// The largest number of grants whose use waits to be written. A further grant is counted at its
@@ -40,7 +34,7 @@ struct UnwrittenUses<'a> {
 const MAX_USES: usize = 16_384;
 
 impl AccessTokens {
-    pub(crate) fn new(store: Arc<dyn GrantStore>, cache: Arc<AccessTokenCache>, revocations: Revocations) -> Self {
+    pub(crate) fn new(store: Arc<dyn GrantStore>, cache: Arc<AccessTokenCache>, revocations: Arc<Revocations>) -> Self {
         Self {
             store,
             cache,
@@ -62,7 +56,7 @@ impl AccessTokens {
         };
         let found = self.store.access_token(token, now).await?;
         if let Some(record) = &found {
-            add_use(&mut self.uses(), record.grant.id.clone(), now);
+            self.add_use(&record.grant.id, now);
             self.cache.insert(generation, token, record.clone(), now);
         }
         Ok(found)
@@ -72,37 +66,24 @@ impl AccessTokens {
     ///
     /// Cancel safe: uses that have not been written are written by the next call.
     pub(crate) async fn record_uses(&self) -> Result<(), StoreError> {
-        let mut unwritten = UnwrittenUses {
-            tokens: self,
-            uses: std::mem::take(&mut *self.uses()),
-        };
-        if unwritten.uses.is_empty() {
-            return Ok(());
+        let uses = self.uses().clone();
+        if !uses.is_empty() {
+            self.store.record_uses(uses.clone().into_iter().collect()).await?;
+            self.uses().retain(|grant, at| uses.get(grant) != Some(at));
         }
-        let uses = unwritten.uses.iter().map(|(grant, at)| (grant.clone(), *at)).collect();
-        self.store.record_uses(uses).await?;
-        unwritten.uses.clear();
         Ok(())
+    }
+
+    /// Keeps the latest use of a grant.
+    fn add_use(&self, grant: &GrantId, at: SystemTime) {
+        let mut uses = self.uses();
+        if uses.len() < MAX_USES || uses.contains_key(grant) {
+            let last = uses.entry(grant.clone()).or_insert(at);
+            *last = at.max(*last);
+        }
     }
 
     fn uses(&self) -> MutexGuard<'_, HashMap<GrantId, SystemTime>> {
         self.uses.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for UnwrittenUses<'_> {
-    fn drop(&mut self) {
-        let mut uses = self.tokens.uses();
-        for (grant, at) in self.uses.drain() {
-            add_use(&mut uses, grant, at);
-        }
-    }
-}
-
-/// Keeps the latest use of a grant.
-fn add_use(uses: &mut HashMap<GrantId, SystemTime>, grant: GrantId, at: SystemTime) {
-    if uses.len() < MAX_USES || uses.contains_key(&grant) {
-        let last = uses.entry(grant).or_insert(at);
-        *last = at.max(*last);
     }
 }

@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     ids::{LeaseOwner, UserId},
-    ports::{AccountStore, Clock, LeaseStore, Store, Upstream},
+    ports::{AccountStore, Clock, Store, Upstream},
     records::AccountRecord,
     revocation::Revocations,
     seal::{OpenError, Sealer},
@@ -62,8 +62,7 @@ pub struct UpstreamToken {
 #[derive(Debug)]
 pub(crate) struct Accounts {
     store: Arc<dyn AccountStore>,
-    leases: Arc<dyn LeaseStore>,
-    revocations: Revocations,
+    revocations: Arc<Revocations>,
     sealer: Sealer,
     upstream: Arc<dyn Upstream>,
     clock: Arc<dyn Clock>,
@@ -127,7 +126,7 @@ impl fmt::Debug for Account {
 impl Accounts {
     pub(crate) fn new(
         store: &Arc<dyn Store>,
-        revocations: Revocations,
+        revocations: Arc<Revocations>,
         sealer: Sealer,
         upstream: Arc<dyn Upstream>,
         clock: Arc<dyn Clock>,
@@ -136,7 +135,6 @@ impl Accounts {
     ) -> Self {
         Self {
             store: Arc::<dyn Store>::clone(store),
-            leases: Arc::<dyn Store>::clone(store),
             revocations,
             sealer,
             upstream,

@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::{
     ids::ExchangeId,
     keepalive,
-    ports::{AccountStore, Clock, ExchangeStore, Store, StoreError, Upstream},
+    ports::{AccountStore, Clock, Store, StoreError, Upstream},
     revocation::Revocations,
     seal::Sealer,
 };
@@ -29,18 +29,13 @@ use crate::{
 /// Runs code exchanges and stores their tokens.
 #[derive(Debug)]
 pub(crate) struct CodeExchanges {
-    store: Arc<dyn ExchangeStore>,
-    accounts: Arc<dyn AccountStore>,
-    revocations: Revocations,
+    store: Arc<dyn AccountStore>,
+    revocations: Arc<Revocations>,
     sealer: Sealer,
     upstream: Arc<dyn Upstream>,
     clock: Arc<dyn Clock>,
     permits: Arc<Semaphore>,
 }
-
-/// Permission to run one exchange.
-#[derive(Debug)]
-pub(crate) struct ExchangePermit(#[expect(dead_code, reason = "its drop returns the permit")] OwnedSemaphorePermit);
 
 /// The largest number of exchanges that run at once.
 const MAX_EXCHANGES: usize = 64;
@@ -50,14 +45,13 @@ const LIFETIME: Duration = Duration::from_secs(15);
 impl CodeExchanges {
     pub(crate) fn new(
         store: &Arc<dyn Store>,
-        revocations: Revocations,
+        revocations: Arc<Revocations>,
         sealer: Sealer,
         upstream: Arc<dyn Upstream>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
             store: Arc::<dyn Store>::clone(store),
-            accounts: Arc::<dyn Store>::clone(store),
             revocations,
             sealer,
             upstream,
@@ -66,9 +60,9 @@ impl CodeExchanges {
         }
     }
 
-    /// A permit, unless too many exchanges are running.
-    pub(crate) fn try_acquire(&self) -> Option<ExchangePermit> {
-        Arc::clone(&self.permits).try_acquire_owned().ok().map(ExchangePermit)
+    /// A permit for one exchange, unless too many are running.
+    pub(crate) fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.permits).try_acquire_owned().ok()
     }
 
     /// Runs work that begins with an exchange at the upstream and ends with its outcome in the

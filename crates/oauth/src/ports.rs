@@ -4,7 +4,6 @@
 
 mod accounts;
 mod clients;
-mod coordination;
 mod grants;
 mod revocation;
 mod store;
@@ -14,14 +13,14 @@ use std::{fmt, future::Future, pin::Pin, time::SystemTime};
 
 use crate::ids::{GrantId, UserId};
 
-pub use accounts::{AccountStore, PairPlacement, SignInTokens};
+pub use accounts::{AccountStore, LeaseAttempt, SignInTokens};
 pub use clients::{ClientInsertion, ClientStore};
-pub use coordination::{ExchangeStore, LeaseAttempt, LeaseStore};
 pub use grants::{GrantStore, PendingLookup};
 pub use revocation::{
-    NewTokens, Redemption, RefusalOutcome, Revocation, RevocationBatch, RevocationStore, SignIn, SignedIn,
+    NewTokens, PresentedToken, Redemption, RefusalOutcome, RefusedTokens, Revocation, RevocationBatch, RevocationStore,
+    SignIn, SignedIn,
 };
-pub use store::{MaintenanceStore, Store, StoreError, StoreFuture};
+pub use store::{Store, StoreError, StoreFuture};
 pub use upstream::{GrantedScope, Upstream, UpstreamError, UpstreamTokens, UpstreamUser};
 
 /// An owned future that can move between threads.

@@ -135,12 +135,8 @@ pub struct AccessTokenRecord {
 pub struct CodeRecord {
     /// The code.
     pub code: TokenHash,
-    /// The grant of its tokens.
-    pub grant: GrantId,
-    /// The user of the grant.
-    pub user: UserId,
-    /// The client to which it was issued.
-    pub client_id: ClientId,
+    /// The grant of its tokens, with the client to which it was issued.
+    pub grant: GrantRecord,
     /// The redirect URI to which it was delivered.
     pub redirect_uri: String,
     /// The client's S256 challenge.

@@ -1,5 +1,5 @@
-//! Changes that can end access: they run to their end, and everything that depends on the access
-//! hears of it.
+//! Changes that can end access: they run to their end, and are reported to everything that depends
+//! on the access.
 //!
 //! - Each change runs on a task of its own: a client that hangs up during a revocation leaves no
 //!   grant that is gone from the store and still served.
@@ -11,7 +11,7 @@
 //! An error may hide a success, so the cache drops its entries after an error too; they are just
 //! looked up again.
 //!
-//! [`RevocationStore`] is reachable only through this module.
+//! [`RevocationStore`] is used only through this module.
 
 mod poll;
 
@@ -25,143 +25,130 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     access_token_cache::AccessTokenCache,
-    ids::{ClientId, ExchangeId, GrantId, LeaseOwner, TokenVersion, UserId},
-    ports::{GrantEvents, NewTokens, Redemption, RefusalOutcome, RevocationStore, SignIn, SignedIn, StoreError},
-    records::TokenHash,
+    ids::{ClientId, GrantId, UserId},
+    ports::{
+        GrantEvents, NewTokens, PresentedToken, Redemption, RefusalOutcome, RefusedTokens, RevocationStore, SignIn,
+        SignedIn, StoreError,
+    },
 };
 
 use poll::LogPosition;
 
-/// Makes and reports changes that can end access. Clones are the same service.
-#[derive(Clone, Debug)]
-pub(crate) struct Revocations {
-    inner: Arc<Inner>,
-    tasks: TaskTracker,
-}
-
+/// Makes and reports changes that can end access.
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Revocations {
     store: Arc<dyn RevocationStore>,
     cache: Arc<AccessTokenCache>,
     events: Arc<dyn GrantEvents>,
+    /// Owns the changes under way.
+    tasks: TaskTracker,
     position: Mutex<LogPosition>,
     /// Held by the request that polls the log.
     polling: tokio::sync::Mutex<()>,
 }
 
 impl Revocations {
-    /// `tasks` owns the changes under way.
     pub(crate) fn new(
         store: Arc<dyn RevocationStore>,
         cache: Arc<AccessTokenCache>,
         events: Arc<dyn GrantEvents>,
         tasks: TaskTracker,
-    ) -> Self {
-        let inner = Inner {
+    ) -> Arc<Self> {
+        Arc::new(Self {
             store,
             cache,
             events,
+            tasks,
             position: Mutex::default(),
             polling: tokio::sync::Mutex::default(),
-        };
-        Self {
-            inner: Arc::new(inner),
-            tasks,
-        }
+        })
     }
 
     pub(crate) async fn complete_sign_in(
-        &self,
+        self: &Arc<Self>,
         sign_in: SignIn,
         now: SystemTime,
     ) -> Result<Option<SignedIn>, StoreError> {
-        self.run(async move |inner| {
-            let user = sign_in.grant.user;
-            let outcome = inner.store.complete_sign_in(sign_in, now).await;
+        self.run(async move |this| {
+            let user = sign_in.code.grant.user;
+            let outcome = this.store.complete_sign_in(sign_in, now).await;
             // A grant that goes on may have changed.
-            inner.cache.forget_user(user);
+            this.cache.forget_user(user);
             for grant in outcome.iter().flatten().flat_map(|signed_in| &signed_in.displaced) {
-                inner.grant_ended(grant);
+                this.grant_ended(grant);
             }
             if matches!(outcome, Ok(Some(_))) {
-                inner.events.user_signed_in(user);
+                this.events.user_signed_in(user);
             }
             outcome
         })
         .await
     }
 
-    pub(crate) async fn redeem_code(
-        &self,
-        code: TokenHash,
+    /// A redemption ends the grant or a family if it is a reuse, and otherwise may displace the
+    /// oldest access tokens of the grant.
+    pub(crate) async fn redeem(
+        self: &Arc<Self>,
+        presented: PresentedToken,
         tokens: NewTokens,
         now: SystemTime,
     ) -> Result<Redemption, StoreError> {
-        self.run(async move |inner| inner.redeemed(inner.store.redeem_code(code, tokens, now).await))
-            .await
+        self.run(async move |this| {
+            let outcome = this.store.redeem(presented, tokens, now).await;
+            match &outcome {
+                Ok(Redemption::GrantRevoked(grant)) => this.grant_ended(grant),
+                Ok(Redemption::FamilyRevoked(grant)) => this.cache.forget_grant(grant),
+                Ok(Redemption::Issued(grant)) => this.cache.forget_grant(&grant.id),
+                Ok(Redemption::Invalid) => {}
+                Err(_) => this.cache.forget_all(),
+            }
+            outcome
+        })
+        .await
     }
 
-    pub(crate) async fn redeem_refresh_token(
-        &self,
-        token: TokenHash,
-        tokens: NewTokens,
-        now: SystemTime,
-    ) -> Result<Redemption, StoreError> {
-        self.run(async move |inner| inner.redeemed(inner.store.redeem_refresh_token(token, tokens, now).await))
-            .await
-    }
-
-    pub(crate) async fn delete_client(&self, client_id: ClientId) -> Result<(), StoreError> {
-        self.run(async move |inner| {
-            let outcome = inner.store.delete_client(&client_id).await;
-            inner.cache.forget_client(&client_id);
+    pub(crate) async fn delete_client(self: &Arc<Self>, client_id: ClientId) -> Result<(), StoreError> {
+        self.run(async move |this| {
+            let outcome = this.store.delete_client(&client_id).await;
+            this.cache.forget_client(&client_id);
             for grant in outcome.iter().flatten() {
-                inner.grant_ended(grant);
+                this.grant_ended(grant);
             }
             outcome.map(drop)
         })
         .await
     }
 
-    pub(crate) async fn end_grant(&self, grant: GrantId) -> Result<(), StoreError> {
-        self.run(async move |inner| {
-            let outcome = inner.store.end_grant(&grant).await;
-            inner.cache.forget_grant(&grant);
-            if outcome.is_ok() {
-                inner.events.grant_ended(&grant);
-            }
-            outcome
+    pub(crate) async fn end_grant(self: &Arc<Self>, grant: GrantId) -> Result<(), StoreError> {
+        self.run(async move |this| {
+            let outcome = this.store.end_grant(&grant).await;
+            this.cache.forget_grant(&grant);
+            outcome.inspect(|()| this.events.grant_ended(&grant))
         })
         .await
     }
 
-    pub(crate) async fn end_user(&self, user: UserId) -> Result<(), StoreError> {
-        self.run(async move |inner| {
-            let outcome = inner.store.end_user(user).await;
-            inner.cache.forget_user(user);
-            if outcome.is_ok() {
-                inner.events.user_ended(user);
-            }
-            outcome
+    pub(crate) async fn end_user(self: &Arc<Self>, user: UserId) -> Result<(), StoreError> {
+        self.run(async move |this| {
+            let outcome = this.store.end_user(user).await;
+            this.cache.forget_user(user);
+            outcome.inspect(|()| this.events.user_ended(user))
         })
         .await
     }
 
     pub(crate) async fn end_refused_user(
-        &self,
-        user: UserId,
-        version: Option<TokenVersion>,
-        owner: LeaseOwner,
-        newest: Option<ExchangeId>,
+        self: &Arc<Self>,
+        refused: RefusedTokens,
         now: SystemTime,
     ) -> Result<RefusalOutcome, StoreError> {
-        self.run(async move |inner| {
-            let outcome = inner.store.end_refused_user(user, version, owner, newest, now).await;
+        self.run(async move |this| {
+            let outcome = this.store.end_refused_user(refused, now).await;
             if matches!(outcome, Ok(RefusalOutcome::Revoked) | Err(_)) {
-                inner.cache.forget_user(user);
+                this.cache.forget_user(refused.user);
             }
             if matches!(outcome, Ok(RefusalOutcome::Revoked)) {
-                inner.events.user_ended(user);
+                this.events.user_ended(refused.user);
             }
             outcome
         })
@@ -169,33 +156,18 @@ impl Revocations {
     }
 
     /// Runs a change to its end, even if the caller goes away.
-    async fn run<T, F>(&self, change: impl FnOnce(Arc<Inner>) -> F) -> Result<T, StoreError>
+    async fn run<T, F>(self: &Arc<Self>, change: impl FnOnce(Arc<Self>) -> F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let task = self.tasks.spawn(change(Arc::clone(&self.inner)));
+        let task = self.tasks.spawn(change(Arc::clone(self)));
         task.await
             .unwrap_or_else(|error| Err(StoreError::Unavailable(Box::new(error))))
     }
-}
 
-impl Inner {
     fn grant_ended(&self, grant: &GrantId) {
         self.cache.forget_grant(grant);
         self.events.grant_ended(grant);
-    }
-
-    /// A redemption ends the grant or a family if it was a reuse, and otherwise may displace the
-    /// oldest access tokens of the grant.
-    fn redeemed(&self, outcome: Result<Redemption, StoreError>) -> Result<Redemption, StoreError> {
-        match &outcome {
-            Ok(Redemption::GrantRevoked(grant)) => self.grant_ended(grant),
-            Ok(Redemption::FamilyRevoked(grant)) => self.cache.forget_grant(grant),
-            Ok(Redemption::Issued(grant)) => self.cache.forget_grant(&grant.id),
-            Ok(Redemption::Invalid) => {}
-            Err(_) => self.cache.forget_all(),
-        }
-        outcome
     }
 }

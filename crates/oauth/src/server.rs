@@ -123,7 +123,7 @@ impl AuthorizationServer {
         let state = ServerState {
             clients: Arc::<dyn Store>::clone(&store),
             grants: Arc::clone(&grants),
-            maintenance: store,
+            store,
             access_tokens: AccessTokens::new(grants, cache, revocations.clone()),
             revocations,
             accounts: Arc::new(accounts),
@@ -218,7 +218,7 @@ impl AuthorizationServer {
     ///
     /// [`StoreError`].
     pub async fn probe(&self) -> Result<(), StoreError> {
-        self.state.maintenance.probe().await
+        self.state.store.probe().await
     }
 
     /// Deletes expired records. The program calls it now and then.
@@ -227,7 +227,7 @@ impl AuthorizationServer {
     ///
     /// [`StoreError`].
     pub async fn purge_expired(&self) -> Result<(), StoreError> {
-        self.state.maintenance.purge(self.state.clock.now()).await
+        self.state.store.purge(self.state.clock.now()).await
     }
 
     /// Reads which grants other processes on the store have ended since the last call, and notifies

@@ -26,7 +26,6 @@ macro_rules! execute {
 mod accounts;
 mod clients;
 mod columns;
-mod coordination;
 mod grants;
 mod maintenance;
 mod pending;

@@ -53,7 +53,7 @@ impl Accounts {
     async fn wait_for_lease(&self, user: UserId, mut version: Option<TokenVersion>) -> Result<Lease, AccountError> {
         loop {
             let now = self.clock.now();
-            let attempt = self.leases.acquire_lease(user, self.owner, now + LIFETIME, now).await?;
+            let attempt = self.store.acquire_lease(user, self.owner, now + LIFETIME, now).await?;
             match attempt.account {
                 Some(record) if version.is_some_and(|version| version != record.version) => {
                     if attempt.acquired {
@@ -70,7 +70,7 @@ impl Accounts {
 
     pub(super) async fn extend_lease(&self, user: UserId) {
         let now = self.clock.now();
-        match self.leases.acquire_lease(user, self.owner, now + LIFETIME, now).await {
+        match self.store.acquire_lease(user, self.owner, now + LIFETIME, now).await {
             Ok(attempt) if attempt.acquired => {}
             Ok(_) => tracing::warn!(
                 user = user.0,
@@ -81,7 +81,7 @@ impl Accounts {
     }
 
     pub(super) async fn release_lease(&self, user: UserId) {
-        if let Err(error) = self.leases.release_lease(user, self.owner).await {
+        if let Err(error) = self.store.release_lease(user, self.owner).await {
             tracing::debug!(user = user.0, %error, "releasing the lease of an account failed: it expires in a moment");
         }
     }

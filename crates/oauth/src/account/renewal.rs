@@ -14,7 +14,7 @@ use super::{
 use crate::{
     ids::{TokenVersion, UserId},
     keepalive,
-    ports::{RefusalOutcome, UpstreamError, UpstreamTokens},
+    ports::{RefusalOutcome, RefusedTokens, UpstreamError, UpstreamTokens},
     records::AccountRecord,
     retry,
     seal::OpenError,
@@ -139,18 +139,19 @@ impl Accounts {
     /// Ends a user's grants because the tokens named `version` are useless, unless other tokens
     /// have replaced them.
     async fn end_user(&self, user: UserId, version: Option<TokenVersion>, error: TerminalError) -> Renewal {
-        // The newest exchange that is running now. Later ones have not invalidated the tokens.
-        let mut newest = None;
+        let mut refused = RefusedTokens {
+            user,
+            version,
+            owner: self.owner,
+            newest: None,
+        };
         loop {
-            let now = self.clock.now();
-            let outcome = self
-                .revocations
-                .end_refused_user(user, version, self.owner, newest, now);
-            match outcome.await? {
+            match self.revocations.end_refused_user(refused, self.clock.now()).await? {
                 RefusalOutcome::Revoked => break,
                 RefusalOutcome::LeaseHeld => return Err(AccountError::lease_held()),
                 RefusalOutcome::Replaced(record) => return self.opened(&record),
-                RefusalOutcome::ExchangeRunning(exchange) => newest = Some(exchange),
+                // Exchanges that begin later have not invalidated the tokens.
+                RefusalOutcome::ExchangeRunning(exchange) => refused.newest = Some(exchange),
             }
             tokio::time::sleep(lease::POLL_INTERVAL).await;
         }

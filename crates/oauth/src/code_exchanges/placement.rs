@@ -3,8 +3,8 @@
 use super::CodeExchanges;
 use crate::{
     ids::{ExchangeId, UserId},
-    ports::{PairPlacement, SignIn, SignInTokens, StoreError, UpstreamError, UpstreamTokens},
-    records::{CodeRecord, GrantRecord},
+    ports::{SignIn, SignInTokens, StoreError, UpstreamError, UpstreamTokens},
+    records::CodeRecord,
     retry,
 };
 
@@ -12,84 +12,67 @@ use crate::{
 const MAX_RENEWALS: u32 = 3;
 
 impl CodeExchanges {
-    /// Stores the tokens of an exchange, with the grant of the sign-in if it has one.
+    /// Stores the tokens of an exchange, with the code and the grant of the sign-in if it has one.
     pub(crate) async fn place(
         &self,
         mut exchange: ExchangeId,
         user: UserId,
         mut tokens: UpstreamTokens,
-        grant: Option<(GrantRecord, CodeRecord)>,
+        code: Option<CodeRecord>,
     ) -> Result<(), StoreError> {
+        let code = code.as_ref();
         for _ in 0..MAX_RENEWALS {
-            match self
-                .store(user, Some((&tokens, Some(exchange))), grant.as_ref())
-                .await?
-            {
-                PairPlacement::Stored | PairPlacement::NoAccount => return Ok(()),
-                PairPlacement::OrderUnknown => {}
+            if self.store(user, Some((&tokens, Some(exchange))), code).await? {
+                return Ok(());
             }
-            let renewed = self
-                .run(async |exchange| {
-                    Ok::<_, StoreError>((exchange, self.upstream.refresh(&tokens.refresh_token).await))
-                })
-                .await?;
-            match renewed {
+            let renewal = async |exchange| Ok((exchange, self.upstream.refresh(&tokens.refresh_token).await));
+            match self.run::<_, StoreError>(renewal).await? {
                 (by, Ok(renewed)) => (exchange, tokens) = (by, renewed),
                 // The stored tokens are the valid ones. The grant goes on with them.
-                (_, Err(UpstreamError::Refused(_))) => {
-                    self.store(user, None, grant.as_ref()).await?;
-                    return Ok(());
-                }
+                (_, Err(UpstreamError::Refused(_))) => return self.store(user, None, code).await.map(drop),
                 // It says nothing about the tokens: the next renewal may.
-                (
-                    _,
-                    Err(UpstreamError::Misconfigured(_) | UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_)),
-                ) => {}
+                (_, Err(_)) => {}
             }
         }
-        self.store(user, Some((&tokens, None)), grant.as_ref()).await?;
-        Ok(())
+        self.store(user, Some((&tokens, None)), code).await.map(drop)
     }
 
+    /// Returns `false` if the order of the tokens is unknown.
     async fn store(
         &self,
         user: UserId,
         tokens: Option<(&UpstreamTokens, Option<ExchangeId>)>,
-        grant: Option<&(GrantRecord, CodeRecord)>,
-    ) -> Result<PairPlacement, StoreError> {
+        code: Option<&CodeRecord>,
+    ) -> Result<bool, StoreError> {
         let tokens = tokens.map(|(tokens, exchange)| SignInTokens {
             account: self.sealer.seal_account(user, tokens, self.clock.now()),
             exchange,
         });
-        let placement = retry::write(|| self.store_once(tokens.clone(), grant)).await;
-        placement.inspect_err(|_| {
+        let stored = retry::write(|| self.store_once(tokens.clone(), code)).await;
+        stored.inspect_err(|_| {
             tracing::error!(user = user.0, "a sign-in is lost: writing to the store failed");
         })
     }
 
-    async fn store_once(
-        &self,
-        tokens: Option<SignInTokens>,
-        grant: Option<&(GrantRecord, CodeRecord)>,
-    ) -> Result<PairPlacement, StoreError> {
-        let Some((grant, code)) = grant.cloned() else {
+    async fn store_once(&self, tokens: Option<SignInTokens>, code: Option<&CodeRecord>) -> Result<bool, StoreError> {
+        let Some(code) = code.cloned() else {
             return match tokens {
-                Some(tokens) => self.accounts.place_account(tokens).await,
-                None => Ok(PairPlacement::Stored),
+                Some(tokens) => self.store.place_account(tokens).await,
+                None => Ok(true),
             };
         };
-        let (user, login, client) = (grant.user, grant.login.clone(), grant.client_id.clone());
-        let sign_in = SignIn { tokens, grant, code };
+        let requested = code.grant.clone();
+        let sign_in = SignIn { tokens, code };
         let Some(signed_in) = self.revocations.complete_sign_in(sign_in, self.clock.now()).await? else {
-            return Ok(PairPlacement::OrderUnknown);
+            return Ok(false);
         };
         tracing::info!(
-            user = user.0,
-            login,
-            client = client.0,
+            user = requested.user.0,
+            login = requested.login,
+            client = requested.client_id.0,
             grant = signed_in.grant.0,
             "signed in"
         );
-        Ok(PairPlacement::Stored)
+        Ok(true)
     }
 }

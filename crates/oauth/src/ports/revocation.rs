@@ -21,6 +21,15 @@ pub struct NewTokens {
     pub refresh_expires_at: SystemTime,
 }
 
+/// A code or refresh token that a client presents.
+#[derive(Clone, Copy, Debug)]
+pub enum PresentedToken {
+    /// An authorization code.
+    Code(TokenHash),
+    /// A refresh token.
+    Refresh(TokenHash),
+}
+
 /// The outcome of presenting a code or refresh token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Redemption {
@@ -42,9 +51,8 @@ pub struct SignIn {
     /// The user's upstream tokens. They replace the stored ones: the code exchange has invalidated
     /// the former refresh token. `None` if the stored ones are newer.
     pub tokens: Option<SignInTokens>,
-    /// The grant. An existing grant of the user for this client goes on under its own id instead.
-    pub grant: GrantRecord,
-    /// The code that begins the grant's next token family.
+    /// The code that begins the grant's next token family. An existing grant of the user for the
+    /// client goes on under its own id instead of the code's.
     pub code: CodeRecord,
 }
 
@@ -55,6 +63,19 @@ pub struct SignedIn {
     pub grant: GrantId,
     /// The grants that have ended because the user has too many.
     pub displaced: Vec<GrantId>,
+}
+
+/// Upstream tokens that the upstream has refused.
+#[derive(Clone, Copy, Debug)]
+pub struct RefusedTokens {
+    /// The user.
+    pub user: UserId,
+    /// The version of the tokens. `None`: there are no tokens.
+    pub version: Option<TokenVersion>,
+    /// The process that has presented them.
+    pub owner: LeaseOwner,
+    /// The newest exchange that may have invalidated them. `None`: any exchange may have.
+    pub newest: Option<ExchangeId>,
 }
 
 /// The outcome for a user whose tokens the upstream has refused.
@@ -104,17 +125,13 @@ pub struct Revocation {
 pub trait RevocationStore: fmt::Debug + Send + Sync + 'static {
     /// Stores the outcome of a sign-in. Above a limit per user the grants used least recently end.
     /// May be repeated with the same sign-in after an error. `None`, and nothing is stored, where
-    /// the placement of its tokens is
-    /// [`PairPlacement::OrderUnknown`](super::PairPlacement::OrderUnknown).
+    /// [`AccountStore::place_account`](super::AccountStore::place_account) returns `false`.
     fn complete_sign_in(&self, sign_in: SignIn, now: SystemTime) -> StoreFuture<'_, Option<SignedIn>>;
 
-    /// Redeems a code for tokens of generation one. A second use revokes the tokens of the first
-    /// (RFC 6749 section 4.1.2), and ends the grant if nothing else is left of it.
-    fn redeem_code(&self, code: TokenHash, tokens: NewTokens, now: SystemTime) -> StoreFuture<'_, Redemption>;
-
-    /// Redeems a refresh token for new tokens, by the rule above.
-    fn redeem_refresh_token(&self, token: TokenHash, tokens: NewTokens, now: SystemTime)
-    -> StoreFuture<'_, Redemption>;
+    /// Redeems a code for tokens of generation one, or a refresh token by the rule above. A second
+    /// use of a code revokes the tokens of the first (RFC 6749 section 4.1.2), and ends the grant
+    /// if nothing else is left of it.
+    fn redeem(&self, presented: PresentedToken, tokens: NewTokens, now: SystemTime) -> StoreFuture<'_, Redemption>;
 
     /// Deletes a client and ends its grants, which are returned.
     fn delete_client<'a>(&'a self, client_id: &'a ClientId) -> StoreFuture<'a, Vec<GrantId>>;
@@ -125,19 +142,10 @@ pub trait RevocationStore: fmt::Debug + Send + Sync + 'static {
     /// Ends all grants of a user and deletes the account.
     fn end_user(&self, user: UserId) -> StoreFuture<'_, ()>;
 
-    /// Ends a user because the upstream has refused the tokens named `version` (`None`: because
-    /// there are no tokens), unless other tokens are stored, another than `owner` holds the lease
-    /// of the account, or an exchange that began no later than `newest` is running. Without
-    /// `newest`, any exchange counts. Repeated calls while an exchange is running do not wait for a
-    /// writer.
-    fn end_refused_user(
-        &self,
-        user: UserId,
-        version: Option<TokenVersion>,
-        owner: LeaseOwner,
-        newest: Option<ExchangeId>,
-        now: SystemTime,
-    ) -> StoreFuture<'_, RefusalOutcome>;
+    /// Ends the user of refused tokens, unless other tokens are stored, another than `owner` holds
+    /// the lease of the account, or an exchange that began no later than `newest` is running.
+    /// Repeated calls while an exchange is running do not wait for a writer.
+    fn end_refused_user(&self, refused: RefusedTokens, now: SystemTime) -> StoreFuture<'_, RefusalOutcome>;
 
     /// Reads the log of revocations after a position, in part if it is long. `None`: reads only the
     /// current position.

@@ -5,9 +5,9 @@
 //! or returns an error. One exception: an error may hide a success whose acknowledgement was lost.
 //! Lookups are by hash, so that the time they take says nothing about a secret.
 
-use std::{fmt, time::SystemTime};
+use std::time::SystemTime;
 
-use super::{AccountStore, BoxFuture, ClientStore, ExchangeStore, GrantStore, LeaseStore, RevocationStore};
+use super::{AccountStore, BoxFuture, ClientStore, GrantStore, RevocationStore};
 use crate::BoxError;
 
 /// The outcome of a store operation.
@@ -24,23 +24,12 @@ pub enum StoreError {
     Damaged(#[source] BoxError),
 }
 
-/// Keeps the store usable.
-pub trait MaintenanceStore: fmt::Debug + Send + Sync + 'static {
+/// The whole store.
+pub trait Store: ClientStore + GrantStore + RevocationStore + AccountStore {
     /// Checks that the store answers.
     fn probe(&self) -> StoreFuture<'_, ()>;
 
     /// Deletes expired records, and clients that have had no grant for long. It ends only grants to
     /// which no token leads any more.
     fn purge(&self, now: SystemTime) -> StoreFuture<'_, ()>;
-}
-
-/// The whole store: implemented by whatever implements the parts.
-pub trait Store:
-    ClientStore + GrantStore + RevocationStore + AccountStore + LeaseStore + ExchangeStore + MaintenanceStore
-{
-}
-
-impl<T> Store for T where
-    T: ClientStore + GrantStore + RevocationStore + AccountStore + LeaseStore + ExchangeStore + MaintenanceStore
-{
 }

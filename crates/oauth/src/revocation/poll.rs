@@ -5,11 +5,11 @@
 //! second at most. The log also holds what this process has ended, which is then reported twice.
 
 use std::{
-    sync::PoisonError,
+    sync::{MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
-use super::{Inner, Revocations};
+use super::Revocations;
 use crate::ports::StoreError;
 
 /// The part of the log that has been read.
@@ -24,32 +24,25 @@ pub(super) struct LogPosition {
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Revocations {
-    /// Reads and reports the revocations since the last poll.
-    pub(crate) async fn poll(&self) -> Result<(), StoreError> {
-        self.inner.poll().await
-    }
-
     /// Polls if the last poll is too old. One request polls, and the others do not wait for it. If
     /// the store does not answer, the cache stands until the next poll. A caller that goes away
     /// before the answer has not polled.
     pub(crate) async fn poll_if_due(&self, now: SystemTime) {
-        let inner = &self.inner;
-        let polled_at = inner.position().polled_at;
+        let polled_at = self.position().polled_at;
         if matches!(polled_at.map(|polled_at| now.duration_since(polled_at)), Some(Ok(age)) if age < POLL_INTERVAL) {
             return;
         }
-        let Ok(_polling) = inner.polling.try_lock() else {
+        let Ok(_polling) = self.polling.try_lock() else {
             return;
         };
-        if let Err(error) = inner.poll().await {
+        if let Err(error) = self.poll().await {
             tracing::warn!(%error, "polling the revocations of other processes failed");
         }
-        inner.position().polled_at = Some(now);
+        self.position().polled_at = Some(now);
     }
-}
 
-impl Inner {
-    async fn poll(&self) -> Result<(), StoreError> {
+    /// Reads and reports the revocations since the last poll.
+    pub(crate) async fn poll(&self) -> Result<(), StoreError> {
         loop {
             let after = self.position().read;
             let batch = self.store.revocations(after).await?;
@@ -74,7 +67,7 @@ impl Inner {
         }
     }
 
-    fn position(&self) -> std::sync::MutexGuard<'_, LogPosition> {
+    fn position(&self) -> MutexGuard<'_, LogPosition> {
         self.position.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     config::Settings,
     ids::GrantId,
     pkce,
-    ports::{NewTokens, Redemption},
+    ports::{NewTokens, PresentedToken, Redemption},
     records::{ClientRecord, GrantRecord},
     secret,
 };
@@ -82,13 +82,13 @@ async fn redeem_code(
     let record = state.grants.code(code).await?;
     let record = record.ok_or(OAuthError::InvalidGrant(CODE_REFUSED))?;
     // RFC 6749 section 4.1.3: the client and the redirect URI; RFC 7636 section 4.6: the verifier.
-    if record.client_id != client.client_id
+    if record.grant.client_id != client.client_id
         || record.redirect_uri != redirect_uri
         || !pkce::verifies(verifier, &record.code_challenge)
     {
         tracing::warn!(
             client = client.client_id.0,
-            grant = record.grant.0,
+            grant = record.grant.id.0,
             "code refused: it belongs to another request"
         );
         return Err(OAuthError::InvalidGrant(CODE_REFUSED));
@@ -96,14 +96,14 @@ async fn redeem_code(
     let now = state.clock.now();
     state
         .rate_limits
-        .token_request(&record.grant, record.user, &client.client_id, now)?;
+        .token_request(&record.grant.id, record.grant.user, &client.client_id, now)?;
     let tokens = MintedTokens {
         access: secret::mint(secret::ACCESS),
         refresh: secret::mint(secret::REFRESH),
     };
     let redemption = state
         .revocations
-        .redeem_code(code, tokens.record(&state.settings, now), now)
+        .redeem(PresentedToken::Code(code), tokens.record(&state.settings, now), now)
         .await?;
     let grant = issued_grant(redemption, client, "code").ok_or(OAuthError::InvalidGrant(CODE_REFUSED))?;
     Ok(tokens.response(&state.settings, &grant.scope))
@@ -134,7 +134,10 @@ async fn refresh(state: &ServerState, client: &ClientRecord, params: &Params) ->
         refresh: secret::with_prefix(secret::REFRESH, successor),
     };
     let record = tokens.record(&state.settings, state.clock.now());
-    let redemption = state.revocations.redeem_refresh_token(hash, record, now).await?;
+    let redemption = state
+        .revocations
+        .redeem(PresentedToken::Refresh(hash), record, now)
+        .await?;
     let grant = issued_grant(redemption, client, "refresh token").ok_or(OAuthError::InvalidGrant(REFRESH_REFUSED))?;
     Ok(tokens.response(&state.settings, &grant.scope))
 }

@@ -1,4 +1,6 @@
-//! Sealed upstream tokens.
+//! Sealed upstream tokens, leases of accounts, and running code exchanges.
+
+use std::time::SystemTime;
 
 use sqlx::{Executor, FromRow, Row as _, Sqlite, sqlite::SqliteRow};
 
@@ -7,8 +9,8 @@ use super::{
     columns::{seconds, time},
 };
 use crate::{
-    ids::{TokenVersion, UserId},
-    ports::{AccountStore, PairPlacement, SignInTokens, StoreError, StoreFuture},
+    ids::{ExchangeId, LeaseOwner, TokenVersion, UserId},
+    ports::{AccountStore, LeaseAttempt, SignInTokens, StoreError, StoreFuture},
     records::AccountRecord,
 };
 
@@ -42,17 +44,76 @@ impl AccountStore for SqliteStore {
         })
     }
 
-    fn place_account(&self, tokens: SignInTokens) -> StoreFuture<'_, PairPlacement> {
+    fn place_account(&self, tokens: SignInTokens) -> StoreFuture<'_, bool> {
         Box::pin(async move {
             let mut change = self.begin().await?;
-            if find(&mut *change, tokens.account.user).await?.is_none() {
-                return Ok(PairPlacement::NoAccount);
-            }
-            if !put(&mut change, tokens).await? {
-                return Ok(PairPlacement::OrderUnknown);
-            }
+            let placed = find(&mut *change, tokens.account.user).await?.is_none() || put(&mut change, tokens).await?;
             change.commit().await?;
-            Ok(PairPlacement::Stored)
+            Ok(placed)
+        })
+    }
+
+    fn acquire_lease(
+        &self,
+        user: UserId,
+        owner: LeaseOwner,
+        until: SystemTime,
+        now: SystemTime,
+    ) -> StoreFuture<'_, LeaseAttempt> {
+        Box::pin(async move {
+            // A waiting process polls often, and must not hold up writers.
+            if is_lease_held(&self.readers, user, owner, now).await? {
+                let account = find(&self.readers, user).await?;
+                return Ok(LeaseAttempt {
+                    acquired: false,
+                    account,
+                });
+            }
+            let mut change = self.begin().await?;
+            let acquired = execute!(
+                change,
+                "INSERT INTO oauth_leases (user_id, owner, expires_at) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (user_id) DO UPDATE SET owner = excluded.owner, expires_at = excluded.expires_at
+                     WHERE owner = excluded.owner OR expires_at <= ?4",
+                user,
+                owner,
+                seconds(until),
+                seconds(now)
+            ) == 1;
+            let account = find(&mut *change, user).await?;
+            change.commit().await?;
+            Ok(LeaseAttempt { acquired, account })
+        })
+    }
+
+    fn release_lease(&self, user: UserId, owner: LeaseOwner) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let query = sqlx::query("DELETE FROM oauth_leases WHERE user_id = ? AND owner = ?");
+            self.execute(query.bind(user).bind(owner)).await.map(drop)
+        })
+    }
+
+    fn begin_exchange(&self, until: SystemTime) -> StoreFuture<'_, ExchangeId> {
+        Box::pin(async move {
+            let query = sqlx::query_scalar("INSERT INTO oauth_exchanges (expires_at) VALUES (?) RETURNING number");
+            let mut change = self.begin().await?;
+            let exchange = query.bind(seconds(until)).fetch_one(&mut *change).await?;
+            change.commit().await?;
+            Ok(exchange)
+        })
+    }
+
+    fn extend_exchange(&self, exchange: ExchangeId, until: SystemTime) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let query = sqlx::query("UPDATE oauth_exchanges SET expires_at = ? WHERE number = ?");
+            self.execute(query.bind(seconds(until)).bind(exchange)).await.map(drop)
+        })
+    }
+
+    fn end_exchange(&self, exchange: ExchangeId) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let query = sqlx::query("DELETE FROM oauth_exchanges WHERE number = ?");
+            self.execute(query.bind(exchange)).await.map(drop)
         })
     }
 }
@@ -66,6 +127,20 @@ pub(super) async fn find(
          FROM oauth_accounts WHERE user_id = ?",
     );
     Ok(query.bind(user).fetch_optional(executor).await?)
+}
+
+/// Reports whether another owner holds the lease of a user's account.
+pub(super) async fn is_lease_held(
+    executor: impl Executor<'_, Database = Sqlite>,
+    user: UserId,
+    owner: LeaseOwner,
+    now: SystemTime,
+) -> Result<bool, StoreError> {
+    let query = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM oauth_leases WHERE user_id = ? AND owner <> ? AND expires_at > ?)",
+    );
+    let query = query.bind(user).bind(owner).bind(seconds(now));
+    Ok(query.fetch_one(executor).await?)
 }
 
 /// Deletes the account of a user, and with it grants, codes and tokens.

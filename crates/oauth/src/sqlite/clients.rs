@@ -14,9 +14,6 @@ use crate::{
     records::{ClientAuth, ClientRecord, KeySource, TokenHash},
 };
 
-/// The columns that a client may change of itself, in the order of [`bind`].
-const METADATA: &str = "name, redirect_uris, auth_method, secret_hash, jwks, jwks_uri, registration_hash, fingerprint";
-
 impl ClientStore for SqliteStore {
     fn insert_client(
         &self,
@@ -27,7 +24,7 @@ impl ClientStore for SqliteStore {
         Box::pin(async move {
             let mut change = self.begin().await?;
             if let Some(fingerprint) = client.fingerprint
-                && let Some(existing) = by_fingerprint(&mut *change, fingerprint).await?
+                && let Some(existing) = find(&mut *change, None, Some(fingerprint)).await?
             {
                 execute!(
                     change,
@@ -44,14 +41,13 @@ impl ClientStore for SqliteStore {
             if count >= i64::from(limit) && !delete_unused(&mut change, unused_since).await? {
                 return Ok(ClientInsertion::LimitReached);
             }
-            let sql = format!(
-                "INSERT INTO oauth_clients (client_id, created_at, last_used_at, {METADATA})
-                 VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+            let query = sqlx::query(
+                "INSERT INTO oauth_clients (client_id, created_at, last_used_at, name, redirect_uris, auth_method,
+                                            secret_hash, jwks, jwks_uri, registration_hash, fingerprint)
+                 VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             );
-            let query = sqlx::query(sqlx::AssertSqlSafe(sql))
-                .bind(client.client_id.clone())
-                .bind(seconds(client.created_at));
-            bind(query, client)?.execute(&mut *change).await?;
+            let query = query.bind(client.client_id.clone()).bind(seconds(client.created_at));
+            bind_metadata(query, client)?.execute(&mut *change).await?;
             change.commit().await?;
             Ok(ClientInsertion::Inserted)
         })
@@ -59,23 +55,22 @@ impl ClientStore for SqliteStore {
 
     fn update_client(&self, client: ClientRecord) -> StoreFuture<'_, bool> {
         Box::pin(async move {
-            let sql = format!("UPDATE oauth_clients SET ({METADATA}) = (?, ?, ?, ?, ?, ?, ?, ?) WHERE client_id = ?");
-            let client_id = client.client_id.clone();
-            let query = bind(sqlx::query(sqlx::AssertSqlSafe(sql)), client)?.bind(client_id);
-            Ok(self.execute(query).await? > 0)
+            let query = sqlx::query(
+                "UPDATE oauth_clients SET (name, redirect_uris, auth_method, secret_hash, jwks, jwks_uri,
+                                           registration_hash, fingerprint) = (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                 WHERE client_id = ?1",
+            );
+            let query = query.bind(client.client_id.clone());
+            Ok(self.execute(bind_metadata(query, client)?).await? > 0)
         })
     }
 
     fn client<'a>(&'a self, client_id: &'a ClientId) -> StoreFuture<'a, Option<ClientRecord>> {
-        Box::pin(async move {
-            let sql = format!("SELECT client_id, created_at, {METADATA} FROM oauth_clients WHERE client_id = ?");
-            let query = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(client_id);
-            Ok(query.fetch_optional(&self.readers).await?)
-        })
+        Box::pin(find(&self.readers, Some(client_id), None))
     }
 
     fn client_by_fingerprint(&self, fingerprint: TokenHash) -> StoreFuture<'_, Option<ClientRecord>> {
-        Box::pin(by_fingerprint(&self.readers, fingerprint))
+        Box::pin(find(&self.readers, None, Some(fingerprint)))
     }
 
     fn use_assertion(&self, assertion: TokenHash, expires_at: SystemTime, now: SystemTime) -> StoreFuture<'_, bool> {
@@ -102,13 +97,18 @@ impl ClientStore for SqliteStore {
     }
 }
 
-async fn by_fingerprint(
+/// Finds the client with an id or a fingerprint.
+async fn find(
     executor: impl Executor<'_, Database = Sqlite>,
-    fingerprint: TokenHash,
+    client_id: Option<&ClientId>,
+    fingerprint: Option<TokenHash>,
 ) -> Result<Option<ClientRecord>, StoreError> {
-    let sql = format!("SELECT client_id, created_at, {METADATA} FROM oauth_clients WHERE fingerprint = ?");
-    let query = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(fingerprint);
-    Ok(query.fetch_optional(executor).await?)
+    let query = sqlx::query_as(
+        "SELECT client_id, created_at, name, redirect_uris, auth_method, secret_hash, jwks, jwks_uri,
+                registration_hash, fingerprint
+         FROM oauth_clients WHERE client_id = ? OR fingerprint = ?",
+    );
+    Ok(query.bind(client_id).bind(fingerprint).fetch_optional(executor).await?)
 }
 
 /// Deletes the client without a grant that has been unused longest. Returns whether there was one.
@@ -125,8 +125,8 @@ async fn delete_unused(change: &mut Change, unused_since: SystemTime) -> Result<
     Ok(deleted > 0)
 }
 
-/// Binds [`METADATA`].
-fn bind(query: Query, client: ClientRecord) -> Result<Query, StoreError> {
+/// Binds the columns that a client may change of itself.
+fn bind_metadata(query: Query, client: ClientRecord) -> Result<Query, StoreError> {
     let redirect_uris =
         serde_json::to_string(&client.redirect_uris).map_err(|error| StoreError::Damaged(Box::new(error)))?;
     let (method, secret, jwks, jwks_uri) = match client.auth {

@@ -42,10 +42,6 @@ impl Type<Sqlite> for TokenHash {
     fn type_info() -> SqliteTypeInfo {
         <[u8] as Type<Sqlite>>::type_info()
     }
-
-    fn compatible(info: &SqliteTypeInfo) -> bool {
-        <[u8] as Type<Sqlite>>::compatible(info)
-    }
 }
 
 impl Encode<'_, Sqlite> for TokenHash {

@@ -30,8 +30,8 @@ impl GrantStore for SqliteStore {
     fn code(&self, code: TokenHash) -> StoreFuture<'_, Option<CodeRecord>> {
         Box::pin(async move {
             let query = sqlx::query_as(
-                "SELECT code_hash, grant_id, user_id, c.client_id, redirect_uri, code_challenge, expires_at
-                 FROM oauth_codes AS c JOIN oauth_grants USING (grant_id) WHERE code_hash = ?",
+                "SELECT code_hash, grant_id, user_id, login, g.client_id, scope, redirect_uri, code_challenge, expires_at
+                 FROM oauth_codes JOIN oauth_grants AS g USING (grant_id) WHERE code_hash = ?",
             );
             Ok(query.bind(code).fetch_optional(&self.readers).await?)
         })
@@ -44,11 +44,8 @@ impl GrantStore for SqliteStore {
                  FROM oauth_access_tokens JOIN oauth_grants USING (grant_id)
                  WHERE token_hash = ? AND expires_at > ?",
             );
-            Ok(query
-                .bind(token)
-                .bind(seconds(now))
-                .fetch_optional(&self.readers)
-                .await?)
+            let query = query.bind(token).bind(seconds(now));
+            Ok(query.fetch_optional(&self.readers).await?)
         })
     }
 
@@ -91,7 +88,7 @@ impl GrantStore for SqliteStore {
 }
 
 /// Updates the grant that the user has for the client, or adds it.
-pub(super) async fn put(change: &mut Change, grant: GrantRecord, now: SystemTime) -> Result<SignedIn, StoreError> {
+pub(super) async fn put(change: &mut Change, grant: &GrantRecord, now: SystemTime) -> Result<SignedIn, StoreError> {
     let existing: Option<GrantId> = sqlx::query_scalar(
         "UPDATE oauth_grants SET login = ?, scope = ?, last_used_at = ?
          WHERE grant_id = (SELECT grant_id FROM oauth_grants WHERE user_id = ? AND client_id = ?
@@ -127,13 +124,13 @@ pub(super) async fn put(change: &mut Change, grant: GrantRecord, now: SystemTime
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
         &grant.id,
         grant.user,
-        grant.login,
-        grant.client_id,
-        grant.scope,
+        &grant.login,
+        &grant.client_id,
+        &grant.scope,
         seconds(now)
     );
     Ok(SignedIn {
-        grant: grant.id,
+        grant: grant.id.clone(),
         displaced,
     })
 }
@@ -186,9 +183,7 @@ impl FromRow<'_, SqliteRow> for CodeRecord {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
         Ok(Self {
             code: row.try_get("code_hash")?,
-            grant: row.try_get("grant_id")?,
-            user: row.try_get("user_id")?,
-            client_id: row.try_get("client_id")?,
+            grant: GrantRecord::from_row(row)?,
             redirect_uri: row.try_get("redirect_uri")?,
             code_challenge: row.try_get("code_challenge")?,
             expires_at: time(row, "expires_at")?,

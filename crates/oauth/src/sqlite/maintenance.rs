@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{SqliteStore, columns::seconds};
-use crate::ports::{MaintenanceStore, StoreFuture};
+use crate::ports::{Store, StoreFuture};
 
 /// The time for which a client without a grant is kept.
 const IDLE_CLIENT_RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
@@ -14,7 +14,7 @@ const CODE_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 /// The number of entries that the log of revocations keeps.
 const REVOCATION_LOG_LENGTH: i64 = 10_000;
 
-impl MaintenanceStore for SqliteStore {
+impl Store for SqliteStore {
     fn probe(&self) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             sqlx::query("SELECT 1 FROM oauth_grants LIMIT 1")

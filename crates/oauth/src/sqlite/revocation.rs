@@ -2,25 +2,16 @@
 
 use std::time::SystemTime;
 
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::SqliteConnection;
 
-use super::{SqliteStore, accounts, columns::seconds, coordination, grants, tokens};
+use super::{SqliteStore, accounts, columns::seconds, grants, tokens};
 use crate::{
-    ids::{ClientId, ExchangeId, GrantId, LeaseOwner, TokenVersion, UserId},
+    ids::{ClientId, ExchangeId, GrantId, UserId},
     ports::{
-        NewTokens, Redemption, RefusalOutcome, Revocation, RevocationBatch, RevocationStore, SignIn, SignedIn,
-        StoreError, StoreFuture,
+        NewTokens, PresentedToken, Redemption, RefusalOutcome, RefusedTokens, Revocation, RevocationBatch,
+        RevocationStore, SignIn, SignedIn, StoreError, StoreFuture,
     },
-    records::TokenHash,
 };
-
-/// Upstream tokens that have been refused.
-struct RefusedTokens {
-    user: UserId,
-    version: Option<TokenVersion>,
-    owner: LeaseOwner,
-    newest: Option<ExchangeId>,
-}
 
 /// The number of log entries that one call reads.
 const BATCH_SIZE: i64 = 1000;
@@ -28,20 +19,19 @@ const BATCH_SIZE: i64 = 1000;
 impl RevocationStore for SqliteStore {
     fn complete_sign_in(&self, sign_in: SignIn, now: SystemTime) -> StoreFuture<'_, Option<SignedIn>> {
         Box::pin(async move {
-            let SignIn { tokens, grant, code } = sign_in;
+            let SignIn { tokens, code } = sign_in;
             let mut change = self.begin().await?;
             if let Some(tokens) = tokens
                 && !accounts::put(&mut change, tokens).await?
             {
                 return Ok(None);
             }
-            let client_id = grant.client_id.clone();
-            let signed_in = grants::put(&mut change, grant, now).await?;
+            let signed_in = grants::put(&mut change, &code.grant, now).await?;
             execute!(
                 change,
                 "UPDATE oauth_clients SET last_used_at = ? WHERE client_id = ?",
                 seconds(now),
-                client_id
+                &code.grant.client_id
             );
             execute!(
                 change,
@@ -49,7 +39,7 @@ impl RevocationStore for SqliteStore {
                  VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (code_hash) DO NOTHING",
                 code.code,
                 &signed_in.grant,
-                code.client_id,
+                &code.grant.client_id,
                 code.redirect_uri,
                 code.code_challenge,
                 seconds(code.expires_at)
@@ -59,17 +49,18 @@ impl RevocationStore for SqliteStore {
         })
     }
 
-    fn redeem_code(&self, code: TokenHash, tokens: NewTokens, now: SystemTime) -> StoreFuture<'_, Redemption> {
-        Box::pin(tokens::redeem_code(self, code, tokens, now))
-    }
-
-    fn redeem_refresh_token(
-        &self,
-        token: TokenHash,
-        tokens: NewTokens,
-        now: SystemTime,
-    ) -> StoreFuture<'_, Redemption> {
-        Box::pin(tokens::redeem_refresh_token(self, token, tokens, now))
+    fn redeem(&self, presented: PresentedToken, tokens: NewTokens, now: SystemTime) -> StoreFuture<'_, Redemption> {
+        Box::pin(async move {
+            let mut change = self.begin().await?;
+            let outcome = match presented {
+                PresentedToken::Code(code) => tokens::redeem_code(&mut change, code, &tokens, now).await?,
+                PresentedToken::Refresh(token) => {
+                    tokens::redeem_refresh_token(&mut change, token, &tokens, now).await?
+                }
+            };
+            change.commit().await?;
+            Ok(outcome)
+        })
     }
 
     fn delete_client<'a>(&'a self, client_id: &'a ClientId) -> StoreFuture<'a, Vec<GrantId>> {
@@ -106,31 +97,18 @@ impl RevocationStore for SqliteStore {
         })
     }
 
-    fn end_refused_user(
-        &self,
-        user: UserId,
-        version: Option<TokenVersion>,
-        owner: LeaseOwner,
-        newest: Option<ExchangeId>,
-        now: SystemTime,
-    ) -> StoreFuture<'_, RefusalOutcome> {
+    fn end_refused_user(&self, refused: RefusedTokens, now: SystemTime) -> StoreFuture<'_, RefusalOutcome> {
         Box::pin(async move {
-            let refused = RefusedTokens {
-                user,
-                version,
-                owner,
-                newest,
-            };
             let mut reader = self.readers.acquire().await?;
-            if let Some(outcome) = refused.obstacle(&mut reader, now).await? {
+            if let Some(outcome) = obstacle(&mut reader, refused, now).await? {
                 return Ok(outcome);
             }
             drop(reader);
             let mut change = self.begin().await?;
-            if let Some(outcome) = refused.obstacle(&mut change, now).await? {
+            if let Some(outcome) = obstacle(&mut change, refused, now).await? {
                 return Ok(outcome);
             }
-            accounts::delete(&mut change, user).await?;
+            accounts::delete(&mut change, refused.user).await?;
             change.commit().await?;
             Ok(RefusalOutcome::Revoked)
         })
@@ -148,49 +126,46 @@ impl RevocationStore for SqliteStore {
                 return Ok(batch);
             };
             batch.position = after;
-            let rows = sqlx::query(
+            let rows: Vec<(i64, GrantId, bool)> = sqlx::query_as(
                 "SELECT number, grant_id, ended FROM oauth_endings WHERE number > ? ORDER BY number LIMIT ?",
             )
             .bind(after)
             .bind(BATCH_SIZE)
             .fetch_all(&self.readers)
             .await?;
-            for row in rows {
-                let number: i64 = row.try_get("number")?;
+            for (number, grant, whole_grant) in rows {
                 // Entries are numbered without gaps, and the oldest are dropped first.
                 batch.truncated |= number > batch.position + 1;
                 batch.position = number;
-                batch.revocations.push(Revocation {
-                    grant: row.try_get("grant_id")?,
-                    whole_grant: row.try_get("ended")?,
-                });
+                batch.revocations.push(Revocation { grant, whole_grant });
             }
             Ok(batch)
         })
     }
 }
 
-impl RefusedTokens {
-    /// The reason to end nothing, if there is one.
-    async fn obstacle(
-        &self,
-        connection: &mut SqliteConnection,
-        now: SystemTime,
-    ) -> Result<Option<RefusalOutcome>, StoreError> {
-        if let Some(account) = accounts::find(&mut *connection, self.user).await?
-            && Some(account.version) != self.version
-        {
-            return Ok(Some(RefusalOutcome::Replaced(Box::new(account))));
-        }
-        if coordination::is_lease_held(&mut *connection, self.user, self.owner, now).await? {
-            return Ok(Some(RefusalOutcome::LeaseHeld));
-        }
-        let running: Option<ExchangeId> =
-            sqlx::query_scalar("SELECT max(number) FROM oauth_exchanges WHERE expires_at > ? AND number <= ?")
-                .bind(seconds(now))
-                .bind(self.newest.map_or(i64::MAX, |newest| newest.0))
-                .fetch_one(&mut *connection)
-                .await?;
-        Ok(running.map(|exchange| RefusalOutcome::ExchangeRunning(self.newest.unwrap_or(exchange))))
+/// The reason to end nothing, if there is one.
+async fn obstacle(
+    connection: &mut SqliteConnection,
+    refused: RefusedTokens,
+    now: SystemTime,
+) -> Result<Option<RefusalOutcome>, StoreError> {
+    let RefusedTokens {
+        user, owner, newest, ..
+    } = refused;
+    if let Some(account) = accounts::find(&mut *connection, user).await?
+        && Some(account.version) != refused.version
+    {
+        return Ok(Some(RefusalOutcome::Replaced(Box::new(account))));
     }
+    if accounts::is_lease_held(&mut *connection, user, owner, now).await? {
+        return Ok(Some(RefusalOutcome::LeaseHeld));
+    }
+    let running: Option<ExchangeId> =
+        sqlx::query_scalar("SELECT max(number) FROM oauth_exchanges WHERE expires_at > ? AND number <= ?")
+            .bind(seconds(now))
+            .bind(newest.map_or(i64::MAX, |newest| newest.0))
+            .fetch_one(&mut *connection)
+            .await?;
+    Ok(running.map(|exchange| RefusalOutcome::ExchangeRunning(newest.unwrap_or(exchange))))
 }

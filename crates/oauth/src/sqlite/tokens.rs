@@ -3,9 +3,7 @@
 
 use std::time::SystemTime;
 
-use sqlx::Row as _;
-
-use super::{Change, SqliteStore, columns::seconds, grants};
+use super::{Change, columns::seconds, grants};
 use crate::{
     ids::GrantId,
     ports::{NewTokens, Redemption, StoreError},
@@ -29,32 +27,26 @@ const MAX_FAMILIES_PER_GRANT: i64 = 16;
 const REMEMBERED_GENERATIONS: i64 = 1000;
 
 pub(super) async fn redeem_code(
-    store: &SqliteStore,
+    change: &mut Change,
     code: TokenHash,
-    new: NewTokens,
+    new: &NewTokens,
     now: SystemTime,
 ) -> Result<Redemption, StoreError> {
-    let mut change = store.begin().await?;
-    let row = sqlx::query("SELECT grant_id, expires_at, used FROM oauth_codes WHERE code_hash = ?")
-        .bind(code)
-        .fetch_optional(&mut *change)
-        .await?;
-    let Some(row) = row else {
+    let query = sqlx::query_as("SELECT grant_id, expires_at, used FROM oauth_codes WHERE code_hash = ?").bind(code);
+    let found: Option<(GrantId, i64, bool)> = query.fetch_optional(&mut **change).await?;
+    let Some((grant, expires_at, used)) = found else {
         return Ok(Redemption::Invalid);
     };
-    let grant: GrantId = row.try_get("grant_id")?;
     let family = FamilyId(code.0.to_vec());
     // Reuse comes before expiry: a code that is presented twice has leaked, however late.
-    if row.try_get("used")? {
-        let outcome = revoke_family(&mut change, grant, &family).await?;
-        change.commit().await?;
-        return Ok(outcome);
+    if used {
+        return revoke_family(change, grant, &family).await;
     }
-    if row.try_get::<i64, _>("expires_at")? <= seconds(now) {
+    if expires_at <= seconds(now) {
         return Ok(Redemption::Invalid);
     }
     execute!(change, "UPDATE oauth_codes SET used = 1 WHERE code_hash = ?", code);
-    issue(&mut change, &grant, &family, 1, &new, now).await?;
+    issue(change, &grant, &family, 1, new, now).await?;
     execute!(
         change,
         "DELETE FROM oauth_refresh_tokens WHERE grant_id = ?1 AND family NOT IN (
@@ -63,43 +55,36 @@ pub(super) async fn redeem_code(
         &grant,
         MAX_FAMILIES_PER_GRANT
     );
-    let grant = grants::find(&mut change, &grant).await?;
-    change.commit().await?;
-    Ok(Redemption::Issued(grant))
+    Ok(Redemption::Issued(grants::find(change, &grant).await?))
 }
 
 pub(super) async fn redeem_refresh_token(
-    store: &SqliteStore,
+    change: &mut Change,
     token: TokenHash,
-    new: NewTokens,
+    new: &NewTokens,
     now: SystemTime,
 ) -> Result<Redemption, StoreError> {
-    let mut change = store.begin().await?;
-    let row = sqlx::query(
-        "SELECT grant_id, family, generation AS own,
+    let query = sqlx::query_as(
+        "SELECT grant_id, family, generation,
                 (SELECT max(generation) FROM oauth_refresh_tokens AS f
-                 WHERE f.grant_id = r.grant_id AND f.family = r.family) AS newest
+                 WHERE f.grant_id = r.grant_id AND f.family = r.family)
          FROM oauth_refresh_tokens AS r
          WHERE token_hash = ? AND expires_at > ?",
-    )
-    .bind(token)
-    .bind(seconds(now))
-    .fetch_optional(&mut *change)
-    .await?;
-    let Some(row) = row else {
+    );
+    let found: Option<(GrantId, FamilyId, i64, i64)> = query
+        .bind(token)
+        .bind(seconds(now))
+        .fetch_optional(&mut **change)
+        .await?;
+    let Some((grant, family, own, newest)) = found else {
         return Ok(Redemption::Invalid);
     };
-    let grant: GrantId = row.try_get("grant_id")?;
-    let (own, newest): (i64, i64) = (row.try_get("own")?, row.try_get("newest")?);
     if own < newest - 1 {
-        grants::delete(&mut change, &grant).await?;
-        change.commit().await?;
+        grants::delete(change, &grant).await?;
         return Ok(Redemption::GrantRevoked(grant));
     }
-    issue(&mut change, &grant, &row.try_get("family")?, own + 1, &new, now).await?;
-    let grant = grants::find(&mut change, &grant).await?;
-    change.commit().await?;
-    Ok(Redemption::Issued(grant))
+    issue(change, &grant, &family, own + 1, new, now).await?;
+    Ok(Redemption::Issued(grants::find(change, &grant).await?))
 }
 
 /// Revokes the tokens of a family, and ends the grant if no other sign-in has left tokens or an

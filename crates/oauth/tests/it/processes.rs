@@ -13,8 +13,8 @@ use oauth::{
     Account, AccountError, UpstreamToken,
     ids::{LeaseOwner, TokenVersion},
     ports::{
-        AccountStore as _, BoxFuture, ExchangeStore as _, GrantedScope, LeaseStore as _, RefusalOutcome,
-        RevocationStore as _, Upstream, UpstreamError, UpstreamTokens, UpstreamUser,
+        AccountStore as _, BoxFuture, GrantedScope, RefusalOutcome, RefusedTokens, RevocationStore as _, Upstream,
+        UpstreamError, UpstreamTokens, UpstreamUser,
     },
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -368,11 +368,13 @@ async fn only_process_does_not_wait_for_leases_of_dead_ones() {
     account.refresh().await.unwrap();
     // No exchange delays a refusal.
     let version = world.store.account(ALICE).await.unwrap().unwrap().version;
-    let judged = world
-        .store
-        .end_refused_user(ALICE, Some(version), LeaseOwner(1), None, now)
-        .await
-        .unwrap();
+    let refused = RefusedTokens {
+        user: ALICE,
+        version: Some(version),
+        owner: LeaseOwner(1),
+        newest: None,
+    };
+    let judged = world.store.end_refused_user(refused, now).await.unwrap();
     assert_eq!(judged, RefusalOutcome::Revoked);
 }
 
@@ -411,12 +413,14 @@ async fn refusal_ends_a_user_only_without_running_exchange_lease_or_newer_tokens
     let now = oauth::ports::Clock::now(world.clock.as_ref());
     let later = now + Duration::from_secs(10);
     let there = world.store.account(ALICE).await.unwrap().unwrap();
-    let judge = async |version, known, now| {
-        world
-            .store
-            .end_refused_user(ALICE, version, LeaseOwner(1), known, now)
-            .await
-            .unwrap()
+    let judge = async |version, newest, now| {
+        let refused = RefusedTokens {
+            user: ALICE,
+            version,
+            owner: LeaseOwner(1),
+            newest,
+        };
+        world.store.end_refused_user(refused, now).await.unwrap()
     };
     let version = Some(there.version);
     let replaced = RefusalOutcome::Replaced(Box::new(there));

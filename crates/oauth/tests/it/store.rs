@@ -12,7 +12,7 @@ use oauth::{
     Config,
     config::StaticClient,
     ids::ClientId,
-    ports::{ClientInsertion, ClientStore as _, MaintenanceStore as _},
+    ports::{ClientInsertion, ClientStore as _, Store as _},
     records::{ClientAuth, ClientRecord},
     sqlite::SqliteStore,
 };

@@ -71,10 +71,10 @@ pub(super) async fn complete(
         }
         Purpose::Client(request) => {
             let code = secret::mint(secret::CODE);
-            let grant = new_grant(state, &request, &user, &code);
+            let record = code_record(state, &request, &user, &code);
             state
                 .code_exchanges
-                .place(exchange, user.id, tokens, Some(grant))
+                .place(exchange, user.id, tokens, Some(record))
                 .await?;
             let user = user.id;
             Ok(CompletedSignIn::Code { code, user, request })
@@ -169,27 +169,19 @@ async fn check_scope(upstream: &dyn Upstream, tokens: &UpstreamTokens, user: Use
     }
 }
 
-fn new_grant(
-    state: &ServerState,
-    request: &ClientRequest,
-    user: &UpstreamUser,
-    code: &SecretString,
-) -> (GrantRecord, CodeRecord) {
-    let grant = GrantRecord {
-        id: GrantId(secret::name("grant_")),
-        user: user.id,
-        login: user.login.clone(),
-        client_id: request.client_id.clone(),
-        scope: request.scope.clone(),
-    };
-    let code = CodeRecord {
+/// A code for the client, under a new grant.
+fn code_record(state: &ServerState, request: &ClientRequest, user: &UpstreamUser, code: &SecretString) -> CodeRecord {
+    CodeRecord {
         code: secret::hash(code.expose_secret()),
-        grant: grant.id.clone(),
-        user: user.id,
-        client_id: request.client_id.clone(),
+        grant: GrantRecord {
+            id: GrantId(secret::name("grant_")),
+            user: user.id,
+            login: user.login.clone(),
+            client_id: request.client_id.clone(),
+            scope: request.scope.clone(),
+        },
         redirect_uri: request.redirect_uri.clone(),
         code_challenge: request.code_challenge.clone(),
         expires_at: state.clock.now() + state.settings.config.code_ttl,
-    };
-    (grant, code)
+    }
 }
