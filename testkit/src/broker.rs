@@ -46,29 +46,23 @@ const PASS_SOCKET: &str = r#"exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ ex
 /// The event in the broker's log after which it accepts connections.
 const SERVING: &str = "serving";
 
-/// The settings of a broker at its start.
 #[derive(Clone, Debug)]
 pub struct BrokerOptions {
-    /// The port on 127.0.0.1; [`free_port`] finds one.
     pub port: u16,
     /// The MCP server that it starts for each session; `None` if `settings` name one that all
     /// sessions share.
     pub child: Option<ChildCommand>,
     /// Further settings as environment overrides: dotted key and value.
     pub settings: Vec<(String, String)>,
-    /// Further variables of its environment: switches of a program built for tests.
     pub environment: Vec<(String, String)>,
     /// Whether the test keeps the listening socket and passes it on at each start, as a service
     /// manager does, so that no connection is refused while the broker restarts.
     pub keep_socket: bool,
 }
 
-/// The MCP server behind each session.
 #[derive(Clone, Debug)]
 pub struct ChildCommand {
-    /// The program.
     pub command: PathBuf,
-    /// Its arguments.
     pub args: Vec<String>,
     /// Its environment, with the broker's placeholders.
     pub env: Vec<(String, String)>,
@@ -88,7 +82,6 @@ pub struct BrokerProcess {
 }
 
 impl ChildCommand {
-    /// The double of `forgejo-mcp`.
     pub fn fake_forgejo_mcp(program: &Path) -> Self {
         let args = ["--transport", "stdio", "--url", "{forgejo_url}"];
         Self {
@@ -98,7 +91,6 @@ impl ChildCommand {
         }
     }
 
-    /// A server without arguments and environment.
     pub fn plain(program: &Path) -> Self {
         Self {
             command: program.to_owned(),
@@ -114,7 +106,6 @@ impl ChildCommand {
         self
     }
 
-    /// Its section of the configuration.
     fn configuration(&self) -> String {
         let env = self.env.iter().map(|(name, value)| format!("{name} = {value:?}"));
         let env: Vec<String> = env.collect();
@@ -141,7 +132,6 @@ impl BrokerProcess {
         Ok(broker)
     }
 
-    /// Starts the broker again after it has ended: same directory, same port.
     pub async fn start_again(&mut self) -> Result<()> {
         if self.process.is_some() {
             bail!("the broker is still running");
@@ -206,33 +196,27 @@ impl BrokerProcess {
         public_url(self.options.port)
     }
 
-    /// The URL of the MCP endpoint.
     pub fn mcp_url(&self) -> String {
         format!("{}/mcp", self.url())
     }
 
-    /// The directory with its configuration, database and key.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// The log of all its runs.
     pub fn log(&self) -> &Log {
         &self.log
     }
 
-    /// Its living child processes.
     pub fn children(&self) -> Result<Vec<Process>> {
         let process = self.process.as_ref().and_then(Child::id);
         processes::children_of(process.context("the broker is not running")?)
     }
 
-    /// Sends SIGTERM and waits until it has ended.
     pub async fn terminate(&mut self) -> Result<ExitStatus> {
         self.end(Signal::TERM).await
     }
 
-    /// Sends SIGKILL and waits until it has ended.
     pub async fn kill(&mut self) -> Result<ExitStatus> {
         self.end(Signal::KILL).await
     }
@@ -253,12 +237,10 @@ impl BrokerProcess {
     }
 }
 
-/// The root URL of a broker on a port.
 pub fn public_url(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
 }
 
-/// The redirect URI of a broker at Forgejo.
 pub fn redirect_uri(port: u16) -> String {
     format!("{}/oauth/callback", public_url(port))
 }
@@ -268,7 +250,6 @@ pub fn free_port() -> u16 {
     /// Below the range from which Linux takes ports for outgoing connections.
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 10_000;
-    /// The number of ports tried by this process.
     static TRIED: AtomicU16 = AtomicU16::new(0);
     // Processes that test at the same time begin at different ports.
     let start = u16::try_from(std::process::id() % 97).unwrap_or_default() * 100;

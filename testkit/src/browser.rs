@@ -30,7 +30,6 @@ pub use self::{
 };
 use crate::http_client;
 
-/// A browser with its cookies and its history.
 #[derive(Debug)]
 pub struct Browser {
     http: reqwest::Client,
@@ -38,54 +37,36 @@ pub struct Browser {
     visited: Vec<Visit>,
 }
 
-/// One request of the browser.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Visit {
-    /// GET or POST.
     pub method: Method,
-    /// The address.
     pub url: Url,
-    /// The status of the answer.
     pub status: StatusCode,
 }
 
-/// The reason why the browser did not reach its destination.
 #[derive(Debug, Error)]
 pub enum BrowserError {
-    /// An address does not answer.
     #[error("no answer from {url}")]
     Unreachable {
-        /// The address.
         url: String,
-        /// The cause.
         #[source]
         source: reqwest::Error,
     },
-    /// The user does not know the page; it may be an error page.
     #[error("stuck at {url} ({status}): {text}")]
     Stuck {
-        /// The page's address.
         url: String,
-        /// Its status.
         status: StatusCode,
-        /// Its text, shortened.
         text: String,
     },
-    /// The sign-in page came back.
     #[error("the sign-in was refused: {text}")]
     SignInRefused {
-        /// The page's text, shortened.
         text: String,
     },
-    /// The content security policy of a page forbids its form this target.
     #[error("the page {page} forbids its form to lead to {target}")]
     Blocked {
-        /// The page with the form.
         page: String,
-        /// The target of the form, or of a redirect after it.
         target: String,
     },
-    /// There were more pages than any sign-in has.
     #[error("no end after {0} requests")]
     TooManyRequests(usize),
 }
@@ -94,7 +75,6 @@ pub enum BrowserError {
 const MAX_REQUESTS: usize = 24;
 
 impl Browser {
-    /// A browser without cookies.
     pub fn new() -> Self {
         Self {
             http: http_client::client(Duration::from_secs(30)),
@@ -109,7 +89,6 @@ impl Browser {
         self.request(Method::GET, url.clone(), None, None).await
     }
 
-    /// Opens an address as [`get`](Self::get) does and follows redirects.
     pub async fn open(&mut self, url: &Url) -> Result<Page, BrowserError> {
         let mut page = self.get(url).await?;
         for _ in 0..MAX_REQUESTS {
@@ -138,22 +117,18 @@ impl Browser {
         self.request(form.method.clone(), action, Some(&page.url), body).await
     }
 
-    /// The present cookies.
     pub fn cookies(&self) -> &[Cookie] {
         self.cookies.all()
     }
 
-    /// Stores a cookie and replaces the one with its host, name and path.
     pub fn put_cookie(&mut self, cookie: Cookie) {
         self.cookies.put(cookie);
     }
 
-    /// Forgets all cookies, and with them every sign-in.
     pub fn clear_cookies(&mut self) {
         self.cookies = CookieJar::default();
     }
 
-    /// Every request so far, in order.
     pub fn visited(&self) -> &[Visit] {
         &self.visited
     }

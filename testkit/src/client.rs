@@ -48,46 +48,32 @@ pub struct Client {
     steps: Steps,
 }
 
-/// The failure of a step.
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// No answer came, or an incomplete one.
     #[error("no answer")]
     Transport(#[source] reqwest::Error),
-    /// A stream of events broke, or is none.
     #[error("the stream of events broke")]
     Stream(#[source] sse_stream::Error),
-    /// The answer has an unexpected status.
     #[error("answered {status}: {body}")]
     Refused {
-        /// The status.
         status: StatusCode,
-        /// The body, shortened.
         body: String,
     },
-    /// The answer is a JSON-RPC error.
     #[error("JSON-RPC error {code}: {message}")]
     Rpc {
-        /// Its code.
         code: i64,
-        /// Its message.
         message: String,
     },
-    /// The authorization response is an error.
     #[error("not authorized: {error} ({description})")]
     Denied {
-        /// Its `error`.
         error: String,
-        /// Its `error_description`.
         description: String,
     },
-    /// The browser did not reach the redirect URI.
     #[error("the browser did not reach the redirect URI: {0}")]
     Browser(#[from] BrowserError),
-    /// Strict clients would not accept this answer.
     #[error("{0}")]
     Unexpected(String),
-    /// This step needs another one before it.
     #[error("{0} comes first")]
     TooEarly(&'static str),
 }
@@ -105,7 +91,6 @@ const REDIRECT_URI: &str = "http://127.0.0.1:33418/callback";
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Client {
-    /// A client of the server at this URL, without registration, tokens and session.
     pub fn new(mcp_url: Url) -> Self {
         Self::with_sign_in(
             http_client::client(TIMEOUT),
@@ -139,7 +124,6 @@ impl Client {
         }
     }
 
-    /// The same client with another redirect URI.
     #[must_use]
     pub fn with_redirect_uri(mut self, redirect_uri: &str) -> Self {
         redirect_uri.clone_into(&mut self.redirect_uri);
@@ -154,17 +138,14 @@ impl Client {
         self
     }
 
-    /// The steps so far, in the order of their ends.
     pub fn steps(&self) -> Vec<Step> {
         self.steps.all()
     }
 
-    /// The redirect URI.
     pub fn redirect_uri(&self) -> &str {
         &self.redirect_uri
     }
 
-    /// The client id, once registered.
     pub fn client_id(&self) -> Option<String> {
         self.sign_in.state().client_id.clone()
     }
@@ -176,18 +157,15 @@ impl Client {
         state.client_secret = secret.map(str::to_owned);
     }
 
-    /// The latest authorization code.
     pub fn code(&self) -> Option<String> {
         self.sign_in.state().code.clone()
     }
 
-    /// The verifier of the latest authorization.
     pub fn verifier(&self) -> Option<String> {
         let state = self.sign_in.state();
         state.pending.as_ref().map(|pending| pending.verifier.clone())
     }
 
-    /// The access token.
     pub fn access_token(&self) -> Option<String> {
         self.sign_in.state().access_token.clone()
     }
@@ -197,7 +175,6 @@ impl Client {
         self.sign_in.state().access_token = token.map(str::to_owned);
     }
 
-    /// The refresh token.
     pub fn refresh_token(&self) -> Option<String> {
         self.sign_in.state().refresh_token.clone()
     }
@@ -207,12 +184,10 @@ impl Client {
         self.sign_in.state().refresh_token = token.map(str::to_owned);
     }
 
-    /// The session id.
     pub fn session_id(&self) -> Option<String> {
         self.session().id.clone()
     }
 
-    /// Replaces the session id.
     pub fn set_session_id(&self, id: Option<&str>) {
         self.session().id = id.map(str::to_owned);
     }
@@ -232,7 +207,6 @@ impl Client {
 }
 
 impl ClientError {
-    /// The HTTP status behind the error, if there is one.
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Refused { status, .. } | Self::Browser(BrowserError::Stuck { status, .. }) => Some(*status),

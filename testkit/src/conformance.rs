@@ -46,10 +46,8 @@ use tokio::{
     runtime,
 };
 
-/// One red pixel, a PNG in base64.
 const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg==";
 
-/// The server of one client.
 struct ConformanceServer {
     tools: ToolRouter<Self>,
     prompts: PromptRouter<Self>,
@@ -58,16 +56,12 @@ struct ConformanceServer {
     state: Arc<Mutex<ClientState>>,
 }
 
-/// The settings and subscriptions of the client.
 struct ClientState {
-    /// The least severe level that is sent.
     level: LoggingLevel,
     subscriptions: BTreeSet<String>,
-    /// The tags of cancelled calls.
     cancelled: Vec<String>,
 }
 
-/// The whole program: serves over the standard streams until the input ends.
 pub fn main() -> ExitCode {
     let Ok(runtime) = runtime::Builder::new_current_thread().enable_all().build() else {
         return ExitCode::FAILURE;

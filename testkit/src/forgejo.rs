@@ -38,12 +38,10 @@ use self::{
 };
 use crate::http_server::HttpServer;
 
-/// The settings of a fake Forgejo at its start.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The port on 127.0.0.1; 0 chooses a free one.
     pub port: u16,
-    /// The redirect URIs of the default application.
     pub redirect_uris: Vec<String>,
     /// Lifetime of an access token, in whole seconds (1 h).
     pub access_lifetime: Duration,
@@ -55,12 +53,9 @@ pub struct Options {
     pub echo_tokens: bool,
 }
 
-/// A registered application.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Registered {
-    /// Its client id.
     pub client_id: String,
-    /// Its client secret.
     pub client_secret: String,
 }
 
@@ -86,7 +81,6 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The defaults, with one redirect URI for the default application.
     pub fn for_redirect(redirect_uri: &str) -> Self {
         Self {
             redirect_uris: vec![redirect_uri.to_owned()],
@@ -96,7 +90,6 @@ impl Options {
 }
 
 impl FakeForgejo {
-    /// Starts the server.
     pub async fn start(options: Options) -> io::Result<Self> {
         let port = options.port;
         let mut instance = Instance::new(options);
@@ -116,17 +109,14 @@ impl FakeForgejo {
         })
     }
 
-    /// The instance's URL, without a trailing slash.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The client id of the default application.
     pub fn client_id(&self) -> &str {
         &self.application.client_id
     }
 
-    /// The client secret of the default application.
     pub fn client_secret(&self) -> &str {
         &self.application.client_secret
     }

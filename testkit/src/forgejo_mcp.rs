@@ -41,7 +41,6 @@ use tokio_util::sync::CancellationToken;
 
 use self::{api::Api, arguments::Options};
 
-/// The version that the double reports.
 pub const VERSION: &str = "2.34.1";
 
 /// The variable that, set to `1`, adds the tools whose names begin with `test_`.
@@ -51,7 +50,6 @@ pub const TEST_TOOLS: &str = "FAKE_FORGEJO_MCP_TEST_TOOLS";
 /// (401) and sessions that it has not opened itself (404).
 pub const STRICT: &str = "FAKE_FORGEJO_MCP_STRICT";
 
-/// The whole program: flags, environment, signals, and the transport.
 pub fn main() -> ExitCode {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let options = match arguments::parse(std::env::args(), variable) {

@@ -32,7 +32,6 @@ use serde_json::Value;
 
 use crate::{http_client, http_server::HttpServer};
 
-/// The largest request body, in bytes.
 const BODY_LIMIT: usize = 16 << 20;
 
 /// The time limit of an exchange: longer than any test.
@@ -54,7 +53,6 @@ pub struct Forwarder {
 struct Shared {
     http: reqwest::Client,
     upstream: u16,
-    /// The tool whose streams are cut.
     cut: Option<String>,
     /// The fields are independent, so a poisoned lock is still consistent; never held across an
     /// await.
@@ -86,12 +84,10 @@ impl Forwarder {
         Ok(Self { server, shared })
     }
 
-    /// The root URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.server.address())
     }
 
-    /// The URL of the MCP endpoint.
     pub fn mcp_url(&self) -> String {
         format!("{}/mcp", self.url())
     }
@@ -103,12 +99,10 @@ impl Forwarder {
         self.shared.state().bearer = Some(bearer);
     }
 
-    /// The number of streams cut.
     pub fn cuts(&self) -> usize {
         self.shared.state().cuts
     }
 
-    /// The number of requests with a `Last-Event-ID`.
     pub fn resumptions(&self) -> usize {
         self.shared.state().resumptions
     }
@@ -177,7 +171,6 @@ async fn forward(
     response.unwrap_or_else(|_| StatusCode::BAD_GATEWAY.into_response())
 }
 
-/// Reads a stream up to the end of its first event.
 async fn first_event(response: &mut reqwest::Response) -> Result<Bytes, reqwest::Error> {
     let mut read = BytesMut::new();
     while let Some(chunk) = response.chunk().await? {

@@ -39,23 +39,16 @@ pub struct Host {
     shared: Arc<Shared>,
 }
 
-/// One answer.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// Its status.
     pub status: StatusCode,
-    /// Its headers.
     pub headers: Vec<(HeaderName, String)>,
-    /// The beginning of its body.
     pub body: String,
-    /// The rest of its body.
     pub end: End,
 }
 
-/// The rest of an answer after the text of its page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The body ends.
     Whole,
     /// The body continues until the reader stops.
     Endless,
@@ -71,7 +64,6 @@ const KEY: &[u8] = include_bytes!("../fixtures/host.key.pem");
 #[derive(Debug, Default)]
 struct Shared {
     pages: Mutex<HashMap<String, Page>>,
-    /// The requests by path.
     requests: Mutex<HashMap<String, usize>>,
 }
 
@@ -91,7 +83,6 @@ pub fn network(at: &[(&str, &Host)], resolving: &[(&str, &str)]) -> (String, Str
 }
 
 impl Host {
-    /// Starts a host without pages on a free port of 127.0.0.1.
     pub async fn start() -> Result<Self> {
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
@@ -106,22 +97,18 @@ impl Host {
         Ok(Self { server, shared })
     }
 
-    /// Its port.
     pub fn port(&self) -> u16 {
         self.server.address().port()
     }
 
-    /// Serves a page at a path, in place of an earlier one.
     pub fn put(&self, path: &str, page: Page) {
         lock(&self.shared.pages).insert(path.to_owned(), page);
     }
 
-    /// Serves a JSON document at a path.
     pub fn json(&self, path: &str, value: &Value) {
         self.put(path, Page::json(value.to_string()));
     }
 
-    /// The number of requests to a path.
     pub fn requests_to(&self, path: &str) -> usize {
         lock(&self.shared.requests).get(path).copied().unwrap_or(0)
     }

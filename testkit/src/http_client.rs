@@ -9,12 +9,10 @@ use std::{sync::Arc, time::Duration};
 use reqwest::{ClientBuilder, redirect::Policy};
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 
-/// An HTTP client that gives up on an exchange after `timeout`.
 pub fn client(timeout: Duration) -> reqwest::Client {
     build(builder(timeout))
 }
 
-/// An HTTP client that opens a new connection for each request.
 pub fn without_keep_alive(timeout: Duration) -> reqwest::Client {
     build(builder(timeout).pool_max_idle_per_host(0))
 }

@@ -35,7 +35,6 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// A running server.
 #[derive(Debug)]
 pub(crate) struct HttpServer {
     address: SocketAddr,
@@ -49,7 +48,6 @@ pub(crate) struct HttpServer {
 #[error("closed without an answer, as the script demands")]
 pub(crate) struct NoAnswer;
 
-/// The parts of each connection.
 #[derive(Clone)]
 struct Connection {
     router: Router,
@@ -57,7 +55,6 @@ struct Connection {
     stop: CancellationToken,
 }
 
-/// The longest wait of a stopping server for exchanges in flight.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The pause after a failed accept, most likely for want of file descriptors.

@@ -4,6 +4,10 @@
 //! the broker's crates: they meet the broker over HTTP, over standard input and output, and as a
 //! process.
 #![expect(
+    missing_docs,
+    reason = "for development only: the names speak for themselves, and a comment says what a name cannot"
+)]
+#![expect(
     clippy::missing_errors_doc,
     clippy::missing_panics_doc,
     reason = "an error or a panic of a double fails the test that uses it, and its text says why"

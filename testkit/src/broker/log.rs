@@ -13,12 +13,9 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-/// The longest wait for a line, and for the end of a log after its process.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
-/// The number of lines that a failed wait shows.
 const SHOWN_LINES: usize = 40;
 
-/// The lines of a log, as they arrive.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
     shared: Arc<Shared>,
@@ -28,18 +25,15 @@ pub struct Log {
 struct Shared {
     /// Lines are only added, in the order of reading.
     lines: Mutex<Vec<String>>,
-    /// The number of lines, updated after each.
     count: watch::Sender<usize>,
     readers: TaskTracker,
 }
 
 impl Log {
-    /// The whole log.
     pub fn text(&self) -> String {
         self.lines().join("\n")
     }
 
-    /// The lines after the first `seen` ones.
     pub fn after(&self, seen: usize) -> Vec<String> {
         self.lines().iter().skip(seen).cloned().collect()
     }
@@ -73,7 +67,6 @@ impl Log {
         }
     }
 
-    /// The number of lines so far that contain a text.
     pub fn count(&self, text: &str) -> usize {
         self.lines().iter().filter(|line| line.contains(text)).count()
     }

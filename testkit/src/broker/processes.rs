@@ -8,13 +8,11 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
 };
 
-/// The longest wait for the end of a process.
 const EXIT_TIMEOUT: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
 /// A process. Its start time distinguishes it from a later one with the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Its id.
     pub pid: u32,
     started: u64,
 }
@@ -31,7 +29,6 @@ impl Process {
         stat(self.pid).is_some_and(|stat| stat.started == self.started && !matches!(stat.state, 'Z' | 'X'))
     }
 
-    /// Sends SIGKILL.
     pub fn kill(&self) -> Result<()> {
         Ok(kill_process(pid(self.pid)?, Signal::KILL)?)
     }
@@ -57,7 +54,6 @@ pub(super) fn pid(pid: u32) -> Result<Pid> {
     pid.context("a process id is a positive number")
 }
 
-/// The living children of a process.
 pub(super) fn children_of(parent: u32) -> Result<Vec<Process>> {
     let mut children = Vec::new();
     for entry in fs::read_dir("/proc")? {

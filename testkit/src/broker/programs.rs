@@ -10,14 +10,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-/// The paths of the programs.
 #[derive(Clone, Debug)]
 pub struct Programs {
-    /// The broker.
     pub broker: PathBuf,
-    /// The double of `forgejo-mcp`.
     pub fake_forgejo_mcp: PathBuf,
-    /// The MCP server for the conformance suite.
     pub conformance_mcp: PathBuf,
 }
 

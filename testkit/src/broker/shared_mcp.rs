@@ -15,7 +15,6 @@ pub struct SharedMcp {
     program: PathBuf,
     forgejo: String,
     port: u16,
-    /// Whether it checks tokens and sessions ([`forgejo_mcp::STRICT`]).
     strict: bool,
     process: Option<Child>,
     log: Log,
@@ -66,7 +65,6 @@ impl SharedMcp {
         Ok(())
     }
 
-    /// Kills it and waits until it has ended.
     pub async fn kill(&mut self) -> Result<()> {
         let mut process = self.process.take().context("the server is not running")?;
         process.kill().await?;
@@ -74,12 +72,10 @@ impl SharedMcp {
         Ok(())
     }
 
-    /// The URL of its endpoint.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/mcp", self.port)
     }
 
-    /// Its log since the latest start.
     pub fn log(&self) -> &Log {
         &self.log
     }

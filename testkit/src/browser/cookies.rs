@@ -7,22 +7,15 @@
 use http::{HeaderMap, Method, header::SET_COOKIE};
 use url::Url;
 
-/// One cookie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cookie {
-    /// The host that set it.
     pub host: String,
-    /// Its name.
     pub name: String,
-    /// Its value.
     pub value: String,
-    /// The path below which it is sent.
     pub path: String,
     /// Sent over https only.
     pub secure: bool,
-    /// Hidden from scripts.
     pub http_only: bool,
-    /// The rule for requests that another site initiates.
     pub same_site: SameSite,
 }
 
@@ -45,13 +38,11 @@ impl CookieJar {
         &self.0
     }
 
-    /// Stores a cookie and replaces the one with its host, name and path.
     pub(super) fn put(&mut self, cookie: Cookie) {
         self.remove(&cookie);
         self.0.push(cookie);
     }
 
-    /// Stores and removes the cookies of a response to `url`.
     pub(super) fn store(&mut self, url: &Url, headers: &HeaderMap) {
         let lines = headers.get_all(SET_COOKIE).iter().filter_map(|line| line.to_str().ok());
         for (cookie, expired) in lines.filter_map(|line| parse(url, line)) {

@@ -9,7 +9,6 @@ use url::Url;
 
 use super::{BrowserError, Page};
 
-/// The targets that a page allows its forms.
 #[derive(Debug, Default)]
 pub(super) struct FormAction {
     page: Option<Url>,
@@ -53,7 +52,6 @@ impl FormAction {
     }
 }
 
-/// The sources of the first `form-action` of one policy.
 fn form_action(policy: &str) -> Option<Vec<String>> {
     policy.split(';').find_map(|directive| {
         let mut words = directive.split_ascii_whitespace().map(str::to_ascii_lowercase);

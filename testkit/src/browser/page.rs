@@ -7,44 +7,33 @@ use url::Url;
 /// One response, a redirect included.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// Its address.
     pub url: Url,
-    /// Its status.
     pub status: StatusCode,
-    /// Its headers.
     pub headers: HeaderMap,
-    /// Its text.
     pub body: String,
 }
 
-/// A form of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Form {
-    /// Its target.
     pub action: Url,
-    /// GET or POST.
     pub method: Method,
     /// Names and values of its fields, hidden ones included, unchecked boxes excluded.
     pub fields: Vec<(String, String)>,
-    /// Names and values of its submit buttons that have a name.
     pub buttons: Vec<(String, String)>,
 }
 
 impl Page {
-    /// The target of a redirect.
     pub fn redirect(&self) -> Option<Url> {
         let location = self.headers.get(LOCATION).filter(|_| self.status.is_redirection())?;
         self.url.join(location.to_str().ok()?).ok()
     }
 
-    /// The forms on the page, in its order.
     pub fn forms(&self) -> Vec<Form> {
         let html = Html::parse_document(&self.body);
         let form = selector("form");
         html.select(&form).filter_map(|form| self.form(form)).collect()
     }
 
-    /// The page's text without markup, shortened to a line for messages.
     pub fn text(&self) -> String {
         const LONGEST: usize = 200;
         let html = Html::parse_document(&self.body);
@@ -84,12 +73,10 @@ impl Page {
 }
 
 impl Form {
-    /// Whether it has a field of this name.
     pub fn has_field(&self, name: &str) -> bool {
         self.fields.iter().any(|(field, _)| field == name)
     }
 
-    /// Whether it has a button of this name and value.
     pub fn has_button(&self, name: &str, value: &str) -> bool {
         self.buttons.iter().any(|button| button.0 == name && button.1 == value)
     }

@@ -26,7 +26,6 @@ impl Browser {
         self.walk(authorize_url, (login, password), redirect_uri, true).await
     }
 
-    /// As [`authorize`](Self::authorize), but denies on the first consent page.
     pub async fn deny(
         &mut self,
         authorize_url: &Url,
@@ -91,7 +90,6 @@ impl Browser {
     }
 }
 
-/// The button to press, if the form is a consent page's.
 fn button(form: &Form, approve: bool) -> Option<(&'static str, &'static str)> {
     let mut buttons = BUTTONS.into_iter();
     let (name, yes, no) = buttons.find(|(name, yes, _)| form.has_button(name, yes))?;

@@ -6,14 +6,10 @@ use serde_json::Value;
 
 use super::{ClientError, Event, sse};
 
-/// One answer, read to its end.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// Its status.
     pub status: StatusCode,
-    /// Its headers.
     pub headers: HeaderMap,
-    /// Its body.
     pub body: Bytes,
     /// The JSON values in it, in order: one of a JSON body, one for each event with data of a
     /// stream.
@@ -37,12 +33,10 @@ impl Answer {
         Ok(answer)
     }
 
-    /// A header's value as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -52,7 +46,6 @@ impl Answer {
         self.messages.first().cloned().unwrap_or_default()
     }
 
-    /// Whether the answer is a stream of events.
     pub fn is_stream(&self) -> bool {
         self.is("text/event-stream")
     }
@@ -62,13 +55,11 @@ impl Answer {
         &self.events
     }
 
-    /// The JSON-RPC response to the request with this id.
     pub fn response_to(&self, id: &Value) -> Option<&Value> {
         let is_response = |message: &&Value| message.get("method").is_none() && message.get("id") == Some(id);
         self.messages.iter().find(is_response)
     }
 
-    /// The answer itself if its status is `expected`.
     pub(super) fn expect_status(self, expected: StatusCode) -> Result<Self, ClientError> {
         const LONGEST: usize = 300;
         if self.status == expected {

@@ -111,7 +111,6 @@ fn metadata_url(issuer: &str) -> Result<Url, ClientError> {
     Ok(url)
 }
 
-/// A parameter of a challenge, quoted or not.
 fn parameter<'a>(challenge: &'a str, name: &str) -> Option<&'a str> {
     challenge.split([' ', ',']).find_map(|part| {
         let value = part.strip_prefix(name)?.strip_prefix('=')?;

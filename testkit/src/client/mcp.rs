@@ -55,7 +55,6 @@ impl Client {
         self.steps.record("initialized", initialized).await
     }
 
-    /// Lists all tools, page by page.
     pub async fn list_tools(&self) -> Result<Vec<Value>, ClientError> {
         let list = async {
             let mut tools = Vec::new();
@@ -100,7 +99,6 @@ impl Client {
         self.steps.record("delete", delete).await
     }
 
-    /// Opens the GET stream of the session, after `last_event_id` if there is one.
     pub async fn listen(&self, last_event_id: Option<&str>) -> Result<EventStream, ClientError> {
         let mut headers = self.headers();
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
@@ -172,7 +170,6 @@ impl Client {
     }
 }
 
-/// The headers of a client without bearer and session.
 pub(super) fn basic_headers() -> HeaderMap {
     HeaderMap::from_iter([
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),

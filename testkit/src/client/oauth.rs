@@ -21,7 +21,6 @@ impl Client {
         self.exchange().await
     }
 
-    /// Lets the user consent and sign in, and stores the code.
     pub async fn authorize(&self, browser: &mut Browser, login: &str, password: &str) -> Result<(), ClientError> {
         let authorize = async {
             let url = self.authorize_url()?;

@@ -29,7 +29,6 @@ pub(super) struct SignInState {
     pub(super) refresh_token: Option<String>,
 }
 
-/// The result of discovery.
 #[derive(Debug, Clone)]
 pub(super) struct AuthorizationServer {
     pub(super) resource: String,
@@ -41,7 +40,6 @@ pub(super) struct AuthorizationServer {
     pub(super) iss_advertised: bool,
 }
 
-/// An authorization in progress.
 #[derive(Clone)]
 pub(super) struct PendingAuthorization {
     pub(super) state: String,
@@ -113,7 +111,6 @@ fn texts(list: &Value) -> Vec<&str> {
     items.filter_map(Value::as_str).collect()
 }
 
-/// 43 characters of 256 random bits.
 fn random_text() -> String {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes).expect("a machine without randomness cannot run these tests");

@@ -9,20 +9,16 @@ use sse_stream::{Sse, SseStream};
 
 use super::ClientError;
 
-/// One event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Event {
-    /// Its id, if it has one.
     pub id: Option<String>,
     /// Its type; `None` means `message`.
     pub event: Option<String>,
-    /// Its data, lines joined with newlines.
     pub data: String,
     /// The reconnection time that it sets, in milliseconds.
     pub retry: Option<u64>,
 }
 
-/// An open stream of events.
 pub struct EventStream(SseStream<reqwest::Body>);
 
 impl EventStream {

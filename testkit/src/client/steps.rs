@@ -11,22 +11,16 @@ use tokio::time::Instant;
 
 use super::ClientError;
 
-/// One step of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// Its name, such as `initialize`.
     pub name: &'static str,
-    /// The HTTP status of its answer, if there was one.
     pub status: Option<StatusCode>,
-    /// Its duration.
     pub elapsed: Duration,
     /// Its outcome in a few words and without secrets; the error of a failed step.
     pub detail: String,
-    /// Whether it succeeded.
     pub passed: bool,
 }
 
-/// The outcome of a successful step.
 pub(super) struct Outcome<T> {
     pub(super) value: T,
     pub(super) status: Option<StatusCode>,
@@ -49,7 +43,6 @@ impl<T> Outcome<T> {
 }
 
 impl Steps {
-    /// Runs a step and records it, passed or failed.
     pub(super) async fn record<T>(
         &self,
         name: &'static str,
@@ -77,7 +70,6 @@ impl Steps {
     }
 }
 
-/// One line: mark, name, status, time, detail.
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = if self.passed { "ok  " } else { "FAIL" };

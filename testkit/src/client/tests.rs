@@ -19,7 +19,6 @@ use url::form_urlencoded;
 use super::{Client, ClientError};
 use crate::{browser::Browser, http_server::HttpServer};
 
-/// The deviations of the server.
 #[derive(Debug, Clone, Default)]
 struct Script {
     issuer_suffix: &'static str,

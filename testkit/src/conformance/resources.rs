@@ -11,7 +11,6 @@ use serde_json::json;
 
 use super::PIXEL;
 
-/// The resource that clients subscribe to.
 const WATCHED: &str = "test://watched-resource";
 
 pub(super) fn list() -> ListResourcesResult {

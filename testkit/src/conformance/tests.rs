@@ -10,7 +10,6 @@ use tokio::{
     task::JoinSet,
 };
 
-/// A client on a pair of in-memory pipes.
 struct Client {
     lines: Lines<BufReader<ReadHalf<DuplexStream>>>,
     to_server: WriteHalf<DuplexStream>,
@@ -18,7 +17,6 @@ struct Client {
 }
 
 impl Client {
-    /// A client that has initialized the server.
     async fn new(capabilities: Value) -> Self {
         let (ours, theirs) = duplex(64 * 1024);
         let (stdin, stdout) = split(theirs);
@@ -60,7 +58,6 @@ impl Client {
         serde_json::from_str(&line).unwrap()
     }
 
-    /// The text of the next line, which must be the response to this id.
     async fn text(&mut self, id: u64) -> String {
         let response = self.next().await;
         assert_eq!(response["id"], id, "{response}");

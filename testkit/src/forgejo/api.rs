@@ -26,13 +26,11 @@ use super::{
 /// The caller, if the request has credentials. They must be valid even where none are needed.
 struct ApiUser(Option<(User, Access)>);
 
-/// A refusal in Forgejo's form.
 struct ApiError {
     status: StatusCode,
     body: Value,
 }
 
-/// The parameters of a registration.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Registration {
@@ -160,7 +158,6 @@ impl FromRequestParts<Arc<Shared>> for ApiUser {
 }
 
 impl ApiUser {
-    /// The user, if the token has these scopes.
     fn with_scopes(self, instance: &Instance, required: &[&str]) -> Result<User, ApiError> {
         let missing = || ApiError::new(instance, StatusCode::UNAUTHORIZED, "token is required");
         let (user, access) = self.0.ok_or_else(missing)?;
@@ -191,7 +188,6 @@ impl IntoResponse for ApiError {
 }
 
 impl Instance {
-    /// The organizations of a user.
     pub(super) fn organizations_of(&self, user: i64) -> Vec<&str> {
         let of_user = self.organizations.iter().filter(|(_, members)| members.contains(&user));
         of_user.map(|(name, _)| name.as_str()).collect()

@@ -22,7 +22,6 @@ use super::{
     wire::{self, Params},
 };
 
-/// `/login/oauth/authorize`
 pub(super) async fn authorize(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
@@ -46,7 +45,6 @@ pub(super) async fn authorize(
     }
 }
 
-/// `/login/oauth/grant`: the submission of the consent page.
 pub(super) async fn grant(State(shared): State<Arc<Shared>>, headers: HeaderMap, uri: Uri, form: Params) -> Response {
     let mut instance = shared.instance();
     let (session, user) = match sign_in::signed_in(&instance, &headers, &uri) {
@@ -87,7 +85,6 @@ pub(super) async fn grant(State(shared): State<Arc<Shared>>, headers: HeaderMap,
     issue(&mut instance, code, &consent.state)
 }
 
-/// The checks whose failure goes back to the client.
 fn check(application: &Application, request: &Params) -> Result<(), (&'static str, &'static str)> {
     if request.text("response_type") != "code" {
         return Err(("unsupported_response_type", "Only code response type is supported."));

@@ -7,28 +7,22 @@ use tokio::time::timeout;
 
 use super::{FakeForgejo, Fault, Registered, Times};
 
-/// The longest wait for a state of the counters.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A snapshot of the counters since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Requests by path, those that met a fault included.
     pub requests: BTreeMap<String, u64>,
-    /// Codes exchanged for tokens.
     pub exchanges: u64,
-    /// Code exchanges that failed with an error of the token endpoint.
     pub exchange_refusals: u64,
     /// Refresh tokens exchanged for new ones, those whose response was lost included.
     pub refreshes: u64,
-    /// Refreshes that failed with an error of the token endpoint.
     pub refresh_refusals: u64,
     /// The login of each `GET /api/v1/user` that returned a user, in order.
     pub user_lookups: Vec<String>,
 }
 
 impl Counters {
-    /// Requests to one path.
     pub fn requests_to(&self, path: &str) -> u64 {
         self.requests.get(path).copied().unwrap_or(0)
     }
@@ -36,12 +30,10 @@ impl Counters {
 
 /// Operations on a login panic if there is no such user.
 impl FakeForgejo {
-    /// Adds a user who signs in with this password; returns the user's id.
     pub fn add_user(&self, login: &str, password: &str) -> i64 {
         self.shared.instance().add_user(login, login, password)
     }
 
-    /// Makes a user a member of an organization, and creates the organization if necessary.
     pub fn add_org_member(&self, organization: &str, login: &str) {
         let user = self.user_id(login);
         let mut instance = self.shared.instance();
@@ -52,7 +44,6 @@ impl FakeForgejo {
             .insert(user);
     }
 
-    /// Adds a repository of a user.
     pub fn add_repository(&self, login: &str, name: &str) {
         let owner = self.user_id(login);
         self.shared.instance().repositories.push((owner, name.to_owned()));
@@ -64,7 +55,6 @@ impl FakeForgejo {
         self.shared.instance().add_application(name, &uris, confidential).into()
     }
 
-    /// Replaces the redirect URIs of the default application.
     pub fn set_redirect_uris(&self, redirect_uris: &[&str]) {
         for application in &mut self.shared.instance().applications {
             if application.client_id == self.application.client_id {
@@ -134,17 +124,14 @@ impl FakeForgejo {
         self.shared.instance().token_window = window;
     }
 
-    /// Turns a fault on for the paths that start with `prefix`.
     pub fn inject(&self, prefix: &str, fault: Fault, times: Times) {
         self.shared.instance().faults.inject(prefix, fault, times);
     }
 
-    /// Turns all faults off.
     pub fn clear_faults(&self) {
         self.shared.instance().faults.clear();
     }
 
-    /// The counters so far.
     pub fn counters(&self) -> Counters {
         self.shared.instance().counters.clone()
     }

@@ -24,7 +24,6 @@ use super::{
     wire::{self, Params},
 };
 
-/// A request that passed its checks.
 #[derive(Debug)]
 struct Checked {
     kind: Kind,
@@ -39,7 +38,6 @@ enum Kind {
     Refresh,
 }
 
-/// A client id and secret.
 type Credentials = (String, String);
 
 #[derive(Debug)]
@@ -48,7 +46,6 @@ pub(super) struct TokenError {
     description: String,
 }
 
-/// `/login/oauth/access_token`
 pub(super) async fn access_token(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
@@ -83,7 +80,6 @@ fn check(instance: &mut Instance, headers: &HeaderMap, form: &Params, now: i64) 
     }
 }
 
-/// Raises the counter and makes the tokens.
 fn issue(instance: &mut Instance, checked: &Checked, now: i64) -> Result<Value, TokenError> {
     let single_use = instance.options.invalidate_refresh_tokens;
     let grant = instance.grants.get_mut(&checked.grant);
@@ -115,7 +111,6 @@ fn issue(instance: &mut Instance, checked: &Checked, now: i64) -> Result<Value, 
     Ok(body)
 }
 
-/// Client id and secret from the body, completed from HTTP Basic.
 fn credentials(headers: &HeaderMap, form: &Params) -> Result<Credentials, TokenError> {
     let (id, secret) = (form.text("client_id"), form.text("client_secret"));
     match wire::basic(headers) {

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-/// One way to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The response is this status with a line of text; the request has no effect.
@@ -23,20 +22,15 @@ pub enum Fault {
     DropAfter,
 }
 
-/// The number of requests that a fault applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Times {
-    /// The next so many requests below the prefix.
     Next(u32),
-    /// All requests below the prefix, until the faults are cleared.
     UntilCleared,
 }
 
-/// The active faults.
 #[derive(Debug, Default)]
 pub(super) struct Faults(Vec<Rule>);
 
-/// The faults of one request.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) delay: Option<Duration>,
@@ -62,7 +56,6 @@ impl Faults {
         self.0.clear();
     }
 
-    /// Decides the faults of one request and counts them down.
     pub(super) fn plan(&mut self, path: &str) -> Plan {
         let mut plan = Plan::default();
         for rule in self.0.iter_mut().filter(|rule| path.starts_with(&rule.prefix)) {
@@ -79,7 +72,6 @@ impl Faults {
 }
 
 impl Plan {
-    /// Adds a fault, unless one of its kind is there.
     fn add(&mut self, fault: Fault) -> bool {
         match fault {
             Fault::Status(status) => self.status.is_none() && self.status.replace(status).is_none(),

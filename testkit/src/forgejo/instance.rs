@@ -16,14 +16,12 @@ use super::{
 };
 
 pub(super) struct Instance {
-    /// The instance's URL without a trailing slash.
     pub(super) base_url: String,
     pub(super) options: Options,
     /// The value of `expires_in`, if it differs from the lifetime of access tokens.
     pub(super) advertised_lifetime: Option<Duration>,
     /// Time between the checks and the effect of a request to the token endpoint.
     pub(super) token_window: Duration,
-    /// Seconds that this server's clock is ahead.
     pub(super) clock_skew: i64,
     pub(super) faults: Faults,
     pub(super) counters: Counters,
@@ -36,7 +34,6 @@ pub(super) struct Instance {
     pub(super) applications: Vec<Application>,
     /// By grant id. At most one for each pair of user and application.
     pub(super) grants: BTreeMap<i64, Grant>,
-    /// Unused codes.
     pub(super) codes: BTreeMap<String, Code>,
     /// Browser sessions by the value of their cookie.
     pub(super) sessions: BTreeMap<String, BrowserSession>,
@@ -89,7 +86,6 @@ pub(super) struct BrowserSession {
     pub(super) consent: Option<Consent>,
 }
 
-/// The request behind a consent page, to be compared with its submission.
 #[derive(Debug, Clone)]
 pub(super) struct Consent {
     pub(super) client_id: String,
@@ -121,7 +117,6 @@ impl Instance {
         }
     }
 
-    /// Adds a user with one repository; returns the user's id.
     pub(super) fn add_user(&mut self, login: &str, full_name: &str, password: &str) -> i64 {
         let id = next_id(&self.users);
         self.users.push(User {
@@ -166,7 +161,6 @@ impl Instance {
         applications.find(|application| application.client_id == client_id)
     }
 
-    /// The client id of the application with this id, which always exists.
     pub(super) fn client_id_of(&self, application: i64) -> &str {
         let mut applications = self.applications.iter();
         let found = applications.find(|other| other.id == application);
@@ -192,7 +186,6 @@ impl Instance {
         self.last_grant
     }
 
-    /// Ends every grant of a user, with its codes and tokens; returns their number.
     pub(super) fn revoke(&mut self, user: i64) -> usize {
         let before = self.grants.len();
         self.grants.retain(|_, grant| grant.user != user);
@@ -220,7 +213,6 @@ impl Instance {
         })
     }
 
-    /// User and grant behind a valid access token.
     pub(super) fn user_behind(&self, access_token: &str, now: i64) -> Option<(&User, &Grant)> {
         let claims = self.key.verify(access_token, now)?;
         let grant = self.grants.get(&claims.gnt).filter(|_| claims.tt == ACCESS)?;

@@ -11,7 +11,6 @@ use super::{
     wire::{self, Params},
 };
 
-/// `/.well-known/openid-configuration`
 pub(super) async fn discovery(State(shared): State<Arc<Shared>>) -> Response {
     let base_url = shared.instance().base_url.clone();
     let at = |path: &str| format!("{base_url}{path}");

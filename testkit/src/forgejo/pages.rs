@@ -5,7 +5,6 @@ use super::{
     wire::Params,
 };
 
-/// The sign-in page; `complaint` says why the last attempt failed.
 pub(super) fn login(complaint: Option<&str>) -> String {
     let complaint = complaint.map(|text| format!("<p class=\"flash-error\">{}</p>", escape(text)));
     let complaint = complaint.unwrap_or_default();
@@ -22,7 +21,6 @@ pub(super) fn login(complaint: Option<&str>) -> String {
     )
 }
 
-/// The consent page for one application, with the parameters of its request in hidden fields.
 pub(super) fn grant(application: &Application, user: &User, request: &Params) -> String {
     let hidden = ["client_id", "state", "scope", "nonce", "redirect_uri"].map(|name| {
         let value = escape(request.text(name));
@@ -43,7 +41,6 @@ pub(super) fn grant(application: &Application, user: &User, request: &Params) ->
     )
 }
 
-/// A page with a title and a sentence.
 pub(super) fn message(title: &str, text: &str) -> String {
     page(title, &format!("<p>{}</p>", escape(text)))
 }

@@ -15,7 +15,6 @@ use tokio::time::sleep;
 use super::{api, authorize, exchange, oidc, shared::Shared, sign_in, wire};
 use crate::http_server::NoAnswer;
 
-/// The largest request body, in bytes.
 const BODY_LIMIT: usize = 1 << 20;
 
 pub(super) fn router(shared: &Arc<Shared>) -> Router {

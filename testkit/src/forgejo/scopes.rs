@@ -3,12 +3,10 @@
 //! Two oddities of Forgejo are kept. It drops unknown scopes silently. And a set without any API
 //! scope gives access to **everything**.
 
-/// The API access of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Access {
     /// No API scope was granted, so all access is.
     Everything,
-    /// These scopes only.
     Only(Vec<String>),
 }
 
@@ -25,7 +23,6 @@ const CATEGORIES: [&str; 9] = [
 ];
 
 impl Access {
-    /// Reads the scope of a grant, a list separated by spaces.
     pub(super) fn of_grant(scope: &str) -> Self {
         let known = scope.split(' ').filter(|word| is_api_scope(word));
         let known: Vec<String> = known.map(str::to_owned).collect();

@@ -9,7 +9,6 @@ use tokio::sync::Notify;
 
 use super::instance::{Instance, seconds};
 
-/// The state of the handle and the server.
 pub(super) struct Shared {
     /// Each endpoint keeps the instance consistent at every point that could panic, so a poisoned
     /// lock is used on: the panic surfaces when the server stops. Never held across an await.

@@ -18,7 +18,6 @@ use super::{
 const SESSION: &str = "session";
 const REDIRECT_TO: &str = "redirect_to";
 
-/// GET `/user/login`
 pub(super) async fn login(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     match visitor(&shared.instance(), &headers) {
         Some(_) => redirect_back(&headers),
@@ -26,7 +25,6 @@ pub(super) async fn login(State(shared): State<Arc<Shared>>, headers: HeaderMap)
     }
 }
 
-/// POST `/user/login`
 pub(super) async fn submit(State(shared): State<Arc<Shared>>, headers: HeaderMap, form: Params) -> Response {
     let mut instance = shared.instance();
     let Some(user) = instance.with_password(form.text("user_name"), form.text("password")) else {

@@ -9,15 +9,11 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// The key that signs and verifies tokens.
 pub(super) struct SigningKey([u8; 32]);
 
-/// The claims of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Claims {
-    /// The grant.
     pub(super) gnt: i64,
-    /// [`ACCESS`] or [`REFRESH`].
     pub(super) tt: u8,
     /// The value of the grant's counter that a refresh token belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,7 +74,6 @@ pub(super) fn new_client_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }
 
-/// The id of a browser session.
 pub(super) fn new_session_id() -> String {
     hex::encode(random_bytes::<16>())
 }

@@ -57,7 +57,6 @@ pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
     pairs.find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
-/// Scheme and credentials of the `Authorization` header.
 pub(super) fn authorization(headers: &HeaderMap) -> Option<(&str, &str)> {
     header(headers, &AUTHORIZATION).split_once(' ')
 }
@@ -100,7 +99,6 @@ pub(super) fn see_other(location: &str) -> Response {
     with(StatusCode::SEE_OTHER.into_response(), LOCATION, location)
 }
 
-/// A 401 with a challenge for this scheme.
 pub(super) fn unauthorized(scheme: &str) -> Response {
     let response = text(StatusCode::UNAUTHORIZED, "no valid authorization");
     with(response, WWW_AUTHENTICATE, &format!("{scheme} realm=\"\""))

@@ -6,10 +6,8 @@ use http::{StatusCode, header::AUTHORIZATION};
 use serde_json::Value;
 use url::Url;
 
-/// The time limit of one call.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An instance and the token for it.
 pub(super) struct Api {
     http: reqwest::Client,
     base: String,
@@ -17,7 +15,6 @@ pub(super) struct Api {
 }
 
 impl Api {
-    /// Checks the URL; sends nothing yet.
     pub(super) fn new(url: &str, token: Option<String>) -> Result<Self, String> {
         let parsed = Url::parse(url).map_err(|error| format!("bad URL {url:?}: {error}"))?;
         if !matches!(parsed.scheme(), "http" | "https") {
@@ -30,7 +27,6 @@ impl Api {
         })
     }
 
-    /// The same instance with the token of a request, if it has one.
     pub(super) fn with_token(&self, token: Option<String>) -> Self {
         Self {
             http: self.http.clone(),
@@ -39,12 +35,10 @@ impl Api {
         }
     }
 
-    /// The user to whom the token belongs.
     pub(super) async fn user(&self) -> Result<Value, String> {
         self.get("/api/v1/user").await
     }
 
-    /// GET; the error is Forgejo's own message where there is one.
     pub(super) async fn get(&self, path: &str) -> Result<Value, String> {
         let mut request = self.http.get(format!("{}{path}", self.base));
         if let Some(token) = &self.token {

@@ -5,18 +5,14 @@ use clap::{CommandFactory as _, Parser, ValueEnum, error::ErrorKind};
 
 use super::{STRICT, TEST_TOOLS};
 
-/// The settings of the process.
 #[derive(Clone)]
 pub(super) struct Options {
-    /// The instance's URL.
     pub(super) url: String,
     /// The token for it. The double starts without one too.
     pub(super) token: Option<String>,
     /// The port of the HTTP transport; `None` for standard streams.
     pub(super) http_port: Option<u16>,
-    /// Whether the tools for tests are there.
     pub(super) test_tools: bool,
-    /// Whether it checks tokens and sessions.
     pub(super) strict: bool,
 }
 

@@ -22,7 +22,6 @@ impl CallContext {
         }
     }
 
-    /// Runs a tool and answers.
     pub(super) async fn call(&self, Request { id, params, .. }: &Request) {
         let Some(name) = params["name"].as_str() else {
             let error = RpcError::new(INVALID_PARAMS, "a tool has a name");
@@ -49,7 +48,6 @@ impl CallContext {
         let _ = self.stream.send(protocol::response(id, outcome)).await;
     }
 
-    /// Every method but `tools/call`.
     fn method(&self, Request { method, params, .. }: &Request) -> Result<Value, RpcError> {
         match method.as_str() {
             "initialize" => Ok(protocol::initialize(params)),

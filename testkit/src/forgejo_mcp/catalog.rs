@@ -7,11 +7,9 @@
 
 use serde_json::{Value, json};
 
-/// The number of tools.
 const TOOLS: usize = 141;
 /// The length of the line that lists them, in bytes without the line feed.
 const TOOLS_LINE: usize = 90_470;
-/// The length of the line that lists the resource templates.
 const TEMPLATES_LINE: usize = 7_003;
 /// The rest of the line around the list, with an id of one digit.
 const ENVELOPE: usize = r#"{"id":1,"jsonrpc":"2.0","result":}"#.len();
@@ -49,14 +47,12 @@ pub(super) fn tools(more: Vec<Value>) -> Value {
     json!({ "tools": tools })
 }
 
-/// Whether `tools/list` has a tool of this name.
 pub(super) fn is_listed(name: &str) -> bool {
     let listed = tools(Vec::new());
     let mut listed = listed["tools"].as_array().into_iter().flatten();
     listed.any(|tool| tool["name"] == name)
 }
 
-/// The result of `resources/templates/list`.
 pub(super) fn templates() -> Value {
     let template = |noun: &str| {
         json!({

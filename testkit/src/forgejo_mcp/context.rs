@@ -6,12 +6,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::{Options, api::Api};
 
-/// Calls that run at the same time.
 pub(super) const WORKERS: usize = 5;
-/// Lines that wait to be written.
 pub(super) const QUEUED_LINES: usize = 64;
 
-/// The surroundings of a request.
 #[derive(Clone)]
 pub(super) struct CallContext {
     pub(super) options: Arc<Options>,

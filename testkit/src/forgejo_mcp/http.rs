@@ -42,13 +42,11 @@ use super::{
 };
 use crate::http_server::HttpServer;
 
-/// The largest accepted request body, in bytes.
 const BODY_LIMIT: usize = 8 << 20;
 /// A well-formed session id is this and a UUID.
 const SESSION_PREFIX: &str = "mcp-session-";
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
-/// The state of all requests.
 struct Shared {
     options: Arc<Options>,
     api: Arc<Api>,
@@ -185,7 +183,6 @@ async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
 }
 
 impl Shared {
-    /// Opens a session; returns its id.
     fn open(&self) -> String {
         let id = format!("{SESSION_PREFIX}{}", Uuid::new_v4());
         self.sessions().insert(id.clone(), None);
@@ -193,7 +190,6 @@ impl Shared {
         id
     }
 
-    /// The session id of a request, if it is valid here.
     fn session<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
         let id = headers.get(SESSION_ID)?.to_str().ok()?;
         let is_valid = if self.options.strict {
@@ -218,7 +214,6 @@ impl Drop for PendingGuard<'_> {
     }
 }
 
-/// The token of `Authorization: token X` or `Bearer X`.
 fn token(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;

@@ -3,12 +3,10 @@
 
 use std::io::Write as _;
 
-/// An entry about normal operation.
 pub(super) fn info(message: &str, fields: &str) {
     raw(&format!("\x1b[34mINFO\x1b[0m\t{message}\t{fields}\n"));
 }
 
-/// An entry about a failure, which may repeat Forgejo's message.
 pub(super) fn error(message: &str, error: &str) {
     raw(&format!(
         "\x1b[31mERROR\x1b[0m\t{message}\terror={error}\nmain.main\n\t/src/main.go:42\nruntime.main\n\t/go/src/runtime/proc.go:285\n"

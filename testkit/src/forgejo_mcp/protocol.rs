@@ -2,29 +2,19 @@
 
 use serde_json::{Value, json};
 
-/// The newest supported version of MCP, and the answer to any unsupported one.
 pub(super) const NEWEST: &str = "2025-11-25";
 
-/// The versions that it echoes.
 const SUPPORTED: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", NEWEST];
 
-/// The code for a line that is not one JSON object.
 pub(super) const PARSE_ERROR: i64 = -32700;
-/// The code for an object that is not JSON-RPC 2.0.
 pub(super) const INVALID_REQUEST: i64 = -32600;
-/// The code for an unknown method.
 pub(super) const METHOD_NOT_FOUND: i64 = -32601;
-/// The code for parameters that name nothing it has.
 pub(super) const INVALID_PARAMS: i64 = -32602;
-/// The code for a tool that failed.
 pub(super) const INTERNAL_ERROR: i64 = -32603;
-/// The code for an unknown resource.
 pub(super) const RESOURCE_NOT_FOUND: i64 = -32002;
 
-/// One line of input.
 #[derive(Debug, PartialEq)]
 pub(super) enum Incoming {
-    /// A request, to be answered.
     Request(Request),
     /// A notification, or a response to no request of ours.
     Ignored,
@@ -32,7 +22,6 @@ pub(super) enum Incoming {
     Invalid { id: Value, error: RpcError },
 }
 
-/// A request.
 #[derive(Debug, PartialEq)]
 pub(super) struct Request {
     pub(super) id: Value,
@@ -40,7 +29,6 @@ pub(super) struct Request {
     pub(super) params: Value,
 }
 
-/// A JSON-RPC error.
 #[derive(Debug, PartialEq)]
 pub(super) struct RpcError {
     pub(super) code: i64,
@@ -78,7 +66,6 @@ impl Incoming {
     }
 }
 
-/// The line that answers a request, without its line feed.
 pub(super) fn response(id: &Value, outcome: Result<Value, RpcError>) -> String {
     match outcome {
         Ok(result) => json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string(),
@@ -88,17 +75,14 @@ pub(super) fn response(id: &Value, outcome: Result<Value, RpcError>) -> String {
     }
 }
 
-/// The line of a notification, without its line feed.
 pub(super) fn notification(method: &str, params: &Value) -> String {
     json!({ "jsonrpc": "2.0", "method": method, "params": params }).to_string()
 }
 
-/// The result of a tool as text.
 pub(super) fn text(text: impl Into<String>) -> Value {
     json!({ "content": [{ "type": "text", "text": text.into() }] })
 }
 
-/// The result of `initialize`.
 pub(super) fn initialize(params: &Value) -> Value {
     let wanted = params["protocolVersion"].as_str().unwrap_or(NEWEST);
     let version = if SUPPORTED.contains(&wanted) { wanted } else { NEWEST };

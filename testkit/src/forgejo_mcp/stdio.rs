@@ -22,7 +22,6 @@ use super::{
     protocol::Incoming,
 };
 
-/// Calls that wait for a worker.
 const QUEUED_CALLS: usize = 100;
 /// The longest accepted line, in bytes; a longer one ends the process.
 const LINE_LIMIT: u64 = 64 * 1024 * 1024;
@@ -63,7 +62,6 @@ pub(super) async fn serve(options: Arc<Options>, api: Arc<Api>, terminate: &Canc
     code
 }
 
-/// Serves lines until the input ends; false if a line was too long.
 async fn read(context: CallContext, calls: &mut JoinSet<()>) -> bool {
     let mut stdin = BufReader::new(stdin());
     let mut line = Vec::new();
@@ -91,7 +89,6 @@ async fn read(context: CallContext, calls: &mut JoinSet<()>) -> bool {
     }
 }
 
-/// Writes line after line, until all senders are dropped or standard output is closed.
 async fn write(mut lines: mpsc::Receiver<String>) {
     let mut stdout = stdout();
     while let Some(mut line) = lines.recv().await {

@@ -23,7 +23,6 @@ use super::{
     protocol::{self, INTERNAL_ERROR, RpcError},
 };
 
-/// The tools as they are listed.
 pub(super) fn listed() -> Vec<Value> {
     let (number, text, flag) = (
         json!({ "type": "number" }),

@@ -8,7 +8,6 @@ use super::{
     protocol::{self, INTERNAL_ERROR, INVALID_PARAMS, RpcError},
 };
 
-/// Runs a tool of `forgejo-mcp`. A failure carries Forgejo's message unchanged.
 pub(super) async fn call(api: &Api, name: &str, arguments: &Value) -> Result<Value, RpcError> {
     let result = match name {
         "get_my_user_info" => {

@@ -10,7 +10,6 @@ const BOTH_EVENTS: &str = "id: 1\ndata:\n\nid: 2\ndata: {}\n\n";
 
 type Requests = Arc<Mutex<Vec<HeaderMap>>>;
 
-/// Answers every request with the stream, and records its headers.
 async fn upstream() -> (HttpServer, Requests) {
     let requests = Requests::default();
     let answer = async |State(requests): State<Requests>, headers: HeaderMap, _: Bytes| {

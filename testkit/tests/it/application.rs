@@ -34,7 +34,6 @@ pub(crate) struct Tokens {
     pub(crate) refresh: String,
 }
 
-/// Status and JSON of an answer.
 pub(crate) type Answer = (StatusCode, Value);
 
 impl App {
@@ -75,13 +74,11 @@ impl App {
         url
     }
 
-    /// Signs a user in with a new browser and returns the code.
     pub(crate) async fn code(&self, login: &str, extra: &[(&str, &str)]) -> String {
         let redirect = self.redirect(&mut Browser::new(), login, extra).await;
         parameter(&redirect, "code").unwrap_or_else(|| panic!("a code in {redirect}"))
     }
 
-    /// Takes a browser through an authorization, and returns the redirect.
     pub(crate) async fn redirect(&self, browser: &mut Browser, login: &str, extra: &[(&str, &str)]) -> Url {
         let target = extra.iter().find(|(name, _)| *name == "redirect_uri");
         let target = target.map_or(REDIRECT, |(_, uri)| uri);
@@ -130,17 +127,14 @@ impl App {
         answer(request.send().await.expect("an answer")).await
     }
 
-    /// The status of an API call.
     pub(crate) async fn status(&self, path: &str, authorization: &str) -> StatusCode {
         self.api(path, authorization).await.0
     }
 
-    /// An `Authorization` header with a token of this scope.
     pub(crate) fn bearer(&self, login: &str, scope: &str) -> String {
         format!("Bearer {}", self.forgejo.access_token(login, scope))
     }
 
-    /// Another application beside the default one.
     pub(crate) fn other(&self, confidential: bool) -> Registered {
         self.forgejo.register_application("other", &[REDIRECT], confidential)
     }

@@ -12,7 +12,6 @@ use testkit::{
 
 const SESSION_ID: &str = "mcp-session-id";
 
-/// A running double, and a client for it.
 struct Double {
     http: reqwest::Client,
     server: SharedMcp,

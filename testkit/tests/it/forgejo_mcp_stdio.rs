@@ -17,15 +17,12 @@ use tokio::{
     time::timeout,
 };
 
-/// Longer than any step takes.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A running double and its Forgejo.
 struct Double {
     process: Child,
     stdin: Option<ChildStdin>,
     stdout: Option<Lines<BufReader<ChildStdout>>>,
-    /// Reads standard error to its end.
     stderr: JoinSet<String>,
     forgejo: FakeForgejo,
     token: String,
@@ -37,7 +34,6 @@ impl Double {
         Self::start_with(login, |_| {}).await
     }
 
-    /// Starts the double after changes to its command.
     async fn start_with(login: &str, change: impl FnOnce(&mut Command)) -> Self {
         let forgejo = FakeForgejo::start(Options::default()).await.unwrap();
         let token = forgejo.access_token(login, "read:user read:repository");
@@ -102,7 +98,6 @@ impl Double {
         serde_json::from_str(&self.line().await.expect("a line")).unwrap()
     }
 
-    /// The JSON in the text of the next response.
     async fn result(&mut self) -> Value {
         let message = self.message().await;
         let text = message["result"]["content"][0]["text"].as_str();
@@ -127,12 +122,10 @@ impl Double {
             .unwrap()
     }
 
-    /// Standard error of a double that has ended.
     async fn stderr(&mut self) -> String {
         self.stderr.join_next().await.unwrap().unwrap()
     }
 
-    /// Ends the double and returns its standard error.
     async fn end(&mut self) -> String {
         self.stdin = None;
         assert_eq!(self.status().await.code(), Some(0));
