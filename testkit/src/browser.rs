@@ -23,11 +23,11 @@ use http::{
 use thiserror::Error;
 use url::{Url, form_urlencoded};
 
-use self::{cookies::CookieJar, form_action::FormAction};
 pub use self::{
-    cookies::{Cookie, SameSite},
+    cookies::Cookie,
     page::{Form, Page},
 };
+use self::{cookies::CookieJar, form_action::FormAction};
 use crate::http_client;
 
 #[derive(Debug)]
@@ -59,14 +59,9 @@ pub enum BrowserError {
         text: String,
     },
     #[error("the sign-in was refused: {text}")]
-    SignInRefused {
-        text: String,
-    },
+    SignInRefused { text: String },
     #[error("the page {page} forbids its form to lead to {target}")]
-    Blocked {
-        page: String,
-        target: String,
-    },
+    Blocked { page: String, target: String },
     #[error("no end after {0} requests")]
     TooManyRequests(usize),
 }
@@ -75,6 +70,7 @@ pub enum BrowserError {
 const MAX_REQUESTS: usize = 24;
 
 impl Browser {
+    #[expect(clippy::new_without_default, reason = "a browser is made in one way")]
     pub fn new() -> Self {
         Self {
             http: http_client::client(Duration::from_secs(30)),
@@ -121,14 +117,6 @@ impl Browser {
         self.cookies.all()
     }
 
-    pub fn put_cookie(&mut self, cookie: Cookie) {
-        self.cookies.put(cookie);
-    }
-
-    pub fn clear_cookies(&mut self) {
-        self.cookies = CookieJar::default();
-    }
-
     pub fn visited(&self) -> &[Visit] {
         &self.visited
     }
@@ -171,11 +159,5 @@ impl Browser {
             headers,
             body,
         })
-    }
-}
-
-impl Default for Browser {
-    fn default() -> Self {
-        Self::new()
     }
 }

@@ -1,4 +1,4 @@
-//! A scripted MCP client: OAuth sign-in and Streamable HTTP, each step on its own and recorded.
+//! A scripted MCP client: OAuth sign-in and Streamable HTTP, each step on its own.
 //!
 //! The methods named after steps ([`probe`](Client::probe), [`initialize`](Client::initialize),
 //! ...) expect success and return an error for any other answer. [`request`](Client::request),
@@ -12,7 +12,6 @@ mod mcp;
 mod oauth;
 mod sign_in;
 mod sse;
-mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -26,12 +25,11 @@ use http::{HeaderMap, Method, StatusCode};
 use thiserror::Error;
 use url::Url;
 
+use self::sign_in::SignIn;
 pub use self::{
     answer::Answer,
     sse::{Event, EventStream},
-    steps::Step,
 };
-use self::{sign_in::SignIn, steps::Steps};
 use crate::{browser::BrowserError, http_client};
 
 /// An MCP client with at most one session; [`another_session`](Client::another_session) makes more.
@@ -45,7 +43,6 @@ pub struct Client {
     /// await.
     session: Mutex<McpSession>,
     next_id: AtomicI64,
-    steps: Steps,
 }
 
 #[derive(Debug, Error)]
@@ -56,20 +53,11 @@ pub enum ClientError {
     #[error("the stream of events broke")]
     Stream(#[source] sse_stream::Error),
     #[error("answered {status}: {body}")]
-    Refused {
-        status: StatusCode,
-        body: String,
-    },
+    Refused { status: StatusCode, body: String },
     #[error("JSON-RPC error {code}: {message}")]
-    Rpc {
-        code: i64,
-        message: String,
-    },
+    Rpc { code: i64, message: String },
     #[error("not authorized: {error} ({description})")]
-    Denied {
-        error: String,
-        description: String,
-    },
+    Denied { error: String, description: String },
     #[error("the browser did not reach the redirect URI: {0}")]
     Browser(#[from] BrowserError),
     #[error("{0}")]
@@ -92,35 +80,25 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Client {
     pub fn new(mcp_url: Url) -> Self {
-        Self::with_sign_in(
-            http_client::client(TIMEOUT),
+        Self {
+            http: http_client::client(TIMEOUT),
             mcp_url,
-            REDIRECT_URI.to_owned(),
-            SignIn::default(),
-        )
+            redirect_uri: REDIRECT_URI.to_owned(),
+            sign_in: SignIn::default(),
+            session: Mutex::default(),
+            next_id: AtomicI64::new(1),
+        }
     }
 
     /// A client that shares this one's registration and tokens, later ones too, and has no session
     /// yet.
     #[must_use]
     pub fn another_session(&self) -> Self {
-        Self::with_sign_in(
-            self.http.clone(),
-            self.mcp_url.clone(),
-            self.redirect_uri.clone(),
-            self.sign_in.clone(),
-        )
-    }
-
-    fn with_sign_in(http: reqwest::Client, mcp_url: Url, redirect_uri: String, sign_in: SignIn) -> Self {
         Self {
-            http,
-            mcp_url,
-            redirect_uri,
-            sign_in,
-            session: Mutex::default(),
-            next_id: AtomicI64::new(1),
-            steps: Steps::default(),
+            http: self.http.clone(),
+            redirect_uri: self.redirect_uri.clone(),
+            sign_in: self.sign_in.clone(),
+            ..Self::new(self.mcp_url.clone())
         }
     }
 
@@ -136,10 +114,6 @@ impl Client {
     pub fn without_keep_alive(mut self) -> Self {
         self.http = http_client::without_keep_alive(TIMEOUT);
         self
-    }
-
-    pub fn steps(&self) -> Vec<Step> {
-        self.steps.all()
     }
 
     pub fn redirect_uri(&self) -> &str {
@@ -208,16 +182,10 @@ impl Client {
 
 impl ClientError {
     pub fn status(&self) -> Option<StatusCode> {
-        match self {
-            Self::Refused { status, .. } | Self::Browser(BrowserError::Stuck { status, .. }) => Some(*status),
-            Self::Rpc { .. } => Some(StatusCode::OK),
-            Self::Transport(_)
-            | Self::Stream(_)
-            | Self::Denied { .. }
-            | Self::Browser(_)
-            | Self::Unexpected(_)
-            | Self::TooEarly(_) => None,
+        if let Self::Refused { status, .. } | Self::Browser(BrowserError::Stuck { status, .. }) = self {
+            return Some(*status);
         }
+        matches!(self, Self::Rpc { .. }).then_some(StatusCode::OK)
     }
 
     fn unexpected(what: impl Into<String>) -> Self {

@@ -16,7 +16,7 @@ mod controls;
 mod exchange;
 mod faults;
 mod instance;
-mod oidc;
+mod introspection;
 mod pages;
 mod redirects;
 mod router;

@@ -1,8 +1,7 @@
 //! The HTTP/1.1 server on loopback under the doubles: an axum router, with or without TLS.
 //!
-//! A response that carries [`NoAnswer`] as an extension is not sent: the connection closes without
-//! a byte, which is how a lost response looks to a client. The server owns every task:
-//! [`HttpServer::stop`] waits for them and passes their panics on; dropping the server aborts them.
+//! The server owns every task: [`HttpServer::stop`] waits for them and passes their panics on;
+//! dropping the server aborts them.
 
 use std::{
     io,
@@ -14,19 +13,20 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    response::{IntoResponse as _, Response},
+};
+use futures_util::stream;
 use hyper::{
-    Request,
-    body::Incoming,
     rt::{Read, Write},
     server::conn::http1,
-    service::{Service as _, service_fn},
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::{JoinError, JoinSet},
@@ -42,11 +42,6 @@ pub(crate) struct HttpServer {
     accepted: Arc<AtomicUsize>,
     tasks: JoinSet<()>,
 }
-
-/// The extension of a response that must not be sent.
-#[derive(Clone, Copy, Debug, Error)]
-#[error("closed without an answer, as the script demands")]
-pub(crate) struct NoAnswer;
 
 #[derive(Clone)]
 struct Connection {
@@ -150,15 +145,7 @@ impl Connection {
     }
 
     async fn exchange(&self, io: impl Read + Write + Unpin) {
-        let router = TowerToHyperService::new(self.router.clone());
-        let service = service_fn(move |request: Request<Incoming>| {
-            let answer = router.call(request);
-            async move {
-                let response = answer.await.unwrap_or_else(|never| match never {});
-                let no_answer = response.extensions().get::<NoAnswer>().copied();
-                no_answer.map_or(Ok(response), Err)
-            }
-        });
+        let service = TowerToHyperService::new(self.router.clone());
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .serve_connection(io, service);
@@ -174,6 +161,13 @@ impl Connection {
     }
 }
 
+/// A response that is not sent: its body fails before the head is written, so the connection closes
+/// without a byte, which is how a lost response looks to a client.
+pub(crate) fn no_answer() -> Response {
+    let failed = stream::iter([Err::<Bytes, _>(io::Error::other("no answer, as the script demands"))]);
+    Body::from_stream(failed).into_response()
+}
+
 fn resume_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
@@ -184,7 +178,7 @@ fn resume_panic(ended: Result<(), JoinError>) {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Extension, Router, body::Bytes, extract::DefaultBodyLimit, routing::any};
+    use axum::{extract::DefaultBodyLimit, routing::any};
     use http::StatusCode;
 
     use super::*;
@@ -192,7 +186,7 @@ mod tests {
 
     async fn start(port: u16) -> (HttpServer, reqwest::Client, String) {
         let router = Router::new()
-            .route("/drop", any(async || Extension(NoAnswer)))
+            .route("/drop", any(async || no_answer()))
             .route("/panic", any(async || -> () { panic!("the handler panicked") }))
             .fallback(async |body: Bytes| body)
             .layer(DefaultBodyLimit::max(1024));

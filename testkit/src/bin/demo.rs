@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 use testkit::{
     Browser, Client, FakeForgejo,
     broker::{BrokerOptions, BrokerProcess, ChildCommand, free_port, programs, redirect_uri},
+    client::ClientError,
     forgejo::Options,
 };
+use tokio::time::Instant;
 
 /// The user that the scripted client signs in.
 const LOGIN: &str = "alice";
@@ -100,26 +102,31 @@ Press Ctrl-C to stop.",
 
 async fn play(broker: &BrokerProcess) -> Result<()> {
     let client = Client::new(broker.mcp_url().parse()?);
-    let outcome = steps(&client).await;
-    for step in client.steps() {
-        println!("{step}");
-    }
-    let login = outcome?;
+    let mut browser = Browser::new();
+    step("probe", client.probe()).await?;
+    step("discover", client.discover()).await?;
+    step("register", client.register()).await?;
+    step("authorize", client.authorize(&mut browser, LOGIN, PASSWORD)).await?;
+    step("exchange", client.exchange()).await?;
+    step("initialize", client.initialize()).await?;
+    step("initialized", client.initialized()).await?;
+    let tools = step("tools/list", client.list_tools()).await?;
+    ensure!(!tools.is_empty(), "there are no tools");
+    let result = step("tools/call", client.call_tool("get_my_user_info", json!({}))).await?;
+    step("delete", client.delete()).await?;
+    let login = login(&result)?;
     println!("The tool acted as {login}.");
     ensure!(login == LOGIN, "it should have acted as {LOGIN}");
-    ensure!(client.steps().iter().all(|step| step.passed), "a step failed");
     Ok(())
 }
 
-async fn steps(client: &Client) -> Result<String> {
-    client.sign_in(&mut Browser::new(), LOGIN, PASSWORD).await?;
-    client.initialize().await?;
-    client.initialized().await?;
-    ensure!(!client.list_tools().await?.is_empty(), "there are no tools");
-    let result = client.call_tool("get_my_user_info", json!({})).await?;
-    let login = login(&result)?;
-    client.delete().await?;
-    Ok(login)
+/// Prints the outcome of a step.
+async fn step<T>(name: &str, step: impl Future<Output = Result<T, ClientError>>) -> Result<T> {
+    let started = Instant::now();
+    let outcome = step.await;
+    let mark = if outcome.is_ok() { "ok  " } else { "FAIL" };
+    println!("{mark} {name:<12} {:>6} ms", started.elapsed().as_millis());
+    outcome.with_context(|| format!("{name} failed"))
 }
 
 fn login(result: &Value) -> Result<String> {

@@ -15,13 +15,12 @@ pub struct Cookie {
     pub path: String,
     /// Sent over https only.
     pub secure: bool,
-    pub http_only: bool,
-    pub same_site: SameSite,
+    same_site: SameSite,
 }
 
 /// The `SameSite` attribute; a cookie without it counts as lax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SameSite {
+enum SameSite {
     /// Never sent on requests of another site.
     Strict,
     /// Sent on top-level GET requests of another site.
@@ -36,11 +35,6 @@ pub(super) struct CookieJar(Vec<Cookie>);
 impl CookieJar {
     pub(super) fn all(&self) -> &[Cookie] {
         &self.0
-    }
-
-    pub(super) fn put(&mut self, cookie: Cookie) {
-        self.remove(&cookie);
-        self.0.push(cookie);
     }
 
     pub(super) fn store(&mut self, url: &Url, headers: &HeaderMap) {
@@ -96,7 +90,6 @@ fn parse(url: &Url, line: &str) -> Option<(Cookie, bool)> {
         value: value.to_owned(),
         path: default_path(url).to_owned(),
         secure: false,
-        http_only: false,
         same_site: SameSite::Lax,
     };
     let (mut expired, mut domain) = (false, false);
@@ -106,7 +99,6 @@ fn parse(url: &Url, line: &str) -> Option<(Cookie, bool)> {
         match (attribute.to_ascii_lowercase().as_str(), lower.as_str()) {
             ("path", _) if value.starts_with('/') => value.clone_into(&mut cookie.path),
             ("secure", _) => cookie.secure = true,
-            ("httponly", _) => cookie.http_only = true,
             ("domain", _) => domain = true,
             ("max-age", age) => expired = age.parse::<i64>().is_ok_and(|age| age <= 0),
             ("samesite", "strict") => cookie.same_site = SameSite::Strict,

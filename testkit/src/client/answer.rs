@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{ClientError, Event, sse};
@@ -28,8 +29,12 @@ impl Answer {
         };
         if answer.is_stream() {
             answer.events = sse::events(answer.body.clone()).await?;
+            let with_data = answer.events.iter().filter(|event| !event.data.is_empty());
+            let messages = with_data.map(|event| parse(event.data.as_bytes()));
+            answer.messages = messages.collect::<Result<_, _>>()?;
+        } else if answer.is("application/json") && !answer.body.is_empty() {
+            answer.messages.push(answer.parsed()?);
         }
-        answer.messages = answer.parse()?;
         Ok(answer)
     }
 
@@ -71,20 +76,16 @@ impl Answer {
         })
     }
 
-    fn parse(&self) -> Result<Vec<Value>, ClientError> {
-        let parse = |text: &[u8]| {
-            let parsed = serde_json::from_slice(text);
-            parsed.map_err(|error| ClientError::Unexpected(format!("JSON expected: {error}")))
-        };
-        if self.is("application/json") && !self.body.is_empty() {
-            return Ok(vec![parse(&self.body)?]);
-        }
-        let events = self.events.iter().filter(|event| !event.data.is_empty());
-        events.map(|event| parse(event.data.as_bytes())).collect()
+    pub(super) fn parsed<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
+        parse(&self.body)
     }
 
     fn is(&self, media_type: &str) -> bool {
         let value = self.header(CONTENT_TYPE.as_str()).unwrap_or_default();
         value.split(';').next().is_some_and(|value| value.trim() == media_type)
     }
+}
+
+fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(text).map_err(|error| ClientError::Unexpected(format!("JSON expected: {error}")))
 }

@@ -9,7 +9,7 @@ use http::{
 };
 use serde_json::{Value, json};
 
-use super::{Answer, Client, ClientError, EventStream, steps::Outcome};
+use super::{Answer, Client, ClientError, EventStream};
 
 const PROTOCOL: &str = "2025-11-25";
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -26,77 +26,52 @@ impl Client {
     /// Opens a session, or initializes the present one again: stores the session id and the
     /// protocol version, and returns the result.
     pub async fn initialize(&self) -> Result<Value, ClientError> {
-        let initialize = async {
-            let id = self.new_id();
-            let answer = self.post(Self::initialize_message(&id)).await?;
-            let result = result_of(&answer, &id)?;
-            let version = result["protocolVersion"].as_str().unwrap_or_default().to_owned();
-            let session = answer.header(SESSION_ID.as_str()).map(str::to_owned);
-            let opened = session.as_ref().map_or("no session id", |_| "session opened");
-            let detail = format!("{} speaks {version}, {opened}", result["serverInfo"]["name"]);
-            // The answer to a repeated `initialize` on a known id may come without one.
-            if session.is_some() {
-                self.set_session_id(session.as_deref());
-            }
-            self.session().protocol_version = Some(version);
-            Ok(Outcome::new(result, answer.status, detail))
-        };
-        self.steps.record("initialize", initialize).await
+        let id = self.new_id();
+        let answer = self.post(Self::initialize_message(&id)).await?;
+        // The answer to a repeated `initialize` on a known id may come without one.
+        let session = answer.header(SESSION_ID.as_str()).map(str::to_owned);
+        let result = result_of(answer, &id)?;
+        let mut state = self.session();
+        state.id = session.or(state.id.take());
+        state.protocol_version = result["protocolVersion"].as_str().map(str::to_owned);
+        Ok(result)
     }
 
     /// Completes the handshake with `notifications/initialized`; expects 202.
     pub async fn initialized(&self) -> Result<(), ClientError> {
-        let initialized = async {
-            let message = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
-            let answer = self.post(message.to_string()).await?;
-            let answer = answer.expect_status(StatusCode::ACCEPTED)?;
-            Ok(Outcome::new((), answer.status, "accepted"))
-        };
-        self.steps.record("initialized", initialized).await
+        let message = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+        let answer = self.post(message.to_string()).await?;
+        answer.expect_status(StatusCode::ACCEPTED).map(drop)
     }
 
     pub async fn list_tools(&self) -> Result<Vec<Value>, ClientError> {
-        let list = async {
-            let mut tools = Vec::new();
-            let mut params = json!({});
-            for _ in 0..MAX_PAGES {
-                let (answer, result) = self.call("tools/list", params).await?;
-                tools.extend(result["tools"].as_array().cloned().unwrap_or_default());
-                let Some(cursor) = result["nextCursor"].as_str() else {
-                    let detail = format!("{} tools", tools.len());
-                    return Ok(Outcome::new(tools, answer.status, detail));
-                };
-                params = json!({ "cursor": cursor });
-            }
-            Err(ClientError::Unexpected(format!("more than {MAX_PAGES} pages of tools")))
-        };
-        self.steps.record("tools/list", list).await
+        let mut tools = Vec::new();
+        let mut params = json!({});
+        for _ in 0..MAX_PAGES {
+            let result = self.call("tools/list", params).await?;
+            tools.extend(result["tools"].as_array().cloned().unwrap_or_default());
+            let Some(cursor) = result["nextCursor"].as_str() else {
+                return Ok(tools);
+            };
+            params = json!({ "cursor": cursor });
+        }
+        Err(ClientError::Unexpected(format!("more than {MAX_PAGES} pages of tools")))
     }
 
     /// Calls a tool and returns its result. A result with `isError` is a result.
     pub async fn call_tool(&self, name: &str, arguments: Value) -> Result<Value, ClientError> {
-        let call = async {
-            let params = json!({ "name": name, "arguments": arguments });
-            let (answer, result) = self.call("tools/call", params).await?;
-            let text = result["content"][0]["text"].as_str().unwrap_or("no text");
-            let words: Vec<&str> = text.split_whitespace().collect();
-            let text: String = words.join(" ").chars().take(100).collect();
-            Ok(Outcome::new(result, answer.status, format!("{name}: {text}")))
-        };
-        self.steps.record("tools/call", call).await
+        self.call("tools/call", json!({ "name": name, "arguments": arguments }))
+            .await
     }
 
     /// Ends the session and forgets its id; expects 200, 202 or 204.
     pub async fn delete(&self) -> Result<(), ClientError> {
-        let delete = async {
-            let mut answer = self.raw(Method::DELETE, self.headers(), Bytes::new()).await?;
-            if ![StatusCode::ACCEPTED, StatusCode::NO_CONTENT].contains(&answer.status) {
-                answer = answer.expect_status(StatusCode::OK)?;
-            }
-            self.set_session_id(None);
-            Ok(Outcome::new((), answer.status, "session ended"))
-        };
-        self.steps.record("delete", delete).await
+        let answer = self.raw(Method::DELETE, self.headers(), Bytes::new()).await?;
+        if ![StatusCode::ACCEPTED, StatusCode::NO_CONTENT].contains(&answer.status) {
+            answer.expect_status(StatusCode::OK)?;
+        }
+        self.set_session_id(None);
+        Ok(())
     }
 
     pub async fn listen(&self, last_event_id: Option<&str>) -> Result<EventStream, ClientError> {
@@ -159,10 +134,9 @@ impl Client {
         json!({ "jsonrpc": "2.0", "id": id, "method": "initialize", "params": params }).to_string()
     }
 
-    async fn call(&self, method: &str, params: Value) -> Result<(Answer, Value), ClientError> {
+    async fn call(&self, method: &str, params: Value) -> Result<Value, ClientError> {
         let (answer, id) = self.request(method, params).await?;
-        let result = result_of(&answer, &id)?;
-        Ok((answer, result))
+        result_of(answer, &id)
     }
 
     fn new_id(&self) -> Value {
@@ -177,8 +151,8 @@ pub(super) fn basic_headers() -> HeaderMap {
     ])
 }
 
-fn result_of(answer: &Answer, id: &Value) -> Result<Value, ClientError> {
-    let answer = answer.clone().expect_status(StatusCode::OK)?;
+fn result_of(answer: Answer, id: &Value) -> Result<Value, ClientError> {
+    let answer = answer.expect_status(StatusCode::OK)?;
     let Some(response) = answer.response_to(id) else {
         return Err(ClientError::Unexpected(format!("no response with the id {id}")));
     };

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
 use url::{Url, form_urlencoded};
 
-use super::{Answer, Client, ClientError, sign_in::PendingAuthorization, steps::Outcome};
+use super::{Answer, Client, ClientError, sign_in::PendingAuthorization};
 use crate::browser::Browser;
 
 impl Client {
@@ -22,17 +22,9 @@ impl Client {
     }
 
     pub async fn authorize(&self, browser: &mut Browser, login: &str, password: &str) -> Result<(), ClientError> {
-        let authorize = async {
-            let url = self.authorize_url()?;
-            let redirect = browser.authorize(&url, login, password, &self.redirect_uri).await?;
-            self.accept_redirect(&redirect)?;
-            Ok(Outcome {
-                value: (),
-                status: browser.visited().last().map(|visit| visit.status),
-                detail: format!("{login} consented and signed in"),
-            })
-        };
-        self.steps.record("authorize", authorize).await
+        let url = self.authorize_url()?;
+        let redirect = browser.authorize(&url, login, password, &self.redirect_uri).await?;
+        self.accept_redirect(&redirect)
     }
 
     /// Begins an authorization: a URL with a new `state` and a new S256 challenge, which replace
@@ -49,8 +41,11 @@ impl Client {
             .append_pair("state", &pending.state)
             .append_pair("code_challenge", &pending.challenge())
             .append_pair("code_challenge_method", "S256")
-            .append_pair("resource", &server.resource)
-            .extend_pairs(server.scope.as_ref().map(|scope| ("scope", scope)));
+            .append_pair("resource", &server.resource.resource);
+        if !server.resource.scopes_supported.is_empty() {
+            let scope = server.resource.scopes_supported.join(" ");
+            url.query_pairs_mut().append_pair("scope", &scope);
+        }
         self.sign_in.state().pending = Some(pending);
         Ok(url)
     }
@@ -68,7 +63,8 @@ impl Client {
             return Err(ClientError::unexpected("the redirect has another state"));
         }
         let iss = parameter("iss");
-        if iss.as_ref().map_or(server.iss_advertised, |iss| *iss != server.issuer) {
+        let advertised = server.authorization_response_iss_parameter_supported;
+        if iss.as_ref().map_or(advertised, |iss| *iss != server.issuer) {
             return Err(ClientError::Unexpected(format!("the redirect has iss {iss:?}")));
         }
         if let Some(error) = parameter("error") {
@@ -81,29 +77,23 @@ impl Client {
 
     /// Exchanges the code for tokens (RFC 6749 section 4.1.3, RFC 7636 section 4.5).
     pub async fn exchange(&self) -> Result<(), ClientError> {
-        let exchange = async {
-            let code = self.code().zip(self.verifier());
-            let (code, verifier) = code.ok_or(ClientError::TooEarly("authorize"))?;
-            let fields = [
-                ("grant_type", "authorization_code"),
-                ("code", &code),
-                ("redirect_uri", &self.redirect_uri),
-                ("code_verifier", &verifier),
-            ];
-            self.store_tokens(&fields).await
-        };
-        self.steps.record("exchange", exchange).await
+        let code = self.code().zip(self.verifier());
+        let (code, verifier) = code.ok_or(ClientError::TooEarly("authorize"))?;
+        let fields = [
+            ("grant_type", "authorization_code"),
+            ("code", &code),
+            ("redirect_uri", &self.redirect_uri),
+            ("code_verifier", &verifier),
+        ];
+        self.store_tokens(&fields).await
     }
 
     /// Exchanges the refresh token for new tokens, for all sessions of this sign-in (RFC 6749
     /// section 6).
     pub async fn refresh(&self) -> Result<(), ClientError> {
-        let refresh = async {
-            let token = self.refresh_token().ok_or(ClientError::TooEarly("exchange"))?;
-            let fields = [("grant_type", "refresh_token"), ("refresh_token", &token)];
-            self.store_tokens(&fields).await
-        };
-        self.steps.record("refresh", refresh).await
+        let token = self.refresh_token().ok_or(ClientError::TooEarly("exchange"))?;
+        self.store_tokens(&[("grant_type", "refresh_token"), ("refresh_token", &token)])
+            .await
     }
 
     /// Sends exactly this form to the token endpoint, and stores nothing.
@@ -115,8 +105,8 @@ impl Client {
         self.post_to(&at, "application/x-www-form-urlencoded", form).await
     }
 
-    async fn store_tokens(&self, fields: &[(&str, &str)]) -> Result<Outcome<()>, ClientError> {
-        let resource = self.sign_in.server()?.resource;
+    async fn store_tokens(&self, fields: &[(&str, &str)]) -> Result<(), ClientError> {
+        let resource = self.sign_in.server()?.resource.resource;
         let id = self.client_id().unwrap_or_default();
         let secret = self.sign_in.state().client_secret.clone();
         let mut fields = fields.to_vec();
@@ -134,8 +124,7 @@ impl Client {
         if let Some(refresh) = body["refresh_token"].as_str() {
             self.set_refresh_token(Some(refresh));
         }
-        let detail = format!("expires in {} s", body["expires_in"]);
-        Ok(Outcome::new((), answer.status, detail))
+        Ok(())
     }
 
     pub(super) async fn post_to(

@@ -6,7 +6,7 @@ use std::{
 };
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
-use serde_json::Value;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use url::Url;
 
@@ -29,15 +29,28 @@ pub(super) struct SignInState {
     pub(super) refresh_token: Option<String>,
 }
 
-#[derive(Debug, Clone)]
-pub(super) struct AuthorizationServer {
+/// The metadata of a protected resource (RFC 9728 section 2).
+#[derive(Clone, Default, Deserialize)]
+pub(super) struct Resource {
     pub(super) resource: String,
+    pub(super) authorization_servers: Vec<String>,
+    #[serde(default)]
+    pub(super) scopes_supported: Vec<String>,
+}
+
+/// The metadata of an authorization server (RFC 8414 section 2), with the resource that names it.
+#[derive(Clone, Deserialize)]
+pub(super) struct AuthorizationServer {
+    #[serde(skip)]
+    pub(super) resource: Resource,
     pub(super) issuer: String,
-    pub(super) scope: Option<String>,
     pub(super) authorization_endpoint: Url,
     pub(super) token_endpoint: Url,
     pub(super) registration_endpoint: Option<Url>,
-    pub(super) iss_advertised: bool,
+    #[serde(default)]
+    pub(super) code_challenge_methods_supported: Vec<String>,
+    #[serde(default)]
+    pub(super) authorization_response_iss_parameter_supported: bool,
 }
 
 #[derive(Clone)]
@@ -54,32 +67,6 @@ impl SignIn {
     pub(super) fn server(&self) -> Result<AuthorizationServer, ClientError> {
         let server = self.state().server.clone();
         server.ok_or(ClientError::TooEarly("discover"))
-    }
-}
-
-impl AuthorizationServer {
-    /// Combines both metadata documents, and refuses what strict clients refuse.
-    pub(super) fn from_metadata(resource: &Value, issuer: &str, server: &Value) -> Result<Self, ClientError> {
-        let unexpected = |what: &str| ClientError::Unexpected(format!("authorization server metadata: {what}"));
-        // RFC 8414 section 3.3: identical, not merely equivalent.
-        if server["issuer"] != issuer {
-            return Err(unexpected("issuer is not the one that the resource names"));
-        }
-        if !texts(&server["code_challenge_methods_supported"]).contains(&"S256") {
-            return Err(unexpected("no S256"));
-        }
-        let endpoint = |name: &str| server[name].as_str().and_then(|url| Url::parse(url).ok());
-        let required = |name: &str| endpoint(name).ok_or_else(|| unexpected(&format!("no {name}")));
-        let scopes = texts(&resource["scopes_supported"]);
-        Ok(Self {
-            resource: resource["resource"].as_str().unwrap_or_default().to_owned(),
-            issuer: issuer.to_owned(),
-            scope: (!scopes.is_empty()).then(|| scopes.join(" ")),
-            authorization_endpoint: required("authorization_endpoint")?,
-            token_endpoint: required("token_endpoint")?,
-            registration_endpoint: endpoint("registration_endpoint"),
-            iss_advertised: server["authorization_response_iss_parameter_supported"] == true,
-        })
     }
 }
 
@@ -104,11 +91,6 @@ impl fmt::Debug for SignIn {
             .field("client_id", &self.state().client_id)
             .finish_non_exhaustive()
     }
-}
-
-fn texts(list: &Value) -> Vec<&str> {
-    let items = list.as_array().into_iter().flatten();
-    items.filter_map(Value::as_str).collect()
 }
 
 fn random_text() -> String {

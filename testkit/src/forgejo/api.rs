@@ -7,13 +7,11 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    body::Bytes,
     extract::{FromRequestParts, Path, State},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::get,
 };
 use http::{StatusCode, request::Parts};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
@@ -31,14 +29,6 @@ struct ApiError {
     body: Value,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Registration {
-    name: String,
-    redirect_uris: Vec<String>,
-    confidential_client: bool,
-}
-
 pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/version", get(version))
@@ -46,7 +36,6 @@ pub(super) fn router() -> Router<Arc<Shared>> {
         .route("/user/orgs", get(organizations))
         .route("/user/repos", get(repositories))
         .route("/orgs/{organization}/members/{login}", get(member))
-        .route("/user/applications/oauth2", post(register))
         .method_not_allowed_fallback(not_found)
         .fallback(not_found)
 }
@@ -93,27 +82,6 @@ async fn member(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     Err(ApiError::not_found(&instance))
-}
-
-async fn register(State(shared): State<Arc<Shared>>, api_user: ApiUser, body: Bytes) -> Result<Response, ApiError> {
-    let mut instance = shared.instance();
-    api_user.with_scopes(&instance, &["write:user"])?;
-    let wanted: Registration = serde_json::from_slice(&body).unwrap_or_default();
-    if wanted.name.is_empty() || wanted.redirect_uris.is_empty() {
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        return Err(ApiError::new(&instance, status, "[Name]: Required"));
-    }
-    let application = instance.add_application(&wanted.name, &wanted.redirect_uris, wanted.confidential_client);
-    let body = json!({
-        "id": application.id,
-        "name": application.name,
-        "client_id": application.client_id,
-        "client_secret": application.secret,
-        "confidential_client": application.confidential,
-        "redirect_uris": application.redirect_uris,
-        "created": "2026-01-01T00:00:00Z",
-    });
-    Ok(wire::json(StatusCode::CREATED, &body))
 }
 
 async fn not_found(State(shared): State<Arc<Shared>>, _: ApiUser) -> ApiError {

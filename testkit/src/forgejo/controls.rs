@@ -44,11 +44,6 @@ impl FakeForgejo {
             .insert(user);
     }
 
-    pub fn add_repository(&self, login: &str, name: &str) {
-        let owner = self.user_id(login);
-        self.shared.instance().repositories.push((owner, name.to_owned()));
-    }
-
     /// Registers an application. A public one (not confidential) needs PKCE and no secret.
     pub fn register_application(&self, name: &str, redirect_uris: &[&str], confidential: bool) -> Registered {
         let uris: Vec<String> = redirect_uris.iter().map(ToString::to_string).collect();

@@ -6,14 +6,14 @@ use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
     middleware::{Next, from_fn_with_state},
-    response::{IntoResponse as _, Response},
+    response::Response,
     routing::{get, post},
 };
 use http::StatusCode;
 use tokio::time::sleep;
 
-use super::{api, authorize, exchange, oidc, shared::Shared, sign_in, wire};
-use crate::http_server::NoAnswer;
+use super::{api, authorize, exchange, introspection, shared::Shared, sign_in, wire};
+use crate::http_server::no_answer;
 
 const BODY_LIMIT: usize = 1 << 20;
 
@@ -27,10 +27,7 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
         )
         .route("/login/oauth/grant", post(authorize::grant))
         .route("/login/oauth/access_token", post(exchange::access_token))
-        .route("/login/oauth/userinfo", get(oidc::userinfo).post(oidc::userinfo))
-        .route("/login/oauth/introspect", post(oidc::introspect))
-        .route("/login/oauth/keys", get(oidc::keys))
-        .route("/.well-known/openid-configuration", get(oidc::discovery))
+        .route("/login/oauth/introspect", post(introspection::introspect))
         .nest("/api/v1", api::router())
         .fallback(async || wire::text(StatusCode::NOT_FOUND, "Not found."))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
@@ -48,7 +45,6 @@ async fn with_faults(State(shared): State<Arc<Shared>>, request: Request, next: 
     if let Some(delay) = plan.delay {
         sleep(delay).await;
     }
-    let no_answer = || axum::Extension(NoAnswer).into_response();
     let response = if plan.drop_before {
         no_answer()
     } else if let Some(status) = plan.status {

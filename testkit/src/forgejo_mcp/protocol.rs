@@ -19,7 +19,10 @@ pub(super) enum Incoming {
     /// A notification, or a response to no request of ours.
     Ignored,
     /// Not a message. It is answered with this error.
-    Invalid { id: Value, error: RpcError },
+    Invalid {
+        id: Value,
+        error: RpcError,
+    },
 }
 
 #[derive(Debug, PartialEq)]

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 use testkit::{
     Browser,
     forgejo::{FakeForgejo, Options},
 };
 
-use crate::application::{App, REDIRECT, answer, tokens};
+use crate::application::{App, REDIRECT};
 
 #[tokio::test]
 async fn token_identifies_its_user() {
@@ -127,63 +127,12 @@ async fn disabled_user_can_neither_call_nor_sign_in() {
 }
 
 #[tokio::test]
-async fn userinfo_is_for_oauth_tokens_and_discovery_describes_the_provider() {
-    let app = App::start().await;
-    let token = app.sign_in("alice").await.access;
-    let request = app.post("/login/oauth/userinfo").bearer_auth(&token);
-    let (status, body) = answer(request.send().await.unwrap()).await;
-    assert_eq!(status, StatusCode::OK);
-    assert_eq!(
-        (&body["sub"], &body["preferred_username"]),
-        (&json!("1"), &json!("alice"))
-    );
-    let refused = app.post("/login/oauth/userinfo").send().await.unwrap();
-    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
-    let mut browser = Browser::new();
-    let page = browser
-        .get(&app.url("/.well-known/openid-configuration"))
-        .await
-        .unwrap();
-    let discovered: Value = serde_json::from_str(&page.body).unwrap();
-    assert_eq!(discovered["issuer"], app.forgejo.url());
-    let page = browser.get(&app.url("/login/oauth/keys")).await.unwrap();
-    assert_eq!(page.status, StatusCode::OK);
-}
-
-#[tokio::test]
-async fn application_is_registered_over_the_api() {
-    let app = App::start().await;
-    let body = json!({ "name": "mine", "redirect_uris": [REDIRECT], "confidential_client": true });
-    let register = |password: &'static str| {
-        let request = app.post("/api/v1/user/applications/oauth2");
-        let request = request.basic_auth("alice", Some(password));
-        request
-            .header("content-type", "application/json")
-            .body(body.to_string())
-            .send()
-    };
-    assert_eq!(register("wrong").await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    let (status, registered) = answer(register("alice-password").await.unwrap()).await;
-    assert_eq!(status, StatusCode::CREATED);
-    assert_eq!(registered["confidential_client"], true);
-    let text = |name: &str| registered[name].as_str().unwrap();
-    let (id, secret) = (
-        ("client_id", text("client_id")),
-        ("client_secret", text("client_secret")),
-    );
-    assert!(secret.1.starts_with("gto_"));
-    let code = app.code("bob", &[id]).await;
-    tokens(app.exchange(&code, &[id, secret]).await);
-}
-
-#[tokio::test]
-async fn users_and_repositories_can_be_added() {
+async fn added_user_has_a_repository() {
     let app = App::start().await;
     assert_eq!(app.forgejo.add_user("carol", "carol-password"), 3);
-    app.forgejo.add_repository("carol", "more");
     let token = app.sign_in("carol").await.access;
     let (_, repositories) = app.api("/user/repos", &format!("Bearer {token}")).await;
-    assert_eq!(repositories.as_array().unwrap().len(), 2);
+    assert_eq!(repositories.as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
