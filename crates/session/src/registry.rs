@@ -180,7 +180,7 @@ impl Registry {
         let now = Instant::now();
         for session in self.state.table.select(|session| session.user == *user) {
             if session.backend().is_some_and(|backend| backend.expiry.is_some()) {
-                self.state.rotation_deadlines.set(session.key, now);
+                self.state.rotation_deadlines.set(session.key, Some(now));
             }
         }
         self.state.rotate_now.notify_one();

@@ -32,13 +32,14 @@ pub(crate) fn attach(
     } = started;
     let expiry = backend.expires_at().map(|wall| Expiry::new(wall, state.clock.now()));
     let attached = AttachedBackend::new(backend, expiry);
-    let (is_attached, last_activity) = {
-        let lifecycle = &mut session.lock().lifecycle;
-        (lifecycle.attach(&attached, old), lifecycle.last_activity())
-    };
-    if !is_attached {
+    let mut locked = session.lock();
+    let is_attached = locked.lifecycle.attach(&attached, old);
+    if is_attached {
+        state.schedule(session, &locked.lifecycle, Instant::now());
+    } else {
         attached.retire();
     }
+    drop(locked);
     let task = {
         let (state, session, attached) = (Arc::clone(state), Arc::clone(session), Arc::clone(&attached));
         async move {
@@ -51,14 +52,6 @@ pub(crate) fn attach(
         return None;
     }
     session.attached.notify_waiters();
-    let now = Instant::now();
-    if let Some(expiry) = expiry {
-        let rotate_at = expiry.rotate_at(state.config.refresh_lead, &session.user, now);
-        state.rotation_deadlines.set(session.key, rotate_at);
-    }
-    // Counted from the last exchange: an attachment is no activity.
-    let reap_at = last_activity.unwrap_or(now) + state.config.idle_timeout;
-    state.reap_deadlines.set(session.key, reap_at);
     Some(attached)
 }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::{
     ports::{DetachReason, EndReason},
-    state::{EndCondition, RegistryState},
+    state::{EndCondition, Phase, RegistryState},
 };
 
 /// The shortest interval: the timer refuses zero.
@@ -52,13 +52,15 @@ fn sweep(state: &RegistryState, now: Instant) {
             }
             _ => {}
         }
-        // It was busy, or is dormant now. The deadline of a session that has ended has no effect.
-        let limit = if session.backend().is_some() {
-            idle_timeout
-        } else {
-            retain
+        // It was busy, or is dormant now.
+        let locked = session.lock();
+        let limit = match locked.lifecycle.phase() {
+            Phase::Opening { .. } | Phase::Attached { .. } => idle_timeout,
+            Phase::Dormant { .. } => retain,
+            Phase::Ended(_) => continue,
         };
         let left = limit.saturating_sub(idle.unwrap_or_default());
-        state.reap_deadlines.set(session.key, now + left.max(MIN_INTERVAL));
+        let next = now + left.max(MIN_INTERVAL);
+        state.reap_deadlines.set(session.key, Some(next));
     }
 }

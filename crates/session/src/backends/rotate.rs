@@ -155,7 +155,8 @@ fn retry_or_expire(state: &RegistryState, session: &Session, backend: &Arc<Attac
     // Ever sooner, so that the last attempt is close to the expiry.
     let left = expiry.at.saturating_duration_since(now);
     let delay = (left / 2).min(state.config.max_backoff).max(MIN_RETRY_DELAY);
-    if session.lock().lifecycle.is_attached_to(backend) {
-        state.rotation_deadlines.set(session.key, now + delay);
+    let locked = session.lock();
+    if locked.lifecycle.is_attached_to(backend) {
+        state.rotation_deadlines.set(session.key, Some(now + delay));
     }
 }

@@ -56,10 +56,12 @@ fn restore(state: &RegistryState, record: &Record) -> bool {
     let opened = now.checked_sub(age).unwrap_or(last_activity);
     let (grant, user) = (record.grant.clone(), record.user.clone());
     let session = Session::new(key, grant, user, permit, Lifecycle::dormant(last_activity), opened);
-    session.lock().written = Some(WrittenRecord {
+    let mut locked = session.lock();
+    locked.written = Some(WrittenRecord {
         snapshot: None,
         last_activity,
     });
-    state.reap_deadlines.set(key, last_activity + state.config.retain);
+    state.schedule(&session, &locked.lifecycle, now);
+    drop(locked);
     state.table.insert(Arc::new(session)).is_ok()
 }

@@ -12,7 +12,7 @@ use crate::{
     sync::{Mutex, lock},
 };
 
-/// At most one deadline for each session. Its lock is taken alone.
+/// At most one deadline for each session. Nothing else is locked under its lock.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines(Mutex<Entries>);
 
@@ -24,19 +24,15 @@ struct Entries {
 }
 
 impl Deadlines {
-    /// Sets the deadline of a session, instead of an earlier one.
-    pub(crate) fn set(&self, key: SessionKey, at: Instant) {
+    /// Replaces the deadline of a session.
+    pub(crate) fn set(&self, key: SessionKey, at: Option<Instant>) {
         let mut entries = lock(&self.0);
-        if let Some(before) = entries.times.insert(key, at) {
+        if let Some(before) = entries.times.remove(&key) {
             entries.by_time.remove(&(before, key));
         }
-        entries.by_time.insert((at, key));
-    }
-
-    pub(crate) fn cancel(&self, key: &SessionKey) {
-        let mut entries = lock(&self.0);
-        if let Some(at) = entries.times.remove(key) {
-            entries.by_time.remove(&(at, *key));
+        if let Some(at) = at {
+            entries.times.insert(key, at);
+            entries.by_time.insert((at, key));
         }
     }
 
@@ -63,6 +59,12 @@ mod tests {
     use super::*;
     use crate::tests::permutations::once;
 
+    impl Deadlines {
+        pub(crate) fn of(&self, key: &SessionKey) -> Option<Instant> {
+            lock(&self.0).times.get(key).copied()
+        }
+    }
+
     #[test]
     fn each_deadline_is_due_once_and_in_order() {
         once(|| {
@@ -70,12 +72,12 @@ mod tests {
             let start = Instant::now();
             let at = |seconds| start + Duration::from_secs(seconds);
             let deadlines = Deadlines::default();
-            deadlines.set(keys[0], at(3));
-            deadlines.set(keys[1], at(1));
-            deadlines.set(keys[2], at(2));
-            deadlines.set(keys[3], at(1));
-            deadlines.set(keys[3], at(9));
-            deadlines.cancel(&keys[2]);
+            deadlines.set(keys[0], Some(at(3)));
+            deadlines.set(keys[1], Some(at(1)));
+            deadlines.set(keys[2], Some(at(2)));
+            deadlines.set(keys[3], Some(at(1)));
+            deadlines.set(keys[3], Some(at(9)));
+            deadlines.set(keys[2], None);
             assert_eq!(deadlines.take_due(at(0)), []);
             assert_eq!(deadlines.take_due(at(3)), [keys[1], keys[0]]);
             assert_eq!(deadlines.take_due(at(8)), []);

@@ -10,7 +10,7 @@ use super::{
     attached_backend::AttachedBackend,
     change_queue::{ChangeQueue, end_change, wall_time},
     deadlines::Deadlines,
-    phase::{Detached, EndCondition, PreviousPhase},
+    phase::{Detached, EndCondition, Lifecycle, Phase, PreviousPhase},
     quota::Quota,
     renewal_gate::RenewalGate,
     revocations::{Revocations, RevokedSubject},
@@ -80,10 +80,12 @@ impl RegistryState {
         let mut locked = session.lock();
         let now = Instant::now();
         let detached = locked.lifecycle.detach(backend, reason, snapshot, &self.config, now);
-        let last_activity = locked.lifecycle.last_activity().unwrap_or(now);
         if let Detached::Ended(previous) = detached {
             self.finish_end(session, locked, reason.into(), previous, wall_now);
         } else {
+            if detached != Detached::Unchanged {
+                self.schedule(session, &locked.lifecycle, now);
+            }
             drop(locked);
         }
         if detached != Detached::Unchanged && reason == DetachReason::BackendDied {
@@ -98,9 +100,23 @@ impl RegistryState {
             });
             self.observer.on(Event::Detached(reason));
             self.changes.mark_changed(session);
-            self.rotation_deadlines.cancel(&session.key);
-            self.reap_deadlines.set(session.key, last_activity + self.config.retain);
         }
+    }
+
+    /// Sets the deadlines of a session for the phase that it has just entered. Under its lock: of
+    /// two changes that race, the deadlines of the later one stay.
+    pub(crate) fn schedule(&self, session: &Session, lifecycle: &Lifecycle<AttachedBackend>, now: Instant) {
+        // Counted from the last exchange: an attachment is no activity.
+        let last_activity = lifecycle.last_activity().unwrap_or(now);
+        let reap_at = match lifecycle.phase() {
+            Phase::Opening { .. } | Phase::Attached { .. } => Some(last_activity + self.config.idle_timeout),
+            Phase::Dormant { .. } => Some(last_activity + self.config.retain),
+            Phase::Ended(_) => None,
+        };
+        let expiry = lifecycle.backend().and_then(|attached| attached.expiry);
+        let rotate_at = expiry.map(|expiry| expiry.rotate_at(self.config.refresh_lead, &session.user, now));
+        self.reap_deadlines.set(session.key, reap_at);
+        self.rotation_deadlines.set(session.key, rotate_at);
     }
 
     /// Ends the sessions of all grants of a user.
@@ -145,13 +161,12 @@ impl RegistryState {
                 self.changes.push(vec![change]);
             }
         }
+        self.schedule(session, &locked.lifecycle, Instant::now());
         let permit = locked.permit.take();
         drop(locked);
         // An id that was never given out cannot come back, and must not push out the tombstone of
         // one that can.
         self.table.remove(&session.key, previous != PreviousPhase::Opening);
-        self.reap_deadlines.cancel(&session.key);
-        self.rotation_deadlines.cancel(&session.key);
         session.ended.cancel();
         session.attached.notify_waiters();
         self.observer.on(Event::Ended(reason));

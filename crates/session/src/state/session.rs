@@ -103,8 +103,8 @@ impl Session {
         }
     }
 
-    /// Locks the part that changes. Only the usage of a backend and the queue of changes are locked
-    /// while it is held.
+    /// Locks the part that changes. Only the usage of a backend, the queue of changes and the
+    /// deadlines are locked while it is held.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Locked> {
         lock(&self.locked)
     }

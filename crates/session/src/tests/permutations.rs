@@ -99,6 +99,24 @@ fn requests_are_answered_while_their_session_is_detached_and_revived() {
     });
 }
 
+/// The revival comes as soon as the backend is detached, while the detachment is still under way.
+#[test]
+fn backend_of_a_revival_has_the_deadlines_of_an_attached_one() {
+    explore(async || {
+        let harness = Harness::new(durable());
+        let (id, session) = harness.open().await;
+        let (state, detached) = (Arc::clone(harness.state()), Arc::clone(&session));
+        let detaching = spawn(async move { detach_idle(&state, &detached) });
+        while session.backend().is_some() {
+            yield_now().await;
+        }
+        assert_eq!(harness.serve(harness.ping(&id)).await.0, 200);
+        detaching.await.expect("no panic");
+        assert_eq!(harness.quiesce().await.attached, 1);
+        harness.stop().await;
+    });
+}
+
 #[test]
 fn death_of_a_replaced_backend_keeps_its_successor_attached() {
     explore(async || {

@@ -11,13 +11,14 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request};
 use shuttle::future::{JoinHandle, spawn, yield_now};
+use tokio::time::Instant;
 
 use crate::{
     Config, Registry, RegistryBuilder, Stats,
     client::headers::MCP_SESSION_ID,
-    ports::{Caller, DetachReason, Event, Observer},
+    ports::{Caller, DetachReason, Event, Observer, SystemClock},
     state::{Phase, RegistryState, Session},
-    testing::{RefreshOutcome, ScriptedBackend, ScriptedCredentials, ScriptedSpawner, SpawnOutcome, caller},
+    testing::{ScriptedBackend, ScriptedCredentials, ScriptedSpawner, SpawnOutcome, caller},
 };
 
 pub(super) struct Harness {
@@ -36,8 +37,8 @@ impl Harness {
         let spawner = ScriptedSpawner::immediate(SpawnOutcome::Ready);
         let rotations = Arc::<RotationCount>::default();
         let builder = RegistryBuilder::new(config, Arc::clone(&spawner) as _).observer(Arc::clone(&rotations) as _);
-        let credentials = Arc::new(ScriptedCredentials::permanent());
-        credentials.set_refresh_outcome(RefreshOutcome::Renewed);
+        let credentials = ScriptedCredentials::expiring(Arc::new(SystemClock), Duration::from_secs(3600));
+        let credentials = Arc::new(credentials);
         let caller = Caller {
             credentials: Arc::clone(&credentials) as _,
             ..Arc::unwrap_or_clone(caller("ann/phone"))
@@ -113,8 +114,8 @@ impl Harness {
     }
 
     /// Waits until no task but those of attached backends is left, and checks the invariants: each
-    /// running backend is the attached one of a session that has not ended, and the quota counts
-    /// exactly the sessions.
+    /// running backend is the attached one of a session that has not ended, the quota counts exactly
+    /// the sessions, and each session has the deadlines of its phase.
     pub(super) async fn quiesce(&self) -> Stats {
         let sessions = self.state().table.select(|_| true);
         // The task of a backend releases its quota last.
@@ -133,6 +134,15 @@ impl Harness {
             assert!(!attached.backend.is_gone(), "a running backend is not the attached one");
         }
         assert_eq!(self.state().quota.in_use(), sessions.len());
+        let now = Instant::now();
+        for session in &sessions {
+            let (config, attached) = (&self.state().config, session.backend().is_some());
+            let limit = if attached { config.idle_timeout } else { config.retain };
+            let reap_at = self.state().reap_deadlines.of(&session.key).expect("a deadline");
+            assert!(reap_at <= now + limit, "the reaper comes too late");
+            let rotation = self.state().rotation_deadlines.of(&session.key);
+            assert_eq!(rotation.is_some(), attached, "an attached backend is rotated in time");
+        }
         assert!(
             sessions
                 .iter()
