@@ -5,10 +5,40 @@ use std::sync::Arc;
 
 use tokio::{sync::watch, time::Instant};
 
+use super::start::StartBackendError;
 use crate::{
     ports::{CredentialError, Credentials, UserId},
-    state::{GateDecision, Generation, RegistryState, RenewalGuard, RenewalOutcome},
+    state::{GateDecision, Generation, RegistryState, RenewalGuard, RenewalOutcome, Session},
 };
+
+/// Makes an attempt to start a backend of a session, and another one if the first backend ended at
+/// its start and the credential could be renewed.
+pub(crate) async fn retry_after_renewal<T, F>(
+    state: &Arc<RegistryState>,
+    session: &Session,
+    attempt: impl Fn() -> F,
+) -> Result<T, StartBackendError>
+where
+    F: Future<Output = Result<T, StartBackendError>>,
+{
+    let generation = state.renewal_gate.generation();
+    let outcome = attempt().await;
+    let (Err(error), Some(caller)) = (&outcome, session.caller()) else {
+        return outcome;
+    };
+    // A session that has ended needs no backend: its end may be the reason for the failure.
+    if !error.may_be_revoked_credential() || session.is_revoked() || state.table.is_closed() {
+        return outcome;
+    }
+    match renew(state, &session.user, &caller.credentials, generation).await {
+        RenewalOutcome::Renewed => {
+            tracing::info!(session = %session.tag, "credential renewed; starting the backend again");
+            attempt().await
+        }
+        // If the user has to sign in again, the session has ended with the user.
+        RenewalOutcome::SignInRequired | RenewalOutcome::Unchanged => outcome,
+    }
+}
 
 /// Renews the credential of a user if that may help the next backend to start. A terminal refusal
 /// ends the user's sessions.

@@ -10,15 +10,15 @@ use tracing::Instrument;
 
 use super::{
     backend_task,
-    renew::renew,
-    start::{StartBackendError, StartedBackend, start},
+    renew::retry_after_renewal,
+    start::{StartBackendError, start},
 };
 use crate::{
     error_chain::error_chain,
     ports::{DetachReason, EndReason, Event, RecordsError, Snapshot, SpawnError, SpawnPurpose},
     state::{
-        AttachedBackend, EndCondition, InFlightGuard, JoinRevival, RegistryState, RenewalOutcome, RevivalReceiver,
-        RevivalSender, ReviveError, Session,
+        AttachedBackend, EndCondition, InFlightGuard, JoinRevival, RegistryState, RevivalReceiver, RevivalSender,
+        Session, SessionError,
     },
 };
 
@@ -27,12 +27,12 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`ReviveError`] if the session gets no backend.
+/// [`SessionError`] if the session gets no backend.
 pub(crate) async fn begin_exchange(
     state: &Arc<RegistryState>,
     session: &Arc<Session>,
     mut backend: Option<Arc<AttachedBackend>>,
-) -> Result<InFlightGuard, ReviveError> {
+) -> Result<InFlightGuard, SessionError> {
     let mut waiting_since = None;
     loop {
         if let Some(attached) = backend.take().or_else(|| session.backend()) {
@@ -57,7 +57,7 @@ pub(crate) async fn begin_exchange(
         };
         let outcome = match revival.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.unwrap_or(Ok(())),
-            Err(_) => return Err(ReviveError::Aborted),
+            Err(_) => return Err(SessionError::Aborted),
         };
         if let Err(error) = outcome {
             let waited = Instant::now().saturating_duration_since(since);
@@ -72,7 +72,7 @@ fn join(
     state: &Arc<RegistryState>,
     session: &Arc<Session>,
     since: Instant,
-) -> Result<Option<RevivalReceiver>, ReviveError> {
+) -> Result<Option<RevivalReceiver>, SessionError> {
     let joined = session.lock().lifecycle.join_revival(Instant::now());
     match joined {
         JoinRevival::Attached => Ok(None),
@@ -82,8 +82,9 @@ fn join(
             state.tasks.spawn(task.instrument(session.span.clone()));
             Ok(Some(receiver))
         }
+        JoinRevival::Refused(SessionError::Ended) if state.table.is_closed() => Err(SessionError::ShuttingDown),
         JoinRevival::Refused(error) => {
-            if matches!(error, ReviveError::BackingOff(_)) {
+            if matches!(error, SessionError::BackingOff(_)) {
                 state.observer.on(Event::BackedOff);
             }
             Err(error)
@@ -119,49 +120,30 @@ impl Drop for RevivalGuard<'_> {
     }
 }
 
-async fn revive(state: &Arc<RegistryState>, session: &Arc<Session>) -> Result<(), ReviveError> {
+async fn revive(state: &Arc<RegistryState>, session: &Arc<Session>) -> Result<(), SessionError> {
     let Some(snapshot) = load_snapshot(state, session).await? else {
         tracing::warn!(session = %session.tag, "session cannot be revived: there is no snapshot of it");
         state.end(session, EndReason::Unrevivable, EndCondition::Always);
-        return Err(ReviveError::Ended);
+        return Err(SessionError::Ended);
     };
-    let attached = start_with_renewal(state, session, snapshot).await.and_then(|started| {
-        // Only a revival gives a dormant session a backend: the place is not free only if the
-        // session has ended.
-        backend_task::attach(state, session, started, None).ok_or(StartBackendError::SessionEnded)
-    });
-    attached.map_err(|error| revive_error(state, session, &error))?;
+    let attempt = || start(state, session, Some(snapshot.clone()), SpawnPurpose::Revival);
+    let started = retry_after_renewal(state, session, attempt).await;
+    // Only a revival gives a dormant session a backend: the place is not free only if the session
+    // has ended.
+    let attached = started
+        .and_then(|started| backend_task::attach(state, session, started, None).ok_or(StartBackendError::SessionEnded));
+    if let Err(error) = attached {
+        if let StartBackendError::Spawn(SpawnError::Credentials(_)) = error {
+            state.end_user(&session.user);
+        }
+        return Err(error.into_session_error(state, session));
+    }
     tracing::info!(session = %session.tag, "session revived");
     Ok(())
 }
 
-/// Starts a backend, and once more if the first one ended at its start and the credential could be
-/// renewed.
-async fn start_with_renewal(
-    state: &Arc<RegistryState>,
-    session: &Session,
-    snapshot: Snapshot,
-) -> Result<StartedBackend, StartBackendError> {
-    let generation = state.renewal_gate.generation();
-    let started = start(state, session, Some(snapshot.clone()), SpawnPurpose::Revival).await;
-    let (Err(error), Some(credentials)) = (&started, session.credentials()) else {
-        return started;
-    };
-    if !error.may_be_revoked_credential() {
-        return started;
-    }
-    match renew(state, &session.user, credentials, generation).await {
-        RenewalOutcome::Renewed => {
-            tracing::info!(session = %session.tag, "credential renewed; starting the backend again");
-            start(state, session, Some(snapshot), SpawnPurpose::Revival).await
-        }
-        // The session has ended with its user.
-        RenewalOutcome::SignInRequired | RenewalOutcome::Unchanged => started,
-    }
-}
-
 /// The snapshot to revive the session from: the latest one here, or else that of its record.
-async fn load_snapshot(state: &RegistryState, session: &Session) -> Result<Option<Snapshot>, ReviveError> {
+async fn load_snapshot(state: &RegistryState, session: &Session) -> Result<Option<Snapshot>, SessionError> {
     let snapshot = session.lock().lifecycle.snapshot().cloned();
     let (None, Some(records)) = (&snapshot, &state.records) else {
         return Ok(snapshot);
@@ -174,31 +156,7 @@ async fn load_snapshot(state: &RegistryState, session: &Session) -> Result<Optio
         }
         Err(error @ RecordsError::Unavailable(_)) => {
             tracing::warn!(session = %session.tag, reason = error_chain(&error), "session record is not available now");
-            Err(ReviveError::Unavailable)
-        }
-    }
-}
-
-fn revive_error(state: &RegistryState, session: &Session, error: &StartBackendError) -> ReviveError {
-    let reason = error_chain(error);
-    match error {
-        StartBackendError::Spawn(SpawnError::Credentials(_)) => {
-            tracing::info!(session = %session.tag, reason, "the user has to sign in again");
-            state.end_user(&session.user);
-            ReviveError::SignInRequired
-        }
-        // Whatever failed: the end of a grant often comes before the failure that it causes.
-        _ if session.is_revoked() => ReviveError::SignInRequired,
-        StartBackendError::Spawn(SpawnError::Unavailable(_)) => {
-            tracing::warn!(session = %session.tag, reason, "no backend can be started now");
-            ReviveError::Unavailable
-        }
-        StartBackendError::SessionEnded => ReviveError::Ended,
-        StartBackendError::Spawn(SpawnError::Failed(_) | SpawnError::NotReady(_)) | StartBackendError::TimedOut => {
-            tracing::warn!(session = %session.tag, reason, "session not revived: its backend did not start");
-            let now = Instant::now();
-            session.lock().lifecycle.record_start_failure(now, &state.config);
-            ReviveError::NotStarted
+            Err(SessionError::Unavailable)
         }
     }
 }

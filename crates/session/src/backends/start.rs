@@ -6,8 +6,9 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
-    ports::{Backend, Event, Snapshot, SpawnError, SpawnFailure, SpawnOrder, SpawnPurpose},
-    state::{RegistryState, Session, SessionPermit},
+    error_chain::error_chain,
+    ports::{Backend, BoxError, Event, Snapshot, SpawnError, SpawnFailure, SpawnOrder, SpawnPurpose},
+    state::{RegistryState, Session, SessionError, SessionPermit},
     sync::timeout,
 };
 
@@ -20,6 +21,10 @@ pub(crate) enum StartBackendError {
     TimedOut,
     #[error("the session ended while its backend started")]
     SessionEnded,
+    #[error("the backend ended before it had answered the handshake")]
+    BackendDied,
+    #[error("the answer to initialize cannot be read")]
+    Unreadable(#[source] BoxError),
 }
 
 /// A backend that has no task yet. It holds the session's permit and a token of the registry's
@@ -71,15 +76,51 @@ pub(crate) async fn start(
 
 impl StartBackendError {
     /// True if the backend ended at its start: a revoked credential may be the reason.
-    pub(crate) fn may_be_revoked_credential(&self) -> bool {
-        matches!(self, Self::Spawn(SpawnError::Failed(_)))
+    pub(super) fn may_be_revoked_credential(&self) -> bool {
+        matches!(self, Self::Spawn(SpawnError::Failed(_)) | Self::BackendDied)
+    }
+
+    /// Logs the error, and says how the requests that wait for the backend are answered.
+    pub(crate) fn into_session_error(self, state: &RegistryState, session: &Session) -> SessionError {
+        let (tag, reason) = (&session.tag, error_chain(&self));
+        match self {
+            Self::Spawn(SpawnError::Credentials(_)) => {
+                tracing::info!(session = %tag, reason, "the user has to sign in again");
+                SessionError::SignInRequired
+            }
+            Self::SessionEnded | Self::BackendDied | Self::Unreadable(_) if state.table.is_closed() => {
+                SessionError::ShuttingDown
+            }
+            // Whatever failed: the end of a grant often comes before the failure that it causes.
+            _ if session.is_revoked() => {
+                tracing::info!(session = %tag, reason, "the user has to sign in again");
+                SessionError::SignInRequired
+            }
+            Self::SessionEnded => SessionError::Ended,
+            Self::Spawn(SpawnError::Unavailable(_)) => {
+                tracing::warn!(session = %tag, reason, "no backend can be started now");
+                SessionError::Unavailable
+            }
+            Self::Spawn(SpawnError::Failed(_) | SpawnError::NotReady(_))
+            | Self::TimedOut
+            | Self::BackendDied
+            | Self::Unreadable(_) => {
+                tracing::warn!(session = %tag, reason, "the backend of the session did not start");
+                let now = Instant::now();
+                session.lock().lifecycle.record_start_failure(now, &state.config);
+                SessionError::NotStarted
+            }
+        }
     }
 
     fn failure(&self) -> SpawnFailure {
         match self {
             Self::Spawn(SpawnError::Credentials(_)) => SpawnFailure::Credentials,
             Self::Spawn(SpawnError::Unavailable(_)) => SpawnFailure::Unavailable,
-            Self::Spawn(SpawnError::Failed(_) | SpawnError::NotReady(_)) | Self::SessionEnded => SpawnFailure::Failed,
+            Self::Spawn(SpawnError::Failed(_) | SpawnError::NotReady(_))
+            | Self::SessionEnded
+            | Self::BackendDied
+            | Self::Unreadable(_) => SpawnFailure::Failed,
             Self::TimedOut => SpawnFailure::TimedOut,
         }
     }

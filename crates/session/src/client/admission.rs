@@ -1,14 +1,13 @@
 //! Admission of a new session: a permit of the quota, freed by evicting a dormant session if need
 //! be.
 
-use std::time::Duration;
-
+use serde_json::json;
 use tokio::time::Instant;
 
-use super::serve_error::{ServeError, SessionSummary};
+use super::serve_error::ServeError;
 use crate::{
     ports::{EndReason, Event, QuotaScope, UserId},
-    state::{EndCondition, RegistryState, Session, SessionPermit},
+    state::{EndCondition, RegistryState, SessionPermit},
 };
 
 /// Acquires a permit for a session of `user`.
@@ -66,18 +65,17 @@ fn user_quota(state: &RegistryState, user: &UserId) -> ServeError {
     // The session that is idle for longest is reaped first. If all are in use, the wait is unknown.
     let longest = idle.iter().flatten().max();
     let retry_after = longest.map_or(config.reap_interval, |idle| config.idle_timeout.saturating_sub(*idle));
-    let sessions = held.iter().zip(idle).map(|(session, idle)| summary(session, idle, now));
+    let sessions = held.iter().zip(idle).map(|(session, idle)| {
+        let age = now.saturating_duration_since(session.opened).as_secs();
+        let mut summary = json!({ "tag": &*session.tag, "ageSeconds": age });
+        // Absent while an exchange is in flight.
+        if let Some(idle) = idle {
+            summary["idleSeconds"] = idle.as_secs().into();
+        }
+        summary
+    });
     ServeError::UserQuota {
-        limit: config.max_sessions_per_user,
-        sessions: sessions.collect(),
+        data: json!({ "limit": config.max_sessions_per_user, "sessions": sessions.collect::<Vec<_>>() }),
         retry_after,
-    }
-}
-
-fn summary(session: &Session, idle: Option<Duration>, now: Instant) -> SessionSummary {
-    SessionSummary {
-        tag: session.tag.to_string(),
-        age_seconds: now.saturating_duration_since(session.opened).as_secs(),
-        idle_seconds: idle.map(|idle| idle.as_secs()),
     }
 }

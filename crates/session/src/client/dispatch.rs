@@ -9,15 +9,15 @@ use tracing::{Instrument, Span};
 
 use super::{
     activity_guard::ActivityGuard,
-    headers::{AmbiguousIdError, full_body, guard_body, session_id, strip_client_headers, strip_session_id},
-    jsonrpc::Message,
+    headers::{MCP_SESSION_ID, full_body, guard_body, strip_client_headers, strip_session_id},
+    jsonrpc::{Message, MessageKind},
     open, parked_streams,
     serve_error::ServeError,
 };
 use crate::{
     backends::revive,
     ports::{BackendGone, Body, Caller, DetachReason, EndReason, NotProcessed, SessionKey, SessionSpan},
-    state::{EndCondition, Lookup, RegistryState, ReviveError, Session},
+    state::{EndCondition, Lookup, RegistryState, Session, SessionError},
 };
 
 /// The number of times that a request is sent again which its backend has not processed.
@@ -31,7 +31,7 @@ pub(crate) async fn serve(state: &Arc<RegistryState>, request: Request<Bytes>) -
     let mut session_span = None;
     let mut response = match route(state, request, &mut session_span).await {
         Ok(response) => response,
-        Err(error) if is_post => error.into_response(Message::parse(&body).id()),
+        Err(error) if is_post => error.into_response(Message::parse(&body).id),
         Err(error) => error.into_response(None),
     };
     if let Some(span) = session_span {
@@ -54,16 +54,18 @@ async fn route(
         return Err(ServeError::MethodNotAllowed);
     }
     if state.table.is_closed() {
-        return Err(ServeError::ShuttingDown);
+        return Err(SessionError::ShuttingDown.into());
     }
-    let unknown = ServeError::UnknownSession(state.config.unknown_status);
-    match session_id(&request).map_err(|AmbiguousIdError| unknown)? {
-        None if request.method() == Method::POST => {
+    let mut ids = request.headers().get_all(MCP_SESSION_ID).iter();
+    match (ids.next(), ids.next()) {
+        (None, _) if request.method() == Method::POST => {
             require_initialize(request.body())?;
             open::open(state, &caller, request, session_span).await
         }
-        None => Err(ServeError::MissingSessionId),
-        Some(id) => {
+        (None, _) => Err(ServeError::MissingSessionId),
+        // It is unknown which of them is meant.
+        (Some(_), Some(_)) => Err(ServeError::UnknownSession(state.config.unknown_status)),
+        (Some(id), None) => {
             let session = find(state, &caller, id)?;
             let span = session_span.insert(session.span.clone()).clone();
             session.bind_caller(&caller);
@@ -74,12 +76,12 @@ async fn route(
 
 /// Without a session there is only the handshake.
 fn require_initialize(body: &[u8]) -> Result<(), ServeError> {
-    match Message::parse(body) {
-        Message::Initialize { .. } => Ok(()),
-        Message::Discover { .. } => Err(ServeError::MethodNotFound),
-        Message::Request { .. } | Message::NotificationOrResponse => Err(ServeError::MissingSessionId),
-        Message::Malformed { .. } => Err(ServeError::Malformed),
-        Message::NotJson => Err(ServeError::NotJson),
+    match Message::parse(body).kind {
+        MessageKind::Initialize => Ok(()),
+        MessageKind::Discover => Err(ServeError::MethodNotFound),
+        MessageKind::Request | MessageKind::NotificationOrResponse => Err(ServeError::MissingSessionId),
+        MessageKind::Malformed => Err(ServeError::Malformed),
+        MessageKind::NotJson => Err(ServeError::NotJson),
     }
 }
 
@@ -91,7 +93,7 @@ fn find(state: &RegistryState, caller: &Caller, id: &HeaderValue) -> Result<Arc<
             tracing::warn!(session = %session.tag, "session belongs to another grant");
             Err(ServeError::WrongGrant)
         }
-        Lookup::Ended => Err(ServeError::SessionEnded),
+        Lookup::Ended => Err(SessionError::Ended.into()),
         Lookup::Unknown => Err(ServeError::UnknownSession(state.config.unknown_status)),
     }
 }
@@ -129,7 +131,7 @@ async fn listen(
         }
     };
     if !session.lock().lifecycle.touch(Instant::now()) {
-        return Err(ServeError::SessionEnded);
+        return Err(SessionError::Ended.into());
     }
     state.changes.mark_changed(session);
     let Some(attached) = attached else {
@@ -148,7 +150,7 @@ async fn send(
     let mut backend = {
         let lifecycle = &mut session.lock().lifecycle;
         if !lifecycle.begin_exchange(Instant::now()) {
-            return Err(ServeError::SessionEnded);
+            return Err(SessionError::Ended.into());
         }
         lifecycle.backend().cloned()
     };
@@ -156,8 +158,7 @@ async fn send(
     let request = strip_client_headers(request);
     let mut resends = MAX_RESENDS;
     let (in_flight, response) = loop {
-        let in_flight = revive::begin_exchange(state, session, backend.take()).await;
-        let in_flight = in_flight.map_err(|error| serve_error(state, error))?;
+        let in_flight = revive::begin_exchange(state, session, backend.take()).await?;
         let response = in_flight.0.backend.serve(request.clone()).await;
         if resends == 0 || response.extensions().get::<NotProcessed>().is_none() {
             break (in_flight, strip_session_id(response));
@@ -175,16 +176,4 @@ async fn send(
 /// come from what is before it.
 fn proves_life(response: &Response<Body>) -> bool {
     response.status() == StatusCode::OK && response.extensions().get::<BackendGone>().is_none()
-}
-
-fn serve_error(state: &RegistryState, error: ReviveError) -> ServeError {
-    match error {
-        ReviveError::Ended if state.table.is_closed() => ServeError::ShuttingDown,
-        ReviveError::Ended => ServeError::SessionEnded,
-        ReviveError::SignInRequired => ServeError::SignInRequired,
-        ReviveError::Unavailable => ServeError::Unavailable,
-        ReviveError::NotStarted => ServeError::BackendNotStarted,
-        ReviveError::BackingOff(retry_after) => ServeError::BackendCrashLoop { retry_after },
-        ReviveError::Aborted => ServeError::Internal,
-    }
 }

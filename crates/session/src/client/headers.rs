@@ -1,25 +1,13 @@
 //! Headers and bodies at the edge between clients and backends.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, header};
+use http::{HeaderName, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 
 use crate::ports::Body;
 
 /// Names a session (MCP 2025-11-25, transports, "Session Management").
 pub(crate) const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
-
-/// More than one session id was sent.
-pub(super) struct AmbiguousIdError;
-
-/// The session id of a request. Two of them are refused, since it is unknown which one is meant.
-pub(super) fn session_id(request: &Request<Bytes>) -> Result<Option<&HeaderValue>, AmbiguousIdError> {
-    let mut values = request.headers().get_all(MCP_SESSION_ID).iter();
-    match (values.next(), values.next()) {
-        (first, None) => Ok(first),
-        (_, Some(_)) => Err(AmbiguousIdError),
-    }
-}
 
 /// Removes the headers that are between the client and the registry. A backend has its own
 /// credential, and must never see the client's (MCP, security best practices, "Token Passthrough").

@@ -8,34 +8,29 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// The kind of a message.
+/// A message as far as the registry reads it.
+pub(super) struct Message<'a> {
+    pub(super) kind: MessageKind,
+    /// The id that an error about this message has to carry: a string or a number, as the client
+    /// wrote it.
+    pub(super) id: Option<&'a str>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Message<'a> {
+pub(super) enum MessageKind {
     /// The request `initialize`: the handshake of the legacy era.
-    Initialize {
-        id: RequestId<'a>,
-    },
+    Initialize,
     /// The request `server/discover`, with which a modern client starts.
-    Discover {
-        id: RequestId<'a>,
-    },
+    Discover,
     /// Any other request.
-    Request {
-        id: RequestId<'a>,
-    },
-    /// Nothing waits for an answer to it.
+    Request,
+    /// No answer to it is expected.
     NotificationOrResponse,
     /// JSON, but not one JSON-RPC 2.0 message as MCP defines it. If it has an id, its sender may
     /// wait for an answer with that.
-    Malformed {
-        id: Option<RequestId<'a>>,
-    },
+    Malformed,
     NotJson,
 }
-
-/// The id of a request, as the client wrote it: a string or a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RequestId<'a>(&'a str);
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
@@ -53,23 +48,19 @@ struct Envelope<'a> {
 
 impl<'a> Message<'a> {
     pub(super) fn parse(body: &'a [u8]) -> Self {
-        let envelope = match serde_json::from_slice::<Envelope<'a>>(body) {
-            Ok(envelope) => envelope,
-            // An object with a key twice, or no object at all: still JSON if it reads as one value.
-            Err(error) if error.is_data() && serde_json::from_slice::<&RawValue>(body).is_ok() => {
-                return Self::Malformed { id: None };
+        match serde_json::from_slice::<Envelope<'a>>(body) {
+            Ok(envelope) => envelope.message(),
+            Err(error) => {
+                // An object with a key twice, or no object at all: still JSON if it reads as one
+                // value.
+                let is_json = error.is_data() && serde_json::from_slice::<&RawValue>(body).is_ok();
+                let kind = if is_json {
+                    MessageKind::Malformed
+                } else {
+                    MessageKind::NotJson
+                };
+                Self { kind, id: None }
             }
-            Err(_) => return Self::NotJson,
-        };
-        envelope.kind()
-    }
-
-    /// The id that an error about this message has to carry.
-    pub(super) fn id(&self) -> Option<RequestId<'a>> {
-        match self {
-            Self::Initialize { id } | Self::Discover { id } | Self::Request { id } => Some(*id),
-            Self::Malformed { id } => *id,
-            Self::NotificationOrResponse | Self::NotJson => None,
         }
     }
 }
@@ -82,31 +73,25 @@ pub(super) fn is_success(answer: &[u8]) -> bool {
 }
 
 impl<'a> Envelope<'a> {
-    fn kind(&self) -> Message<'a> {
-        let id = self.id.filter(|id| is_id(id)).map(|id| RequestId(id.get()));
+    fn message(&self) -> Message<'a> {
+        let is_id = |id: &&str| id.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit());
+        let id = self.id.map(RawValue::get).filter(is_id);
         let method = self.method.map(RawValue::get).filter(|method| method.starts_with('"'));
         let is_response = self.result.is_some() || self.error.is_some();
         // JSON-RPC 2.0 section 4: "jsonrpc" must be exactly "2.0".
-        if self.jsonrpc.map(RawValue::get) != Some("\"2.0\"") {
-            return Message::Malformed { id };
-        }
-        match (method, id, is_response) {
+        let is_version_2 = self.jsonrpc.map(RawValue::get) == Some("\"2.0\"");
+        let (kind, id) = match (method, id, is_response) {
+            _ if !is_version_2 => (MessageKind::Malformed, id),
             // MCP 2025-11-25, basic, "Requests": the id must not be null.
-            (Some(_), None, false) if self.id.is_none() => Message::NotificationOrResponse,
-            (None, Some(_), true) if self.method.is_none() => Message::NotificationOrResponse,
+            (Some(_), None, false) if self.id.is_none() => (MessageKind::NotificationOrResponse, None),
+            (None, Some(_), true) if self.method.is_none() => (MessageKind::NotificationOrResponse, None),
             // A method that is written with escapes is none of the two: no client does that.
-            (Some("\"initialize\""), Some(id), false) => Message::Initialize { id },
-            (Some("\"server/discover\""), Some(id), false) => Message::Discover { id },
-            (Some(_), Some(id), false) => Message::Request { id },
-            _ => Message::Malformed { id },
-        }
-    }
-}
-
-impl<'a> RequestId<'a> {
-    /// The id as JSON.
-    pub(super) fn as_json(self) -> &'a str {
-        self.0
+            (Some("\"initialize\""), Some(_), false) => (MessageKind::Initialize, id),
+            (Some("\"server/discover\""), Some(_), false) => (MessageKind::Discover, id),
+            (Some(_), Some(_), false) => (MessageKind::Request, id),
+            _ => (MessageKind::Malformed, id),
+        };
+        Message { kind, id }
     }
 }
 
@@ -115,18 +100,12 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     <&'a RawValue>::deserialize(deserializer).map(Some)
 }
 
-fn is_id(value: &RawValue) -> bool {
-    value
-        .get()
-        .starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn id(body: &str) -> Option<String> {
-        Message::parse(body.as_bytes()).id().map(|id| id.as_json().to_owned())
+        Message::parse(body.as_bytes()).id.map(str::to_owned)
     }
 
     #[test]
@@ -169,16 +148,11 @@ mod tests {
     fn methods_are_distinguished() {
         let method = |name: &str| {
             let body = format!(r#"{{"id":1,"params":{{"method":"x","id":9}},"method":"{name}","jsonrpc":"2.0"}}"#);
-            match Message::parse(body.as_bytes()) {
-                Message::Initialize { .. } => 'i',
-                Message::Discover { .. } => 'd',
-                Message::Request { .. } => 'o',
-                Message::NotificationOrResponse | Message::Malformed { .. } | Message::NotJson => '-',
-            }
+            Message::parse(body.as_bytes()).kind
         };
-        assert_eq!(method("initialize"), 'i');
-        assert_eq!(method("server/discover"), 'd');
-        assert_eq!(method("tools/call"), 'o');
+        assert_eq!(method("initialize"), MessageKind::Initialize);
+        assert_eq!(method("server/discover"), MessageKind::Discover);
+        assert_eq!(method("tools/call"), MessageKind::Request);
     }
 
     #[test]
@@ -189,11 +163,9 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":"s","error":{"code":1,"message":""}}"#,
             r#"{"jsonrpc":"2.0","id":3,"result":null}"#,
         ] {
-            assert_eq!(
-                Message::parse(body.as_bytes()),
-                Message::NotificationOrResponse,
-                "{body}"
-            );
+            let message = Message::parse(body.as_bytes());
+            assert_eq!(message.kind, MessageKind::NotificationOrResponse, "{body}");
+            assert_eq!(message.id, None, "{body}");
         }
     }
 
@@ -215,10 +187,7 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#,
             r#"{"jsonrpc":"2.0","id":1}"#,
         ] {
-            assert!(
-                matches!(Message::parse(body.as_bytes()), Message::Malformed { .. }),
-                "{body}"
-            );
+            assert_eq!(Message::parse(body.as_bytes()).kind, MessageKind::Malformed, "{body}");
         }
         for body in [
             "",
@@ -230,11 +199,11 @@ mod tests {
             r#"{"id":1,"id":2,"#,
             "{} {}",
         ] {
-            assert_eq!(Message::parse(body.as_bytes()), Message::NotJson, "{body}");
+            assert_eq!(Message::parse(body.as_bytes()).kind, MessageKind::NotJson, "{body}");
         }
         assert_eq!(
-            Message::parse(b"{\"jsonrpc\":\"2.0\",\"method\":\"\xff\"}"),
-            Message::NotJson
+            Message::parse(b"{\"jsonrpc\":\"2.0\",\"method\":\"\xff\"}").kind,
+            MessageKind::NotJson
         );
     }
 

@@ -21,14 +21,11 @@ use super::{
 use crate::{
     backends::{
         backend_task,
-        renew::renew,
+        renew::retry_after_renewal,
         start::{StartBackendError, start},
     },
-    error_chain::error_chain,
-    ports::{AuthenticatedAt, BackendGone, Body, Caller, DetachReason, EndReason, Event, SpawnError, SpawnPurpose},
-    state::{
-        AttachedBackend, EndCondition, Lifecycle, Phase, RegistryState, RenewalOutcome, Session, SessionId, TableClosed,
-    },
+    ports::{AuthenticatedAt, BackendGone, Body, Caller, DetachReason, EndReason, Event, SpawnPurpose},
+    state::{AttachedBackend, EndCondition, Lifecycle, Phase, RegistryState, Session, SessionError, SessionId},
     sync::timeout_at,
 };
 
@@ -41,30 +38,15 @@ struct Opening<'a> {
     session: Arc<Session>,
 }
 
-/// The reason that an attempt to open a session failed.
-enum OpenError {
-    Refused(ServeError),
-    /// The backend did not start, or was gone before it had answered. With a renewed credential it
-    /// may.
-    BackendDied(StartBackendError),
-}
-
-/// The answer of a backend to `initialize`, and the backend.
-struct Answered {
-    answer: Answer,
+/// The answer of a backend to `initialize`.
+struct InitializeAnswer {
+    response: Response<Body>,
+    /// True if the handshake succeeded, or its answer is a stream, which has not ended yet.
+    accepted: bool,
     backend: Arc<AttachedBackend>,
 }
 
-enum Answer {
-    /// The handshake succeeded, or its answer is a stream, which has not ended yet.
-    Accepted(Response<Body>),
-    /// The backend refused the handshake.
-    Rejected(Response<Body>),
-    Unreadable,
-}
-
-/// Opens a session with the client's `initialize`, and sets `session_span` to its span. A backend
-/// that ended at its start is started once more if the credential could be renewed.
+/// Opens a session with the client's `initialize`, and sets `session_span` to its span.
 ///
 /// # Errors
 ///
@@ -77,7 +59,7 @@ pub(super) async fn open(
 ) -> Result<Response<Body>, ServeError> {
     let permit = admission::admit(state, &caller.user)?;
     let id = SessionId::generate().map_err(|error| {
-        tracing::error!(%error, "session not opened");
+        tracing::error!(%error, "session not opened: there are no random bytes for its id");
         ServeError::Internal
     })?;
     let now = Instant::now();
@@ -86,134 +68,76 @@ pub(super) async fn open(
     let session = Arc::new(session);
     session.bind_caller(caller);
     let span = session_span.insert(session.span.clone()).clone();
-    let inserted = state.table.insert(Arc::clone(&session));
-    inserted.map_err(|TableClosed| ServeError::ShuttingDown)?;
-    let opening = Opening { state, session };
-    opening.check_revocation(caller, request.extensions().get().copied())?;
-    let Answered { answer, backend } = opening.handshake(caller, request).instrument(span).await?;
-    match answer {
-        Answer::Accepted(mut response) => {
-            let activity = opening.complete(&backend)?;
-            response.headers_mut().insert(MCP_SESSION_ID, id.into_header());
-            state.observer.on(Event::Opened);
-            Ok(guard_body(response, activity))
-        }
-        // The answer of a backend that is being stopped, since the grant has ended, is not for the
-        // client.
-        Answer::Rejected(_) if opening.session.is_revoked() => Err(opening.error(&StartBackendError::SessionEnded)),
-        Answer::Rejected(response) => Ok(response),
-        Answer::Unreadable => Err(opening.error(&StartBackendError::SessionEnded)),
+    if !state.table.insert(&session) {
+        return Err(SessionError::ShuttingDown.into());
     }
+    let opening = Opening { state, session };
+    let opened = async {
+        let opened = opening.run(request, id).await;
+        opened.map_err(|error| error.into_session_error(state, &opening.session).into())
+    };
+    opened.instrument(span).await
 }
 
 impl Opening<'_> {
-    /// Refuses a grant that has ended since its bearer was checked. The session is in the table by
-    /// now, so that a later revocation finds it there.
-    fn check_revocation(&self, caller: &Caller, checked: Option<AuthenticatedAt>) -> Result<(), ServeError> {
-        let revocations = &self.state.revocations;
-        if checked.is_some_and(|checked| revocations.revoked_since(checked, &caller.grant, &caller.user)) {
-            self.state.end(&self.session, EndReason::Revoked, EndCondition::Always);
-            return Err(self.error(&StartBackendError::SessionEnded));
+    async fn run(&self, request: Request<Bytes>, id: SessionId) -> Result<Response<Body>, StartBackendError> {
+        let (state, session) = (self.state, &self.session);
+        // The session is in the table by now, so that a later revocation finds it there.
+        let checked = request.extensions().get::<AuthenticatedAt>();
+        if checked.is_some_and(|checked| state.revocations.revoked_since(*checked, &session.grant, &session.user)) {
+            state.end(session, EndReason::Revoked, EndCondition::Always);
+            return Err(StartBackendError::SessionEnded);
         }
-        Ok(())
+        let answer = retry_after_renewal(state, session, || self.attempt(request.clone())).await?;
+        if answer.accepted {
+            return self.complete(answer, id);
+        }
+        // The answer of a backend that is being stopped, since the grant has ended, is not for the
+        // client.
+        if session.is_revoked() {
+            return Err(StartBackendError::SessionEnded);
+        }
+        Ok(answer.response)
     }
 
-    /// Has a backend answer `initialize`, and another one if the first ended at its start and the
-    /// credential could be renewed.
-    async fn handshake(&self, caller: &Caller, request: Request<Bytes>) -> Result<Answered, ServeError> {
-        let generation = self.state.renewal_gate.generation();
-        let error = match self.attempt(request.clone()).await {
-            Ok(answered) => return Ok(answered),
-            Err(OpenError::Refused(error)) => return Err(error),
-            Err(OpenError::BackendDied(error)) => error,
-        };
-        match renew(self.state, &caller.user, &caller.credentials, generation).await {
-            RenewalOutcome::Renewed => {
-                tracing::info!(session = %self.session.tag, "credential renewed; starting the backend again");
-                self.attempt(request).await.map_err(|error| match error {
-                    OpenError::Refused(error) => error,
-                    OpenError::BackendDied(error) => self.error(&error),
-                })
-            }
-            RenewalOutcome::SignInRequired => Err(ServeError::SignInRequired),
-            RenewalOutcome::Unchanged => Err(self.error(&error)),
-        }
-    }
-
-    /// Starts a backend and has it answer. Both share one limit: a server that never answers has
-    /// not started.
-    async fn attempt(&self, request: Request<Bytes>) -> Result<Answered, OpenError> {
+    /// Starts a backend and has it answer `initialize`. Both share one limit: a server that never
+    /// answers has not started.
+    async fn attempt(&self, request: Request<Bytes>) -> Result<InitializeAnswer, StartBackendError> {
         let (state, session) = (self.state, &self.session);
         let deadline = Instant::now() + state.config.start_timeout;
-        let started = start(state, session, None, SpawnPurpose::Opening).await;
-        let started = started.map_err(|error| {
-            if error.may_be_revoked_credential() {
-                self.backend_died(error)
-            } else {
-                OpenError::Refused(self.error(&error))
-            }
-        })?;
-        let backend = backend_task::attach(state, session, started, None)
-            .ok_or_else(|| OpenError::Refused(self.error(&StartBackendError::SessionEnded)))?;
+        let started = start(state, session, None, SpawnPurpose::Opening).await?;
+        let backend = backend_task::attach(state, session, started, None).ok_or(StartBackendError::SessionEnded)?;
         let _in_flight = Arc::clone(&backend).begin_exchange();
         let response = timeout_at(deadline, backend.backend.serve(strip_client_headers(request))).await;
         // A timeout polls its future before it checks the clock: it lets through an answer of after
         // the deadline, and a stream of then may only say that there is no answer yet.
         let response = response.ok().filter(|_| Instant::now() <= deadline);
-        let response = response.ok_or_else(|| OpenError::Refused(self.error(&StartBackendError::TimedOut)))?;
+        let response = response.ok_or(StartBackendError::TimedOut)?;
         if response.extensions().get::<BackendGone>().is_some() {
             state.detach(session, &backend, DetachReason::BackendDied);
-            return Err(self.backend_died(StartBackendError::SessionEnded));
+            return Err(StartBackendError::BackendDied);
         }
-        let answer = classify(strip_session_id(response)).await;
-        Ok(Answered { answer, backend })
+        let (response, accepted) = classify(strip_session_id(response)).await?;
+        Ok(InitializeAnswer {
+            response,
+            accepted,
+            backend,
+        })
     }
 
     /// Opens the session to the client. The exchange is in flight until the answer with the id has
     /// been sent.
-    fn complete(&self, backend: &Arc<AttachedBackend>) -> Result<ActivityGuard, ServeError> {
-        backend.mark_answered();
+    fn complete(&self, answer: InitializeAnswer, id: SessionId) -> Result<Response<Body>, StartBackendError> {
+        let mut response = answer.response;
+        answer.backend.mark_answered();
         // Not if the backend has died meanwhile, the grant has ended, or the registry is closing.
-        if !self.session.lock().lifecycle.open(backend, Instant::now()) {
-            return Err(self.error(&StartBackendError::SessionEnded));
+        if !self.session.lock().lifecycle.open(&answer.backend, Instant::now()) {
+            return Err(StartBackendError::BackendDied);
         }
-        Ok(ActivityGuard::new(self.state, &self.session))
-    }
-
-    /// The backend ended by itself, unless the session ended first.
-    fn backend_died(&self, error: StartBackendError) -> OpenError {
-        if self.session.is_revoked() || self.state.table.is_closed() {
-            OpenError::Refused(self.error(&error))
-        } else {
-            OpenError::BackendDied(error)
-        }
-    }
-
-    fn error(&self, error: &StartBackendError) -> ServeError {
-        let _span = self.session.span.enter();
-        let (tag, reason) = (&self.session.tag, error_chain(error));
-        match error {
-            StartBackendError::SessionEnded if self.state.table.is_closed() => ServeError::ShuttingDown,
-            // Whatever failed: the end of a grant often comes before the failure that it causes.
-            _ if self.session.is_revoked() => {
-                tracing::info!(session = %tag, reason, "the user has to sign in again");
-                ServeError::SignInRequired
-            }
-            StartBackendError::Spawn(SpawnError::Credentials(_)) => {
-                tracing::info!(session = %tag, reason, "the user has to sign in again");
-                ServeError::SignInRequired
-            }
-            StartBackendError::Spawn(SpawnError::Unavailable(_)) => {
-                tracing::warn!(session = %tag, reason, "no backend can be started now");
-                ServeError::Unavailable
-            }
-            StartBackendError::Spawn(SpawnError::Failed(_) | SpawnError::NotReady(_))
-            | StartBackendError::TimedOut
-            | StartBackendError::SessionEnded => {
-                tracing::warn!(session = %tag, reason, "session not opened: its backend did not start");
-                ServeError::BackendNotStarted
-            }
-        }
+        let activity = ActivityGuard::new(self.state, &self.session);
+        response.headers_mut().insert(MCP_SESSION_ID, id.into_header());
+        self.state.observer.on(Event::Opened);
+        Ok(guard_body(response, activity))
     }
 }
 
@@ -227,31 +151,19 @@ impl Drop for Opening<'_> {
     }
 }
 
-async fn classify(response: Response<Body>) -> Answer {
-    if response.status() != StatusCode::OK {
-        return Answer::Rejected(response);
-    }
+/// Reads the answer to `initialize`, unless it is a stream. True if the backend has accepted.
+async fn classify(response: Response<Body>) -> Result<(Response<Body>, bool), StartBackendError> {
     let content_type = response.headers().get(header::CONTENT_TYPE);
-    if content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream")) {
-        return Answer::Accepted(response);
+    let is_stream = content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+    let is_ok = response.status() == StatusCode::OK;
+    if !is_ok || is_stream {
+        return Ok((response, is_ok));
     }
     let (parts, body) = response.into_parts();
-    match limited(body).collect().await {
-        Ok(answer) => {
-            let answer = answer.to_bytes();
-            let success = jsonrpc::is_success(&answer);
-            let response = Response::from_parts(parts, full_body(answer));
-            if success {
-                Answer::Accepted(response)
-            } else {
-                Answer::Rejected(response)
-            }
-        }
-        Err(error) => {
-            tracing::warn!(error, "answer to initialize cannot be read");
-            Answer::Unreadable
-        }
-    }
+    let answer = limited(body).collect().await.map_err(StartBackendError::Unreadable)?;
+    let answer = answer.to_bytes();
+    let accepted = jsonrpc::is_success(&answer);
+    Ok((Response::from_parts(parts, full_body(answer)), accepted))
 }
 
 /// The body, failing beyond [`MAX_ANSWER_BYTES`]. Boxed again, so that the future that reads it is

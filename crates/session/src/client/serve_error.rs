@@ -9,10 +9,10 @@
 use std::{borrow::Cow, time::Duration};
 
 use http::{HeaderValue, Response, StatusCode, header};
-use serde::Serialize;
+use serde_json::json;
 
-use super::{headers::full_body, jsonrpc::RequestId};
-use crate::{config::UnknownStatus, ports::Body};
+use super::headers::full_body;
+use crate::{config::UnknownStatus, ports::Body, state::SessionError};
 
 /// Marks a 401 of the registry: the user's credential is gone for good, and only a new sign-in
 /// helps.
@@ -49,56 +49,20 @@ pub(super) enum ServeError {
     MethodNotAllowed,
     /// The session is another grant's.
     WrongGrant,
-    SessionEnded,
     UnknownSession(UnknownStatus),
-    /// The user holds as many sessions as one user may.
+    /// The user holds as many sessions as one user may. `data` tells the client which ones.
     UserQuota {
-        limit: usize,
-        sessions: Vec<SessionSummary>,
+        data: serde_json::Value,
         retry_after: Duration,
     },
     /// There are as many sessions as there may be.
     TotalQuota {
         retry_after: Duration,
     },
-    ShuttingDown,
-    /// No backend can be started now.
-    Unavailable,
-    SignInRequired,
-    /// The backend did not start, or was gone before the session was open.
-    BackendNotStarted,
-    /// The session's backends keep failing, and the next one is not started yet.
-    BackendCrashLoop {
-        retry_after: Duration,
-    },
     /// Too many streams are parked on a dormant session.
     TooManyStreams,
+    Session(SessionError),
     Internal,
-}
-
-/// One of the sessions that use up a user's quota.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct SessionSummary {
-    pub(super) tag: String,
-    pub(super) age_seconds: u64,
-    /// Absent while an exchange is in flight.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) idle_seconds: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct ErrorObject<'a> {
-    code: i32,
-    message: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<QuotaData<'a>>,
-}
-
-#[derive(Serialize)]
-struct QuotaData<'a> {
-    limit: usize,
-    sessions: &'a [SessionSummary],
 }
 
 /// JSON-RPC 2.0 section 5.1.
@@ -114,108 +78,124 @@ const SESSION_NOT_FOUND: i32 = -32001;
 /// `Retry-After` where nothing better is known.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-impl ServeError {
-    /// The response. `id` is the id of the request that waits for it, if one does.
-    pub(super) fn into_response(self, id: Option<RequestId<'_>>) -> Response<Body> {
-        let (code, message) = self.code_and_message();
-        let mut data = None;
-        if let Self::UserQuota { limit, sessions, .. } = &self {
-            data = Some(QuotaData {
-                limit: *limit,
-                sessions,
-            });
-        }
-        let error = ErrorObject {
-            code,
-            message: &message,
-            data,
-        };
-        let error = serde_json::to_string(&error).expect("numbers, strings and a list of them always serialize");
-        let id = id.map(|id| format!(r#","id":{}"#, id.as_json())).unwrap_or_default();
-        let body = format!(r#"{{"jsonrpc":"2.0"{id},"error":{error}}}"#);
+impl From<SessionError> for ServeError {
+    fn from(error: SessionError) -> Self {
+        Self::Session(error)
+    }
+}
 
-        let mut response = Response::new(full_body(body));
-        *response.status_mut() = self.status();
+impl ServeError {
+    /// The response. `id` is the id of the request that waits for it, if one does, as JSON.
+    pub(super) fn into_response(self, id: Option<&str>) -> Response<Body> {
+        let (status, code, message) = self.answer();
+        let mut error = json!({ "code": code, "message": message });
+        let id = id.map(|id| format!(r#","id":{id}"#)).unwrap_or_default();
+
+        let mut response = Response::new(());
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(after) = self.retry_after() {
+        if let Some(after) = self.retry_after(status) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
         }
         if matches!(self, Self::MethodNotAllowed) {
             headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
         }
-        if matches!(self, Self::SignInRequired) {
+        if matches!(self, Self::Session(SessionError::SignInRequired)) {
             response.extensions_mut().insert(SignInRequired);
         }
-        response
-    }
-
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::NotJson | Self::Malformed | Self::MissingSessionId | Self::MethodNotFound => StatusCode::BAD_REQUEST,
-            Self::SignInRequired => StatusCode::UNAUTHORIZED,
-            Self::WrongGrant => StatusCode::FORBIDDEN,
-            Self::SessionEnded => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::UnknownSession(status) => status.code(),
-            Self::UserQuota { .. } | Self::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
-            Self::MissingCaller | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::BackendNotStarted => StatusCode::BAD_GATEWAY,
-            Self::TotalQuota { .. } | Self::ShuttingDown | Self::Unavailable | Self::BackendCrashLoop { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+        if let Self::UserQuota { data, .. } = self {
+            error["data"] = data;
         }
+        response.map(|()| full_body(format!(r#"{{"jsonrpc":"2.0"{id},"error":{error}}}"#)))
     }
 
-    fn code_and_message(&self) -> (i32, Cow<'static, str>) {
-        let (code, message) = match self {
-            Self::MissingCaller | Self::Internal => (INTERNAL_ERROR, "Internal error"),
-            Self::NotJson => (PARSE_ERROR, "Parse error: the body is not JSON"),
-            Self::Malformed => (INVALID_REQUEST, "Invalid request: the body is not one JSON-RPC message"),
-            Self::MissingSessionId => (INVALID_REQUEST, "Invalid request: Mcp-Session-Id is missing"),
-            Self::MethodNotFound => (METHOD_NOT_FOUND, "Method not found"),
-            Self::MethodNotAllowed => (SERVER_ERROR, "Method not allowed"),
-            Self::WrongGrant => (SERVER_ERROR, "Forbidden: the session belongs to another grant"),
-            Self::SessionEnded => (SESSION_NOT_FOUND, "The session has ended: initialize again"),
-            Self::UnknownSession(_) => (SESSION_NOT_FOUND, "The session is not known: initialize again"),
+    /// The status, and the code and message of the JSON-RPC error.
+    fn answer(&self) -> (StatusCode, i32, Cow<'static, str>) {
+        let (status, code, message) = match self {
+            Self::MissingCaller | Self::Internal | Self::Session(SessionError::Aborted) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR, "Internal error")
+            }
+            Self::NotJson => (
+                StatusCode::BAD_REQUEST,
+                PARSE_ERROR,
+                "Parse error: the body is not JSON",
+            ),
+            Self::Malformed => (
+                StatusCode::BAD_REQUEST,
+                INVALID_REQUEST,
+                "Invalid request: the body is not one JSON-RPC message",
+            ),
+            Self::MissingSessionId => (
+                StatusCode::BAD_REQUEST,
+                INVALID_REQUEST,
+                "Invalid request: Mcp-Session-Id is missing",
+            ),
+            Self::MethodNotFound => (StatusCode::BAD_REQUEST, METHOD_NOT_FOUND, "Method not found"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, SERVER_ERROR, "Method not allowed"),
+            Self::WrongGrant => (
+                StatusCode::FORBIDDEN,
+                SERVER_ERROR,
+                "Forbidden: the session belongs to another grant",
+            ),
+            Self::UnknownSession(status) => (
+                status.code(),
+                SESSION_NOT_FOUND,
+                "The session is not known: initialize again",
+            ),
             Self::UserQuota { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
                 SERVER_ERROR,
                 "Too many sessions of this user: end one, or wait for one to expire",
             ),
-            Self::TotalQuota { .. } => (SERVER_ERROR, "Too many sessions: try again later"),
-            Self::ShuttingDown => (SERVER_ERROR, "Shutting down: try again later"),
-            Self::Unavailable => (SERVER_ERROR, "The MCP server cannot be started now: try again later"),
-            Self::SignInRequired => (SERVER_ERROR, "Sign in again"),
-            Self::BackendNotStarted => (INTERNAL_ERROR, "The MCP server did not start"),
-            Self::BackendCrashLoop { retry_after } => {
-                let seconds = whole_seconds(*retry_after);
-                let message = format!("The MCP server of this session keeps crashing; next start in {seconds} s");
-                return (INTERNAL_ERROR, message.into());
+            Self::TotalQuota { .. } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                SERVER_ERROR,
+                "Too many sessions: try again later",
+            ),
+            Self::TooManyStreams => (
+                StatusCode::TOO_MANY_REQUESTS,
+                SERVER_ERROR,
+                "Too many GET streams are open on this session",
+            ),
+            Self::Session(SessionError::Ended) => (
+                StatusCode::NOT_FOUND,
+                SESSION_NOT_FOUND,
+                "The session has ended: initialize again",
+            ),
+            Self::Session(SessionError::ShuttingDown) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                SERVER_ERROR,
+                "Shutting down: try again later",
+            ),
+            Self::Session(SessionError::SignInRequired) => (StatusCode::UNAUTHORIZED, SERVER_ERROR, "Sign in again"),
+            Self::Session(SessionError::Unavailable) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                SERVER_ERROR,
+                "The MCP server cannot be started now: try again later",
+            ),
+            Self::Session(SessionError::NotStarted) => {
+                (StatusCode::BAD_GATEWAY, INTERNAL_ERROR, "The MCP server did not start")
             }
-            Self::TooManyStreams => (SERVER_ERROR, "Too many GET streams are open on this session"),
+            Self::Session(SessionError::BackingOff(delay)) => {
+                let seconds = whole_seconds(*delay);
+                let message = format!("The MCP server of this session keeps crashing; next start in {seconds} s");
+                return (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR, message.into());
+            }
         };
-        (code, message.into())
+        (status, code, message.into())
     }
 
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::UserQuota { retry_after, .. }
-            | Self::TotalQuota { retry_after }
-            | Self::BackendCrashLoop { retry_after } => Some(*retry_after),
-            Self::ShuttingDown | Self::Unavailable | Self::TooManyStreams => Some(DEFAULT_RETRY_AFTER),
-            Self::MissingCaller
-            | Self::NotJson
-            | Self::Malformed
-            | Self::MissingSessionId
-            | Self::MethodNotFound
-            | Self::MethodNotAllowed
-            | Self::WrongGrant
-            | Self::SessionEnded
-            | Self::UnknownSession(_)
-            | Self::SignInRequired
-            | Self::BackendNotStarted
-            | Self::Internal => None,
+    /// Every 429 and 503 says when to try again.
+    fn retry_after(&self, status: StatusCode) -> Option<Duration> {
+        if let Self::UserQuota { retry_after, .. }
+        | Self::TotalQuota { retry_after }
+        | Self::Session(SessionError::BackingOff(retry_after)) = self
+        {
+            return Some(*retry_after);
         }
+        let passes = status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE;
+        passes.then_some(DEFAULT_RETRY_AFTER)
     }
 }
 

@@ -63,5 +63,5 @@ fn restore(state: &RegistryState, record: &Record) -> bool {
     });
     state.schedule(&session, &locked.lifecycle, now);
     drop(locked);
-    state.table.insert(Arc::new(session)).is_ok()
+    state.table.insert(&Arc::new(session))
 }

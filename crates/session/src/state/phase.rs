@@ -93,8 +93,8 @@ pub(crate) enum PreviousPhase {
 }
 
 /// The outcome of a revival; `None` while it is under way.
-pub(crate) type RevivalReceiver = watch::Receiver<Option<Result<(), ReviveError>>>;
-pub(crate) type RevivalSender = watch::Sender<Option<Result<(), ReviveError>>>;
+pub(crate) type RevivalReceiver = watch::Receiver<Option<Result<(), SessionError>>>;
+pub(crate) type RevivalSender = watch::Sender<Option<Result<(), SessionError>>>;
 
 /// The outcome of [`Lifecycle::join_revival`].
 #[derive(Debug)]
@@ -105,19 +105,21 @@ pub(crate) enum JoinRevival {
     Joined(RevivalReceiver),
     /// The caller runs the revival.
     Begun(RevivalSender, RevivalReceiver),
-    Refused(ReviveError),
+    Refused(SessionError),
 }
 
-/// The reason that a dormant session gets no backend.
+/// The reason that a session does not serve a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReviveError {
+pub(crate) enum SessionError {
     Ended,
+    ShuttingDown,
     SignInRequired,
     /// No backend can be started now.
     Unavailable,
-    /// The backend did not start.
+    /// The backend did not start, or was gone before the session was open.
     NotStarted,
-    /// The session's backends keep failing.
+    /// The session's backends keep failing, and the next one is not started before this time is
+    /// over.
     BackingOff(Duration),
     /// The task of the revival panicked or was dropped with the runtime.
     Aborted,
@@ -278,12 +280,12 @@ impl<B: Retire> Lifecycle<B> {
     pub(crate) fn join_revival(&mut self, now: Instant) -> JoinRevival {
         match &mut self.phase {
             Phase::Attached { .. } => JoinRevival::Attached,
-            Phase::Ended(EndReason::Revoked) => JoinRevival::Refused(ReviveError::SignInRequired),
-            Phase::Opening { .. } | Phase::Ended(_) => JoinRevival::Refused(ReviveError::Ended),
+            Phase::Ended(EndReason::Revoked) => JoinRevival::Refused(SessionError::SignInRequired),
+            Phase::Opening { .. } | Phase::Ended(_) => JoinRevival::Refused(SessionError::Ended),
             Phase::Dormant { revival: Some(revival) } => JoinRevival::Joined(revival.clone()),
             Phase::Dormant { revival } => {
                 if let Some(remaining) = self.backoff.remaining(now) {
-                    return JoinRevival::Refused(ReviveError::BackingOff(remaining));
+                    return JoinRevival::Refused(SessionError::BackingOff(remaining));
                 }
                 let (sender, receiver) = watch::channel(None);
                 *revival = Some(receiver.clone());

@@ -22,15 +22,10 @@ const TAG_BYTES: usize = 4;
 /// A fresh session id: 48 lower-case hexadecimal characters.
 pub(crate) struct SessionId(String);
 
-/// The operating system gave no random bytes.
-#[derive(Debug, thiserror::Error)]
-#[error("no random bytes for a session id")]
-pub(crate) struct SessionIdError(#[source] getrandom::Error);
-
 impl SessionId {
-    pub(crate) fn generate() -> Result<Self, SessionIdError> {
+    pub(crate) fn generate() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; ID_BYTES];
-        getrandom::fill(&mut bytes).map_err(SessionIdError)?;
+        getrandom::fill(&mut bytes)?;
         Ok(Self(hex::encode(bytes)))
     }
 

@@ -33,10 +33,6 @@ pub(crate) enum Lookup {
     Unknown,
 }
 
-/// The table takes no new session.
-#[derive(Debug)]
-pub(crate) struct TableClosed;
-
 #[derive(Debug, Default)]
 struct Shard {
     // Under the lock, so that no session is inserted behind a task that closed the table and then
@@ -57,14 +53,14 @@ impl SessionTable {
         }
     }
 
-    pub(crate) fn insert(&self, session: Arc<Session>) -> Result<(), TableClosed> {
-        let key = session.key;
-        self.write(&key, |shard| {
-            if shard.closed {
-                return Err(TableClosed);
+    /// Inserts a session. False if the table is closed.
+    #[must_use]
+    pub(crate) fn insert(&self, session: &Arc<Session>) -> bool {
+        self.write(&session.key, |shard| {
+            if !shard.closed {
+                shard.sessions.insert(session.key, Arc::clone(session));
             }
-            shard.sessions.insert(key, session);
-            Ok(())
+            !shard.closed
         })
     }
 

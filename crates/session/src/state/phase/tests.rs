@@ -125,7 +125,7 @@ fn backoff_refuses_a_revival_after_two_failures() {
         session.record_start_failure(now, &config);
         session.finish_revival(&receiver);
     }
-    let refused = JoinRevival::Refused(ReviveError::BackingOff(config.backoff));
+    let refused = JoinRevival::Refused(SessionError::BackingOff(config.backoff));
     assert_eq!(format!("{:?}", session.join_revival(now)), format!("{refused:?}"));
     assert!(matches!(
         session.join_revival(now + config.backoff),
@@ -266,7 +266,7 @@ proptest! {
                     let dormant = open && before.is_none();
                     prop_assert_eq!(matches!(joined, JoinRevival::Attached), open && before.is_some());
                     prop_assert_eq!(matches!(joined, JoinRevival::Joined(_) | JoinRevival::Begun(..)), dormant
-                        && !matches!(joined, JoinRevival::Refused(ReviveError::BackingOff(_))));
+                        && !matches!(joined, JoinRevival::Refused(SessionError::BackingOff(_))));
                     if let JoinRevival::Begun(_, receiver) = joined {
                         revivals.push(receiver);
                     }
