@@ -20,7 +20,7 @@ pub(super) fn fetcher() -> Result<Arc<dyn Fetch>> {
     #[cfg(feature = "testing")]
     if let Some(network) = test_network()? {
         tracing::warn!("client documents are fetched from a network of test hosts");
-        let fetcher = HardenedFetcher::in_test_network(network).context("cannot set up the test network")?;
+        let fetcher = network.fetcher().context("cannot set up the test network")?;
         return Ok(Arc::new(fetcher));
     }
     let fetcher = HardenedFetcher::new().context("cannot set up the fetcher of client documents")?;
@@ -28,7 +28,7 @@ pub(super) fn fetcher() -> Result<Arc<dyn Fetch>> {
 }
 
 #[cfg(feature = "testing")]
-fn test_network() -> Result<Option<oauth::fetch::TestNetwork>> {
+fn test_network() -> Result<Option<oauth::testing::TestNetwork>> {
     let Some(value) = std::env::var_os(TEST_NETWORK) else {
         return Ok(None);
     };
@@ -36,7 +36,7 @@ fn test_network() -> Result<Option<oauth::fetch::TestNetwork>> {
     let mut parts = value.split(';');
     let authority_pem =
         std::fs::read(parts.next().unwrap_or_default()).context("cannot read the certificate of the test authority")?;
-    let mut network = oauth::fetch::TestNetwork {
+    let mut network = oauth::testing::TestNetwork {
         authority_pem,
         ..Default::default()
     };

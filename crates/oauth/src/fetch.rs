@@ -26,7 +26,7 @@ use url::Url;
 use crate::ports::BoxFuture;
 
 #[cfg(feature = "testing")]
-pub use hardened::TestNetwork;
+pub(crate) use hardened::PublicResolver;
 pub use hardened::{FetcherError, HardenedFetcher};
 pub(crate) use url_rules::check_url;
 

@@ -18,8 +18,7 @@ mod scopes;
 
 use std::{fmt, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::{HeaderValue, StatusCode, header};
+use http::{StatusCode, header};
 use oauth2::{
     AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, EndpointNotSet, EndpointSet, PkceCodeVerifier,
     RedirectUrl, RefreshToken, RequestTokenError, TokenResponse as _, TokenUrl,
@@ -27,7 +26,7 @@ use oauth2::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use url::Url;
+use url::{Position, Url};
 
 use crate::{
     ids::UserId,
@@ -71,8 +70,7 @@ pub struct Forgejo {
     /// Ends with a slash, so that paths can be joined to it.
     base: Url,
     oauth: OAuthClient,
-    /// The credentials of the broker, for HTTP Basic (RFC 6749 section 2.3.1).
-    basic: HeaderValue,
+    client_secret: SecretString,
     http: HttpClient,
     scopes: Scopes,
 }
@@ -112,11 +110,8 @@ impl Forgejo {
         if !matches!(base.scheme(), "http" | "https") || !base.has_host() {
             return Err(ForgejoError::Url("must be an http or https URL".to_owned()));
         }
-        if base.query().is_some()
-            || base.fragment().is_some()
-            || !base.username().is_empty()
-            || base.password().is_some()
-        {
+        let has_user = !base.username().is_empty() || base.password().is_some();
+        if has_user || base.query().is_some() || base.fragment().is_some() {
             let text = "must not have a query, a fragment or user information";
             return Err(ForgejoError::Url(text.to_owned()));
         }
@@ -128,21 +123,16 @@ impl Forgejo {
         }
         let path = format!("{}/", base.path().trim_end_matches('/'));
         base.set_path(&path);
-        let basic = basic(&config.client_id, &config.client_secret).ok_or(ForgejoError::Empty("client_secret"))?;
         let oauth = BasicClient::new(ClientId::new(config.client_id))
             .set_client_secret(ClientSecret::new(config.client_secret.expose_secret().to_owned()))
             .set_auth_type(AuthType::RequestBody)
             .set_auth_uri(AuthUrl::new(format!("{base}login/oauth/authorize")).map_err(invalid)?)
             .set_token_uri(TokenUrl::new(format!("{base}login/oauth/access_token")).map_err(invalid)?);
-        let host = base.host_str().unwrap_or_default();
-        let name = base
-            .port()
-            .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         Ok(Self {
-            name,
+            name: base[Position::BeforeHost..Position::AfterPort].to_owned(),
             base,
             oauth,
-            basic,
+            client_secret: config.client_secret,
             http: HttpClient::new().map_err(ForgejoError::Http)?,
             scopes: config.scopes,
         })
@@ -160,26 +150,14 @@ impl Forgejo {
 
     /// Reads from the API with a user's token.
     async fn get(&self, access_token: &SecretString, path: &[&str]) -> Result<http::Response<Vec<u8>>, UpstreamError> {
-        let bearer = HeaderValue::try_from(format!("Bearer {}", access_token.expose_secret()));
-        let mut bearer =
-            bearer.map_err(|_| UpstreamError::unexpected("the access token does not fit into a header"))?;
-        // Keeps it out of the traces of the HTTP stack.
-        bearer.set_sensitive(true);
-        let request = http::Request::get(self.url(&[&["api", "v1"], path].concat()).as_str())
-            .header(header::ACCEPT, "application/json")
-            .header(header::AUTHORIZATION, bearer);
-        self.send(request, Vec::new()).await
+        let request = self.http.0.get(self.url(&[&["api", "v1"], path].concat()));
+        let request = request.header(header::ACCEPT, "application/json");
+        self.send(request.bearer_auth(access_token.expose_secret())).await
     }
 
-    async fn send(
-        &self,
-        request: http::request::Builder,
-        body: Vec<u8>,
-    ) -> Result<http::Response<Vec<u8>>, UpstreamError> {
-        let request = request
-            .body(body)
-            .map_err(|_| UpstreamError::unexpected("the request is invalid"))?;
-        let response = self.http.exchange(request).await;
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<http::Response<Vec<u8>>, UpstreamError> {
+        let invalid = |_| UpstreamError::unexpected("the access token does not fit into a header");
+        let response = self.http.exchange(request.build().map_err(invalid)?).await;
         response.map_err(|error| UpstreamError::Unavailable(Box::new(error)))
     }
 }
@@ -263,13 +241,18 @@ impl Upstream for Forgejo {
         access_token: &'a SecretString,
     ) -> BoxFuture<'a, Result<GrantedScope, UpstreamError>> {
         Box::pin(async move {
-            let form = url::form_urlencoded::Serializer::new(String::new())
-                .append_pair("token", access_token.expose_secret())
-                .finish();
-            let request = http::Request::post(self.url(&["login", "oauth", "introspect"]).as_str())
-                .header(header::AUTHORIZATION, &self.basic)
-                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-            let response = self.send(request, form.into_bytes()).await?;
+            let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+            // RFC 6749 section 2.3.1: both parts of the credentials are form-encoded.
+            let (user, password) = (
+                encode(self.oauth.client_id()),
+                encode(self.client_secret.expose_secret()),
+            );
+            let request = self.http.0.post(self.url(&["login", "oauth", "introspect"]));
+            let request = request
+                .basic_auth(user, Some(password))
+                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(format!("token={}", encode(access_token.expose_secret())));
+            let response = self.send(request).await?;
             match response.status() {
                 StatusCode::OK => {}
                 // Another server that speaks Forgejo's OAuth2, without introspection.
@@ -320,16 +303,6 @@ impl fmt::Debug for Forgejo {
             .field("scopes", &self.scopes)
             .finish_non_exhaustive()
     }
-}
-
-/// RFC 6749 section 2.3.1: both parts are form-encoded before they are joined. `None` if they fit
-/// into no header.
-fn basic(client_id: &str, client_secret: &SecretString) -> Option<HeaderValue> {
-    let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-    let pair = format!("{}:{}", encode(client_id), encode(client_secret.expose_secret()));
-    let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair))).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }
 
 /// The tokens in a response of the token endpoint.

@@ -48,7 +48,6 @@ pub enum OpenError {
 
 const FORMAT_VERSION: u8 = 1;
 const NONCE_LENGTH: usize = 24;
-const HEADER_LENGTH: usize = 1 + 4 + NONCE_LENGTH;
 
 impl Sealer {
     /// A sealer with one key, number 1.
@@ -84,34 +83,23 @@ impl Sealer {
         let ciphertext = cipher(key)
             .encrypt(&XNonce::from(nonce), payload)
             .expect("a record is far shorter than the 256 GiB that the cipher takes");
-        let mut sealed = Vec::with_capacity(HEADER_LENGTH + ciphertext.len());
-        sealed.push(FORMAT_VERSION);
-        sealed.extend_from_slice(&number.to_be_bytes());
-        sealed.extend_from_slice(&nonce);
-        sealed.extend_from_slice(&ciphertext);
-        sealed
+        [&[FORMAT_VERSION], number.to_be_bytes().as_slice(), &nonce, &ciphertext].concat()
     }
 
     fn open_bytes(&self, sealed: &[u8], associated_data: &[u8]) -> Result<Vec<u8>, OpenError> {
-        let (header, ciphertext) = sealed.split_at_checked(HEADER_LENGTH).ok_or(OpenError::Forged)?;
-        let (format, rest) = header.split_first().ok_or(OpenError::Forged)?;
-        let (number, nonce) = rest.split_first_chunk::<4>().ok_or(OpenError::Forged)?;
-        let nonce: [u8; NONCE_LENGTH] = nonce.try_into().map_err(|_| OpenError::Forged)?;
-        if *format != FORMAT_VERSION {
+        let Some((&[FORMAT_VERSION, a, b, c, d], sealed)) = sealed.split_first_chunk() else {
             return Err(OpenError::Forged);
-        }
-        let number = u32::from_be_bytes(*number);
-        let (_, key) = self
-            .keys
-            .iter()
-            .find(|(n, _)| *n == number)
-            .ok_or(OpenError::UnknownKey(number))?;
+        };
+        let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_LENGTH>().ok_or(OpenError::Forged)?;
+        let number = u32::from_be_bytes([a, b, c, d]);
+        let key = self.keys.iter().find(|(known, _)| *known == number);
+        let (_, key) = key.ok_or(OpenError::UnknownKey(number))?;
         let payload = Payload {
             msg: ciphertext,
             aad: associated_data,
         };
         cipher(key)
-            .decrypt(&XNonce::from(nonce), payload)
+            .decrypt(&XNonce::from(*nonce), payload)
             .map_err(|_| OpenError::Forged)
     }
 
@@ -144,9 +132,7 @@ impl fmt::Debug for Sealer {
 
 /// The associated data of a record that is not an account. No account has its first words.
 fn record_data(kind: &str, key: &[u8]) -> Vec<u8> {
-    let mut data = format!("forgejo-mcp-broker record {kind} ").into_bytes();
-    data.extend_from_slice(key);
-    data
+    [format!("forgejo-mcp-broker record {kind} ").as_bytes(), key].concat()
 }
 
 fn keyed_hash(key: &SecretBox<[u8; 32]>, purpose: &str, parts: &[&str]) -> [u8; 32] {

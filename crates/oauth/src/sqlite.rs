@@ -127,7 +127,8 @@ impl SqliteStore {
         let readers = pool(READERS, options.pragma("query_only", "ON")).await?;
         let mut store = Self::from_pools(writer, readers).await?;
         if alone {
-            store.delete_coordination().await.map_err(OpenStoreError::Database)?;
+            let deleted = sqlx::raw_sql("DELETE FROM oauth_leases; DELETE FROM oauth_exchanges");
+            deleted.execute(&store.writer).await.map_err(OpenStoreError::Database)?;
         }
         store.found_others = !alone;
         let lock = tokio::task::spawn_blocking(|| lock.downgrade()).await;
@@ -187,15 +188,6 @@ impl SqliteStore {
         if let Some(lock) = &self.lock {
             lock.release();
         }
-    }
-
-    /// Deletes the leases and exchanges of dead processes, when no other process is alive.
-    async fn delete_coordination(&self) -> Result<(), sqlx::Error> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        for statement in ["DELETE FROM oauth_leases", "DELETE FROM oauth_exchanges"] {
-            sqlx::query(statement).execute(&mut *change).await?;
-        }
-        change.commit().await
     }
 
     /// Begins a change. Dropping it undoes it.

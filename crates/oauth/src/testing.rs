@@ -1,4 +1,7 @@
-//! A clock that is set by hand, for tests of this crate and of programs around it.
+//! A clock that is set by hand and a network of test hosts, for tests of this crate and of programs
+//! around it.
+
+mod network;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -6,6 +9,8 @@ use std::{
 };
 
 use crate::ports::Clock;
+
+pub use network::TestNetwork;
 
 /// A clock that stands still until a test moves it.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Sealing accounts with the newest key, so that older keys can leave the key file.
 
 use super::Accounts;
-use crate::{ports::StoreError, records::AccountRecord};
+use crate::ports::StoreError;
 
 impl Accounts {
     /// Seals the accounts with the newest key and returns their number. Accounts that cannot be
@@ -10,11 +10,15 @@ impl Accounts {
         let mut count = 0;
         for user in self.store.account_users().await? {
             while let Some(record) = self.store.account(user).await? {
-                let version = record.version;
-                let Some(resealed) = self.resealed(&record) else {
+                let resealed = self.sealer.reseal_account(&record).unwrap_or_else(|error| {
+                    let user = user.0;
+                    tracing::error!(user, %error, "cannot open the upstream tokens of a user: they keep their old key");
+                    None
+                });
+                let Some(resealed) = resealed else {
                     break;
                 };
-                if self.store.replace_account(resealed, version).await? {
+                if self.store.replace_account(resealed, record.version).await? {
                     count += 1;
                     break;
                 }
@@ -22,13 +26,5 @@ impl Accounts {
             }
         }
         Ok(count)
-    }
-
-    fn resealed(&self, record: &AccountRecord) -> Option<AccountRecord> {
-        self.sealer.reseal_account(record).unwrap_or_else(|error| {
-            let user = record.user.0;
-            tracing::error!(user, %error, "cannot open the upstream tokens of a user: they keep their old key");
-            None
-        })
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use super::{Document, Fetch, FetchError, address, check_url, freshness, json_type};
-use crate::{outbound_http, ports::BoxFuture};
+use crate::{BoxError, outbound_http, ports::BoxFuture};
 
 /// The longest time for one document, including the wait for a permit.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,29 +28,11 @@ pub struct HardenedFetcher {
 /// The reason why there is no fetcher: TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[error("TLS cannot be set up")]
-pub struct FetcherError(#[source] reqwest::Error);
-
-/// A network of test hosts: names that listeners of this machine answer, with certificates of a
-/// test authority.
-///
-/// It exists only with the feature `testing`.
-#[cfg(feature = "testing")]
-#[derive(Clone, Debug, Default)]
-pub struct TestNetwork {
-    /// The certificate of the only trusted authority, as PEM.
-    pub authority_pem: Vec<u8>,
-    /// Names and the addresses of their listeners. Other names are resolved as usual.
-    pub hosts: std::collections::HashMap<String, SocketAddr>,
-    /// Names and the addresses to which they resolve, for the check of addresses.
-    pub answers: std::collections::HashMap<String, Vec<std::net::IpAddr>>,
-}
+pub struct FetcherError(#[from] reqwest::Error);
 
 /// Resolves names, and refuses those with an address outside the public network.
-#[derive(Clone, Debug, Default)]
-struct PublicResolver {
-    #[cfg(feature = "testing")]
-    test: TestNetwork,
-}
+#[derive(Debug)]
+pub(crate) struct PublicResolver;
 
 /// The error for a name with an address outside the public network.
 #[derive(Debug, thiserror::Error)]
@@ -64,29 +46,20 @@ impl HardenedFetcher {
     ///
     /// [`FetcherError`].
     pub fn new() -> Result<Self, FetcherError> {
-        Self::build(PublicResolver::default(), outbound_http::client(TIMEOUT))
+        Self::build(outbound_http::client(TIMEOUT), PublicResolver)
     }
 
-    /// A fetcher in a network of test hosts.
-    ///
-    /// # Errors
-    ///
-    /// [`FetcherError`], also for an invalid certificate.
-    #[cfg(feature = "testing")]
-    pub fn in_test_network(network: TestNetwork) -> Result<Self, FetcherError> {
-        let authority = reqwest::Certificate::from_pem(&network.authority_pem).map_err(FetcherError)?;
-        let client = outbound_http::client(TIMEOUT).tls_certs_only([authority]);
-        Self::build(PublicResolver { test: network }, client)
-    }
-
-    fn build(resolver: PublicResolver, client: reqwest::ClientBuilder) -> Result<Self, FetcherError> {
+    pub(crate) fn build(
+        client: reqwest::ClientBuilder,
+        resolver: impl Resolve + 'static,
+    ) -> Result<Self, FetcherError> {
         let client = client
             .https_only(true)
             .referer(false)
             .pool_max_idle_per_host(0)
             .dns_resolver(Arc::new(resolver));
         Ok(Self {
-            client: client.build().map_err(FetcherError)?,
+            client: client.build()?,
             running: Arc::new(Semaphore::new(MAX_RUNNING)),
             queue: Arc::new(Semaphore::new(MAX_RUNNING + MAX_WAITING)),
         })
@@ -147,26 +120,11 @@ impl FetchError {
 }
 
 impl PublicResolver {
-    async fn addresses(self, name: String) -> Result<Vec<SocketAddr>, crate::BoxError> {
-        #[cfg(feature = "testing")]
-        if let Some(listener) = self
-            .test
-            .hosts
-            .get(&name)
-            .filter(|_| !self.test.answers.contains_key(&name))
-        {
-            return Ok(vec![*listener]);
-        }
-        #[cfg(feature = "testing")]
-        let answers = self.test.answers.get(&name);
-        #[cfg(not(feature = "testing"))]
-        let answers: Option<&Vec<std::net::IpAddr>> = None;
-        let addresses: Vec<SocketAddr> = match answers {
-            Some(answers) => answers.iter().map(|ip| SocketAddr::new(*ip, 0)).collect(),
-            None => tokio::net::lookup_host((name, 0)).await?.collect(),
-        };
+    /// Returns the addresses of a name if all of them are public.
+    pub(crate) fn check(addresses: impl Iterator<Item = SocketAddr>) -> Result<Addrs, BoxError> {
+        let addresses: Vec<_> = addresses.collect();
         if addresses.iter().all(|address| address::is_public(address.ip())) {
-            Ok(addresses)
+            Ok(Box::new(addresses.into_iter()))
         } else {
             Err(NotPublicError.into())
         }
@@ -175,8 +133,8 @@ impl PublicResolver {
 
 impl Resolve for PublicResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let addresses = self.clone().addresses(name.as_str().to_ascii_lowercase());
-        Box::pin(async move { Ok(Box::new(addresses.await?.into_iter()) as Addrs) })
+        let name = name.as_str().to_ascii_lowercase();
+        Box::pin(async move { Self::check(tokio::net::lookup_host((name, 0)).await?) })
     }
 }
 

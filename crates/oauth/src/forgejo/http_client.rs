@@ -14,24 +14,14 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest body that is read, in bytes.
 const MAX_BODY: usize = 256 * 1024;
 
-/// A failed exchange. A later try may succeed.
+/// A failed exchange: its cause, without the URL. A later try may succeed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TransportError {
-    /// The request could not be sent or the response not be read. The text holds the cause, without
-    /// the URL.
-    #[error("{what}: {cause}")]
-    Failed { what: &'static str, cause: String },
-    /// Forgejo is unavailable (5xx, 429).
-    #[error("Forgejo answered with status {0}")]
-    Status(u16),
-    /// The body is longer than the limit.
-    #[error("the response is longer than {MAX_BODY} bytes")]
-    TooLong,
-}
+#[error("{0}")]
+pub(super) struct TransportError(String);
 
 /// A client that can be shared.
 #[derive(Clone, Debug)]
-pub(super) struct HttpClient(reqwest::Client);
+pub(super) struct HttpClient(pub(super) reqwest::Client);
 
 impl HttpClient {
     pub(super) fn new() -> Result<Self, reqwest::Error> {
@@ -43,9 +33,7 @@ impl HttpClient {
 
     /// Makes one exchange. A response that says "unavailable" is an error, so that its page is
     /// never taken for an answer.
-    pub(super) async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, TransportError> {
-        let failed = |what| move |error: reqwest::Error| TransportError::new(what, &error);
-        let request = request.try_into().map_err(failed("the request is invalid"))?;
+    pub(super) async fn exchange(&self, request: reqwest::Request) -> Result<HttpResponse, TransportError> {
         let mut response = self.0.execute(request).await.map_err(|error| {
             let what = if error.is_timeout() {
                 "no response in time"
@@ -56,13 +44,15 @@ impl HttpClient {
         })?;
         let status = response.status();
         if outbound_http::is_unavailable(status) {
-            return Err(TransportError::Status(status.as_u16()));
+            return Err(TransportError(format!(
+                "Forgejo answered with status {}",
+                status.as_u16()
+            )));
         }
         let body = outbound_http::read_body(&mut response, MAX_BODY).await;
-        let body = body
-            .map_err(failed("the response broke off"))?
-            .ok_or(TransportError::TooLong)?;
-        let mut answer = http::Response::new(body);
+        let body = body.map_err(|error| TransportError::new("the response broke off", &error))?;
+        let too_long = || TransportError(format!("the response is longer than {MAX_BODY} bytes"));
+        let mut answer = http::Response::new(body.ok_or_else(too_long)?);
         *answer.status_mut() = status;
         *answer.headers_mut() = std::mem::take(response.headers_mut());
         Ok(answer)
@@ -71,10 +61,10 @@ impl HttpClient {
 
 impl TransportError {
     /// Keeps the innermost cause, which says what happened.
-    fn new(what: &'static str, error: &reqwest::Error) -> Self {
+    fn new(what: &str, error: &reqwest::Error) -> Self {
         let root = std::iter::successors(error.source(), |&error| error.source()).last();
         let cause = redact(&root.map(ToString::to_string).unwrap_or_default());
-        Self::Failed { what, cause }
+        Self(format!("{what}: {cause}"))
     }
 }
 
@@ -83,6 +73,10 @@ impl<'c> AsyncHttpClient<'c> for HttpClient {
     type Future = BoxFuture<'c, Result<HttpResponse, TransportError>>;
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(self.exchange(request))
+        Box::pin(async move {
+            let request = request.try_into();
+            let request = request.map_err(|error| TransportError::new("the request is invalid", &error))?;
+            self.exchange(request).await
+        })
     }
 }

@@ -89,7 +89,7 @@ impl Scopes {
     }
 
     fn allow_reading(&self, name: &str) -> bool {
-        self.0.iter().any(|scope| scope == "all" || area(scope) == Some(name))
+        self.0.iter().any(|scope| reaches(scope, name))
     }
 }
 
@@ -116,10 +116,7 @@ fn in_words<'a>(scopes: impl Iterator<Item = &'a str>) -> Vec<String> {
             "all" => Some("do everything that you can do".to_owned()),
             "public-only" => Some("reach public repositories and organizations only".to_owned()),
             other => {
-                let words = AREAS
-                    .iter()
-                    .find(|(name, _)| Some(*name) == area(other))
-                    .map(|(_, words)| *words)?;
+                let (_, words) = area(other)?;
                 let verb = if other.starts_with("write:") {
                     "read and change"
                 } else {
@@ -139,7 +136,7 @@ fn reach<'a>(scopes: impl Iterator<Item = &'a str>) -> ([u8; AREAS.len()], bool)
     for scope in scopes {
         public_only |= scope == "public-only";
         for ((name, _), level) in AREAS.iter().zip(&mut levels) {
-            if scope == "all" || area(scope) == Some(name) {
+            if reaches(scope, name) {
                 let reads = scope.starts_with("read:");
                 *level = (*level).max(if reads { 1 } else { 2 });
             }
@@ -151,10 +148,14 @@ fn reach<'a>(scopes: impl Iterator<Item = &'a str>) -> ([u8; AREAS.len()], bool)
     (levels, public_only)
 }
 
-/// The part of the API that a scope names.
-fn area(scope: &str) -> Option<&str> {
+fn reaches(scope: &str, name: &str) -> bool {
+    scope == "all" || area(scope).is_some_and(|(known, _)| *known == name)
+}
+
+/// The part of the API that a scope names, and its name for a user.
+fn area(scope: &str) -> Option<&'static (&'static str, &'static str)> {
     let name = scope.strip_prefix("read:").or_else(|| scope.strip_prefix("write:"))?;
-    AREAS.iter().any(|(known, _)| *known == name).then_some(name)
+    AREAS.iter().find(|(known, _)| *known == name)
 }
 
 #[cfg(test)]

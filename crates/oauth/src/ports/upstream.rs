@@ -26,10 +26,6 @@ pub trait Upstream: fmt::Debug + Send + Sync + 'static {
     /// Exchanges a code for tokens. It must not be retried: a code works once, and the exchange has
     /// invalidated all earlier refresh tokens of the user. After a dropped future the outcome is
     /// unknown.
-    ///
-    /// # Errors
-    ///
-    /// Any [`UpstreamError`].
     fn exchange<'a>(
         &'a self,
         code: &'a SecretString,
@@ -55,10 +51,6 @@ pub trait Upstream: fmt::Debug + Send + Sync + 'static {
     fn user<'a>(&'a self, access_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamUser, UpstreamError>>;
 
     /// The scope of a token, compared with the one that the broker requests. It may be retried.
-    ///
-    /// # Errors
-    ///
-    /// Any [`UpstreamError`].
     fn granted_scope<'a>(
         &'a self,
         access_token: &'a SecretString,
@@ -68,10 +60,6 @@ pub trait Upstream: fmt::Debug + Send + Sync + 'static {
     fn settings_url(&self) -> Url;
 
     /// Reports whether a user is a member of an organization. It may be retried.
-    ///
-    /// # Errors
-    ///
-    /// Any [`UpstreamError`].
     fn is_member<'a>(
         &'a self,
         access_token: &'a SecretString,

@@ -29,29 +29,15 @@ impl Sealer {
         }
     }
 
-    /// Opens the access token of an account.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError`]; a later try fares no better.
     pub(crate) fn open_access_token(&self, account: &AccountRecord) -> Result<SecretString, OpenError> {
         self.open_token(&account.access, ACCESS, account.user)
     }
 
-    /// Opens the refresh token of an account.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError`]; a later try fares no better.
     pub(crate) fn open_refresh_token(&self, account: &AccountRecord) -> Result<SecretString, OpenError> {
         self.open_token(&account.refresh, REFRESH, account.user)
     }
 
     /// Seals an account with the newest key. `None` if it already is.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError`]; a later try fares no better.
     pub(crate) fn reseal_account(&self, account: &AccountRecord) -> Result<Option<AccountRecord>, OpenError> {
         if self.is_current(&account.access) && self.is_current(&account.refresh) {
             return Ok(None);

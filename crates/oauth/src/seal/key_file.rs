@@ -8,7 +8,6 @@
 //! The same text can come from elsewhere ([`Sealer::from_text`]), with commas instead of line ends.
 
 use std::{
-    fmt::Write as _,
     fs, io,
     io::Write as _,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
@@ -125,9 +124,8 @@ impl KeyFile {
             _ => Path::new("."),
         };
         let draft = directory.join(secret::name(".key-"));
-        let mut line = String::new();
         let mut key: [u8; 32] = secret::random();
-        let _ = writeln!(line, "1 {}", hex::encode(key));
+        let mut line = format!("1 {}\n", hex::encode(key));
         key.zeroize();
         let written = fs::OpenOptions::new()
             .write(true)

@@ -13,7 +13,7 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use oauth::fetch::{HardenedFetcher, TestNetwork};
+use oauth::{fetch::HardenedFetcher, testing::TestNetwork};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinSet};
@@ -92,15 +92,15 @@ impl Host {
     /// addresses.
     pub(crate) fn fetcher(&self, names: &[&str], answers: &[(&str, &[&str])]) -> HardenedFetcher {
         let ips = |ips: &[&str]| ips.iter().map(|ip| ip.parse::<IpAddr>().unwrap()).collect();
-        HardenedFetcher::in_test_network(TestNetwork {
+        let network = TestNetwork {
             authority_pem: AUTHORITY.to_vec(),
             hosts: names.iter().map(|&name| (name.to_owned(), self.address)).collect(),
             answers: answers
                 .iter()
                 .map(|&(name, list)| (name.to_owned(), ips(list)))
                 .collect(),
-        })
-        .unwrap()
+        };
+        network.fetcher().unwrap()
     }
 }
 
