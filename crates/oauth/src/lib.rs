@@ -1,31 +1,34 @@
 //! The OAuth 2.1 authorization server of the broker, and the guard that turns an access token into
 //! a [`Caller`].
 //!
-//! MCP clients register and request tokens here. Users consent on a page and sign in at Forgejo. A
-//! client gets an opaque token of the broker, never a Forgejo token: each user's Forgejo tokens
-//! stay in an [`Account`], sealed at rest.
+//! MCP clients register here and request tokens. Users consent on a page and sign in at Forgejo. A
+//! client gets opaque tokens of the broker and never sees a Forgejo token: the Forgejo tokens of
+//! each user stay in an [`Account`] and are encrypted in the store.
 //!
 //! Modules in reading order:
 //!
 //! - [`config`]: the configuration and its validation;
-//! - [`ports`]: the traits that the crate needs (a store, an upstream, a clock, a listener for the
-//!   end of grants);
-//! - [`ids`]: identifiers of clients, grants, users, pairs of tokens, exchanges and processes;
+//! - [`ports`]: the traits that the crate needs: a store, an upstream, a clock, and a receiver of
+//!   events about grants;
+//! - [`ids`]: newtypes for identifiers;
 //! - [`records`]: the records in the store;
 //! - [`server`]: the endpoints and the guard;
-//! - [`account`]: the one upstream credential of a user, renewed in single flight;
-//! - [`seal`]: the key file, and sealing with its keys;
-//! - [`forgejo`]: sign-in at Forgejo, the usual upstream;
+//! - [`account`]: the Forgejo tokens of a user, which one caller at a time renews;
+//! - [`seal`]: encryption with the keys of the key file;
+//! - [`forgejo`]: the client for Forgejo, which implements [`ports::Upstream`];
 //! - [`fetch`]: the hardened fetcher of URLs that clients choose;
-//! - `sqlite`: the usual store (feature `sqlite`);
-//! - `testing`: a clock that is set by hand (feature `testing`).
+//! - `sqlite` (feature `sqlite`): a store in SQLite;
+//! - `testing` (feature `testing`): a clock that is set by hand, and a network of test hosts.
 //!
-//! Invariants: everything published derives from `public_url`, nothing from a request header;
-//! tokens, codes and client secrets are stored as SHA-256 only; upstream tokens are on disk before
-//! they are used; no secret reaches a log, an error or a `Debug`.
+//! Invariants:
 //!
-//! Left out: listeners, limits by address, `Host` and `Origin` checks (which come before this
-//! crate), and sessions.
+//! - All published URLs derive from `public_url`, none from a request header.
+//! - The store holds tokens, codes and client secrets only as SHA-256.
+//! - Upstream tokens are on disk before they are used.
+//! - No secret reaches a log, an error or a `Debug`.
+//!
+//! Left out: listeners, limits by address, checks of `Host` and `Origin` (all of which come before
+//! this crate), and sessions.
 
 pub mod account;
 pub mod config;
