@@ -68,7 +68,13 @@ impl SustainedClient {
                 Event::Authorize { url } => self.process.sign_in(&mut browser, &url).await,
                 Event::Session { .. } => {}
                 Event::Ready => return,
-                other => panic!("unexpected event before the calls: {other:?}"),
+                other @ (Event::Tools { .. }
+                | Event::Result { .. }
+                | Event::Feature { .. }
+                | Event::Call(_)
+                | Event::Notification { .. }
+                | Event::Error { .. }
+                | Event::Done) => panic!("unexpected event before the calls: {other:?}"),
             }
         }
     }
@@ -96,7 +102,12 @@ impl SustainedClient {
                     reports.add_problem(format!("a client failed: {message}"));
                     break;
                 }
-                other => panic!("unexpected event during the calls: {other:?}"),
+                other @ (Event::Authorize { .. }
+                | Event::Session { .. }
+                | Event::Tools { .. }
+                | Event::Result { .. }
+                | Event::Feature { .. }
+                | Event::Ready) => panic!("unexpected event during the calls: {other:?}"),
             }
         }
         // An error status follows an error event, which was reported.
