@@ -204,13 +204,13 @@ mod tests {
 
     #[test]
     fn granted_scope_is_compared_by_permissions() {
-        let asked = Scopes::new(["read:user", "write:issue"]).unwrap();
+        let requested = Scopes::new(["read:user", "write:issue"]).unwrap();
         for granted in [
             "read:user write:issue",
             "write:issue read:user",
             "openid read:issue write:issue read:user unheard-of",
         ] {
-            assert!(asked.same_as(granted), "{granted}");
+            assert!(requested.same_as(granted), "{granted}");
         }
         for granted in [
             "",
@@ -222,7 +222,7 @@ mod tests {
             "read:user write:issue read:admin",
             "read:user write:issue public-only",
         ] {
-            assert!(!asked.same_as(granted), "{granted}");
+            assert!(!requested.same_as(granted), "{granted}");
         }
         assert!(Scopes::new(["all"]).unwrap().same_as("openid"));
         assert_eq!(granted_in_words("openid"), ["do everything that you can do"]);

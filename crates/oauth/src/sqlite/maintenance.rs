@@ -17,10 +17,8 @@ const REVOCATION_LOG_LENGTH: i64 = 10_000;
 impl Store for SqliteStore {
     fn probe(&self) -> StoreFuture<'_, ()> {
         Box::pin(async move {
-            sqlx::query("SELECT 1 FROM oauth_grants LIMIT 1")
-                .fetch_optional(&self.readers)
-                .await?;
-            Ok(())
+            let query = sqlx::query("SELECT 1 FROM oauth_grants LIMIT 1");
+            Ok(query.fetch_optional(&self.readers).await.map(drop)?)
         })
     }
 
@@ -66,8 +64,7 @@ impl Store for SqliteStore {
                  WHERE number <= (SELECT seq FROM sqlite_sequence WHERE name = 'oauth_endings') - ?",
                 REVOCATION_LOG_LENGTH
             );
-            change.commit().await?;
-            Ok(())
+            Ok(change.commit().await?)
         })
     }
 }

@@ -163,11 +163,11 @@ async fn transient_failures_and_misconfiguration_end_nothing() {
     let client = world.client().await;
     let tokens = world.tokens(&client, ALICE).await;
     let account = account_of(&world, &tokens).await;
-    for trouble in [ScriptedFailure::Unavailable, ScriptedFailure::Misconfigured] {
-        world.upstream.set_failure(Some(trouble));
+    for failure in [ScriptedFailure::Unavailable, ScriptedFailure::Misconfigured] {
+        world.upstream.set_failure(Some(failure));
         assert!(
             matches!(account.refresh().await, Err(AccountError::Transient(_))),
-            "{trouble:?}"
+            "{failure:?}"
         );
     }
     // A token that is about to expire is given out all the same. An expired one is not.

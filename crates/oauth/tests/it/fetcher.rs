@@ -52,7 +52,7 @@ async fn refused_and_unavailable_responses_are_distinguished() {
     host.put("/long", Page::json(" ".repeat(101)));
     host.put("/full", Page::json(" ".repeat(100)));
     host.put("/created", page(201, "application/json", "{}"));
-    host.put("/trouble", page(503, "application/json", "{}"));
+    host.put("/unavailable", page(503, "application/json", "{}"));
     host.put("/busy", page(429, "application/json", "{}"));
     let fetcher = host.fetcher(&["client.example"], &[]);
     for (path, refused) in [
@@ -61,7 +61,7 @@ async fn refused_and_unavailable_responses_are_distinguished() {
         ("/long", true),
         ("/created", true),
         ("/missing", true),
-        ("/trouble", false),
+        ("/unavailable", false),
         ("/busy", false),
     ] {
         let outcome = fetch(&fetcher, &format!("https://client.example{path}"))

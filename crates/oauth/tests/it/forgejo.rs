@@ -24,13 +24,13 @@ use tokio::{net::TcpListener, task::JoinSet};
 /// A server that sends every request the same response and records the requests.
 struct Server {
     forgejo: Forgejo,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    requests: Arc<Mutex<Vec<RecordedRequest>>>,
     /// Ends the server when the test ends.
     _task: JoinSet<()>,
 }
 
 #[derive(Clone, Debug)]
-struct Seen {
+struct RecordedRequest {
     line: String,
     authorization: String,
     body: String,
@@ -47,9 +47,9 @@ impl Server {
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/git/", listener.local_addr().unwrap());
-        let seen = Arc::new(Mutex::new(Vec::new()));
+        let requests = Arc::new(Mutex::new(Vec::new()));
         let mut task = JoinSet::new();
-        task.spawn(serve(listener, response, Arc::clone(&seen)));
+        task.spawn(serve(listener, response, Arc::clone(&requests)));
         let forgejo = Forgejo::new(ForgejoConfig {
             url,
             client_id: "2f8f9a3c".to_owned(),
@@ -59,7 +59,7 @@ impl Server {
         .unwrap();
         Self {
             forgejo,
-            seen,
+            requests,
             _task: task,
         }
     }
@@ -90,19 +90,19 @@ impl Server {
             .await
     }
 
-    fn seen(&self) -> Seen {
-        self.seen.lock().unwrap().last().unwrap().clone()
+    fn last_request(&self) -> RecordedRequest {
+        self.requests.lock().unwrap().last().unwrap().clone()
     }
 }
 
-async fn serve(listener: TcpListener, response: Response<Bytes>, seen: Arc<Mutex<Vec<Seen>>>) {
+async fn serve(listener: TcpListener, response: Response<Bytes>, requests: Arc<Mutex<Vec<RecordedRequest>>>) {
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let (response, seen) = (response.clone(), Arc::clone(&seen));
+        let (response, requests) = (response.clone(), Arc::clone(&requests));
         connections.spawn(async move {
             let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-                let (response, seen) = (response.clone(), Arc::clone(&seen));
+                let (response, requests) = (response.clone(), Arc::clone(&requests));
                 async move {
                     let line = format!("{} {}", request.method(), request.uri());
                     let authorization = request.headers().get(header::AUTHORIZATION);
@@ -111,7 +111,7 @@ async fn serve(listener: TcpListener, response: Response<Bytes>, seen: Arc<Mutex
                         .unwrap_or_default();
                     let body = request.into_body().collect().await.unwrap().to_bytes();
                     let body = String::from_utf8(body.to_vec()).unwrap();
-                    seen.lock().unwrap().push(Seen {
+                    requests.lock().unwrap().push(RecordedRequest {
                         line,
                         authorization,
                         body,
@@ -150,8 +150,8 @@ async fn code_exchange_sends_verifier_secret_and_redirect_uri() {
     assert_eq!(pair.access_token.expose_secret(), JWT);
     assert_eq!(pair.refresh_token.expose_secret(), "the next one");
     assert_eq!(pair.expires_in, Duration::from_secs(3600));
-    let seen = server.seen();
-    assert_eq!(seen.line, "POST /git/login/oauth/access_token");
+    let request = server.last_request();
+    assert_eq!(request.line, "POST /git/login/oauth/access_token");
     for part in [
         "grant_type=authorization_code",
         "code=gta_code",
@@ -160,10 +160,10 @@ async fn code_exchange_sends_verifier_secret_and_redirect_uri() {
         "client_secret=gto_hush",
         "redirect_uri=https%3A%2F%2Fb.example%2Foauth%2Fcallback",
     ] {
-        assert!(seen.body.contains(part), "{part} in {}", seen.body);
+        assert!(request.body.contains(part), "{part} in {}", request.body);
     }
     server.refresh().await.unwrap();
-    assert!(server.seen().body.contains("refresh_token=the-refresh-token"));
+    assert!(server.last_request().body.contains("refresh_token=the-refresh-token"));
 }
 
 #[tokio::test]
@@ -288,8 +288,8 @@ async fn user_is_read_from_the_api() {
         .await;
         let user = server.forgejo.user(&secret(JWT)).await.unwrap();
         assert_eq!((user.id.0, user.login.as_str(), user.active), (7, "alice", active));
-        assert_eq!(server.seen().line, "GET /git/api/v1/user");
-        assert_eq!(server.seen().authorization, format!("Bearer {JWT}"));
+        assert_eq!(server.last_request().line, "GET /git/api/v1/user");
+        assert_eq!(server.last_request().authorization, format!("Bearer {JWT}"));
     }
 }
 
@@ -334,7 +334,7 @@ async fn membership_follows_the_status() {
         let outcome = server.forgejo.is_member(&secret(JWT), "the staff/..", "alice").await;
         assert_eq!(outcome.unwrap(), member, "{status}");
         assert_eq!(
-            server.seen().line,
+            server.last_request().line,
             "GET /git/api/v1/orgs/the%20staff%2F../members/alice"
         );
     }
@@ -379,11 +379,11 @@ async fn scope_of_a_token_is_introspected() {
     let server = Server::json(200, body).await;
     let granted = server.forgejo.granted_scope(&secret(JWT)).await.unwrap();
     assert_eq!(granted, GrantedScope::AsRequested);
-    let seen = server.seen();
-    assert_eq!(seen.line, "POST /git/login/oauth/introspect");
+    let request = server.last_request();
+    assert_eq!(request.line, "POST /git/login/oauth/introspect");
     // 2f8f9a3c:gto_hush
-    assert_eq!(seen.authorization, "Basic MmY4ZjlhM2M6Z3RvX2h1c2g=");
-    assert_eq!(seen.body, format!("token={JWT}"));
+    assert_eq!(request.authorization, "Basic MmY4ZjlhM2M6Z3RvX2h1c2g=");
+    assert_eq!(request.body, format!("token={JWT}"));
 
     let server = Server::json(200, r#"{"active":true,"scope":"read:user write:package"}"#).await;
     let granted = server.forgejo.granted_scope(&secret(JWT)).await.unwrap();

@@ -374,8 +374,8 @@ async fn only_process_does_not_wait_for_leases_of_dead_ones() {
         owner: LeaseOwner(1),
         newest: None,
     };
-    let judged = world.store.end_refused_user(refused, now).await.unwrap();
-    assert_eq!(judged, RefusalOutcome::Revoked);
+    let outcome = world.store.end_refused_user(refused, now).await.unwrap();
+    assert_eq!(outcome, RefusalOutcome::Revoked);
 }
 
 #[tokio::test]
@@ -399,7 +399,7 @@ async fn lease_is_held_until_it_is_released_or_expires() {
     world.store.release_lease(ALICE, LeaseOwner(1)).await.unwrap();
     assert!(
         !lease(1, 29, 19).await,
-        "who has lost it does not give back that of another"
+        "an owner that has lost the lease does not release that of another"
     );
     world.store.release_lease(ALICE, LeaseOwner(2)).await.unwrap();
     assert!(lease(1, 29, 19).await);
@@ -413,7 +413,7 @@ async fn refusal_ends_a_user_only_without_running_exchange_lease_or_newer_tokens
     let now = oauth::ports::Clock::now(world.clock.as_ref());
     let later = now + Duration::from_secs(10);
     let there = world.store.account(ALICE).await.unwrap().unwrap();
-    let judge = async |version, newest, now| {
+    let outcome_of = async |version, newest, now| {
         let refused = RefusedTokens {
             user: ALICE,
             version,
@@ -425,10 +425,10 @@ async fn refusal_ends_a_user_only_without_running_exchange_lease_or_newer_tokens
     let version = Some(there.version);
     let replaced = RefusalOutcome::Replaced(Box::new(there));
     assert_eq!(
-        judge(version.map(|version| TokenVersion(version.0 ^ 1)), None, now).await,
+        outcome_of(version.map(|version| TokenVersion(version.0 ^ 1)), None, now).await,
         replaced
     );
-    assert_eq!(judge(None, None, now).await, replaced);
+    assert_eq!(outcome_of(None, None, now).await, replaced);
 
     assert!(
         world
@@ -438,22 +438,25 @@ async fn refusal_ends_a_user_only_without_running_exchange_lease_or_newer_tokens
             .unwrap()
             .acquired
     );
-    assert_eq!(judge(version, None, now).await, RefusalOutcome::LeaseHeld);
+    assert_eq!(outcome_of(version, None, now).await, RefusalOutcome::LeaseHeld);
     world.store.release_lease(ALICE, LeaseOwner(2)).await.unwrap();
 
     let first = world.store.begin_exchange(later).await.unwrap();
-    assert_eq!(judge(version, None, now).await, RefusalOutcome::ExchangeRunning(first));
+    assert_eq!(
+        outcome_of(version, None, now).await,
+        RefusalOutcome::ExchangeRunning(first)
+    );
     // A call during an exchange does not wait for a writer.
     let writing = world.store.writer().begin_with("BEGIN IMMEDIATE").await.unwrap();
     assert_eq!(
-        judge(version, Some(first), now).await,
+        outcome_of(version, Some(first), now).await,
         RefusalOutcome::ExchangeRunning(first)
     );
     drop(writing);
     let second = world.store.begin_exchange(later).await.unwrap();
     assert!(second > first);
     assert_eq!(
-        judge(version, Some(first), now).await,
+        outcome_of(version, Some(first), now).await,
         RefusalOutcome::ExchangeRunning(first)
     );
     world
@@ -462,14 +465,14 @@ async fn refusal_ends_a_user_only_without_running_exchange_lease_or_newer_tokens
         .await
         .unwrap();
     assert_eq!(
-        judge(version, Some(first), later).await,
+        outcome_of(version, Some(first), later).await,
         RefusalOutcome::ExchangeRunning(first)
     );
     world.store.end_exchange(first).await.unwrap();
     // The user of the second exchange is unknown, but it has not invalidated these tokens.
-    assert_eq!(judge(version, Some(first), now).await, RefusalOutcome::Revoked);
+    assert_eq!(outcome_of(version, Some(first), now).await, RefusalOutcome::Revoked);
     assert_eq!(
-        judge(version, Some(first), now).await,
+        outcome_of(version, Some(first), now).await,
         RefusalOutcome::Revoked,
         "there is nothing more to end"
     );
@@ -636,20 +639,20 @@ async fn schedule(seed: u64) {
         base.another(UpstreamLink::with_rng(&base, &rng)).await,
     ];
     let client = base.client().await;
-    let held: Mutex<Vec<Tokens>> = Mutex::new(vec![base.tokens(&client, ALICE).await]);
+    let issued: Mutex<Vec<Tokens>> = Mutex::new(vec![base.tokens(&client, ALICE).await]);
     for round in 0..8 {
         // The token is close to its expiry, or not.
         base.clock.advance(Duration::from_secs(1 + rng.below(3600)));
         let acts = (0..2 + rng.below(5)).map(|_| {
             let process = &processes[usize::try_from(rng.below(2)).unwrap()];
-            let (what, rng, client, held) = (rng.below(10), &rng, &client, &held);
+            let (what, rng, client, issued) = (rng.below(10), &rng, &client, &issued);
             async move {
                 rng.yield_randomly().await;
-                let tokens = held.lock().unwrap().last().unwrap().clone();
+                let tokens = issued.lock().unwrap().last().unwrap().clone();
                 match what {
                     0..=2 => {
                         let tokens = process.tokens(client, ALICE).await;
-                        held.lock().unwrap().push(tokens);
+                        issued.lock().unwrap().push(tokens);
                     }
                     3..=5 => {
                         let account = process.caller(&tokens.access).await.account();
@@ -670,11 +673,11 @@ async fn schedule(seed: u64) {
             assert!(process.events.take().is_empty(), "seed {seed}, round {round}");
         }
         // Access tokens may have expired: the client refreshes.
-        let tokens = held.lock().unwrap().last().unwrap().clone();
+        let tokens = issued.lock().unwrap().last().unwrap().clone();
         let refreshed = processes[0].refresh(&client, &tokens.refresh).await.tokens();
-        held.lock().unwrap().push(refreshed);
+        issued.lock().unwrap().push(refreshed);
     }
-    let last = held.lock().unwrap().last().unwrap().clone();
+    let last = issued.lock().unwrap().last().unwrap().clone();
     for process in &processes {
         let account = process.caller(&last.access).await.account();
         account.refresh().await.unwrap();
