@@ -108,17 +108,13 @@ fn parse_client(json: &[u8], url: &Url) -> Result<ClientRecord, &'static str> {
     }
     let metadata = ClientMetadata::from_object(object).ok_or("the document is not client metadata")?;
     metadata.check_flow()?;
-    let redirect_uris = metadata.redirect_uris.clone().unwrap_or_default();
-    if redirect_uris.is_empty() {
-        return Err("redirect_uris is missing");
-    }
+    let redirect_uris = metadata.redirect_uris.clone().filter(|uris| !uris.is_empty());
+    let redirect_uris = redirect_uris.ok_or("redirect_uris is missing")?;
     for uri in &redirect_uris {
         redirect_uri::check(uri)?;
     }
     let name = metadata.client_name.as_deref().and_then(clean_name);
-    if name.is_none() {
-        return Err("client_name is missing");
-    }
+    let name = name.ok_or("client_name is missing")?;
     let auth = match metadata.token_endpoint_auth_method.as_deref() {
         // The default of RFC 7591 section 2 is client_secret_basic, which a document cannot mean.
         None | Some("none") => ClientAuth::None,
@@ -127,7 +123,7 @@ fn parse_client(json: &[u8], url: &Url) -> Result<ClientRecord, &'static str> {
     };
     Ok(ClientRecord {
         client_id: ClientId(url.as_str().to_owned()),
-        name,
+        name: Some(name),
         redirect_uris,
         auth,
         created_at: UNIX_EPOCH,

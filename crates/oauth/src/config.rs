@@ -5,7 +5,7 @@
 
 mod settings;
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
@@ -28,9 +28,8 @@ pub struct Config {
     /// The lifetime of an access token, as the client sees it. The broker accepts the token for
     /// another minute.
     pub access_token_ttl: Duration,
-    /// The time for which an access token is accepted beyond its lifetime. Tests that wait for its
-    /// end shorten it; only the feature `testing` has this field.
-    #[cfg(feature = "testing")]
+    /// The time for which an access token is accepted beyond its lifetime. Clients begin a whole
+    /// new sign-in on a 401 that comes while they still think the token good.
     pub access_token_grace: Duration,
     /// The lifetime of a refresh token, counted from its issue.
     pub refresh_token_ttl: Duration,
@@ -92,7 +91,8 @@ pub struct StaticClient {
 }
 
 /// All errors of a configuration.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
 /// One error of a configuration.
@@ -105,9 +105,6 @@ pub struct ConfigError {
     pub message: String,
 }
 
-/// The time for which an access token is accepted beyond its lifetime. Clients begin a whole new
-/// sign-in on a 401 that comes while they still think the token good.
-const ACCESS_TOKEN_GRACE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Config {
@@ -116,8 +113,7 @@ impl Config {
         Self {
             public_url: public_url.into(),
             access_token_ttl: Duration::from_secs(60 * 60),
-            #[cfg(feature = "testing")]
-            access_token_grace: ACCESS_TOKEN_GRACE,
+            access_token_grace: Duration::from_secs(60),
             refresh_token_ttl: 30 * DAY,
             code_ttl: Duration::from_secs(60),
             refresh_lead: Duration::from_secs(5 * 60),
@@ -182,14 +178,6 @@ impl Config {
             _ => Err(ConfigErrors(errors)),
         }
     }
-
-    /// The time for which an access token is accepted beyond its lifetime.
-    pub(crate) fn access_token_grace(&self) -> Duration {
-        #[cfg(feature = "testing")]
-        return self.access_token_grace;
-        #[cfg(not(feature = "testing"))]
-        return ACCESS_TOKEN_GRACE;
-    }
 }
 
 impl StaticClient {
@@ -216,18 +204,6 @@ impl ConfigError {
         Self { key, message }
     }
 }
-
-impl fmt::Display for ConfigErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, error) in self.0.iter().enumerate() {
-            let separator = if index == 0 { "" } else { "\n" };
-            write!(f, "{separator}{error}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for ConfigErrors {}
 
 fn parse_public_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;

@@ -49,6 +49,7 @@ use crate::{
     revocation::Revocations,
     seal::Sealer,
 };
+use authorize::AuthorizeError;
 use endpoint::Endpoint;
 use oauth_error::OAuthError;
 use pages::ErrorPage;
@@ -179,13 +180,14 @@ impl AuthorizationServer {
         let is_post = request.method() == Method::POST;
         let json = OAuthError::into_response;
         let page = ErrorPage::into_response;
+        let refused = AuthorizeError::into_response;
         match endpoint {
             Endpoint::ResourceMetadata => metadata::resource(&state.settings),
             Endpoint::ServerMetadata => metadata::server(&state.settings, state.allows_documents()),
             Endpoint::Register => register::register(state, request).await.unwrap_or_else(json),
             Endpoint::Registration => register::manage(state, request).await.unwrap_or_else(json),
-            Endpoint::Authorize if is_post => authorize::decide(state, request).await,
-            Endpoint::Authorize => authorize::show(state, request).await,
+            Endpoint::Authorize if is_post => authorize::decide(state, request).await.unwrap_or_else(refused),
+            Endpoint::Authorize => authorize::show(state, request).await.unwrap_or_else(refused),
             Endpoint::Callback => callback::callback(state, request).await.unwrap_or_else(page),
             Endpoint::Connections if is_post => connections::act(state, request).await.unwrap_or_else(page),
             Endpoint::Connections => connections::show(state, request).await,
@@ -209,7 +211,7 @@ impl AuthorizationServer {
     /// not a valid header value.
     #[must_use]
     pub fn challenge(&self) -> Option<HeaderValue> {
-        guard::invalid_token_challenge(&self.state.settings)
+        guard::AuthenticateError::InvalidToken.challenge(&self.state.settings)
     }
 
     /// Checks that the store answers.

@@ -22,25 +22,15 @@ use crate::{
     config::Settings,
     records::{ClientRequest, Purpose},
 };
-use error::AuthorizeError;
 use validate::validate;
+
+pub(super) use error::AuthorizeError;
 
 /// The purpose of the CSRF token in the form of the consent page.
 const CONSENT: &str = "consent";
 
 /// `GET`: shows the consent page.
-pub(super) async fn show(state: &ServerState, request: &Request<Bytes>) -> Response<Body> {
-    let shown = try_show(state, request).await;
-    shown.unwrap_or_else(AuthorizeError::into_response)
-}
-
-/// `POST`: the user consents or declines.
-pub(super) async fn decide(state: &ServerState, request: &Request<Bytes>) -> Response<Body> {
-    let decided = try_decide(state, request).await;
-    decided.unwrap_or_else(AuthorizeError::into_response)
-}
-
-async fn try_show(state: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, AuthorizeError> {
+pub(super) async fn show(state: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, AuthorizeError> {
     let params = Params::from_query(request).map_err(ErrorPage::from)?;
     let (client, mut client_request) = validate(state, &params).await?;
     let secure = state.settings.secure;
@@ -60,7 +50,8 @@ async fn try_show(state: &ServerState, request: &Request<Bytes>) -> Result<Respo
     Ok(response::with_cookie(response, browser.set_cookie(secure)))
 }
 
-async fn try_decide(state: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, AuthorizeError> {
+/// `POST`: the user consents or declines.
+pub(super) async fn decide(state: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, AuthorizeError> {
     if !csrf::is_same_origin(&state.settings.origin, request.headers()) {
         return Err(ErrorPage::OtherSite.into());
     }

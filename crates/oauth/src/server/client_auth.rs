@@ -18,7 +18,6 @@ use crate::{
 };
 
 /// The credentials of a request.
-#[derive(Default)]
 struct ClientCredentials {
     client_id: String,
     secret: Option<String>,
@@ -59,46 +58,40 @@ pub(super) async fn authenticate(
 impl ClientCredentials {
     /// Reads the credentials, which may come in one way only (RFC 6749 section 2.3).
     fn from_request(headers: &HeaderMap, params: &Params) -> Result<Self, OAuthError> {
+        let malformed = |reason| Err(OAuthError::InvalidRequest(reason));
         let client_id = params.value("client_id");
         let (secret, assertion) = (params.value("client_secret"), params.value("client_assertion"));
-        let basic = basic_credentials(headers)?;
-        let ways = [basic.is_some(), secret.is_some(), assertion.is_some()];
+        let in_header = basic_credentials(headers)?;
+        let basic = in_header.is_some();
+        let ways = [basic, secret.is_some(), assertion.is_some()];
         if ways.into_iter().filter(|way| *way).count() > 1 {
-            return Err(OAuthError::InvalidRequest(
-                "the client authenticates in more than one way",
-            ));
+            return malformed("the client authenticates in more than one way");
         }
-        if let Some((id, secret)) = basic {
+        if let Some((id, secret)) = in_header {
             if client_id.is_some_and(|other| other != id) {
-                return Err(OAuthError::InvalidRequest(
-                    "client_id differs from the one in Authorization",
-                ));
+                return malformed("client_id differs from the one in Authorization");
             }
             return Ok(Self {
                 client_id: id,
                 secret: Some(secret),
-                basic: true,
-                ..Self::default()
+                assertion: None,
+                basic,
             });
         }
         if assertion.is_some() && params.value("client_assertion_type") != Some(assertion::TYPE) {
-            return Err(OAuthError::InvalidRequest(
-                "this client_assertion_type is not supported",
-            ));
+            return malformed("this client_assertion_type is not supported");
         }
         // RFC 7521 section 4.2: the assertion names the client, which the parameter may repeat.
         let client_id = match (client_id, assertion) {
             (Some(id), _) => id.to_owned(),
-            (None, Some(assertion)) => {
-                assertion::subject(assertion).ok_or(OAuthError::InvalidClient { basic: false })?
-            }
-            (None, None) => return Err(OAuthError::InvalidRequest("client_id is missing")),
+            (None, Some(assertion)) => assertion::subject(assertion).ok_or(OAuthError::InvalidClient { basic })?,
+            (None, None) => return malformed("client_id is missing"),
         };
         Ok(Self {
             client_id,
             secret: secret.map(str::to_owned),
             assertion: assertion.map(str::to_owned),
-            basic: false,
+            basic,
         })
     }
 }

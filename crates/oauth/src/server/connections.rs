@@ -114,14 +114,10 @@ async fn connections(state: &ServerState, user: UserId) -> Result<Vec<Connection
         let client = client_lookup::find_cached(state, &grant.client_id).await?;
         let (name, domain) = client.map_or((None, None), |client| (client.name, client.domain));
         // The identifier of a client with a document is its URL, which was fetched at consent.
-        let document_domain = || {
-            let is_url = cimd::is_url(&grant.client_id.0);
-            Url::parse(&grant.client_id.0)
-                .ok()
-                .filter(|_| is_url)?
-                .host_str()
-                .map(str::to_owned)
-        };
+        let document = Url::parse(&grant.client_id.0)
+            .ok()
+            .filter(|_| cimd::is_url(&grant.client_id.0));
+        let document_domain = || Some(document?.host_str()?.to_owned());
         connections.push(Connection {
             name: name.unwrap_or_else(|| UNNAMED_CLIENT.to_owned()),
             domain: domain.or_else(document_domain),

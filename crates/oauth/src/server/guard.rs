@@ -84,22 +84,14 @@ pub(super) async fn authenticate(state: &ServerState, headers: &HeaderMap) -> Re
 /// section 11.1).
 pub(super) fn bearer_token(headers: &HeaderMap) -> Result<&str, AuthenticateError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(value) = values.next() else {
-        return Err(AuthenticateError::Missing);
-    };
-    if values.next().is_some() {
+    let (value, None) = (values.next().ok_or(AuthenticateError::Missing)?, values.next()) else {
         return Err(AuthenticateError::Malformed);
-    }
+    };
     let value = value.to_str().map_err(|_| AuthenticateError::Malformed)?;
     match value.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
         _ => Err(AuthenticateError::Malformed),
     }
-}
-
-/// The challenge to a client whose token has become invalid (RFC 6750 section 3).
-pub(super) fn invalid_token_challenge(settings: &Settings) -> Option<HeaderValue> {
-    AuthenticateError::InvalidToken.challenge(settings)
 }
 
 impl AuthenticateError {
@@ -120,7 +112,7 @@ impl AuthenticateError {
         }
     }
 
-    fn challenge(&self, settings: &Settings) -> Option<HeaderValue> {
+    pub(super) fn challenge(&self, settings: &Settings) -> Option<HeaderValue> {
         let mut challenge = String::from("Bearer ");
         if let (Some(error), description) = self.reason() {
             challenge.push_str(&format!("error=\"{error}\", error_description=\"{description}\", "));

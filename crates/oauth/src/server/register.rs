@@ -81,14 +81,9 @@ pub(super) async fn register(state: &ServerState, request: &Request<Bytes>) -> R
     match insertion {
         ClientInsertion::Inserted => {
             tracing::info!(client = client.client_id.0, "client registered");
-            let (status, token) = (StatusCode::CREATED, token.expose_secret());
-            Ok(client_information::response(
-                state,
-                status,
-                &client,
-                token,
-                secret.as_ref(),
-            ))
+            let (token, secret) = (token.expose_secret(), secret.as_ref());
+            let status = StatusCode::CREATED;
+            Ok(client_information::response(state, status, &client, token, secret))
         }
         ClientInsertion::Existing(known) => Ok(known_client(state, *known, request)),
         ClientInsertion::LimitReached => {

@@ -9,6 +9,7 @@ use crate::{ids::UserId, seal::Sealer};
 /// The texts that a hash covers, before and after the user and the expiry.
 pub(super) type Context<'a> = (&'a [&'a str], &'a [&'a str]);
 
+/// A user, an expiry and their keyed hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SignedUser {
     pub(super) user: UserId,
@@ -32,12 +33,8 @@ impl SignedUser {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        [
-            &self.user.0.to_be_bytes()[..],
-            &self.expires_at.to_be_bytes(),
-            &self.hash,
-        ]
-        .concat()
+        let (user, expires_at) = (self.user.0.to_be_bytes(), self.expires_at.to_be_bytes());
+        [&user[..], &expires_at, &self.hash].concat()
     }
 
     pub(super) fn decode(bytes: &[u8; LENGTH]) -> Option<Self> {

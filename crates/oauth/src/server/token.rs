@@ -14,21 +14,12 @@ use http::{Request, Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
-use super::{
-    Body, client_auth,
-    oauth_error::OAuthError,
-    params::Params,
-    response,
-    scope::{self, InvalidScopeError},
-    state::ServerState,
-};
+use super::{Body, client_auth, oauth_error::OAuthError, params::Params, response, scope, state::ServerState};
 use crate::{
     account::AccountError,
-    config::Settings,
-    ids::GrantId,
     pkce,
     ports::{NewTokens, PresentedToken, Redemption},
-    records::{ClientRecord, GrantRecord},
+    records::ClientRecord,
     secret,
 };
 
@@ -40,12 +31,6 @@ struct TokenResponse<'a> {
     expires_in: u64,
     refresh_token: &'a str,
     scope: &'a str,
-}
-
-/// An access token and a refresh token that the store does not know yet.
-struct MintedTokens {
-    access: SecretString,
-    refresh: SecretString,
 }
 
 const CODE_REFUSED: &str = "the code is unknown, expired, used, or not for this request";
@@ -97,16 +82,8 @@ async fn redeem_code(
     state
         .rate_limits
         .token_request(&record.grant.id, record.grant.user, &client.client_id, now)?;
-    let tokens = MintedTokens {
-        access: secret::mint(secret::ACCESS),
-        refresh: secret::mint(secret::REFRESH),
-    };
-    let redemption = state
-        .revocations
-        .redeem(PresentedToken::Code(code), tokens.record(&state.settings, now), now)
-        .await?;
-    let grant = issued_grant(redemption, client, "code").ok_or(OAuthError::InvalidGrant(CODE_REFUSED))?;
-    Ok(tokens.response(&state.settings, &grant.scope))
+    let refresh = secret::mint(secret::REFRESH);
+    issue(state, client, PresentedToken::Code(code), refresh, now).await
 }
 
 async fn refresh(state: &ServerState, client: &ClientRecord, params: &Params) -> Result<Response<Body>, OAuthError> {
@@ -121,7 +98,9 @@ async fn refresh(state: &ServerState, client: &ClientRecord, params: &Params) ->
     state
         .rate_limits
         .token_request(&grant.id, grant.user, &client.client_id, now)?;
-    scope::check_refresh(&grant.scope, params.value("scope")).map_err(|InvalidScopeError| OAuthError::InvalidScope)?;
+    if !scope::allows_refresh(&grant.scope, params.value("scope")) {
+        return Err(OAuthError::InvalidScope);
+    }
     // Without an account, new tokens would be useless to the client.
     match state.accounts.account(grant.user).current().await {
         Ok(_) => {}
@@ -129,62 +108,51 @@ async fn refresh(state: &ServerState, client: &ClientRecord, params: &Params) ->
         Err(AccountError::Transient(error)) => return Err(OAuthError::Upstream(error)),
     }
     let successor = state.sealer.keyed_hash("refresh successor", &[presented]);
-    let tokens = MintedTokens {
-        access: secret::mint(secret::ACCESS),
-        refresh: secret::with_prefix(secret::REFRESH, successor),
-    };
-    let record = tokens.record(&state.settings, state.clock.now());
-    let redemption = state
-        .revocations
-        .redeem(PresentedToken::Refresh(hash), record, now)
-        .await?;
-    let grant = issued_grant(redemption, client, "refresh token").ok_or(OAuthError::InvalidGrant(REFRESH_REFUSED))?;
-    Ok(tokens.response(&state.settings, &grant.scope))
+    let refresh = secret::with_prefix(secret::REFRESH, successor);
+    issue(state, client, PresentedToken::Refresh(hash), refresh, now).await
 }
 
 fn required<'p>(params: &'p Params, name: &str, missing: &'static str) -> Result<&'p str, OAuthError> {
     params.value(name).ok_or(OAuthError::InvalidRequest(missing))
 }
 
-/// The grant whose tokens were issued, if any. The operator reads about reuse, since someone else
-/// may hold the token.
-fn issued_grant(redemption: Redemption, client: &ClientRecord, what: &'static str) -> Option<GrantRecord> {
-    let warn = |grant: GrantId, consequence: &'static str| {
-        tracing::warn!(
-            client = client.client_id.0,
-            grant = grant.0,
-            what,
-            "reuse detected: {consequence}"
-        );
+/// Issues an access token and `refresh` for a code or refresh token presented at `presented_at`.
+/// The operator reads about reuse, since someone else may hold the token.
+async fn issue(
+    state: &ServerState,
+    client: &ClientRecord,
+    presented: PresentedToken,
+    refresh: SecretString,
+    presented_at: SystemTime,
+) -> Result<Response<Body>, OAuthError> {
+    let (what, refused) = match &presented {
+        PresentedToken::Code(_) => ("code", CODE_REFUSED),
+        PresentedToken::Refresh(_) => ("refresh token", REFRESH_REFUSED),
     };
-    match redemption {
-        Redemption::Issued(grant) => return Some(grant),
-        Redemption::GrantRevoked(grant) => warn(grant, "its grant has been ended"),
-        Redemption::FamilyRevoked(grant) => warn(grant, "its tokens have been revoked"),
-        Redemption::Invalid => {}
-    }
-    None
-}
-
-impl MintedTokens {
-    fn record(&self, settings: &Settings, now: SystemTime) -> NewTokens {
-        let config = &settings.config;
-        NewTokens {
-            access: secret::hash(self.access.expose_secret()),
-            access_expires_at: now + config.access_token_ttl + config.access_token_grace(),
-            refresh: secret::hash(self.refresh.expose_secret()),
-            refresh_expires_at: now + config.refresh_token_ttl,
+    let (config, now) = (&state.settings.config, state.clock.now());
+    let access = secret::mint(secret::ACCESS);
+    let tokens = NewTokens {
+        access: secret::hash(access.expose_secret()),
+        access_expires_at: now + config.access_token_ttl + config.access_token_grace,
+        refresh: secret::hash(refresh.expose_secret()),
+        refresh_expires_at: now + config.refresh_token_ttl,
+    };
+    let (grant, consequence) = match state.revocations.redeem(presented, tokens, presented_at).await? {
+        Redemption::Issued(grant) => {
+            let body = TokenResponse {
+                access_token: access.expose_secret(),
+                token_type: "Bearer",
+                expires_in: config.access_token_ttl.as_secs(),
+                refresh_token: refresh.expose_secret(),
+                scope: &grant.scope,
+            };
+            return Ok(response::json(StatusCode::OK, &body));
         }
-    }
-
-    fn response(&self, settings: &Settings, scope: &str) -> Response<Body> {
-        let body = TokenResponse {
-            access_token: self.access.expose_secret(),
-            token_type: "Bearer",
-            expires_in: settings.config.access_token_ttl.as_secs(),
-            refresh_token: self.refresh.expose_secret(),
-            scope,
-        };
-        response::json(StatusCode::OK, &body)
-    }
+        Redemption::GrantRevoked(grant) => (grant, "its grant has been ended"),
+        Redemption::FamilyRevoked(grant) => (grant, "its tokens have been revoked"),
+        Redemption::Invalid => return Err(OAuthError::InvalidGrant(refused)),
+    };
+    let client = &client.client_id.0;
+    tracing::warn!(client, grant = grant.0, what, "reuse detected: {consequence}");
+    Err(OAuthError::InvalidGrant(refused))
 }

@@ -15,7 +15,7 @@ use crate::server::{
 };
 
 /// The reason why an authorization request is refused.
-pub(super) enum AuthorizeError {
+pub(in crate::server) enum AuthorizeError {
     /// The user sees it, since the client is not known.
     Page(ErrorPage),
     /// The client gets it.
@@ -29,7 +29,7 @@ pub(super) enum AuthorizeError {
 }
 
 impl AuthorizeError {
-    pub(super) fn into_response(self) -> Response<Body> {
+    pub(in crate::server) fn into_response(self) -> Response<Body> {
         match self {
             Self::Page(page) => page.into_response(),
             Self::Client {

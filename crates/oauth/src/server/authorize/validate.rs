@@ -9,13 +9,7 @@ use crate::{
     pkce,
     records::{ClientRecord, ClientRequest},
     redirect_uri,
-    server::{
-        authorization_response, client_lookup,
-        pages::ErrorPage,
-        params::Params,
-        scope::{self, InvalidScopeError},
-        state::ServerState,
-    },
+    server::{authorization_response, client_lookup, pages::ErrorPage, params::Params, scope, state::ServerState},
 };
 
 /// An error and its description (RFC 6749 section 4.1.2.1).
@@ -61,7 +55,7 @@ fn fill_in(request: &mut ClientRequest, settings: &Settings, params: &Params) ->
     }
     let scope = scope::for_new_grant(params.value("scope"));
     request.scope = scope
-        .map_err(|InvalidScopeError| ("invalid_scope", "scope is not a list of scopes"))?
+        .ok_or(("invalid_scope", "scope is not a list of scopes"))?
         .to_owned();
     Ok(())
 }

@@ -44,8 +44,7 @@ pub(super) async fn complete(
         Err(UpstreamError::Refused(_)) => return Err(SignInError::NotAllowed { login: None }),
         outcome => outcome?,
     };
-    match check_sign_in(state, &purpose, &tokens, &user).await {
-        Ok(()) => {}
+    let checked = match check_sign_in(state, &purpose, &tokens, &user).await {
         Err(error @ SignInError::NotAllowed { .. }) => {
             tracing::warn!(
                 user = user.id.0,
@@ -56,30 +55,28 @@ pub(super) async fn complete(
             state.revocations.end_user(user.id).await?;
             return Err(error);
         }
-        Err(error) => {
-            state.code_exchanges.place(exchange, user.id, tokens, None).await?;
-            return Err(error);
+        checked => checked,
+    };
+    let id = user.id;
+    let (grant, completed) = match (checked, purpose) {
+        (Err(error), _) => (None, Err(error)),
+        (Ok(()), Purpose::Connections) => {
+            let login = user.login;
+            (None, Ok(CompletedSignIn::Session(BrowserSession { user: id, login })))
         }
-    }
-    match purpose {
-        Purpose::Connections => {
-            state.code_exchanges.place(exchange, user.id, tokens, None).await?;
-            Ok(CompletedSignIn::Session(BrowserSession {
-                user: user.id,
-                login: user.login,
-            }))
-        }
-        Purpose::Client(request) => {
+        (Ok(()), Purpose::Client(request)) => {
             let code = secret::mint(secret::CODE);
-            let record = code_record(state, &request, &user, &code);
-            state
-                .code_exchanges
-                .place(exchange, user.id, tokens, Some(record))
-                .await?;
-            let user = user.id;
-            Ok(CompletedSignIn::Code { code, user, request })
+            let record = code_record(state, &request, user, &code);
+            let completed = CompletedSignIn::Code {
+                code,
+                user: id,
+                request,
+            };
+            (Some(record), Ok(completed))
         }
-    }
+    };
+    state.code_exchanges.place(exchange, id, tokens, grant).await?;
+    completed
 }
 
 /// Asks for the user of a token, twice if Forgejo is not available: without an answer the new
@@ -170,13 +167,13 @@ async fn check_scope(upstream: &dyn Upstream, tokens: &UpstreamTokens, user: Use
 }
 
 /// A code for the client, under a new grant.
-fn code_record(state: &ServerState, request: &ClientRequest, user: &UpstreamUser, code: &SecretString) -> CodeRecord {
+fn code_record(state: &ServerState, request: &ClientRequest, user: UpstreamUser, code: &SecretString) -> CodeRecord {
     CodeRecord {
         code: secret::hash(code.expose_secret()),
         grant: GrantRecord {
             id: GrantId(secret::name("grant_")),
             user: user.id,
-            login: user.login.clone(),
+            login: user.login,
             client_id: request.client_id.clone(),
             scope: request.scope.clone(),
         },

@@ -46,6 +46,7 @@ impl SignInError {
             Some(request) => authorize::restart_uri(&state.settings, request),
             None => state.settings.endpoint("connections"),
         };
+        let refused = |error, description| (error, description, ErrorPage::UpstreamRefused);
         let (error, description, page) = match self {
             Self::NotAllowed { login } => {
                 let back = error_location(("access_denied", "the user may not use this server"));
@@ -55,33 +56,18 @@ impl SignInError {
                 return pages::scope_mismatch(&*state.upstream, granted, &restart_uri());
             }
             Self::ApprovalInvalid => return response::see_other(&restart_uri()),
-            Self::Forgejo { denied: true } => (
-                "access_denied",
-                "the user declined at Forgejo",
-                ErrorPage::UpstreamRefused,
-            ),
-            Self::Forgejo { denied: false } => (
-                "server_error",
-                "Forgejo refused the authorization",
-                ErrorPage::UpstreamRefused,
-            ),
+            Self::Forgejo { denied: true } => refused("access_denied", "the user declined at Forgejo"),
+            Self::Forgejo { denied: false } => refused("server_error", "Forgejo refused the authorization"),
             Self::UpstreamUnavailable(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "sign-in failed: Forgejo is not available");
-                (
-                    "temporarily_unavailable",
-                    "Forgejo is not available now",
-                    ErrorPage::UpstreamUnavailable,
-                )
+                let description = "Forgejo is not available now";
+                ("temporarily_unavailable", description, ErrorPage::UpstreamUnavailable)
             }
             Self::UpstreamRefused(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "sign-in failed: Forgejo refused it");
-                (
-                    "server_error",
-                    "Forgejo refused the sign-in",
-                    ErrorPage::UpstreamRefused,
-                )
+                refused("server_error", "Forgejo refused the sign-in")
             }
             Self::Store(error) => {
                 log_store_error(&error);

@@ -44,16 +44,14 @@ pub(super) fn response(
     registration_token: &str,
     secret: Option<&SecretString>,
 ) -> Response<Body> {
-    let (method, keys) = match &client.auth {
-        ClientAuth::None => ("none", None),
-        ClientAuth::Basic(_) => ("client_secret_basic", None),
-        ClientAuth::Post(_) => ("client_secret_post", None),
-        ClientAuth::PrivateKeyJwt(source) => ("private_key_jwt", Some(source)),
-    };
-    let (jwks, jwks_uri) = match keys {
-        Some(KeySource::Inline(json)) => (serde_json::from_str(json).ok(), None),
-        Some(KeySource::Uri(uri)) => (None, Some(uri.as_str())),
-        None => (None, None),
+    let (method, jwks, jwks_uri) = match &client.auth {
+        ClientAuth::None => ("none", None, None),
+        ClientAuth::Basic(_) => ("client_secret_basic", None, None),
+        ClientAuth::Post(_) => ("client_secret_post", None, None),
+        ClientAuth::PrivateKeyJwt(KeySource::Inline(json)) => {
+            ("private_key_jwt", serde_json::from_str(json).ok(), None)
+        }
+        ClientAuth::PrivateKeyJwt(KeySource::Uri(uri)) => ("private_key_jwt", None, Some(uri.as_str())),
     };
     let body = ClientInformation {
         client_id: &client.client_id.0,

@@ -56,10 +56,8 @@ pub(in crate::server) async fn manage(
         state.rate_limits.registration_change(now)?;
         if request.method() == Method::DELETE {
             state.revocations.delete_client(client.client_id.clone()).await?;
-            tracing::info!(
-                client = client.client_id.0,
-                "client deleted its registration; its grants have ended"
-            );
+            let client = client.client_id.0;
+            tracing::info!(client, "client deleted its registration; its grants have ended");
             return Ok(response::no_content());
         }
         client = replaced(state, client, request.body())?;
@@ -80,16 +78,13 @@ pub(in crate::server) async fn manage(
 /// The client with new metadata (section 2.2), which replaces everything but its identity and its
 /// credentials.
 fn replaced(state: &ServerState, client: ClientRecord, body: &[u8]) -> Result<ClientRecord, OAuthError> {
+    let refuse = |reason| Err(OAuthError::InvalidClientMetadata(reason));
     let object = registration_request::parse_object(body)?;
     if object.get("client_id").and_then(Value::as_str) != Some(client.client_id.0.as_str()) {
-        return Err(OAuthError::InvalidClientMetadata(
-            "client_id must be that of the client",
-        ));
+        return refuse("client_id must be that of the client");
     }
     if SERVER_MEMBERS.iter().any(|name| object.contains_key(*name)) {
-        return Err(OAuthError::InvalidClientMetadata(
-            "the metadata must not contain members that only the server sets",
-        ));
+        return refuse("the metadata must not contain members that only the server sets");
     }
     let secret = object
         .get("client_secret")
@@ -100,17 +95,13 @@ fn replaced(state: &ServerState, client: ClientRecord, body: &[u8]) -> Result<Cl
         (ClientAuth::Basic(hash) | ClientAuth::Post(hash), AuthMethod::Post) => ClientAuth::Post(hash),
         (ClientAuth::PrivateKeyJwt(_), AuthMethod::PrivateKeyJwt(source)) => ClientAuth::PrivateKeyJwt(source),
         (ClientAuth::None | ClientAuth::Basic(_) | ClientAuth::Post(_) | ClientAuth::PrivateKeyJwt(_), _) => {
-            return Err(OAuthError::InvalidClientMetadata(
-                "a client cannot change to another kind of authentication",
-            ));
+            return refuse("a client cannot change to another kind of authentication");
         }
     };
     if let (Some(secret), ClientAuth::Basic(hash) | ClientAuth::Post(hash)) = (secret, &auth)
         && !secret::same(&secret.0, &hash.0)
     {
-        return Err(OAuthError::InvalidClientMetadata(
-            "client_secret must be that of the client",
-        ));
+        return refuse("client_secret must be that of the client");
     }
     Ok(ClientRecord {
         name: request.name,

@@ -51,7 +51,7 @@ impl RegistrationRequest {
     pub(super) fn validate(object: Map<String, Value>, state: &ServerState) -> Result<Self, OAuthError> {
         let metadata = ClientMetadata::from_object(object).ok_or(NOT_METADATA)?;
         let redirect_uris = metadata.redirect_uris.clone().unwrap_or_default();
-        check_redirect_uris(&redirect_uris, &state.settings)?;
+        check_redirect_uris(&redirect_uris, &state.settings).map_err(OAuthError::InvalidRedirectUri)?;
         metadata.check_flow().map_err(OAuthError::InvalidClientMetadata)?;
         let name = metadata.client_name.as_deref().and_then(clean_name);
         let auth_method = AuthMethod::of(metadata).map_err(OAuthError::InvalidClientMetadata)?;
@@ -85,22 +85,18 @@ impl AuthMethod {
     }
 }
 
-fn check_redirect_uris(redirect_uris: &[String], settings: &Settings) -> Result<(), OAuthError> {
+fn check_redirect_uris(redirect_uris: &[String], settings: &Settings) -> Result<(), &'static str> {
     if redirect_uris.is_empty() {
-        return Err(OAuthError::InvalidRedirectUri("redirect_uris is missing"));
+        return Err("redirect_uris is missing");
     }
     if redirect_uris.len() > MAX_REDIRECT_URIS {
-        return Err(OAuthError::InvalidRedirectUri(
-            "a client may have ten redirect URIs at most",
-        ));
+        return Err("a client may have ten redirect URIs at most");
     }
-    let listed = settings.config.registration == Registration::AllowList;
+    let is_restricted = settings.config.registration == Registration::AllowList;
     for uri in redirect_uris {
-        redirect_uri::check(uri).map_err(OAuthError::InvalidRedirectUri)?;
-        if listed && !settings.allow_list.allows_redirect(uri) {
-            return Err(OAuthError::InvalidRedirectUri(
-                "this redirect URI is not on the allow-list of this server",
-            ));
+        redirect_uri::check(uri)?;
+        if is_restricted && !settings.allow_list.allows_redirect(uri) {
+            return Err("this redirect URI is not on the allow-list of this server");
         }
     }
     Ok(())
