@@ -105,7 +105,7 @@ impl Bridge {
     /// result.
     #[must_use]
     pub fn snapshot(&self) -> Option<Snapshot> {
-        self.state.step(|machine| machine.snapshot())
+        self.state.step(|machine| machine.handshake.snapshot())
     }
 
     fn start<I>(io: I, config: Config) -> Self

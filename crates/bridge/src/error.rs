@@ -58,7 +58,6 @@ pub(crate) enum RejectReason {
     MethodNotAllowed,
     #[error(transparent)]
     InvalidMessage(#[from] MessageError),
-    /// The `MCP-Protocol-Version` header names a version that is not supported.
     #[error("unsupported protocol version")]
     UnsupportedVersion(String),
     #[error("a request with this id is in flight")]
@@ -68,12 +67,10 @@ pub(crate) enum RejectReason {
     /// The bridge stores the parameters of `initialize` for the life of a session.
     #[error("the parameters of initialize are larger than 64 KiB")]
     InitializeTooLarge,
-    /// Another `initialize` is in flight.
     #[error("the session is being initialized")]
     Initializing,
     #[error("too many requests of this session are in flight")]
     TooManyRequests,
-    /// The outbox is full.
     #[error("the MCP server of this session does not read its input")]
     ServerNotReading,
     #[error("the MCP server of this session has ended")]

@@ -170,7 +170,7 @@ fn check_version(state: &BridgeState, headers: &HeaderMap) -> Result<(), RejectR
     for version in headers.get_all("mcp-protocol-version") {
         let version = String::from_utf8_lossy(version.as_bytes()).trim().to_owned();
         let supported = legacy::SUPPORTED.contains(&version.as_str())
-            || state.step(|machine| machine.version() == Some(version.as_str()));
+            || state.step(|machine| machine.handshake.version() == Some(version.as_str()));
         if !supported {
             return Err(RejectReason::UnsupportedVersion(version));
         }

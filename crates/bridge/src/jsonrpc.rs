@@ -14,11 +14,8 @@ pub(crate) use self::{
     id::{Id, RequestKey},
 };
 
-/// The text is not JSON.
 pub(crate) const PARSE_ERROR: i32 = -32700;
-/// The JSON is not an acceptable message.
 pub(crate) const INVALID_REQUEST: i32 = -32600;
-/// The parameters do not fit the method.
 pub(crate) const INVALID_PARAMS: i32 = -32602;
 /// The other side of the bridge is gone or unreachable.
 pub(crate) const UNAVAILABLE: i32 = -32000;
@@ -44,14 +41,12 @@ pub(crate) fn result(id: &str, result: &str) -> Bytes {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).into()
 }
 
-/// Cancels the request `id` at the server.
 pub(crate) fn cancelled(id: u64, reason: &str) -> Bytes {
     let reason = json::quote(reason);
     let method = r#""method":"notifications/cancelled""#;
     format!(r#"{{"jsonrpc":"2.0",{method},"params":{{"requestId":{id},"reason":{reason}}}}}"#).into()
 }
 
-/// Confirms a handshake.
 pub(crate) fn initialized() -> Bytes {
     Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#)
 }

@@ -67,7 +67,7 @@ pub(crate) struct StateMachine {
     /// The open requests of the server. Their ids stay as they are, because one server and one
     /// client share a bridge.
     server_requests: HashMap<RequestKey, Id>,
-    handshake: Handshake,
+    pub(crate) handshake: Handshake,
     timers: Timers,
     /// The streams of failed requests that the server cannot have read, until their exchanges ask.
     not_processed: BTreeSet<StreamId>,
@@ -215,17 +215,6 @@ impl StateMachine {
         Ok(())
     }
 
-    /// The negotiated protocol version.
-    pub(crate) fn version(&self) -> Option<&str> {
-        self.handshake.version()
-    }
-
-    /// The state that a fresh server needs to replace this one; `None` before the handshake has a
-    /// result.
-    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
-        self.handshake.snapshot()
-    }
-
     /// True if the server ended and cannot have read any part of the request of this stream. Only
     /// the first call for a stream tells.
     pub(crate) fn take_not_processed(&mut self, stream: StreamId) -> bool {
@@ -305,13 +294,9 @@ impl StateMachine {
 
     /// Checks that so many more requests fit.
     fn check_room(&self, requests: usize) -> Result<(), RejectReason> {
-        let Config {
-            max_in_flight,
-            max_listeners,
-            ..
-        } = self.config;
-        let full = self.in_flight.len().saturating_add(requests) > max_in_flight
-            || self.streams.count_attached() >= max_in_flight.saturating_add(max_listeners);
+        let max = self.config.max_in_flight;
+        let full = self.in_flight.len().saturating_add(requests) > max
+            || self.streams.count_attached() >= max.saturating_add(self.config.max_listeners);
         if full {
             Err(RejectReason::TooManyRequests)
         } else {

@@ -17,16 +17,15 @@ use crate::{
     streams::{EventId, Reader, ResponseMode, StreamEvent, Unflushed},
 };
 
-/// The state machine and its signals.
 #[derive(Debug)]
 pub(crate) struct BridgeState {
     /// Locked for one step at a time and never across an await. The invariants of [`StateMachine`]
     /// hold between steps.
     machine: Mutex<StateMachine>,
-    /// Lines wait for the server.
-    output: Notify,
-    /// The next deadline is earlier than before.
-    earlier_deadline: Notify,
+    /// Lines wait for the server. For a single waiter, who may find none.
+    pub(crate) output: Notify,
+    /// The next deadline is earlier than before. For a single waiter.
+    pub(crate) earlier_deadline: Notify,
 }
 
 /// The reading end of one stream. Dropping it detaches the reader.
@@ -69,20 +68,9 @@ impl BridgeState {
         }
         outcome
     }
-
-    /// Waits for lines to write. May return without any. Cancel safe; for a single waiter.
-    pub(crate) async fn output(&self) {
-        self.output.notified().await;
-    }
-
-    /// Waits until the next deadline is earlier than before. Cancel safe; for a single waiter.
-    pub(crate) async fn earlier_deadline(&self) {
-        self.earlier_deadline.notified().await;
-    }
 }
 
 impl StreamHandle {
-    /// Creates the only handle of `reader`.
     pub(crate) fn new(state: &Arc<BridgeState>, reader: Reader) -> Self {
         Self {
             state: Arc::clone(state),

@@ -99,11 +99,13 @@ struct Stream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StreamKind {
     Listener,
+    /// With the number of responses still to come.
     Exchange {
-        /// The number of responses still to come.
         pending: usize,
-        /// The stream carries no other messages than its responses.
-        responses_only: bool,
+    },
+    /// An exchange that carries no other messages than its responses.
+    ResponseOnly {
+        pending: usize,
     },
 }
 
@@ -119,28 +121,14 @@ impl Streams {
     /// Opens a stream for `pending` requests. Returns the server requests that had waited for a
     /// stream and are on this one now.
     pub(crate) fn open_exchange(&mut self, requests: RequestIds, pending: usize) -> (Reader, Vec<RequestKey>) {
-        let responses_only = false;
-        let reader = self.open(
-            requests,
-            StreamKind::Exchange {
-                pending,
-                responses_only,
-            },
-        );
+        let reader = self.open(requests, StreamKind::Exchange { pending });
         self.exchanges.insert(reader.stream);
         (reader, self.attach_waiting(reader.stream))
     }
 
     /// Opens a stream that carries the responses to its requests and nothing else.
     pub(crate) fn open_response_only(&mut self, requests: RequestIds, pending: usize) -> Reader {
-        let responses_only = true;
-        self.open(
-            requests,
-            StreamKind::Exchange {
-                pending,
-                responses_only,
-            },
-        )
+        self.open(requests, StreamKind::ResponseOnly { pending })
     }
 
     /// Opens the stream of a GET, like [`open_exchange`](Self::open_exchange). At the limit the

@@ -27,7 +27,6 @@ pub(super) fn accepted() -> Response<Body> {
     response
 }
 
-/// A JSON body.
 pub(super) fn json(status: StatusCode, text: Bytes) -> Response<Body> {
     let mut response = Response::new(Body::new(Full::new(text).map_err(|never| match never {})));
     *response.status_mut() = status;
@@ -37,7 +36,6 @@ pub(super) fn json(status: StatusCode, text: Bytes) -> Response<Body> {
     response
 }
 
-/// A stream of server-sent events.
 pub(super) fn sse(body: SseBody) -> Response<Body> {
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();
@@ -47,7 +45,6 @@ pub(super) fn sse(body: SseBody) -> Response<Body> {
     response
 }
 
-/// The answer to a rejected message with this id.
 pub(super) fn rejected(reason: &RejectReason, id: Option<&Id>) -> Response<Body> {
     use RejectReason as Reason;
     let (status, code) = match reason {

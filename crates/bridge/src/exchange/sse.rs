@@ -84,7 +84,6 @@ impl Body for SseBody {
     }
 }
 
-/// The first event of a stream.
 fn priming_event(id: &EventId, retry: Duration) -> Bytes {
     let retry = retry.as_millis();
     format!("id: {id}\nretry: {retry}\ndata: \n\n").into()

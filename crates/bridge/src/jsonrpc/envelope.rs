@@ -16,7 +16,6 @@ use super::{
     json::{self, JsonError},
 };
 
-/// A parsed message.
 #[derive(Clone, Debug)]
 pub(crate) struct Envelope {
     text: String,
@@ -29,15 +28,16 @@ pub(crate) struct Envelope {
 /// The three kinds of message (JSON-RPC 2.0 sections 4 and 5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MessageKind {
-    /// Expects a response with the same id.
-    Request { id: Id, method: Box<str> },
-    /// Expects no response.
-    Notification { method: Box<str> },
-    /// Answers a request.
+    Request {
+        id: Id,
+        method: Box<str>,
+    },
+    Notification {
+        method: Box<str>,
+    },
     Response {
-        /// The id of the request; `None` for `null`, which answers a request that was unreadable.
+        /// `None` for `null`, which answers a request that was unreadable.
         id: Option<Id>,
-        /// True for an error, false for a result.
         error: bool,
     },
 }
@@ -58,11 +58,6 @@ pub(crate) enum MessageError {
 }
 
 impl Envelope {
-    /// Reads one message.
-    ///
-    /// # Errors
-    ///
-    /// Each variant of [`MessageError`].
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, MessageError> {
         let text = std::str::from_utf8(bytes).map_err(|_| MessageError::NotUtf8)?;
         let names = ["jsonrpc", "id", "method", "params", "result", "error"];
@@ -80,26 +75,17 @@ impl Envelope {
         }
         // Some servers write `"error": null` beside a result.
         let error_at = error_at.filter(|at| &text[at.clone()] != "null");
-        let kind = match (part(&method_at), part(&id_at)) {
-            (Some(method), raw_id) => {
-                let method = json::string(method).ok_or_else(invalid)?.into();
-                match (raw_id, &id) {
-                    (None, _) => MessageKind::Notification { method },
-                    (Some(_), Some(id)) => MessageKind::Request { id: id.clone(), method },
-                    (Some(_), None) => return Err(invalid()),
-                }
-            }
-            (None, Some(raw_id)) => {
-                let has_one_outcome = result_at.is_some() != error_at.is_some();
-                if !has_one_outcome || (id.is_none() && raw_id != "null") {
-                    return Err(invalid());
-                }
-                MessageKind::Response {
-                    id: id.clone(),
-                    error: error_at.is_some(),
-                }
-            }
-            (None, None) => return Err(invalid()),
+        let method = part(&method_at).map(|method| json::string(method).ok_or_else(invalid));
+        let method = method.transpose()?.map(Box::from);
+        let has_one_outcome = result_at.is_some() != error_at.is_some();
+        let kind = match (method, part(&id_at), id.clone()) {
+            (Some(method), None, _) => MessageKind::Notification { method },
+            (Some(method), Some(_), Some(id)) => MessageKind::Request { id, method },
+            (None, Some("null"), id) | (None, Some(_), id @ Some(_)) if has_one_outcome => MessageKind::Response {
+                id,
+                error: error_at.is_some(),
+            },
+            _ => return Err(invalid()),
         };
 
         // Parsing has rejected line breaks within strings by now.
@@ -113,12 +99,10 @@ impl Envelope {
         })
     }
 
-    /// The kind of the message.
     pub(crate) fn kind(&self) -> &MessageKind {
         &self.kind
     }
 
-    /// The `params`, if present.
     pub(crate) fn params(&self) -> Option<&str> {
         Some(&self.text[self.params_at.clone()?])
     }
@@ -134,7 +118,6 @@ impl Envelope {
         Some(&params[json::member(params, name)?])
     }
 
-    /// A member of the `params` that is an id or a token.
     pub(crate) fn param_id(&self, name: &str) -> Option<Id> {
         self.param(name).and_then(Id::parse)
     }
@@ -152,31 +135,17 @@ impl Envelope {
         }
     }
 
-    /// Replaces a member of the `params`, if present.
+    /// Replaces a member of the `params`, if present, by a JSON value.
     pub(crate) fn set_param(&mut self, name: &str, value: &str) {
-        let Some(params) = self.params_at.clone() else {
-            return;
-        };
+        let Some(params) = &self.params_at else { return };
         let Some(member) = json::member(&self.text[params.clone()], name) else {
             return;
         };
         let at = params.start + member.start..params.start + member.end;
-        let text = self.splice(&at, value);
-        // Offsets at or behind the end of the member move by the difference in length.
-        let shift = |offset: usize| {
-            if offset >= at.end {
-                offset - at.len() + value.len()
-            } else {
-                offset
-            }
-        };
-        for range in [&mut self.id_at, &mut self.params_at, &mut self.outcome_at]
-            .into_iter()
-            .flatten()
-        {
-            *range = shift(range.start)..shift(range.end);
+        // The text is still a message: the other members stay.
+        if let Ok(message) = Self::parse(self.splice(&at, value).as_bytes()) {
+            *self = message;
         }
-        self.text = text;
     }
 
     fn splice(&self, at: &Range<usize>, value: &str) -> String {

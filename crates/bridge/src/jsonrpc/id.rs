@@ -42,12 +42,10 @@ impl Id {
         })
     }
 
-    /// The JSON text of the id.
     pub(crate) fn raw(&self) -> &str {
         &self.raw
     }
 
-    /// The normalized form for comparison.
     pub(crate) fn key(&self) -> &RequestKey {
         &self.key
     }

@@ -43,7 +43,6 @@ pub(crate) fn member(text: &str, name: &str) -> Option<Range<usize>> {
     found
 }
 
-/// Decodes the JSON string `text`.
 pub(crate) fn string(text: &str) -> Option<String> {
     text.starts_with('"').then(|| serde_json::from_str(text).ok()).flatten()
 }

@@ -40,7 +40,7 @@ pub(crate) fn split_batch(bytes: &[u8]) -> Result<Vec<Envelope>, MessageError> {
 impl StateMachine {
     /// True if the session has negotiated the revision with batches.
     pub(crate) fn has_batches(&self) -> bool {
-        self.version() == Some(BATCH_REVISION)
+        self.handshake.version() == Some(BATCH_REVISION)
     }
 
     /// Accepts a batch of a client. Its responses will be on the stream; a batch without requests

@@ -7,28 +7,20 @@ use std::collections::BTreeSet;
 
 use crate::jsonrpc::{Envelope, json};
 
-/// The longest recorded URI, in bytes.
 const MAX_URI_BYTES: usize = 4096;
-/// The size of all recorded URIs, in bytes.
 const MAX_TOTAL_URI_BYTES: usize = 256 * 1024;
 
 /// The change that a successful request makes to the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ClientSetting {
-    /// The minimum level of log messages.
     LogLevel(Box<str>),
-    /// A subscription to the resource with this URI.
     Subscribe(Box<str>),
-    /// The end of such a subscription.
     Unsubscribe(Box<str>),
 }
 
-/// The current settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ClientSettings {
-    /// The log level that was set last.
     pub(super) log_level: Option<Box<str>>,
-    /// The URIs of the subscriptions.
     pub(super) subscriptions: BTreeSet<Box<str>>,
 }
 

@@ -19,7 +19,7 @@ const MAX_PARAMS_BYTES: usize = 64 * 1024;
 pub(crate) const SUPPORTED: [&str; 3] = ["2025-03-26", "2025-06-18", LATEST];
 
 #[derive(Debug, Default)]
-pub(super) struct Handshake {
+pub(crate) struct Handshake {
     state: HandshakeState,
     /// The client has sent `notifications/initialized`.
     initialized: bool,
@@ -80,7 +80,6 @@ impl Handshake {
         None
     }
 
-    /// Gives up the pending `initialize`.
     pub(super) fn abort(&mut self) {
         self.state = HandshakeState::NotStarted;
     }
@@ -95,8 +94,7 @@ impl Handshake {
         self.initialized = self.record().is_some();
     }
 
-    /// The negotiated version.
-    pub(super) fn version(&self) -> Option<&str> {
+    pub(crate) fn version(&self) -> Option<&str> {
         self.record().map(|record| &*record.version)
     }
 
@@ -110,8 +108,7 @@ impl Handshake {
         self.settings.apply(setting, max_subscriptions)
     }
 
-    /// The record with the settings since.
-    pub(super) fn snapshot(&self) -> Option<Snapshot> {
+    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
         let record = self.record()?;
         Snapshot::new(
             &record.params,
@@ -144,12 +141,10 @@ pub(super) fn lower_version(message: &mut Envelope) {
     }
 }
 
-/// The version in an `InitializeResult`.
 pub(crate) fn result_version(result: &str) -> Option<String> {
     json::string(&result[json::member(result, "protocolVersion")?])
 }
 
-/// The code in a JSON-RPC error object.
 pub(crate) fn error_code(error: &str) -> Option<i64> {
     error[json::member(error, "code")?].parse().ok()
 }
@@ -157,10 +152,8 @@ pub(crate) fn error_code(error: &str) -> Option<i64> {
 /// The `data` of an error about an unsupported version (JSON text).
 pub(crate) fn unsupported_version(requested: &str) -> String {
     let supported = SUPPORTED.map(json::quote).join(",");
-    format!(
-        r#"{{"supported":[{supported}],"requested":{}}}"#,
-        json::quote(requested)
-    )
+    let requested = json::quote(requested);
+    format!(r#"{{"supported":[{supported}],"requested":{requested}}}"#)
 }
 
 #[cfg(test)]

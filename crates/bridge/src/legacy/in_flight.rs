@@ -15,18 +15,14 @@ use crate::{
     streams::StreamId,
 };
 
-/// A request in flight.
 #[derive(Debug)]
 pub(super) struct InFlightRequest {
-    /// The client's id.
     pub(super) id: Id,
     /// The stream for the response, which may be gone by then.
     pub(super) stream: StreamId,
-    /// The progress token of the request.
     pub(super) token: Option<RequestKey>,
     /// The number of its line in the outbox.
     pub(super) line: u64,
-    /// The client has cancelled the request.
     pub(super) cancelled: bool,
     /// The setting to record if the request succeeds.
     pub(super) setting: Option<ClientSetting>,
@@ -54,7 +50,6 @@ impl InFlight {
         self.requests.get_mut(&number)
     }
 
-    /// The number of the next request.
     pub(super) fn next_number(&self) -> u64 {
         self.last + 1
     }
@@ -70,7 +65,6 @@ impl InFlight {
         number
     }
 
-    /// Removes a request.
     pub(super) fn take(&mut self, number: u64) -> Option<InFlightRequest> {
         let request = self.requests.remove(&number)?;
         self.by_key.remove(request.id.key());

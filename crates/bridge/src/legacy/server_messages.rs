@@ -16,11 +16,9 @@ use crate::{
 /// A response of up to this size, in bytes, always fits, because its error would be as large.
 const SMALL_RESPONSE: usize = 1024;
 
-/// The error text at a limit of what waits for a client.
 pub(super) const CLIENT_NOT_READING: &str = "too many messages wait for the client";
 
 impl StateMachine {
-    /// Handles a message of the server.
     pub(crate) fn receive(&mut self, now: Instant, message: Envelope) {
         if self.link == LinkState::Ended {
             return;
@@ -33,7 +31,6 @@ impl StateMachine {
         self.note_stream_changes();
     }
 
-    /// Fails a request whose response is too long.
     pub(crate) fn response_too_long(&mut self, now: Instant, number: u64) {
         if self.handshake.is_pending(number) {
             self.handshake.abort();

@@ -93,7 +93,6 @@ impl Snapshot {
         }))
     }
 
-    /// The version that the client has.
     pub(crate) fn version(&self) -> &str {
         &self.0.version
     }
@@ -114,7 +113,6 @@ impl Snapshot {
         Some(message)
     }
 
-    /// The settings since the handshake.
     pub(super) fn settings(&self) -> ClientSettings {
         ClientSettings {
             log_level: self.0.level.clone(),

@@ -11,7 +11,6 @@ impl StateMachine {
         self.timers.next()
     }
 
-    /// Handles all deadlines that have passed.
     pub(crate) fn run_timers(&mut self, now: Instant) {
         while let Some(timer) = self.timers.pop(now) {
             match timer {

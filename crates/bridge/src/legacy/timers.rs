@@ -48,7 +48,6 @@ impl Timers {
         }
     }
 
-    /// The earliest deadline.
     pub(super) fn next(&self) -> Option<Instant> {
         self.order.first().map(|(at, _)| *at)
     }

@@ -11,7 +11,6 @@ const READ_SIZE: usize = 16 * 1024;
 /// The bytes kept from each end of a line that is too long.
 const EXCERPT_SIZE: usize = 512;
 
-/// Cuts a byte stream into lines.
 #[derive(Debug)]
 pub(crate) struct Framer {
     buffer: BytesMut,
@@ -29,17 +28,14 @@ pub(crate) struct LineExcerpt {
     pub(crate) tail: Bytes,
 }
 
-/// One line of the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
-    /// A whole line.
     Line(Bytes),
     /// A line longer than the limit, which was skipped.
     TooLong(LineExcerpt),
 }
 
 impl Framer {
-    /// Creates a framer for lines of up to `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             buffer: BytesMut::new(),

@@ -10,7 +10,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::config::QueueLimits;
 
-/// A bounded queue of lines.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     limits: QueueLimits,
@@ -19,7 +18,6 @@ pub(crate) struct Outbox {
     bytes: usize,
     /// The number of lines pushed so far. Lines are numbered from 1 in this order.
     pushed: u64,
-    /// The number of lines taken so far.
     taken: u64,
     /// The number of the last line of which the server may have read something.
     written: u64,
@@ -40,20 +38,13 @@ impl Outbox {
     /// Queues a client message; `false` if it does not fit.
     #[must_use]
     pub(crate) fn push(&mut self, line: Bytes) -> bool {
-        self.push_within(line, self.limits)
+        self.push_within(line, 1)
     }
 
     /// Queues a message of the bridge itself; `false` if it does not fit.
     #[must_use]
     pub(crate) fn push_own(&mut self, line: Bytes) -> bool {
-        let QueueLimits { messages, bytes } = self.limits;
-        self.push_within(
-            line,
-            QueueLimits {
-                messages: messages.saturating_mul(2),
-                bytes: bytes.saturating_mul(2),
-            },
-        )
+        self.push_within(line, 2)
     }
 
     /// Takes the next lines to write, each with its line break: one, or several small ones.
@@ -92,14 +83,15 @@ impl Outbox {
         self.lines.is_empty()
     }
 
-    /// Drops all queued lines.
     pub(crate) fn clear(&mut self) {
         self.lines = VecDeque::new();
         self.bytes = 0;
     }
 
-    fn push_within(&mut self, line: Bytes, limits: QueueLimits) -> bool {
-        let fits = self.lines.len() < limits.messages && self.bytes.saturating_add(line.len()) <= limits.bytes;
+    /// Queues a line within `factor` times the limits.
+    fn push_within(&mut self, line: Bytes, factor: usize) -> bool {
+        let fits = self.lines.len() < self.limits.messages.saturating_mul(factor)
+            && self.bytes.saturating_add(line.len()) <= self.limits.bytes.saturating_mul(factor);
         if fits || self.lines.is_empty() {
             self.bytes += line.len();
             self.pushed += 1;

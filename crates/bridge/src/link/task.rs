@@ -126,7 +126,7 @@ impl LinkTask {
                 to_server.write_all(&lines[written..]).await?;
             }
             to_server.flush().await?;
-            self.state.output().await;
+            self.state.output.notified().await;
         }
     }
 
@@ -136,9 +136,10 @@ impl LinkTask {
                 machine.run_timers(Instant::now());
                 machine.next_deadline()
             });
+            let earlier = self.state.earlier_deadline.notified();
             match next {
-                Some(at) => _ = timeout_at(at, self.state.earlier_deadline()).await,
-                None => self.state.earlier_deadline().await,
+                Some(at) => _ = timeout_at(at, earlier).await,
+                None => earlier.await,
             }
         }
     }

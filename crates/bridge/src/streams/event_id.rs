@@ -16,10 +16,8 @@ use crate::jsonrpc::Id;
 /// The largest list of requests in an id, in bytes of their texts. Further requests are left out.
 const MAX_REQUEST_BYTES: usize = 1024;
 
-/// A position on a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EventId {
-    /// The bridge of the stream.
     pub(crate) epoch: u64,
     pub(crate) stream: StreamId,
     /// The client has this event and all before it.
@@ -74,13 +72,8 @@ impl EventId {
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            epoch,
-            stream,
-            position,
-            requests,
-        } = self;
-        write!(f, "{epoch:x}-{:x}-{position:x}{}", stream.0, requests.0)
+        let (stream, requests) = (self.stream.0, &self.requests.0);
+        write!(f, "{:x}-{stream:x}-{:x}{requests}", self.epoch, self.position)
     }
 }
 

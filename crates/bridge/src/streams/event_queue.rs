@@ -27,7 +27,6 @@ pub(super) struct EventQueue {
 }
 
 impl EventQueue {
-    /// Adds a message at the end.
     pub(super) fn push(&mut self, message: StreamMessage, replay_seq: Option<u64>) {
         self.last += 1;
         self.messages.push_back(QueuedMessage {
@@ -68,7 +67,6 @@ impl EventQueue {
         self.position = position.min(self.last);
     }
 
-    /// The kinds of the pending messages.
     pub(super) fn pending(&self) -> impl Iterator<Item = &StreamMessageKind> {
         let pending = self.messages.iter().skip(self.delivered);
         pending.map(|queued| &queued.message.kind)
@@ -82,7 +80,6 @@ impl EventQueue {
         self.messages.len() - self.delivered
     }
 
-    /// Removes all delivered messages.
     pub(super) fn take_delivered(&mut self) -> Vec<QueuedMessage> {
         self.messages.drain(..std::mem::take(&mut self.delivered)).collect()
     }
@@ -97,7 +94,6 @@ impl EventQueue {
         self.position
     }
 
-    /// Removes all messages.
     pub(super) fn take(&mut self) -> VecDeque<QueuedMessage> {
         self.delivered = 0;
         std::mem::take(&mut self.messages)

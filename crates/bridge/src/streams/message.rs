@@ -5,7 +5,6 @@ use bytes::Bytes;
 use super::event_id::EventId;
 use crate::jsonrpc::RequestKey;
 
-/// A message for a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StreamMessage {
     pub(crate) kind: StreamMessageKind,
@@ -26,7 +25,6 @@ pub(crate) enum StreamMessageKind {
     ServerRequest(RequestKey),
 }
 
-/// One event of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct StreamEvent {
     pub(crate) id: EventId,

@@ -75,19 +75,14 @@ impl Streams {
                 self.listeners.insert(id);
                 true
             }
-            StreamKind::Exchange { responses_only, .. } => {
-                if !responses_only {
-                    self.exchanges.insert(id);
-                }
-                !responses_only
+            StreamKind::Exchange { .. } => {
+                self.exchanges.insert(id);
+                true
             }
+            StreamKind::ResponseOnly { .. } => false,
         };
-        let placed = if takes_waiting {
-            self.attach_waiting(id)
-        } else {
-            Vec::new()
-        };
-        Some((reader, placed))
+        let placed = takes_waiting.then(|| self.attach_waiting(id));
+        Some((reader, placed.unwrap_or_default()))
     }
 
     /// True if a stream only waits for its client to resume it.

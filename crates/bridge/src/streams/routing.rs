@@ -19,7 +19,7 @@ impl Streams {
         let Some(stream) = self.all.get_mut(&id).filter(|stream| !stream.ended) else {
             return false;
         };
-        if let StreamKind::Exchange { pending, .. } = &mut stream.kind {
+        if let StreamKind::Exchange { pending } | StreamKind::ResponseOnly { pending } = &mut stream.kind {
             *pending = pending.saturating_sub(1);
             if *pending == 0 {
                 self.end(id);

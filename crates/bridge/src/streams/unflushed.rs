@@ -28,7 +28,6 @@ impl Unflushed {
         Bytes::from_owner(Tracked { bytes, unflushed })
     }
 
-    /// The current count.
     pub(crate) fn bytes(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
