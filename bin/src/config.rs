@@ -22,8 +22,7 @@ use supervisor::MissingLayer;
 pub(crate) use self::{
     child::{ChildConfig, ChildMode},
     error::ConfigErrors,
-    oauth::OauthConfig,
-    sections::{ForgejoConfig, LogConfig, LogFormat, MetricsConfig, ServerConfig, SessionConfig, StoreConfig},
+    sections::{ForgejoConfig, LogConfig, LogFormat, MetricsConfig, ServerConfig, StoreConfig},
     sources::Sources,
 };
 use self::{
@@ -42,9 +41,9 @@ section! {
         /// The MCP servers.
         child: ChildConfig,
         /// Sessions.
-        session: SessionConfig,
+        session: session::Config,
         /// The authorization server.
-        oauth: OauthConfig,
+        oauth: ::oauth::Config,
         /// The database and its key.
         store: StoreConfig,
         /// Metrics.

@@ -30,23 +30,12 @@ pub(crate) fn forgejo(config: &Config) -> ForgejoConfig {
 }
 
 pub(crate) fn oauth(config: &Config) -> oauth::Config {
-    let (oauth, forgejo) = (&config.oauth, &config.forgejo);
     oauth::Config {
-        access_token_ttl: oauth.access_token_ttl,
-        refresh_token_ttl: oauth.refresh_token_ttl,
-        code_ttl: oauth.code_ttl,
+        public_url: root(&config.server.public_url),
         refresh_lead: config.session.refresh_lead,
-        registration: oauth.registration,
-        allowed_redirect_hosts: oauth.allowed_redirect_hosts.clone(),
-        allowed_client_domains: oauth.allowed_client_domains.clone(),
-        max_clients: oauth.max_clients,
-        registrations_per_minute: oauth.registrations_per_minute,
-        sign_ins_per_minute: oauth.sign_ins_per_minute,
-        tokens_per_minute: oauth.tokens_per_minute,
-        clients: oauth.clients.clone(),
-        allowed_users: forgejo.allowed_users.clone(),
-        allowed_orgs: forgejo.allowed_orgs.clone(),
-        ..oauth::Config::new(root(&config.server.public_url))
+        allowed_users: config.forgejo.allowed_users.clone(),
+        allowed_orgs: config.forgejo.allowed_orgs.clone(),
+        ..config.oauth.clone()
     }
 }
 
@@ -110,19 +99,10 @@ pub(crate) fn endpoint(config: &Config) -> Option<EndpointConfig> {
 }
 
 pub(crate) fn session(config: &Config) -> session::Config {
-    let session = &config.session;
     session::Config {
-        max_sessions: session.max_sessions,
-        max_sessions_per_user: session.max_sessions_per_user,
-        idle_timeout: session.idle_timeout,
-        reap_interval: session.reap_interval,
-        retain: session.retain,
-        rotate_interval: session.rotate_interval,
-        refresh_lead: session.refresh_lead,
         start_timeout: config.child.start_timeout,
         stop_deadline: config.child.stop_grace + KILL_TIME,
-        unknown_status: session.unknown_status,
-        ..session::Config::default()
+        ..config.session.clone()
     }
 }
 

@@ -15,8 +15,7 @@ use super::{
 };
 
 section! {
-    /// The authorization server.
-    pub(crate) struct OauthConfig {
+    impl oauth::Config {
         /// The lifetime of the access tokens that clients get.
         access_token_ttl: Duration = "1h",
         /// The lifetime of an unused refresh token.
@@ -51,6 +50,8 @@ section! {
         /// Clients that need no registration: tables with `client_id`, `client_name`,
         /// `redirect_uris` and, for confidential ones, `client_secret` or `client_secret_file`.
         clients: Vec<StaticClient> = [],
+        // `crates::oauth` adds the values of other sections.
+        ..oauth::Config::new("")
     }
 }
 

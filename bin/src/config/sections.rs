@@ -55,8 +55,7 @@ section! {
 }
 
 section! {
-    /// Number and lifetime of sessions.
-    pub(crate) struct SessionConfig {
+    impl session::Config {
         /// The most sessions in all, dormant ones included. A new session replaces the one that has
         /// been dormant longest; if none is dormant: 503.
         max_sessions: usize = 256,
@@ -80,6 +79,8 @@ section! {
         /// The status for a session id that the broker does not know. 404 makes clients start a new
         /// session; 410 distinguishes unknown sessions from ended ones.
         unknown_status: UnknownStatus = 410,
+        // `crates::session` adds the times of `[child]`.
+        ..session::Config::default()
     }
 }
 
