@@ -69,8 +69,8 @@ async fn serve(config: &Config) -> Result<()> {
     served.cancel();
     tasks.close();
     let drained = async {
-        application.backends.drained().await;
-        server.drain().await;
+        application.backends.stop_all().await;
+        server.finish_sign_ins().await;
         if let Err(error) = server.record_uses().await {
             tracing::warn!(%error, "cannot store when grants were last used");
         }
@@ -80,7 +80,7 @@ async fn serve(config: &Config) -> Result<()> {
     if timeout(CLOSE_TIMEOUT, drained).await.is_err() {
         // The rest ends with the process: children by their death signal, the store as after a
         // crash.
-        tracing::warn!("not all tasks ended in time");
+        tracing::warn!("stopping although children, sign-ins or the store are not closed");
     }
     tracing::info!("stopped");
     Ok(outcome?)

@@ -32,7 +32,7 @@ enum Task {
         #[arg(long)]
         full: bool,
     },
-    /// Run the official SDK clients and a foreign MCP server against the broker
+    /// Run the official SDK clients and a third-party MCP server against the broker
     Interop,
     /// Run the official conformance suite against the broker
     Conformance,
@@ -45,7 +45,7 @@ enum Task {
         #[arg(long)]
         port: Option<u16>,
     },
-    /// Measure what a part costs, next to what it cannot do without
+    /// Benchmark a part against its bare baseline
     Bench {
         /// The part to measure
         #[arg(value_enum)]

@@ -55,7 +55,7 @@ impl McpService for RegistryService {
         })
     }
 
-    fn drain(&self) -> BoxFuture<'_, ()> {
+    fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.registry.stop())
     }
 }

@@ -55,7 +55,7 @@ impl Backends {
 
     /// Waits for the end of all backends, and until it is logged. Call it when no backend is
     /// spawned any more.
-    pub(super) async fn drained(&self) {
+    pub(super) async fn stop_all(&self) {
         if let Some(supervisor) = &self.supervisor {
             supervisor.stop_all().await;
         }

@@ -453,7 +453,7 @@ impl McpService for Sessions {
         Box::pin(self.0.serve(request))
     }
 
-    fn drain(&self) -> BoxFuture<'_, ()> {
+    fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.0.stop())
     }
 }

@@ -9,8 +9,8 @@
 //! Guarantees:
 //! - A request gets exactly one response, with its id byte for byte: the server's, or a JSON-RPC
 //!   error of the bridge. A response never reaches another request.
-//! - Only the end of its output ends the connection to a server, whatever it writes. No client
-//!   message reaches another session.
+//! - No message of a server ends its connection; the end of its output, an io error and
+//!   [`Bridge::close`] do. No client message reaches another session.
 //! - Messages pass byte for byte except for ids, line breaks between tokens, and a protocol version
 //!   that is too new.
 //! - A client that loses its connection can resume any stream with `Last-Event-ID`. It gets the

@@ -14,7 +14,8 @@
 //! - Each connection and each request is a task of one tracker, and [`Broker::serve`] returns once
 //!   none is left.
 //!
-//! Rate limits are missing so far. The reverse proxy terminates TLS.
+//! This crate has no rate limits; those of `/oauth/*` are in the crate `oauth`. A reverse proxy
+//! terminates TLS.
 
 mod app_state;
 mod config;

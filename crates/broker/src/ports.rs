@@ -47,7 +47,7 @@ pub trait McpService: fmt::Debug + Send + Sync + 'static {
 
     /// Stops all sessions: no request begins after the call, and open streams end. Returns once no
     /// backend is left. Idempotent.
-    fn drain(&self) -> BoxFuture<'_, ()>;
+    fn stop(&self) -> BoxFuture<'_, ()>;
 }
 
 /// A component that must work for the broker to be healthy.

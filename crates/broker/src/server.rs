@@ -99,7 +99,7 @@ async fn drain(state: &AppState, cut: &CancellationToken) {
     }
     state.tasks.close();
     let stop = async {
-        state.mcp.drain().await;
+        state.mcp.stop().await;
         state.tasks.wait().await;
     };
     if timeout(config.stop_deadline, stop).await.is_err() {

@@ -266,7 +266,7 @@ impl AuthorizationServer {
 
     /// Waits for the sign-ins and renewals under way, each of which ends within the timeouts of the
     /// upstream. The program calls it once no more requests come, before it closes the store.
-    pub async fn drain(&self) {
+    pub async fn finish_sign_ins(&self) {
         self.state.tasks.close();
         self.state.tasks.wait().await;
     }

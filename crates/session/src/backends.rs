@@ -1,4 +1,5 @@
-//! The life of backends: start, attach, revive, rotate, stop, and the reaper of idle ones.
+//! The life of backends: start, attach, revive, rotate, stop, and the reaper, which detaches idle
+//! backends and ends dormant sessions.
 
 pub(crate) mod backend_task;
 pub(crate) mod reaper;

@@ -14,7 +14,7 @@
 //! Invariants:
 //!
 //! - A session outlives its backends. It becomes dormant when its backend was idle, has died or did
-//!   not survive a restart, and the next request revives it; the client does not notice. If
+//!   not survive a restart, or its credential has expired, and the next request revives it. If
 //!   [`Config::retain`] is zero, it ends with its backend instead.
 //! - Each backend has exactly one task, which owns its end, and these tasks share the session's
 //!   permit. So the quotas bound the sessions that leave anything behind, not only those that can

@@ -9,7 +9,7 @@ mod attached_backend;
 mod change_queue;
 mod deadlines;
 mod expiry;
-mod phase;
+mod lifecycle;
 mod quota;
 mod registry_state;
 mod renewal_gate;
@@ -25,7 +25,7 @@ pub(crate) use self::{
     change_queue::{ChangeQueue, Pending, end_change, wall_time},
     deadlines::Deadlines,
     expiry::Expiry,
-    phase::{EndCondition, JoinRevival, Lifecycle, Phase, Retire, RevivalReceiver, RevivalSender, SessionError},
+    lifecycle::{EndCondition, JoinRevival, Lifecycle, Phase, Retire, RevivalReceiver, RevivalSender, SessionError},
     quota::{Quota, SessionPermit},
     registry_state::RegistryState,
     renewal_gate::{GateDecision, Generation, RenewalGate, RenewalGuard, RenewalOutcome},

@@ -124,7 +124,7 @@ impl OutputPipe {
 
     /// Reads the rest in the pipe. Bypasses the runtime's readiness, which may lag behind the last
     /// output of the child.
-    fn drain(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<()> {
+    fn read_remainder(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<()> {
         let length = buf.remaining().min(self.remainder);
         let free = &mut buf.initialize_unfilled()[..length];
         loop {
@@ -146,7 +146,7 @@ impl OutputPipe {
 impl AsyncRead for OutputPipe {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.gone.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(self.drain(buf));
+            return Poll::Ready(self.read_remainder(buf));
         }
         Pin::new(&mut self.pipe).poll_read(cx, buf)
     }

@@ -1,15 +1,15 @@
 //! One child process: spawn, watch, stop, reap.
 //!
 //! A [`Supervisor`] starts programs as children with piped standard streams and returns a [`Child`]
-//! for each. These invariants hold for every child, whatever happens to it or to its handle:
+//! for each. These invariants hold for every child while this process runs:
 //!
 //! - It starts without a shell, in its own session and process group. Its environment contains only
 //!   allow-listed variables and those that the [`ChildSpec`] names.
 //! - It cannot read, signal or trace other children or this process, nor touch files outside an
 //!   allow-list, as far as the machine supports it ([`Isolation`], [`IsolationReport`]).
 //! - It is reaped exactly once, and nothing signals it afterwards.
-//! - Nothing that it started outlives it: when it ends, requested or not, its process group is
-//!   killed, and so is every process that left the group.
+//! - When it ends, requested or not, its process group is killed, and so is every process that it
+//!   started and that left the group.
 //! - It ends on request ([`Child::stop`]), when its handle is dropped, when the supervisor stops
 //!   ([`Supervisor::stop_all`]), when the runtime shuts down, and when this process dies.
 //! - Its standard error is read without ever blocking it and is logged line by line, at a limited

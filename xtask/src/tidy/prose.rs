@@ -1,8 +1,8 @@
 //! The language of comments: subject first, common words, lines of at most 100 columns.
 //!
-//! A sentence that begins with "What", "Who" or "Whether" puts a clause where a reader looks for the
-//! subject. Such sentences are correct and sometimes the clearest, so the rule bounds their share
-//! over the whole tree. Well-documented projects stay below 3 %.
+//! A sentence that begins with "What" or "Whether" puts a clause where a reader looks for the
+//! subject. Some such sentences are the clearest ones, so the rule limits their share of all
+//! sentences instead of forbidding them.
 
 use std::path::Path;
 

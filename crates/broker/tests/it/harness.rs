@@ -277,7 +277,7 @@ impl McpService for ScriptedMcp {
         })
     }
 
-    fn drain(&self) -> BoxFuture<'_, ()> {
+    fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             self.calls.record("drain".into());
             self.streams.lock().expect("a lock").clear();

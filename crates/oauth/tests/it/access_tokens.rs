@@ -108,7 +108,7 @@ async fn a_revocation_whose_client_disconnects_is_all_or_nothing() {
             tokio::time::sleep(Duration::from_micros(200)).await;
         }
         drop(revocation);
-        world.server.drain().await;
+        world.server.finish_sign_ins().await;
         let told = !world.events.take().is_empty();
         assert_eq!(
             world.authenticate(&tokens.access).await.is_err(),

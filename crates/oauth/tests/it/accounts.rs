@@ -88,7 +88,7 @@ async fn renewal_continues_after_its_caller_is_dropped() {
         }
     }
     world.upstream.renewals.release();
-    world.server.drain().await;
+    world.server.finish_sign_ins().await;
     world.restart([7; 32]).await;
     let account = account_of(&world, &tokens).await;
     assert_eq!(current(&account).await, "access-11-2");
@@ -109,7 +109,7 @@ async fn sign_in_completes_after_the_browser_disconnects() {
         () = world.upstream.exchanges.arrival(2) => {}
     }
     world.upstream.exchanges.release();
-    world.server.drain().await;
+    world.server.finish_sign_ins().await;
     // The exchange has invalidated the first tokens: the second ones must be stored.
     let account = account_of(&world, &first).await;
     assert_eq!(refreshed(&account).await, "access-11-3");

@@ -93,7 +93,7 @@ async fn rotate_user(state: &Arc<RegistryState>, user: &UserId, sessions: Vec<Du
             rotations.join_all().await;
         }
         Err(CredentialError::Terminal(error)) => {
-            tracing::info!(user = %user.0, error, "the user has to sign in again");
+            tracing::info!(user = %user.0, error, "credential not renewed: the user has to sign in again");
             state.end_user(user);
         }
         Err(CredentialError::Transient(error)) => {
@@ -128,7 +128,10 @@ pub(crate) async fn rotate_session(state: &Arc<RegistryState>, session: &Arc<Ses
             // know.
             Ok(started) => started.backend.stop().await,
             Err(StartBackendError::Spawn(error @ SpawnError::Credentials(_))) => {
-                tracing::info!(reason = error_chain(&error), "the user has to sign in again");
+                tracing::info!(
+                    reason = error_chain(&error),
+                    "credential not renewed: the user has to sign in again"
+                );
                 state.end_user(&session.user);
                 return;
             }

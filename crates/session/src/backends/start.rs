@@ -85,7 +85,7 @@ impl StartBackendError {
         let (tag, reason) = (&session.tag, error_chain(&self));
         match self {
             Self::Spawn(SpawnError::Credentials(_)) => {
-                tracing::info!(session = %tag, reason, "the user has to sign in again");
+                tracing::info!(session = %tag, reason, "backend not started: the user has to sign in again");
                 SessionError::SignInRequired
             }
             Self::SessionEnded | Self::BackendDied | Self::Unreadable(_) if state.table.is_closed() => {
@@ -93,7 +93,7 @@ impl StartBackendError {
             }
             // Whatever failed: the end of a grant often comes before the failure that it causes.
             _ if session.is_revoked() => {
-                tracing::info!(session = %tag, reason, "the user has to sign in again");
+                tracing::info!(session = %tag, reason, "backend not started: the user has to sign in again");
                 SessionError::SignInRequired
             }
             Self::SessionEnded => SessionError::Ended,

@@ -26,11 +26,11 @@ pub(super) fn admit(state: &RegistryState, user: &UserId) -> Result<SessionPermi
     state.observer.on(Event::QuotaExceeded(scope));
     Err(match scope {
         QuotaScope::User => {
-            tracing::info!(user = %user.0, "session quota of the user is reached");
+            tracing::info!(user = %user.0, "session refused: max_sessions_per_user is reached");
             user_quota(state, user)
         }
         QuotaScope::Total => {
-            tracing::warn!("session quota is reached");
+            tracing::warn!("session refused: max_sessions is reached");
             ServeError::TotalQuota {
                 retry_after: state.config.reap_interval,
             }

@@ -8,7 +8,7 @@ use std::sync::{Arc, atomic::Ordering};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{expiry::Expiry, phase::Retire};
+use super::{expiry::Expiry, lifecycle::Retire};
 use crate::{
     ports::Backend,
     sync::{AtomicBool, Mutex, lock},

@@ -10,7 +10,7 @@ use super::{
     attached_backend::AttachedBackend,
     change_queue::{ChangeQueue, end_change, wall_time},
     deadlines::Deadlines,
-    phase::{Detached, EndCondition, Lifecycle, Phase, PreviousPhase},
+    lifecycle::{Detached, EndCondition, Lifecycle, Phase, PreviousPhase},
     quota::Quota,
     renewal_gate::RenewalGate,
     revocations::{Revocations, RevokedSubject},

@@ -8,7 +8,7 @@ use tracing::Span;
 
 use super::{
     attached_backend::AttachedBackend,
-    phase::{Lifecycle, Phase},
+    lifecycle::{Lifecycle, Phase},
     quota::SessionPermit,
 };
 use crate::{

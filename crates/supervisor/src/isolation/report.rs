@@ -96,7 +96,11 @@ impl IsolationReport {
     /// Logs one line for all available layers, and one for each missing layer.
     pub(crate) fn log(&self) {
         let active: Vec<String> = self.active.iter().map(Layer::to_string).collect();
-        tracing::info!(layers = active.join(", "), "children are isolated");
+        if active.is_empty() {
+            tracing::warn!("children are not isolated: no layer is enabled and available");
+        } else {
+            tracing::info!(layers = active.join(", "), "children are isolated");
+        }
         for MissingLayer { layer, reason } in &self.missing {
             tracing::warn!(%layer, reason, "{}", layer.warning());
         }

@@ -6,8 +6,9 @@
 //!
 //! The order matters: the session first; the control group; the descriptors; the bounding set,
 //! while the capability to change it exists; the user, while the capability to switch exists; all
-//! other capabilities; Landlock, which may forbid the steps above; the limits, which the steps
-//! above may exceed; and last the death signal, since the kernel clears it when the user changes.
+//! other capabilities; `no_new_privs`, which Landlock requires; Landlock, which may forbid the steps
+//! above; the limits, which the steps above may exceed; and last the death signal, since the kernel
+//! clears it when the user changes.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -36,8 +37,8 @@ pub(crate) struct ChildSetup {
     /// Descriptors that the program inherits, besides the standard streams.
     pub(crate) kept: Vec<OwnedFd>,
     pub(crate) drop_capabilities: bool,
-    /// True to empty the bounding set too, which needs CAP_SETPCAP. It limits which capabilities can be gained, and with
-    /// `no_new_privs` none can.
+    /// True to empty the bounding set too, which needs CAP_SETPCAP. The set limits the capabilities
+    /// that can be gained later; with `no_new_privs` none can.
     pub(crate) drop_bounding_set: bool,
     /// The user and group to switch to.
     pub(crate) user: Option<u32>,
