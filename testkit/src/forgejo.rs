@@ -53,7 +53,6 @@ pub struct Options {
     pub echo_tokens: bool,
 }
 
-#[derive(Clone, PartialEq, Eq)]
 pub struct Registered {
     pub client_id: String,
     pub client_secret: String,
@@ -142,15 +141,6 @@ impl fmt::Debug for FakeForgejo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FakeForgejo")
             .field("url", &self.url)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Without the secret.
-impl fmt::Debug for Registered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registered")
-            .field("client_id", &self.client_id)
             .finish_non_exhaustive()
     }
 }

@@ -23,19 +23,18 @@ mod api;
 mod arguments;
 mod call;
 mod catalog;
-mod context;
 mod http;
 mod log;
 mod protocol;
 mod stdio;
 mod test_tools;
-mod tools;
 
 use std::{process::ExitCode, sync::Arc};
 
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
+    sync::{Semaphore, mpsc},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +48,21 @@ pub const TEST_TOOLS: &str = "FAKE_FORGEJO_MCP_TEST_TOOLS";
 /// The variable that, set to `1`, makes the double over HTTP refuse tokens that Forgejo refuses
 /// (401) and sessions that it has not opened itself (404).
 pub const STRICT: &str = "FAKE_FORGEJO_MCP_STRICT";
+
+const WORKERS: usize = 5;
+const QUEUED_LINES: usize = 64;
+
+#[derive(Clone)]
+struct CallContext {
+    options: Arc<Options>,
+    api: Arc<Api>,
+    /// One permit a worker. Closed to drop the waiting calls.
+    workers: Arc<Semaphore>,
+    /// Takes the answer, and messages that belong to the request.
+    stream: mpsc::Sender<String>,
+    /// Takes messages that belong to no request.
+    listener: mpsc::Sender<String>,
+}
 
 pub fn main() -> ExitCode {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());

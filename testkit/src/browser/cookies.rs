@@ -39,11 +39,14 @@ impl CookieJar {
 
     pub(super) fn store(&mut self, url: &Url, headers: &HeaderMap) {
         let lines = headers.get_all(SET_COOKIE).iter().filter_map(|line| line.to_str().ok());
-        for (cookie, expired) in lines.filter_map(|line| parse(url, line)) {
-            self.remove(&cookie);
-            if !expired {
-                self.0.push(cookie);
-            }
+        lines.for_each(|line| self.store_line(url, line));
+    }
+
+    fn store_line(&mut self, url: &Url, line: &str) {
+        if let Some((cookie, expired)) = parse(url, line) {
+            let key = |cookie: &Cookie| (cookie.host.clone(), cookie.name.clone(), cookie.path.clone());
+            self.0.retain(|other| key(other) != key(&cookie));
+            self.0.extend((!expired).then_some(cookie));
         }
     }
 
@@ -55,11 +58,6 @@ impl CookieJar {
         let sent = sent.filter(|cookie| same_site || cookie.may_cross_sites(method));
         let pairs: Vec<String> = sent.map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect();
         (!pairs.is_empty()).then(|| pairs.join("; "))
-    }
-
-    fn remove(&mut self, like: &Cookie) {
-        self.0
-            .retain(|cookie| (&cookie.host, &cookie.name, &cookie.path) != (&like.host, &like.name, &like.path));
     }
 }
 
@@ -124,47 +122,38 @@ fn default_path(url: &Url) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
-    fn jar(url: &str, lines: &[&'static str]) -> CookieJar {
-        let mut jar = CookieJar::default();
-        let lines = lines.iter().map(|line| (SET_COOKIE, HeaderValue::from_static(line)));
-        let mut headers = HeaderMap::new();
-        lines.for_each(|(name, line)| {
-            headers.append(name, line);
-        });
-        jar.store(&url.parse().unwrap(), &headers);
+    fn jar(url: &str, lines: &[&str]) -> CookieJar {
+        let (mut jar, url) = (CookieJar::default(), url.parse().unwrap());
+        lines.iter().for_each(|line| jar.store_line(&url, line));
         jar
     }
 
-    fn sent(jar: &CookieJar, url: &str) -> Option<String> {
+    fn sent(jar: &CookieJar, url: &str) -> String {
         jar.header(&Method::GET, &url.parse().unwrap(), None)
+            .unwrap_or_default()
     }
 
     #[test]
     fn ports_share_cookies_and_hosts_do_not() {
         let jar = jar("http://127.0.0.1:1/login", &["a=1; Path=/"]);
-        assert_eq!(sent(&jar, "http://127.0.0.1:2/other").as_deref(), Some("a=1"));
-        assert_eq!(sent(&jar, "http://localhost:1/login"), None);
+        assert_eq!(sent(&jar, "http://127.0.0.1:2/other"), "a=1");
+        assert_eq!(sent(&jar, "http://localhost:1/login"), "");
     }
 
     #[test]
     fn path_bounds_a_cookie() {
         let jar = jar("http://h/oauth/authorize", &["a=1", "b=2; Path=/oauth/callback"]);
-        assert_eq!(sent(&jar, "http://h/oauth/token").as_deref(), Some("a=1"));
-        assert_eq!(sent(&jar, "http://h/oauth/callback").as_deref(), Some("a=1; b=2"));
-        assert_eq!(sent(&jar, "http://h/oauthother"), None);
+        assert_eq!(sent(&jar, "http://h/oauth/token"), "a=1");
+        assert_eq!(sent(&jar, "http://h/oauth/callback"), "a=1; b=2");
+        assert_eq!(sent(&jar, "http://h/oauthother"), "");
     }
 
     #[test]
     fn later_cookie_replaces_and_max_age_0_removes() {
-        let mut jar = jar("http://h/", &["a=1", "a=2"]);
-        assert_eq!(sent(&jar, "http://h/").as_deref(), Some("a=2"));
-        let headers = HeaderMap::from_iter([(SET_COOKIE, HeaderValue::from_static("a=; Max-Age=0"))]);
-        jar.store(&"http://h/".parse().unwrap(), &headers);
-        assert_eq!(jar.all(), []);
+        assert_eq!(sent(&jar("http://h/", &["a=1", "a=2"]), "http://h/"), "a=2");
+        assert_eq!(jar("http://h/", &["a=1", "a=2", "a=; Max-Age=0"]).all(), []);
     }
 
     #[test]
@@ -176,8 +165,8 @@ mod tests {
             "__Host-c=1; Secure; Path=/; Domain=h",
         ];
         let jar = jar("https://h/", &lines);
-        assert_eq!(sent(&jar, "https://h/").as_deref(), Some("__Host-a=1"));
-        assert_eq!(sent(&jar, "http://h/"), None);
+        assert_eq!(sent(&jar, "https://h/"), "__Host-a=1");
+        assert_eq!(sent(&jar, "http://h/"), "");
     }
 
     #[test]
@@ -189,10 +178,13 @@ mod tests {
             "none=1; SameSite=None; Secure",
         ];
         let jar = jar("https://h/", &lines);
-        let (here, there): (Url, Url) = ("https://h/".parse().unwrap(), "https://other/".parse().unwrap());
-        let from = |method: &Method, page: &Url| jar.header(method, &here, Some(page)).unwrap_or_default();
-        assert_eq!(from(&Method::POST, &here), "strict=1; lax=1; bare=1; none=1");
-        assert_eq!(from(&Method::GET, &there), "lax=1; bare=1; none=1");
-        assert_eq!(from(&Method::POST, &there), "none=1");
+        for (method, page, expected) in [
+            (Method::POST, "https://h/", "strict=1; lax=1; bare=1; none=1"),
+            (Method::GET, "https://other/", "lax=1; bare=1; none=1"),
+            (Method::POST, "https://other/", "none=1"),
+        ] {
+            let (here, page) = ("https://h/".parse().unwrap(), page.parse().unwrap());
+            assert_eq!(jar.header(&method, &here, Some(&page)).unwrap(), expected);
+        }
     }
 }

@@ -11,28 +11,24 @@ use axum::{
     extract::State,
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderMap, StatusCode, Uri};
+use http::StatusCode;
 use url::Url;
 
 use super::{
-    instance::{Application, Code, Consent, Instance, User},
+    instance::{Application, AuthorizationRequest, Code, Instance, User},
     pages,
     shared::Shared,
-    sign_in, tokens,
+    sign_in::SignedIn,
+    tokens,
     wire::{self, Params},
 };
 
 pub(super) async fn authorize(
     State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    uri: Uri,
+    SignedIn { session, user }: SignedIn,
     request: Params,
 ) -> Response {
     let mut instance = shared.instance();
-    let (session, user) = match sign_in::signed_in(&instance, &headers, &uri) {
-        Ok(signed_in) => signed_in,
-        Err(response) => return *response,
-    };
     let Some(application) = instance.application(request.text("client_id")).cloned() else {
         return error_page("Client ID not registered");
     };
@@ -45,12 +41,12 @@ pub(super) async fn authorize(
     }
 }
 
-pub(super) async fn grant(State(shared): State<Arc<Shared>>, headers: HeaderMap, uri: Uri, form: Params) -> Response {
+pub(super) async fn grant(
+    State(shared): State<Arc<Shared>>,
+    SignedIn { session, user }: SignedIn,
+    form: Params,
+) -> Response {
     let mut instance = shared.instance();
-    let (session, user) = match sign_in::signed_in(&instance, &headers, &uri) {
-        Ok(signed_in) => signed_in,
-        Err(response) => return *response,
-    };
     let consent = instance
         .sessions
         .get(&session)
@@ -76,13 +72,7 @@ pub(super) async fn grant(State(shared): State<Arc<Shared>>, headers: HeaderMap,
         Some(grant) if grant.scope == form.text("scope") => grant.id,
         Some(_) => return reject(&form, "server_error", "a grant exists with different scope"),
     };
-    let code = Code {
-        grant,
-        redirect_uri: consent.redirect_uri,
-        challenge: consent.challenge,
-        challenge_method: consent.challenge_method,
-    };
-    issue(&mut instance, code, &consent.state)
+    issue(&mut instance, grant, consent)
 }
 
 fn check(application: &Application, request: &Params) -> Result<(), (&'static str, &'static str)> {
@@ -105,6 +95,13 @@ fn grant_or_ask(
     request: &Params,
 ) -> Response {
     let text = |name| request.text(name).to_owned();
+    let wanted = AuthorizationRequest {
+        client_id: application.client_id.clone(),
+        redirect_uri: text("redirect_uri"),
+        state: text("state"),
+        challenge: text("code_challenge"),
+        challenge_method: text("code_challenge_method"),
+    };
     let grant = instance.grant_of(user.id, application.id).map(|grant| grant.id);
     if let (true, Some(grant)) = (application.confidential, grant) {
         if let Some(grant) = instance.grants.get_mut(&grant)
@@ -112,30 +109,18 @@ fn grant_or_ask(
         {
             grant.nonce = text("nonce");
         }
-        let code = Code {
-            grant,
-            redirect_uri: text("redirect_uri"),
-            challenge: text("code_challenge"),
-            challenge_method: text("code_challenge_method"),
-        };
-        return issue(instance, code, request.text("state"));
+        return issue(instance, grant, wanted);
     }
     if let Some(session) = instance.sessions.get_mut(session) {
-        session.consent = Some(Consent {
-            client_id: application.client_id.clone(),
-            redirect_uri: text("redirect_uri"),
-            state: text("state"),
-            challenge: text("code_challenge"),
-            challenge_method: text("code_challenge_method"),
-        });
+        session.consent = Some(wanted);
     }
     wire::html(StatusCode::OK, pages::grant(application, user, request))
 }
 
-fn issue(instance: &mut Instance, code: Code, client_state: &str) -> Response {
-    let name = tokens::new_code();
-    let response = redirect(&code.redirect_uri, &[("code", &name), ("state", client_state)]);
-    instance.codes.insert(name, code);
+fn issue(instance: &mut Instance, grant: i64, request: AuthorizationRequest) -> Response {
+    let code = tokens::new_code();
+    let response = redirect(&request.redirect_uri, &[("code", &code), ("state", &request.state)]);
+    instance.codes.insert(code, Code { grant, request });
     response
 }
 

@@ -156,10 +156,8 @@ impl FakeForgejo {
     fn set_prohibited(&self, login: &str, prohibited: bool) {
         let id = self.user_id(login);
         let users = &mut self.shared.instance().users;
-        users
-            .iter_mut()
-            .filter(|user| user.id == id)
-            .for_each(|user| user.prohibited = prohibited);
+        let user = users.iter_mut().find(|user| user.id == id);
+        user.expect("users are never removed").prohibited = prohibited;
     }
 
     fn user_id(&self, login: &str) -> i64 {

@@ -4,7 +4,7 @@
 //! choice. While refresh tokens are single-use, one counter per grant enforces that: every exchange
 //! raises it and so invalidates all earlier refresh tokens of that user and application.
 //!
-//! A request takes two steps, [`check`] and [`issue`], with the instance unlocked between them: two
+//! A request takes two steps, its checks and [`issue`], with the instance unlocked between them: two
 //! requests at once can both pass the checks, and then only one of them raises the counter.
 
 use std::sync::Arc;
@@ -26,16 +26,9 @@ use super::{
 
 #[derive(Debug)]
 struct Checked {
-    kind: Kind,
     grant: i64,
     /// The grant's counter at the check.
     counter: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Code,
-    Refresh,
 }
 
 type Credentials = (String, String);
@@ -52,52 +45,48 @@ pub(super) async fn access_token(
     form: Params,
 ) -> Result<Response, TokenError> {
     let now = shared.now();
-    let checked = check(&mut shared.instance(), &headers, &form, now);
+    let credentials = credentials(&headers, &form)?;
+    let (exchange, refresh) = match form.text("grant_type") {
+        "authorization_code" => (1, 0),
+        "refresh_token" => (0, 1),
+        _ => {
+            let description = "Only refresh_token or authorization_code grant type is supported";
+            return Err(TokenError::new("unsupported_grant_type", description));
+        }
+    };
+    let checked = if refresh == 1 {
+        check_refresh(&shared.instance(), &credentials, &form, now)
+    } else {
+        check_code(&mut shared.instance(), &credentials, &form)
+    };
     let window = shared.instance().token_window;
     if !window.is_zero() {
         sleep(window).await;
     }
-    let issued = checked.and_then(|checked| issue(&mut shared.instance(), &checked, now));
+    let mut instance = shared.instance();
+    let issued = checked.and_then(|checked| issue(&mut instance, &checked, now));
+    let counters = &mut instance.counters;
+    if issued.is_ok() {
+        counters.exchanges += exchange;
+        counters.refreshes += refresh;
+    } else {
+        counters.exchange_refusals += exchange;
+        counters.refresh_refusals += refresh;
+    }
     Ok(wire::json(StatusCode::OK, &issued?))
 }
 
-/// Checks a request, which uses up its code, and counts the failures.
-fn check(instance: &mut Instance, headers: &HeaderMap, form: &Params, now: i64) -> Result<Checked, TokenError> {
-    let credentials = credentials(headers, form)?;
-    match form.text("grant_type") {
-        "authorization_code" => {
-            let checked = check_code(instance, &credentials, form);
-            checked.inspect_err(|_| instance.counters.exchange_refusals += 1)
-        }
-        "refresh_token" => {
-            let checked = check_refresh(instance, &credentials, form, now);
-            checked.inspect_err(|_| instance.counters.refresh_refusals += 1)
-        }
-        _ => Err(TokenError::new(
-            "unsupported_grant_type",
-            "Only refresh_token or authorization_code grant type is supported",
-        )),
-    }
-}
-
+/// Raises the counter and makes the tokens.
 fn issue(instance: &mut Instance, checked: &Checked, now: i64) -> Result<Value, TokenError> {
     let single_use = instance.options.invalidate_refresh_tokens;
     let grant = instance.grants.get_mut(&checked.grant);
     let Some(grant) = grant.filter(|grant| !single_use || grant.counter == checked.counter) else {
-        match checked.kind {
-            Kind::Code => instance.counters.exchange_refusals += 1,
-            Kind::Refresh => instance.counters.refresh_refusals += 1,
-        }
         return Err(TokenError::new("invalid_grant", "cannot increase the grant counter"));
     };
     if single_use {
         grant.counter += 1;
     }
     let grant = grant.clone();
-    match checked.kind {
-        Kind::Code => instance.counters.exchanges += 1,
-        Kind::Refresh => instance.counters.refreshes += 1,
-    }
     let lifetime = instance.options.access_lifetime;
     let mut body = json!({
         "access_token": instance.access_token(grant.id, now),
@@ -135,16 +124,17 @@ fn check_code(instance: &mut Instance, credentials: &Credentials, form: &Params)
     let code = instance.codes.get(form.text("code"));
     let grant = code.and_then(|code| Some((code, instance.grants.get(&code.grant)?)));
     let (code, grant) = grant.ok_or_else(|| unauthorized("client is not authorized"))?;
-    if code.redirect_uri != redirect_uri {
+    if code.request.redirect_uri != redirect_uri {
         return Err(unauthorized("redirect_uri does not match the authorization request"));
     }
-    if !tokens::pkce_matches(&code.challenge_method, &code.challenge, form.text("code_verifier")) {
+    let (method, challenge) = (&code.request.challenge_method, &code.request.challenge);
+    if !tokens::pkce_matches(method, challenge, form.text("code_verifier")) {
         return Err(unauthorized("failed PKCE code challenge"));
     }
     if grant.application != application.id {
         return Err(TokenError::new("invalid_grant", "invalid grant"));
     }
-    let checked = Checked::new(Kind::Code, grant);
+    let checked = Checked::from(grant);
     instance.codes.remove(form.text("code"));
     Ok(checked)
 }
@@ -166,15 +156,13 @@ fn check_refresh(
         return Err(TokenError::new("invalid_grant", "grant does not exist"));
     };
     if grant.application != application.id {
-        return Err(TokenError::new(
-            "invalid_grant",
-            "refresh token was not issued to this client",
-        ));
+        let description = "refresh token was not issued to this client";
+        return Err(TokenError::new("invalid_grant", description));
     }
     if instance.options.invalidate_refresh_tokens && claims.cnt != Some(grant.counter) {
         return Err(TokenError::new("unauthorized_client", "token was already used"));
     }
-    Ok(Checked::new(Kind::Refresh, grant))
+    Ok(grant.into())
 }
 
 /// The application of these credentials; a wrong secret has another error code at each grant type.
@@ -204,10 +192,9 @@ fn id_token(instance: &Instance, grant: &Grant, now: i64) -> String {
     }))
 }
 
-impl Checked {
-    fn new(kind: Kind, grant: &Grant) -> Self {
+impl From<&Grant> for Checked {
+    fn from(grant: &Grant) -> Self {
         Self {
-            kind,
             grant: grant.id,
             counter: grant.counter,
         }

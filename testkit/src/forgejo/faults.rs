@@ -4,7 +4,7 @@
 //! Faults of several kinds add up: a request can be slow and fail. Of several faults of one kind
 //! the oldest applies first.
 
-use std::time::Duration;
+use std::{mem::discriminant, time::Duration};
 
 use http::StatusCode;
 
@@ -31,14 +31,6 @@ pub enum Times {
 #[derive(Debug, Default)]
 pub(super) struct Faults(Vec<Rule>);
 
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Plan {
-    pub(super) delay: Option<Duration>,
-    pub(super) status: Option<StatusCode>,
-    pub(super) drop_before: bool,
-    pub(super) drop_after: bool,
-}
-
 #[derive(Debug)]
 struct Rule {
     prefix: String,
@@ -56,29 +48,20 @@ impl Faults {
         self.0.clear();
     }
 
-    pub(super) fn plan(&mut self, path: &str) -> Plan {
-        let mut plan = Plan::default();
+    /// The faults of one request, at most one of each kind, which are counted down.
+    pub(super) fn plan(&mut self, path: &str) -> Vec<Fault> {
+        self.0.retain(|rule| rule.times != Times::Next(0));
+        let mut plan: Vec<Fault> = Vec::new();
         for rule in self.0.iter_mut().filter(|rule| path.starts_with(&rule.prefix)) {
-            if rule.times != Times::Next(0)
-                && plan.add(rule.fault)
-                && let Times::Next(left) = &mut rule.times
-            {
-                *left -= 1;
+            let kind = discriminant(&rule.fault);
+            if plan.iter().all(|fault| discriminant(fault) != kind) {
+                plan.push(rule.fault);
+                if let Times::Next(left) = &mut rule.times {
+                    *left -= 1;
+                }
             }
         }
-        self.0.retain(|rule| rule.times != Times::Next(0));
         plan
-    }
-}
-
-impl Plan {
-    fn add(&mut self, fault: Fault) -> bool {
-        match fault {
-            Fault::Status(status) => self.status.is_none() && self.status.replace(status).is_none(),
-            Fault::Delay(delay) => self.delay.is_none() && self.delay.replace(delay).is_none(),
-            Fault::DropBefore => !std::mem::replace(&mut self.drop_before, true),
-            Fault::DropAfter => !std::mem::replace(&mut self.drop_after, true),
-        }
     }
 }
 
@@ -90,24 +73,24 @@ mod tests {
     fn fault_applies_to_its_prefix_a_given_number_of_times() {
         let mut faults = Faults::default();
         faults.inject("/api", Fault::DropBefore, Times::Next(2));
-        assert_eq!(faults.plan("/login/oauth/keys"), Plan::default());
-        assert!(faults.plan("/api/v1/user").drop_before);
-        assert!(faults.plan("/api/v1/version").drop_before);
-        assert_eq!(faults.plan("/api/v1/user"), Plan::default());
+        assert_eq!(faults.plan("/login/oauth/keys"), []);
+        assert_eq!(faults.plan("/api/v1/user"), [Fault::DropBefore]);
+        assert_eq!(faults.plan("/api/v1/version"), [Fault::DropBefore]);
+        assert_eq!(faults.plan("/api/v1/user"), []);
     }
 
     #[test]
     fn faults_of_different_kinds_add_up_and_of_one_kind_queue() {
+        let [bad_gateway, unavailable] = [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE].map(Fault::Status);
+        let delay = Fault::Delay(Duration::from_secs(1));
         let mut faults = Faults::default();
-        faults.inject("/", Fault::Status(StatusCode::BAD_GATEWAY), Times::Next(1));
-        faults.inject("/", Fault::Status(StatusCode::SERVICE_UNAVAILABLE), Times::Next(1));
-        faults.inject("/", Fault::Delay(Duration::from_secs(1)), Times::UntilCleared);
-        let first = faults.plan("/x");
-        assert_eq!(first.status, Some(StatusCode::BAD_GATEWAY));
-        assert_eq!(first.delay, Some(Duration::from_secs(1)));
-        assert_eq!(faults.plan("/x").status, Some(StatusCode::SERVICE_UNAVAILABLE));
-        assert_eq!(faults.plan("/x").status, None);
+        faults.inject("/", bad_gateway, Times::Next(1));
+        faults.inject("/", unavailable, Times::Next(1));
+        faults.inject("/", delay, Times::UntilCleared);
+        assert_eq!(faults.plan("/x"), [bad_gateway, delay]);
+        assert_eq!(faults.plan("/x"), [unavailable, delay]);
+        assert_eq!(faults.plan("/x"), [delay]);
         faults.clear();
-        assert_eq!(faults.plan("/x"), Plan::default());
+        assert_eq!(faults.plan("/x"), []);
     }
 }

@@ -15,6 +15,7 @@ use super::{
     tokens::{self, ACCESS, Claims, REFRESH, SigningKey},
 };
 
+#[derive(Default)]
 pub(super) struct Instance {
     pub(super) base_url: String,
     pub(super) options: Options,
@@ -49,7 +50,7 @@ pub(super) struct User {
     pub(super) prohibited: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Application {
     pub(super) id: i64,
     pub(super) name: String,
@@ -74,20 +75,19 @@ pub(super) struct Grant {
 #[derive(Debug, Clone)]
 pub(super) struct Code {
     pub(super) grant: i64,
-    pub(super) redirect_uri: String,
-    pub(super) challenge: String,
-    pub(super) challenge_method: String,
+    pub(super) request: AuthorizationRequest,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct BrowserSession {
     pub(super) user: i64,
     /// The one open consent page; a second one replaces it.
-    pub(super) consent: Option<Consent>,
+    pub(super) consent: Option<AuthorizationRequest>,
 }
 
+/// The request behind a consent page or a code, to be compared with its submission or exchange.
 #[derive(Debug, Clone)]
-pub(super) struct Consent {
+pub(super) struct AuthorizationRequest {
     pub(super) client_id: String,
     pub(super) redirect_uri: String,
     pub(super) state: String,
@@ -98,22 +98,8 @@ pub(super) struct Consent {
 impl Instance {
     pub(super) fn new(options: Options) -> Self {
         Self {
-            base_url: String::new(),
             options,
-            advertised_lifetime: None,
-            token_window: Duration::ZERO,
-            clock_skew: 0,
-            faults: Faults::default(),
-            counters: Counters::default(),
-            key: SigningKey::random(),
-            users: Vec::new(),
-            organizations: BTreeMap::new(),
-            repositories: Vec::new(),
-            applications: Vec::new(),
-            grants: BTreeMap::new(),
-            codes: BTreeMap::new(),
-            sessions: BTreeMap::new(),
-            last_grant: 0,
+            ..Self::default()
         }
     }
 

@@ -12,7 +12,7 @@ use axum::{
 use http::StatusCode;
 use tokio::time::sleep;
 
-use super::{api, authorize, exchange, introspection, shared::Shared, sign_in, wire};
+use super::{api, authorize, exchange, faults::Fault, introspection, shared::Shared, sign_in, wire};
 use crate::http_server::no_answer;
 
 const BODY_LIMIT: usize = 1 << 20;
@@ -42,16 +42,24 @@ async fn with_faults(State(shared): State<Arc<Shared>>, request: Request, next: 
         instance.faults.plan(path)
     };
     shared.changed.notify_waiters();
-    if let Some(delay) = plan.delay {
-        sleep(delay).await;
+    let mut replaced = None;
+    for fault in &plan {
+        match fault {
+            Fault::Delay(delay) => sleep(*delay).await,
+            Fault::Status(status) => replaced = Some(*status),
+            Fault::DropBefore | Fault::DropAfter => {}
+        }
     }
-    let response = if plan.drop_before {
-        no_answer()
-    } else if let Some(status) = plan.status {
-        wire::text(status, "the test injected this fault")
-    } else {
-        next.run(request).await
+    if plan.contains(&Fault::DropBefore) {
+        return no_answer();
+    }
+    let response = match replaced {
+        Some(status) => wire::text(status, "the test injected this fault"),
+        None => next.run(request).await,
     };
     shared.changed.notify_waiters();
-    if plan.drop_after { no_answer() } else { response }
+    if plan.contains(&Fault::DropAfter) {
+        return no_answer();
+    }
+    response
 }

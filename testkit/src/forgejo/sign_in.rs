@@ -3,8 +3,11 @@
 
 use std::sync::Arc;
 
-use axum::{extract::State, response::Response};
-use http::{HeaderMap, StatusCode, Uri};
+use axum::{
+    extract::{FromRequestParts, State},
+    response::Response,
+};
+use http::{HeaderMap, StatusCode, request::Parts};
 use url::form_urlencoded;
 
 use super::{
@@ -14,6 +17,12 @@ use super::{
     tokens,
     wire::{self, Params},
 };
+
+/// A visitor with a session.
+pub(super) struct SignedIn {
+    pub(super) session: String,
+    pub(super) user: User,
+}
 
 const SESSION: &str = "session";
 const REDIRECT_TO: &str = "redirect_to";
@@ -52,17 +61,25 @@ pub(super) async fn home(State(shared): State<Arc<Shared>>, headers: HeaderMap) 
     wire::html(StatusCode::OK, page)
 }
 
-/// The visitor's session and user, or a redirect to the sign-in page with a cookie that holds the
+/// Without a session the answer is a redirect to the sign-in page with a cookie that holds the
 /// wanted page.
-pub(super) fn signed_in(instance: &Instance, headers: &HeaderMap, uri: &Uri) -> Result<(String, User), Box<Response>> {
-    match visitor(instance, headers) {
-        Some((_, user)) if user.prohibited => Err(Box::new(prohibited())),
-        Some((session, user)) => Ok((session.to_owned(), user.clone())),
-        None => {
-            let wanted = uri.path_and_query().map_or("/", |target| target.as_str());
-            let wanted: String = form_urlencoded::byte_serialize(wanted.as_bytes()).collect();
-            let response = wire::see_other("/user/login");
-            Err(Box::new(wire::with_cookie(response, REDIRECT_TO, &wanted)))
+impl FromRequestParts<Arc<Shared>> for SignedIn {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Response> {
+        let instance = shared.instance();
+        match visitor(&instance, &parts.headers) {
+            Some((_, user)) if user.prohibited => Err(prohibited()),
+            Some((session, user)) => Ok(Self {
+                session: session.to_owned(),
+                user: user.clone(),
+            }),
+            None => {
+                let wanted = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+                let wanted: String = form_urlencoded::byte_serialize(wanted.as_bytes()).collect();
+                let response = wire::see_other("/user/login");
+                Err(wire::with_cookie(response, REDIRECT_TO, &wanted))
+            }
         }
     }
 }

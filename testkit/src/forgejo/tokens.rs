@@ -27,11 +27,13 @@ pub(super) struct Claims {
 pub(super) const ACCESS: u8 = 0;
 pub(super) const REFRESH: u8 = 1;
 
-impl SigningKey {
-    pub(super) fn random() -> Self {
+impl Default for SigningKey {
+    fn default() -> Self {
         Self(random_bytes())
     }
+}
 
+impl SigningKey {
     /// Signs claims as a JWT (RFC 7519) with HS256 (RFC 7515).
     pub(super) fn sign(&self, claims: &impl Serialize) -> String {
         let claims = serde_json::to_string(claims).expect("claims are JSON objects");
@@ -105,41 +107,32 @@ fn random_bytes<const N: usize>() -> [u8; N] {
 mod tests {
     use super::*;
 
-    fn access(grant: i64) -> Claims {
-        Claims {
-            gnt: grant,
+    #[test]
+    fn token_names_its_grant_and_verifies_until_its_expiry_and_under_its_key_only() {
+        let (key, other) = (SigningKey::default(), SigningKey::default());
+        let [seven, eight] = [7, 8].map(|gnt| Claims {
+            gnt,
             tt: ACCESS,
             cnt: None,
             exp: 200,
             iat: 100,
+        });
+        let token = key.sign(&seven);
+        assert_eq!(key.sign(&seven), token);
+        assert_ne!(key.sign(&eight), token);
+        assert_eq!(key.verify(&token, 199), Some(seven));
+        assert_eq!(key.verify(&token, 200), None);
+        assert_eq!(other.verify(&token, 150), None);
+        for bad in [format!("{token}A"), "garbage".to_owned()] {
+            assert_eq!(key.verify(&bad, 150), None);
         }
     }
 
     #[test]
-    fn tokens_of_one_grant_and_second_are_the_same_bytes() {
-        let key = SigningKey::random();
-        assert_eq!(key.sign(&access(7)), key.sign(&access(7)));
-        assert_ne!(key.sign(&access(7)), key.sign(&access(8)));
-    }
-
-    #[test]
-    fn token_verifies_until_its_expiry_and_under_its_key_only() {
-        let key = SigningKey::random();
-        let token = key.sign(&access(7));
-        assert_eq!(key.verify(&token, 199), Some(access(7)));
-        assert_eq!(key.verify(&token, 200), None);
-        assert_eq!(SigningKey::random().verify(&token, 150), None);
-        assert_eq!(key.verify(&format!("{token}A"), 150), None);
-        assert_eq!(key.verify("garbage", 150), None);
-    }
-
-    #[test]
     fn identifiers_have_forgejos_shapes() {
-        let code = new_code();
+        let (code, id) = (new_code(), new_client_id());
         assert_eq!((code.len(), code.starts_with("gta_")), (56, true));
-        let id = new_client_id();
-        assert_eq!(id.len(), 36);
-        assert_eq!(&id[14..15], "4");
+        assert_eq!((id.len(), &id[14..15]), (36, "4"));
     }
 
     #[test]
@@ -147,10 +140,18 @@ mod tests {
         // RFC 7636 appendix B.
         let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
         let challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
-        assert!(pkce_matches("S256", challenge, verifier));
-        assert!(!pkce_matches("S256", challenge, challenge));
-        assert!(pkce_matches("plain", verifier, verifier));
-        assert!(!pkce_matches("plain", challenge, verifier));
-        assert!(pkce_matches("", "", ""));
+        for (method, challenge, verifier, matches) in [
+            ("S256", challenge, verifier, true),
+            ("S256", challenge, challenge, false),
+            ("plain", verifier, verifier, true),
+            ("plain", challenge, verifier, false),
+            ("", "", "", true),
+        ] {
+            assert_eq!(
+                pkce_matches(method, challenge, verifier),
+                matches,
+                "{method} {challenge}"
+            );
+        }
     }
 }

@@ -77,25 +77,28 @@ mod tests {
     }
 
     #[test]
-    fn environment_is_sufficient() {
-        let options = options(&["--transport", "stdio"], &ENVIRONMENT);
-        assert_eq!(options.url, "http://env");
-        assert_eq!(options.token.as_deref(), Some("env-token"));
-        assert!(!options.test_tools);
-    }
-
-    #[test]
     fn flags_override_the_environment_in_each_spelling() {
-        let options = options(&["--url", "http://flag", "-token=flag-token"], &ENVIRONMENT);
-        assert_eq!(options.url, "http://flag");
-        assert_eq!(options.token.as_deref(), Some("flag-token"));
+        for (arguments, url, token) in [
+            (&["--transport", "stdio"][..], "http://env", "env-token"),
+            (
+                &["--url", "http://flag", "-token=flag-token"],
+                "http://flag",
+                "flag-token",
+            ),
+        ] {
+            let options = options(arguments, &ENVIRONMENT);
+            assert_eq!((options.url.as_str(), options.token.as_deref()), (url, Some(token)));
+            assert!(!options.test_tools && !options.strict);
+        }
     }
 
     #[test]
-    fn test_tools_need_their_variable() {
+    fn test_tools_and_strictness_need_their_variables() {
         let url = ("FORGEJO_URL", "http://env");
-        assert!(options(&[], &[url, (TEST_TOOLS, "1")]).test_tools);
-        assert!(!options(&[], &[url, (TEST_TOOLS, "0")]).test_tools);
+        for (value, expected) in [("1", true), ("0", false)] {
+            let options = options(&[], &[url, (TEST_TOOLS, value), (STRICT, value)]);
+            assert_eq!((options.test_tools, options.strict), (expected, expected));
+        }
     }
 
     #[test]
@@ -104,30 +107,22 @@ mod tests {
         assert_eq!(port(&["--transport", "http"]), Some(8080));
         assert_eq!(port(&["--http-port=9090", "--transport", "http"]), Some(9090));
         assert_eq!(port(&["--http-port", "9090"]), None);
-        assert!(options(&[], &[("FORGEJO_URL", "http://env"), (STRICT, "1")]).strict);
     }
 
     #[test]
     fn version_takes_precedence() {
         let shown = parsed(&["--version", "--nonsense"], &[]).err().unwrap();
         assert_eq!(shown.kind(), ErrorKind::DisplayVersion);
-        assert_eq!(
-            shown.to_string(),
-            format!("forgejo-mcp version {}\n", super::super::VERSION)
-        );
+        let version = super::super::VERSION;
+        assert_eq!(shown.to_string(), format!("forgejo-mcp version {version}\n"));
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for arguments in [
-            &["--nonsense"][..],
-            &["serve"],
-            &["--url"],
-            &["--transport", "sse"],
-            &["--transport", "http", "--http-port", "many"],
-            &[],
-        ] {
-            assert!(parsed(arguments, &[]).is_err(), "{arguments:?}");
+        let bad_port = "--transport http --http-port many";
+        for arguments in ["--nonsense", "serve", "--url", "--transport sse", bad_port, ""] {
+            let words: Vec<&str> = arguments.split_whitespace().collect();
+            assert!(parsed(&words, &[]).is_err(), "{arguments:?}");
         }
     }
 }

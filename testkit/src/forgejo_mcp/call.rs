@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{
-    catalog,
-    context::CallContext,
-    log,
-    protocol::{self, INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND, Request, RpcError},
-    test_tools, tools,
+    CallContext,
+    api::Api,
+    catalog, log,
+    protocol::{self, INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND, Request, RpcError},
+    test_tools,
 };
 
 impl CallContext {
@@ -35,7 +35,7 @@ impl CallContext {
         };
         let outcome = match test_tool {
             Some(outcome) => outcome,
-            None => tools::call(&self.api, name, &params["arguments"]).await,
+            None => call_tool(&self.api, name, &params["arguments"]).await,
         };
         if let Err(RpcError { message, .. }) = &outcome {
             log::error("tool call failed", message);
@@ -64,4 +64,27 @@ impl CallContext {
             _ => Err(RpcError::new(METHOD_NOT_FOUND, format!("Method {method} not found"))),
         }
     }
+}
+
+async fn call_tool(api: &Api, name: &str, arguments: &Value) -> Result<Value, RpcError> {
+    let result = match name {
+        "get_my_user_info" => {
+            let user = api.user().await;
+            user.map_err(|error| format!("get user info err: {error}"))
+        }
+        "list_my_repos" => {
+            let number = |key: &str, default| arguments[key].as_u64().unwrap_or(default);
+            let (page, limit) = (number("page", 1), number("limit", 100));
+            let list = api.get(&format!("/api/v1/user/repos?page={page}&limit={limit}")).await;
+            list.map_err(|error| format!("list my repositories err: {error}"))
+        }
+        "get_forgejo_mcp_server_version" => Ok(json!({ "version": super::VERSION })),
+        _ if catalog::is_listed(name) => Err(format!("{name} does nothing in this double")),
+        _ => {
+            let message = format!("tool '{name}' not found: tool not found");
+            return Err(RpcError::new(INVALID_PARAMS, message));
+        }
+    };
+    let result = result.map_err(|message| RpcError::new(INTERNAL_ERROR, message))?;
+    Ok(protocol::text(result.to_string()))
 }

@@ -34,9 +34,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Options,
+    CallContext, Options, QUEUED_LINES, WORKERS,
     api::Api,
-    context::{CallContext, QUEUED_LINES, WORKERS},
     log,
     protocol::{self, Incoming},
 };

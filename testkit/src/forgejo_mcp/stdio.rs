@@ -14,13 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Options,
-    api::Api,
-    context::{CallContext, QUEUED_LINES, WORKERS},
-    log,
-    protocol::Incoming,
-};
+use super::{CallContext, Options, QUEUED_LINES, WORKERS, api::Api, log, protocol::Incoming};
 
 const QUEUED_CALLS: usize = 100;
 /// The longest accepted line, in bytes; a longer one ends the process.

@@ -17,9 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
-    catalog,
-    context::CallContext,
-    log,
+    CallContext, catalog, log,
     protocol::{self, INTERNAL_ERROR, RpcError},
 };
 

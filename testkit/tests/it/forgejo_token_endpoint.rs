@@ -5,13 +5,9 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::application::{Answer, App, REDIRECT, VERIFIER, answer, assert_error, tokens};
+use crate::application::{App, REDIRECT, VERIFIER, answer, assert_error, tokens};
 
 const PATH: &str = "/login/oauth/access_token";
-
-fn assert_unauthorized(answer: &Answer, description: &str) {
-    assert_error(answer, "unauthorized_client", description);
-}
 
 #[tokio::test]
 async fn code_becomes_a_pair_of_tokens_without_a_scope() {
@@ -47,33 +43,91 @@ async fn body_may_be_json_and_client_may_use_basic() {
         .header("content-type", "application/json")
         .body(body.to_string());
     let response = request.send().await.unwrap();
-    let cache_control = &response.headers()["cache-control"];
-    assert_eq!(cache_control, "max-age=0, private, must-revalidate");
+    assert_eq!(
+        response.headers()["cache-control"],
+        "max-age=0, private, must-revalidate"
+    );
     tokens(answer(response).await);
 }
 
 #[tokio::test]
-async fn unknown_client() {
+async fn errors_of_an_exchange_do_not_use_up_its_code_on_both_consent_paths() {
     let app = App::start().await;
-    let changes = [("client_id", "unknown")];
-    let description = "cannot load client with client id: 'unknown'";
-    assert_error(&app.exchange("any", &changes).await, "invalid_client", description);
-    assert_error(&app.refresh("any", &changes).await, "invalid_client", description);
+    app.forgejo.set_redirect_uris(&[REDIRECT, "http://127.0.0.1:7/second"]);
+    for consent in ["asked", "skipped"] {
+        let code = app.code("alice", &[]).await;
+        for (change, error, description) in rows(
+            "client_id=unknown         invalid_client         cannot load client with client id: 'unknown'
+             client_secret=wrong       unauthorized_client    invalid client secret
+             redirect_uri=http://127.0.0.1:7/other   unauthorized_client  unexpected redirect URI
+             redirect_uri=http://127.0.0.1:7/second  unauthorized_client  redirect_uri does not match the authorization request
+             code=gta_unknown          unauthorized_client    client is not authorized
+             code_verifier=            unauthorized_client    failed PKCE code challenge
+             code_verifier=wrong       unauthorized_client    failed PKCE code challenge
+             grant_type=               unsupported_grant_type Only refresh_token or authorization_code grant type is supported
+             grant_type=password       unsupported_grant_type Only refresh_token or authorization_code grant type is supported
+             grant_type=urn:ietf:params:oauth:grant-type:device_code unsupported_grant_type Only refresh_token or authorization_code grant type is supported",
+        ) {
+            assert_error(&app.exchange(&code, &[change]).await, error, description);
+        }
+        let (id, secret) = other_application(&app);
+        let foreign = app
+            .exchange(&code, &[("client_id", &id), ("client_secret", &secret)])
+            .await;
+        assert_error(&foreign, "invalid_grant", "invalid grant");
+        tokens(app.exchange(&code, &[]).await);
+        let reused = app.exchange(&code, &[]).await;
+        assert_error(&reused, "unauthorized_client", "client is not authorized");
+        let consents = app.forgejo.counters().requests_to("/login/oauth/grant");
+        assert_eq!(consents, 1, "consent {consent}");
+    }
+    let code = app.code("alice", &[]).await;
+    assert_eq!(app.forgejo.revoke("alice"), 1);
+    let revoked = app.exchange(&code, &[]).await;
+    assert_error(&revoked, "unauthorized_client", "client is not authorized");
 }
 
 #[tokio::test]
-async fn wrong_secret_has_two_error_codes() {
+async fn errors_of_a_refresh() {
     let app = App::start().await;
-    let code = app.code("alice", &[]).await;
-    let changes = [("client_secret", "wrong")];
-    assert_unauthorized(&app.exchange(&code, &changes).await, "invalid client secret");
-    assert_error(
-        &app.refresh("any", &changes).await,
-        "invalid_client",
-        "invalid client secret",
-    );
-    // The error did not use up the code.
-    tokens(app.exchange(&code, &[]).await);
+    let (access, refresh) = (Duration::from_secs(60), Duration::from_secs(600));
+    app.forgejo.set_lifetimes(access, refresh);
+    let first = app.sign_in("alice").await;
+    for (change, error, description) in rows(
+        "client_id=unknown      invalid_client       cannot load client with client id: 'unknown'
+         client_secret=wrong    invalid_client       invalid client secret
+         refresh_token=garbage  unauthorized_client  unable to parse refresh token",
+    ) {
+        assert_error(&app.refresh("any", &[change]).await, error, description);
+    }
+    let refused = app.refresh(&first.access, &[]).await;
+    assert_error(&refused, "unauthorized_client", "token is not a refresh token");
+    let (id, secret) = other_application(&app);
+    let changes = [("client_id", id.as_str()), ("client_secret", &secret)];
+    let foreign = app.refresh(&first.refresh, &changes).await;
+    assert_error(&foreign, "invalid_grant", "refresh token was not issued to this client");
+    app.forgejo.set_clock_skew(601);
+    let expired = app.refresh(&first.refresh, &[]).await;
+    assert_error(&expired, "unauthorized_client", "unable to parse refresh token");
+    app.forgejo.set_clock_skew(0);
+    let second = tokens(app.refresh(&first.refresh, &[]).await);
+    app.forgejo.revoke("alice");
+    let revoked = app.refresh(&second.refresh, &[]).await;
+    assert_error(&revoked, "invalid_grant", "grant does not exist");
+}
+
+/// The rows of a table: a changed field, the error code, and its description.
+fn rows(table: &str) -> impl Iterator<Item = ((&str, &str), &str, &str)> {
+    table.lines().map(|row| {
+        let (change, row) = row.trim().split_once(' ').unwrap();
+        let (error, description) = row.trim().split_once(' ').unwrap();
+        (change.split_once('=').unwrap(), error, description.trim())
+    })
+}
+
+fn other_application(app: &App) -> (String, String) {
+    let other = app.other(true);
+    (other.client_id, other.client_secret)
 }
 
 #[tokio::test]
@@ -82,43 +136,9 @@ async fn bad_basic_credentials() {
     for header in ["Basic !!!", "Basic bm9jb2xvbg=="] {
         let request = app.post(PATH).header("authorization", header);
         let response = request.body("grant_type=refresh_token").send().await.unwrap();
-        assert_error(
-            &answer(response).await,
-            "invalid_request",
-            "cannot parse basic auth header",
-        );
+        let refused = answer(response).await;
+        assert_error(&refused, "invalid_request", "cannot parse basic auth header");
     }
-}
-
-#[tokio::test]
-async fn unregistered_redirect_uri() {
-    let app = App::start().await;
-    let code = app.code("alice", &[]).await;
-    let changes = [("redirect_uri", "http://127.0.0.1:7/other")];
-    assert_unauthorized(&app.exchange(&code, &changes).await, "unexpected redirect URI");
-}
-
-#[tokio::test]
-async fn redirect_uri_other_than_the_authorizations() {
-    let app = App::start().await;
-    let second = "http://127.0.0.1:7/second";
-    app.forgejo.set_redirect_uris(&[REDIRECT, second]);
-    let code = app.code("alice", &[]).await;
-    let refused = app.exchange(&code, &[("redirect_uri", second)]).await;
-    assert_unauthorized(&refused, "redirect_uri does not match the authorization request");
-}
-
-#[tokio::test]
-async fn unknown_code_reused_code_and_code_of_a_revoked_grant() {
-    let app = App::start().await;
-    let description = "client is not authorized";
-    assert_unauthorized(&app.exchange("gta_unknown", &[]).await, description);
-    let code = app.code("alice", &[]).await;
-    tokens(app.exchange(&code, &[]).await);
-    assert_unauthorized(&app.exchange(&code, &[]).await, description);
-    let code = app.code("alice", &[]).await;
-    assert_eq!(app.forgejo.revoke("alice"), 1);
-    assert_unauthorized(&app.exchange(&code, &[]).await, description);
 }
 
 #[tokio::test]
@@ -130,21 +150,6 @@ async fn code_never_expires() {
 }
 
 #[tokio::test]
-async fn pkce_is_checked_on_both_consent_paths() {
-    let app = App::start().await;
-    for path in ["asked", "skipped"] {
-        let code = app.code("alice", &[]).await;
-        for verifier in ["", "wrong"] {
-            let refused = app.exchange(&code, &[("code_verifier", verifier)]).await;
-            assert_unauthorized(&refused, "failed PKCE code challenge");
-        }
-        tokens(app.exchange(&code, &[]).await);
-        let consents = app.forgejo.counters().requests_to("/login/oauth/grant");
-        assert_eq!(consents, 1, "consent {path}");
-    }
-}
-
-#[tokio::test]
 async fn confidential_client_may_use_plain_pkce_or_none() {
     let app = App::start().await;
     let plain = [("code_challenge", VERIFIER), ("code_challenge_method", "plain")];
@@ -153,54 +158,4 @@ async fn confidential_client_may_use_plain_pkce_or_none() {
     let none = [("code_challenge", ""), ("code_challenge_method", "")];
     let code = app.code("alice", &none).await;
     tokens(app.exchange(&code, &[("code_verifier", "")]).await);
-}
-
-#[tokio::test]
-async fn code_and_refresh_token_of_another_application() {
-    let app = App::start().await;
-    let other = app.other(true);
-    let changes = [
-        ("client_id", other.client_id.as_str()),
-        ("client_secret", other.client_secret.as_str()),
-    ];
-    let code = app.code("alice", &[]).await;
-    assert_error(&app.exchange(&code, &changes).await, "invalid_grant", "invalid grant");
-    let tokens = app.sign_in("alice").await;
-    let refused = app.refresh(&tokens.refresh, &changes).await;
-    assert_error(&refused, "invalid_grant", "refresh token was not issued to this client");
-}
-
-#[tokio::test]
-async fn expired_or_garbage_refresh_token() {
-    let app = App::start().await;
-    let description = "unable to parse refresh token";
-    assert_unauthorized(&app.refresh("garbage", &[]).await, description);
-    app.forgejo
-        .set_lifetimes(Duration::from_secs(60), Duration::from_secs(600));
-    let tokens = app.sign_in("alice").await;
-    app.forgejo.set_clock_skew(601);
-    assert_unauthorized(&app.refresh(&tokens.refresh, &[]).await, description);
-    app.forgejo.set_clock_skew(0);
-    assert_eq!(app.refresh(&tokens.refresh, &[]).await.0, StatusCode::OK);
-}
-
-#[tokio::test]
-async fn access_token_used_as_refresh_token_and_refresh_after_revocation() {
-    let app = App::start().await;
-    let tokens = app.sign_in("alice").await;
-    let refused = app.refresh(&tokens.access, &[]).await;
-    assert_unauthorized(&refused, "token is not a refresh token");
-    app.forgejo.revoke("alice");
-    let refused = app.refresh(&tokens.refresh, &[]).await;
-    assert_error(&refused, "invalid_grant", "grant does not exist");
-}
-
-#[tokio::test]
-async fn bad_grant_type() {
-    let app = App::start().await;
-    for grant_type in ["", "password", "urn:ietf:params:oauth:grant-type:device_code"] {
-        let refused = app.exchange("any", &[("grant_type", grant_type)]).await;
-        let text = "Only refresh_token or authorization_code grant type is supported";
-        assert_error(&refused, "unsupported_grant_type", text);
-    }
 }
