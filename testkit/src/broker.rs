@@ -46,7 +46,7 @@ const PASS_SOCKET: &str = r#"exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ ex
 /// The event in the broker's log after which it accepts connections.
 const SERVING: &str = "serving";
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct BrokerOptions {
     pub port: u16,
     /// The MCP server that it starts for each session; `None` if `settings` name one that all

@@ -68,8 +68,7 @@ async fn start(port: u16) -> Result<(FakeForgejo, BrokerProcess)> {
             port,
             child: Some(child),
             settings,
-            environment: vec![],
-            keep_socket: false,
+            ..BrokerOptions::default()
         },
     )
     .await?;

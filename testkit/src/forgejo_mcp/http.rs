@@ -20,7 +20,7 @@ use axum::{
     response::{IntoResponse as _, Response, Sse, sse::Event},
     routing::get,
 };
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE},
@@ -54,13 +54,6 @@ struct Shared {
     /// stream. Every change is one operation, so a poisoned lock is still consistent; never held
     /// across an await.
     sessions: Mutex<HashMap<String, Option<mpsc::Sender<String>>>>,
-}
-
-/// An event stream. Dropping it ends its producer.
-struct Events {
-    first: Option<String>,
-    rest: mpsc::Receiver<String>,
-    _producer: JoinSet<()>,
 }
 
 /// Writes to standard error if it is dropped before the request has its answer.
@@ -115,8 +108,7 @@ async fn listen(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respon
     // A second GET stream replaces the first.
     shared.sessions().insert(session.to_owned(), Some(sender));
     log::info("listening", "");
-    let (first, _producer) = (None, JoinSet::new());
-    events(Events { first, rest, _producer })
+    events(None, rest, JoinSet::new())
 }
 
 async fn delete(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
@@ -169,11 +161,7 @@ async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
     let mut response = if is_response(&first) {
         json(StatusCode::OK, first)
     } else {
-        events(Events {
-            first: Some(first),
-            rest: lines,
-            _producer: producer,
-        })
+        events(Some(first), lines, producer)
     };
     if let Some(id) = opened.and_then(|id| HeaderValue::try_from(id).ok()) {
         response.headers_mut().insert(SESSION_ID, id);
@@ -232,16 +220,12 @@ fn json(status: StatusCode, text: String) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-fn events(events: Events) -> Response {
-    let events = stream::unfold(events, async |mut events| {
-        let line = match events.first.take() {
-            Some(line) => line,
-            None => events.rest.recv().await?,
-        };
-        Some((
-            Ok::<_, Infallible>(Event::default().event("message").data(line)),
-            events,
-        ))
+/// An event stream. Dropping it ends its producer.
+fn events(first: Option<String>, rest: mpsc::Receiver<String>, producer: JoinSet<()>) -> Response {
+    let rest = stream::unfold((rest, producer), async |(mut rest, producer)| {
+        Some((rest.recv().await?, (rest, producer)))
     });
+    let events = stream::iter(first).chain(rest);
+    let events = events.map(|line| Ok::<_, Infallible>(Event::default().event("message").data(line)));
     Sse::new(events).into_response()
 }

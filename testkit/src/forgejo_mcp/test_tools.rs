@@ -22,29 +22,29 @@ use super::{
 };
 
 pub(super) fn listed() -> Vec<Value> {
-    let (number, text, flag) = (
-        json!({ "type": "number" }),
-        json!({ "type": "string" }),
-        json!({ "type": "boolean" }),
-    );
+    let [number, text, flag] = ["number", "string", "boolean"].map(|kind| json!({ "type": kind }));
+    let none = json!({});
     let stamp = json!({ "mark": text, "ms": number, "whose": flag, "announce": flag });
-    let environment = "Names of the environment variables";
-    let announce = "Announces a change of the list of tools";
-    vec![
-        catalog::tool("test_sleep", "Answers after a while", &json!({ "ms": number }), &["ms"]),
-        catalog::tool(
-            "test_progress",
-            "Reports progress",
-            &json!({ "steps": number }),
-            &["steps"],
+    [
+        ("test_sleep", "Answers after a while", json!({ "ms": number }), "ms"),
+        ("test_progress", "Reports progress", json!({ "steps": number }), "steps"),
+        ("test_exit", "Ends the process", json!({ "code": number }), "code"),
+        ("test_stderr", "Writes to stderr", json!({ "text": text }), "text"),
+        ("test_echo", "Answers with its arguments", none.clone(), ""),
+        (
+            "test_announce",
+            "Announces a change of the list of tools",
+            none.clone(),
+            "",
         ),
-        catalog::tool("test_exit", "Ends the process", &json!({ "code": number }), &["code"]),
-        catalog::tool("test_stderr", "Writes to stderr", &json!({ "text": text }), &["text"]),
-        catalog::tool("test_echo", "Answers with its arguments", &json!({}), &[]),
-        catalog::tool("test_announce", announce, &json!({}), &[]),
-        catalog::tool("test_environment", environment, &json!({}), &[]),
-        catalog::tool("test_stamp", "Identifies the process of the call", &stamp, &["mark"]),
+        ("test_environment", "Names of the environment variables", none, ""),
+        ("test_stamp", "Identifies the process of the call", stamp, "mark"),
     ]
+    .map(|(name, description, properties, required)| {
+        let required: Vec<&str> = required.split_whitespace().collect();
+        catalog::tool(name, description, &properties, &required)
+    })
+    .to_vec()
 }
 
 /// Runs a tool; `None` if there is none of that name. `params` are those of `tools/call`.

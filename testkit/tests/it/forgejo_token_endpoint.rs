@@ -119,9 +119,13 @@ async fn errors_of_a_refresh() {
 /// The rows of a table: a changed field, the error code, and its description.
 fn rows(table: &str) -> impl Iterator<Item = ((&str, &str), &str, &str)> {
     table.lines().map(|row| {
-        let (change, row) = row.trim().split_once(' ').unwrap();
-        let (error, description) = row.trim().split_once(' ').unwrap();
-        (change.split_once('=').unwrap(), error, description.trim())
+        let (change, row) = row.trim().split_once(' ').expect("three columns");
+        let (error, description) = row.trim().split_once(' ').expect("three columns");
+        (
+            change.split_once('=').expect("three columns"),
+            error,
+            description.trim(),
+        )
     })
 }
 
