@@ -18,7 +18,6 @@ mod revocations;
 mod session;
 mod session_id;
 mod table;
-mod tombstones;
 
 pub(crate) use self::{
     attached_backend::{AttachedBackend, InFlightGuard},

@@ -70,11 +70,12 @@ pub(crate) async fn renew(
             outcome
         }
     };
-    match outcome.wait_for(Option::is_some).await {
-        Ok(outcome) => (*outcome).unwrap_or(RenewalOutcome::Unchanged),
-        // The task was dropped with the runtime, or panicked.
-        Err(_) => RenewalOutcome::Unchanged,
-    }
+    let outcome = outcome.wait_for(Option::is_some).await;
+    // An error means that the task panicked or was dropped with the runtime.
+    outcome
+        .ok()
+        .and_then(|outcome| *outcome)
+        .unwrap_or(RenewalOutcome::Unchanged)
 }
 
 async fn renew_now(

@@ -72,9 +72,10 @@ fn sweep(state: &Arc<RegistryState>, now: Instant) {
 }
 
 async fn rotate_user(state: &Arc<RegistryState>, user: &UserId, sessions: Vec<DueSession>) {
-    let Some(credentials) = sessions.iter().find_map(|(session, _)| session.credentials()) else {
+    let Some(caller) = sessions.iter().find_map(|(session, _)| session.caller()) else {
         return;
     };
+    let credentials = Arc::clone(&caller.credentials);
     let mut credential = credentials.current().await;
     if let Ok(current) = &credential {
         let mut expiries = sessions.iter().filter_map(|(_, backend)| backend.expiry);

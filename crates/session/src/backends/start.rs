@@ -55,20 +55,25 @@ pub(crate) async fn start(
         snapshot,
         tag: Arc::clone(&session.tag),
     };
-    let outcome = tokio::select! {
+    let spawned = tokio::select! {
         biased;
         () = session.ended.cancelled() => return Err(StartBackendError::SessionEnded),
-        outcome = timeout(state.config.start_timeout, state.spawner.spawn(order)) => match outcome {
-            Ok(spawned) => spawned.map_err(StartBackendError::Spawn),
-            Err(_elapsed) => Err(StartBackendError::TimedOut),
-        },
+        spawned = timeout(state.config.start_timeout, state.spawner.spawn(order)) => spawned,
     };
-    state.observer.on(match &outcome {
-        Ok(_) => Event::Spawned(purpose, Instant::now().saturating_duration_since(begun)),
-        Err(error) => Event::SpawnFailed(purpose, error.failure()),
+    let failure = match &spawned {
+        Ok(Ok(_)) => None,
+        Ok(Err(SpawnError::Credentials(_))) => Some(SpawnFailure::Credentials),
+        Ok(Err(SpawnError::Unavailable(_))) => Some(SpawnFailure::Unavailable),
+        Ok(Err(SpawnError::Failed(_) | SpawnError::NotReady(_))) => Some(SpawnFailure::Failed),
+        Err(_elapsed) => Some(SpawnFailure::TimedOut),
+    };
+    let time = Instant::now().saturating_duration_since(begun);
+    state.observer.on(match failure {
+        None => Event::Spawned(purpose, time),
+        Some(failure) => Event::SpawnFailed(purpose, failure),
     });
-    outcome.map(|backend| StartedBackend {
-        backend,
+    Ok(StartedBackend {
+        backend: spawned.map_err(|_elapsed| StartBackendError::TimedOut)??,
         permit,
         _awaited: awaited,
     })
@@ -107,21 +112,9 @@ impl StartBackendError {
             | Self::Unreadable(_) => {
                 tracing::warn!(session = %tag, reason, "the backend of the session did not start");
                 let now = Instant::now();
-                session.lock().lifecycle.record_start_failure(now, &state.config);
+                session.lock().lifecycle.backoff.record_failure(now, &state.config);
                 SessionError::NotStarted
             }
-        }
-    }
-
-    fn failure(&self) -> SpawnFailure {
-        match self {
-            Self::Spawn(SpawnError::Credentials(_)) => SpawnFailure::Credentials,
-            Self::Spawn(SpawnError::Unavailable(_)) => SpawnFailure::Unavailable,
-            Self::Spawn(SpawnError::Failed(_) | SpawnError::NotReady(_))
-            | Self::SessionEnded
-            | Self::BackendDied
-            | Self::Unreadable(_) => SpawnFailure::Failed,
-            Self::TimedOut => SpawnFailure::TimedOut,
         }
     }
 }

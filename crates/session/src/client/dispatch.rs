@@ -159,15 +159,15 @@ async fn send(
     let mut resends = MAX_RESENDS;
     let (in_flight, response) = loop {
         let in_flight = revive::begin_exchange(state, session, backend.take()).await?;
-        let response = in_flight.0.backend.serve(request.clone()).await;
+        let response = in_flight.attached.backend.serve(request.clone()).await;
         if resends == 0 || response.extensions().get::<NotProcessed>().is_none() {
             break (in_flight, strip_session_id(response));
         }
         resends -= 1;
-        state.detach(session, &in_flight.0, DetachReason::BackendDied);
+        state.detach(session, &in_flight.attached, DetachReason::BackendDied);
     };
-    if proves_life(&response) && in_flight.0.mark_answered() {
-        session.lock().lifecycle.reset_backoff();
+    if proves_life(&response) && in_flight.attached.mark_answered() {
+        session.lock().lifecycle.backoff.reset();
     }
     Ok(guard_body(response, (activity, in_flight)))
 }

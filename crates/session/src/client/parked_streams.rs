@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, header};
-use http_body::{Frame, SizeHint};
+use http_body::Frame;
 use http_body_util::{BodyExt, channel::Channel};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -100,10 +100,6 @@ impl http_body::Body for UntilCancelled {
 
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
     }
 }
 

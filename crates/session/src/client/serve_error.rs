@@ -87,7 +87,8 @@ impl From<SessionError> for ServeError {
 impl ServeError {
     /// The response. `id` is the id of the request that waits for it, if one does, as JSON.
     pub(super) fn into_response(self, id: Option<&str>) -> Response<Body> {
-        let (status, code, message) = self.answer();
+        let status = self.status();
+        let (code, message) = self.code_and_message();
         let mut error = json!({ "code": code, "message": message });
         let id = id.map(|id| format!(r#","id":{id}"#)).unwrap_or_default();
 
@@ -110,80 +111,53 @@ impl ServeError {
         response.map(|()| full_body(format!(r#"{{"jsonrpc":"2.0"{id},"error":{error}}}"#)))
     }
 
-    /// The status, and the code and message of the JSON-RPC error.
-    fn answer(&self) -> (StatusCode, i32, Cow<'static, str>) {
-        let (status, code, message) = match self {
-            Self::MissingCaller | Self::Internal | Self::Session(SessionError::Aborted) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR, "Internal error")
+    fn status(&self) -> StatusCode {
+        use SessionError::{Aborted, BackingOff, Ended, NotStarted, ShuttingDown, SignInRequired, Unavailable};
+        match self {
+            Self::NotJson | Self::Malformed | Self::MissingSessionId | Self::MethodNotFound => StatusCode::BAD_REQUEST,
+            Self::Session(SignInRequired) => StatusCode::UNAUTHORIZED,
+            Self::WrongGrant => StatusCode::FORBIDDEN,
+            Self::Session(Ended) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UnknownSession(status) => status.code(),
+            Self::UserQuota { .. } | Self::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
+            Self::MissingCaller | Self::Internal | Self::Session(Aborted) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Session(NotStarted) => StatusCode::BAD_GATEWAY,
+            Self::TotalQuota { .. } | Self::Session(ShuttingDown | Unavailable | BackingOff(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::NotJson => (
-                StatusCode::BAD_REQUEST,
-                PARSE_ERROR,
-                "Parse error: the body is not JSON",
-            ),
-            Self::Malformed => (
-                StatusCode::BAD_REQUEST,
-                INVALID_REQUEST,
-                "Invalid request: the body is not one JSON-RPC message",
-            ),
-            Self::MissingSessionId => (
-                StatusCode::BAD_REQUEST,
-                INVALID_REQUEST,
-                "Invalid request: Mcp-Session-Id is missing",
-            ),
-            Self::MethodNotFound => (StatusCode::BAD_REQUEST, METHOD_NOT_FOUND, "Method not found"),
-            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, SERVER_ERROR, "Method not allowed"),
-            Self::WrongGrant => (
-                StatusCode::FORBIDDEN,
-                SERVER_ERROR,
-                "Forbidden: the session belongs to another grant",
-            ),
-            Self::UnknownSession(status) => (
-                status.code(),
-                SESSION_NOT_FOUND,
-                "The session is not known: initialize again",
-            ),
+        }
+    }
+
+    fn code_and_message(&self) -> (i32, Cow<'static, str>) {
+        use SessionError::{Aborted, BackingOff, Ended, NotStarted, ShuttingDown, SignInRequired, Unavailable};
+        let (code, message) = match self {
+            Self::MissingCaller | Self::Internal | Self::Session(Aborted) => (INTERNAL_ERROR, "Internal error"),
+            Self::NotJson => (PARSE_ERROR, "Parse error: the body is not JSON"),
+            Self::Malformed => (INVALID_REQUEST, "Invalid request: the body is not one JSON-RPC message"),
+            Self::MissingSessionId => (INVALID_REQUEST, "Invalid request: Mcp-Session-Id is missing"),
+            Self::MethodNotFound => (METHOD_NOT_FOUND, "Method not found"),
+            Self::MethodNotAllowed => (SERVER_ERROR, "Method not allowed"),
+            Self::WrongGrant => (SERVER_ERROR, "Forbidden: the session belongs to another grant"),
+            Self::UnknownSession(_) => (SESSION_NOT_FOUND, "The session is not known: initialize again"),
             Self::UserQuota { .. } => (
-                StatusCode::TOO_MANY_REQUESTS,
                 SERVER_ERROR,
                 "Too many sessions of this user: end one, or wait for one to expire",
             ),
-            Self::TotalQuota { .. } => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                SERVER_ERROR,
-                "Too many sessions: try again later",
-            ),
-            Self::TooManyStreams => (
-                StatusCode::TOO_MANY_REQUESTS,
-                SERVER_ERROR,
-                "Too many GET streams are open on this session",
-            ),
-            Self::Session(SessionError::Ended) => (
-                StatusCode::NOT_FOUND,
-                SESSION_NOT_FOUND,
-                "The session has ended: initialize again",
-            ),
-            Self::Session(SessionError::ShuttingDown) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                SERVER_ERROR,
-                "Shutting down: try again later",
-            ),
-            Self::Session(SessionError::SignInRequired) => (StatusCode::UNAUTHORIZED, SERVER_ERROR, "Sign in again"),
-            Self::Session(SessionError::Unavailable) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                SERVER_ERROR,
-                "The MCP server cannot be started now: try again later",
-            ),
-            Self::Session(SessionError::NotStarted) => {
-                (StatusCode::BAD_GATEWAY, INTERNAL_ERROR, "The MCP server did not start")
-            }
-            Self::Session(SessionError::BackingOff(delay)) => {
+            Self::TotalQuota { .. } => (SERVER_ERROR, "Too many sessions: try again later"),
+            Self::TooManyStreams => (SERVER_ERROR, "Too many GET streams are open on this session"),
+            Self::Session(Ended) => (SESSION_NOT_FOUND, "The session has ended: initialize again"),
+            Self::Session(ShuttingDown) => (SERVER_ERROR, "Shutting down: try again later"),
+            Self::Session(SignInRequired) => (SERVER_ERROR, "Sign in again"),
+            Self::Session(Unavailable) => (SERVER_ERROR, "The MCP server cannot be started now: try again later"),
+            Self::Session(NotStarted) => (INTERNAL_ERROR, "The MCP server did not start"),
+            Self::Session(BackingOff(delay)) => {
                 let seconds = whole_seconds(*delay);
                 let message = format!("The MCP server of this session keeps crashing; next start in {seconds} s");
-                return (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR, message.into());
+                return (INTERNAL_ERROR, message.into());
             }
         };
-        (status, code, message.into())
+        (code, message.into())
     }
 
     /// Every 429 and 503 says when to try again.

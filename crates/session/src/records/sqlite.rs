@@ -1,4 +1,4 @@
-//! Session records in SQLite, through a pool that writes and one that reads (they may be the same).
+//! Session records in SQLite, through a pool that writes and one that reads.
 //!
 //! A batch of changes is one transaction. The migrations are in the binary and have a table of
 //! their own, so that the database can be shared with other users that have their own tables. The
@@ -31,16 +31,7 @@ const CLOCK_SKEW: Duration = Duration::from_secs(1);
 pub struct MigrationError(#[source] sqlx::migrate::MigrateError);
 
 impl SqliteRecords {
-    /// Uses one pool to write and to read, and migrates the tables.
-    ///
-    /// # Errors
-    ///
-    /// [`MigrationError`].
-    pub async fn from_pool(pool: SqlitePool, seal: Arc<dyn Seal>) -> Result<Self, MigrationError> {
-        Self::from_pools(pool.clone(), pool, seal).await
-    }
-
-    /// Uses one pool to write and another to read, and migrates the tables.
+    /// Uses one pool to write and another to read (they may be the same), and migrates the tables.
     ///
     /// # Errors
     ///

@@ -5,14 +5,13 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use super::{expiry::Expiry, lifecycle::Retire};
-use crate::{
-    ports::Backend,
-    sync::{AtomicBool, Mutex, lock},
-};
+use crate::{ports::Backend, sync::AtomicBool};
 
 #[derive(Debug)]
 pub(crate) struct AttachedBackend {
@@ -25,20 +24,16 @@ pub(crate) struct AttachedBackend {
     answered: AtomicBool,
     /// True while a backend is being started to replace this one.
     rotating: AtomicBool,
-    usage: Mutex<Usage>,
-    drained: Notify,
-}
-
-#[derive(Debug)]
-struct Usage {
-    /// False once the backend is retired: no exchange begins on it.
-    open: bool,
-    in_flight: usize,
+    /// The exchanges in flight.
+    exchanges: TaskTracker,
 }
 
 /// An exchange on a backend, which is not stopped under it up to a grace.
 #[derive(Debug)]
-pub(crate) struct InFlightGuard(pub(crate) Arc<AttachedBackend>);
+pub(crate) struct InFlightGuard {
+    pub(crate) attached: Arc<AttachedBackend>,
+    _exchange: TaskTrackerToken,
+}
 
 /// Lets another rotation begin when it is dropped.
 #[derive(Debug)]
@@ -53,35 +48,24 @@ impl AttachedBackend {
             expiry,
             answered: AtomicBool::new(false),
             rotating: AtomicBool::new(false),
-            usage: Mutex::new(Usage {
-                open: true,
-                in_flight: 0,
-            }),
-            drained: Notify::new(),
+            exchanges: TaskTracker::new(),
         })
     }
 
     /// Begins an exchange; `None` if the backend is retired.
     pub(crate) fn begin_exchange(self: Arc<Self>) -> Option<InFlightGuard> {
-        {
-            let mut usage = lock(&self.usage);
-            if !usage.open {
-                return None;
-            }
-            usage.in_flight += 1;
-        }
-        Some(InFlightGuard(self))
+        // Before the check, so that the exchange is waited for if the retirement comes after it.
+        let exchange = self.exchanges.token();
+        (!self.retired.is_cancelled()).then(|| InFlightGuard {
+            attached: self,
+            _exchange: exchange,
+        })
     }
 
     /// Returns when no exchange is in flight. To be called after the retirement.
     pub(crate) async fn drained(&self) {
-        loop {
-            let drained = self.drained.notified();
-            if lock(&self.usage).in_flight == 0 {
-                return;
-            }
-            drained.await;
-        }
+        self.exchanges.close();
+        self.exchanges.wait().await;
     }
 
     /// Notes that the backend has answered a request. True the first time.
@@ -97,22 +81,11 @@ impl AttachedBackend {
 
 impl Retire for AttachedBackend {
     fn retire(&self) {
-        lock(&self.usage).open = false;
         self.retired.cancel();
     }
 
     fn has_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for InFlightGuard {
-    fn drop(&mut self) {
-        let mut usage = lock(&self.0.usage);
-        usage.in_flight = usage.in_flight.saturating_sub(1);
-        if usage.in_flight == 0 {
-            self.0.drained.notify_waiters();
-        }
     }
 }
 

@@ -59,7 +59,7 @@ pub(crate) struct Lifecycle<B> {
     last_activity: Instant,
     /// The snapshot of the last backend. After a restart it is in the record only.
     snapshot: Option<Snapshot>,
-    backoff: RestartBackoff,
+    pub(crate) backoff: RestartBackoff,
 }
 
 /// The condition under which a session is ended, checked under its lock.
@@ -299,14 +299,6 @@ impl<B: Retire> Lifecycle<B> {
         if let Phase::Dormant { revival } = &mut self.phase {
             revival.take_if(|revival| revival.same_channel(finished));
         }
-    }
-
-    pub(crate) fn record_start_failure(&mut self, now: Instant, config: &Config) {
-        self.backoff.record_failure(now, config);
-    }
-
-    pub(crate) fn reset_backoff(&mut self) {
-        self.backoff.reset();
     }
 
     fn enter_ended(&mut self, reason: EndReason) -> PreviousPhase {

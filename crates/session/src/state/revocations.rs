@@ -10,10 +10,7 @@
 //! authenticated before the newest forgotten one count as revoked, which costs a client one more
 //! check of its bearer.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
@@ -40,25 +37,26 @@ pub(crate) enum RevokedSubject {
 
 #[derive(Debug, Default)]
 struct Recent {
-    // Every key of `latest` is in `order` with the time that it has there; `order` may hold earlier
-    // times of it.
     latest: HashMap<RevokedSubject, Instant>,
-    order: VecDeque<(Instant, RevokedSubject)>,
     newest_forgotten: Option<Instant>,
 }
 
 impl Revocations {
     pub(crate) fn record(&self, subject: RevokedSubject, now: Instant) {
-        let mut recent = lock(&self.0);
-        recent.latest.insert(subject.clone(), now);
-        recent.order.push_back((now, subject));
-        while let Some((at, _)) = recent.order.front() {
-            let old = now.saturating_duration_since(*at) > RETENTION;
-            if !old && recent.order.len() <= MAX_REVOCATIONS {
-                break;
+        let Recent {
+            latest,
+            newest_forgotten,
+        } = &mut *lock(&self.0);
+        latest.insert(subject, now);
+        let oldest = latest.values().min().copied();
+        let surplus = oldest.filter(|_| latest.len() > MAX_REVOCATIONS);
+        latest.retain(|_, at| {
+            let forget = surplus == Some(*at) || now.saturating_duration_since(*at) > RETENTION;
+            if forget {
+                *newest_forgotten = (*newest_forgotten).max(Some(*at));
             }
-            recent.forget_oldest();
-        }
+            !forget
+        });
     }
 
     /// True if the grant or the user may have been revoked since the bearer was checked.
@@ -73,17 +71,6 @@ impl Revocations {
         .into_iter()
         .flatten()
         .any(|at| at >= checked.0)
-    }
-}
-
-impl Recent {
-    fn forget_oldest(&mut self) {
-        if let Some((at, subject)) = self.order.pop_front() {
-            if self.latest.get(&subject) == Some(&at) {
-                self.latest.remove(&subject);
-            }
-            self.newest_forgotten = self.newest_forgotten.max(Some(at));
-        }
     }
 }
 
@@ -126,7 +113,6 @@ mod tests {
             for n in 0..u64::try_from(MAX_REVOCATIONS).unwrap() {
                 revocations.record(RevokedSubject::Grant(grant(&n.to_string())), at(3));
             }
-            assert_eq!(lock(&revocations.0).order.len(), MAX_REVOCATIONS);
             assert_eq!(lock(&revocations.0).latest.len(), MAX_REVOCATIONS);
             let since = |seconds| revocations.revoked_since(AuthenticatedAt(at(seconds)), &grant("z"), &user());
             assert!(since(1) && !since(2));

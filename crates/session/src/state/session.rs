@@ -12,7 +12,7 @@ use super::{
     quota::SessionPermit,
 };
 use crate::{
-    ports::{Caller, Credentials, EndReason, GrantId, SessionKey, Snapshot, UserId},
+    ports::{Caller, EndReason, GrantId, SessionKey, Snapshot, UserId},
     sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, lock},
 };
 
@@ -103,8 +103,8 @@ impl Session {
         }
     }
 
-    /// Locks the part that changes. Only the usage of a backend, the queue of changes and the
-    /// deadlines are locked while it is held.
+    /// Locks the part that changes. Only the queue of changes and the deadlines are locked while it
+    /// is held.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Locked> {
         lock(&self.locked)
     }
@@ -125,10 +125,6 @@ impl Session {
     /// The caller, if there was a request since the registry started.
     pub(crate) fn caller(&self) -> Option<&Arc<Caller>> {
         self.caller.get()
-    }
-
-    pub(crate) fn credentials(&self) -> Option<&Arc<dyn Credentials>> {
-        Some(&self.caller()?.credentials)
     }
 
     /// True if the session was ended with its grant or its user, so that the user has to sign in

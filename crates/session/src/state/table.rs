@@ -6,11 +6,11 @@
 //! bounds the scan.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
-use super::{session::Session, tombstones::Tombstones};
+use super::session::Session;
 use crate::{
     ports::SessionKey,
     sync::{AtomicBool, Mutex, RwLock, lock},
@@ -39,6 +39,15 @@ struct Shard {
     // scanned all shards.
     closed: bool,
     sessions: HashMap<SessionKey, Arc<Session>>,
+}
+
+/// The keys of the sessions that ended last, so that an ended one is distinguished from an unknown
+/// one. `order` and `keys` hold the same keys, at most `limit` of them: the oldest goes first.
+#[derive(Debug)]
+struct Tombstones {
+    limit: usize,
+    order: VecDeque<SessionKey>,
+    keys: HashSet<SessionKey>,
 }
 
 /// Enough that threads rarely contend; few enough in permutations that they do.
@@ -119,5 +128,54 @@ impl SessionTable {
 
     fn write<T>(&self, key: &SessionKey, change: impl FnOnce(&mut Shard) -> T) -> T {
         change(&mut self.shard(key).write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Tombstones {
+    fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            order: VecDeque::new(),
+            keys: HashSet::new(),
+        }
+    }
+
+    fn add(&mut self, key: SessionKey) {
+        if self.keys.insert(key) {
+            self.order.push_back(key);
+        }
+        while self.order.len() > self.limit {
+            if let Some(oldest) = self.order.pop_front() {
+                self.keys.remove(&oldest);
+            }
+        }
+    }
+
+    fn contains(&self, key: &SessionKey) -> bool {
+        self.keys.contains(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn oldest_tombstone_goes_first_and_their_number_is_bounded() {
+        let keys = [0, 1, 2, 3, 4].map(|n| SessionKey([n; 32]));
+        let mut tombstones = Tombstones::new(3);
+        for key in &keys {
+            tombstones.add(*key);
+            tombstones.add(*key);
+        }
+        assert_eq!(tombstones.order.len(), 3);
+        assert_eq!(tombstones.keys, keys[2..].iter().copied().collect());
+    }
+
+    #[test]
+    fn limit_of_zero_remembers_nothing() {
+        let mut tombstones = Tombstones::new(0);
+        tombstones.add(SessionKey([0; 32]));
+        assert!(tombstones.keys.is_empty() && tombstones.order.is_empty());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! All code that several tasks of a session share runs here unchanged: attached backends, the
 //! session table, quotas, opening, revival, rotation, endings, backend tasks and revocation. At
-//! each lock, flag, cell and wait the scheduler chooses the next task: at random, and with few
+//! each lock, flag and wait the scheduler chooses the next task: at random, and with few
 //! preemptions at chosen points (PCT). The scripted backends, spawner and credentials have
 //! scheduling points too. Each schedule ends with a check of the invariants
 //! ([`Harness::quiesce`](harness::Harness::quiesce)).

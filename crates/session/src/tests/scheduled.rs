@@ -1,8 +1,8 @@
 //! The same as the scheduler of the tests has it. No time passes there: a limit is never reached,
 //! and a sleep has no end.
 //!
-//! Left out are the insides of tokio's notifications, watches and cancellation tokens, and of
-//! arc-swap: each call of one is one step here.
+//! Left out are the insides of tokio's notifications, watches, task trackers and cancellation
+//! tokens: each call of one is one step here.
 
 use std::{future::Future, time::Duration};
 

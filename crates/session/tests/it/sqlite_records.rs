@@ -39,7 +39,7 @@ async fn pool(directory: &TempDir) -> SqlitePool {
 }
 
 async fn records(pool: &SqlitePool) -> SqliteRecords {
-    SqliteRecords::from_pool(pool.clone(), Arc::new(Reversed))
+    SqliteRecords::from_pools(pool.clone(), pool.clone(), Arc::new(Reversed))
         .await
         .expect("tables")
 }
@@ -109,7 +109,7 @@ async fn concurrent_starts_create_the_tables_once() {
     let mut starts = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let pool = pool(&directory).await;
-        starts.spawn(async move { SqliteRecords::from_pool(pool, Arc::new(Reversed)).await });
+        starts.spawn(async move { SqliteRecords::from_pools(pool.clone(), pool, Arc::new(Reversed)).await });
     }
     for started in starts.join_all().await {
         started.expect("tables").all().await.expect("records");

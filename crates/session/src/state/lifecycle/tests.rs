@@ -122,7 +122,7 @@ fn backoff_refuses_a_revival_after_two_failures() {
             panic!("attempt {attempt} begins a revival");
         };
         assert!(matches!(session.join_revival(now), JoinRevival::Joined(_)));
-        session.record_start_failure(now, &config);
+        session.backoff.record_failure(now, &config);
         session.finish_revival(&receiver);
     }
     let refused = JoinRevival::Refused(SessionError::BackingOff(config.backoff));
