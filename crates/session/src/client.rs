@@ -1,9 +1,8 @@
 //! Requests of clients: dispatch, the opening of sessions, streams on dormant sessions, and errors.
 
-mod activity_guard;
 mod admission;
 pub(crate) mod dispatch;
-pub(crate) mod headers;
+pub(crate) mod exchange;
 mod jsonrpc;
 mod open;
 mod parked_streams;

@@ -9,7 +9,7 @@ pub(crate) use crate::tests::scheduled::*;
 #[cfg(not(test))]
 pub(crate) use {
     std::sync::{
-        Mutex, MutexGuard, Once, RwLock,
+        Mutex, MutexGuard, Once, RwLock, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicUsize},
     },
     tokio::time::{sleep, timeout, timeout_at},

@@ -33,12 +33,8 @@ pub(crate) async fn run(state: Arc<RegistryState>) {
 
 fn sweep(state: &RegistryState, now: Instant) {
     let (idle_timeout, retain) = (state.config.idle_timeout, state.config.retain);
-    for session in state
-        .reap_deadlines
-        .take_due(now)
-        .iter()
-        .filter_map(|key| state.table.get(key))
-    {
+    let due = state.reap_deadlines.take_due(now);
+    for session in due.iter().filter_map(|key| state.table.get(key)) {
         let (idle, backend) = {
             let lifecycle = &session.lock().lifecycle;
             (lifecycle.idle(now), lifecycle.backend().cloned())

@@ -38,7 +38,7 @@ pub(crate) async fn begin_exchange(
         if let Some(attached) = backend.take().or_else(|| session.backend()) {
             if attached.backend.is_gone() {
                 state.detach(session, &attached, DetachReason::BackendDied);
-            } else if attached.expiry.is_some_and(|expiry| expiry.is_past(Instant::now())) {
+            } else if attached.expiry.is_some_and(|expiry| expiry.at <= Instant::now()) {
                 state.detach(session, &attached, DetachReason::Expired);
             } else if let Some(guard) = attached.begin_exchange() {
                 if let Some(since) = waiting_since {
@@ -83,12 +83,11 @@ fn join(
             Ok(Some(receiver))
         }
         JoinRevival::Refused(SessionError::Ended) if state.table.is_closed() => Err(SessionError::ShuttingDown),
-        JoinRevival::Refused(error) => {
-            if matches!(error, SessionError::BackingOff(_)) {
-                state.observer.on(Event::BackedOff);
-            }
+        JoinRevival::Refused(error @ SessionError::BackingOff(_)) => {
+            state.observer.on(Event::BackedOff);
             Err(error)
         }
+        JoinRevival::Refused(error) => Err(error),
     }
 }
 

@@ -75,13 +75,12 @@ async fn rotate_user(state: &Arc<RegistryState>, user: &UserId, sessions: Vec<Du
     let Some(caller) = sessions.iter().find_map(|(session, _)| session.caller()) else {
         return;
     };
-    let credentials = Arc::clone(&caller.credentials);
-    let mut credential = credentials.current().await;
+    let mut credential = caller.credentials.current().await;
     if let Ok(current) = &credential {
         let mut expiries = sessions.iter().filter_map(|(_, backend)| backend.expiry);
         if expiries.any(|expiry| expiry.wall >= current.expires_at) {
             // A backend that is due has this very credential.
-            credential = credentials.refresh().await;
+            credential = caller.credentials.refresh().await;
         }
     }
     match credential {
@@ -152,7 +151,7 @@ fn retry_or_expire(state: &RegistryState, session: &Session, backend: &Arc<Attac
     state.observer.on(Event::RotationFailed);
     let now = Instant::now();
     let Some(expiry) = backend.expiry else { return };
-    if expiry.is_past(now) {
+    if expiry.at <= now {
         state.detach(session, backend, DetachReason::Expired);
         return;
     }

@@ -8,8 +8,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use super::{
-    activity_guard::ActivityGuard,
-    headers::{MCP_SESSION_ID, full_body, guard_body, strip_client_headers, strip_session_id},
+    exchange::{ActivityGuard, MCP_SESSION_ID, full_body, guard_body, strip_client_headers, strip_session_id},
     jsonrpc::{Message, MessageKind},
     open, parked_streams,
     serve_error::ServeError,

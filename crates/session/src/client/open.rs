@@ -12,9 +12,8 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use super::{
-    activity_guard::ActivityGuard,
     admission,
-    headers::{MCP_SESSION_ID, full_body, guard_body, strip_client_headers, strip_session_id},
+    exchange::{ActivityGuard, MCP_SESSION_ID, full_body, guard_body, strip_client_headers, strip_session_id},
     jsonrpc,
     serve_error::ServeError,
 };
@@ -160,14 +159,9 @@ async fn classify(response: Response<Body>) -> Result<(Response<Body>, bool), St
         return Ok((response, is_ok));
     }
     let (parts, body) = response.into_parts();
-    let answer = limited(body).collect().await.map_err(StartBackendError::Unreadable)?;
-    let answer = answer.to_bytes();
+    // Boxed again, so that the future that reads it is plainly `Send`.
+    let body = Limited::new(body, MAX_ANSWER_BYTES).boxed_unsync();
+    let answer = body.collect().await.map_err(StartBackendError::Unreadable)?.to_bytes();
     let accepted = jsonrpc::is_success(&answer);
     Ok((Response::from_parts(parts, full_body(answer)), accepted))
-}
-
-/// The body, failing beyond [`MAX_ANSWER_BYTES`]. Boxed again, so that the future that reads it is
-/// plainly `Send`.
-fn limited(body: Body) -> Body {
-    Limited::new(body, MAX_ANSWER_BYTES).boxed_unsync()
 }

@@ -11,8 +11,12 @@ use std::{borrow::Cow, time::Duration};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
-use super::headers::full_body;
-use crate::{config::UnknownStatus, ports::Body, state::SessionError};
+use super::exchange::full_body;
+use crate::{
+    config::UnknownStatus,
+    ports::Body,
+    state::SessionError::{self, Aborted, BackingOff, Ended, NotStarted, ShuttingDown, Unavailable},
+};
 
 /// Marks a 401 of the registry: the user's credential is gone for good, and only a new sign-in
 /// helps.
@@ -112,10 +116,9 @@ impl ServeError {
     }
 
     fn status(&self) -> StatusCode {
-        use SessionError::{Aborted, BackingOff, Ended, NotStarted, ShuttingDown, SignInRequired, Unavailable};
         match self {
             Self::NotJson | Self::Malformed | Self::MissingSessionId | Self::MethodNotFound => StatusCode::BAD_REQUEST,
-            Self::Session(SignInRequired) => StatusCode::UNAUTHORIZED,
+            Self::Session(SessionError::SignInRequired) => StatusCode::UNAUTHORIZED,
             Self::WrongGrant => StatusCode::FORBIDDEN,
             Self::Session(Ended) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -130,7 +133,6 @@ impl ServeError {
     }
 
     fn code_and_message(&self) -> (i32, Cow<'static, str>) {
-        use SessionError::{Aborted, BackingOff, Ended, NotStarted, ShuttingDown, SignInRequired, Unavailable};
         let (code, message) = match self {
             Self::MissingCaller | Self::Internal | Self::Session(Aborted) => (INTERNAL_ERROR, "Internal error"),
             Self::NotJson => (PARSE_ERROR, "Parse error: the body is not JSON"),
@@ -148,7 +150,7 @@ impl ServeError {
             Self::TooManyStreams => (SERVER_ERROR, "Too many GET streams are open on this session"),
             Self::Session(Ended) => (SESSION_NOT_FOUND, "The session has ended: initialize again"),
             Self::Session(ShuttingDown) => (SERVER_ERROR, "Shutting down: try again later"),
-            Self::Session(SignInRequired) => (SERVER_ERROR, "Sign in again"),
+            Self::Session(SessionError::SignInRequired) => (SERVER_ERROR, "Sign in again"),
             Self::Session(Unavailable) => (SERVER_ERROR, "The MCP server cannot be started now: try again later"),
             Self::Session(NotStarted) => (INTERNAL_ERROR, "The MCP server did not start"),
             Self::Session(BackingOff(delay)) => {
@@ -164,7 +166,7 @@ impl ServeError {
     fn retry_after(&self, status: StatusCode) -> Option<Duration> {
         if let Self::UserQuota { retry_after, .. }
         | Self::TotalQuota { retry_after }
-        | Self::Session(SessionError::BackingOff(retry_after)) = self
+        | Self::Session(BackingOff(retry_after)) = self
         {
             return Some(*retry_after);
         }

@@ -46,7 +46,7 @@ fn restore(state: &RegistryState, record: &Record) -> bool {
         Err(reason) => {
             state.table.add_tombstone(key);
             let change = end_change(key, reason, wall_now, record.last_activity, state.records_are_shared);
-            state.changes.push(change.into_iter().collect());
+            state.changes.push(change);
             return false;
         }
     };

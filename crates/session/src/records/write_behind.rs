@@ -49,7 +49,7 @@ pub(crate) async fn run(state: Arc<RegistryState>) {
             sleep(interval).await;
         };
         if state.closing.run_until_cancelled(due).await.is_some() {
-            batch.extend(gather(&state, state.changes.take()));
+            batch.extend(gather(&state, false));
             let in_batch = batch.ended();
             if batch.write(records.as_ref()).await {
                 ended += in_batch;
@@ -68,7 +68,7 @@ pub(crate) async fn run(state: Arc<RegistryState>) {
     }
     // Cancelled after `closing`: by then the changes are gathered and the sessions have ended.
     state.last_changes_queued.cancelled().await;
-    batch.extend(gather(&state, state.changes.take()));
+    batch.extend(gather(&state, false));
     for attempt in 1..=LAST_ATTEMPTS {
         if batch.write(records.as_ref()).await {
             return;
@@ -92,27 +92,24 @@ pub(crate) async fn forget_ended(state: &RegistryState, records: &dyn Records) -
 /// Gathers the changes of all sessions before they end with the registry.
 pub(crate) fn gather_last(state: &RegistryState) {
     if state.records.is_some() {
-        let complete = state.changes.take().complete;
-        let mut last = changes_of(state, state.table.select(|_| true), true);
-        last.extend(complete);
-        state.changes.push(last);
+        state.changes.push(gather(state, true));
     }
 }
 
-fn gather(state: &RegistryState, pending: Pending) -> Vec<Change> {
-    let changed = pending.changed.iter().filter_map(|key| state.table.get(key));
-    let mut changes = changes_of(state, changed, false);
-    changes.extend(pending.complete);
-    changes
-}
-
-fn changes_of(state: &RegistryState, sessions: impl IntoIterator<Item = Arc<Session>>, closing: bool) -> Vec<Change> {
-    let changes = sessions.into_iter().filter_map(|session| {
+/// The changes since the last batch: of the sessions in the queue, or of all on closing.
+fn gather(state: &RegistryState, closing: bool) -> Vec<Change> {
+    let Pending { changed, complete } = state.changes.take();
+    let sessions = if closing {
+        state.table.select(|_| true)
+    } else {
+        changed.iter().filter_map(|key| state.table.get(key)).collect()
+    };
+    let changes = sessions.iter().filter_map(|session| {
         // Before the session is read, so that a later change queues it again.
         session.queued_for_write.store(false, Ordering::Release);
-        change_of(state, &session, closing)
+        change_of(state, session, closing)
     });
-    changes.collect()
+    changes.chain(complete).collect()
 }
 
 /// The change that brings the record of a session up to date.

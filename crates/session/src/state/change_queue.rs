@@ -51,7 +51,7 @@ impl ChangeQueue {
         }
     }
 
-    pub(crate) fn push(&self, changes: Vec<Change>) {
+    pub(crate) fn push(&self, changes: impl IntoIterator<Item = Change>) {
         if self.enabled {
             lock(&self.pending).complete.extend(changes);
             self.filled.notify_one();

@@ -28,10 +28,6 @@ impl Expiry {
         }
     }
 
-    pub(crate) fn is_past(&self, now: Instant) -> bool {
-        self.at <= now
-    }
-
     /// The time to rotate: `lead` before the expiry, or half of what is left if that is less. Users
     /// are spread over a tenth of the lead, so that not all are due at once.
     pub(crate) fn rotate_at(&self, lead: Duration, user: &UserId, now: Instant) -> Instant {

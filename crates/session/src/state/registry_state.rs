@@ -80,15 +80,15 @@ impl RegistryState {
         let mut locked = session.lock();
         let now = Instant::now();
         let detached = locked.lifecycle.detach(backend, reason, snapshot, &self.config, now);
-        if let Detached::Ended(previous) = detached {
-            self.finish_end(session, locked, reason.into(), previous, wall_now);
-        } else {
-            if detached != Detached::Unchanged {
+        match detached {
+            Detached::Unchanged => return,
+            Detached::Ended(previous) => self.finish_end(session, locked, reason.into(), previous, wall_now),
+            Detached::StillOpening | Detached::Dormant => {
                 self.schedule(session, &locked.lifecycle, now);
+                drop(locked);
             }
-            drop(locked);
         }
-        if detached != Detached::Unchanged && reason == DetachReason::BackendDied {
+        if reason == DetachReason::BackendDied {
             self.observer.on(Event::BackendDied);
         }
         if detached == Detached::Dormant {
@@ -157,9 +157,8 @@ impl RegistryState {
                 .is_some_and(|written| written.snapshot.is_none());
             let borrowed = as_loaded && self.records_are_shared;
             let last_activity = wall_time(wall_now, last_activity);
-            if let Some(change) = end_change(session.key, reason, wall_now, last_activity, borrowed) {
-                self.changes.push(vec![change]);
-            }
+            let change = end_change(session.key, reason, wall_now, last_activity, borrowed);
+            self.changes.push(change);
         }
         self.schedule(session, &locked.lifecycle, Instant::now());
         let permit = locked.permit.take();

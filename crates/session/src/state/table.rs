@@ -13,7 +13,7 @@ use std::{
 use super::session::Session;
 use crate::{
     ports::SessionKey,
-    sync::{AtomicBool, Mutex, RwLock, lock},
+    sync::{AtomicBool, Mutex, RwLock, RwLockWriteGuard, lock},
 };
 
 #[derive(Debug)]
@@ -65,12 +65,11 @@ impl SessionTable {
     /// Inserts a session. False if the table is closed.
     #[must_use]
     pub(crate) fn insert(&self, session: &Arc<Session>) -> bool {
-        self.write(&session.key, |shard| {
-            if !shard.closed {
-                shard.sessions.insert(session.key, Arc::clone(session));
-            }
-            !shard.closed
-        })
+        let mut shard = self.write(&session.key);
+        if !shard.closed {
+            shard.sessions.insert(session.key, Arc::clone(session));
+        }
+        !shard.closed
     }
 
     pub(crate) fn find(&self, key: &SessionKey) -> Lookup {
@@ -97,7 +96,7 @@ impl SessionTable {
         if tombstone {
             self.add_tombstone(*key);
         }
-        self.write(key, |shard| shard.sessions.remove(key));
+        self.write(key).sessions.remove(key);
     }
 
     /// The sessions that `filter` picks. It must not lock a session.
@@ -126,8 +125,8 @@ impl SessionTable {
         &self.shards[key.bucket(SHARDS)]
     }
 
-    fn write<T>(&self, key: &SessionKey, change: impl FnOnce(&mut Shard) -> T) -> T {
-        change(&mut self.shard(key).write().unwrap_or_else(PoisonError::into_inner))
+    fn write(&self, key: &SessionKey) -> RwLockWriteGuard<'_, Shard> {
+        self.shard(key).write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 pub(crate) use shuttle::sync::{
-    Mutex, MutexGuard, Once, RwLock,
+    Mutex, MutexGuard, Once, RwLock, RwLockWriteGuard,
     atomic::{AtomicBool, AtomicUsize},
 };
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::{
     Config, Registry, RegistryBuilder, Stats,
-    client::headers::MCP_SESSION_ID,
+    client::exchange::MCP_SESSION_ID,
     ports::{Caller, DetachReason, Event, Observer, SystemClock},
     state::{Phase, RegistryState, Session},
     testing::{ScriptedBackend, ScriptedCredentials, ScriptedSpawner, SpawnOutcome, caller},

@@ -1,13 +1,28 @@
-//! Headers and bodies at the edge between clients and backends.
+//! The edge of an exchange: headers, bodies, and the guard that keeps its session from becoming
+//! dormant.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderName, Request, Response, header};
 use http_body_util::{BodyExt, Full};
+use tokio::time::Instant;
 
-use crate::ports::Body;
+use crate::{
+    ports::Body,
+    state::{RegistryState, Session},
+};
 
 /// Names a session (MCP 2025-11-25, transports, "Session Management").
 pub(crate) const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// An exchange that was begun in the session's lifecycle. Dropping it ends the exchange. Only then
+/// is it known what the exchange has changed, so its end is recorded.
+#[derive(Debug)]
+pub(super) struct ActivityGuard {
+    state: Arc<RegistryState>,
+    session: Arc<Session>,
+}
 
 /// Removes the headers that are between the client and the registry. A backend has its own
 /// credential, and must never see the client's (MCP, security best practices, "Token Passthrough").
@@ -45,4 +60,21 @@ pub(super) fn guard_body<G: Send + 'static>(response: Response<Body>, guard: G) 
 /// A body that is complete.
 pub(crate) fn full_body(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+impl ActivityGuard {
+    pub(super) fn new(state: &Arc<RegistryState>, session: &Arc<Session>) -> Self {
+        state.changes.mark_changed(session);
+        Self {
+            state: Arc::clone(state),
+            session: Arc::clone(session),
+        }
+    }
+}
+
+impl Drop for ActivityGuard {
+    fn drop(&mut self) {
+        self.session.lock().lifecycle.end_exchange(Instant::now());
+        self.state.changes.mark_changed(&self.session);
+    }
 }
