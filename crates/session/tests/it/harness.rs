@@ -53,8 +53,8 @@ struct RecordedEvents(Mutex<Vec<Event>>);
 pub(crate) struct InBackground<T>(JoinSet<T>);
 
 impl Harness {
-    /// The registry keeps records, credentials expire after [`LIFETIME`], and each backend starts at
-    /// once.
+    /// The registry keeps records, credentials expire after [`LIFETIME`], and each backend starts
+    /// at once.
     pub(crate) async fn new(config: Config) -> Self {
         Self::with_spawner(config, ScriptedSpawner::immediate(SpawnOutcome::Ready)).await
     }

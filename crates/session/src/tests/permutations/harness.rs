@@ -114,8 +114,8 @@ impl Harness {
     }
 
     /// Waits until no task but those of attached backends is left, and checks the invariants: each
-    /// running backend is the attached one of a session that has not ended, the quota counts exactly
-    /// the sessions, and each session has the deadlines of its phase.
+    /// running backend is the attached one of a session that has not ended, the quota counts
+    /// exactly the sessions, and each session has the deadlines of its phase.
     pub(super) async fn quiesce(&self) -> Stats {
         let sessions = self.state().table.select(|_| true);
         // The task of a backend releases its quota last.
