@@ -55,8 +55,8 @@ pub struct BrokerOptions {
     /// Further settings as environment overrides: dotted key and value.
     pub settings: Vec<(String, String)>,
     pub environment: Vec<(String, String)>,
-    /// Whether the test keeps the listening socket and passes it on at each start, as a service
-    /// manager does, so that no connection is refused while the broker restarts.
+    /// The test keeps the listening socket and passes it on at each start, as a service manager
+    /// does, so that no connection is refused while the broker restarts.
     pub keep_socket: bool,
 }
 

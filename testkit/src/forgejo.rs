@@ -47,9 +47,9 @@ pub struct Options {
     pub access_lifetime: Duration,
     /// Lifetime of a refresh token, in whole seconds (730 h).
     pub refresh_lifetime: Duration,
-    /// Whether refresh tokens are single-use (true).
+    /// Makes refresh tokens single-use (true).
     pub invalidate_refresh_tokens: bool,
-    /// Whether the message about a bad token repeats the token (true).
+    /// Repeats a bad token in the message about it (true).
     pub echo_tokens: bool,
 }
 

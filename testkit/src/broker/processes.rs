@@ -24,7 +24,7 @@ struct Stat {
 }
 
 impl Process {
-    /// Whether it still runs; a zombie does not.
+    /// A zombie is not alive.
     pub fn is_alive(&self) -> bool {
         stat(self.pid).is_some_and(|stat| stat.started == self.started && !matches!(stat.state, 'Z' | 'X'))
     }

@@ -33,7 +33,7 @@ impl Access {
         }
     }
 
-    /// Whether all of `required` (such as `read:user`) are allowed. `write` implies `read`.
+    /// Requires all of `required` (such as `read:user`). `write` implies `read`.
     pub(super) fn allows(&self, required: &[&str]) -> bool {
         let Self::Only(granted) = self else {
             return true;

@@ -80,7 +80,7 @@ pub(super) fn new_session_id() -> String {
     hex::encode(random_bytes::<16>())
 }
 
-/// Whether a verifier answers a challenge (RFC 7636 section 4.6). Without a method there is no
+/// Compares a verifier with its challenge (RFC 7636 section 4.6). Without a method there is no
 /// challenge.
 pub(super) fn pkce_matches(method: &str, challenge: &str, verifier: &str) -> bool {
     match method {
