@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::upstream::{Endpoint, EndpointConfig};
+use crate::shared_server::{Endpoint, EndpointConfig};
 
 /// Opens a session at the shared server, without a token, and ends it.
 pub(crate) fn upstream(endpoint: EndpointConfig) -> Result<()> {

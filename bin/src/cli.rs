@@ -7,7 +7,7 @@ use supervisor::MissingLayer;
 
 use crate::{
     check,
-    config::{self, Config, ConfigErrors, Sources, crates},
+    config::{self, Config, ConfigErrors, Sources, crate_configs},
     serve, version,
 };
 
@@ -70,7 +70,7 @@ fn start(config: &Config) -> ExitCode {
     match serve::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(reason = format!("{error:#}"), "the broker failed");
+            tracing::error!(reason = format!("{error:#}"), "broker stopped by an error");
             ExitCode::FAILURE
         }
     }
@@ -82,7 +82,7 @@ fn start(config: &Config) -> ExitCode {
     reason = "the result of `check` is for the terminal, not for the log"
 )]
 fn report(config: &Config, missing: &[MissingLayer]) -> ExitCode {
-    if let Some(endpoint) = crates::endpoint(config) {
+    if let Some(endpoint) = crate_configs::endpoint(config) {
         let url = endpoint.url.clone();
         if let Err(error) = check::upstream(endpoint) {
             eprintln!("The configuration is valid, but there is no MCP server at {url}: {error:#}.");

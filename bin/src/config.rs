@@ -7,7 +7,7 @@
 //! of the keys.
 
 mod child;
-pub(crate) mod crates;
+pub(crate) mod crate_configs;
 mod error;
 pub(crate) mod key;
 pub(crate) mod kinds;
@@ -73,7 +73,7 @@ pub(crate) fn check(sources: &Sources) -> Result<(Config, Vec<MissingLayer>), Co
     let mut missing = Vec::new();
     // A shared server is not a child: there is nothing to isolate.
     if config.child.mode == ChildMode::Process {
-        match crates::supervisor(&config).try_isolation() {
+        match crate_configs::supervisor(&config).try_isolation() {
             Ok(report) => missing = report.missing,
             Err(error) => reader.report("child.require_isolation", format!("cannot try the isolation: {error}")),
         }
@@ -100,12 +100,12 @@ fn read(sources: &Sources) -> Result<(Reader, Config), ConfigErrors> {
     if config.store.key.is_some() && reader.is_set("store.key_file") {
         reader.report("store.key", "set together with store.key_file; set one of the two");
     }
-    if let Err(errors) = crates::oauth(&config).validate() {
+    if let Err(errors) = crate_configs::oauth(&config).validate() {
         for error in errors.0 {
             reader.report_first(error.key, error.message);
         }
     }
-    if let Err(faults) = crates::supervisor(&config).check() {
+    if let Err(faults) = crate_configs::supervisor(&config).check() {
         for fault in faults.0 {
             let key = match fault.field {
                 "delivery" if reader.is_set("child.secret_files") => "child.secret_files".to_owned(),

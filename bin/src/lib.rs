@@ -3,7 +3,7 @@
 //!
 //! In reading order: `cli`, the commands; `config`, the operator's decisions; `serve`, which
 //! builds, runs and drains the parts; `adapters`, which implement the ports of one crate by
-//! another; `upstream`, the client of a shared MCP server. No policy lives here.
+//! another; `shared_server`, the client of a shared MCP server. No policy lives here.
 
 mod adapters;
 mod check;
@@ -11,8 +11,8 @@ pub mod cli;
 mod config;
 mod logging;
 mod serve;
+mod shared_server;
 mod template;
 #[cfg(test)]
 mod tests;
-mod upstream;
 pub mod version;

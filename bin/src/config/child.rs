@@ -23,7 +23,7 @@ section! {
         /// `process`: each session has a child of its own. `http`: all sessions share one MCP
         /// server that the operator runs, and each request carries its user's token; nothing is
         /// started, and of this section only `upstream`, `start_timeout` and `stop_grace` may be
-        /// set. Which to choose: [upstream](upstream.md).
+        /// set. [Shared server](shared-server.md) says how to choose.
         mode: ChildMode = "process",
         /// The MCP server that is started for each session, without a shell.
         command: FilledText = "forgejo-mcp",

@@ -50,7 +50,7 @@ section! {
         /// Clients that need no registration: tables with `client_id`, `client_name`,
         /// `redirect_uris` and, for confidential ones, `client_secret` or `client_secret_file`.
         clients: Vec<StaticClient> = [],
-        // `crates::oauth` adds the values of other sections.
+        // `crate_configs::oauth` adds the values of other sections.
         ..oauth::Config::new("")
     }
 }

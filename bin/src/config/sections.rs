@@ -79,7 +79,7 @@ section! {
         /// The status for a session id that the broker does not know. 404 makes clients start a new
         /// session; 410 distinguishes unknown sessions from ended ones.
         unknown_status: UnknownStatus = 410,
-        // `crates::session` adds the times of `[child]`.
+        // `crate_configs::session` adds the times of `[child]`.
         ..session::Config::default()
     }
 }

@@ -9,9 +9,9 @@ use supervisor::Supervisor;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    adapters::{child::ChildSpawner, upstream::UpstreamSpawner},
-    config::{Config, crates},
-    upstream::Endpoint,
+    adapters::{child::ChildSpawner, shared_server::SharedServerSpawner},
+    config::{Config, crate_configs},
+    shared_server::Endpoint,
 };
 
 #[derive(Debug)]
@@ -26,12 +26,12 @@ pub(super) struct Backends {
 
 impl Backends {
     pub(super) fn new(config: &Config, drop_counts: DropCounts) -> Result<Self> {
-        let (bridge, tasks) = (crates::bridge(config, drop_counts), TaskTracker::new());
-        if let Some(endpoint) = crates::endpoint(config) {
+        let (bridge, tasks) = (crate_configs::bridge(config, drop_counts), TaskTracker::new());
+        if let Some(endpoint) = crate_configs::endpoint(config) {
             tracing::info!(url = %endpoint.url, "all sessions share one MCP server");
             let endpoint = Arc::new(Endpoint::new(endpoint).context("cannot build the HTTP client")?);
             return Ok(Self {
-                spawner: Arc::new(UpstreamSpawner {
+                spawner: Arc::new(SharedServerSpawner {
                     endpoint,
                     bridge,
                     tasks: tasks.clone(),
@@ -40,11 +40,11 @@ impl Backends {
                 tasks,
             });
         }
-        let supervisor = Arc::new(Supervisor::new(crates::supervisor(config))?);
+        let supervisor = Arc::new(Supervisor::new(crate_configs::supervisor(config))?);
         Ok(Self {
             spawner: Arc::new(ChildSpawner {
                 supervisor: Arc::clone(&supervisor),
-                program: crates::program(config),
+                program: crate_configs::program(config),
                 bridge,
                 tasks: tasks.clone(),
             }),

@@ -11,12 +11,13 @@ use super::{backends::Backends, fetcher, sealing_key, test_token_grace};
 use crate::{
     adapters::{
         authority::OAuthAuthority,
-        mcp::{RegistryService, SessionEvents},
+        grant_events::SessionEvents,
+        mcp::RegistryService,
         metrics::{Counts, MetricsPage},
         records::SessionSeal,
         store::StoreProbe,
     },
-    config::{Config, crates},
+    config::{Config, crate_configs},
 };
 
 /// The parts that serving needs; the broker holds the others.
@@ -33,10 +34,10 @@ impl Application {
         let sealer = sealing_key::sealer(&config.store, &store).await?;
         let events = SessionEvents::default();
         let server = AuthorizationServer::new(
-            test_token_grace::apply(crates::oauth(config))?,
+            test_token_grace::apply(crate_configs::oauth(config))?,
             Arc::new(store.clone()),
             sealer.clone(),
-            Arc::new(Forgejo::new(crates::forgejo(config))?),
+            Arc::new(Forgejo::new(crate_configs::forgejo(config))?),
             Arc::new(SystemClock),
             Arc::new(events.clone()),
             Some(fetcher::fetcher()?),
@@ -54,7 +55,7 @@ impl Application {
         if store.found_others() {
             records = records.shared_with_other_processes();
         }
-        let registry = RegistryBuilder::new(crates::session(config), Arc::clone(&backends.spawner))
+        let registry = RegistryBuilder::new(crate_configs::session(config), Arc::clone(&backends.spawner))
             .records(Arc::new(records))
             .observer(Arc::<Counts>::clone(&counts))
             .open()
@@ -64,7 +65,7 @@ impl Application {
 
         let metrics = MetricsPage::new(counts, Arc::clone(&registry), backends.supervisor.clone());
         let mut broker = Broker::new(
-            crates::broker(config)?,
+            crate_configs::broker(config)?,
             Arc::new(OAuthAuthority::new(server.clone())),
             Arc::new(RegistryService::new(registry, server.clone())),
             vec![Arc::new(StoreProbe(server.clone()))],

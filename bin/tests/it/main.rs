@@ -29,8 +29,8 @@ mod randomized;
 #[cfg(test)]
 mod session_contract;
 #[cfg(test)]
+mod shared_server;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod two_brokers;
-#[cfg(test)]
-mod upstream;

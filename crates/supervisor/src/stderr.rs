@@ -119,7 +119,7 @@ fn report_suppressed(limiter: &mut LineRateLimiter, now: Instant, last: bool, ta
         tracing::warn!(
             tag,
             lines,
-            "child writes to standard error faster than the log limit; dropped lines"
+            "standard error lines dropped: the child writes more than child.stderr_lines_per_second"
         );
     }
 }

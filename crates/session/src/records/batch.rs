@@ -62,7 +62,10 @@ impl Batch {
             self.0.remove(key);
         }
         let dropped = before - self.0.len();
-        tracing::error!(dropped, "session store refuses changes for too long: some are dropped");
+        tracing::error!(
+            dropped,
+            "session changes dropped: the store has refused writes for too long"
+        );
     }
 
     /// The number of sessions in the batch that have ended.

@@ -15,8 +15,8 @@ use tokio::{
     time::sleep,
 };
 
-use super::UpstreamSession;
-use crate::upstream::{
+use super::SharedServerSession;
+use crate::shared_server::{
     endpoint::{SessionHeaders, UpstreamRequest, has_media_type},
     error::SharedServerError,
     events::{SseReader, StreamPosition},
@@ -43,7 +43,7 @@ struct ListenPosition {
     headers: SessionHeaders,
 }
 
-impl UpstreamSession {
+impl SharedServerSession {
     /// Writes the server's own messages to `lines` while a client listens. Returns when the server
     /// has no such stream, or the bridge is closed; with [`SharedServerError::SessionLost`] when
     /// the session is lost.

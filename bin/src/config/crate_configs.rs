@@ -10,7 +10,7 @@ use supervisor::{Delivery, Isolation};
 use url::Url;
 
 use super::{ChildMode, Config};
-use crate::{adapters::child::Program, upstream::EndpointConfig, version};
+use crate::{adapters::child::Program, shared_server::EndpointConfig, version};
 
 /// The time after a child's own grace until it is gone: the kernel needs a moment to kill it.
 const KILL_TIME: Duration = Duration::from_secs(5);

@@ -22,10 +22,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{UpstreamSession, responses::PendingRequest};
-use crate::upstream::{
+use super::{SharedServerSession, responses::PendingRequest};
+use crate::shared_server::{
     error::SharedServerError,
-    message::{self, ClientMessage},
+    message::{self, OutgoingMessage},
 };
 
 /// Lines that wait for the bridge to read. A full queue stops the reading of responses.
@@ -62,7 +62,7 @@ struct PumpTasks {
 /// pump at any point. Dropping the future ends all that is in progress, but not the session at the
 /// server.
 pub(crate) fn pump(
-    session: Arc<UpstreamSession>,
+    session: Arc<SharedServerSession>,
     io: DuplexStream,
     listeners: watch::Receiver<usize>,
     closing: CancellationToken,
@@ -74,7 +74,7 @@ pub(crate) fn pump(
     })
 }
 
-async fn run(session: &Arc<UpstreamSession>, io: DuplexStream, listeners: watch::Receiver<usize>) {
+async fn run(session: &Arc<SharedServerSession>, io: DuplexStream, listeners: watch::Receiver<usize>) {
     let (from_bridge, to_bridge) = split(io);
     let (lines, written) = mpsc::channel(LINE_QUEUE);
     let (notifications, queued) = mpsc::channel(NOTIFICATION_QUEUE);
@@ -116,25 +116,25 @@ impl PumpTasks {
     /// Starts to send a message of the bridge.
     async fn dispatch(
         &mut self,
-        session: &Arc<UpstreamSession>,
+        session: &Arc<SharedServerSession>,
         message: Bytes,
         lines: &mpsc::Sender<Bytes>,
     ) -> Result<(), SharedServerError> {
-        let (id, handshake) = match ClientMessage::read(&message) {
-            Some(ClientMessage::Initialize(id)) => (id, true),
-            Some(ClientMessage::Request(id)) => (id, false),
-            Some(ClientMessage::Cancelled(id)) => {
+        let (id, handshake) = match OutgoingMessage::read(&message) {
+            Some(OutgoingMessage::Initialize(id)) => (id, true),
+            Some(OutgoingMessage::Request(id)) => (id, false),
+            Some(OutgoingMessage::Cancelled(id)) => {
                 if let Some(request) = self.cancellations.remove(&id) {
                     request.cancel();
                 }
                 return self.queue(message).await;
             }
-            Some(ClientMessage::Initialized) => {
+            Some(OutgoingMessage::Initialized) => {
                 let sent = notify(session, message).await;
                 session.initialized.cancel();
                 return sent;
             }
-            Some(ClientMessage::NotificationOrResponse) => return self.queue(message).await,
+            Some(OutgoingMessage::NotificationOrResponse) => return self.queue(message).await,
             None => return Ok(()),
         };
         let cancelled = CancellationToken::new();
@@ -152,7 +152,7 @@ impl PumpTasks {
     }
 }
 
-async fn send_notifications(session: Arc<UpstreamSession>, mut queued: mpsc::Receiver<Bytes>) -> TaskEnd {
+async fn send_notifications(session: Arc<SharedServerSession>, mut queued: mpsc::Receiver<Bytes>) -> TaskEnd {
     while let Some(message) = queued.recv().await {
         if notify(&session, message).await.is_err() {
             return TaskEnd::Fatal;
@@ -162,22 +162,22 @@ async fn send_notifications(session: Arc<UpstreamSession>, mut queued: mpsc::Rec
 }
 
 /// Sends a message without a response. A failure is only logged, unless the session is lost.
-async fn notify(session: &Arc<UpstreamSession>, message: Bytes) -> Result<(), SharedServerError> {
+async fn notify(session: &Arc<SharedServerSession>, message: Bytes) -> Result<(), SharedServerError> {
     match timeout(NOTIFICATION_TIMEOUT, session.notify(message)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {
-            tracing::warn!(session = %session.tag, reason = error.describe(), "the server did not accept a message");
+            tracing::warn!(session = %session.tag, reason = error.describe(), "notification not delivered to the shared MCP server");
             if error.is_final() { Err(error) } else { Ok(()) }
         }
         Err(_elapsed) => {
-            tracing::warn!(session = %session.tag, "the server did not accept a message in time");
+            tracing::warn!(session = %session.tag, "notification to the shared MCP server timed out");
             Ok(())
         }
     }
 }
 
 async fn respond(
-    session: Arc<UpstreamSession>,
+    session: Arc<SharedServerSession>,
     request: PendingRequest,
     cancelled: CancellationToken,
     lines: mpsc::Sender<Bytes>,
@@ -189,7 +189,7 @@ async fn respond(
     };
     if let Err(error) = outcome {
         if !matches!(error, SharedServerError::Cancelled) {
-            tracing::warn!(session = %session.tag, reason = error.describe(), "the server did not answer a request");
+            tracing::warn!(session = %session.tag, reason = error.describe(), "request to the shared MCP server failed");
         }
         if request.handshake {
             return TaskEnd::Fatal;
@@ -204,7 +204,7 @@ async fn respond(
 }
 
 async fn listen(
-    session: Arc<UpstreamSession>,
+    session: Arc<SharedServerSession>,
     listeners: watch::Receiver<usize>,
     lines: mpsc::Sender<Bytes>,
 ) -> TaskEnd {

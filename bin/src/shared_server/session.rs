@@ -35,7 +35,7 @@ pub(crate) use pump::pump;
 /// The capacity of the byte stream between a bridge and its session here, in bytes.
 pub(crate) const PIPE_CAPACITY: usize = 64 * 1024;
 
-pub(crate) struct UpstreamSession {
+pub(crate) struct SharedServerSession {
     endpoint: Arc<Endpoint>,
     credentials: Arc<dyn Credentials>,
     user: UserId,
@@ -60,7 +60,7 @@ pub(crate) struct UpstreamSession {
     initialized: CancellationToken,
 }
 
-impl UpstreamSession {
+impl SharedServerSession {
     /// A session that the server does not know yet.
     pub(crate) fn new(
         endpoint: Arc<Endpoint>,
@@ -179,9 +179,9 @@ impl UpstreamSession {
     }
 }
 
-impl fmt::Debug for UpstreamSession {
+impl fmt::Debug for SharedServerSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UpstreamSession")
+        f.debug_struct("SharedServerSession")
             .field("tag", &self.tag)
             .finish_non_exhaustive()
     }

@@ -11,10 +11,10 @@ use session::ports::{Credential, CredentialError};
 use tokio::{io::duplex, sync::watch, time::Instant};
 use tracing::Instrument as _;
 
-use super::{PIPE_CAPACITY, UpstreamSession, pump::pump};
-use crate::upstream::{endpoint::SessionHeaders, error::SharedServerError};
+use super::{PIPE_CAPACITY, SharedServerSession, pump::pump};
+use crate::shared_server::{endpoint::SessionHeaders, error::SharedServerError};
 
-impl UpstreamSession {
+impl SharedServerSession {
     /// A token other than the refused one; `None` if there is none and no renewal is permitted now.
     pub(super) async fn replacement_for(
         self: &Arc<Self>,

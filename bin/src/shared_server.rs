@@ -37,5 +37,5 @@ mod tests;
 
 pub(crate) use self::{
     endpoint::{Endpoint, EndpointConfig},
-    session::{PIPE_CAPACITY, UpstreamSession, pump},
+    session::{PIPE_CAPACITY, SharedServerSession, pump},
 };

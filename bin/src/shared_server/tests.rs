@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Endpoint, EndpointConfig, PIPE_CAPACITY, UpstreamSession, pump};
+use super::{Endpoint, EndpointConfig, PIPE_CAPACITY, SharedServerSession, pump};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const MAX_MESSAGE: usize = 4096;
@@ -53,7 +53,7 @@ struct TestSession {
     script: ScriptedServer,
     stream: BufReader<DuplexStream>,
     credentials: Arc<Tokens>,
-    session: Arc<UpstreamSession>,
+    session: Arc<SharedServerSession>,
     listeners: watch::Sender<usize>,
     closing: CancellationToken,
     pumping: JoinSet<()>,
@@ -184,7 +184,7 @@ impl TestSession {
         let of_session: Arc<dyn Credentials> = Arc::<Tokens>::clone(&credentials);
         let config = bridge::Config::default();
         let user = UserId("alice".into());
-        let session = UpstreamSession::new(Arc::new(endpoint.unwrap()), of_session, user, config, "tag".into());
+        let session = SharedServerSession::new(Arc::new(endpoint.unwrap()), of_session, user, config, "tag".into());
         let (near, far) = duplex(PIPE_CAPACITY);
         let (listeners, listening) = watch::channel(0);
         let closing = CancellationToken::new();

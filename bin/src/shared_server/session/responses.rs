@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::{sync::mpsc, time::sleep};
 
-use super::UpstreamSession;
-use crate::upstream::{
+use super::SharedServerSession;
+use crate::shared_server::{
     endpoint::{SESSION_ID, SessionHeaders, UpstreamRequest, has_media_type},
     error::SharedServerError,
     events::{SseReader, StreamPosition},
@@ -34,7 +34,7 @@ pub(super) struct PendingRequest {
     pub(super) handshake: bool,
 }
 
-impl UpstreamSession {
+impl SharedServerSession {
     /// Sends a request, and writes all messages that arrive for it to `lines`, the response last.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! `session`'s backends as sessions at one shared server (`upstream`), each behind a `bridge`.
+//! `session`'s backends as sessions at one shared server (`shared_server`), each behind a `bridge`.
 //!
 //! No process is started, and no backend is bound to a token: each message takes the current token
 //! of its user. A renewal or a new sign-in therefore replaces no backend, and a backend reports no
@@ -19,11 +19,11 @@ use tokio_util::{
 use tracing::Instrument as _;
 
 use super::{bridge, credentials};
-use crate::upstream::{Endpoint, PIPE_CAPACITY, UpstreamSession, pump};
+use crate::shared_server::{Endpoint, PIPE_CAPACITY, SharedServerSession, pump};
 
 /// Opens a session at the shared server for each session of the broker.
 #[derive(Debug)]
-pub(crate) struct UpstreamSpawner {
+pub(crate) struct SharedServerSpawner {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) bridge: ::bridge::Config,
     /// One pump for each session.
@@ -45,14 +45,14 @@ struct UpstreamBackend {
 /// Counts one listening stream until it is dropped.
 struct ListenerGuard(watch::Sender<usize>);
 
-impl UpstreamSpawner {
+impl SharedServerSpawner {
     async fn open(&self, order: SpawnOrder) -> Result<Arc<dyn Backend>, SpawnError> {
         let user_credentials = Arc::clone(&order.caller.credentials);
         // A user who has to sign in again gets the error now, not with a later request.
         user_credentials.current().await.map_err(credentials::spawn_error)?;
         let snapshot = bridge::decode(order.snapshot)?;
 
-        let session = UpstreamSession::new(
+        let session = SharedServerSession::new(
             Arc::clone(&self.endpoint),
             user_credentials,
             order.caller.user.clone(),
@@ -83,7 +83,7 @@ impl UpstreamSpawner {
     }
 }
 
-impl Spawner for UpstreamSpawner {
+impl Spawner for SharedServerSpawner {
     fn spawn(&self, order: SpawnOrder) -> BoxFuture<'_, Result<Arc<dyn Backend>, SpawnError>> {
         Box::pin(self.open(order))
     }

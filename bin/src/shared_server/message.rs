@@ -11,7 +11,7 @@ const CONNECTION_CLOSED: i32 = -32000;
 
 /// A message of the bridge, by its kind. Ids are JSON text.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum ClientMessage {
+pub(super) enum OutgoingMessage {
     /// The request that opens a session.
     Initialize(String),
     /// Any other request.
@@ -51,7 +51,7 @@ struct InitializeResult {
     protocol_version: String,
 }
 
-impl ClientMessage {
+impl OutgoingMessage {
     /// Reads a line; `None` if it is not a message, which the bridge never writes.
     pub(super) fn read(line: &[u8]) -> Option<Self> {
         let envelope: Envelope<'_> = serde_json::from_slice(line).ok()?;
@@ -114,32 +114,32 @@ mod tests {
 
     #[test]
     fn messages_are_read_by_kind() {
-        let read = |text: &str| ClientMessage::read(text.as_bytes());
+        let read = |text: &str| OutgoingMessage::read(text.as_bytes());
         let id = || "7".to_owned();
         for (text, expected) in [
             (
                 r#"{"jsonrpc":"2.0","id":7,"method":"initialize"}"#,
-                ClientMessage::Initialize(id()),
+                OutgoingMessage::Initialize(id()),
             ),
             (
                 r#"{"jsonrpc":"2.0","id":7,"method":"tools/call"}"#,
-                ClientMessage::Request(id()),
+                OutgoingMessage::Request(id()),
             ),
             (
                 r#"{"jsonrpc":"2.0","id":7,"result":{}}"#,
-                ClientMessage::NotificationOrResponse,
+                OutgoingMessage::NotificationOrResponse,
             ),
             (
                 r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
-                ClientMessage::Initialized,
+                OutgoingMessage::Initialized,
             ),
             (
                 r#"{"jsonrpc":"2.0","method":"notifications/cancelled"}"#,
-                ClientMessage::NotificationOrResponse,
+                OutgoingMessage::NotificationOrResponse,
             ),
             (
                 r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7,"reason":"x"}}"#,
-                ClientMessage::Cancelled(id()),
+                OutgoingMessage::Cancelled(id()),
             ),
         ] {
             assert_eq!(read(text), Some(expected), "{text}");
