@@ -8,7 +8,7 @@ pub(crate) struct AccountCredentials(pub(crate) Account);
 
 impl Credentials for AccountCredentials {
     fn current(&self) -> BoxFuture<'_, Result<Credential, CredentialError>> {
-        Box::pin(async { translate(self.0.current().await) })
+        Box::pin(async { translate(self.0.valid_token().await) })
     }
 
     fn refresh(&self) -> BoxFuture<'_, Result<Credential, CredentialError>> {

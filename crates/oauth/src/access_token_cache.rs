@@ -7,10 +7,10 @@
 //! each removal starts a new generation, and an answer is inserted only in the generation in which
 //! its lookup began.
 //!
-//! Endings by this process take effect at once; those by other processes within a second. Expiry is
-//! checked at each use. An entry is looked up again after [`MAX_AGE`], which brings in a new login
-//! of the user and tells the store that the token is in use. Unknown tokens are not cached, since
-//! there is no end of them.
+//! Revocations by this process take effect at once; those by other processes after about a second.
+//! Expiry is checked at each use. An entry is looked up again after [`MAX_AGE`], which brings in a
+//! new login of the user and tells the store that the token is in use. Unknown tokens are not
+//! cached, since their number has no bound.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_read_before_an_ending_is_not_inserted() {
+    fn an_answer_read_before_a_revocation_is_not_inserted() {
         let cache = AccessTokenCache::default();
         let token = secret::hash("a");
         let generation = cache.get(token, NOW).expect_err("the token is new");

@@ -85,20 +85,20 @@ impl Account {
     ///
     /// [`AccountError::Terminal`] when the user has to sign in again, else
     /// [`AccountError::Transient`].
-    pub async fn current(&self) -> Result<UpstreamToken, AccountError> {
+    pub async fn valid_token(&self) -> Result<UpstreamToken, AccountError> {
         let Some(record) = self.accounts.store.account(self.user).await? else {
-            return self.accounts.renewed(self.user, None).await;
+            return self.accounts.join_or_start_renewal(self.user, None).await;
         };
         let version = Some(record.version);
         let now = self.accounts.clock.now();
         match self.accounts.open(&record) {
             Ok(token) if token.expires_at > now + self.accounts.refresh_lead_for(&record) => Ok(token),
-            Ok(token) => match self.accounts.renewed(self.user, version).await {
+            Ok(token) => match self.accounts.join_or_start_renewal(self.user, version).await {
                 Err(AccountError::Transient(_)) if token.expires_at > now => Ok(token),
                 outcome => outcome,
             },
             Err(error @ OpenError::UnknownKey(_)) => Err(AccountError::unreadable(self.user, error)),
-            Err(OpenError::Forged) => self.accounts.renewed(self.user, version).await,
+            Err(OpenError::Forged) => self.accounts.join_or_start_renewal(self.user, version).await,
         }
     }
 
@@ -109,9 +109,9 @@ impl Account {
     ///
     /// # Errors
     ///
-    /// As for [`Account::current`].
+    /// As for [`Account::valid_token`].
     pub async fn refresh(&self) -> Result<UpstreamToken, AccountError> {
-        self.accounts.renewed(self.user, None).await
+        self.accounts.join_or_start_renewal(self.user, None).await
     }
 }
 

@@ -3,11 +3,13 @@
 //! Each code exchange invalidates the refresh tokens that the user had before, so that of two
 //! sign-ins of one user the tokens of the later exchange must be kept. Only the answer shows who
 //! the user is, and an exchange that hangs or is refused (anyone can come back with an invented
-//! code) must not delay others. So exchanges run side by side, up to a limit, and each is
-//! registered in the store under a number from before it begins. Tokens that were stored before
-//! that are older. If another sign-in has stored tokens since, the order is unknown, and the second
-//! sign-in finds out by renewing its own tokens: the upstream renews only the valid ones
-//! ([`place`](CodeExchanges::place)).
+//! code) must not delay others. Exchanges therefore run side by side, up to a limit:
+//!
+//! 1. Take a number in the store, under which other processes see the exchange.
+//! 2. Exchange the code.
+//! 3. If the stored tokens are older than the number, replace them.
+//! 4. Otherwise the order is unknown: renew the new tokens, since only the newest can be renewed
+//!    ([`store_sign_in_tokens`](CodeExchanges::store_sign_in_tokens)).
 //!
 //! A refusal of stored tokens is not decided while an exchange is running, which may have
 //! invalidated them.
@@ -74,12 +76,12 @@ impl CodeExchanges {
         let exchange = self.store.begin_exchange(self.clock.now() + LIFETIME).await?;
         let extend = || async {
             if let Err(error) = self.store.extend_exchange(exchange, self.clock.now() + LIFETIME).await {
-                tracing::warn!(%error, "extending a running sign-in in the store failed");
+                tracing::warn!(%error, "running sign-in not extended: other brokers may miss it");
             }
         };
-        let outcome = keepalive::extending(LIFETIME, work(exchange), extend).await;
+        let outcome = keepalive::with_extended_lease(LIFETIME, work(exchange), extend).await;
         if let Err(error) = self.store.end_exchange(exchange).await {
-            tracing::debug!(%error, "removing an ended sign-in from the store failed: it expires in a moment");
+            tracing::debug!(%error, "ended sign-in not removed from the store: it expires in a moment");
         }
         outcome
     }

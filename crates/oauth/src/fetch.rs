@@ -59,7 +59,7 @@ pub enum FetchError {
     #[error("the URL must not be read: {0}")]
     Forbidden(&'static str),
     /// The response is not a document.
-    #[error("the response is no document: {0}")]
+    #[error("the response is not a document: {0}")]
     Refused(&'static str),
     /// The URL cannot be read now; a later try may succeed.
     #[error("the URL cannot be read now: {0}")]

@@ -60,7 +60,7 @@ pub enum ForgejoError {
     #[error("forgejo.{0} is empty")]
     Empty(&'static str),
     /// The HTTP client cannot be created.
-    #[error("cannot create an HTTP client")]
+    #[error("cannot create the HTTP client for Forgejo")]
     Http(#[source] reqwest::Error),
 }
 

@@ -143,7 +143,7 @@ impl<'t> Jwt<'t> {
         });
         let mut result = Err(SignatureError::UnknownKey);
         for key in candidates {
-            if key.public.verifies(self.signed, &self.signature) {
+            if key.public.has_signed(self.signed, &self.signature) {
                 return Ok(&self.claims);
             }
             result = Err(SignatureError::BadSignature);
@@ -217,7 +217,7 @@ impl PublicKey {
         }
     }
 
-    fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+    fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {
             // RFC 7518 section 3.4: the two numbers are concatenated, not DER.
             Self::P256(point) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature),

@@ -1,9 +1,9 @@
-//! Work under a registration that expires when its process dies.
+//! Runs work while extending its lease, which expires if the process dies.
 
 use std::{future::Future, time::Duration};
 
-/// Runs `work`, and extends its registration five times in each `lifetime`.
-pub(crate) async fn extending<T, F: Future<Output = ()>>(
+/// Runs `work`, and extends its lease five times in each `lifetime`.
+pub(crate) async fn with_extended_lease<T, F: Future<Output = ()>>(
     lifetime: Duration,
     work: impl Future<Output = T>,
     mut extend: impl FnMut() -> F,

@@ -17,6 +17,10 @@
 //! - [`seal`]: encryption with the keys of the key file;
 //! - [`forgejo`]: the client for Forgejo, which implements [`ports::Upstream`];
 //! - [`fetch`]: the hardened fetcher of URLs that clients choose;
+//! - private modules: clients (`cimd`, `client_metadata`, `client_name`, `document_cache`,
+//!   `redirect_uri`, `allow_list`), proofs (`pkce`, `jwt`, `secret`), access (`access_tokens`,
+//!   `access_token_cache`, `revocation`, `rate_limiter`), writes of new tokens (`code_exchanges`,
+//!   `keepalive`, `retry`), and `outbound_http`;
 //! - `sqlite` (feature `sqlite`): a store in SQLite;
 //! - `testing` (feature `testing`): a clock that is set by hand, and a network of test hosts.
 //!

@@ -19,7 +19,7 @@ pub(crate) fn is_challenge(text: &str) -> bool {
 
 /// Returns whether a verifier is well-formed (RFC 7636 section 4.1) and yields the expected
 /// challenge (section 4.6).
-pub(crate) fn verifies(verifier: &str, expected: &str) -> bool {
+pub(crate) fn matches_challenge(verifier: &str, expected: &str) -> bool {
     let well_formed = (43..=128).contains(&verifier.len())
         && verifier
             .bytes()
@@ -39,20 +39,20 @@ mod tests {
         // RFC 7636 appendix B.
         assert_eq!(challenge(VERIFIER), CHALLENGE);
         assert!(is_challenge(CHALLENGE));
-        assert!(verifies(VERIFIER, CHALLENGE));
+        assert!(matches_challenge(VERIFIER, CHALLENGE));
     }
 
     #[test]
     fn another_verifier_does_not_verify() {
-        assert!(!verifies(&VERIFIER.replace('d', "e"), CHALLENGE));
-        assert!(!verifies(CHALLENGE, CHALLENGE), "plain is not accepted");
+        assert!(!matches_challenge(&VERIFIER.replace('d', "e"), CHALLENGE));
+        assert!(!matches_challenge(CHALLENGE, CHALLENGE), "plain is not accepted");
     }
 
     #[test]
     fn a_malformed_verifier_does_not_verify() {
-        assert!(!verifies("abc", &challenge("abc")));
+        assert!(!matches_challenge("abc", &challenge("abc")));
         let odd = format!("{VERIFIER}+");
-        assert!(!verifies(&odd, &challenge(&odd)));
+        assert!(!matches_challenge(&odd, &challenge(&odd)));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     fn now(&self) -> SystemTime;
 }
 
-/// The listener for ended access: it ends the sessions that run on a grant, and counts them.
+/// The receiver of grant events: it ends the sessions that run on a grant, and counts them.
 ///
 /// All calls must return at once. A revocation is reported after it is in the store, and may be
 /// reported twice.
@@ -55,7 +55,7 @@ pub trait GrantEvents: fmt::Debug + Send + Sync + 'static {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
+    #[expect(clippy::disallowed_methods, reason = "the only read of the wall clock in this crate")]
     fn now(&self) -> SystemTime {
         SystemTime::now()
     }

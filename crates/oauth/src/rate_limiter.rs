@@ -1,8 +1,8 @@
 //! A rate limiter: the generic cell rate algorithm (a leaky bucket) for each key.
 //!
 //! A key has one instant in memory. The limiter takes the time as an argument and runs no task.
-//! Keys are clients and grants, never addresses: the users of an AI platform share few addresses,
-//! and an attacker has many.
+//! Keys are clients, grants and users, never addresses: the users of an AI platform share few
+//! addresses, and an attacker has many.
 
 use std::{
     borrow::Borrow,

@@ -9,9 +9,9 @@ const ATTEMPTS: u32 = 3;
 /// The wait after the first failed attempt. It grows with each.
 const BACKOFF: Duration = Duration::from_millis(200);
 
-/// Writes upstream tokens to the store. The former tokens are dead at the upstream, so that a busy
-/// store is worth waiting for.
-pub(crate) async fn write<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
+/// Writes upstream tokens to the store. The upstream no longer accepts the former ones, so that a
+/// busy store is worth waiting for.
+pub(crate) async fn store_with_retries<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {

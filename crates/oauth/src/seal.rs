@@ -38,11 +38,11 @@ pub struct Sealer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// The key with this number is not in the key file.
-    #[error("it was sealed with key {0}, which is not in the key file")]
+    #[error("the record was sealed with key {0}, which is not in the key file")]
     UnknownKey(u32),
     /// The record was sealed with another key of that number, for another record, or has been
     /// changed.
-    #[error("it was not sealed for this record with the key of this broker")]
+    #[error("the record was not sealed with the key of this broker, or has been changed")]
     Forged,
 }
 
@@ -111,7 +111,7 @@ impl Sealer {
 
     /// Verifies a keyed hash with all of the keys, in a time that does not depend on the place of a
     /// difference.
-    pub(crate) fn verifies(&self, purpose: &str, parts: &[&str], hash: &[u8]) -> bool {
+    pub(crate) fn matches_keyed_hash(&self, purpose: &str, parts: &[&str], hash: &[u8]) -> bool {
         self.keys
             .iter()
             .any(|(_, key)| secret::same(&keyed_hash(key, purpose, parts), hash))
@@ -263,10 +263,10 @@ mod tests {
             .into(),
         };
         let hash = old.keyed_hash("a", &["b"]);
-        assert!(both.verifies("a", &["b"], &hash));
-        assert!(both.verifies("a", &["b"], &both.keyed_hash("a", &["b"])));
-        assert!(!both.verifies("a", &["c"], &hash));
-        assert!(!old.verifies("a", &["b"], &both.keyed_hash("a", &["b"])));
+        assert!(both.matches_keyed_hash("a", &["b"], &hash));
+        assert!(both.matches_keyed_hash("a", &["b"], &both.keyed_hash("a", &["b"])));
+        assert!(!both.matches_keyed_hash("a", &["c"], &hash));
+        assert!(!old.matches_keyed_hash("a", &["b"], &both.keyed_hash("a", &["b"])));
         assert!(!both.is_current(&old.seal_token(&token(), ACCESS, UserId(1))));
         assert!(both.is_current(&both.seal_token(&token(), ACCESS, UserId(1))));
     }

@@ -9,7 +9,7 @@
 //! read is still true when it writes. It is **on disk when it returns**: `synchronous = FULL`
 //! flushes the log at each commit. With `NORMAL` a commit would outlive the process, but not a loss
 //! of power, and the loss would cost more than the millisecond: upstream tokens whose predecessors
-//! are dead, a refresh token that its client already uses, a revocation.
+//! are invalid, a refresh token that its client already uses, a revocation.
 //!
 //! The migrations are in the binary and have a table of their own, so that other users of the
 //! connections can keep their own tables in the file.
@@ -73,10 +73,10 @@ pub enum OpenStoreError {
         source: io::Error,
     },
     /// The database cannot be used.
-    #[error("cannot use the database")]
+    #[error("cannot open the database")]
     Database(#[source] sqlx::Error),
     /// The tables cannot be migrated: the database is newer than this program, or damaged.
-    #[error("cannot migrate the tables of the database")]
+    #[error("cannot migrate the database: it is newer than this program, or damaged")]
     Migration(#[source] sqlx::migrate::MigrateError),
 }
 

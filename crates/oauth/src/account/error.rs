@@ -11,7 +11,7 @@ pub enum AccountError {
     #[error("the user has to sign in again: {0}")]
     Terminal(TerminalError),
     /// There is no token now; a later try may succeed.
-    #[error("the upstream token is unavailable")]
+    #[error("the Forgejo token is unavailable")]
     Transient(#[source] Arc<dyn std::error::Error + Send + Sync>),
 }
 
@@ -23,13 +23,13 @@ pub enum TerminalError {
     NoAccount,
     /// The stored tokens cannot be opened: another key of the same number has sealed them, or they
     /// have been changed.
-    #[error("the stored tokens cannot be opened")]
+    #[error("the stored Forgejo tokens cannot be opened")]
     Unreadable(#[source] OpenError),
     /// The upstream has locked the user out.
-    #[error("the upstream has locked the user out")]
+    #[error("Forgejo has locked the user out")]
     LockedOut,
     /// The upstream refuses the refresh token. The text is redacted.
-    #[error("the upstream refuses the refresh token: {0}")]
+    #[error("Forgejo refuses the refresh token: {0}")]
     Refused(String),
 }
 
@@ -48,13 +48,13 @@ impl AccountError {
     pub(super) fn unreadable(user: UserId, error: OpenError) -> Self {
         tracing::error!(
             user = user.0, %error,
-            "cannot open the upstream tokens of a user: requests of the user fail until the key is in the key file"
+            "cannot open the Forgejo tokens of the user: requests of the user fail until the key is in the key file"
         );
         Self::transient(error)
     }
 
     /// Another process holds the lease of the account.
     pub(super) fn lease_held() -> Self {
-        Self::transient("another process is renewing the upstream token")
+        Self::transient("another broker is renewing the Forgejo token")
     }
 }

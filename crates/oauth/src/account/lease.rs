@@ -5,9 +5,9 @@
 //!   still has to do.
 //! - The holder extends the lease during the renewal. **A holder that dies** leaves it behind: it
 //!   expires after [`LIFETIME`], and the next process renews the stored tokens. If the dead process
-//!   had reached the upstream, those are dead too, and the user has to sign in again: this one loss
-//!   cannot be avoided, since the upstream issues each pair of tokens once. A store that knows at
-//!   its start that no other process has it open deletes the leases of dead ones
+//!   had reached the upstream, it has used them up, and the user has to sign in again: this one
+//!   loss cannot be avoided, since the upstream issues each pair of tokens once. A store that knows
+//!   at its start that no other process has it open deletes the leases of dead ones
 //!   (`SqliteStore::open` does), so that after a crash of the only process no request waits.
 //! - A holder that stands still for longer than [`LIFETIME`] (suspended, say) counts as dead.
 //!   Tokens that it had just received are lost in the same way; a refusal that it had received ends
@@ -74,15 +74,15 @@ impl Accounts {
             Ok(attempt) if attempt.acquired => {}
             Ok(_) => tracing::warn!(
                 user = user.0,
-                "another process has taken over the lease of an account during a renewal"
+                "account lease lost to another broker during a renewal: the user may have to sign in again"
             ),
-            Err(error) => tracing::warn!(user = user.0, %error, "extending the lease of an account failed"),
+            Err(error) => tracing::warn!(user = user.0, %error, "account lease not extended: it may be taken over"),
         }
     }
 
     pub(super) async fn release_lease(&self, user: UserId) {
         if let Err(error) = self.store.release_lease(user, self.owner).await {
-            tracing::debug!(user = user.0, %error, "releasing the lease of an account failed: it expires in a moment");
+            tracing::debug!(user = user.0, %error, "account lease not released: it expires in a moment");
         }
     }
 }

@@ -35,7 +35,11 @@ struct RenewalGuard<'a> {
 impl Accounts {
     /// The outcome of the running renewal of a user, or of a new one. It renews the tokens named
     /// `version`, or the stored ones.
-    pub(super) async fn renewed(self: &Arc<Self>, user: UserId, version: Option<TokenVersion>) -> Renewal {
+    pub(super) async fn join_or_start_renewal(
+        self: &Arc<Self>,
+        user: UserId,
+        version: Option<TokenVersion>,
+    ) -> Renewal {
         let mut running = {
             let mut renewals = self.renewals.0.lock().unwrap_or_else(PoisonError::into_inner);
             let new = || {
@@ -66,7 +70,7 @@ impl Accounts {
             Lease::Acquired(account) => account,
         };
         let work = self.renew_leased(user, account);
-        let outcome = keepalive::extending(lease::LIFETIME, work, || self.extend_lease(user)).await;
+        let outcome = keepalive::with_extended_lease(lease::LIFETIME, work, || self.extend_lease(user)).await;
         self.release_lease(user).await;
         outcome
     }
@@ -85,7 +89,7 @@ impl Accounts {
         };
         let error = match self.upstream.refresh(&refresh_token).await {
             Ok(tokens) => {
-                tracing::debug!(user = user.0, "upstream tokens renewed");
+                tracing::debug!(user = user.0, "Forgejo tokens renewed");
                 return self.accept(record, tokens).await;
             }
             Err(UpstreamError::Refused(text)) => {
@@ -94,10 +98,10 @@ impl Accounts {
             Err(error) => error,
         };
         if matches!(error, UpstreamError::Misconfigured(_)) {
-            tracing::error!(user = user.0, %error, "renewing upstream tokens failed: check the [forgejo] configuration");
+            tracing::error!(user = user.0, %error, "Forgejo tokens not renewed: check the [forgejo] configuration");
         } else {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(user = user.0, error, "renewing upstream tokens failed for now");
+            tracing::warn!(user = user.0, error, "Forgejo tokens not renewed: next request retries");
         }
         Err(AccountError::transient(error))
     }
@@ -107,13 +111,13 @@ impl Accounts {
     async fn accept(&self, former: AccountRecord, tokens: UpstreamTokens) -> Renewal {
         let user = former.user;
         let renewed = self.sealer.seal_account(user, &tokens, self.clock.now());
-        let replaced = retry::write(|| self.store.replace_account(renewed.clone(), former.version)).await;
+        let replaced = retry::store_with_retries(|| self.store.replace_account(renewed.clone(), former.version)).await;
         let replaced = replaced.inspect_err(|error| {
             let error = error as &dyn std::error::Error;
             tracing::error!(
                 user = user.0,
                 error,
-                "renewed upstream tokens are lost: writing to the store failed"
+                "renewed Forgejo tokens not stored: the store failed repeatedly; the user must sign in again"
             );
         })?;
         let token = if replaced {
@@ -158,7 +162,7 @@ impl Accounts {
         tracing::warn!(
             user = user.0,
             error = &error as &dyn std::error::Error,
-            "all grants of a user have ended: the user has to sign in again"
+            "all grants of the user ended: the user must sign in again"
         );
         Err(AccountError::Terminal(error))
     }

@@ -12,7 +12,7 @@ impl Accounts {
             while let Some(record) = self.store.account(user).await? {
                 let resealed = self.sealer.reseal_account(&record).unwrap_or_else(|error| {
                     let user = user.0;
-                    tracing::error!(user, %error, "cannot open the upstream tokens of a user: they keep their old key");
+                    tracing::error!(user, %error, "cannot open the user's Forgejo tokens: keep the older keys");
                     None
                 });
                 let Some(resealed) = resealed else {

@@ -13,7 +13,7 @@ const MAX_RENEWALS: u32 = 3;
 
 impl CodeExchanges {
     /// Stores the tokens of an exchange, with the code and the grant of the sign-in if it has one.
-    pub(crate) async fn place(
+    pub(crate) async fn store_sign_in_tokens(
         &self,
         mut exchange: ExchangeId,
         user: UserId,
@@ -48,9 +48,14 @@ impl CodeExchanges {
             account: self.sealer.seal_account(user, tokens, self.clock.now()),
             exchange,
         });
-        let stored = retry::write(|| self.store_once(tokens.clone(), code)).await;
-        stored.inspect_err(|_| {
-            tracing::error!(user = user.0, "a sign-in is lost: writing to the store failed");
+        let stored = retry::store_with_retries(|| self.store_once(tokens.clone(), code)).await;
+        stored.inspect_err(|error| {
+            let error = error as &dyn std::error::Error;
+            tracing::error!(
+                user = user.0,
+                error,
+                "sign-in not stored: the store failed repeatedly; the user must sign in again"
+            );
         })
     }
 

@@ -27,7 +27,7 @@ pub struct HardenedFetcher {
 
 /// The reason why there is no fetcher: TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("TLS cannot be set up")]
+#[error("cannot set up TLS for client documents")]
 pub struct FetcherError(#[from] reqwest::Error);
 
 /// Resolves names, and refuses those with an address outside the public network.
@@ -36,7 +36,7 @@ pub(crate) struct PublicResolver;
 
 /// The error for a name with an address outside the public network.
 #[derive(Debug, thiserror::Error)]
-#[error("the name has an address that is not public")]
+#[error("the host name has an address that is not public")]
 struct NotPublicError;
 
 impl HardenedFetcher {

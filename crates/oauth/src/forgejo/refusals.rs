@@ -1,10 +1,10 @@
 //! The meaning of Forgejo's refusals.
 //!
-//! The token endpoint answers `unauthorized_client` for a code or refresh token that is dead, and
-//! also for a wrong client secret when a code is exchanged; `invalid_client` for an unknown client
-//! and for a wrong secret at a refresh. So at a refresh `unauthorized_client` and `invalid_grant`
-//! mean that the user has to sign in again, and `invalid_client` that the operator has to mend the
-//! configuration, which ends no access.
+//! The token endpoint answers `unauthorized_client` for a code or refresh token that is invalid,
+//! and also for a wrong client secret when a code is exchanged; `invalid_client` for an unknown
+//! client and for a wrong secret at a refresh. So at a refresh `unauthorized_client` and
+//! `invalid_grant` mean that the user has to sign in again, and `invalid_client` that the operator
+//! has to mend the configuration, which ends no access.
 
 use http::StatusCode;
 use oauth2::{
@@ -41,7 +41,7 @@ pub(super) fn of_token_request(
     let description = response.error_description().map_or("", String::as_str);
     let text = redact(&format!("{}: {description}", response.error().as_ref()));
     match (response.error(), request) {
-        // Only the description tells a wrong configuration from a dead code.
+        // Only the description tells a wrong configuration from an invalid code.
         (BasicErrorResponseType::UnauthorizedClient, TokenRequest::Exchange)
             if matches!(description, "invalid client secret" | "unexpected redirect URI") =>
         {

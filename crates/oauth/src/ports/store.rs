@@ -17,10 +17,10 @@ pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The store cannot be used now; a later try may succeed.
-    #[error("the store is unavailable")]
+    #[error("the database is unavailable")]
     Unavailable(#[source] BoxError),
     /// A record exists but makes no sense. A later try fares no better.
-    #[error("a record of the store is damaged")]
+    #[error("a record in the database is damaged")]
     Damaged(#[source] BoxError),
 }
 

@@ -105,15 +105,15 @@ pub enum GrantedScope {
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
     /// The user's code or token is refused for good.
-    #[error("the upstream refuses the code or token: {0}")]
+    #[error("Forgejo refuses the code or token: {0}")]
     Refused(String),
     /// The upstream rejects the configuration of the broker. The user cannot mend it.
-    #[error("the upstream rejects the configuration of the broker: {0}")]
+    #[error("Forgejo rejects the configuration of the broker: {0}")]
     Misconfigured(String),
     /// The upstream cannot be reached or has failed; a later try may succeed.
-    #[error("the upstream is unavailable")]
+    #[error("Forgejo is unavailable")]
     Unavailable(#[source] BoxError),
     /// The upstream sent an invalid answer; a later try may succeed.
-    #[error("the upstream sent an invalid answer: {0}")]
+    #[error("Forgejo sent an invalid answer: {0}")]
     Unexpected(String),
 }

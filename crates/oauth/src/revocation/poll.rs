@@ -1,8 +1,9 @@
 //! Revocations of other processes, read from the log in the store.
 //!
 //! The maintenance task polls it every second, and so does a request whose process has not polled
-//! for a second. A bearer whose grant has ended in another process is therefore honored for a
-//! second at most. The log also holds what this process has ended, which is then reported twice.
+//! for a second. A bearer whose grant has ended in another process is therefore honored for about a
+//! second, and while the store fails, for at most the minute that the cache keeps an entry. The log
+//! also holds what this process has ended, which is then reported twice.
 
 use std::{
     sync::{MutexGuard, PoisonError},
@@ -24,8 +25,8 @@ pub(super) struct LogPosition {
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Revocations {
-    /// Polls if the last poll is too old. One request polls, and the others do not wait for it. If
-    /// the store does not answer, the cache stands until the next poll. A caller that goes away
+    /// Polls if the last poll is too old. One request polls, and the others do not wait for it. A
+    /// failed poll counts as a poll: the cache stands until the next one. A caller that goes away
     /// before the answer has not polled.
     pub(crate) async fn poll_if_due(&self, now: SystemTime) {
         let polled_at = self.position().polled_at;
@@ -36,7 +37,7 @@ impl Revocations {
             return;
         };
         if let Err(error) = self.poll().await {
-            tracing::warn!(%error, "polling the revocations of other processes failed");
+            tracing::warn!(%error, "revocations of other brokers not read: trying again in a second");
         }
         self.position().polled_at = Some(now);
     }

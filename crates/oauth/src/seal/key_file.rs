@@ -60,7 +60,7 @@ pub enum KeyFileError {
 
 /// A fault in a text of keys. It quotes nothing of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it {what} (line {line})")]
+#[error("the text {what} (line {line})")]
 pub struct KeyTextError {
     /// The line, from 1.
     pub line: usize,

@@ -32,7 +32,9 @@ pub(super) async fn callback(state: &Arc<ServerState>, request: &Request<Bytes>)
     let forgejo_state = params.value("state").ok_or(ErrorPage::SignInOver)?;
     // Before the state is spent, so that the user can load the page again.
     let permit = state.code_exchanges.try_acquire().ok_or_else(|| {
-        tracing::warn!("sign-in delayed: too many code exchanges with Forgejo are running");
+        tracing::warn!(
+            "sign-in delayed: too many code exchanges with Forgejo are running; the user can reload the page"
+        );
         ErrorPage::TooManySignIns
     })?;
     let browser = BrowserId::from_headers(request.headers(), state.settings.secure).ok_or(ErrorPage::OtherBrowser)?;
@@ -52,7 +54,7 @@ pub(super) async fn callback(state: &Arc<ServerState>, request: &Request<Bytes>)
         }
     };
     let completed = state.tasks.spawn(task).await.unwrap_or_else(|error| {
-        tracing::error!(%error, "sign-in task panicked");
+        tracing::error!(%error, "sign-in failed: its task panicked, which is a bug");
         Err(SignInError::Forgejo { denied: false })
     });
     Ok(match completed {
@@ -83,7 +85,7 @@ async fn take_pending(
     match state.grants.take_pending(hash, browser, state.clock.now()).await? {
         PendingLookup::Found(pending) => Ok(*pending),
         PendingLookup::OtherBrowser => {
-            tracing::warn!("sign-in refused: it began in another browser");
+            tracing::warn!("sign-in refused: it began in another browser; the user must start again");
             Err(ErrorPage::OtherBrowser)
         }
         PendingLookup::NotFound => Err(ErrorPage::SignInOver),
@@ -94,7 +96,11 @@ fn forgejo_code(params: &Params) -> Result<SecretString, SignInError> {
     if let Some(error) = params.value("error") {
         // The error may be any text, so that it is not logged.
         let denied = error == "access_denied";
-        tracing::warn!(denied, "Forgejo refused an authorization");
+        if denied {
+            tracing::info!("sign-in declined by the user at Forgejo");
+        } else {
+            tracing::warn!("sign-in failed: Forgejo returned an error (check [forgejo])");
+        }
         return Err(SignInError::Forgejo { denied });
     }
     let code = params.value("code").ok_or(SignInError::Forgejo { denied: false })?;

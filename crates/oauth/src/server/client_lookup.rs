@@ -68,7 +68,7 @@ async fn described(state: &ServerState, client_id: &ClientId) -> Result<Option<C
     let url = match cimd::client_url(&client_id.0) {
         Ok(url) => url,
         Err(reason) => {
-            tracing::debug!(fault = reason, "client identifier is not the URL of a document");
+            tracing::debug!(reason, "client refused: its identifier is not a document URL");
             return Ok(None);
         }
     };
@@ -79,12 +79,12 @@ async fn described(state: &ServerState, client_id: &ClientId) -> Result<Option<C
     }
     match documents.client(&url).await {
         Ok(client) => Ok(Some((*client).clone())),
-        Err(FetchError::Unavailable(why)) => {
-            tracing::warn!(host, why, "metadata document of a client is not available");
+        Err(FetchError::Unavailable(reason)) => {
+            tracing::warn!(host, reason, "client refused for now: its document cannot be read");
             Err(LookupError::Unavailable)
         }
-        Err(FetchError::Refused(why) | FetchError::Forbidden(why)) => {
-            tracing::warn!(host, why, "metadata document of a client refused");
+        Err(FetchError::Refused(reason) | FetchError::Forbidden(reason)) => {
+            tracing::warn!(host, reason, "client refused: its document is not acceptable");
             Ok(None)
         }
     }

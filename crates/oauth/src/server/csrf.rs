@@ -22,7 +22,7 @@ pub(super) fn token(sealer: &Sealer, purpose: &str, parts: &[&str]) -> String {
 /// Returns whether a form carries the token for `parts`.
 pub(super) fn verify(sealer: &Sealer, purpose: &str, parts: &[&str], form: &Params) -> bool {
     let token = URL_SAFE_NO_PAD.decode(form.value("csrf").unwrap_or_default());
-    token.is_ok_and(|token| sealer.verifies(purpose, parts, &token))
+    token.is_ok_and(|token| sealer.matches_keyed_hash(purpose, parts, &token))
 }
 
 /// Returns whether a page of this origin sent the form, as far as the browser states it. The origin

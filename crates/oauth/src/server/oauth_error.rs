@@ -47,7 +47,7 @@ impl OAuthError {
     pub(super) fn into_response(self) -> Response<Body> {
         if let Self::Upstream(error) = &self {
             let error = error.as_ref() as &dyn std::error::Error;
-            tracing::warn!(error, "no tokens issued: Forgejo is not available");
+            tracing::warn!(error, "no tokens issued: the Forgejo token is unavailable");
         }
         if let Self::Store(error) = &self {
             log_store_error(error);
@@ -126,5 +126,6 @@ impl From<ParamsError> for OAuthError {
 }
 
 pub(super) fn log_store_error(error: &StoreError) {
-    tracing::error!(error = error as &dyn std::error::Error, "the store failed");
+    let error = error as &dyn std::error::Error;
+    tracing::error!(error, "database operation failed: check store.path and disk space");
 }

@@ -5,8 +5,8 @@
 //! user, and only refused requests count by the client's identifier at the token endpoint. Sign-ins
 //! do count by client, since no user is known when one begins.
 //!
-//! **Each kind of write that anyone can cause has a global limit**, so that a flood leads to
-//! refusals and not to a store without a free turn. The limits for strangers (registrations and
+//! **Each kind of write that anyone can cause has a global limit**, so that a flood is refused and
+//! does not occupy the only writer of the database. The limits for strangers (registrations and
 //! their changes, sign-ins, assertions) are apart from the one for signed-in users (tokens), and no
 //! single user or client can use up a global limit. Lookups of unknown or invalid values do not
 //! count towards global limits.
@@ -23,8 +23,9 @@
 //! happens at most once. There are no limits by address, since many users share one address and a
 //! stranger has many (see [`rate_limiter`](crate::rate_limiter)). A stranger who begins sign-ins
 //! with the identifier of a public client at a fifth of `sign_ins_per_minute` therefore blocks new
-//! sign-ins of that client, and with five clients those of everyone, until a tenth of a second
-//! after the flood ends. Signed-in users are not affected.
+//! sign-ins of that client until a moment after the flood ends (a tenth of a second by default),
+//! and with five clients those of everyone (with fewer if `sign_ins_per_minute` is below 50).
+//! Signed-in users are not affected.
 
 use std::{
     hash::Hash,
@@ -86,14 +87,14 @@ impl RateLimits {
     /// Counts a registration.
     pub(super) fn registration(&self, now: SystemTime) -> Result<(), OAuthError> {
         self.registrations.check(&(), now).map_err(|wait| {
-            tracing::warn!("registrations exceed oauth.registrations_per_minute");
+            tracing::warn!("oauth.registrations_per_minute exceeded: registration answered with 429");
             OAuthError::TooManyRequests(wait)
         })
     }
 
     /// Counts a read or change of a registration by its client.
     pub(super) fn management(&self, client_id: &ClientId, now: SystemTime) -> Result<(), OAuthError> {
-        check_client(&self.client_management, client_id, client_id, now)
+        check_client(&self.client_management, client_id, "client", client_id, now)
     }
 
     /// Counts a change of a registration.
@@ -106,10 +107,10 @@ impl RateLimits {
         let client = client_id.map(|id| id.0.as_str());
         self.client_sign_ins
             .check(&client_id.cloned(), now)
-            .inspect_err(|_| tracing::warn!(client, "sign-ins of a client exceed their rate limit"))?;
+            .inspect_err(|_| tracing::warn!(client, "client exceeds its share of oauth.sign_ins_per_minute"))?;
         self.all_sign_ins
             .check(&(), now)
-            .inspect_err(|_| tracing::warn!("sign-ins of all clients exceed oauth.sign_ins_per_minute"))
+            .inspect_err(|_| tracing::warn!("oauth.sign_ins_per_minute exceeded: sign-in refused"))
     }
 
     /// Counts a signed assertion.
@@ -119,10 +120,10 @@ impl RateLimits {
 
     /// Counts a request of an authenticated client.
     pub(super) fn client_request(&self, client_id: &ClientId, now: SystemTime) -> Result<(), OAuthError> {
-        check_client(&self.client_requests, client_id, client_id, now)
+        check_client(&self.client_requests, client_id, "client", client_id, now)
     }
 
-    /// Counts a use of a code or refresh token that is valid as far as can be told without a write.
+    /// Counts a use of a code or refresh token that is valid as far as a read can show.
     pub(super) fn token_request(
         &self,
         grant: &GrantId,
@@ -130,14 +131,14 @@ impl RateLimits {
         client_id: &ClientId,
         now: SystemTime,
     ) -> Result<(), OAuthError> {
-        check_client(&self.grant_tokens, grant, client_id, now)?;
-        check_client(&self.user_tokens, &user, client_id, now)?;
-        check_all(&self.all_tokens, "token requests", now)
+        check_client(&self.grant_tokens, grant, "grant", client_id, now)?;
+        check_client(&self.user_tokens, &user, "user", client_id, now)?;
+        check_all(&self.all_tokens, "token requests (oauth.tokens_per_minute)", now)
     }
 
     /// Counts an invalid code or refresh token. An error is the response to a client with too many.
     pub(super) fn invalid_grant(&self, client_id: &ClientId, now: SystemTime) -> Result<(), OAuthError> {
-        check_client(&self.invalid_grants, client_id, client_id, now)
+        check_client(&self.invalid_grants, client_id, "client", client_id, now)
     }
 }
 
@@ -145,11 +146,15 @@ impl RateLimits {
 fn check_client<K: Clone + Eq + Hash>(
     limiter: &RateLimiter<K>,
     key: &K,
+    subject: &'static str,
     client_id: &ClientId,
     now: SystemTime,
 ) -> Result<(), OAuthError> {
     limiter.check(key, now).map_err(|wait| {
-        tracing::warn!(client = client_id.0, "client exceeds its rate limit");
+        tracing::warn!(
+            client = client_id.0,
+            "rate limit of one {subject} exceeded: answered with 429"
+        );
         OAuthError::TooManyRequests(wait)
     })
 }
@@ -157,7 +162,7 @@ fn check_client<K: Clone + Eq + Hash>(
 /// Counts a request towards a limit of all clients.
 fn check_all(limiter: &RateLimiter<()>, what: &'static str, now: SystemTime) -> Result<(), OAuthError> {
     limiter.check(&(), now).map_err(|wait| {
-        tracing::warn!(what, "requests of all clients together exceed a rate limit");
+        tracing::warn!("rate limit of all {what} exceeded: answered with 503");
         OAuthError::Overloaded(wait)
     })
 }

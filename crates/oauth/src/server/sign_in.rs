@@ -52,7 +52,10 @@ pub(super) async fn begin(
         expires_at: now + PENDING_TTL,
     };
     if !state.grants.insert_pending(pending, max_pending, now).await? {
-        tracing::warn!(cap = max_pending, "sign-in refused: too many are pending");
+        tracing::warn!(
+            limit = max_pending,
+            "sign-in refused: too many unfinished sign-ins (the limit derives from oauth.sign_ins_per_minute)"
+        );
         return Err(ErrorPage::TooManySignIns);
     }
     let callback = state.settings.endpoint("callback");

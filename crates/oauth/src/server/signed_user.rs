@@ -28,8 +28,8 @@ impl SignedUser {
     }
 
     pub(super) fn verify(&self, sealer: &Sealer, purpose: &str, context: Context<'_>) -> bool {
-        let verifies = |parts: &[&str]| sealer.verifies(purpose, parts, &self.hash);
-        with_parts(context, self.user, self.expires_at, verifies)
+        let matches = |parts: &[&str]| sealer.matches_keyed_hash(purpose, parts, &self.hash);
+        with_parts(context, self.user, self.expires_at, matches)
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {

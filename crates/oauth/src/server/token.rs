@@ -69,12 +69,12 @@ async fn redeem_code(
     // RFC 6749 section 4.1.3: the client and the redirect URI; RFC 7636 section 4.6: the verifier.
     if record.grant.client_id != client.client_id
         || record.redirect_uri != redirect_uri
-        || !pkce::verifies(verifier, &record.code_challenge)
+        || !pkce::matches_challenge(verifier, &record.code_challenge)
     {
         tracing::warn!(
             client = client.client_id.0,
             grant = record.grant.id.0,
-            "code refused: it belongs to another request"
+            "code refused: client, redirect_uri or code_verifier does not match"
         );
         return Err(OAuthError::InvalidGrant(CODE_REFUSED));
     }
@@ -102,7 +102,7 @@ async fn refresh(state: &ServerState, client: &ClientRecord, params: &Params) ->
         return Err(OAuthError::InvalidScope);
     }
     // Without an account, new tokens would be useless to the client.
-    match state.accounts.account(grant.user).current().await {
+    match state.accounts.account(grant.user).valid_token().await {
         Ok(_) => {}
         Err(AccountError::Terminal(_)) => return Err(OAuthError::InvalidGrant(REFRESH_REFUSED)),
         Err(AccountError::Transient(error)) => return Err(OAuthError::Upstream(error)),
@@ -126,7 +126,7 @@ async fn issue(
     presented_at: SystemTime,
 ) -> Result<Response<Body>, OAuthError> {
     let (what, refused) = match &presented {
-        PresentedToken::Code(_) => ("code", CODE_REFUSED),
+        PresentedToken::Code(_) => ("authorization code", CODE_REFUSED),
         PresentedToken::Refresh(_) => ("refresh token", REFRESH_REFUSED),
     };
     let (config, now) = (&state.settings.config, state.clock.now());
@@ -148,11 +148,15 @@ async fn issue(
             };
             return Ok(response::json(StatusCode::OK, &body));
         }
-        Redemption::GrantRevoked(grant) => (grant, "its grant has been ended"),
-        Redemption::FamilyRevoked(grant) => (grant, "its tokens have been revoked"),
+        Redemption::GrantRevoked(grant) => (grant, "grant ended"),
+        Redemption::FamilyRevoked(grant) => (grant, "its tokens revoked"),
         Redemption::Invalid => return Err(OAuthError::InvalidGrant(refused)),
     };
     let client = &client.client_id.0;
-    tracing::warn!(client, grant = grant.0, what, "reuse detected: {consequence}");
+    tracing::warn!(
+        client,
+        grant = grant.0,
+        "{what} used twice, perhaps by someone else: {consequence}"
+    );
     Err(OAuthError::InvalidGrant(refused))
 }

@@ -40,7 +40,7 @@ impl DatabaseLock {
                 Ok((Self(file), false))
             }
             Err(TryLockError::Error(error)) => {
-                tracing::warn!(%error, "the file system has no locks: another process may have the database open");
+                tracing::warn!(%error, "no database lock: after a crash, requests wait until old leases expire");
                 Ok((Self(file), false))
             }
         }
@@ -49,7 +49,7 @@ impl DatabaseLock {
     /// Makes the lock a shared one, so that other processes can open the database.
     pub(super) fn downgrade(self) -> Self {
         if let Err(error) = self.0.lock_shared() {
-            tracing::debug!(%error, "locking the database failed: other processes do not see this one");
+            tracing::warn!(%error, "database lock not held: another broker may delete this one's leases");
         }
         self
     }

@@ -1,4 +1,5 @@
-//! Changes that can end access. A trigger enters each deleted grant in the log of revocations.
+//! Changes that can end access. A trigger enters each deleted grant in the log of revocations, the
+//! table `oauth_endings`.
 
 use std::time::SystemTime;
 
@@ -144,7 +145,7 @@ impl RevocationStore for SqliteStore {
     }
 }
 
-/// The reason to end nothing, if there is one.
+/// Returns why the user must not be ended, if so.
 async fn obstacle(
     connection: &mut SqliteConnection,
     refused: RefusedTokens,

@@ -17,7 +17,13 @@ async fn account_of(world: &World, tokens: &Tokens) -> Account {
 }
 
 async fn current(account: &Account) -> String {
-    account.current().await.unwrap().access_token.expose_secret().to_owned()
+    account
+        .valid_token()
+        .await
+        .unwrap()
+        .access_token
+        .expose_secret()
+        .to_owned()
 }
 
 async fn refreshed(account: &Account) -> String {
@@ -32,7 +38,7 @@ async fn token_is_renewed_before_it_expires() {
     world.clock.advance(Duration::from_secs(3600 - 301));
     assert_eq!(current(&account).await, "access-11-1");
     world.clock.advance(Duration::from_secs(1));
-    let renewed = account.current().await.unwrap();
+    let renewed = account.valid_token().await.unwrap();
     assert_eq!(renewed.access_token.expose_secret(), "access-11-2");
     assert_eq!(current(&account).await, "access-11-2");
     assert_eq!(world.upstream.renewals.arrivals(), 1);
@@ -150,7 +156,7 @@ async fn terminal_refusal_ends_the_grants_of_the_user() {
         (400, "invalid_grant".to_owned())
     );
     assert!(matches!(
-        account.current().await,
+        account.valid_token().await,
         Err(AccountError::Terminal(TerminalError::NoAccount))
     ));
     world.upstream.set_failure(None);
@@ -174,7 +180,7 @@ async fn transient_failures_and_misconfiguration_end_nothing() {
     world.clock.advance(Duration::from_secs(3500));
     assert_eq!(current(&account).await, "access-11-1");
     world.clock.advance(Duration::from_secs(100));
-    assert!(matches!(account.current().await, Err(AccountError::Transient(_))));
+    assert!(matches!(account.valid_token().await, Err(AccountError::Transient(_))));
     world.upstream.set_failure(None);
     assert_eq!(current(&account).await, "access-11-2");
     assert!(world.events.take().is_empty());
@@ -238,7 +244,7 @@ async fn user_locked_out_at_forgejo_loses_access_at_the_next_renewal() {
     world.upstream.deactivate(ALICE);
     world.clock.advance(Duration::from_secs(3600 - 300));
     let account = account_of(&world, &tokens).await;
-    let error = account.current().await.unwrap_err();
+    let error = account.valid_token().await.unwrap_err();
     assert!(
         matches!(error, AccountError::Terminal(TerminalError::LockedOut)),
         "{error:?}"
@@ -350,7 +356,7 @@ async fn database_without_its_key_yields_no_upstream_token() {
 
     world.restart([8; 32]).await;
     let account = account_of(&world, &tokens).await;
-    let error = account.current().await.unwrap_err();
+    let error = account.valid_token().await.unwrap_err();
     assert!(
         matches!(error, AccountError::Terminal(TerminalError::Unreadable(_))),
         "{error:?}"

@@ -138,7 +138,7 @@ async fn the_sign_in_for_the_page_keeps_existing_grants_alive() {
     signed_in(&world, &mut Browser::default(), ALICE).await;
     world.clock.advance(Duration::from_secs(3600));
     let account = world.caller(&tokens.access).await.account();
-    account.current().await.unwrap();
+    account.valid_token().await.unwrap();
     assert!(world.events.take().is_empty());
 }
 

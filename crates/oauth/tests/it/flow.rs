@@ -48,7 +48,7 @@ async fn a_signed_in_user_is_the_caller() {
         (caller.user(), caller.login(), caller.client().0.as_str()),
         (ALICE, "alice", client.as_str())
     );
-    let upstream = caller.account().current().await.unwrap();
+    let upstream = caller.account().valid_token().await.unwrap();
     assert_eq!(upstream.access_token.expose_secret(), "access-11-1");
 }
 
@@ -62,7 +62,7 @@ async fn two_users_of_one_client_are_two_callers() {
     assert_eq!((alice.login(), bob.login()), ("alice", "bob"));
     assert_ne!(alice.grant(), bob.grant());
     assert_eq!(
-        bob.account().current().await.unwrap().access_token.expose_secret(),
+        bob.account().valid_token().await.unwrap().access_token.expose_secret(),
         "access-12-1"
     );
 }
@@ -121,7 +121,13 @@ async fn tokens_and_pending_sign_ins_survive_a_restart() {
 
     let caller = world.caller(&tokens.access).await;
     assert_eq!(
-        caller.account().current().await.unwrap().access_token.expose_secret(),
+        caller
+            .account()
+            .valid_token()
+            .await
+            .unwrap()
+            .access_token
+            .expose_secret(),
         "access-11-1"
     );
     world.refresh(&client, &tokens.refresh).await.tokens();

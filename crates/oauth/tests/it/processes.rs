@@ -234,7 +234,7 @@ async fn join_all<F: Future<Output = ()>>(acts: impl Iterator<Item = F>) {
 async fn processes_share_one_renewal() {
     let processes = TwoProcesses::new().await;
     let (here, there) = processes.expired_accounts().await;
-    let (here, there) = tokio::join!(here.current(), there.current());
+    let (here, there) = tokio::join!(here.valid_token(), there.valid_token());
     processes.assert_one_renewal([here, there]);
 }
 
@@ -247,7 +247,7 @@ async fn process_gets_the_tokens_of_a_renewal_in_another_process() {
     let waits = async {
         // The stored tokens are invalid from here on.
         answers.arrival(1).await;
-        let mut current = Box::pin(here.current());
+        let mut current = Box::pin(here.valid_token());
         tokio::select! {
             biased;
             outcome = &mut current => panic!("the renewal is still running: {outcome:?}"),
@@ -256,7 +256,7 @@ async fn process_gets_the_tokens_of_a_renewal_in_another_process() {
         answers.release();
         current.await
     };
-    let (there, here) = tokio::join!(there.current(), waits);
+    let (there, here) = tokio::join!(there.valid_token(), waits);
     processes.assert_one_renewal([there, here]);
     processes.assert_nothing_ended();
 }
@@ -270,11 +270,11 @@ async fn waiting_process_gets_the_new_tokens_once_they_are_stored() {
     let waits = async {
         // The new tokens are in the store, and the lease is held.
         user_lookups.arrival(1).await;
-        let token = here.current().await;
+        let token = here.valid_token().await;
         user_lookups.release();
         token
     };
-    let (there, here) = tokio::join!(there.current(), waits);
+    let (there, here) = tokio::join!(there.valid_token(), waits);
     processes.assert_one_renewal([there, here]);
 }
 
@@ -286,7 +286,7 @@ async fn process_without_the_newest_key_ends_nothing() {
     two.restart_with_keys(&[(1, [7; 32]), (2, [9; 32])]).await;
     assert_eq!(two.server.reseal_accounts().await.unwrap(), 1);
     let account = one.caller(&tokens.access).await.account();
-    for outcome in [account.current().await, account.refresh().await] {
+    for outcome in [account.valid_token().await, account.refresh().await] {
         let error = outcome.unwrap_err();
         assert!(matches!(error, AccountError::Transient(_)), "{error:?}");
     }
@@ -660,7 +660,7 @@ async fn schedule(seed: u64) {
                     }
                     6..=7 => {
                         let account = process.caller(&tokens.access).await.account();
-                        account.current().await.unwrap();
+                        account.valid_token().await.unwrap();
                     }
                     _ => {
                         process.refresh(client, &tokens.refresh).await.tokens();

@@ -1,4 +1,4 @@
-//! A listener for ended access that records the calls and answers how many sessions a grant has.
+//! A receiver of grant events that records the calls and answers how many sessions a grant has.
 
 use std::{collections::HashMap, sync::Mutex};
 

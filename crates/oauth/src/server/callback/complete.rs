@@ -49,7 +49,8 @@ pub(super) async fn complete(
             tracing::warn!(
                 user = user.id.0,
                 login = user.login,
-                "sign-in refused: the user may not use this server"
+                "sign-in refused, all grants of the user ended: the user is locked out at Forgejo or on no allow-list \
+                 (oauth.allowed_users, forgejo.allowed_orgs)"
             );
             // The user's earlier sign-ins must not continue either.
             state.revocations.end_user(user.id).await?;
@@ -75,7 +76,10 @@ pub(super) async fn complete(
             (Some(record), Ok(completed))
         }
     };
-    state.code_exchanges.place(exchange, id, tokens, grant).await?;
+    state
+        .code_exchanges
+        .store_sign_in_tokens(exchange, id, tokens, grant)
+        .await?;
     completed
 }
 
@@ -153,13 +157,18 @@ async fn check_scope(upstream: &dyn Upstream, tokens: &UpstreamTokens, user: Use
     match upstream.granted_scope(&tokens.access_token).await? {
         GrantedScope::AsRequested => Ok(()),
         GrantedScope::Unknown => {
-            tracing::warn!("Forgejo does not report the scope of tokens: assuming the requested one");
+            tracing::warn!(
+                user = user.0,
+                "scope of a new token not checked, since Forgejo does not report it: if tools are refused, the user \
+                 must revoke the grant at Forgejo and sign in again"
+            );
             Ok(())
         }
         GrantedScope::Other(granted) => {
             tracing::warn!(
                 user = user.0,
-                "sign-in refused: the user's grant at Forgejo has another scope than forgejo.scopes"
+                "sign-in refused: the user's grant at Forgejo has another scope than forgejo.scopes; the user \
+                 must revoke it there"
             );
             Err(SignInError::ScopeMismatch { granted })
         }

@@ -60,13 +60,16 @@ impl SignInError {
             Self::Forgejo { denied: false } => refused("server_error", "Forgejo refused the authorization"),
             Self::UpstreamUnavailable(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "sign-in failed: Forgejo is not available");
+                tracing::warn!(error, "sign-in failed for now: Forgejo is not available");
                 let description = "Forgejo is not available now";
                 ("temporarily_unavailable", description, ErrorPage::UpstreamUnavailable)
             }
             Self::UpstreamRefused(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "sign-in failed: Forgejo refused it");
+                tracing::error!(
+                    error,
+                    "sign-in failed: Forgejo refused the code or the broker's client credentials: check [forgejo]"
+                );
                 refused("server_error", "Forgejo refused the sign-in")
             }
             Self::Store(error) => {

@@ -42,7 +42,7 @@ pub(super) async fn verify(
     let jwt = Jwt::parse(assertion).ok_or_else(|| refuse(client, "it is malformed"))?;
     let now = state.clock.now();
     // Before the keys are read, which may take a request to another server.
-    check_claims(state.settings.issuer(), client, jwt.unverified(), now).map_err(|why| refuse(client, why))?;
+    check_claims(state.settings.issuer(), client, jwt.unverified(), now).map_err(|reason| refuse(client, reason))?;
     let mut verified = jwt.verify(&*key_set(state, client, source, false).await?);
     if matches!(verified, Err(SignatureError::UnknownKey)) && matches!(source, KeySource::Uri(_)) {
         // The client may have changed its keys since they were read.
@@ -93,14 +93,14 @@ fn check_claims(issuer: &str, client: &ClientRecord, claims: &Claims, now: Syste
     if expires_at > now + MAX_LIFETIME + CLOCK_SKEW {
         return Err("it is valid for more than an hour");
     }
-    for (seconds, why) in [
+    for (seconds, reason) in [
         (claims.nbf, "it is not valid yet"),
         (claims.iat, "it was issued in the future"),
     ] {
         if let Some(seconds) = seconds
             && system_time(seconds).is_none_or(|from| from > now + CLOCK_SKEW)
         {
-            return Err(why);
+            return Err(reason);
         }
     }
     match claims.jti.as_deref() {
@@ -118,22 +118,31 @@ async fn key_set(
     match (source, &state.documents) {
         (KeySource::Inline(json), _) => KeySet::parse(json.as_bytes())
             .map(Arc::new)
-            .map_err(|why| refuse(client, why)),
+            .map_err(|reason| refuse(client, reason)),
         (KeySource::Uri(uri), Some(documents)) => documents.key_set(uri, reload).await.map_err(|error| match error {
-            FetchError::Unavailable(why) => {
-                tracing::warn!(client = client.client_id.0, why, "keys of a client are not available");
+            FetchError::Unavailable(reason) => {
+                tracing::warn!(
+                    client = client.client_id.0,
+                    reason,
+                    "client authentication refused for now: jwks_uri cannot be read"
+                );
                 OAuthError::ClientUnavailable
             }
-            FetchError::Refused(why) | FetchError::Forbidden(why) => refuse(client, why),
+            FetchError::Refused(reason) | FetchError::Forbidden(reason) => refuse(client, reason),
         }),
         (KeySource::Uri(_), None) => Err(refuse(client, "jwks_uri is not supported")),
     }
 }
 
 /// Logs the reason for the operator. The response does not state it.
-fn refuse(client: &ClientRecord, why: &'static str) -> OAuthError {
+fn refuse(client: &ClientRecord, reason: &'static str) -> OAuthError {
     let host = client.domain.as_deref().unwrap_or_default();
-    tracing::warn!(client = client.client_id.0, host, why, "assertion of a client refused");
+    tracing::warn!(
+        client = client.client_id.0,
+        host,
+        reason,
+        "client authentication refused: private_key_jwt assertion invalid"
+    );
     OAuthError::InvalidClient { basic: false }
 }
 
