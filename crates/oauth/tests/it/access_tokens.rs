@@ -109,10 +109,10 @@ async fn a_revocation_whose_client_disconnects_is_all_or_nothing() {
         }
         drop(revocation);
         world.server.finish_sign_ins().await;
-        let told = !world.events.take().is_empty();
+        let reported = !world.events.take().is_empty();
         assert_eq!(
             world.authenticate(&tokens.access).await.is_err(),
-            told,
+            reported,
             "after {polls} polls"
         );
     }

@@ -96,7 +96,7 @@ async fn html_in_client_metadata_is_escaped() {
 }
 
 #[tokio::test]
-async fn the_client_is_told_when_the_user_declines() {
+async fn client_gets_access_denied_when_the_user_declines() {
     let world = World::new().await;
     let client = world.client().await;
     let mut browser = Browser::default();
@@ -210,29 +210,29 @@ async fn a_state_is_valid_once_and_for_ten_minutes() {
 }
 
 #[tokio::test]
-async fn the_client_is_told_when_forgejo_refuses() {
+async fn client_gets_the_error_when_forgejo_refuses() {
     let world = World::new().await;
     let client = world.client().await;
     let mut browser = Browser::default();
-    for (error, told) in [("access_denied", "access_denied"), ("invalid_scope", "server_error")] {
+    for (error, expected) in [("access_denied", "access_denied"), ("invalid_scope", "server_error")] {
         let to_forgejo = browser.approve(&world, &client).await;
         let state = to_forgejo.parameter("state").unwrap();
         let query = encode(&[("error", error), ("state", &state)]);
         let back = browser.open(&world, &format!("/oauth/callback?{query}")).await;
-        assert_eq!(back.parameter("error").as_deref(), Some(told));
+        assert_eq!(back.parameter("error").as_deref(), Some(expected));
         assert_eq!(back.parameter("state").as_deref(), Some("xyz"));
         assert_eq!(back.parameter("iss").as_deref(), Some(ISSUER));
     }
-    for (trouble, told) in [
+    for (failure, expected) in [
         (ScriptedFailure::Refused, "server_error"),
         (ScriptedFailure::Misconfigured, "server_error"),
         (ScriptedFailure::Unavailable, "temporarily_unavailable"),
     ] {
         let to_forgejo = browser.approve(&world, &client).await;
-        world.upstream.set_failure(Some(trouble));
+        world.upstream.set_failure(Some(failure));
         let back = browser.return_from(&world, &to_forgejo, ALICE).await;
         world.upstream.set_failure(None);
-        assert_eq!(back.parameter("error").as_deref(), Some(told), "{trouble:?}");
+        assert_eq!(back.parameter("error").as_deref(), Some(expected), "{failure:?}");
     }
 }
 
