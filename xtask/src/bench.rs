@@ -1,5 +1,5 @@
-//! Measures the cost of a part. Each benchmark prints a Markdown report; the bridge's is also written
-//! to `target/bench`.
+//! Measures the cost of a part. Each benchmark prints a Markdown report; the bridge's is also
+//! written to `target/bench`.
 
 use std::fs;
 

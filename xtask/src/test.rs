@@ -71,7 +71,8 @@ fn lints() -> Result<()> {
 fn documentation() -> Result<()> {
     let mut rustdoc = shell::cargo();
     rustdoc.args(["doc", "--workspace", "--all-features", "--no-deps", "--locked"]);
-    // With the examples the build has the features of the lints' build, and checks no dependency again.
+    // With the examples the build has the features of the lints' build, and checks no dependency
+    // again.
     rustdoc.args(["--lib", "--bins", "--examples"]);
     shell::run(rustdoc.env(
         "RUSTDOCFLAGS",
@@ -94,8 +95,8 @@ fn tests(full: bool) -> Command {
     command
 }
 
-/// Runs tests that are ignored elsewhere, since they need foreign programs. The build is that of all
-/// other tests.
+/// Runs tests that are ignored elsewhere, since they need foreign programs. The build is that of
+/// all other tests.
 fn interop(filter: &str, full: bool) -> (Tally, Result<()>) {
     let folder = match programs::folder() {
         Ok(folder) => folder,

@@ -143,7 +143,7 @@ async fn key_is_rotated_in_its_file_and_a_missing_key_is_not_replaced() {
     harness.broker.terminate().await.unwrap();
     std::fs::remove_file(&path).unwrap();
     let refused = format!("{:#}", harness.broker.start_again().await.unwrap_err());
-    assert!(refused.contains("put it back"), "{refused}");
+    assert!(refused.contains("restore it"), "{refused}");
     assert!(!path.exists(), "the broker does not create another key");
     std::fs::write(&path, &second).unwrap();
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();

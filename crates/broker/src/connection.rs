@@ -155,8 +155,8 @@ impl Activity {
             let ConnectionUse { requests, changed, .. } = *changes.borrow_and_update();
             tokio::select! {
                 () = sleep_until(changed + time), if requests == 0 => return,
-                // Every change restarts the wait, so even an instant request counts. It cannot fail,
-                // since `self` is the sender.
+                // Every change restarts the wait, so even an instant request counts. It cannot
+                // fail, since `self` is the sender.
                 _ = changes.changed() => {}
             }
         }

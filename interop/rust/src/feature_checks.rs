@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     emit,
     host::{ARRIVAL_TIMEOUT, NotificationKind, ReceivedNotifications},
-    session::tool_params,
+    settings::tool_params,
 };
 
 const WATCHED: &str = "test://watched-resource";

@@ -4,7 +4,6 @@ use anyhow::{Context, Result};
 use futures::future::join_all;
 use rmcp::{
     ClientHandler, RoleClient, ServiceExt,
-    model::CallToolRequestParams,
     service::RunningService,
     transport::{
         StreamableHttpClientTransport, auth::AuthClient, streamable_http_client::StreamableHttpClientTransportConfig,
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     emit, feature_checks,
     host::{Host, ReceivedNotifications},
-    settings::{Settings, fill_in},
+    settings::{Settings, fill_in, tool_params},
 };
 
 /// An open session.
@@ -39,11 +38,6 @@ pub(crate) async fn connect<H: ClientHandler>(
     let name = server.server_info.as_ref().map(|server| server.name.clone());
     emit(&json!({ "event": "session", "session": number, "protocol": server.protocol_version, "server": name }));
     Ok(client)
-}
-
-/// The parameters of a tool call.
-pub(crate) fn tool_params(tool: &str, arguments: Value) -> Result<CallToolRequestParams> {
-    serde_json::from_value(json!({ "name": tool, "arguments": arguments })).context("invalid tool parameters")
 }
 
 impl Session {

@@ -1,6 +1,7 @@
 //! The settings of a run, read once from the environment, and the commands on standard input.
 
 use anyhow::{Context, Result, bail};
+use rmcp::model::CallToolRequestParams;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 
@@ -93,4 +94,9 @@ fn switch(name: &str) -> Result<bool> {
         Some("1") => Ok(true),
         Some(_) => bail!("{name} must be 0 or 1"),
     }
+}
+
+/// The parameters of a tool call.
+pub(crate) fn tool_params(tool: &str, arguments: Value) -> Result<CallToolRequestParams> {
+    serde_json::from_value(json!({ "name": tool, "arguments": arguments })).context("invalid tool parameters")
 }

@@ -20,8 +20,8 @@ use tokio::{
 
 use crate::{
     emit,
-    session::{connect, tool_params},
-    settings::{Commands, Settings},
+    session::connect,
+    settings::{Commands, Settings, tool_params},
 };
 
 /// The longest time that the last notification takes to arrive.

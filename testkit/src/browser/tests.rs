@@ -1,5 +1,5 @@
-//! The browser at pages that neither Forgejo nor the broker has. The broker's own tests show that it
-//! gets hidden fields, cookies and `Origin` from this browser.
+//! The browser at pages that neither Forgejo nor the broker has. The broker's own tests show that
+//! it gets hidden fields, cookies and `Origin` from this browser.
 
 use axum::{
     Router,

@@ -4,8 +4,8 @@
 //! choice. While refresh tokens are single-use, one counter per grant enforces that: every exchange
 //! raises it and so invalidates all earlier refresh tokens of that user and application.
 //!
-//! A request takes two steps, its checks and [`issue`], with the instance unlocked between them: two
-//! requests at once can both pass the checks, and then only one of them raises the counter.
+//! A request takes two steps, its checks and [`issue`], with the instance unlocked between them:
+//! two requests at once can both pass the checks, and then only one of them raises the counter.
 
 use std::sync::Arc;
 

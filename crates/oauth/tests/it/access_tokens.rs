@@ -1,4 +1,5 @@
-//! The cache of access tokens: it saves queries of the store, and a revoked token is refused at once.
+//! The cache of access tokens: it saves queries of the store, and a revoked token is refused at
+//! once.
 
 use std::time::Duration;
 

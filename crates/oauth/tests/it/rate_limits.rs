@@ -51,7 +51,8 @@ async fn a_flood_of_sign_ins_for_one_client_does_not_lock_out_others() {
     // Other clients can begin sign-ins, and signed-in users are not affected.
     world.tokens(&other, BOB).await;
     world.refresh(&other, &tokens.refresh).await.tokens();
-    // The flooded client can begin again after a moment, before the pending sign-ins of the flood expire.
+    // The flooded client can begin again after a moment, before the pending sign-ins of the flood
+    // expire.
     world.clock.advance(Duration::from_secs(6));
     world.tokens(&flooded, BOB).await;
 }

@@ -6,9 +6,9 @@
 //!
 //! The order matters: the session first; the control group; the descriptors; the bounding set,
 //! while the capability to change it exists; the user, while the capability to switch exists; all
-//! other capabilities; `no_new_privs`, which Landlock requires; Landlock, which may forbid the steps
-//! above; the limits, which the steps above may exceed; and last the death signal, since the kernel
-//! clears it when the user changes.
+//! other capabilities; `no_new_privs`, which Landlock requires; Landlock, which may forbid the
+//! steps above; the limits, which the steps above may exceed; and last the death signal, since the
+//! kernel clears it when the user changes.
 
 use std::os::fd::{AsFd, OwnedFd};
 
