@@ -64,7 +64,7 @@ impl Broker {
     ///
     /// The drain, in order: the listener closes and `/readyz` returns 503; requests in flight
     /// finish, and so do the first ones of connections that were just accepted and the next ones of
-    /// those that were just in use, within [`Config::drain_deadline`]; [`McpService::drain`] ends
+    /// those that were just in use, within [`Config::drain_deadline`]; [`McpService::stop`] ends
     /// the sessions, and with them the streams that only listen; connections close. Connections
     /// that are left after [`Config::stop_deadline`] are cut.
     ///
