@@ -73,7 +73,7 @@ fn documentation() -> Result<()> {
     rustdoc.args(["doc", "--workspace", "--all-features", "--no-deps", "--locked"]);
     // With the examples the build has the features of the lints' build, and checks no dependency
     // again.
-    rustdoc.args(["--lib", "--bins", "--examples"]);
+    rustdoc.args(["--lib", "--bin", "demo", "--bin", "xtask", "--examples"]);
     shell::run(rustdoc.env(
         "RUSTDOCFLAGS",
         "--deny warnings --allow rustdoc::private_intra_doc_links",
