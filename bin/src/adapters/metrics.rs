@@ -8,7 +8,7 @@ mod names;
 
 use std::sync::Arc;
 
-use broker::ports::{BoxError, CompletedRequest, Metrics};
+use broker::ports::{CompletedRequest, Metrics, PortError};
 use session::Registry;
 use supervisor::Supervisor;
 
@@ -36,7 +36,7 @@ impl MetricsPage {
 }
 
 impl Metrics for MetricsPage {
-    fn text(&self) -> Result<String, BoxError> {
+    fn text(&self) -> Result<String, PortError> {
         self.counts.update(
             self.registry.stats(),
             self.supervisor.as_ref().map_or(0, |supervisor| supervisor.live()),

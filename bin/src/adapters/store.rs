@@ -1,6 +1,6 @@
 //! `broker`'s readiness probe of the store, by `oauth`.
 
-use broker::ports::{BoxError, BoxFuture, Probe};
+use broker::ports::{BoxFuture, PortError, Probe};
 use oauth::AuthorizationServer;
 
 #[derive(Clone, Debug)]
@@ -11,7 +11,7 @@ impl Probe for StoreProbe {
         "store"
     }
 
-    fn check(&self) -> BoxFuture<'_, Result<(), BoxError>> {
+    fn check(&self) -> BoxFuture<'_, Result<(), PortError>> {
         Box::pin(async { Ok(self.0.probe().await?) })
     }
 }

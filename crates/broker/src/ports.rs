@@ -3,20 +3,19 @@
 //! The HTTP server knows paths, limits and lifetimes. The [`Authority`] authenticates callers, the
 //! [`McpService`] serves MCP requests, [`Probe`]s determine health, and [`Metrics`] counts.
 
-use std::{fmt, future::Future, pin::Pin, time::Duration};
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, request};
 use http_body_util::combinators::UnsyncBoxBody;
 
-/// An owned future that can move between threads.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub use futures_core::future::BoxFuture;
 
 /// An error of a port, or of producing a response body.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub type PortError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a response: complete, or a stream of server-sent events.
-pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
+pub type ResponseBody = UnsyncBoxBody<Bytes, PortError>;
 
 /// The authorization server and the guard of `/mcp`.
 pub trait Authority: fmt::Debug + Send + Sync + 'static {
@@ -60,7 +59,7 @@ pub trait Probe: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// The reason, for the operator's log; `/healthz` shows only that the probe failed.
-    fn check(&self) -> BoxFuture<'_, Result<(), BoxError>>;
+    fn check(&self) -> BoxFuture<'_, Result<(), PortError>>;
 }
 
 /// The metrics of the program.
@@ -71,7 +70,7 @@ pub trait Metrics: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// The reason, for the operator's log.
-    fn text(&self) -> Result<String, BoxError>;
+    fn text(&self) -> Result<String, PortError>;
 
     /// Counts a request of the HTTP server. Called from any thread; must not block.
     fn request_completed(&self, request: CompletedRequest);

@@ -9,12 +9,13 @@ mod revocation;
 mod store;
 mod upstream;
 
-use std::{fmt, future::Future, pin::Pin, time::SystemTime};
+use std::{fmt, time::SystemTime};
 
 use crate::ids::{GrantId, UserId};
 
 pub use accounts::{AccountStore, LeaseAttempt, SignInTokens};
 pub use clients::{ClientInsertion, ClientStore};
+pub use futures_core::future::BoxFuture;
 pub use grants::{GrantStore, PendingLookup};
 pub use revocation::{
     NewTokens, PresentedToken, Redemption, RefusalOutcome, RefusedTokens, Revocation, RevocationBatch, RevocationStore,
@@ -22,9 +23,6 @@ pub use revocation::{
 };
 pub use store::{Store, StoreError, StoreFuture};
 pub use upstream::{GrantedScope, Upstream, UpstreamError, UpstreamTokens, UpstreamUser};
-
-/// An owned future that can move between threads.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The wall clock: lifetimes of tokens outlive the process, and a monotonic clock does not.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {

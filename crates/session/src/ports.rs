@@ -8,7 +8,7 @@
 mod observer;
 mod records;
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::SystemTime};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -24,9 +24,7 @@ pub use self::{
     },
     records::{Change, Record, Records, RecordsError, Seal, SessionKey},
 };
-
-/// An owned future that can move between threads.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub use futures_core::future::BoxFuture;
 
 /// An error of an embedder's implementation or of a response body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -8,7 +8,7 @@ use std::{
 
 use broker::{
     Broker, BrokerError, BuildInfo, Config, PublicUrl,
-    ports::{Authority, BoxError, BoxFuture, McpService, Probe, ResponseBody},
+    ports::{Authority, BoxFuture, McpService, PortError, Probe, ResponseBody},
 };
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header, request};
@@ -46,7 +46,7 @@ pub(crate) struct ScriptedMcp {
     pub(crate) begun: Notify,
     /// Lets `slow` requests finish.
     pub(crate) release: watch::Sender<bool>,
-    streams: Mutex<Vec<Sender<Bytes, BoxError>>>,
+    streams: Mutex<Vec<Sender<Bytes, PortError>>>,
 }
 
 /// A probe that succeeds while the value is true.
@@ -306,7 +306,7 @@ impl Probe for Switch {
         "store"
     }
 
-    fn check(&self) -> BoxFuture<'_, Result<(), BoxError>> {
+    fn check(&self) -> BoxFuture<'_, Result<(), PortError>> {
         let works = *self.0.borrow();
         Box::pin(async move { if works { Ok(()) } else { Err("SECRET-REASON".into()) } })
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use broker::ports::{BoxError, CompletedRequest, Metrics};
+use broker::ports::{CompletedRequest, Metrics, PortError};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
@@ -18,7 +18,7 @@ struct RecordingMetrics {
 }
 
 impl Metrics for RecordingMetrics {
-    fn text(&self) -> Result<String, BoxError> {
+    fn text(&self) -> Result<String, PortError> {
         if self.broken {
             return Err("SECRET-REASON".into());
         }
