@@ -39,10 +39,10 @@ pub(crate) fn run(full: bool) -> Result<()> {
     steps.run("documentation", documentation)?;
     let mut total = Tally::default();
     steps.run("tests", || {
-        total.add(shell::run_tests(tests(full).arg("--no-fail-fast")))
+        total.add(shell::run_tests(tests(full)?.arg("--no-fail-fast")))
     })?;
     steps.run("installation", install)?;
-    steps.run("interop", || total.add(interop("", full)))?;
+    steps.run("interop", || total.add(interop("", full)?))?;
     steps.run("demo", || shell::run(programs::demo()?.arg("--once")))?;
     steps.print();
     ensure!(total.passed > 0, "no test ran");
@@ -55,9 +55,9 @@ pub(crate) fn run(full: bool) -> Result<()> {
 pub(crate) fn run_interop(filter: &str) -> Result<()> {
     install()?;
     // Builds the programs that the tests start.
-    shell::run(tests(false).args(["--quiet", "--no-run"]))?;
+    shell::run(tests(false)?.args(["--quiet", "--no-run"]))?;
     let mut total = Tally::default();
-    total.add(interop(filter, false))?;
+    total.add(interop(filter, false)?)?;
     println!("{} passed, {} failed", total.passed, total.failed);
     Ok(())
 }
@@ -85,33 +85,31 @@ fn install() -> Result<()> {
     programs::build_without_testing()
 }
 
-/// A run of all tests that need nothing but the workspace.
-fn tests(full: bool) -> Command {
+/// A run of all tests that need nothing but the workspace. Its build includes the programs that the
+/// tests start, so the tests build none themselves.
+fn tests(full: bool) -> Result<Command> {
     let mut command = shell::cargo();
-    command.args(["test", "--workspace", "--all-features", "--locked"]);
+    command
+        .args(["test", "--workspace", "--all-features", "--locked"])
+        .env(programs::FOLDER, programs::folder()?);
     if full {
         command.envs(LONG_FORMS.iter().copied());
     }
-    command
+    Ok(command)
 }
 
 /// Runs tests that are ignored elsewhere, since they need foreign programs. The build is that of
 /// all other tests.
-fn interop(filter: &str, full: bool) -> (Tally, Result<()>) {
-    let folder = match programs::folder() {
-        Ok(folder) => folder,
-        Err(error) => return (Tally::default(), Err(error)),
-    };
-    let mut command = tests(full);
+fn interop(filter: &str, full: bool) -> Result<(Tally, Result<()>)> {
+    let mut command = tests(full)?;
     command
-        .env(programs::FOLDER, folder)
         .args(["--test", "it", "--", "--ignored"])
         .arg(format!("interop::{filter}"));
-    match shell::run_tests(&mut command) {
+    Ok(match shell::run_tests(&mut command) {
         // A filter that matches no test is a mistake.
         (Tally { passed: 0, .. }, Ok(())) => (Tally::default(), Err(anyhow::anyhow!("no test ran"))),
         outcome => outcome,
-    }
+    })
 }
 
 /// Times the steps of a run.
