@@ -2,8 +2,8 @@
 
 use bridge::{Bridge, ServerEnded};
 use bytes::Bytes;
-use http::{Request, Response};
-use session::ports::{BackendGone, Body, NotProcessed, Snapshot, SpawnError};
+use http::Request;
+use session::ports::{Reply, Snapshot, SpawnError};
 
 pub(super) fn decode(snapshot: Option<Snapshot>) -> Result<Option<bridge::Snapshot>, SpawnError> {
     let snapshot = snapshot.map(|snapshot| bridge::Snapshot::from_bytes(&snapshot.0));
@@ -15,13 +15,11 @@ pub(super) fn snapshot(bridge: &Bridge) -> Option<Snapshot> {
 }
 
 /// Serves a request, and translates the markers of the response.
-pub(super) async fn serve(bridge: &Bridge, request: Request<Bytes>) -> Response<Body> {
-    let mut response = bridge.serve(request).await;
-    if response.extensions().get::<ServerEnded>().is_some() {
-        response.extensions_mut().insert(BackendGone);
+pub(super) async fn serve(bridge: &Bridge, request: Request<Bytes>) -> Reply {
+    let response = bridge.serve(request).await;
+    let unread = response.extensions().get::<bridge::NotProcessed>().is_some();
+    if unread || response.extensions().get::<ServerEnded>().is_some() {
+        return Reply::Gone { response, unread };
     }
-    if response.extensions().get::<bridge::NotProcessed>().is_some() {
-        response.extensions_mut().insert(NotProcessed);
-    }
-    response
+    response.into()
 }

@@ -15,9 +15,9 @@ use std::{
 
 use ::bridge::{Bridge, ConnectError};
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
 use secrecy::SecretString;
-use session::ports::{Backend, Body, BoxFuture, Snapshot, SpawnError, SpawnOrder, Spawner};
+use session::ports::{Backend, BoxFuture, Reply, Snapshot, SpawnError, SpawnOrder, Spawner};
 use supervisor::{Child, ChildSpec, ReadyError, Supervisor};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
@@ -115,7 +115,7 @@ impl Program {
 }
 
 impl Backend for ChildBackend {
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Reply> {
         Box::pin(bridge::serve(&self.bridge, request))
     }
 

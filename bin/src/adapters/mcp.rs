@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use broker::ports::{BoxFuture, LogSpan, McpService, ResponseBody};
+use broker::ports::{BoxFuture, McpAnswer, McpService};
 use bytes::Bytes;
-use http::{Request, Response, header::WWW_AUTHENTICATE};
+use http::{Request, header::WWW_AUTHENTICATE};
 use oauth::AuthorizationServer;
-use session::{Registry, SignInRequired, ports::SessionSpan};
+use session::{Registry, Served};
 
 /// The registry as the MCP service of the HTTP layer.
 #[derive(Clone, Debug)]
@@ -23,18 +23,20 @@ impl RegistryService {
 }
 
 impl McpService for RegistryService {
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>> {
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, McpAnswer> {
         Box::pin(async move {
-            let mut response = self.registry.serve(request).await;
-            if let Some(SessionSpan(span)) = response.extensions_mut().remove() {
-                response.extensions_mut().insert(LogSpan(span));
-            }
-            if response.extensions().get::<SignInRequired>().is_some()
-                && let Some(challenge) = self.server.challenge()
-            {
+            let Served {
+                mut response,
+                session,
+                sign_in_required,
+            } = self.registry.serve(request).await;
+            if sign_in_required && let Some(challenge) = self.server.challenge() {
                 response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
             }
-            response
+            McpAnswer {
+                response,
+                span: session,
+            }
         })
     }
 

@@ -10,7 +10,7 @@ use ::bridge::Bridge;
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
-use session::ports::{Backend, Body, BoxFuture, Snapshot, SpawnError, SpawnOrder, Spawner};
+use session::ports::{Backend, Body, BoxFuture, Reply, Snapshot, SpawnError, SpawnOrder, Spawner};
 use tokio::{io::duplex, sync::watch};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -109,14 +109,15 @@ impl UpstreamBackend {
 }
 
 impl Backend for UpstreamBackend {
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Reply> {
         Box::pin(async {
             let listens = request.method() == Method::GET;
-            let response = bridge::serve(&self.bridge, request).await;
-            if listens && response.status().is_success() {
-                return self.count_listener(response);
+            match bridge::serve(&self.bridge, request).await {
+                Reply::Response(response) if listens && response.status().is_success() => {
+                    self.count_listener(response).into()
+                }
+                reply @ (Reply::Response(_) | Reply::Gone { .. }) => reply,
             }
-            response
         })
     }
 

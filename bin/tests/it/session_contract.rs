@@ -14,7 +14,7 @@ use std::{
 
 use broker::{
     Broker, BuildInfo, PublicUrl,
-    ports::{Authority, BoxFuture, McpService, ResponseBody},
+    ports::{Authority, BoxFuture, McpAnswer, McpService, ResponseBody},
 };
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, request::Parts};
@@ -449,8 +449,8 @@ impl Authority for AuthorityWithoutCaller {
 }
 
 impl McpService for Sessions {
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>> {
-        Box::pin(self.0.serve(request))
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, McpAnswer> {
+        Box::pin(async { self.0.serve(request).await.response.into() })
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {

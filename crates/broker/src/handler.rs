@@ -17,7 +17,7 @@ use crate::{
     cors, health,
     http_error::HttpError,
     mcp, metrics,
-    ports::{CompletedRequest, LogSpan, ResponseBody},
+    ports::{CompletedRequest, McpAnswer, ResponseBody},
     request_body,
     response::without_body,
     route::{self, Route},
@@ -42,10 +42,10 @@ pub(crate) async fn handle<G: Send + 'static>(
 
     // Dropping the handle aborts the task, so that it does not outlive the connection.
     let task = state.tasks.spawn(respond(Arc::clone(&state), route, target, request));
-    let mut response = AbortOnDropHandle::new(task).await.unwrap_or_else(|error| {
+    let McpAnswer { mut response, span } = AbortOnDropHandle::new(task).await.unwrap_or_else(|error| {
         // The panic hook has logged the place; this logs the consequence.
         tracing::error!(%error, "request handler panicked");
-        error_response(HttpError::Panicked, route)
+        error_response(HttpError::Panicked, route).into()
     });
 
     let headers = response.headers_mut();
@@ -64,8 +64,7 @@ pub(crate) async fn handle<G: Send + 'static>(
             duration,
         });
     }
-    let span = response.extensions_mut().remove();
-    let span = span.map_or_else(Span::none, |LogSpan(span)| span);
+    let span = span.unwrap_or_else(Span::none);
     span.in_scope(|| log(route, &method, &path, response.status(), duration));
     if method == Method::HEAD {
         response = without_body(response);
@@ -81,37 +80,28 @@ pub(crate) async fn handle<G: Send + 'static>(
     })
 }
 
-async fn respond(
-    state: Arc<AppState>,
-    route: Route,
-    target: Uri,
-    mut request: Request<Incoming>,
-) -> Response<ResponseBody> {
+async fn respond(state: Arc<AppState>, route: Route, target: Uri, mut request: Request<Incoming>) -> McpAnswer {
     // Monitoring systems address the broker by its IP address.
     if !route.is_monitoring() {
         let checked = state.host_origin.check_host(request.uri(), request.headers());
         if let Err(error) = checked {
-            return error_response(error, route);
+            return error_response(error, route).into();
         }
     }
     // The authority has its own origin rule; the other paths allow any origin.
     let origin = (route == Route::Mcp).then(|| state.host_origin.allowed_origin(request.headers()));
     *request.uri_mut() = target;
     let result = dispatch(&state, route, request).await;
-    let mut response = result.unwrap_or_else(|error| error_response(error, route));
+    let mut answer = result.unwrap_or_else(|error| error_response(error, route).into());
     if let Some(origin) = origin.flatten() {
-        cors::allow_origin(&mut response, origin);
+        cors::allow_origin(&mut answer.response, origin);
     }
-    response
+    answer
 }
 
-async fn dispatch(
-    state: &AppState,
-    route: Route,
-    request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, HttpError> {
-    match route {
-        Route::Mcp => mcp::serve(state, request).await,
+async fn dispatch(state: &AppState, route: Route, request: Request<Incoming>) -> Result<McpAnswer, HttpError> {
+    let response = match route {
+        Route::Mcp => return mcp::serve(state, request).await,
         Route::Authority => authority(state, request).await,
         Route::Health => {
             check_read_only(&request)?;
@@ -131,7 +121,8 @@ async fn dispatch(
             metrics::exposition(endpoint, request.headers())
         }
         Route::Unknown => Err(HttpError::NotFound),
-    }
+    };
+    Ok(response?.into())
 }
 
 async fn authority(state: &AppState, request: Request<Incoming>) -> Result<Response<ResponseBody>, HttpError> {

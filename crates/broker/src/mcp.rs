@@ -3,7 +3,7 @@
 //! Their order matters: host and origin before anything is looked up, the bearer before any detail
 //! of the request is rejected, and the body last, once its sender is authenticated.
 
-use http::{HeaderMap, Method, Request, Response, header};
+use http::{HeaderMap, Method, Request, header};
 use hyper::body::Incoming;
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     cors,
     http_error::HttpError,
     media_type::{EVENT_STREAM, JSON},
-    ports::ResponseBody,
+    ports::McpAnswer,
     request_body,
 };
 
@@ -20,15 +20,15 @@ use crate::{
 /// # Errors
 ///
 /// The check that the request failed. The authority's own response is not an error here.
-pub(crate) async fn serve(state: &AppState, request: Request<Incoming>) -> Result<Response<ResponseBody>, HttpError> {
+pub(crate) async fn serve(state: &AppState, request: Request<Incoming>) -> Result<McpAnswer, HttpError> {
     let (mut parts, incoming) = request.into_parts();
     state.host_origin.check_origin(&parts.headers)?;
     // Before the authentication, since browsers send no bearer with a preflight.
     if let Some(response) = cors::preflight(&parts) {
-        return Ok(response);
+        return Ok(response.into());
     }
     if let Err(challenge) = state.authority.authenticate(&mut parts).await {
-        return Ok(challenge);
+        return Ok(challenge.into());
     }
     let limits = &state.config.limits;
     let body = match parts.method {

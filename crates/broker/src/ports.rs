@@ -34,15 +34,19 @@ pub trait Authority: fmt::Debug + Send + Sync + 'static {
     fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>>;
 }
 
-/// The span in which a request is logged, from the extensions of its response. It gives the log
-/// line the fields of the session that the request belongs to.
-#[derive(Clone, Debug)]
-pub struct LogSpan(pub tracing::Span);
+/// The answer of an [`McpService`].
+#[derive(Debug)]
+pub struct McpAnswer {
+    /// The response for the client.
+    pub response: Response<ResponseBody>,
+    /// The span in which the request is logged, which has the fields of its session.
+    pub span: Option<tracing::Span>,
+}
 
 /// Serves authenticated MCP requests.
 pub trait McpService: fmt::Debug + Send + Sync + 'static {
     /// Serves one request. The [`Authority`] has put the caller into its extensions.
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>>;
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, McpAnswer>;
 
     /// Stops all sessions: no request begins after the call, and open streams end. Returns once no
     /// backend is left. Idempotent.
@@ -74,6 +78,12 @@ pub trait Metrics: fmt::Debug + Send + Sync + 'static {
 
     /// Counts a request of the HTTP server. Called from any thread; must not block.
     fn request_completed(&self, request: CompletedRequest);
+}
+
+impl From<Response<ResponseBody>> for McpAnswer {
+    fn from(response: Response<ResponseBody>) -> Self {
+        Self { response, span: None }
+    }
 }
 
 /// A request whose response has begun.

@@ -207,7 +207,7 @@ async fn open(registry: &Registry, count: usize, lifetime: Option<Duration>) -> 
     let mut sessions = Vec::with_capacity(count);
     for number in 0..count {
         let caller = &callers[number % callers.len()];
-        let opened = registry.serve(request(caller, None, "initialize")).await;
+        let opened = registry.serve(request(caller, None, "initialize")).await.response;
         let id = opened.headers().get("mcp-session-id").cloned().expect("a session id");
         sessions.push((Arc::clone(caller), id));
     }
@@ -219,7 +219,7 @@ async fn ping(registry: &Registry, caller: &Arc<Caller>, id: &HeaderValue) {
 }
 
 async fn must_answer(registry: &Registry, request: Request<Bytes>) {
-    let answer = registry.serve(request).await;
+    let answer = registry.serve(request).await.response;
     assert_eq!(answer.status(), StatusCode::OK);
     let body = answer.into_body().collect().await.expect("a body").to_bytes();
     assert!(body.starts_with(br#"{"jsonrpc":"2.0","id":1,"result""#));

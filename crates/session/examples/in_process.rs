@@ -26,7 +26,7 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use session::{
     Config, Registry,
     ports::{
-        Backend, Body, BoxError, BoxFuture, Caller, ClientId, Credential, CredentialError, Credentials, GrantId,
+        Backend, Body, BoxError, BoxFuture, Caller, ClientId, Credential, CredentialError, Credentials, GrantId, Reply,
         Snapshot, SpawnError, SpawnOrder, Spawner, UserId,
     },
 };
@@ -106,8 +106,8 @@ impl Counter {
 }
 
 impl Backend for Counter {
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
-        Box::pin(async move { self.answer(&request) })
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Reply> {
+        Box::pin(async move { self.answer(&request).into() })
     }
 
     fn done(&self) -> CancellationToken {
@@ -175,7 +175,7 @@ async fn mcp(State(registry): State<Arc<Registry>>, request: axum::extract::Requ
     };
     let mut request = Request::from_parts(parts, body);
     request.extensions_mut().insert(caller);
-    registry.serve(request).await.map(axum::body::Body::new)
+    registry.serve(request).await.response.map(axum::body::Body::new)
 }
 
 /// Runs the service, sends requests to it and returns the answers.

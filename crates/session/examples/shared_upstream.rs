@@ -28,7 +28,7 @@ use secrecy::ExposeSecret as _;
 use session::{
     Config, Registry,
     ports::{
-        Backend, Body, BoxError, BoxFuture, Caller, ClientId, Credential, CredentialError, Credentials, GrantId,
+        Backend, Body, BoxError, BoxFuture, Caller, ClientId, Credential, CredentialError, Credentials, GrantId, Reply,
         Snapshot, SpawnError, SpawnOrder, Spawner, UserId,
     },
 };
@@ -111,12 +111,11 @@ impl Forwarder {
 }
 
 impl Backend for Forwarder {
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Reply> {
         Box::pin(async move {
             let message = request.body().clone();
-            self.forward(request)
-                .await
-                .unwrap_or_else(|_unreachable| unavailable(&message))
+            let answer = self.forward(request).await;
+            answer.unwrap_or_else(|_unreachable| unavailable(&message)).into()
         })
     }
 
@@ -214,10 +213,10 @@ async fn ask(url: String) -> Result<Vec<String>, BoxError> {
                 count: AtomicU64::new(0),
             }),
         });
-        let opened = registry.serve(request(&caller, None, "initialize")).await;
+        let opened = registry.serve(request(&caller, None, "initialize")).await.response;
         let id = opened.headers().get("mcp-session-id").cloned().ok_or("no session")?;
         for _ in 0..2 {
-            let answer = registry.serve(request(&caller, Some(&id), "tools/call")).await;
+            let answer = registry.serve(request(&caller, Some(&id), "tools/call")).await.response;
             assert_eq!(answer.status(), StatusCode::OK);
             answers.push(String::from_utf8(
                 answer.into_body().collect().await?.to_bytes().into(),

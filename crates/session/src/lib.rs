@@ -58,6 +58,6 @@ mod tests;
 #[cfg(feature = "sqlite")]
 pub use records::sqlite;
 
-pub use client::serve_error::SignInRequired;
+pub use client::dispatch::Served;
 pub use config::{Config, UnknownStatus};
 pub use registry::{Registry, RegistryBuilder, Stats};

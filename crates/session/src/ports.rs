@@ -1,28 +1,38 @@
 //! The traits that an embedder implements for the registry.
 //!
-//! A [`Spawner`] makes a [`Backend`] for a session; [`Credentials`] are a user's upstream token and
-//! its expiry; [`Records`] keep sessions over restarts; an [`Observer`] counts events. Nothing here
-//! knows of processes, JSON-RPC framing or OAuth. All traits are object-safe and are held as
-//! `Arc<dyn _>`.
+//! A [`Spawner`] makes a [`Backend`] for a session, which serves the whole exchange. Who wants a
+//! session's streams, calls and settings to outlive its servers implements [`Host`] instead: it
+//! makes a [`Conversation`] for each session, which starts the [`Server`]s.
+//!
+//! [`Credentials`] are a user's upstream token and its expiry; [`Records`] keep sessions over
+//! restarts; an [`Observer`] counts events. Nothing here knows of processes, JSON-RPC framing or
+//! OAuth. All traits are object-safe and are held as `Arc<dyn _>`.
 
+mod conversation;
 mod observer;
 mod records;
+mod session_error;
+mod spawner;
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use secrecy::SecretString;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::session_error::whole_seconds;
 pub use self::{
+    conversation::{
+        Conversation, ConversationInfo, Host, Outcome, Server, ServerNumber, SessionControl, SessionHandle, StartOrder,
+    },
     observer::{
         Clock, DetachReason, EndReason, Event, NoopObserver, Observer, QuotaScope, SpawnFailure, SpawnPurpose,
         SystemClock,
     },
     records::{Change, Record, Records, RecordsError, Seal, SessionKey},
+    session_error::SessionError,
+    spawner::{Backend, Reply, SpawnError, SpawnOrder, Spawner},
 };
 pub use futures_core::future::BoxFuture;
 
@@ -31,81 +41,6 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a response: whole, or a stream of server-sent events.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
-
-/// A running MCP server that serves one session now.
-///
-/// A backend is disposable: the registry replaces it at will and keeps the session.
-pub trait Backend: fmt::Debug + Send + Sync + 'static {
-    /// Serves one HTTP exchange of the session.
-    ///
-    /// The registry has already checked the session id and its owner. A backend whose server is
-    /// gone still answers: with a JSON-RPC error that carries the id of the request, marked with
-    /// [`BackendGone`], and with [`NotProcessed`] if that is certain. Dropping the future abandons
-    /// the exchange, not the server.
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>>;
-
-    /// A token that is cancelled once the server is gone, whatever the cause.
-    fn done(&self) -> CancellationToken;
-
-    /// Ends the server and returns when it is gone. Idempotent, and safe from any number of
-    /// callers.
-    ///
-    /// Dropping the future does not take the order to stop back.
-    fn stop(&self) -> BoxFuture<'_, ()>;
-
-    /// Reports a server that is gone or useless, possibly before [`Backend::done`] is cancelled.
-    /// The registry sends no exchange to it.
-    fn is_gone(&self) -> bool {
-        self.done().is_cancelled()
-    }
-
-    /// The state that a new backend must replay to replace this one; `None` before the handshake is
-    /// complete. Available after the end of the server too.
-    fn snapshot(&self) -> Option<Snapshot>;
-
-    /// The expiry of the backend's credential; `None` if it has none or a permanent one. Read once,
-    /// when the backend is attached: the registry replaces it in time.
-    fn expires_at(&self) -> Option<SystemTime> {
-        None
-    }
-}
-
-/// Marks, in the extensions of a response, that the server was gone when it was made. It
-/// distinguishes a backend that died at its `initialize` from a server that refused it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BackendGone;
-
-/// Marks, in the extensions of a response, that the server was gone before it can have read the
-/// request. The registry then sends the request to the next backend, unseen by the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotProcessed;
-
-/// The span of the exchange's session, in the extensions of the response, so that an access log can
-/// have the session's fields.
-#[derive(Clone, Debug)]
-pub struct SessionSpan(pub tracing::Span);
-
-/// Makes backends: the extension point of the registry (a process, a container, a remote server).
-pub trait Spawner: fmt::Debug + Send + Sync + 'static {
-    /// Starts a backend for a session and returns it ready to serve.
-    ///
-    /// The registry limits the time it waits and drops the future when it gives up; a server that
-    /// was started by then must end by itself.
-    ///
-    /// # Errors
-    ///
-    /// [`SpawnError::Credentials`] when the user has to sign in again, [`SpawnError::Unavailable`]
-    /// when a later try may succeed, [`SpawnError::Failed`] when the backend did not start,
-    /// [`SpawnError::NotReady`] when it started and is useless.
-    fn spawn(&self, order: SpawnOrder) -> BoxFuture<'_, Result<Arc<dyn Backend>, SpawnError>>;
-
-    /// True if the backends themselves renew a credential that is refused upstream. If not, a
-    /// backend that ends at its start is a reason for the registry to have it renewed, since
-    /// nothing else would reveal the refusal.
-    fn renews_credentials(&self) -> bool {
-        false
-    }
-}
 
 /// The one upstream credential of a user. All sessions of the user share it.
 pub trait Credentials: fmt::Debug + Send + Sync + 'static {
@@ -143,38 +78,6 @@ pub enum CredentialError {
     /// The upstream is not reachable: a later attempt may succeed.
     #[error("the credential cannot be renewed now")]
     Transient(#[source] BoxError),
-}
-
-/// The order to start a backend.
-#[derive(Clone, Debug)]
-pub struct SpawnOrder {
-    /// The caller of the session.
-    pub caller: Arc<Caller>,
-    /// The state to replay before the backend serves; `None` for a new session.
-    pub snapshot: Option<Snapshot>,
-    /// A short name of the session for logs. It is derived from a hash and cannot be turned back
-    /// into the id.
-    pub tag: Arc<str>,
-}
-
-/// The reason that a backend was not started. The text is for the operator's log; no client reads
-/// it.
-#[derive(Debug, thiserror::Error)]
-pub enum SpawnError {
-    /// The user has to sign in again before a backend can be made.
-    #[error("there is no usable credential for the user")]
-    Credentials(#[source] BoxError),
-    /// A backend cannot be made now; a later attempt may succeed.
-    #[error("a backend cannot be started now")]
-    Unavailable(#[source] BoxError),
-    /// The backend did not start, or ended instead of becoming ready. Its credential may be the
-    /// reason: the registry may have it renewed and start another one.
-    #[error("the backend did not start")]
-    Failed(#[source] BoxError),
-    /// The backend runs and did not become ready: it takes too long, or cannot replace the one
-    /// before it. The credential is not the reason.
-    #[error("the backend did not become ready")]
-    NotReady(#[source] BoxError),
 }
 
 /// The grant that a request is authenticated for.

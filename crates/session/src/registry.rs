@@ -3,17 +3,15 @@
 use std::{future::Future, sync::Arc};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     backends::{reaper, rotate},
-    client::dispatch,
+    client::dispatch::{self, Served},
     config::Config,
-    ports::{
-        Body, Clock, EndReason, GrantId, NoopObserver, Observer, Records, RecordsError, Spawner, SystemClock, UserId,
-    },
+    ports::{Clock, EndReason, GrantId, NoopObserver, Observer, Records, RecordsError, Spawner, SystemClock, UserId},
     records::{restore, write_behind},
     state::{
         ChangeQueue, Deadlines, Phase, Quota, RegistryState, RenewalGate, Revocations, RevokedSubject, Session,
@@ -153,7 +151,7 @@ impl Registry {
     /// Every answer that is not the backend's own is a JSON-RPC error with the id of the request.
     /// Dropping the future abandons the exchange; if it was opening a session, nothing is left of
     /// that.
-    pub async fn serve(&self, request: Request<Bytes>) -> Response<Body> {
+    pub async fn serve(&self, request: Request<Bytes>) -> Served {
         dispatch::serve(&self.state, request).await
     }
 

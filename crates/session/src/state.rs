@@ -24,7 +24,7 @@ pub(crate) use self::{
     change_queue::{ChangeQueue, Pending, end_change, wall_time},
     deadlines::Deadlines,
     expiry::Expiry,
-    lifecycle::{EndCondition, JoinRevival, Lifecycle, Phase, Retire, RevivalReceiver, RevivalSender, SessionError},
+    lifecycle::{EndCondition, JoinRevival, Lifecycle, Phase, Retire, RevivalReceiver, RevivalSender},
     quota::{Quota, SessionPermit},
     registry_state::RegistryState,
     renewal_gate::{GateDecision, Generation, RenewalGate, RenewalGuard, RenewalOutcome},

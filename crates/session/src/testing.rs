@@ -22,7 +22,7 @@
 //! let body = r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#;
 //! let mut request = Request::post("/mcp").body(Bytes::from(body)).unwrap();
 //! request.extensions_mut().insert(caller("ann/phone"));
-//! let response = registry.serve(request).await;
+//! let response = registry.serve(request).await.response;
 //!
 //! assert!(response.headers().contains_key("mcp-session-id"));
 //! assert_eq!(spawner.running(), 1);

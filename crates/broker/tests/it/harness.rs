@@ -8,7 +8,7 @@ use std::{
 
 use broker::{
     Broker, BrokerError, BuildInfo, Config, PublicUrl,
-    ports::{Authority, BoxFuture, McpService, PortError, Probe, ResponseBody},
+    ports::{Authority, BoxFuture, McpAnswer, McpService, PortError, Probe, ResponseBody},
 };
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header, request};
@@ -247,7 +247,7 @@ impl Authority for SingleTokenAuthority {
 }
 
 impl McpService for ScriptedMcp {
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>> {
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, McpAnswer> {
         Box::pin(async move {
             let caller = request.extensions().get::<&str>().copied().unwrap_or("no caller");
             let response = format!(
@@ -258,7 +258,7 @@ impl McpService for ScriptedMcp {
             );
             self.calls.record(response.clone());
             if request.method() == http::Method::GET {
-                return self.stream();
+                return self.stream().into();
             }
             match &request.body()[..] {
                 b"slow" => {
@@ -269,11 +269,11 @@ impl McpService for ScriptedMcp {
                         .await
                         .expect("the double outlives its requests");
                 }
-                b"stream" => return self.stream(),
+                b"stream" => return self.stream().into(),
                 b"panic" => panic!("as the test says"),
                 _ => {}
             }
-            answer(StatusCode::OK, &response)
+            answer(StatusCode::OK, &response).into()
         })
     }
 

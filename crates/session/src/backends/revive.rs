@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{
     error_chain::error_chain,
-    ports::{DetachReason, EndReason, Event, RecordsError, Snapshot, SpawnError, SpawnPurpose},
+    ports::{DetachReason, EndReason, Event, RecordsError, SessionError, Snapshot, SpawnError, SpawnPurpose},
     state::{
         AttachedBackend, EndCondition, InFlightGuard, JoinRevival, RegistryState, RevivalReceiver, RevivalSender,
-        Session, SessionError,
+        Session,
     },
 };
 

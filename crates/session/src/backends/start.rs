@@ -7,8 +7,8 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
     error_chain::error_chain,
-    ports::{Backend, BoxError, Event, Snapshot, SpawnError, SpawnFailure, SpawnOrder, SpawnPurpose},
-    state::{RegistryState, Session, SessionError, SessionPermit},
+    ports::{Backend, BoxError, Event, SessionError, Snapshot, SpawnError, SpawnFailure, SpawnOrder, SpawnPurpose},
+    state::{RegistryState, Session, SessionPermit},
     sync::timeout,
 };
 
@@ -64,7 +64,9 @@ pub(crate) async fn start(
         Ok(Ok(_)) => None,
         Ok(Err(SpawnError::Credentials(_))) => Some(SpawnFailure::Credentials),
         Ok(Err(SpawnError::Unavailable(_))) => Some(SpawnFailure::Unavailable),
-        Ok(Err(SpawnError::Failed(_) | SpawnError::NotReady(_))) => Some(SpawnFailure::Failed),
+        Ok(Err(SpawnError::Failed(_) | SpawnError::NotReady(_) | SpawnError::Unfit(_) | SpawnError::Missing(_))) => {
+            Some(SpawnFailure::Failed)
+        }
         Err(_elapsed) => Some(SpawnFailure::TimedOut),
     };
     let time = Instant::now().saturating_duration_since(begun);
@@ -106,14 +108,18 @@ impl StartBackendError {
                 tracing::warn!(session = %tag, reason, "no backend can be started now");
                 SessionError::Unavailable
             }
-            Self::Spawn(SpawnError::Failed(_) | SpawnError::NotReady(_))
+            Self::Spawn(
+                SpawnError::Failed(_) | SpawnError::NotReady(_) | SpawnError::Unfit(_) | SpawnError::Missing(_),
+            )
             | Self::TimedOut
             | Self::BackendDied
             | Self::Unreadable(_) => {
                 tracing::warn!(session = %tag, reason, "the backend of the session did not start");
                 let now = Instant::now();
-                session.lock().lifecycle.backoff.record_failure(now, &state.config);
-                SessionError::NotStarted
+                let backoff = &mut session.lock().lifecycle.backoff;
+                backoff.record_failure(now, &state.config);
+                let retry_after = backoff.remaining(now).unwrap_or_default();
+                SessionError::NotStarted { retry_after }
             }
         }
     }

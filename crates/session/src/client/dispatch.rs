@@ -15,28 +15,43 @@ use super::{
 };
 use crate::{
     backends::revive,
-    ports::{BackendGone, Body, Caller, DetachReason, EndReason, NotProcessed, SessionKey, SessionSpan},
-    state::{EndCondition, Lookup, RegistryState, Session, SessionError},
+    ports::{Body, Caller, DetachReason, EndReason, Reply, SessionError, SessionKey},
+    state::{EndCondition, Lookup, RegistryState, Session},
 };
 
 /// The number of times that a request is sent again which its backend has not processed.
 const MAX_RESENDS: usize = 3;
 
+/// The answer of a registry to one exchange.
+#[derive(Debug)]
+pub struct Served {
+    /// The answer for the client.
+    pub response: Response<Body>,
+    /// The span of the exchange's session, if it has one, so that an access log can have the
+    /// session's fields.
+    pub session: Option<Span>,
+    /// True for a 401: the user's credential is gone for good, and only a new sign-in helps. The
+    /// registry knows of no authorization server, so the answer has no `WWW-Authenticate`: the
+    /// embedder adds it (RFC 6750 section 3), or answers in its own way.
+    pub sign_in_required: bool,
+}
+
 /// Serves one exchange.
-pub(crate) async fn serve(state: &Arc<RegistryState>, request: Request<Bytes>) -> Response<Body> {
+pub(crate) async fn serve(state: &Arc<RegistryState>, request: Request<Bytes>) -> Served {
     // A cheap handle: an error has to echo the request id even when the backend has the request.
     let body = request.body().clone();
     let is_post = request.method() == Method::POST;
-    let mut session_span = None;
-    let mut response = match route(state, request, &mut session_span).await {
-        Ok(response) => response,
-        Err(error) if is_post => error.into_response(Message::parse(&body).id),
-        Err(error) => error.into_response(None),
-    };
-    if let Some(span) = session_span {
-        response.extensions_mut().insert(SessionSpan(span));
+    let (mut session, mut sign_in_required) = (None, false);
+    let response = route(state, request, &mut session).await.unwrap_or_else(|error| {
+        sign_in_required = matches!(error, ServeError::Session(SessionError::SignInRequired));
+        let id = is_post.then(|| Message::parse(&body).id).flatten();
+        error.into_response(id)
+    });
+    Served {
+        response,
+        session,
+        sign_in_required,
     }
-    response
 }
 
 /// Sets `session_span` as soon as the session of the exchange is known.
@@ -136,7 +151,9 @@ async fn listen(
     let Some(attached) = attached else {
         return parked_streams::park(state, session);
     };
-    let response = attached.backend.serve(strip_client_headers(request)).await;
+    let response = match attached.backend.serve(strip_client_headers(request)).await {
+        Reply::Response(response) | Reply::Gone { response, .. } => response,
+    };
     Ok(parked_streams::until_retired(strip_session_id(response), &attached))
 }
 
@@ -158,21 +175,20 @@ async fn send(
     let mut resends = MAX_RESENDS;
     let (in_flight, response) = loop {
         let in_flight = revive::begin_exchange(state, session, backend.take()).await?;
-        let response = in_flight.attached.backend.serve(request.clone()).await;
-        if resends == 0 || response.extensions().get::<NotProcessed>().is_none() {
-            break (in_flight, strip_session_id(response));
+        match in_flight.attached.backend.serve(request.clone()).await {
+            Reply::Gone { unread: true, .. } if resends > 0 => {
+                resends -= 1;
+                state.detach(session, &in_flight.attached, DetachReason::BackendDied);
+            }
+            Reply::Gone { response, .. } => break (in_flight, response),
+            Reply::Response(response) => {
+                // Errors, and 202 for a message, can come from what is before the server.
+                if response.status() == StatusCode::OK && in_flight.attached.mark_answered() {
+                    session.lock().lifecycle.backoff.reset();
+                }
+                break (in_flight, response);
+            }
         }
-        resends -= 1;
-        state.detach(session, &in_flight.attached, DetachReason::BackendDied);
     };
-    if proves_life(&response) && in_flight.attached.mark_answered() {
-        session.lock().lifecycle.backoff.reset();
-    }
-    Ok(guard_body(response, (activity, in_flight)))
-}
-
-/// True if a response shows that the backend answers requests. Errors, and 202 for a message, can
-/// come from what is before it.
-fn proves_life(response: &Response<Body>) -> bool {
-    response.status() == StatusCode::OK && response.extensions().get::<BackendGone>().is_none()
+    Ok(guard_body(strip_session_id(response), (activity, in_flight)))
 }

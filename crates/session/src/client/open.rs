@@ -23,8 +23,8 @@ use crate::{
         renew::retry_after_renewal,
         start::{StartBackendError, start},
     },
-    ports::{AuthenticatedAt, BackendGone, Body, Caller, DetachReason, EndReason, Event, SpawnPurpose},
-    state::{AttachedBackend, EndCondition, Lifecycle, Phase, RegistryState, Session, SessionError, SessionId},
+    ports::{AuthenticatedAt, Body, Caller, DetachReason, EndReason, Event, Reply, SessionError, SpawnPurpose},
+    state::{AttachedBackend, EndCondition, Lifecycle, Phase, RegistryState, Session, SessionId},
     sync::timeout_at,
 };
 
@@ -111,11 +111,10 @@ impl Opening<'_> {
         // A timeout polls its future before it checks the clock: it lets through an answer of after
         // the deadline, and a stream of then may only say that there is no answer yet.
         let response = response.ok().filter(|_| Instant::now() <= deadline);
-        let response = response.ok_or(StartBackendError::TimedOut)?;
-        if response.extensions().get::<BackendGone>().is_some() {
+        let Reply::Response(response) = response.ok_or(StartBackendError::TimedOut)? else {
             state.detach(session, &backend, DetachReason::BackendDied);
             return Err(StartBackendError::BackendDied);
-        }
+        };
         let (response, accepted) = classify(strip_session_id(response)).await?;
         Ok(InitializeAnswer {
             response,

@@ -14,29 +14,12 @@ use serde_json::json;
 use super::exchange::full_body;
 use crate::{
     config::UnknownStatus,
-    ports::Body,
-    state::SessionError::{self, Aborted, BackingOff, Ended, NotStarted, ShuttingDown, Unavailable},
+    ports::{
+        Body,
+        SessionError::{self, Aborted, BackingOff, Ended, NotStarted, ShuttingDown, SignInRequired, Unavailable},
+        whole_seconds,
+    },
 };
-
-/// Marks a 401 of the registry: the user's credential is gone for good, and only a new sign-in
-/// helps.
-///
-/// The registry knows of no authorization server, so the answer has no `WWW-Authenticate`. The
-/// embedder looks for this in the extensions of the response and adds the header (RFC 6750 section
-/// 3), or answers in its own way:
-///
-/// ```
-/// # use session::SignInRequired;
-/// # fn finish<B>(mut response: http::Response<B>) -> http::Response<B> {
-/// if response.extensions().get::<SignInRequired>().is_some() {
-///     let challenge = http::HeaderValue::from_static("Bearer error=\"invalid_token\"");
-///     response.headers_mut().insert(http::header::WWW_AUTHENTICATE, challenge);
-/// }
-/// # response
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SignInRequired;
 
 /// The reason that the registry answers itself.
 #[derive(Debug)]
@@ -106,9 +89,6 @@ impl ServeError {
         if matches!(self, Self::MethodNotAllowed) {
             headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
         }
-        if matches!(self, Self::Session(SessionError::SignInRequired)) {
-            response.extensions_mut().insert(SignInRequired);
-        }
         if let Self::UserQuota { data, .. } = self {
             error["data"] = data;
         }
@@ -118,14 +98,14 @@ impl ServeError {
     fn status(&self) -> StatusCode {
         match self {
             Self::NotJson | Self::Malformed | Self::MissingSessionId | Self::MethodNotFound => StatusCode::BAD_REQUEST,
-            Self::Session(SessionError::SignInRequired) => StatusCode::UNAUTHORIZED,
+            Self::Session(SignInRequired) => StatusCode::UNAUTHORIZED,
             Self::WrongGrant => StatusCode::FORBIDDEN,
             Self::Session(Ended) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownSession(status) => status.code(),
             Self::UserQuota { .. } | Self::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
             Self::MissingCaller | Self::Internal | Self::Session(Aborted) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Session(NotStarted) => StatusCode::BAD_GATEWAY,
+            Self::Session(NotStarted { .. }) => StatusCode::BAD_GATEWAY,
             Self::TotalQuota { .. } | Self::Session(ShuttingDown | Unavailable | BackingOff(_)) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -134,7 +114,7 @@ impl ServeError {
 
     fn code_and_message(&self) -> (i32, Cow<'static, str>) {
         let (code, message) = match self {
-            Self::MissingCaller | Self::Internal | Self::Session(Aborted) => (INTERNAL_ERROR, "Internal error"),
+            Self::MissingCaller | Self::Internal => (INTERNAL_ERROR, "Internal error"),
             Self::NotJson => (PARSE_ERROR, "Parse error: the body is not JSON"),
             Self::Malformed => (INVALID_REQUEST, "Invalid request: the body is not one JSON-RPC message"),
             Self::MissingSessionId => (INVALID_REQUEST, "Invalid request: Mcp-Session-Id is missing"),
@@ -148,48 +128,29 @@ impl ServeError {
             ),
             Self::TotalQuota { .. } => (SERVER_ERROR, "Too many sessions: try again later"),
             Self::TooManyStreams => (SERVER_ERROR, "Too many GET streams are open on this session"),
-            Self::Session(Ended) => (SESSION_NOT_FOUND, "The session has ended: initialize again"),
-            Self::Session(ShuttingDown) => (SERVER_ERROR, "Shutting down: try again later"),
-            Self::Session(SessionError::SignInRequired) => (SERVER_ERROR, "Sign in again"),
-            Self::Session(Unavailable) => (SERVER_ERROR, "The MCP server cannot be started now: try again later"),
-            Self::Session(NotStarted) => (INTERNAL_ERROR, "The MCP server did not start"),
-            Self::Session(BackingOff(delay)) => {
-                let seconds = whole_seconds(*delay);
-                let message = format!("The MCP server of this session keeps crashing; next start in {seconds} s");
-                return (INTERNAL_ERROR, message.into());
+            Self::Session(error) => {
+                let code = match error {
+                    Ended => SESSION_NOT_FOUND,
+                    ShuttingDown | SignInRequired | Unavailable => SERVER_ERROR,
+                    NotStarted { .. } | BackingOff(_) | Aborted => INTERNAL_ERROR,
+                };
+                return (code, error.to_string().into());
             }
         };
         (code, message.into())
     }
 
-    /// Every 429 and 503 says when to try again.
+    /// Every 429, 502 and 503 says when to try again.
     fn retry_after(&self, status: StatusCode) -> Option<Duration> {
-        if let Self::UserQuota { retry_after, .. }
-        | Self::TotalQuota { retry_after }
-        | Self::Session(BackingOff(retry_after)) = self
-        {
+        if let Self::UserQuota { retry_after, .. } | Self::TotalQuota { retry_after } = self {
             return Some(*retry_after);
+        }
+        if let Self::Session(error) = self
+            && let Some(after) = error.retry_after()
+        {
+            return Some(after);
         }
         let passes = status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE;
         passes.then_some(DEFAULT_RETRY_AFTER)
-    }
-}
-
-/// RFC 9110 section 10.2.3: `Retry-After` counts whole seconds. Rounded up, and never zero.
-fn whole_seconds(duration: Duration) -> u64 {
-    let up = u64::from(duration.subsec_nanos() > 0);
-    duration.as_secs().saturating_add(up).max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_is_rounded_up_to_whole_seconds() {
-        assert_eq!(whole_seconds(Duration::ZERO), 1);
-        assert_eq!(whole_seconds(Duration::from_millis(1)), 1);
-        assert_eq!(whole_seconds(Duration::from_millis(1001)), 2);
-        assert_eq!(whole_seconds(Duration::from_secs(30)), 30);
     }
 }

@@ -26,7 +26,7 @@ use tokio::{sync::watch, time::Instant};
 use super::restart_backoff::RestartBackoff;
 use crate::{
     config::Config,
-    ports::{DetachReason, EndReason, Snapshot},
+    ports::{DetachReason, EndReason, SessionError, Snapshot},
 };
 
 /// A backend as the state machine sees it.
@@ -106,23 +106,6 @@ pub(crate) enum JoinRevival {
     /// The caller runs the revival.
     Begun(RevivalSender, RevivalReceiver),
     Refused(SessionError),
-}
-
-/// The reason that a session does not serve a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SessionError {
-    Ended,
-    ShuttingDown,
-    SignInRequired,
-    /// No backend can be started now.
-    Unavailable,
-    /// The backend did not start, or was gone before the session was open.
-    NotStarted,
-    /// The session's backends keep failing, and the next one is not started before this time is
-    /// over.
-    BackingOff(Duration),
-    /// The task of the revival panicked or was dropped with the runtime.
-    Aborted,
 }
 
 impl<B: Retire> Lifecycle<B> {

@@ -18,7 +18,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{SpawnOutcome, lock, scheduling_point};
-use crate::ports::{Backend, BackendGone, Body, BoxError, BoxFuture, NotProcessed, Snapshot};
+use crate::ports::{Backend, Body, BoxError, BoxFuture, Reply, Snapshot};
 
 /// The delay of a late event stream ([`SpawnOutcome::StreamsInitializeLate`]).
 pub const LATE_STREAM_DELAY: Duration = Duration::from_secs(1);
@@ -95,7 +95,7 @@ impl ScriptedBackend {
         self.done.cancel();
     }
 
-    /// Dies, but shows it only at the next request, which it answers as [`NotProcessed`].
+    /// Dies, but shows it only at the next request, which it answers as unread ([`Reply::Gone`]).
     pub fn die_unnoticed(&self) {
         self.crashed.store(true, Ordering::SeqCst);
     }
@@ -140,16 +140,16 @@ impl ScriptedBackend {
         lock(&self.streams).clear();
     }
 
-    async fn answer(&self, mut request: Request<Bytes>) -> Response<Body> {
+    async fn answer(&self, mut request: Request<Bytes>) -> Reply {
         if self.unrecorded.is_some() {
             let body = Bytes::from_static(br#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
-            return response(StatusCode::OK, body);
+            return response(StatusCode::OK, body).into();
         }
         scheduling_point().await;
         request.extensions_mut().clear();
         lock(&self.requests).push(request.clone());
         if request.method() == Method::GET {
-            return self.stream();
+            return self.stream().into();
         }
         let message: serde_json::Value = serde_json::from_slice(request.body()).unwrap_or_default();
         let (id, method) = (&message["id"], message["method"].as_str().unwrap_or_default());
@@ -163,12 +163,10 @@ impl ScriptedBackend {
             ok(&format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#))
         };
         if self.has_exited() {
-            let mut response = error();
-            response.extensions_mut().insert(BackendGone);
-            if crashed {
-                response.extensions_mut().insert(NotProcessed);
-            }
-            return response;
+            return Reply::Gone {
+                response: error(),
+                unread: crashed,
+            };
         }
         if matches!(method, "initialize" | "notifications/initialized") {
             let mut handshake = lock(&self.handshake);
@@ -176,7 +174,7 @@ impl ScriptedBackend {
                 handshake.push_str(&format!("<{method}>"));
             }
         }
-        match (method, self.outcome) {
+        let response = match (method, self.outcome) {
             _ if method.starts_with("notifications/") => response(StatusCode::ACCEPTED, Bytes::new()),
             ("busy", _) => response(StatusCode::TOO_MANY_REQUESTS, Bytes::from_static(b"{}")),
             ("initialize", SpawnOutcome::RefusesInitialize) => error(),
@@ -199,7 +197,8 @@ impl ScriptedBackend {
                 }
             }
             _ => result(),
-        }
+        };
+        response.into()
     }
 
     fn stream(&self) -> Response<Body> {
@@ -215,7 +214,7 @@ impl ScriptedBackend {
 }
 
 impl Backend for ScriptedBackend {
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Body>> {
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Reply> {
         Box::pin(self.answer(request))
     }
 

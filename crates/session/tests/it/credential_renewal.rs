@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use session::{
-    Config, SignInRequired, Stats,
+    Config, Stats,
     ports::Event,
     testing::{RefreshOutcome, ScriptedSpawner, SpawnOutcome},
 };
@@ -27,9 +27,9 @@ async fn with_outcome(outcome: SpawnOutcome) -> Harness {
 
 /// The status of an `initialize`, and whether a sign-in is required.
 async fn initialize(harness: &Harness, who: &str) -> (u16, bool) {
-    let response = harness.initialize(who).await;
+    let served = harness.serve(Method::POST, who, None, &rpc("1", "initialize")).await;
+    let (response, sign_in_required) = (served.response, served.sign_in_required);
     let status = response.status().as_u16();
-    let sign_in_required = response.extensions().get::<SignInRequired>().is_some();
     assert_eq!(session_id(&response).is_some(), status == 200);
     drop(response);
     run_ready_tasks().await;
@@ -62,9 +62,9 @@ async fn revoked_credential_is_401_at_a_revival() {
     credentials.set_refresh_outcome(RefreshOutcome::Terminal);
     harness.spawner.last_backend().die();
     run_ready_tasks().await;
-    let response = harness.post("ann/x", Some(&id), &rpc("2", "ping")).await;
-    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-    assert!(response.extensions().get::<SignInRequired>().is_some());
+    let served = harness.serve(Method::POST, "ann/x", Some(&id), &rpc("2", "ping")).await;
+    assert_eq!(served.response.status(), StatusCode::UNAUTHORIZED);
+    assert!(served.sign_in_required);
     assert_eq!(
         (credentials.refresh_count(), harness.registry.stats()),
         (1, Stats::default())
@@ -178,17 +178,19 @@ async fn concurrent_openings_share_one_refresh_and_all_succeed() {
     let credentials = harness.credentials("ann");
     credentials.revoke_upstream();
     credentials.set_refresh_delay(Duration::from_secs(3));
-    let openings: Vec<_> = (0..8).map(|_| harness.initialize_in_background("ann/x")).collect();
+    let openings: Vec<_> = (0..8)
+        .map(|_| harness.serve_initialize_in_background("ann/x"))
+        .collect();
     // A client that disconnects while it waits does not affect the others.
     let disconnecting = harness.initialize_in_background("ann/x");
     run_ready_tasks().await;
     assert_eq!(credentials.refresh_count(), 1);
     drop(disconnecting);
     for opening in openings {
-        let response = opening.output().await;
-        assert_eq!(response.status(), StatusCode::OK);
-        assert!(session_id(&response).is_some());
-        assert!(response.extensions().get::<SignInRequired>().is_none());
+        let served = opening.output().await;
+        assert_eq!(served.response.status(), StatusCode::OK);
+        assert!(session_id(&served.response).is_some());
+        assert!(!served.sign_in_required);
     }
     assert_eq!(credentials.refresh_count(), 1);
     run_ready_tasks().await;

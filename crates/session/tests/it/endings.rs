@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use session::{
-    Config, SignInRequired, Stats,
+    Config, Stats,
     ports::{AuthenticatedAt, GrantId, UserId},
     testing::SpawnOutcome,
 };
@@ -150,17 +150,17 @@ async fn revoked_user_loses_the_sessions_of_all_grants() {
 async fn revocation_ends_an_opening_session() {
     for outcome in [None, Some(SpawnOutcome::IgnoresInitialize)] {
         let harness = Harness::plain_manual(Config::default());
-        let initialize = harness.initialize_in_background("ann/x");
+        let initialize = harness.serve_initialize_in_background("ann/x");
         run_ready_tasks().await;
         if let Some(outcome) = outcome {
             assert!(harness.spawner.resolve_last(outcome));
             run_ready_tasks().await;
         }
         harness.registry.end_grant(&grant("ann/x")).await;
-        let response = initialize.output().await;
-        assert!(response.headers().get("mcp-session-id").is_none());
-        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-        assert!(response.extensions().get::<SignInRequired>().is_some());
+        let served = initialize.output().await;
+        assert!(served.response.headers().get("mcp-session-id").is_none());
+        assert_eq!(served.response.status(), StatusCode::UNAUTHORIZED);
+        assert!(served.sign_in_required);
         assert_eq!(
             (harness.registry.stats(), harness.spawner.running()),
             (Stats::default(), 0)
@@ -177,13 +177,13 @@ async fn failed_start_after_a_revocation_is_401() {
         SpawnOutcome::DiesAtInitialize,
     ] {
         let harness = Harness::plain_manual(Config::default());
-        let initialize = harness.initialize_in_background("ann/x");
+        let initialize = harness.serve_initialize_in_background("ann/x");
         run_ready_tasks().await;
         assert!(harness.spawner.resolve_last(outcome));
         drop(harness.registry.end_user(&UserId("ann".into())));
-        let response = initialize.output().await;
-        assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{outcome:?}");
-        assert!(response.extensions().get::<SignInRequired>().is_some());
+        let served = initialize.output().await;
+        assert_eq!(served.response.status(), StatusCode::UNAUTHORIZED, "{outcome:?}");
+        assert!(served.sign_in_required);
         run_ready_tasks().await;
         assert_eq!(
             (harness.registry.stats(), harness.spawner.running()),
@@ -212,19 +212,19 @@ async fn request_authenticated_before_a_revocation_opens_no_session() {
     harness.registry.end_user(&UserId("bob".into())).await;
     sleep(Duration::from_secs(1)).await;
     for late in [of_grant, of_user] {
-        let response = harness.registry.serve(late).await;
-        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-        assert!(response.extensions().get::<SignInRequired>().is_some());
+        let served = harness.registry.serve(late).await;
+        assert_eq!(served.response.status(), StatusCode::UNAUTHORIZED);
+        assert!(served.sign_in_required);
     }
     assert_eq!(
         (harness.spawner.spawn_count(), harness.registry.stats()),
         (0, Stats::default())
     );
-    let status = harness.registry.serve(other).await.status();
+    let status = harness.registry.serve(other).await.response.status();
     assert_eq!(status, StatusCode::OK, "another grant of the user");
     // A new sign-in comes after the revocation.
     let again = authenticated_now("bob/x");
-    assert_eq!(harness.registry.serve(again).await.status(), StatusCode::OK);
+    assert_eq!(harness.registry.serve(again).await.response.status(), StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use session::{
-    Config, Registry, RegistryBuilder,
+    Config, Registry, RegistryBuilder, Served,
     ports::{Body, Caller, Clock, Event, Observer},
     testing::{ScriptedBackend, ScriptedCredentials, ScriptedSpawner, SpawnOutcome, caller},
 };
@@ -145,8 +145,12 @@ impl Harness {
         request
     }
 
-    pub(crate) async fn send(&self, method: Method, who: &str, id: Option<&str>, body: &str) -> Response<Body> {
+    pub(crate) async fn serve(&self, method: Method, who: &str, id: Option<&str>, body: &str) -> Served {
         self.registry.serve(self.request(method, who, id, body)).await
+    }
+
+    pub(crate) async fn send(&self, method: Method, who: &str, id: Option<&str>, body: &str) -> Response<Body> {
+        self.serve(method, who, id, body).await.response
     }
 
     pub(crate) async fn post(&self, who: &str, id: Option<&str>, body: &str) -> Response<Body> {
@@ -164,7 +168,7 @@ impl Harness {
         let request = self.request(Method::POST, who, id, &rpc("7", method));
         let registry = Arc::clone(&self.registry);
         in_background(async move {
-            let response = registry.serve(request).await;
+            let response = registry.serve(request).await.response;
             (response.status().as_u16(), session_id(&response))
         })
     }
@@ -230,13 +234,22 @@ impl Harness {
         assert!(body.contains(r#""id":77"#), "{body}");
     }
 
+    /// As [`Harness::initialize_in_background`], with what else the registry says.
+    pub(crate) fn serve_initialize_in_background(&self, who: &str) -> InBackground<Served> {
+        let (registry, request) = (
+            Arc::clone(&self.registry),
+            self.request(Method::POST, who, None, &rpc("1", "initialize")),
+        );
+        in_background(async move { registry.serve(request).await })
+    }
+
     pub(crate) fn initialize_in_background(&self, who: &str) -> InBackground<Response<Body>> {
         self.post_in_background(who, None, &rpc("1", "initialize"))
     }
 
     pub(crate) fn post_in_background(&self, who: &str, id: Option<&str>, body: &str) -> InBackground<Response<Body>> {
         let (registry, request) = (Arc::clone(&self.registry), self.request(Method::POST, who, id, body));
-        in_background(async move { registry.serve(request).await })
+        in_background(async move { registry.serve(request).await.response })
     }
 
     pub(crate) fn exchange_in_background(
@@ -246,7 +259,7 @@ impl Harness {
         body: &str,
     ) -> InBackground<(u16, String)> {
         let (registry, request) = (Arc::clone(&self.registry), self.request(Method::POST, who, id, body));
-        in_background(async move { status_and_text(registry.serve(request).await).await })
+        in_background(async move { status_and_text(registry.serve(request).await.response).await })
     }
 
     pub(crate) fn ping_in_background(&self, who: &str, id: &str) -> InBackground<(u16, String)> {

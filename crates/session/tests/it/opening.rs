@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use session::{
-    Config, SignInRequired, Stats,
+    Config, Stats,
     testing::{LATE_STREAM_DELAY, SpawnOutcome},
 };
 
@@ -45,7 +45,7 @@ async fn request_without_caller_is_500_and_spawns_nothing() {
     for id in [None, Some(id.as_str())] {
         let mut request = harness.request(Method::POST, "ann/x", id, &rpc("7", "initialize"));
         request.extensions_mut().clear();
-        let response = harness.registry.serve(request).await;
+        let response = harness.registry.serve(request).await.response;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert!(body_text(response).await.contains(r#""id":7"#));
     }
@@ -55,17 +55,19 @@ async fn request_without_caller_is_500_and_spawns_nothing() {
 #[tokio::test(start_paused = true)]
 async fn failed_start_is_answered_with_the_request_id_and_without_the_reason() {
     for (outcome, status, retry_after) in [
-        (SpawnOutcome::Failed, 502, None),
+        (SpawnOutcome::Failed, 502, Some("1")),
         (SpawnOutcome::Unavailable, 503, Some("5")),
         (SpawnOutcome::Credentials, 401, None),
     ] {
         let harness = Harness::plain_with_outcome(Config::default(), outcome);
-        let response = harness.post("ann/x", None, &rpc(r#""a\u0062""#, "initialize")).await;
+        let initialize = rpc(r#""a\u0062""#, "initialize");
+        let served = harness.serve(Method::POST, "ann/x", None, &initialize).await;
+        assert_eq!(served.sign_in_required, outcome == SpawnOutcome::Credentials);
+        assert!(served.session.is_some());
+        let response = served.response;
         assert_eq!(response.status().as_u16(), status);
         let header = response.headers().get("retry-after");
         assert_eq!(header.map(|value| value.to_str().expect("text")), retry_after);
-        let sign_in_required = response.extensions().get::<SignInRequired>().is_some();
-        assert_eq!(sign_in_required, outcome == SpawnOutcome::Credentials);
         assert_eq!(session_id(&response), None);
         let body = body_text(response).await;
         assert!(
@@ -189,7 +191,7 @@ async fn backend_never_sees_the_credentials_of_the_client() {
     }
     let version = "2025-11-25".parse().expect("a value");
     request.headers_mut().insert("mcp-protocol-version", version);
-    assert_eq!(harness.registry.serve(request).await.status(), StatusCode::OK);
+    assert_eq!(harness.registry.serve(request).await.response.status(), StatusCode::OK);
     let requests = harness.spawner.last_backend().requests();
     let names: Vec<_> = requests.last().expect("a request").headers().keys().collect();
     assert_eq!(names, ["mcp-protocol-version"]);

@@ -101,7 +101,7 @@ async fn thousand_concurrent_openings_reach_the_quotas_and_exceed_none() {
         );
         let registry = Arc::clone(&harness.registry);
         clients.spawn(async move {
-            let response = registry.serve(request).await;
+            let response = registry.serve(request).await.response;
             (user, response.status().as_u16(), session_id(&response).is_some())
         });
     }

@@ -87,7 +87,10 @@ async fn two_session_ids_select_no_session() {
     let mut request = harness.request(Method::POST, "ann/x", Some(&id), &rpc("1", "ping"));
     let id = id.parse().expect("a value");
     request.headers_mut().append("mcp-session-id", id);
-    assert_eq!(harness.registry.serve(request).await.status(), StatusCode::GONE);
+    assert_eq!(
+        harness.registry.serve(request).await.response.status(),
+        StatusCode::GONE
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -161,7 +161,7 @@ impl Harness {
 }
 
 async fn serve(registry: &Registry, request: Request<Bytes>) -> (u16, Option<String>) {
-    let response = registry.serve(request).await;
+    let response = registry.serve(request).await.response;
     let id = response.headers().get(MCP_SESSION_ID);
     let id = id.map(|id| id.to_str().expect("text").to_owned());
     (response.status().as_u16(), id)
