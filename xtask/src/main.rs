@@ -32,6 +32,8 @@ enum Task {
         #[arg(long)]
         full: bool,
     },
+    /// Install the pinned foreign clients and servers that the tests drive, and a browser
+    Install,
     /// Run the official SDK clients and a third-party MCP server against the broker
     Interop,
     /// Run the official conformance suite against the broker
@@ -60,6 +62,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Test { full } => test::run(full),
+        Task::Install => install::interop(),
         Task::Interop => test::run_interop(""),
         Task::Conformance => test::run_interop("server_suite::"),
         Task::Demo { once, port } => demo(once, port),

@@ -1,9 +1,10 @@
 //! Runs other programs in the root of the workspace, and counts the tests that they report.
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    thread::{self, JoinHandle},
 };
 
 use anyhow::{Context, Result, bail};
@@ -13,6 +14,14 @@ use anyhow::{Context, Result, bail};
 pub(crate) struct Tally {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
+}
+
+/// A program that runs beside others. Its output is held back and printed in one piece. Dropping it
+/// kills the program.
+pub(crate) struct Background {
+    name: String,
+    child: Child,
+    reader: Option<JoinHandle<io::Result<String>>>,
 }
 
 /// The root of the workspace.
@@ -67,11 +76,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// Runs cargo's test runner, prints its output, and counts its tests. A failed run has counts, too.
 pub(crate) fn run_tests(command: &mut Command) -> (Tally, Result<()>) {
     let mut tally = Tally::default();
-    let outcome = stream(command, |line| {
-        let counts = summary(line);
-        tally.passed += counts.passed;
-        tally.failed += counts.failed;
-    });
+    let outcome = stream(command, |line| tally.count(line));
     (tally, outcome)
 }
 
@@ -94,6 +99,67 @@ fn stream(command: &mut Command, mut each_line: impl FnMut(&str)) -> Result<()> 
         bail!("{name} failed ({status})");
     }
     Ok(())
+}
+
+impl Background {
+    pub(crate) fn start(mut command: Command) -> Result<Self> {
+        let name = describe(&command);
+        println!("xtask: {name}, in the background");
+        // One pipe, so that the lines of both outputs stay in their order.
+        let (mut output, writer) = io::pipe()?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
+        let reader = thread::spawn(move || {
+            let mut text = Vec::new();
+            output.read_to_end(&mut text)?;
+            Ok(String::from_utf8_lossy(&text).into_owned())
+        });
+        Ok(Self {
+            name,
+            child,
+            reader: Some(reader),
+        })
+    }
+
+    /// Waits for the end, prints the output, and counts the tests in it.
+    pub(crate) fn finish(mut self) -> (Tally, Result<()>) {
+        let mut tally = Tally::default();
+        let outcome = self.wait(&mut tally);
+        (tally, outcome)
+    }
+
+    fn wait(&mut self, tally: &mut Tally) -> Result<()> {
+        let name = &self.name;
+        let output = self.reader.take().and_then(|reader| reader.join().ok());
+        let output = output.with_context(|| format!("the output of {name} is lost"))??;
+        println!("xtask: {name}, which ran in the background\n{output}");
+        output.lines().for_each(|line| tally.count(line));
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("{name} failed ({status})");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // A program that has ended cannot be killed, and need not be.
+        let _ = self.child.kill();
+    }
+}
+
+impl Tally {
+    /// Adds the counts of a line, if it has some.
+    fn count(&mut self, line: &str) {
+        let counts = summary(line);
+        self.passed += counts.passed;
+        self.failed += counts.failed;
+    }
 }
 
 /// Parses `test result: ok. 12 passed; 0 failed; ...`.

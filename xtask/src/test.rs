@@ -7,11 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::{
     install, programs,
-    shell::{self, Tally},
+    shell::{self, Background, Tally},
     tidy,
 };
 
@@ -24,7 +24,8 @@ const LONG_FORMS: &[(&str, &str)] = &[
     ("PERMUTATIONS", "10000"),
 ];
 
-/// Runs every check, the quick ones first.
+/// Runs every check, the quick ones first. Programs that mostly wait, for the network or for each
+/// other, run beside those that compute.
 pub(crate) fn run(full: bool) -> Result<()> {
     let mut steps = Steps::default();
     steps.run("format", || {
@@ -32,17 +33,21 @@ pub(crate) fn run(full: bool) -> Result<()> {
         shell::run(shell::cargo().args(["fmt", "--check", "--manifest-path", install::RUST_CLIENT]))
     })?;
     steps.run("tidy", tidy::run)?;
+    let installation = Background::start(this_task("install")?)?;
     steps.run("licenses", || {
         shell::run(install::cargo_deny()?.args(["--workspace", "check", "bans", "licenses", "sources"]))
     })?;
     steps.run("lints", lints)?;
     steps.run("documentation", documentation)?;
+    steps.run("test build", || build_tests(full))?;
+    steps.run("build without testing", programs::build_without_testing)?;
+    steps.run("end of installation", || installation.finish().1)?;
     let mut total = Tally::default();
     steps.run("tests", || {
-        total.add(shell::run_tests(tests(full)?.arg("--no-fail-fast")))
+        let interop = Background::start(interop("", full)?)?;
+        let tests = shell::run_tests(tests(full)?.arg("--no-fail-fast"));
+        total.add([tests, counted(interop.finish())])
     })?;
-    steps.run("installation", install)?;
-    steps.run("interop", || total.add(interop("", full)?))?;
     steps.run("demo", || shell::run(programs::demo()?.arg("--once")))?;
     steps.print();
     ensure!(total.passed > 0, "no test ran");
@@ -53,11 +58,12 @@ pub(crate) fn run(full: bool) -> Result<()> {
 /// Installs the foreign programs and runs those tests of `bin/tests/it/interop` whose path begins
 /// with `filter`.
 pub(crate) fn run_interop(filter: &str) -> Result<()> {
-    install()?;
-    // Builds the programs that the tests start.
-    shell::run(tests(false)?.args(["--quiet", "--no-run"]))?;
+    install::interop()?;
+    build_tests(false)?;
+    programs::build_without_testing()?;
     let mut total = Tally::default();
-    total.add(interop(filter, false)?)?;
+    let outcome = counted(shell::run_tests(&mut interop(filter, false)?));
+    total.add([outcome])?;
     println!("{} passed, {} failed", total.passed, total.failed);
     Ok(())
 }
@@ -80,9 +86,16 @@ fn documentation() -> Result<()> {
     ))
 }
 
-fn install() -> Result<()> {
-    install::interop()?;
-    programs::build_without_testing()
+/// Another run of `cargo xtask`.
+fn this_task(name: &str) -> Result<Command> {
+    let mut task = shell::program(std::env::current_exe()?);
+    task.arg(name);
+    Ok(task)
+}
+
+/// Builds the tests and the programs that they start.
+fn build_tests(full: bool) -> Result<()> {
+    shell::run(tests(full)?.args(["--quiet", "--no-run"]))
 }
 
 /// A run of all tests that need nothing but the workspace. Its build includes the programs that the
@@ -98,18 +111,22 @@ fn tests(full: bool) -> Result<Command> {
     Ok(command)
 }
 
-/// Runs tests that are ignored elsewhere, since they need foreign programs. The build is that of
-/// all other tests.
-fn interop(filter: &str, full: bool) -> Result<(Tally, Result<()>)> {
+/// A run of the tests that are ignored elsewhere, since they need foreign programs. The build is
+/// that of all other tests.
+fn interop(filter: &str, full: bool) -> Result<Command> {
     let mut command = tests(full)?;
     command
         .args(["--test", "it", "--", "--ignored"])
         .arg(format!("interop::{filter}"));
-    Ok(match shell::run_tests(&mut command) {
-        // A filter that matches no test is a mistake.
-        (Tally { passed: 0, .. }, Ok(())) => (Tally::default(), Err(anyhow::anyhow!("no test ran"))),
+    Ok(command)
+}
+
+/// The outcome of a run with a filter: one that matches no test is a mistake.
+fn counted(outcome: (Tally, Result<()>)) -> (Tally, Result<()>) {
+    match outcome {
+        (Tally { passed: 0, .. }, Ok(())) => (Tally::default(), Err(anyhow!("no test ran"))),
         outcome => outcome,
-    })
+    }
 }
 
 /// Times the steps of a run.
@@ -132,14 +149,18 @@ impl Steps {
 }
 
 impl Tally {
-    /// Adds the tests of one run. Prints the sum if the run failed, so that the last line counts.
-    fn add(&mut self, (tally, outcome): (Tally, Result<()>)) -> Result<()> {
-        self.passed += tally.passed;
-        self.failed += tally.failed;
-        if let Err(error) = outcome {
-            println!("{} passed, {} failed", self.passed, self.failed.max(1));
-            bail!(error);
+    /// Adds the tests of some runs. Prints the sum if one of them failed, so that the last line
+    /// counts.
+    fn add<const RUNS: usize>(&mut self, runs: [(Tally, Result<()>); RUNS]) -> Result<()> {
+        let mut outcome = Ok(());
+        for (tally, ended) in runs {
+            self.passed += tally.passed;
+            self.failed += tally.failed;
+            outcome = outcome.and(ended);
         }
-        Ok(())
+        if outcome.is_err() {
+            println!("{} passed, {} failed", self.passed, self.failed.max(1));
+        }
+        outcome
     }
 }
