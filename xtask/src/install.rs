@@ -9,20 +9,12 @@ use anyhow::{Context, Result};
 
 use crate::shell;
 
-/// The manifest of the Rust client, which is a workspace of its own.
-pub(crate) const RUST_CLIENT: &str = "interop/rust/Cargo.toml";
-
 /// Installs everything that the tests in `bin/tests/it/interop` need.
 pub(crate) fn interop() -> Result<()> {
     for folder in ["typescript", "tools", "conformance"] {
         node_packages(folder)?;
     }
     chromium()?;
-    shell::run(
-        shell::cargo()
-            .args(["build", "--quiet", "--locked", "--manifest-path", RUST_CLIENT])
-            .args(["--target-dir", "target/interop/rust"]),
-    )?;
     python_packages("interop/python/requirements.txt", "target/interop/python")
 }
 

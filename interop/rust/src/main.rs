@@ -1,9 +1,14 @@
 //! A client on the official Rust SDK, driven by a test with one JSON object a line.
 //!
 //! The course of a run, the settings and the events are those of the other clients; `../README.md`
-//! describes them. The SDK does discovery, registration, PKCE, code exchange and refresh. All
+//! describes them. Cargo builds it as a program of `testkit`. The SDK does discovery, registration, PKCE, code exchange and refresh. All
 //! sessions share one sign-in.
 #![expect(deprecated, reason = "the next revision of MCP deprecates features of this one")]
+#![expect(clippy::print_stdout, reason = "the events of the protocol")]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "callers pass values that they have just made"
+)]
 
 mod feature_checks;
 mod host;
@@ -14,7 +19,7 @@ mod sustained_calls;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use futures::future::try_join_all;
+use futures_util::future::try_join_all;
 use rmcp::transport::auth::{AuthClient, AuthorizationRequest, OAuthState};
 use serde_json::{Value, json};
 use session::Session;
@@ -24,6 +29,8 @@ const NAME: &str = "interop-rust";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    // reqwest requires TLS, which this client never uses.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match run().await {
         Ok(()) => {
             emit(&json!({ "event": "done" }));

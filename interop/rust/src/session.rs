@@ -1,7 +1,7 @@
 //! An open MCP session and its calls.
 
 use anyhow::{Context, Result};
-use futures::future::join_all;
+use futures_util::future::join_all;
 use rmcp::{
     ClientHandler, RoleClient, ServiceExt,
     service::RunningService,

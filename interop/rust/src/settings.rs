@@ -71,7 +71,7 @@ pub(crate) fn fill_in(value: &Value, session: usize, call: usize) -> Value {
             .iter()
             .map(|(name, field)| (name.clone(), fill_in(field, session, call)))
             .collect(),
-        other => other.clone(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
 }
 

@@ -15,6 +15,7 @@ pub struct Programs {
     pub broker: PathBuf,
     pub fake_forgejo_mcp: PathBuf,
     pub conformance_mcp: PathBuf,
+    pub interop_rust: PathBuf,
 }
 
 /// The variable that names a folder with the programs, for a caller that has just built them.
@@ -39,6 +40,7 @@ impl Programs {
             broker: path("forgejo-mcp-broker")?,
             fake_forgejo_mcp: path("fake-forgejo-mcp")?,
             conformance_mcp: path("conformance-mcp")?,
+            interop_rust: path("interop-rust")?,
         })
     }
 }

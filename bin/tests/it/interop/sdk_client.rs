@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use testkit::{
     Browser,
-    broker::{ChildCommand, free_port},
+    broker::{ChildCommand, free_port, programs},
 };
 use tokio::{
     process::{Child, Command},
@@ -159,7 +159,7 @@ impl Sdk {
                 root().join("target/interop/python/bin/python"),
                 Some("interop/python/client.py"),
             ),
-            Self::Rust => (root().join("target/interop/rust/debug/interop-rust"), None),
+            Self::Rust => (programs().interop_rust.clone(), None),
         };
         let mut command = Command::new(program);
         command.args(script.map(|script| root().join(script)));
