@@ -28,7 +28,9 @@ const LONG_FORMS: &[(&str, &str)] = &[
 /// other, run beside those that compute.
 pub(crate) fn run(full: bool) -> Result<()> {
     let mut steps = Steps::default();
-    steps.run("format", || shell::run(shell::cargo().args(["fmt", "--all", "--check"])))?;
+    steps.run("format", || {
+        shell::run(shell::cargo().args(["fmt", "--all", "--check"]))
+    })?;
     steps.run("tidy", tidy::run)?;
     let installation = Background::start(this_task("install")?)?;
     steps.run("licenses", || {

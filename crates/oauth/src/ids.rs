@@ -9,7 +9,6 @@ macro_rules! ids {
     ($($(#[$attribute:meta])* $name:ident($inner:ty);)+) => {$(
         $(#[$attribute])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[cfg_attr(feature = "sqlite", derive(sqlx::Type), sqlx(transparent))]
         pub struct $name(pub $inner);
 
         impl fmt::Display for $name {

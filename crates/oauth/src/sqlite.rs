@@ -23,6 +23,36 @@ macro_rules! execute {
     }};
 }
 
+/// Makes columns of types that wrap one value. sqlx can derive that: see [`migrator`].
+macro_rules! stored_as_inner_value {
+    ($($name:ident($inner:ty)),+ $(,)?) => {$(
+        impl sqlx::Type<sqlx::Sqlite> for $name {
+            fn type_info() -> sqlx::sqlite::SqliteTypeInfo {
+                <$inner as sqlx::Type<sqlx::Sqlite>>::type_info()
+            }
+
+            fn compatible(found: &sqlx::sqlite::SqliteTypeInfo) -> bool {
+                <$inner as sqlx::Type<sqlx::Sqlite>>::compatible(found)
+            }
+        }
+
+        impl sqlx::Encode<'_, sqlx::Sqlite> for $name {
+            fn encode_by_ref(
+                &self,
+                buffer: &mut sqlx::sqlite::SqliteArgumentsBuffer,
+            ) -> Result<sqlx::encode::IsNull, sqlx::error::BoxDynError> {
+                sqlx::Encode::<sqlx::Sqlite>::encode_by_ref(&self.0, buffer)
+            }
+        }
+
+        impl<'r> sqlx::Decode<'r, sqlx::Sqlite> for $name {
+            fn decode(value: sqlx::sqlite::SqliteValueRef<'r>) -> Result<Self, sqlx::error::BoxDynError> {
+                sqlx::Decode::<sqlx::Sqlite>::decode(value).map(Self)
+            }
+        }
+    )+};
+}
+
 mod accounts;
 mod clients;
 mod columns;
@@ -42,7 +72,8 @@ use std::{
 };
 
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
+    SqlSafeStr as _, Sqlite, SqlitePool, Transaction,
+    migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -89,6 +120,23 @@ const READERS: u32 = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest wait for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The migrations, as version, description and SQL: a file of `migrations` each.
+const MIGRATIONS: [(i64, &str, &str); 5] = [
+    (1, "oauth", include_str!("../migrations/0001_oauth.sql")),
+    (10, "clients", include_str!("../migrations/0010_clients.sql")),
+    (
+        20,
+        "scope and purpose",
+        include_str!("../migrations/0020_scope_and_purpose.sql"),
+    ),
+    (
+        21,
+        "refresh families",
+        include_str!("../migrations/0021_refresh_families.sql"),
+    ),
+    (30, "processes", include_str!("../migrations/0030_processes.sql")),
+];
 
 impl SqliteStore {
     /// Opens a database, creates it if it does not exist (for its owner alone), and migrates its
@@ -144,7 +192,7 @@ impl SqliteStore {
     ///
     /// [`OpenStoreError::Migration`].
     pub async fn from_pools(writer: SqlitePool, readers: SqlitePool) -> Result<Self, OpenStoreError> {
-        let mut migrations = sqlx::migrate!("./migrations");
+        let mut migrations = migrator();
         migrations.dangerous_set_table_name("_oauth_migrations");
         // One transaction, under the write lock from its beginning: of processes that start at
         // once, one migrates.
@@ -204,6 +252,21 @@ impl SqliteStore {
     }
 }
 
+/// sqlx has a macro for this, but its macros compile sqlx and SQLite a second time, for the
+/// compiler to run.
+fn migrator() -> Migrator {
+    let migration = |(version, description, sql): (i64, &'static str, &'static str)| {
+        Migration::new(
+            version,
+            description.into(),
+            MigrationType::Simple,
+            sql.into_sql_str(),
+            false,
+        )
+    };
+    Migrator::with_migrations(MIGRATIONS.map(migration).into())
+}
+
 async fn pool(connections: u32, options: SqliteConnectOptions) -> Result<SqlitePool, OpenStoreError> {
     SqlitePoolOptions::new()
         .max_connections(connections)
@@ -211,4 +274,21 @@ async fn pool(connections: u32, options: SqliteConnectOptions) -> Result<SqliteP
         .connect_with(options)
         .await
         .map_err(OpenStoreError::Database)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MIGRATIONS;
+
+    #[test]
+    fn every_migration_file_is_in_the_binary() {
+        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap();
+        let mut files: Vec<String> = files
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        let names =
+            MIGRATIONS.map(|(version, description, _)| format!("{version:04}_{}.sql", description.replace(' ', "_")));
+        assert_eq!(files, names);
+    }
 }

@@ -1,8 +1,8 @@
 //! A client on the official Rust SDK, driven by a test with one JSON object a line.
 //!
 //! The course of a run, the settings and the events are those of the other clients; `../README.md`
-//! describes them. Cargo builds it as a program of `testkit`. The SDK does discovery, registration, PKCE, code exchange and refresh. All
-//! sessions share one sign-in.
+//! describes them. The SDK does discovery, registration, PKCE, code exchange and refresh. All
+//! sessions share one sign-in. Cargo builds the client as a program of `testkit`.
 #![expect(deprecated, reason = "the next revision of MCP deprecates features of this one")]
 #![expect(clippy::print_stdout, reason = "the events of the protocol")]
 #![expect(

@@ -9,7 +9,11 @@ use sqlx::{
     sqlite::{SqliteArgumentsBuffer, SqliteRow, SqliteTypeInfo, SqliteValueRef},
 };
 
-use crate::{ports::StoreError, records::TokenHash};
+use crate::{
+    ids::{ClientId, ExchangeId, GrantId, LeaseOwner, TokenVersion, UserId},
+    ports::StoreError,
+    records::TokenHash,
+};
 
 /// A time as it is stored, in seconds since 1970. Earlier times become 1970: nothing is that old.
 pub(super) fn seconds(time: SystemTime) -> i64 {
@@ -37,6 +41,15 @@ impl From<sqlx::Error> for StoreError {
         }
     }
 }
+
+stored_as_inner_value!(
+    ClientId(String),
+    ExchangeId(i64),
+    GrantId(String),
+    LeaseOwner(i64),
+    TokenVersion(i64),
+    UserId(i64),
+);
 
 impl Type<Sqlite> for TokenHash {
     fn type_info() -> SqliteTypeInfo {

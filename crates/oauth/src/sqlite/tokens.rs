@@ -12,9 +12,10 @@ use crate::{
 
 /// One family of refresh tokens, named after the hash of the code that began it. Tokens from before
 /// families have the empty name.
-#[derive(Clone, Debug, sqlx::Type)]
-#[sqlx(transparent)]
+#[derive(Clone, Debug)]
 struct FamilyId(Vec<u8>);
+
+stored_as_inner_value!(FamilyId(Vec<u8>));
 
 /// The largest number of access tokens of a grant. The oldest are deleted first: a client that asks
 /// for more has lost them.

@@ -9,7 +9,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use sqlx::{Row as _, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use sqlx::{
+    Row as _, SqlSafeStr as _, SqliteConnection, SqlitePool,
+    migrate::{Migration, MigrationType, Migrator},
+    sqlite::SqliteRow,
+};
 
 use crate::ports::{BoxFuture, Change, GrantId, Record, Records, RecordsError, Seal, SessionKey, Snapshot, UserId};
 
@@ -24,6 +28,12 @@ pub struct SqliteRecords {
 
 /// The difference that two readings of one moment may have.
 const CLOCK_SKEW: Duration = Duration::from_secs(1);
+
+/// The migrations, as version, description and SQL: a file of `migrations` each.
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "session", include_str!("../../migrations/0001_session.sql")),
+    (2, "endings", include_str!("../../migrations/0002_endings.sql")),
+];
 
 /// The tables cannot be migrated: the database is newer than this program, or damaged.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +51,7 @@ impl SqliteRecords {
         readers: SqlitePool,
         seal: Arc<dyn Seal>,
     ) -> Result<Self, MigrationError> {
-        let mut migrations = sqlx::migrate!("./migrations");
+        let mut migrations = migrator();
         migrations.dangerous_set_table_name("_session_migrations");
         // One transaction, under the write lock from its beginning: of processes that start
         // together one migrates.
@@ -224,4 +234,36 @@ fn milliseconds(time: SystemTime) -> i64 {
 /// A stored time.
 fn time(milliseconds: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(milliseconds).unwrap_or_default())
+}
+
+/// sqlx has a macro for this, but its macros compile sqlx and SQLite a second time, for the
+/// compiler to run.
+fn migrator() -> Migrator {
+    let migration = |(version, description, sql): (i64, &'static str, &'static str)| {
+        Migration::new(
+            version,
+            description.into(),
+            MigrationType::Simple,
+            sql.into_sql_str(),
+            false,
+        )
+    };
+    Migrator::with_migrations(MIGRATIONS.map(migration).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MIGRATIONS;
+
+    #[test]
+    fn every_migration_file_is_in_the_binary() {
+        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap();
+        let mut files: Vec<String> = files
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        let names =
+            MIGRATIONS.map(|(version, description, _)| format!("{version:04}_{}.sql", description.replace(' ', "_")));
+        assert_eq!(files, names);
+    }
 }
