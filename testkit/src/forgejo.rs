@@ -47,10 +47,6 @@ pub struct Options {
     pub access_lifetime: Duration,
     /// Lifetime of a refresh token, in whole seconds (730 h).
     pub refresh_lifetime: Duration,
-    /// Makes refresh tokens single-use (true).
-    pub invalidate_refresh_tokens: bool,
-    /// Repeats a bad token in the message about it (true).
-    pub echo_tokens: bool,
 }
 
 pub struct Registered {
@@ -73,8 +69,6 @@ impl Default for Options {
             redirect_uris: Vec::new(),
             access_lifetime: Duration::from_secs(3600),
             refresh_lifetime: Duration::from_secs(730 * 3600),
-            invalidate_refresh_tokens: true,
-            echo_tokens: true,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{FromRequestParts, Path, State},
+    extract::{FromRequestParts, State},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -33,9 +33,7 @@ pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/version", get(version))
         .route("/user", get(user))
-        .route("/user/orgs", get(organizations))
         .route("/user/repos", get(repositories))
-        .route("/orgs/{organization}/members/{login}", get(member))
         .method_not_allowed_fallback(not_found)
         .fallback(not_found)
 }
@@ -52,36 +50,10 @@ async fn user(State(shared): State<Arc<Shared>>, api_user: ApiUser) -> Result<Re
     Ok(ok(&body))
 }
 
-async fn organizations(State(shared): State<Arc<Shared>>, api_user: ApiUser) -> Result<Response, ApiError> {
-    let instance = shared.instance();
-    let user = api_user.with_scopes(&instance, &["read:user", "read:organization"])?;
-    let names = instance.organizations_of(user.id).into_iter();
-    let json = |name| json!({ "name": name, "username": name, "full_name": name, "visibility": "public" });
-    Ok(ok(&names.map(json).collect()))
-}
-
 async fn repositories(State(shared): State<Arc<Shared>>, api_user: ApiUser) -> Result<Response, ApiError> {
     let instance = shared.instance();
     let user = api_user.with_scopes(&instance, &["read:user", "read:repository"])?;
     Ok(ok(&instance.repositories_json(&user)))
-}
-
-async fn member(
-    State(shared): State<Arc<Shared>>,
-    api_user: ApiUser,
-    Path((organization, login)): Path<(String, String)>,
-) -> Result<Response, ApiError> {
-    let instance = shared.instance();
-    api_user.with_scopes(&instance, &["read:organization"])?;
-    let members = instance.organizations.get(&organization);
-    let user = instance.user_named(&login);
-    if members
-        .zip(user)
-        .is_some_and(|(members, user)| members.contains(&user.id))
-    {
-        return Ok(StatusCode::NO_CONTENT.into_response());
-    }
-    Err(ApiError::not_found(&instance))
 }
 
 async fn not_found(State(shared): State<Arc<Shared>>, _: ApiUser) -> ApiError {
@@ -107,11 +79,7 @@ impl FromRequestParts<Arc<Shared>> for ApiUser {
             }
             (Some((scheme, token)), None) if ["bearer", "token"].contains(&scheme.to_lowercase().as_str()) => {
                 let Some((user, grant)) = instance.user_behind(token, now) else {
-                    return Err(if instance.options.echo_tokens {
-                        unauthorized(&format!("access token does not exist [sha: {token}]"))
-                    } else {
-                        unauthorized("invalid username, password or token")
-                    });
+                    return Err(unauthorized(&format!("access token does not exist [sha: {token}]")));
                 };
                 (user.clone(), Access::of_grant(&grant.scope))
             }
@@ -156,19 +124,14 @@ impl IntoResponse for ApiError {
 }
 
 impl Instance {
-    pub(super) fn organizations_of(&self, user: i64) -> Vec<&str> {
-        let of_user = self.organizations.iter().filter(|(_, members)| members.contains(&user));
-        of_user.map(|(name, _)| name.as_str()).collect()
-    }
-
     fn user_json(&self, user: &User) -> Value {
         json!({
             "id": user.id,
             "login": user.login,
             "login_name": "",
             "full_name": user.full_name,
-            "email": user.email(),
-            "avatar_url": user.avatar_url(&self.base_url),
+            "email": format!("{}@noreply.localhost", user.login.to_lowercase()),
+            "avatar_url": format!("{}/avatars/{}", self.base_url, user.id),
             "html_url": format!("{}/{}", self.base_url, user.login),
             "username": user.login,
             "is_admin": false,
@@ -194,15 +157,5 @@ impl Instance {
             })
         };
         owned.map(json).collect()
-    }
-}
-
-impl User {
-    pub(super) fn email(&self) -> String {
-        format!("{}@noreply.localhost", self.login.to_lowercase())
-    }
-
-    pub(super) fn avatar_url(&self, base_url: &str) -> String {
-        format!("{base_url}/avatars/{}", self.id)
     }
 }

@@ -68,7 +68,7 @@ pub(super) async fn grant(
         return reject(&form, "unauthorized_client", "cannot find application");
     };
     let grant = match instance.grant_of(user.id, application) {
-        None => instance.add_grant(user.id, application, form.text("scope"), form.text("nonce")),
+        None => instance.add_grant(user.id, application, form.text("scope")),
         Some(grant) if grant.scope == form.text("scope") => grant.id,
         Some(_) => return reject(&form, "server_error", "a grant exists with different scope"),
     };
@@ -104,11 +104,6 @@ fn grant_or_ask(
     };
     let grant = instance.grant_of(user.id, application.id).map(|grant| grant.id);
     if let (true, Some(grant)) = (application.confidential, grant) {
-        if let Some(grant) = instance.grants.get_mut(&grant)
-            && !request.text("nonce").is_empty()
-        {
-            grant.nonce = text("nonce");
-        }
         return issue(instance, grant, wanted);
     }
     if let Some(session) = instance.sessions.get_mut(session) {

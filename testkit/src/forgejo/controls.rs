@@ -34,16 +34,6 @@ impl FakeForgejo {
         self.shared.instance().add_user(login, login, password)
     }
 
-    pub fn add_org_member(&self, organization: &str, login: &str) {
-        let user = self.user_id(login);
-        let mut instance = self.shared.instance();
-        instance
-            .organizations
-            .entry(organization.to_owned())
-            .or_default()
-            .insert(user);
-    }
-
     /// Registers an application. A public one (not confidential) needs PKCE and no secret.
     pub fn register_application(&self, name: &str, redirect_uris: &[&str], confidential: bool) -> Registered {
         let uris: Vec<String> = redirect_uris.iter().map(ToString::to_string).collect();
@@ -66,7 +56,7 @@ impl FakeForgejo {
         let application = instance.application(&self.application.client_id);
         let application = application.expect("the default application is never removed").id;
         let grant = instance.grant_of(user, application).map(|grant| grant.id);
-        let grant = grant.unwrap_or_else(|| instance.add_grant(user, application, scope, ""));
+        let grant = grant.unwrap_or_else(|| instance.add_grant(user, application, scope));
         instance.access_token(grant, now)
     }
 
@@ -101,22 +91,9 @@ impl FakeForgejo {
         self.shared.instance().advertised_lifetime = Some(lifetime);
     }
 
-    /// Sets whether refresh tokens are single-use (`INVALIDATE_REFRESH_TOKENS`), as they are by
-    /// default.
-    pub fn set_invalidate_refresh_tokens(&self, on: bool) {
-        self.shared.instance().options.invalidate_refresh_tokens = on;
-    }
-
     /// Puts this server's clock ahead by so many seconds, or back if negative.
     pub fn set_clock_skew(&self, seconds: i64) {
         self.shared.instance().clock_skew = seconds;
-    }
-
-    /// Sets the time between the checks and the effect of a request to the token endpoint. Of two
-    /// refreshes within one window both pass the checks, and the second one fails with `cannot
-    /// increase the grant counter`.
-    pub fn set_token_window(&self, window: Duration) {
-        self.shared.instance().token_window = window;
     }
 
     pub fn inject(&self, prefix: &str, fault: Fault, times: Times) {

@@ -1,11 +1,9 @@
 //! `/login/oauth/access_token`: codes and refresh tokens in exchange for new tokens.
 //!
 //! Every error is HTTP 400, against RFC 6749 section 5.2, and the error codes are Forgejo's own
-//! choice. While refresh tokens are single-use, one counter per grant enforces that: every exchange
-//! raises it and so invalidates all earlier refresh tokens of that user and application.
-//!
-//! A request takes two steps, its checks and [`issue`], with the instance unlocked between them:
-//! two requests at once can both pass the checks, and then only one of them raises the counter.
+//! choice. Refresh tokens are single-use (`INVALIDATE_REFRESH_TOKENS`, the default): every exchange
+//! raises the one counter of its grant, and so invalidates all earlier refresh tokens of that user
+//! and application. Of two refreshes at once one fails, as with Forgejo on SQLite.
 
 use std::sync::Arc;
 
@@ -15,21 +13,13 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use super::{
-    instance::{Application, Grant, Instance, seconds},
+    instance::{Application, Instance, seconds},
     shared::Shared,
     tokens::{self, REFRESH},
     wire::{self, Params},
 };
-
-#[derive(Debug)]
-struct Checked {
-    grant: i64,
-    /// The grant's counter at the check.
-    counter: u64,
-}
 
 type Credentials = (String, String);
 
@@ -54,17 +44,13 @@ pub(super) async fn access_token(
             return Err(TokenError::new("unsupported_grant_type", description));
         }
     };
-    let checked = if refresh == 1 {
-        check_refresh(&shared.instance(), &credentials, &form, now)
-    } else {
-        check_code(&mut shared.instance(), &credentials, &form)
-    };
-    let window = shared.instance().token_window;
-    if !window.is_zero() {
-        sleep(window).await;
-    }
     let mut instance = shared.instance();
-    let issued = checked.and_then(|checked| issue(&mut instance, &checked, now));
+    let grant = if refresh == 1 {
+        check_refresh(&instance, &credentials, &form, now)
+    } else {
+        check_code(&mut instance, &credentials, &form)
+    };
+    let issued = grant.map(|grant| issue(&mut instance, grant, now));
     let counters = &mut instance.counters;
     if issued.is_ok() {
         counters.exchanges += exchange;
@@ -77,27 +63,20 @@ pub(super) async fn access_token(
 }
 
 /// Raises the counter and makes the tokens.
-fn issue(instance: &mut Instance, checked: &Checked, now: i64) -> Result<Value, TokenError> {
-    let single_use = instance.options.invalidate_refresh_tokens;
-    let grant = instance.grants.get_mut(&checked.grant);
-    let Some(grant) = grant.filter(|grant| !single_use || grant.counter == checked.counter) else {
-        return Err(TokenError::new("invalid_grant", "cannot increase the grant counter"));
-    };
-    if single_use {
-        grant.counter += 1;
-    }
-    let grant = grant.clone();
+fn issue(instance: &mut Instance, id: i64, now: i64) -> Value {
+    let grant = instance
+        .grants
+        .get_mut(&id)
+        .expect("the grant was checked under this lock");
+    grant.counter += 1;
+    let counter = grant.counter;
     let lifetime = instance.options.access_lifetime;
-    let mut body = json!({
-        "access_token": instance.access_token(grant.id, now),
+    json!({
+        "access_token": instance.access_token(id, now),
         "token_type": "bearer",
         "expires_in": seconds(instance.advertised_lifetime.unwrap_or(lifetime)),
-        "refresh_token": instance.refresh_token(grant.id, grant.counter, now),
-    });
-    if grant.scope.split(' ').any(|scope| scope == "openid") {
-        body["id_token"] = json!(id_token(instance, &grant, now));
-    }
-    Ok(body)
+        "refresh_token": instance.refresh_token(id, counter, now),
+    })
 }
 
 fn credentials(headers: &HeaderMap, form: &Params) -> Result<Credentials, TokenError> {
@@ -114,7 +93,7 @@ fn credentials(headers: &HeaderMap, form: &Params) -> Result<Credentials, TokenE
     }
 }
 
-fn check_code(instance: &mut Instance, credentials: &Credentials, form: &Params) -> Result<Checked, TokenError> {
+fn check_code(instance: &mut Instance, credentials: &Credentials, form: &Params) -> Result<i64, TokenError> {
     let unauthorized = |description| TokenError::new("unauthorized_client", description);
     let application = authenticate(instance, credentials, "unauthorized_client")?;
     let redirect_uri = form.text("redirect_uri");
@@ -134,17 +113,12 @@ fn check_code(instance: &mut Instance, credentials: &Credentials, form: &Params)
     if grant.application != application.id {
         return Err(TokenError::new("invalid_grant", "invalid grant"));
     }
-    let checked = Checked::from(grant);
+    let grant = grant.id;
     instance.codes.remove(form.text("code"));
-    Ok(checked)
+    Ok(grant)
 }
 
-fn check_refresh(
-    instance: &Instance,
-    credentials: &Credentials,
-    form: &Params,
-    now: i64,
-) -> Result<Checked, TokenError> {
+fn check_refresh(instance: &Instance, credentials: &Credentials, form: &Params, now: i64) -> Result<i64, TokenError> {
     let application = authenticate(instance, credentials, "invalid_client")?;
     let Some(claims) = instance.key.verify(form.text("refresh_token"), now) else {
         return Err(TokenError::new("unauthorized_client", "unable to parse refresh token"));
@@ -159,10 +133,10 @@ fn check_refresh(
         let description = "refresh token was not issued to this client";
         return Err(TokenError::new("invalid_grant", description));
     }
-    if instance.options.invalidate_refresh_tokens && claims.cnt != Some(grant.counter) {
+    if claims.cnt != Some(grant.counter) {
         return Err(TokenError::new("unauthorized_client", "token was already used"));
     }
-    Ok(grant.into())
+    Ok(grant.id)
 }
 
 /// The application of these credentials; a wrong secret has another error code at each grant type.
@@ -179,26 +153,6 @@ fn authenticate<'a>(
         return Err(TokenError::new(wrong_secret, "invalid client secret"));
     }
     Ok(application)
-}
-
-fn id_token(instance: &Instance, grant: &Grant, now: i64) -> String {
-    instance.key.sign(&json!({
-        "iss": instance.base_url,
-        "sub": grant.user.to_string(),
-        "aud": [instance.client_id_of(grant.application)],
-        "exp": now.saturating_add(seconds(instance.options.access_lifetime)),
-        "iat": now,
-        "nonce": grant.nonce,
-    }))
-}
-
-impl From<&Grant> for Checked {
-    fn from(grant: &Grant) -> Self {
-        Self {
-            grant: grant.id,
-            counter: grant.counter,
-        }
-    }
 }
 
 impl TokenError {

@@ -1,12 +1,9 @@
-//! The data of the instance: users, organizations, applications, grants, codes, browser sessions.
+//! The data of the instance: users, applications, grants, codes, browser sessions.
 //!
 //! The data is synchronous and lies behind one mutex; time is an argument. Nothing expires before
 //! the server ends: an authorization code, as in Forgejo, stays valid.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     Options,
@@ -21,15 +18,11 @@ pub(super) struct Instance {
     pub(super) options: Options,
     /// The value of `expires_in`, if it differs from the lifetime of access tokens.
     pub(super) advertised_lifetime: Option<Duration>,
-    /// Time between the checks and the effect of a request to the token endpoint.
-    pub(super) token_window: Duration,
     pub(super) clock_skew: i64,
     pub(super) faults: Faults,
     pub(super) counters: Counters,
     pub(super) key: SigningKey,
     pub(super) users: Vec<User>,
-    /// Members by organization.
-    pub(super) organizations: BTreeMap<String, BTreeSet<i64>>,
     /// Owner and name.
     pub(super) repositories: Vec<(i64, String)>,
     pub(super) applications: Vec<Application>,
@@ -67,7 +60,6 @@ pub(super) struct Grant {
     pub(super) application: i64,
     /// Fixed at the first consent.
     pub(super) scope: String,
-    pub(super) nonce: String,
     /// The number of the one valid refresh token.
     pub(super) counter: u64,
 }
@@ -158,14 +150,13 @@ impl Instance {
         grants.find(|grant| grant.user == user && grant.application == application)
     }
 
-    pub(super) fn add_grant(&mut self, user: i64, application: i64, scope: &str, nonce: &str) -> i64 {
+    pub(super) fn add_grant(&mut self, user: i64, application: i64, scope: &str) -> i64 {
         self.last_grant += 1;
         let grant = Grant {
             id: self.last_grant,
             user,
             application,
             scope: scope.to_owned(),
-            nonce: nonce.to_owned(),
             counter: 0,
         };
         self.grants.insert(grant.id, grant);

@@ -22,7 +22,7 @@ pub(super) fn login(complaint: Option<&str>) -> String {
 }
 
 pub(super) fn grant(application: &Application, user: &User, request: &Params) -> String {
-    let hidden = ["client_id", "state", "scope", "nonce", "redirect_uri"].map(|name| {
+    let hidden = ["client_id", "state", "scope", "redirect_uri"].map(|name| {
         let value = escape(request.text(name));
         format!("<input type=\"hidden\" name=\"{name}\" value=\"{value}\">\n")
     });

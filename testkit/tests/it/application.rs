@@ -38,11 +38,8 @@ pub(crate) type Answer = (StatusCode, Value);
 
 impl App {
     pub(crate) async fn start() -> Self {
-        Self::start_with(Options::for_redirect(REDIRECT)).await
-    }
-
-    pub(crate) async fn start_with(options: Options) -> Self {
-        let forgejo = FakeForgejo::start(options).await.expect("a free port");
+        let forgejo = FakeForgejo::start(Options::for_redirect(REDIRECT)).await;
+        let forgejo = forgejo.expect("a free port");
         Self {
             id: forgejo.client_id().to_owned(),
             secret: forgejo.client_secret().to_owned(),

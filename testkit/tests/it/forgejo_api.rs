@@ -49,30 +49,10 @@ async fn missing_scope_is_403_with_forgejos_sentence() {
 #[tokio::test]
 async fn scope_set_without_api_scope_has_all_access() {
     let app = App::start().await;
-    app.forgejo.add_org_member("tools", "bob");
     let token = app.bearer("bob", "openid profile");
-    for path in ["/user", "/user/orgs", "/user/repos"] {
+    for path in ["/user", "/user/repos"] {
         assert_eq!(app.status(path, &token).await, StatusCode::OK, "{path}");
     }
-}
-
-#[tokio::test]
-async fn organizations_need_their_scope_and_membership_is_204_or_404() {
-    let app = App::start().await;
-    app.forgejo.add_org_member("tools", "bob");
-    let bob = app.bearer("bob", "read:user read:organization");
-    assert_eq!(app.api("/user/orgs", &bob).await.1[0]["name"], "tools");
-    for (path, expected) in [
-        ("/orgs/tools/members/bob", StatusCode::NO_CONTENT),
-        ("/orgs/tools/members/alice", StatusCode::NOT_FOUND),
-        ("/orgs/other/members/bob", StatusCode::NOT_FOUND),
-    ] {
-        assert_eq!(app.status(path, &bob).await, expected, "{path}");
-    }
-    let (status, body) = app.api("/user/orgs", &app.bearer("alice", "read:user")).await;
-    assert_eq!(status, StatusCode::FORBIDDEN);
-    let message = body["message"].as_str().unwrap();
-    assert!(message.ends_with("[read:user read:organization]"));
 }
 
 #[tokio::test]
@@ -84,15 +64,6 @@ async fn bad_token_is_401_with_an_echo_and_without_a_challenge() {
         assert!(body["message"].as_str().unwrap().contains("s3cret-garbage"));
         assert!(body["url"].as_str().unwrap().ends_with("/api/swagger"));
     }
-    let options = Options {
-        echo_tokens: false,
-        ..Options::default()
-    };
-    let (_, body) = App::start_with(options)
-        .await
-        .api("/user", "Bearer s3cret-garbage")
-        .await;
-    assert!(!body.to_string().contains("s3cret"));
     assert_eq!(app.status("/version", "").await, StatusCode::OK);
     assert_eq!(app.status("/user", "").await, StatusCode::UNAUTHORIZED);
     assert_eq!(app.status("/nothing", "").await, StatusCode::NOT_FOUND);

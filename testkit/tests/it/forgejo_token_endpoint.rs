@@ -21,14 +21,7 @@ async fn code_becomes_a_pair_of_tokens_without_a_scope() {
         (&json!("bearer"), &json!(3600))
     );
     assert!(body["access_token"].is_string() && body["refresh_token"].is_string());
-    assert!(body.get("scope").is_none() && body.get("id_token").is_none());
-}
-
-#[tokio::test]
-async fn openid_scope_adds_an_id_token() {
-    let app = App::start().await;
-    let code = app.code("alice", &[("scope", "openid read:user")]).await;
-    assert!(app.exchange(&code, &[]).await.1["id_token"].is_string());
+    assert!(body.get("scope").is_none());
 }
 
 #[tokio::test]
