@@ -26,7 +26,7 @@ mod sign_in;
 mod tokens;
 mod wire;
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc};
 
 pub use self::{
     controls::Counters,
@@ -38,15 +38,11 @@ use self::{
 };
 use crate::http_server::HttpServer;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// The port on 127.0.0.1; 0 chooses a free one.
     pub port: u16,
     pub redirect_uris: Vec<String>,
-    /// Lifetime of an access token, in whole seconds (1 h).
-    pub access_lifetime: Duration,
-    /// Lifetime of a refresh token, in whole seconds (730 h).
-    pub refresh_lifetime: Duration,
 }
 
 pub struct Registered {
@@ -62,17 +58,6 @@ pub struct FakeForgejo {
     application: Registered,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            port: 0,
-            redirect_uris: Vec::new(),
-            access_lifetime: Duration::from_secs(3600),
-            refresh_lifetime: Duration::from_secs(730 * 3600),
-        }
-    }
-}
-
 impl Options {
     pub fn for_redirect(redirect_uri: &str) -> Self {
         Self {
@@ -84,14 +69,12 @@ impl Options {
 
 impl FakeForgejo {
     pub async fn start(options: Options) -> io::Result<Self> {
-        let port = options.port;
-        let mut instance = Instance::new(options);
+        let mut instance = Instance::default();
         instance.add_user("alice", "Alice Example", "alice-password");
         instance.add_user("bob", "Bob Example", "bob-password");
-        let redirect_uris = instance.options.redirect_uris.clone();
-        let application = instance.add_application("forgejo-mcp-broker", &redirect_uris, true);
+        let application = instance.add_application("forgejo-mcp-broker", &options.redirect_uris, true);
         let shared = Shared::new(instance);
-        let server = HttpServer::start(port, router::router(&shared)).await?;
+        let server = HttpServer::start(options.port, router::router(&shared)).await?;
         let url = format!("http://{}", server.address());
         shared.instance().base_url.clone_from(&url);
         Ok(Self {

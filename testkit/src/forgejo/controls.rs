@@ -80,8 +80,8 @@ impl FakeForgejo {
 
     /// Sets the lifetimes of new tokens, in whole seconds.
     pub fn set_lifetimes(&self, access: Duration, refresh: Duration) {
-        let options = &mut self.shared.instance().options;
-        (options.access_lifetime, options.refresh_lifetime) = (access, refresh);
+        let lifetimes = &mut self.shared.instance().lifetimes;
+        (lifetimes.access, lifetimes.refresh) = (access, refresh);
     }
 
     /// Sets the value of `expires_in`, in whole seconds, and leaves the lifetime of access tokens

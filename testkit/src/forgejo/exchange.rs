@@ -70,7 +70,7 @@ fn issue(instance: &mut Instance, id: i64, now: i64) -> Value {
         .expect("the grant was checked under this lock");
     grant.counter += 1;
     let counter = grant.counter;
-    let lifetime = instance.options.access_lifetime;
+    let lifetime = instance.lifetimes.access;
     json!({
         "access_token": instance.access_token(id, now),
         "token_type": "bearer",

@@ -15,11 +15,6 @@ pub enum Fault {
     /// The request waits this long before anything else happens to it. If the client gives up in
     /// the meantime, the request has no effect.
     Delay(Duration),
-    /// The connection closes without an answer; the request has no effect.
-    DropBefore,
-    /// The request takes full effect, then the connection closes without an answer: a lost
-    /// response.
-    DropAfter,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,11 +66,12 @@ mod tests {
 
     #[test]
     fn fault_applies_to_its_prefix_a_given_number_of_times() {
+        let delay = Fault::Delay(Duration::from_secs(1));
         let mut faults = Faults::default();
-        faults.inject("/api", Fault::DropBefore, Times::Next(2));
+        faults.inject("/api", delay, Times::Next(2));
         assert_eq!(faults.plan("/login/oauth/keys"), []);
-        assert_eq!(faults.plan("/api/v1/user"), [Fault::DropBefore]);
-        assert_eq!(faults.plan("/api/v1/version"), [Fault::DropBefore]);
+        assert_eq!(faults.plan("/api/v1/user"), [delay]);
+        assert_eq!(faults.plan("/api/v1/version"), [delay]);
         assert_eq!(faults.plan("/api/v1/user"), []);
     }
 

@@ -6,7 +6,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Options,
     controls::Counters,
     faults::Faults,
     tokens::{self, ACCESS, Claims, REFRESH, SigningKey},
@@ -15,7 +14,7 @@ use super::{
 #[derive(Default)]
 pub(super) struct Instance {
     pub(super) base_url: String,
-    pub(super) options: Options,
+    pub(super) lifetimes: Lifetimes,
     /// The value of `expires_in`, if it differs from the lifetime of access tokens.
     pub(super) advertised_lifetime: Option<Duration>,
     pub(super) clock_skew: i64,
@@ -32,6 +31,12 @@ pub(super) struct Instance {
     /// Browser sessions by the value of their cookie.
     pub(super) sessions: BTreeMap<String, BrowserSession>,
     last_grant: i64,
+}
+
+/// The lifetimes of new tokens.
+pub(super) struct Lifetimes {
+    pub(super) access: Duration,
+    pub(super) refresh: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -87,14 +92,16 @@ pub(super) struct AuthorizationRequest {
     pub(super) challenge_method: String,
 }
 
-impl Instance {
-    pub(super) fn new(options: Options) -> Self {
+impl Default for Lifetimes {
+    fn default() -> Self {
         Self {
-            options,
-            ..Self::default()
+            access: Duration::from_secs(3600),
+            refresh: Duration::from_secs(730 * 3600),
         }
     }
+}
 
+impl Instance {
     pub(super) fn add_user(&mut self, login: &str, full_name: &str, password: &str) -> i64 {
         let id = next_id(&self.users);
         self.users.push(User {
@@ -175,7 +182,7 @@ impl Instance {
             gnt: grant,
             tt: ACCESS,
             cnt: None,
-            exp: now.saturating_add(seconds(self.options.access_lifetime)),
+            exp: now.saturating_add(seconds(self.lifetimes.access)),
             iat: now,
         })
     }
@@ -185,7 +192,7 @@ impl Instance {
             gnt: grant,
             tt: REFRESH,
             cnt: Some(counter),
-            exp: now.saturating_add(seconds(self.options.refresh_lifetime)),
+            exp: now.saturating_add(seconds(self.lifetimes.refresh)),
             iat: now,
         })
     }

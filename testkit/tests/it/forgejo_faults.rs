@@ -37,14 +37,3 @@ async fn delay_slows_a_request_down() {
     assert_eq!(app.status("/version", "").await, StatusCode::OK);
     assert!(started.elapsed() >= delay);
 }
-
-#[tokio::test]
-async fn connection_dropped_before_has_no_effect() {
-    let app = App::start().await;
-    let code = app.code("alice", &[]).await;
-    app.forgejo.inject(TOKEN, Fault::DropBefore, Times::Next(1));
-    let form = format!("grant_type=authorization_code&code={code}");
-    app.post(TOKEN).body(form).send().await.unwrap_err();
-    assert_eq!(app.forgejo.counters().exchange_refusals, 0);
-    tokens(app.exchange(&code, &[]).await);
-}
