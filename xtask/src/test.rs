@@ -1,8 +1,8 @@
 //! The test command of the README, which CI runs, and the part of it that needs foreign programs.
 //!
-//! Two thirds of its work is compilation. The lints check each dependency, the tests compile it, and
-//! the broker without `testing` compiles half of them again, since development dependencies turn on
-//! features of tokio. The tests mostly wait.
+//! Two thirds of its work is compilation. The lints check each dependency, the tests compile it,
+//! and the broker without `testing` compiles half of them again, since development dependencies
+//! turn on features of tokio. The tests mostly wait.
 
 #![expect(clippy::disallowed_types, reason = "a task times its own steps")]
 
