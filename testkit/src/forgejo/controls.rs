@@ -14,7 +14,6 @@ pub struct Counters {
     /// Requests by path, those that met a fault included.
     pub requests: BTreeMap<String, u64>,
     pub exchanges: u64,
-    pub exchange_refusals: u64,
     /// Refresh tokens exchanged for new ones, those whose response was lost included.
     pub refreshes: u64,
     pub refresh_refusals: u64,
@@ -38,14 +37,6 @@ impl FakeForgejo {
     pub fn register_application(&self, name: &str, redirect_uris: &[&str], confidential: bool) -> Registered {
         let uris: Vec<String> = redirect_uris.iter().map(ToString::to_string).collect();
         self.shared.instance().add_application(name, &uris, confidential).into()
-    }
-
-    pub fn set_redirect_uris(&self, redirect_uris: &[&str]) {
-        for application in &mut self.shared.instance().applications {
-            if application.client_id == self.application.client_id {
-                application.redirect_uris = redirect_uris.iter().map(ToString::to_string).collect();
-            }
-        }
     }
 
     /// Makes an access token for a user as if the default application had been granted `scope`,

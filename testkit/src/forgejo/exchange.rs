@@ -56,7 +56,6 @@ pub(super) async fn access_token(
         counters.exchanges += exchange;
         counters.refreshes += refresh;
     } else {
-        counters.exchange_refusals += exchange;
         counters.refresh_refusals += refresh;
     }
     Ok(wire::json(StatusCode::OK, &issued?))

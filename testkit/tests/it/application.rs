@@ -16,6 +16,9 @@ use url::{Url, form_urlencoded};
 /// The redirect URI of the application; nothing listens there.
 pub(crate) const REDIRECT: &str = "http://127.0.0.1:7/callback";
 
+/// Another redirect URI of the application.
+const SECOND_REDIRECT: &str = "http://127.0.0.1:7/second";
+
 /// 43 characters, the shortest valid verifier.
 pub(crate) const VERIFIER: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
 
@@ -38,7 +41,12 @@ pub(crate) type Answer = (StatusCode, Value);
 
 impl App {
     pub(crate) async fn start() -> Self {
-        let forgejo = FakeForgejo::start(Options::for_redirect(REDIRECT)).await;
+        let redirect_uris = [REDIRECT, SECOND_REDIRECT].map(str::to_owned).into();
+        let options = Options {
+            redirect_uris,
+            ..Options::default()
+        };
+        let forgejo = FakeForgejo::start(options).await;
         let forgejo = forgejo.expect("a free port");
         Self {
             id: forgejo.client_id().to_owned(),

@@ -46,7 +46,6 @@ async fn body_may_be_json_and_client_may_use_basic() {
 #[tokio::test]
 async fn errors_of_an_exchange_do_not_use_up_its_code_on_both_consent_paths() {
     let app = App::start().await;
-    app.forgejo.set_redirect_uris(&[REDIRECT, "http://127.0.0.1:7/second"]);
     for consent in ["asked", "skipped"] {
         let code = app.code("alice", &[]).await;
         for (change, error, description) in rows(
