@@ -1,9 +1,6 @@
-//! Requests of clients: dispatch, the opening of sessions, streams on dormant sessions, and errors.
+//! Requests of clients: dispatch, the opening of sessions, and errors.
 
 mod admission;
 pub(crate) mod dispatch;
-pub(crate) mod exchange;
-mod jsonrpc;
 mod open;
-mod parked_streams;
-pub(crate) mod serve_error;
+mod serve_error;

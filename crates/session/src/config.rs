@@ -8,8 +8,10 @@ use http::StatusCode;
 /// Limits and times of a [`Registry`](crate::Registry).
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The quota of sessions, including dormant and opening ones and those whose backend is being
-    /// stopped. A new session evicts the dormant one that has been idle for longest.
+    /// The quota of sessions, including dormant and opening ones and those whose server is being
+    /// stopped. A server that a rotation has replaced counts once more until its end, but no
+    /// rotation is refused for it. A new session evicts the dormant one that has been idle for
+    /// longest.
     pub max_sessions: usize,
     /// The quota of one user.
     pub max_sessions_per_user: usize,
@@ -24,13 +26,15 @@ pub struct Config {
     /// The time before its expiry at which a credential is refreshed; half its life if it lives for
     /// less than twice this.
     pub refresh_lead: Duration,
-    /// The time that exchanges in flight on a replaced backend have to finish.
+    /// The time that a replaced server without an expiry has to finish what is in flight on it.
+    /// One with an expiry has the time until then.
     pub rotate_grace: Duration,
     /// The limit for the start of a backend: from the order to spawn it to its answer to
     /// `initialize`.
     pub start_timeout: Duration,
-    /// The delay before the next start after the second backend in a row that ended without having
-    /// answered anything; doubled each time, up to [`Config::max_backoff`].
+    /// The delay before the next start after the second server in a row that did not start or
+    /// ended without having answered anything; doubled each time, up to [`Config::max_backoff`].
+    /// Counted for each session and for each user.
     pub backoff: Duration,
     /// The longest such delay.
     pub max_backoff: Duration,
@@ -38,8 +42,8 @@ pub struct Config {
     /// ended at its start. A user who has revoked the credential upstream may be asked to sign in
     /// so much later.
     pub renewal_pause: Duration,
-    /// The delay before a change of a session is written to its durable record: a crash of the
-    /// process loses these changes.
+    /// The delay before a change of an open session is written to its durable record: a crash of
+    /// the process loses these changes.
     pub write_behind: Duration,
     /// The limit for [`Registry::stop`](crate::Registry::stop) to wait for the backends and the
     /// records.

@@ -1,9 +1,9 @@
 //! The registry of MCP sessions.
 //!
-//! A session is a record, and a backend is a cache of it. The registry generates a session's id,
-//! binds it to the grant that opened it, keeps the quotas, and routes each exchange to the backend
-//! that serves the session now. It speaks `http` at its edge and knows neither processes nor OAuth,
-//! so that any service can embed it:
+//! A session is a record, and a server is a cache of it. The registry generates a session's id,
+//! binds it to the grant that opened it, keeps the quotas, and decides which server the session has
+//! now. It speaks `http` at its edge and knows neither processes nor OAuth, so that any service can
+//! embed it:
 //!
 //! 1. implement a [`Spawner`](ports::Spawner) that makes [`Backend`](ports::Backend)s,
 //! 2. authenticate each request and put an `Arc` of its [`Caller`](ports::Caller) into its
@@ -11,43 +11,61 @@
 //! 3. hand `POST`, `GET` and `DELETE` of the MCP endpoint to [`Registry::serve`],
 //! 4. call [`Registry::stop`] at the end.
 //!
+//! What a client holds on to (its streams, the calls in flight) ends with its backend then. An
+//! embedder that keeps it implements [`Host`](ports::Host) instead: a
+//! [`Conversation`](ports::Conversation) lives as long as its session and starts the servers. A
+//! spawner is embedded by the ready one, [`PassThrough`].
+//!
 //! Invariants:
 //!
-//! - A session outlives its backends. It becomes dormant when its backend was idle, has died or did
-//!   not survive a restart, or its credential has expired, and the next request revives it. If
-//!   [`Config::retain`] is zero, it ends with its backend instead.
-//! - Each backend has exactly one task, which owns its end, and these tasks share the session's
-//!   permit. So the quotas bound the sessions that leave anything behind, not only those that can
-//!   be reached.
-//! - A backend is attached and detached under the lock of its session, and detached only if it is
-//!   the attached one: the task of an old backend cannot disturb a new one. Exchanges in flight
-//!   finish on their backend, up to a grace.
+//! - A session outlives its servers. It becomes dormant when its server was idle, has died or did
+//!   not survive a restart, or its credential has expired, and the next call wakes it. If
+//!   [`Config::retain`] is zero, it ends with its server instead.
+//! - Each server has exactly one keeper, a task that owns its end, and keepers hold permits of the
+//!   quota. So the quotas bound what is left of sessions, not only the sessions that can be
+//!   reached.
+//! - A server is attached and detached under the lock of its session, together with the
+//!   conversation, and detached only if it is the attached one: the keeper of an old server cannot
+//!   disturb a new one.
+//! - A session has at most two servers: one, and one that a rotation has replaced and that finishes
+//!   what is in flight on it. The next rotation waits for the end of that.
+//! - A call that waits for a server is answered by the wake under way, and there is one wake at a
+//!   time.
 //! - A session ends once, and the function that ends it removes it from the table: from then on its
 //!   id is answered as ended.
+//! - A client has the id of a session only after its record is written.
 //! - A session id is never kept and never logged. Table and records are keyed by its SHA-256, and
 //!   logs show a short tag of that.
+//! - Lock order: session, then conversation, then the leaves (queue of changes, deadlines, quota,
+//!   backoffs).
 //!
 //! The modules in reading order; each group uses only groups before it:
 //!
 //! - [`ports`], [`Config`]: what the embedder provides.
-//! - `state`: what exists. Ids, the phases of a session, its backend, table, quota, deadlines,
-//!   backoff, tombstones, revocations, and `registry_state`, which ends sessions and detaches
-//!   backends.
+//! - `exchange`, `jsonrpc`: the edge of an exchange, as far as it is read here.
+//! - `pass_through`: the ready conversation.
+//! - `state`: what exists. Ids, the phases of a session, its server, table, quota, deadlines,
+//!   backoffs, tombstones, revocations, and `registry_state`, which ends sessions and detaches
+//!   servers.
 //! - `records`: what is kept. Write-behind, restore, and `sqlite` (a feature).
-//! - `backends`: how backends come and go. Start, backend task, renewal, revival, rotation, reaper.
-//! - `client`: what a client does. Dispatch, opening, parked streams, errors.
+//! - `servers`: how servers come and go. Conversation, start, keeper, renewal, wake, rotation,
+//!   reaper.
+//! - `client`: what a client does. Dispatch, opening, errors.
 //! - `registry`: the public type.
 //! - `testing`: scripted ports (a feature).
 //!
 //! Left out: requests without a handshake (the era from 2026-07-28).
 
-mod backends;
 mod client;
 mod config;
 mod error_chain;
+mod exchange;
+mod jsonrpc;
+mod pass_through;
 pub mod ports;
 mod records;
 mod registry;
+mod servers;
 mod state;
 mod sync;
 #[cfg(any(test, feature = "testing"))]
@@ -60,4 +78,5 @@ pub use records::sqlite;
 
 pub use client::dispatch::Served;
 pub use config::{Config, UnknownStatus};
+pub use pass_through::PassThrough;
 pub use registry::{Registry, RegistryBuilder, Stats};

@@ -8,14 +8,17 @@ use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backends::{reaper, rotate},
     client::dispatch::{self, Served},
     config::Config,
-    ports::{Clock, EndReason, GrantId, NoopObserver, Observer, Records, RecordsError, Spawner, SystemClock, UserId},
+    pass_through::PassThrough,
+    ports::{
+        Clock, EndReason, GrantId, Host, NoopObserver, Observer, Records, RecordsError, Spawner, SystemClock, UserId,
+    },
     records::{restore, write_behind},
+    servers::{reaper, rotate},
     state::{
         ChangeQueue, Deadlines, Phase, Quota, RegistryState, RenewalGate, Revocations, RevokedSubject, Session,
-        SessionTable,
+        SessionTable, StartBackoffs,
     },
     sync::{Once, Tasks, timeout},
 };
@@ -30,11 +33,11 @@ pub struct Registry {
     closed: Once,
 }
 
-/// Builds a [`Registry`]: a spawner is required, everything else has a default.
+/// Builds a [`Registry`]: a spawner or a host is required, everything else has a default.
 #[derive(Debug)]
 pub struct RegistryBuilder {
     config: Config,
-    spawner: Arc<dyn Spawner>,
+    host: Arc<dyn Host>,
     records: Option<Arc<dyn Records>>,
     observer: Arc<dyn Observer>,
     clock: Arc<dyn Clock>,
@@ -58,9 +61,16 @@ impl RegistryBuilder {
     /// A registry without durable records, with the clock of the machine and without an observer.
     #[must_use]
     pub fn new(config: Config, spawner: Arc<dyn Spawner>) -> Self {
+        let host = PassThrough::new(spawner, config.keep_alive);
+        Self::hosted(config, Arc::new(host))
+    }
+
+    /// As [`RegistryBuilder::new`], with conversations of the embedder's own.
+    #[must_use]
+    pub fn hosted(config: Config, host: Arc<dyn Host>) -> Self {
         Self {
             config,
-            spawner,
+            host,
             records: None,
             observer: Arc::new(NoopObserver),
             clock: Arc::new(SystemClock),
@@ -118,7 +128,8 @@ impl RegistryBuilder {
             tasks: Tasks::new(),
             closing: CancellationToken::new(),
             last_changes_queued: CancellationToken::new(),
-            spawner: self.spawner,
+            host: self.host,
+            start_backoffs: StartBackoffs::default(),
             records_are_shared: self.records.as_ref().is_some_and(|records| records.is_shared()),
             records: self.records,
             observer: self.observer,
@@ -177,7 +188,7 @@ impl Registry {
     pub fn rotate_user(&self, user: &UserId) {
         let now = Instant::now();
         for session in self.state.table.select(|session| session.user == *user) {
-            if session.backend().is_some_and(|backend| backend.expiry.is_some()) {
+            if session.server().is_some_and(|server| server.expiry.is_some()) {
                 self.state.rotation_deadlines.set(session.key, Some(now));
             }
         }
@@ -218,7 +229,7 @@ impl Registry {
                 Phase::Opening { .. } => stats.opening += 1,
                 Phase::Attached { .. } => stats.attached += 1,
                 // One that has just ended is still in the table.
-                Phase::Dormant { .. } | Phase::Ended(_) => stats.dormant += 1,
+                Phase::Dormant | Phase::Ended(_) => stats.dormant += 1,
             }
         }
         stats

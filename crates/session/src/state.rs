@@ -1,11 +1,12 @@
-//! The state of the registry: sessions, their phases and backends, limits, deadlines and pending
+//! The state of the registry: sessions, their phases and servers, limits, deadlines and pending
 //! changes.
 //!
 //! Everything here is synchronous: no module awaits a port or spawns a task. State machines take
 //! the time as an argument. The layers above ([`records`](crate::records),
-//! [`backends`](crate::backends), `client`) act on this state and are unknown here.
+//! [`servers`](crate::servers), `client`) act on this state and are unknown here.
 
-mod attached_backend;
+mod activity;
+mod attached_server;
 mod change_queue;
 mod deadlines;
 mod expiry;
@@ -17,19 +18,21 @@ mod restart_backoff;
 mod revocations;
 mod session;
 mod session_id;
+mod start_backoffs;
 mod table;
 
 pub(crate) use self::{
-    attached_backend::{AttachedBackend, InFlightGuard},
+    attached_server::AttachedServer,
     change_queue::{ChangeQueue, Pending, end_change, wall_time},
     deadlines::Deadlines,
     expiry::Expiry,
-    lifecycle::{EndCondition, JoinRevival, Lifecycle, Phase, Retire, RevivalReceiver, RevivalSender},
+    lifecycle::{EndCondition, Lifecycle, Phase, WakeId, Want},
     quota::{Quota, SessionPermit},
     registry_state::RegistryState,
     renewal_gate::{GateDecision, Generation, RenewalGate, RenewalGuard, RenewalOutcome},
     revocations::{Revocations, RevokedSubject},
-    session::{Session, WrittenRecord},
+    session::{RetiredServer, Session, WrittenRecord},
     session_id::SessionId,
+    start_backoffs::StartBackoffs,
     table::{Lookup, SessionTable},
 };

@@ -10,14 +10,15 @@ pub(crate) use crate::tests::scheduled::*;
 pub(crate) use {
     std::sync::{
         Mutex, MutexGuard, Once, RwLock, RwLockWriteGuard,
-        atomic::{AtomicBool, AtomicUsize},
+        atomic::{AtomicBool, AtomicU64},
     },
-    tokio::time::{sleep, timeout, timeout_at},
+    tokio::time::{sleep, sleep_until, timeout, timeout_at},
     tokio_util::task::TaskTracker as Tasks,
 };
 
-/// Locks a mutex. Poisoning is ignored: no code of an embedder runs under a lock of this crate, and
-/// each change is whole.
+/// Locks a mutex. Poisoning is ignored: each change is whole. Of the code of an embedder only
+/// methods run under a lock of this crate that return at once
+/// ([`ports::Conversation`](crate::ports::Conversation)).
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

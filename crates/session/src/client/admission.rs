@@ -46,7 +46,7 @@ fn evict_dormant(state: &RegistryState, scope: QuotaScope, user: &UserId) -> boo
     let dormant = sessions.into_iter().filter_map(|session| {
         let last_activity = {
             let lifecycle = &session.lock().lifecycle;
-            lifecycle.last_activity().filter(|_| lifecycle.backend().is_none())?
+            (lifecycle.is_open() && lifecycle.server().is_none()).then(|| session.activity.last())?
         };
         Some((last_activity, session))
     });
@@ -60,15 +60,15 @@ fn evict_dormant(state: &RegistryState, scope: QuotaScope, user: &UserId) -> boo
 fn user_quota(state: &RegistryState, user: &UserId) -> ServeError {
     let (config, now) = (&state.config, Instant::now());
     let mut held = state.table.select(|session| session.user == *user);
-    held.sort_by_key(|session| session.opened);
-    let idle: Vec<_> = held.iter().map(|session| session.lock().lifecycle.idle(now)).collect();
+    held.sort_by_key(|session| session.opened_at);
+    let idle: Vec<_> = held.iter().map(|session| session.idle(&session.lock(), now)).collect();
     // The session that is idle for longest is reaped first. If all are in use, the wait is unknown.
     let longest = idle.iter().flatten().max();
     let retry_after = longest.map_or(config.reap_interval, |idle| config.idle_timeout.saturating_sub(*idle));
     let sessions = held.iter().zip(idle).map(|(session, idle)| {
-        let age = now.saturating_duration_since(session.opened).as_secs();
+        let age = now.saturating_duration_since(session.opened_at).as_secs();
         let mut summary = json!({ "tag": &*session.tag, "ageSeconds": age });
-        // Absent while an exchange is in flight.
+        // Absent while anything is in flight.
         if let Some(idle) = idle {
             summary["idleSeconds"] = idle.as_secs().into();
         }

@@ -1,26 +1,22 @@
-//! Dispatch of one exchange at the MCP endpoint: caller, session, backend.
+//! Dispatch of one exchange at the MCP endpoint: caller, session, conversation.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use tokio::time::Instant;
+use http::{HeaderValue, Method, Request, Response};
 use tracing::{Instrument, Span};
 
-use super::{
-    exchange::{ActivityGuard, MCP_SESSION_ID, full_body, guard_body, strip_client_headers, strip_session_id},
-    jsonrpc::{Message, MessageKind},
-    open, parked_streams,
-    serve_error::ServeError,
-};
+use super::{open, serve_error::ServeError};
 use crate::{
-    backends::revive,
-    ports::{Body, Caller, DetachReason, EndReason, Reply, SessionError, SessionKey},
+    exchange::{MCP_SESSION_ID, strip_client_headers, strip_session_id},
+    jsonrpc::{Message, MessageKind},
+    ports::{Body, Caller, DetachReason, EndReason, Outcome, SessionError, SessionKey},
+    servers::conversation,
     state::{EndCondition, Lookup, RegistryState, Session},
 };
 
-/// The number of times that a request is sent again which its backend has not processed.
-const MAX_RESENDS: usize = 3;
+/// An exchange of a session. Its end counts as activity, and so does its beginning.
+struct ActivityGuard<'a>(&'a RegistryState, &'a Session);
 
 /// The answer of a registry to one exchange.
 #[derive(Debug)]
@@ -117,78 +113,49 @@ async fn serve_session(
     session: &Arc<Session>,
     request: Request<Bytes>,
 ) -> Result<Response<Body>, ServeError> {
-    if request.method() == Method::DELETE {
-        state.end(session, EndReason::Deleted, EndCondition::Always);
-        let mut response = Response::new(full_body(Bytes::new()));
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        Ok(response)
-    } else if request.method() == Method::GET {
-        listen(state, session, request).await
-    } else {
-        send(state, session, request).await
+    let method = request.method().clone();
+    let _activity = ActivityGuard::new(state, session);
+    if method == Method::GET {
+        detach_if_gone(state, session);
+    }
+    let conversation = conversation::of(state, session).await?;
+    let response = match conversation.serve(strip_client_headers(request)).await {
+        Outcome::Answer(response) | Outcome::Opened(response) => response,
+        Outcome::End(response) => {
+            let reason = if method == Method::DELETE {
+                EndReason::Deleted
+            } else {
+                EndReason::Unrevivable
+            };
+            state.end(session, reason, EndCondition::Always);
+            response
+        }
+        Outcome::Unserved(SessionError::Ended) if state.table.is_closed() => {
+            return Err(SessionError::ShuttingDown.into());
+        }
+        Outcome::Unserved(error) => return Err(error.into()),
+    };
+    Ok(strip_session_id(response))
+}
+
+/// A listening stream asks for no server, so nothing else would notice a useless one.
+fn detach_if_gone(state: &RegistryState, session: &Session) {
+    if let Some(current) = session.server()
+        && current.server.is_gone()
+    {
+        state.detach(session, &current, DetachReason::BackendDied);
     }
 }
 
-/// Serves a GET stream. It shows that the client is there, not that it will come back: it does not
-/// keep the session from becoming dormant, and does not revive it.
-async fn listen(
-    state: &Arc<RegistryState>,
-    session: &Arc<Session>,
-    request: Request<Bytes>,
-) -> Result<Response<Body>, ServeError> {
-    let attached = loop {
-        match session.backend() {
-            Some(attached) if attached.backend.is_gone() => {
-                state.detach(session, &attached, DetachReason::BackendDied);
-            }
-            attached => break attached,
-        }
-    };
-    if !session.lock().lifecycle.touch(Instant::now()) {
-        return Err(SessionError::Ended.into());
+impl<'a> ActivityGuard<'a> {
+    fn new(state: &'a RegistryState, session: &'a Session) -> Self {
+        state.touch(session);
+        Self(state, session)
     }
-    state.changes.mark_changed(session);
-    let Some(attached) = attached else {
-        return parked_streams::park(state, session);
-    };
-    let response = match attached.backend.serve(strip_client_headers(request)).await {
-        Reply::Response(response) | Reply::Gone { response, .. } => response,
-    };
-    Ok(parked_streams::until_retired(strip_session_id(response), &attached))
 }
 
-/// Serves a POST.
-async fn send(
-    state: &Arc<RegistryState>,
-    session: &Arc<Session>,
-    request: Request<Bytes>,
-) -> Result<Response<Body>, ServeError> {
-    let mut backend = {
-        let lifecycle = &mut session.lock().lifecycle;
-        if !lifecycle.begin_exchange(Instant::now()) {
-            return Err(SessionError::Ended.into());
-        }
-        lifecycle.backend().cloned()
-    };
-    let activity = ActivityGuard::new(state, session);
-    let request = strip_client_headers(request);
-    let mut resends = MAX_RESENDS;
-    let (in_flight, response) = loop {
-        let in_flight = revive::begin_exchange(state, session, backend.take()).await?;
-        match in_flight.attached.backend.serve(request.clone()).await {
-            Reply::Gone { unread: true, .. } if resends > 0 => {
-                resends -= 1;
-                state.detach(session, &in_flight.attached, DetachReason::BackendDied);
-            }
-            Reply::Gone { response, .. } => break (in_flight, response),
-            Reply::Response(response) => {
-                // Errors, and 202 for a message, can come from what is before the server.
-                if response.status() == StatusCode::OK && in_flight.attached.mark_answered() {
-                    session.lock().lifecycle.backoff.reset();
-                }
-                break (in_flight, response);
-            }
-        }
-    };
-    Ok(guard_body(strip_session_id(response), (activity, in_flight)))
+impl Drop for ActivityGuard<'_> {
+    fn drop(&mut self) {
+        self.0.touch(self.1);
+    }
 }

@@ -11,9 +11,9 @@ use std::{borrow::Cow, time::Duration};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
-use super::exchange::full_body;
 use crate::{
     config::UnknownStatus,
+    exchange::json_rpc_error,
     ports::{
         Body,
         SessionError::{self, Aborted, BackingOff, Ended, NotStarted, ShuttingDown, SignInRequired, Unavailable},
@@ -46,8 +46,6 @@ pub(super) enum ServeError {
     TotalQuota {
         retry_after: Duration,
     },
-    /// Too many streams are parked on a dormant session.
-    TooManyStreams,
     Session(SessionError),
     Internal,
 }
@@ -77,22 +75,18 @@ impl ServeError {
         let status = self.status();
         let (code, message) = self.code_and_message();
         let mut error = json!({ "code": code, "message": message });
-        let id = id.map(|id| format!(r#","id":{id}"#)).unwrap_or_default();
-
-        let mut response = Response::new(());
-        *response.status_mut() = status;
+        if let Self::UserQuota { data, .. } = &self {
+            error["data"] = data.clone();
+        }
+        let mut response = json_rpc_error(status, &error, id);
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(after) = self.retry_after(status) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
         }
         if matches!(self, Self::MethodNotAllowed) {
             headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
         }
-        if let Self::UserQuota { data, .. } = self {
-            error["data"] = data;
-        }
-        response.map(|()| full_body(format!(r#"{{"jsonrpc":"2.0"{id},"error":{error}}}"#)))
+        response
     }
 
     fn status(&self) -> StatusCode {
@@ -103,7 +97,7 @@ impl ServeError {
             Self::Session(Ended) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownSession(status) => status.code(),
-            Self::UserQuota { .. } | Self::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
+            Self::UserQuota { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::MissingCaller | Self::Internal | Self::Session(Aborted) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Session(NotStarted { .. }) => StatusCode::BAD_GATEWAY,
             Self::TotalQuota { .. } | Self::Session(ShuttingDown | Unavailable | BackingOff(_)) => {
@@ -127,7 +121,6 @@ impl ServeError {
                 "Too many sessions of this user: end one, or wait for one to expire",
             ),
             Self::TotalQuota { .. } => (SERVER_ERROR, "Too many sessions: try again later"),
-            Self::TooManyStreams => (SERVER_ERROR, "Too many GET streams are open on this session"),
             Self::Session(error) => {
                 let code = match error {
                     Ended => SESSION_NOT_FOUND,
@@ -142,15 +135,19 @@ impl ServeError {
 
     /// Every 429, 502 and 503 says when to try again.
     fn retry_after(&self, status: StatusCode) -> Option<Duration> {
-        if let Self::UserQuota { retry_after, .. } | Self::TotalQuota { retry_after } = self {
-            return Some(*retry_after);
-        }
-        if let Self::Session(error) = self
-            && let Some(after) = error.retry_after()
-        {
-            return Some(after);
-        }
-        let passes = status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE;
-        passes.then_some(DEFAULT_RETRY_AFTER)
+        let known = match self {
+            Self::UserQuota { retry_after, .. } | Self::TotalQuota { retry_after } => Some(*retry_after),
+            Self::Session(error) => error.retry_after(),
+            Self::MissingCaller
+            | Self::NotJson
+            | Self::Malformed
+            | Self::MissingSessionId
+            | Self::MethodNotFound
+            | Self::MethodNotAllowed
+            | Self::WrongGrant
+            | Self::UnknownSession(_)
+            | Self::Internal => None,
+        };
+        known.or((status == StatusCode::SERVICE_UNAVAILABLE).then_some(DEFAULT_RETRY_AFTER))
     }
 }

@@ -6,11 +6,10 @@
 //! [`SessionHandle::want`], and is answered by [`Conversation::attach`] or
 //! [`Conversation::refuse`].
 //!
-//! Lock order: the lock of a session, then that of its conversation. [`Conversation::attach`],
-//! [`Conversation::retire_if_idle`], [`Conversation::detach`], [`Conversation::in_flight`],
-//! [`Conversation::is_blank`] and [`Conversation::revision`] may be called under the lock of the
-//! session: they must return at once and must not use the handle. A conversation uses its handle
-//! without holding its own lock.
+//! Lock order: the lock of a session, then that of its conversation. All methods but
+//! [`Conversation::serve`], [`Conversation::start`], [`Conversation::refuse`] and
+//! [`Conversation::close`] may be called under the lock of the session: they must return at once
+//! and must not use the handle. A conversation uses its handle without holding its own lock.
 
 use std::{fmt, sync::Arc, time::SystemTime};
 

@@ -55,10 +55,11 @@ fn restore(state: &RegistryState, record: &Record) -> bool {
     let age = wall_now.duration_since(record.opened).unwrap_or_default();
     let opened = now.checked_sub(age).unwrap_or(last_activity);
     let (grant, user) = (record.grant.clone(), record.user.clone());
-    let session = Session::new(key, grant, user, permit, Lifecycle::dormant(last_activity), opened);
+    let session = Session::new(key, grant, user, permit, Lifecycle::dormant(), opened, last_activity);
     let mut locked = session.lock();
     locked.written = Some(WrittenRecord {
-        snapshot: None,
+        revision: None,
+        as_loaded: true,
         last_activity,
     });
     state.schedule(&session, &locked.lifecycle, now);

@@ -1,9 +1,13 @@
 //! Write-behind: one task writes the changes of sessions to the durable records.
 //!
-//! No exchange waits for the store. A session that has changed is queued once, and the task writes
+//! Only the answer to `initialize` waits for the store, which by then has the record and the
+//! snapshot ([`save_opened`]). A session that has changed later is queued once, and the task writes
 //! the queue [`Config::write_behind`](crate::Config::write_behind) after its first entry. A crash
 //! of the process loses at most the changes of that time and one write; an orderly stop loses
 //! nothing. A batch that the store refused is kept, merged with later changes, and tried again.
+//!
+//! When the store has the last revision of a dormant session whose conversation is blank, the
+//! conversation is put down: it is made again from the record.
 //!
 //! Ended sessions are remembered over a restart for
 //! [`Config::tombstone_age`](crate::Config::tombstone_age), and of those the newest
@@ -11,6 +15,7 @@
 //! until the next sweep.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime},
 };
@@ -38,7 +43,7 @@ pub(crate) async fn run(state: Arc<RegistryState>) {
     let Some(records) = state.records.clone() else {
         return;
     };
-    let mut batch = Batch::default();
+    let (mut batch, mut written) = (Batch::default(), BTreeSet::new());
     let interval = state.config.write_behind.max(Duration::from_millis(1));
     let (mut ended, mut next_sweep) = (0, Instant::now() + SWEEP_INTERVAL);
     while !state.closing.is_cancelled() {
@@ -49,10 +54,18 @@ pub(crate) async fn run(state: Arc<RegistryState>) {
             sleep(interval).await;
         };
         if state.closing.run_until_cancelled(due).await.is_some() {
-            batch.extend(gather(&state, false));
+            let (sessions, changes) = gather(&state, false);
+            written.extend(sessions.iter().map(|session| session.key));
+            batch.extend(changes);
             let in_batch = batch.ended();
             if batch.write(records.as_ref()).await {
                 ended += in_batch;
+                for session in std::mem::take(&mut written)
+                    .iter()
+                    .filter_map(|key| state.table.get(key))
+                {
+                    put_down(&session);
+                }
             }
             if ended >= SWEEP_AFTER_ENDS || Instant::now() >= next_sweep {
                 // If it fails, the next sweep makes up for it.
@@ -68,7 +81,7 @@ pub(crate) async fn run(state: Arc<RegistryState>) {
     }
     // Cancelled after `closing`: by then the changes are gathered and the sessions have ended.
     state.last_changes_queued.cancelled().await;
-    batch.extend(gather(&state, false));
+    batch.extend(gather(&state, false).1);
     for attempt in 1..=LAST_ATTEMPTS {
         if batch.write(records.as_ref()).await {
             return;
@@ -92,14 +105,27 @@ pub(crate) async fn forget_ended(state: &RegistryState, records: &dyn Records) -
 /// Gathers the changes of all sessions before they end with the registry.
 pub(crate) fn gather_last(state: &RegistryState) {
     if state.records.is_some() {
-        state.changes.push(gather(state, true));
+        state.changes.push(gather(state, true).1);
     }
 }
 
-/// The changes since the last batch: of the sessions in the queue, or of all on closing.
-fn gather(state: &RegistryState, closing: bool) -> Vec<Change> {
+/// Writes the record of a session that has just been opened, unless its conversation has no
+/// snapshot yet.
+///
+/// # Errors
+///
+/// [`RecordsError`]. The record may have been written even so.
+pub(crate) async fn save_opened(state: &RegistryState, session: &Session) -> Result<(), RecordsError> {
+    let (Some(records), Some(change)) = (&state.records, change_of(state, session, false)) else {
+        return Ok(());
+    };
+    records.apply(vec![change]).await
+}
+
+/// The sessions that have changed since the last batch, or all on closing, and the changes.
+fn gather(state: &RegistryState, closing: bool) -> (Vec<Arc<Session>>, Vec<Change>) {
     let Pending { changed, complete } = state.changes.take();
-    let sessions = if closing {
+    let sessions: Vec<_> = if closing {
         state.table.select(|_| true)
     } else {
         changed.iter().filter_map(|key| state.table.get(key)).collect()
@@ -109,42 +135,68 @@ fn gather(state: &RegistryState, closing: bool) -> Vec<Change> {
         session.queued_for_write.store(false, Ordering::Release);
         change_of(state, session, closing)
     });
-    changes.chain(complete).collect()
+    let changes = changes.chain(complete).collect();
+    (sessions, changes)
 }
 
 /// The change that brings the record of a session up to date.
 fn change_of(state: &RegistryState, session: &Session, closing: bool) -> Option<Change> {
-    // Outside of the lock: these are calls of ports.
-    let current = session.backend().and_then(|attached| attached.backend.snapshot());
+    // Outside of the lock: these are calls of ports. The revision first: a change in between has
+    // another one and is written again.
+    let conversation = session.lock().conversation.clone();
+    let revision = conversation.as_ref().map(|conversation| conversation.revision());
     let now = state.clock.now();
     let mut locked = session.lock();
-    let last_activity = locked.lifecycle.last_activity()?;
-    let snapshot = current.or_else(|| locked.lifecycle.snapshot().cloned());
-    let dormant = locked.lifecycle.backend().is_none();
+    if !locked.lifecycle.is_open() {
+        return None;
+    }
+    let last_activity = session.activity.last();
+    let dormant = locked.lifecycle.server().is_none();
     match &mut locked.written {
-        // The snapshot of a session that was restored and not used since is in the record only.
-        Some(written) if snapshot.is_none() || written.snapshot == snapshot => {
+        Some(written) if revision.is_none() || written.revision == revision => {
             let lag = last_activity.saturating_duration_since(written.last_activity);
             if lag >= ACTIVITY_LAG || ((dormant || closing) && !lag.is_zero()) {
-                written.last_activity = last_activity;
+                (written.last_activity, written.as_loaded) = (last_activity, false);
                 return Some(Change::Touch(session.key, wall_time(now, last_activity)));
             }
             None
         }
         written => {
-            let snapshot = snapshot?;
+            let snapshot = conversation?.snapshot()?;
             *written = Some(WrittenRecord {
-                snapshot: Some(snapshot.clone()),
+                revision,
+                as_loaded: false,
                 last_activity,
             });
             let record = Record {
                 key: session.key,
                 grant: session.grant.clone(),
                 user: session.user.clone(),
-                opened: wall_time(now, session.opened),
+                opened: wall_time(now, session.opened_at),
                 last_activity: wall_time(now, last_activity),
             };
             Some(Change::Save(record, snapshot))
         }
+    }
+}
+
+/// Drops the conversation of a dormant session, if nothing would be lost and nobody has it.
+fn put_down(session: &Session) {
+    let mut locked = session.lock();
+    let lifecycle = &locked.lifecycle;
+    let dormant = lifecycle.is_open() && lifecycle.server().is_none() && !lifecycle.is_waking();
+    let Some(conversation) = locked
+        .conversation
+        .as_ref()
+        .filter(|_| dormant && locked.retired.is_none())
+    else {
+        return;
+    };
+    let revision = locked.written.as_ref().and_then(|written| written.revision);
+    let alone = Arc::strong_count(conversation) == 1;
+    if alone && conversation.is_blank() && revision == Some(conversation.revision()) {
+        let conversation = locked.conversation.take();
+        drop(locked);
+        drop(conversation);
     }
 }

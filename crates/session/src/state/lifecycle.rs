@@ -7,66 +7,91 @@
 //!              attach, open               |   v      detach: retained
 //!   Opening ------------------------->  Attached  ----------------------->  Dormant
 //!      |                                  |   ^                                |
-//!      |                                  |   `---- attach (revival) ----------|
+//!      |                                  |   `------ attach (wake) -----------|
 //!      | end                              | end, or detach: not retained       | end
 //!      v                                  v                                    v
 //!   Ended(reason) <------------------------------------------------------------'
 //! ```
 //!
-//! Requests, the reaper and the tasks of backends race for one session. Each of them asks here,
-//! under the lock of the session, so that one of them comes first: no exchange begins on a session
-//! that has just ended, and a backend that has been replaced changes nothing. [`Lifecycle::detach`]
-//! is the one place that decides whether a session without its backend becomes dormant or ends, and
-//! [`Lifecycle::enter`] the one that retires a backend.
+//! Requests, the reaper and the keepers of servers race for one session. Each of them asks here,
+//! under the lock of the session, so that one of them comes first: a server that has been replaced
+//! changes nothing, and one wake at a time starts servers for calls that wait. A call that waits
+//! while a wake is under way gets its answer from that wake, so the wake ends in the step that
+//! attaches a server, or before the calls are refused. [`Lifecycle::detach`] is the one place that
+//! decides whether a session without its server becomes dormant or ends, and
+//! [`Lifecycle::enter`] the one that retires a server.
+//!
+//! An opening session has one wake. It lasts until the server has answered `initialize`, and its
+//! failure is final: a call that asks for a server after it is refused with the same error.
 
 use std::{mem, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use super::restart_backoff::RestartBackoff;
-use crate::{
-    config::Config,
-    ports::{DetachReason, EndReason, SessionError, Snapshot},
-};
+use crate::ports::{DetachReason, EndReason, ServerNumber, SessionError};
 
-/// A backend as the state machine sees it.
+/// A server as the state machine sees it.
 pub(crate) trait Retire {
-    /// Closes the backend to new exchanges. Those in flight finish on it.
+    /// Notes that the server is no longer the session's.
     fn retire(&self);
-    /// True once the backend has answered a request.
-    fn has_answered(&self) -> bool;
 }
 
 #[derive(Debug)]
-pub(crate) enum Phase<B> {
-    /// The first backend starts, or has not yet answered `initialize`: no client knows the id.
-    Opening { backend: Option<Arc<B>> },
-    /// A client has the id, and a backend serves it.
-    Attached { backend: Arc<B> },
-    /// A client has the id, and the next request starts a backend.
-    Dormant { revival: Option<RevivalReceiver> },
+pub(crate) enum Phase<S> {
+    /// The first server starts, or has not yet answered `initialize`: no client knows the id.
+    Opening {
+        server: Option<Arc<S>>,
+        /// The time by which the server has to have answered.
+        deadline: Option<Instant>,
+        failure: Option<SessionError>,
+    },
+    /// A client has the id, and a server serves it.
+    Attached { server: Arc<S> },
+    /// A client has the id, and the next call starts a server.
+    Dormant,
     /// Final.
     Ended(EndReason),
 }
 
 /// The phase with what goes along with it.
 #[derive(Debug)]
-pub(crate) struct Lifecycle<B> {
-    phase: Phase<B>,
-    /// Exchanges that keep the session from becoming dormant.
-    in_flight: usize,
-    /// The time at which the last exchange began or ended.
-    last_activity: Instant,
-    /// The snapshot of the last backend. After a restart it is in the record only.
-    snapshot: Option<Snapshot>,
+pub(crate) struct Lifecycle<S> {
+    phase: Phase<S>,
+    wake: Option<Wake>,
+    /// The number of wakes so far.
+    wakes: u64,
+    /// The newest server that was ordered.
+    newest: ServerNumber,
     pub(crate) backoff: RestartBackoff,
+}
+
+/// A wake under way: a server is being started for calls that wait.
+#[derive(Debug)]
+struct Wake {
+    id: WakeId,
+    waiting_since: Vec<Instant>,
+}
+
+/// Names a wake of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WakeId(u64);
+
+/// The answer to a call that wants a server ([`Lifecycle::want`]).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// The call has its server, or gets it from the wake under way.
+    Nothing,
+    /// The caller runs this wake.
+    Wake(WakeId),
+    Refuse(SessionError),
 }
 
 /// The condition under which a session is ended, checked under its lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndCondition {
     Always,
-    /// It is dormant, and nothing is in flight or being revived.
+    /// It is dormant, and nothing is in flight or being started.
     IfDormant,
     /// It has been idle for so long.
     IfIdleFor(Duration),
@@ -75,9 +100,7 @@ pub(crate) enum EndCondition {
 /// The outcome of [`Lifecycle::detach`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Detached {
-    /// The backend was not the session's, or the session was not idle for long enough.
-    Unchanged,
-    /// The session is still opening: its opener decides how to go on.
+    /// The session is still opening: its wake decides how to go on.
     StillOpening,
     Dormant,
     Ended(PreviousPhase),
@@ -89,215 +112,229 @@ pub(crate) enum PreviousPhase {
     /// The id was never given out.
     Opening,
     /// A client holds the id.
-    Open { last_activity: Instant },
+    Open,
 }
 
-/// The outcome of a revival; `None` while it is under way.
-pub(crate) type RevivalReceiver = watch::Receiver<Option<Result<(), SessionError>>>;
-pub(crate) type RevivalSender = watch::Sender<Option<Result<(), SessionError>>>;
+/// The number of calls of one wake whose wait is measured.
+const MAX_MEASURED: usize = 256;
 
-/// The outcome of [`Lifecycle::join_revival`].
-#[derive(Debug)]
-pub(crate) enum JoinRevival {
-    /// The session has a backend.
-    Attached,
-    /// A revival is under way.
-    Joined(RevivalReceiver),
-    /// The caller runs the revival.
-    Begun(RevivalSender, RevivalReceiver),
-    Refused(SessionError),
-}
-
-impl<B: Retire> Lifecycle<B> {
-    pub(crate) fn opening(now: Instant) -> Self {
-        Self::new(Phase::Opening { backend: None }, now)
+impl<S: Retire> Lifecycle<S> {
+    pub(crate) fn opening() -> Self {
+        Self::new(Phase::Opening {
+            server: None,
+            deadline: None,
+            failure: None,
+        })
     }
 
     /// A session that was restored from its record.
-    pub(crate) fn dormant(last_activity: Instant) -> Self {
-        Self::new(Phase::Dormant { revival: None }, last_activity)
+    pub(crate) fn dormant() -> Self {
+        Self::new(Phase::Dormant)
     }
 
-    fn new(phase: Phase<B>, last_activity: Instant) -> Self {
+    fn new(phase: Phase<S>) -> Self {
         Self {
             phase,
-            in_flight: 0,
-            last_activity,
-            snapshot: None,
+            wake: None,
+            wakes: 0,
+            newest: ServerNumber::default(),
             backoff: RestartBackoff::default(),
         }
     }
 
-    pub(crate) fn phase(&self) -> &Phase<B> {
+    pub(crate) fn phase(&self) -> &Phase<S> {
         &self.phase
     }
 
-    /// The backend that serves the session now.
-    pub(crate) fn backend(&self) -> Option<&Arc<B>> {
+    /// The server that serves the session now.
+    pub(crate) fn server(&self) -> Option<&Arc<S>> {
         match &self.phase {
-            Phase::Opening { backend } => backend.as_ref(),
-            Phase::Attached { backend } => Some(backend),
-            Phase::Dormant { .. } | Phase::Ended(_) => None,
+            Phase::Opening { server, .. } => server.as_ref(),
+            Phase::Attached { server } => Some(server),
+            Phase::Dormant | Phase::Ended(_) => None,
         }
     }
 
-    pub(crate) fn is_attached_to(&self, backend: &Arc<B>) -> bool {
-        self.backend().is_some_and(|current| Arc::ptr_eq(current, backend))
+    pub(crate) fn is_attached_to(&self, server: &Arc<S>) -> bool {
+        self.server().is_some_and(|current| Arc::ptr_eq(current, server))
     }
 
     /// True if a client has the id and may use the session.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Attached { .. } | Phase::Dormant { .. })
+        matches!(self.phase, Phase::Attached { .. } | Phase::Dormant)
     }
 
-    /// The snapshot for the next backend, unless it is in the record only.
-    pub(crate) fn snapshot(&self) -> Option<&Snapshot> {
-        self.snapshot.as_ref()
+    pub(crate) fn is_opening(&self) -> bool {
+        matches!(self.phase, Phase::Opening { .. })
     }
 
-    /// The time since the last activity; `None` while an exchange is in flight, and unless the
-    /// session is open.
-    pub(crate) fn idle(&self, now: Instant) -> Option<Duration> {
-        let last_activity = self.last_activity().filter(|_| self.in_flight == 0)?;
-        Some(now.saturating_duration_since(last_activity))
+    /// True while a server is being started for calls that wait.
+    pub(crate) fn is_waking(&self) -> bool {
+        self.wake.is_some()
     }
 
-    /// The time at which the last exchange began or ended; `None` unless the session is open.
-    pub(crate) fn last_activity(&self) -> Option<Instant> {
-        self.is_open().then_some(self.last_activity)
+    /// The number for the next server.
+    pub(crate) fn next_server(&mut self) -> ServerNumber {
+        self.newest.0 += 1;
+        self.newest
     }
 
-    /// Counts activity that does not keep the session from becoming dormant. False unless the
-    /// session is open.
-    pub(crate) fn touch(&mut self, now: Instant) -> bool {
-        let open = self.is_open();
-        if open {
-            self.last_activity = now;
+    /// Sets the time by which the server of an opening session has to have answered.
+    pub(crate) fn set_deadline(&mut self, at: Instant) {
+        if let Phase::Opening { deadline, .. } = &mut self.phase {
+            *deadline = Some(at);
         }
-        open
     }
 
-    /// Begins an exchange, until [`Lifecycle::end_exchange`]. False unless the session is open.
-    pub(crate) fn begin_exchange(&mut self, now: Instant) -> bool {
-        let open = self.touch(now);
-        self.in_flight += usize::from(open);
-        open
-    }
-
-    pub(crate) fn end_exchange(&mut self, now: Instant) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        self.last_activity = now;
-    }
-
-    /// Attaches a backend: to a session without one, or replacing `old`. False if that is not the
-    /// session's backend or the session has ended.
-    pub(crate) fn attach(&mut self, backend: &Arc<B>, old: Option<&Arc<B>>) -> bool {
-        let expected = self.backend().map(Arc::as_ptr) == old.map(Arc::as_ptr);
-        let backend = Arc::clone(backend);
+    /// Attaches a server: to a session without one, or replacing `old`. `None` if that is not the
+    /// session's server or the session has ended. A wake is over with it, unless the session is
+    /// opening: the times since which its calls have waited.
+    pub(crate) fn attach(&mut self, server: &Arc<S>, old: Option<&Arc<S>>) -> Option<Vec<Instant>> {
+        if self.server().map(Arc::as_ptr) != old.map(Arc::as_ptr) {
+            return None;
+        }
+        let server = Arc::clone(server);
+        let mut waited = Vec::new();
         match self.phase {
-            Phase::Opening { .. } if expected => self.enter(Phase::Opening { backend: Some(backend) }),
-            Phase::Attached { .. } | Phase::Dormant { .. } if expected => self.enter(Phase::Attached { backend }),
-            Phase::Opening { .. } | Phase::Attached { .. } | Phase::Dormant { .. } | Phase::Ended(_) => return false,
+            Phase::Opening { deadline, failure, .. } => self.enter(Phase::Opening {
+                server: Some(server),
+                deadline,
+                failure,
+            }),
+            Phase::Attached { .. } | Phase::Dormant => {
+                waited = self.wake.take().map_or(waited, |wake| wake.waiting_since);
+                self.enter(Phase::Attached { server });
+            }
+            Phase::Ended(_) => return None,
         }
+        Some(waited)
+    }
+
+    /// Opens the session after its server has answered `initialize`. False if the session has lost
+    /// the server or has ended, or if the answer comes too late.
+    pub(crate) fn open(&mut self, now: Instant) -> bool {
+        let Phase::Opening {
+            server: Some(server),
+            deadline,
+            ..
+        } = &self.phase
+        else {
+            return false;
+        };
+        if deadline.is_some_and(|deadline| deadline < now) {
+            return false;
+        }
+        let server = Arc::clone(server);
+        self.backoff.reset();
+        self.enter(Phase::Attached { server });
         true
     }
 
-    /// Opens the session after `backend` has answered `initialize`, with that exchange in flight.
-    /// False if the session has lost the backend or has ended.
-    pub(crate) fn open(&mut self, backend: &Arc<B>, now: Instant) -> bool {
-        if !matches!(self.phase, Phase::Opening { .. }) || !self.is_attached_to(backend) {
-            return false;
+    /// Takes the server away; `None` if it is not the session's. The session becomes dormant if it
+    /// is retained, and ends otherwise.
+    pub(crate) fn detach(&mut self, server: &Arc<S>, reason: DetachReason, retained: bool) -> Option<Detached> {
+        if !self.is_attached_to(server) {
+            return None;
         }
-        self.backoff.reset();
-        self.enter(Phase::Attached {
-            backend: Arc::clone(backend),
-        });
-        self.begin_exchange(now)
+        Some(match self.phase {
+            Phase::Opening { deadline, failure, .. } => {
+                self.enter(Phase::Opening {
+                    server: None,
+                    deadline,
+                    failure,
+                });
+                Detached::StillOpening
+            }
+            Phase::Attached { .. } | Phase::Dormant | Phase::Ended(_) if retained => {
+                self.enter(Phase::Dormant);
+                Detached::Dormant
+            }
+            Phase::Attached { .. } | Phase::Dormant | Phase::Ended(_) => {
+                Detached::Ended(self.enter_ended(reason.into()))
+            }
+        })
     }
 
-    /// Takes the backend away. The session becomes dormant if sessions are retained and there is a
-    /// snapshot to revive it from, and ends otherwise.
-    pub(crate) fn detach(
+    /// Ends the session, which is `idle` for so long; `None` if it has ended before or the
+    /// condition does not hold.
+    pub(crate) fn end(
         &mut self,
-        backend: &Arc<B>,
-        reason: DetachReason,
-        snapshot: Option<Snapshot>,
-        config: &Config,
-        now: Instant,
-    ) -> Detached {
-        let idle_enough = || self.idle(now).is_some_and(|idle| idle >= config.idle_timeout);
-        if !self.is_attached_to(backend) || (reason == DetachReason::Idle && !idle_enough()) {
-            return Detached::Unchanged;
-        }
-        let died = reason == DetachReason::BackendDied;
-        if died && !backend.has_answered() {
-            self.backoff.record_failure(now, config);
-        }
-        let opening = matches!(self.phase, Phase::Opening { .. });
-        let retained = !config.retain.is_zero() && snapshot.is_some();
-        if opening && (died || retained) {
-            self.enter(Phase::Opening { backend: None });
-            Detached::StillOpening
-        } else if retained {
-            self.snapshot = snapshot;
-            self.enter(Phase::Dormant { revival: None });
-            Detached::Dormant
-        } else {
-            let end_reason = EndReason::from(reason);
-            Detached::Ended(self.enter_ended(end_reason))
-        }
-    }
-
-    /// Ends the session; `None` if it has ended before or the condition does not hold.
-    pub(crate) fn end(&mut self, reason: EndReason, condition: EndCondition, now: Instant) -> Option<PreviousPhase> {
-        let idle = self.idle(now);
+        reason: EndReason,
+        condition: EndCondition,
+        idle: Option<Duration>,
+    ) -> Option<PreviousPhase> {
         let allowed = match condition {
             EndCondition::Always => !matches!(self.phase, Phase::Ended(_)),
-            EndCondition::IfDormant => idle.is_some() && matches!(self.phase, Phase::Dormant { revival: None }),
-            EndCondition::IfIdleFor(time) => idle.is_some_and(|idle| idle >= time),
+            EndCondition::IfDormant => idle.is_some() && matches!(self.phase, Phase::Dormant),
+            EndCondition::IfIdleFor(time) => self.is_open() && idle.is_some_and(|idle| idle >= time),
         };
         allowed.then(|| self.enter_ended(reason))
     }
 
-    /// Joins the revival of a dormant session, or begins one.
-    pub(crate) fn join_revival(&mut self, now: Instant) -> JoinRevival {
-        match &mut self.phase {
-            Phase::Attached { .. } => JoinRevival::Attached,
-            Phase::Ended(EndReason::Revoked) => JoinRevival::Refused(SessionError::SignInRequired),
-            Phase::Opening { .. } | Phase::Ended(_) => JoinRevival::Refused(SessionError::Ended),
-            Phase::Dormant { revival: Some(revival) } => JoinRevival::Joined(revival.clone()),
-            Phase::Dormant { revival } => {
-                if let Some(remaining) = self.backoff.remaining(now) {
-                    return JoinRevival::Refused(SessionError::BackingOff(remaining));
+    /// Decides about a call that waits for a server. `user_delay` is the time for which no server
+    /// of the user is started.
+    pub(crate) fn want(&mut self, now: Instant, user_delay: Option<Duration>) -> Want {
+        match (&self.phase, &mut self.wake) {
+            (Phase::Ended(EndReason::Revoked), _) => Want::Refuse(SessionError::SignInRequired),
+            (Phase::Ended(EndReason::Shutdown), _) => Want::Refuse(SessionError::ShuttingDown),
+            (Phase::Ended(_), _) => Want::Refuse(SessionError::Ended),
+            (_, Some(wake)) => {
+                if wake.waiting_since.len() < MAX_MEASURED {
+                    wake.waiting_since.push(now);
                 }
-                let (sender, receiver) = watch::channel(None);
-                *revival = Some(receiver.clone());
-                JoinRevival::Begun(sender, receiver)
+                Want::Nothing
+            }
+            (Phase::Attached { .. }, None) => Want::Nothing,
+            (
+                Phase::Opening {
+                    failure: Some(error), ..
+                },
+                None,
+            ) => Want::Refuse(*error),
+            (Phase::Opening { .. } | Phase::Dormant, None) => {
+                if let Some(delay) = self.backoff.remaining(now).max(user_delay) {
+                    return Want::Refuse(SessionError::BackingOff(delay));
+                }
+                self.wakes += 1;
+                let id = WakeId(self.wakes);
+                self.wake = Some(Wake {
+                    id,
+                    waiting_since: vec![now],
+                });
+                Want::Wake(id)
             }
         }
     }
 
-    /// Removes a revival, so that the next request begins another one.
-    pub(crate) fn finish_revival(&mut self, finished: &RevivalReceiver) {
-        if let Phase::Dormant { revival } = &mut self.phase {
-            revival.take_if(|revival| revival.same_channel(finished));
+    /// Ends a wake without a server. The calls are to be refused afterwards. `None` if it is over.
+    pub(crate) fn fail_wake(&mut self, id: WakeId, error: SessionError) -> Option<Vec<Instant>> {
+        let wake = self.wake.take_if(|wake| wake.id == id)?;
+        if let Phase::Opening { failure, .. } = &mut self.phase {
+            *failure = Some(error);
         }
+        Some(wake.waiting_since)
     }
 
     fn enter_ended(&mut self, reason: EndReason) -> PreviousPhase {
-        let previous = match self.last_activity() {
-            Some(last_activity) => PreviousPhase::Open { last_activity },
-            None => PreviousPhase::Opening,
+        let previous = if self.is_open() {
+            PreviousPhase::Open
+        } else {
+            PreviousPhase::Opening
         };
         self.enter(Phase::Ended(reason));
         previous
     }
 
-    /// Changes the phase, and retires the backend that is no longer attached. By then the next one
-    /// is in its place.
-    fn enter(&mut self, next: Phase<B>) {
-        if let Phase::Opening { backend: Some(before) } | Phase::Attached { backend: before } =
-            mem::replace(&mut self.phase, next)
+    /// Changes the phase, and retires the server that is no longer attached. By then the next one
+    /// is in its place. A session that is attached or has ended is not waking.
+    fn enter(&mut self, next: Phase<S>) {
+        if matches!(next, Phase::Attached { .. } | Phase::Ended(_)) {
+            self.wake = None;
+        }
+        if let Phase::Opening {
+            server: Some(before), ..
+        }
+        | Phase::Attached { server: before } = mem::replace(&mut self.phase, next)
             && !self.is_attached_to(&before)
         {
             before.retire();

@@ -6,8 +6,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tokio_util::sync::CancellationToken;
-
 use crate::{
     ports::{QuotaScope, UserId},
     sync::{Mutex, lock},
@@ -22,14 +20,12 @@ pub(crate) struct Quota {
     counts: Mutex<Counts>,
 }
 
-/// The right to one session of a user. A session shares it with the tasks of its backends; the last
-/// one to drop it releases it.
+/// The right to one session of a user. A session shares it with the keepers of its servers; the
+/// last one to drop it releases it.
 #[derive(Debug)]
 pub(crate) struct SessionPermit {
     quota: Arc<Quota>,
     user: UserId,
-    /// Cancelled once the permit is released.
-    pub(crate) released: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -57,13 +53,22 @@ impl Quota {
         if counts.in_use >= self.total {
             return Err(QuotaScope::Total);
         }
+        Ok(self.add(&mut counts, user))
+    }
+
+    /// Takes a permit beyond the limits, for a server that a rotation has replaced: admission of
+    /// new sessions sees it, and no rotation is refused.
+    pub(crate) fn force(self: &Arc<Self>, user: &UserId) -> SessionPermit {
+        self.add(&mut lock(&self.counts), user)
+    }
+
+    fn add(self: &Arc<Self>, counts: &mut Counts, user: &UserId) -> SessionPermit {
         counts.in_use += 1;
-        counts.by_user.insert(user.clone(), held + 1);
-        Ok(SessionPermit {
+        *counts.by_user.entry(user.clone()).or_default() += 1;
+        SessionPermit {
             quota: Arc::clone(self),
             user: user.clone(),
-            released: CancellationToken::new(),
-        })
+        }
     }
 
     /// The number of permits in use.
@@ -82,8 +87,6 @@ impl Drop for SessionPermit {
                 counts.by_user.remove(&self.user);
             }
         }
-        drop(counts);
-        self.released.cancel();
     }
 }
 

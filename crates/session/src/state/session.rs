@@ -1,19 +1,23 @@
 //! One session as the registry holds it.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::{sync::Notify, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Span;
 
 use super::{
-    attached_backend::AttachedBackend,
+    activity::Activity,
+    attached_server::AttachedServer,
     lifecycle::{Lifecycle, Phase},
     quota::SessionPermit,
 };
 use crate::{
-    ports::{Caller, EndReason, GrantId, SessionKey, Snapshot, UserId},
-    sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, lock},
+    ports::{Caller, Conversation, EndReason, GrantId, ServerNumber, SessionKey, UserId},
+    sync::{AtomicBool, Mutex, MutexGuard, lock},
 };
 
 #[derive(Debug)]
@@ -25,21 +29,23 @@ pub(crate) struct Session {
     pub(crate) user: UserId,
     /// Set by the first request since the registry started.
     caller: OnceLock<Arc<Caller>>,
-    pub(crate) opened: Instant,
+    pub(crate) opened_at: Instant,
     /// The span of everything that is logged about the session. The client is among its fields once
     /// it is known.
     pub(crate) span: Span,
-    /// Cancelled when the session ends; the tasks of its backends then stop them.
+    /// Cancelled when the session ends; the keepers of its servers then stop them.
     pub(crate) ended: CancellationToken,
-    /// Cancelled when the session has ended and nothing is left of its backends.
+    /// Cancelled when the session has ended and nothing is left of its servers.
     pub(crate) gone: CancellationToken,
-    /// Notified when the session gets a backend.
-    pub(crate) attached: Notify,
-    /// Streams that are held open while the session is dormant.
-    pub(crate) parked_streams: AtomicUsize,
+    /// Notified when an opening session has been opened.
+    pub(crate) opened: Notify,
+    /// The time at which the last exchange began or ended.
+    pub(crate) activity: Activity,
     /// True while the session is in the queue of changes to be written. Outside of the lock, for
     /// the hot path.
     pub(crate) queued_for_write: AtomicBool,
+    /// Held while the record is being read.
+    pub(crate) loading: tokio::sync::Mutex<()>,
     locked: Mutex<Locked>,
 }
 
@@ -47,18 +53,36 @@ pub(crate) struct Session {
 #[derive(Debug)]
 pub(crate) struct Locked {
     // Ends only in `RegistryState`, which then removes the session from the table.
-    pub(crate) lifecycle: Lifecycle<AttachedBackend>,
+    pub(crate) lifecycle: Lifecycle<AttachedServer>,
+    /// `None` before the first request after a restart, while the conversation is put down, and
+    /// once the session has ended.
+    pub(crate) conversation: Option<Arc<dyn Conversation>>,
+    /// The server that was replaced by a rotation and has not stopped yet.
+    pub(crate) retired: Option<RetiredServer>,
+    /// A rotation is due and waits for the end of the retired server.
+    pub(crate) rotation_waits: bool,
     /// `None` once the session has ended.
     pub(crate) permit: Option<Arc<SessionPermit>>,
+    /// Shared with the keepers of the servers; `None` once the session has ended.
+    pub(crate) gone: Option<Arc<DropGuard>>,
     /// The contents of the durable record; `None` before the first write.
     pub(crate) written: Option<WrittenRecord>,
+}
+
+/// A server that finishes what it has, with a permit of its own.
+#[derive(Debug)]
+pub(crate) struct RetiredServer {
+    pub(crate) server: Arc<AttachedServer>,
+    pub(crate) _permit: SessionPermit,
 }
 
 /// The contents of a durable record.
 #[derive(Debug)]
 pub(crate) struct WrittenRecord {
-    /// `None` if the record was loaded and not written since.
-    pub(crate) snapshot: Option<Snapshot>,
+    /// The revision of the snapshot; `None` if the conversation has not been made since a restart.
+    pub(crate) revision: Option<u64>,
+    /// True if the record was loaded and not written since.
+    pub(crate) as_loaded: bool,
     pub(crate) last_activity: Instant,
 }
 
@@ -68,8 +92,9 @@ impl Session {
         grant: GrantId,
         user: UserId,
         permit: SessionPermit,
-        lifecycle: Lifecycle<AttachedBackend>,
-        opened: Instant,
+        lifecycle: Lifecycle<AttachedServer>,
+        opened_at: Instant,
+        last_activity: Instant,
     ) -> Self {
         let tag = key.tag();
         // A root span, so that a task that serves several sessions does not mix their fields; at
@@ -82,36 +107,42 @@ impl Session {
             grant = %grant.0,
             client = tracing::field::Empty,
         );
+        let gone = CancellationToken::new();
         Self {
             key,
             tag,
             grant,
             user,
             caller: OnceLock::new(),
-            opened,
+            opened_at,
             span,
             ended: CancellationToken::new(),
-            gone: permit.released.clone(),
-            attached: Notify::new(),
-            parked_streams: AtomicUsize::new(0),
+            gone: gone.clone(),
+            opened: Notify::new(),
+            activity: Activity::new(opened_at.min(last_activity), last_activity),
             queued_for_write: AtomicBool::new(false),
+            loading: tokio::sync::Mutex::new(()),
             locked: Mutex::new(Locked {
                 lifecycle,
+                conversation: None,
+                retired: None,
+                rotation_waits: false,
                 permit: Some(Arc::new(permit)),
+                gone: Some(Arc::new(gone.drop_guard())),
                 written: None,
             }),
         }
     }
 
-    /// Locks the part that changes. Only the queue of changes and the deadlines are locked while it
-    /// is held.
+    /// Locks the part that changes. Only the conversation, the queue of changes, the deadlines, the
+    /// quota and the backoffs are locked while it is held.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Locked> {
         lock(&self.locked)
     }
 
-    /// The backend that serves the session now.
-    pub(crate) fn backend(&self) -> Option<Arc<AttachedBackend>> {
-        self.lock().lifecycle.backend().cloned()
+    /// The server that serves the session now.
+    pub(crate) fn server(&self) -> Option<Arc<AttachedServer>> {
+        self.lock().lifecycle.server().cloned()
     }
 
     /// Remembers the caller of the first request.
@@ -131,5 +162,29 @@ impl Session {
     /// again.
     pub(crate) fn is_revoked(&self) -> bool {
         matches!(self.lock().lifecycle.phase(), Phase::Ended(EndReason::Revoked))
+    }
+
+    /// The time since the last activity; `None` while a server is being started or anything is in
+    /// flight on one, and unless the session is open.
+    pub(crate) fn idle(&self, locked: &Locked, now: Instant) -> Option<Duration> {
+        let busy = locked.lifecycle.is_waking() || locked.is_busy();
+        let idle = || now.saturating_duration_since(self.activity.last());
+        (locked.lifecycle.is_open() && !busy).then(idle)
+    }
+}
+
+impl Locked {
+    /// True if anything is in flight on a server of the session.
+    fn is_busy(&self) -> bool {
+        let current = self.lifecycle.server().map(|server| server.number);
+        let retired = self.retired.as_ref().map(|retired| retired.server.number);
+        let in_flight = |number: ServerNumber| self.conversation.as_ref().is_some_and(|c| c.in_flight(number) > 0);
+        current.into_iter().chain(retired).any(in_flight)
+    }
+
+    /// True if `server` was replaced by a rotation and has not stopped yet.
+    pub(crate) fn is_retired(&self, server: &Arc<AttachedServer>) -> bool {
+        let retired = self.retired.as_ref();
+        retired.is_some_and(|retired| Arc::ptr_eq(&retired.server, server))
     }
 }

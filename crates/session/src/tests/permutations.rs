@@ -1,7 +1,8 @@
 //! The registry under a scheduler that permutes the order of its tasks.
 //!
-//! All code that several tasks of a session share runs here unchanged: attached backends, the
-//! session table, quotas, opening, revival, rotation, endings, backend tasks and revocation. At
+//! All code that several tasks of a session share runs here unchanged: attached servers, the
+//! session table, quotas, opening, wake, rotation, endings, keepers, revocation and the
+//! pass-through conversation. At
 //! each lock, flag and wait the scheduler chooses the next task: at random, and with few
 //! preemptions at chosen points (PCT). The scripted backends, spawner and credentials have
 //! scheduling points too. Each schedule ends with a check of the invariants
@@ -24,8 +25,8 @@ use tokio::time::Instant;
 use self::harness::{Harness, detach_idle, durable};
 use crate::{
     Config, Stats,
-    backends::{renew::renew, rotate},
     ports::{AuthenticatedAt, EndReason},
+    servers::{renew::renew, rotate},
     state::{EndCondition, RenewalOutcome},
     testing::RefreshOutcome,
 };
@@ -65,7 +66,7 @@ fn concurrent_requests_revive_a_dormant_session_with_one_spawn() {
         let harness = Harness::new(durable());
         let (id, session) = harness.open().await;
         detach_idle(harness.state(), &session);
-        assert!(session.backend().is_none());
+        assert!(session.server().is_none());
         let pings: Vec<_> = (0..3).map(|_| harness.send(harness.ping(&id))).collect();
         for ping in pings {
             assert_eq!(ping.await.expect("no panic").0, 200);
@@ -107,7 +108,7 @@ fn backend_of_a_revival_has_the_deadlines_of_an_attached_one() {
         let (id, session) = harness.open().await;
         let (state, detached) = (Arc::clone(harness.state()), Arc::clone(&session));
         let detaching = spawn(async move { detach_idle(&state, &detached) });
-        while session.backend().is_some() {
+        while session.server().is_some() {
             yield_now().await;
         }
         assert_eq!(harness.serve(harness.ping(&id)).await.0, 200);
@@ -122,7 +123,7 @@ fn death_of_a_replaced_backend_keeps_its_successor_attached() {
     explore(async || {
         let harness = Harness::new(durable());
         let (id, session) = harness.open().await;
-        let (attached, old) = (session.backend().expect("a backend"), harness.running().remove(0));
+        let (attached, old) = (session.server().expect("a backend"), harness.running().remove(0));
         let (state, rotated, from) = (Arc::clone(harness.state()), Arc::clone(&session), Arc::clone(&attached));
         let rotating = spawn(async move { rotate::rotate_session(&state, &rotated, &from).await });
         let dying = spawn(async move { old.die() });
@@ -140,8 +141,8 @@ fn death_of_a_replaced_backend_keeps_its_successor_attached() {
             "the new backend stays attached once it is"
         );
         if stats.attached == 1 {
-            let now = session.backend().expect("a backend");
-            assert!(!Arc::ptr_eq(&now, &attached) && !now.backend.is_gone());
+            let now = session.server().expect("a backend");
+            assert!(!Arc::ptr_eq(&now, &attached) && !now.server.is_gone());
         }
         assert_eq!(harness.serve(harness.ping(&id)).await.0, 200);
         assert!(
@@ -158,7 +159,7 @@ fn session_that_ends_during_rotations_leaves_no_backend() {
     explore(async || {
         let harness = Harness::new(durable());
         let (id, session) = harness.open().await;
-        let attached = session.backend().expect("a backend");
+        let attached = session.server().expect("a backend");
         let rotations: Vec<_> = (0..2)
             .map(|_| {
                 let state = Arc::clone(harness.state());

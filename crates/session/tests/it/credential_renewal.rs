@@ -109,8 +109,13 @@ async fn transient_refresh_failure_leaves_the_start_failed() {
 
 #[tokio::test(start_paused = true)]
 async fn server_that_cannot_start_costs_one_refresh_for_each_pause() {
+    // No delay of the next start is in the way.
+    let config = Config {
+        backoff: Duration::ZERO,
+        ..config()
+    };
     for outcome in [SpawnOutcome::Failed, SpawnOutcome::DiesAtInitialize] {
-        let harness = with_outcome(outcome).await;
+        let harness = Harness::with_spawner(config.clone(), ScriptedSpawner::immediate(outcome)).await;
         let credentials = harness.credentials("ann");
         for _ in 0..50 {
             assert_eq!(initialize(&harness, "ann/x").await, (502, false));

@@ -6,7 +6,7 @@ use std::{
 };
 
 use http::StatusCode;
-use session::{Config, ports::UserId, testing::SpawnOutcome};
+use session::{Config, Stats, ports::UserId, testing::SpawnOutcome};
 use tokio::time::sleep;
 
 use crate::harness::{Harness, INITIALIZED, RETAIN, durable, lock, rpc, run_ready_tasks, session_id};
@@ -124,7 +124,7 @@ async fn records_of_ended_ids_are_bounded_by_number_and_age() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn crash_of_the_process_loses_at_most_the_write_behind_interval() {
+async fn crash_of_the_process_loses_no_session_and_at_most_the_changes_of_the_write_behind_interval() {
     let mut harness = Harness::new(durable()).await;
     let id = harness.open("ann/x").await;
     sleep(durable().write_behind * 2).await;
@@ -133,9 +133,28 @@ async fn crash_of_the_process_loses_at_most_the_write_behind_interval() {
     *lock(&harness.records.refuses) = true;
     let first = Arc::clone(&harness.registry);
     harness.restart().await;
-    harness.must_answer("ann/x", &id).await;
-    assert_eq!(harness.ping("ann/x", &late).await.0, 410);
+    for (id, handshake) in [
+        (&id, "<initialize><notifications/initialized>"),
+        (&late, "<initialize>"),
+    ] {
+        harness.must_answer("ann/x", id).await;
+        assert_eq!(harness.spawner.last_order().snapshot.expect("a snapshot").0, handshake);
+    }
     first.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn session_is_not_opened_without_its_record() {
+    let harness = Harness::new(durable()).await;
+    *lock(&harness.records.refuses) = true;
+    let (status, body) = harness.exchange("ann/x", None, &rpc("1", "initialize")).await;
+    assert_eq!(status, 503);
+    assert!(body.contains(r#""id":1,"error""#), "{body}");
+    run_ready_tasks().await;
+    assert_eq!(harness.registry.stats(), Stats::default());
+    *lock(&harness.records.refuses) = false;
+    sleep(Duration::from_secs(5)).await;
+    assert!(lock(&harness.records.rows).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,13 +226,13 @@ async fn opening_time_survives_a_restart() {
 #[tokio::test(start_paused = true)]
 async fn refused_writes_are_retried() {
     let harness = Harness::new(durable()).await;
-    *lock(&harness.records.refuses) = true;
     let (id, ended) = (harness.open("ann/x").await, harness.open("ann/x").await);
+    *lock(&harness.records.refuses) = true;
     sleep(Duration::from_secs(5)).await;
     harness.delete("ann/x", &ended).await;
     harness.must_answer("ann/x", &id).await;
     sleep(Duration::from_secs(5)).await;
-    assert!(lock(&harness.records.rows).is_empty());
+    assert_eq!(lock(&harness.records.rows).len(), 2);
     *lock(&harness.records.refuses) = false;
     sleep(Duration::from_secs(5)).await;
     let (_, snapshot) = harness.records.only();

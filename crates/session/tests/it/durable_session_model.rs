@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use fastrand::Rng;
 use session::{
     Config,
-    ports::{Backend as _, GrantId, UserId},
+    ports::{Backend as _, Event, GrantId, UserId},
     testing::{RefreshOutcome, ScriptedBackend, SpawnOutcome},
 };
 use tokio::time::{Instant, advance};
@@ -46,6 +46,10 @@ struct Row {
     pings: Vec<Answer>,
     /// The start of the latest ping.
     pinged: Instant,
+    /// The backend that served the session after the last step.
+    served_by: Option<Arc<ScriptedBackend>>,
+    /// A backend that was replaced and is being stopped: it counts for the quotas by itself.
+    replaced: Option<Arc<ScriptedBackend>>,
 }
 
 /// The place of a new session in the model.
@@ -111,6 +115,7 @@ impl Run {
             advance(Duration::from_millis(1)).await;
             self.step().await;
             run_ready_tasks().await;
+            self.note_rotations();
             self.collect_answers();
             self.check();
         }
@@ -149,11 +154,13 @@ impl Run {
         let who = pick(&mut self.rng, &CALLERS);
         let before = self.harness.spawner.spawn_count();
         let place = self.place(who);
+        let backed_off = self.harness.event_count(Event::BackedOff);
         let opening = self.harness.status_in_background(who, None, "initialize");
         run_ready_tasks().await;
         if self.harness.spawner.spawn_count() == before {
             assert!(matches!(opening.output().await, (429 | 503, None)));
-            assert!(place != Place::Free, "the quotas are not exceeded");
+            let backs_off = self.harness.event_count(Event::BackedOff) > backed_off;
+            assert!(backs_off || place != Place::Free, "the quotas are not exceeded");
             return;
         }
         match place {
@@ -169,6 +176,8 @@ impl Run {
             opening: Some(opening),
             pings: Vec::new(),
             pinged: Instant::now(),
+            served_by: None,
+            replaced: None,
         });
     }
 
@@ -189,10 +198,32 @@ impl Run {
             .map_or(Place::QuotaExceeded, |(_, index)| Place::Evicts(index))
     }
 
-    /// Counts the sessions that count for the quotas.
+    /// Counts the sessions and the replaced backends that count for the quotas.
     fn counted(&self, wanted: impl Fn(&Row) -> bool) -> usize {
-        let counts = |row: &&Row| row.state != State::Ended || self.backends(row) > 0;
-        self.rows.iter().filter(counts).filter(|row| wanted(row)).count()
+        let counted = self.rows.iter().filter(|row| wanted(row)).map(|row| {
+            let replaced = row.replaced.as_ref().filter(|backend| !backend.has_exited());
+            let replaced = usize::from(replaced.is_some());
+            usize::from(row.state != State::Ended || self.backends(row) > replaced) + replaced
+        });
+        counted.sum()
+    }
+
+    /// Notes which backends were replaced in the last step.
+    fn note_rotations(&mut self) {
+        for row in &mut self.rows {
+            row.replaced.take_if(|backend| backend.has_exited());
+            let serving = self.harness.serving(&row.tag).pop();
+            let before = std::mem::replace(&mut row.served_by, serving);
+            // One that was detached for another reason is not followed within the step, or has
+            // exited.
+            let next = row.served_by.as_ref();
+            if let Some(before) = before.filter(|before| !before.has_exited())
+                && next.is_some_and(|next| !Arc::ptr_eq(next, &before))
+            {
+                assert!(row.replaced.is_none(), "a rotation waits for the end of the one before");
+                row.replaced = Some(before);
+            }
+        }
     }
 
     /// The number of running backends of a session, those included that are being stopped.
@@ -378,7 +409,7 @@ impl Run {
                 let (status, _) = self.rows[index].pings.remove(0).output().await;
                 match self.rows[index].state {
                     State::Ended => assert_eq!(status, 404, "a restart does not forget the end"),
-                    State::Live { .. } | State::Opening if status == 503 && attempt < 3 => {
+                    State::Live { .. } | State::Opening if status == 503 && attempt < 5 => {
                         advance(Duration::from_secs(16)).await;
                         continue;
                     }
@@ -441,6 +472,11 @@ impl Run {
         for row in &self.rows {
             let (serving, spawns) = (self.harness.serving(&row.tag).len(), self.spawns(row));
             assert!(serving <= 1, "two backends serve one session");
+            let running = self.backends(row);
+            assert!(
+                stops_held || running <= 2,
+                "at most one backend beside the one that serves"
+            );
             assert!(spawns <= 1, "a revival or a rotation");
             assert!(row.pings.is_empty() || spawns > 0, "a request waits without a spawn");
             assert!(

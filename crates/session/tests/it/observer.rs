@@ -132,6 +132,8 @@ async fn events_of_failed_starts_and_exceeded_quotas() {
         );
     }
 
+    // Two of the starts count for the backoff of the user.
+    sleep(Config::default().backoff).await;
     for who in ["ann/x", "bob/x"] {
         harness.open_manually(who).await;
     }

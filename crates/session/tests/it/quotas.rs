@@ -84,6 +84,7 @@ async fn failed_starts_do_not_count() {
     let harness = Harness::plain_with_outcome(config(1, 1), SpawnOutcome::Failed);
     for _ in 0..5 {
         assert_eq!(harness.initialize("ann/x").await.status(), StatusCode::BAD_GATEWAY);
+        tokio::time::sleep(Config::default().max_backoff).await;
     }
 }
 

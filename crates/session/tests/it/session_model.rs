@@ -72,6 +72,8 @@ impl Run {
             reap_interval: TICK,
             // Between two ticks, so that it never coincides with one.
             start_timeout: TICK * START_TICKS as u32 - TICK / 2,
+            // Failed starts delay no others here.
+            backoff: Duration::ZERO,
             ..Config::default()
         };
         Self {

@@ -15,9 +15,9 @@ use tokio::time::Instant;
 
 use crate::{
     Config, Registry, RegistryBuilder, Stats,
-    client::exchange::MCP_SESSION_ID,
+    exchange::MCP_SESSION_ID,
     ports::{Caller, DetachReason, Event, Observer, SystemClock},
-    state::{Phase, RegistryState, Session},
+    state::{RegistryState, Session},
     testing::{ScriptedBackend, ScriptedCredentials, ScriptedSpawner, SpawnOutcome, caller},
 };
 
@@ -120,7 +120,7 @@ impl Harness {
         let sessions = self.state().table.select(|_| true);
         // The task of a backend releases its quota last.
         loop {
-            let attached = sessions.iter().filter(|session| session.backend().is_some()).count();
+            let attached = sessions.iter().filter(|session| session.server().is_some()).count();
             if self.running().len() <= attached && self.state().quota.in_use() <= sessions.len() {
                 break;
             }
@@ -129,25 +129,21 @@ impl Harness {
         for backend in self.running() {
             let session = sessions.iter().find(|session| &*session.tag == backend.tag());
             let attached = session
-                .and_then(|session| session.backend())
+                .and_then(|session| session.server())
                 .expect("the session of a running backend");
-            assert!(!attached.backend.is_gone(), "a running backend is not the attached one");
+            assert!(!attached.server.is_gone(), "a running backend is not the attached one");
         }
         assert_eq!(self.state().quota.in_use(), sessions.len());
         let now = Instant::now();
         for session in &sessions {
-            let (config, attached) = (&self.state().config, session.backend().is_some());
+            let (config, attached) = (&self.state().config, session.server().is_some());
             let limit = if attached { config.idle_timeout } else { config.retain };
             let reap_at = self.state().reap_deadlines.of(&session.key).expect("a deadline");
             assert!(reap_at <= now + limit, "the reaper comes too late");
             let rotation = self.state().rotation_deadlines.of(&session.key);
             assert_eq!(rotation.is_some(), attached, "an attached backend is rotated in time");
         }
-        assert!(
-            sessions
-                .iter()
-                .all(|session| { !matches!(session.lock().lifecycle.phase(), Phase::Dormant { revival: Some(_) }) })
-        );
+        assert!(sessions.iter().all(|session| !session.lock().lifecycle.is_waking()));
         self.registry.stats()
     }
 
@@ -169,8 +165,8 @@ async fn serve(registry: &Registry, request: Request<Bytes>) -> (u16, Option<Str
 
 /// Detaches the backend of a session as the reaper does.
 pub(super) fn detach_idle(state: &RegistryState, session: &Session) {
-    if let Some(backend) = session.backend() {
-        state.detach(session, &backend, DetachReason::Idle);
+    if let Some(server) = session.server() {
+        state.detach(session, &server, DetachReason::Idle);
     }
 }
 

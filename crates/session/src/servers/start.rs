@@ -1,20 +1,22 @@
-//! The start of a backend by the spawner of the embedder.
+//! The start of a server by the conversation of its session.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tokio_util::task::task_tracker::TaskTrackerToken;
+use tokio_util::{sync::DropGuard, task::task_tracker::TaskTrackerToken};
 
 use crate::{
     error_chain::error_chain,
-    ports::{Backend, BoxError, Event, SessionError, Snapshot, SpawnError, SpawnFailure, SpawnOrder, SpawnPurpose},
+    ports::{
+        Conversation, Event, Server, ServerNumber, SessionError, SpawnError, SpawnFailure, SpawnPurpose, StartOrder,
+    },
     state::{RegistryState, Session, SessionPermit},
     sync::timeout,
 };
 
-/// The reason that a backend was not started.
+/// The reason that a server was not started.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StartBackendError {
+pub(crate) enum StartError {
     #[error(transparent)]
     Spawn(#[from] SpawnError),
     #[error("the backend did not start in time")]
@@ -23,44 +25,49 @@ pub(crate) enum StartBackendError {
     SessionEnded,
     #[error("the backend ended before it had answered the handshake")]
     BackendDied,
-    #[error("the answer to initialize cannot be read")]
-    Unreadable(#[source] BoxError),
 }
 
-/// A backend that has no task yet. It holds the session's permit and a token of the registry's
-/// tasks, so that a backend that is started while everything ends is not forgotten.
+/// A server that has no keeper yet. It holds the session's permit and a token of the registry's
+/// tasks, so that a server that is started while everything ends is not forgotten.
 #[derive(Debug)]
-pub(crate) struct StartedBackend {
-    pub(crate) backend: Arc<dyn Backend>,
+pub(crate) struct StartedServer {
+    pub(super) number: ServerNumber,
+    pub(super) server: Arc<dyn Server>,
     pub(super) permit: Arc<SessionPermit>,
+    pub(super) gone: Arc<DropGuard>,
     pub(super) _awaited: TaskTrackerToken,
 }
 
-/// Starts a backend. After a timeout or the end of the session, the spawner cleans up what it had
-/// begun.
+/// Starts a server. After a timeout or the end of the session, the conversation cleans up what it
+/// had begun.
 pub(crate) async fn start(
     state: &RegistryState,
     session: &Session,
-    snapshot: Option<Snapshot>,
+    conversation: &Arc<dyn Conversation>,
     purpose: SpawnPurpose,
-) -> Result<StartedBackend, StartBackendError> {
+) -> Result<StartedServer, StartError> {
     let begun = Instant::now();
     let awaited = state.tasks.token();
-    let permit = session.lock().permit.clone();
-    let (Some(caller), Some(permit)) = (session.caller().cloned(), permit) else {
-        return Err(StartBackendError::SessionEnded);
+    let (number, permit, gone) = {
+        let mut locked = session.lock();
+        let number = locked.lifecycle.next_server();
+        (number, locked.permit.clone(), locked.gone.clone())
     };
-    let order = SpawnOrder {
+    let (Some(caller), Some(permit), Some(gone)) = (session.caller().cloned(), permit, gone) else {
+        return Err(StartError::SessionEnded);
+    };
+    let order = StartOrder {
+        number,
         caller,
-        snapshot,
         tag: Arc::clone(&session.tag),
     };
-    let spawned = tokio::select! {
+    let starting = Arc::clone(conversation).start(order);
+    let started = tokio::select! {
         biased;
-        () = session.ended.cancelled() => return Err(StartBackendError::SessionEnded),
-        spawned = timeout(state.config.start_timeout, state.spawner.spawn(order)) => spawned,
+        () = session.ended.cancelled() => return Err(StartError::SessionEnded),
+        started = timeout(state.config.start_timeout, starting) => started,
     };
-    let failure = match &spawned {
+    let failure = match &started {
         Ok(Ok(_)) => None,
         Ok(Err(SpawnError::Credentials(_))) => Some(SpawnFailure::Credentials),
         Ok(Err(SpawnError::Unavailable(_))) => Some(SpawnFailure::Unavailable),
@@ -74,51 +81,49 @@ pub(crate) async fn start(
         None => Event::Spawned(purpose, time),
         Some(failure) => Event::SpawnFailed(purpose, failure),
     });
-    Ok(StartedBackend {
-        backend: spawned.map_err(|_elapsed| StartBackendError::TimedOut)??,
+    Ok(StartedServer {
+        number,
+        server: started.map_err(|_elapsed| StartError::TimedOut)??,
         permit,
+        gone,
         _awaited: awaited,
     })
 }
 
-impl StartBackendError {
-    /// True if the backend ended at its start: a revoked credential may be the reason.
+impl StartError {
+    /// True if the server ended at its start: a revoked credential may be the reason.
     pub(super) fn may_be_revoked_credential(&self) -> bool {
         matches!(self, Self::Spawn(SpawnError::Failed(_)) | Self::BackendDied)
     }
 
-    /// Logs the error, and says how the requests that wait for the backend are answered.
-    pub(crate) fn into_session_error(self, state: &RegistryState, session: &Session) -> SessionError {
+    /// Logs the error, and says how the calls that wait for the server are answered.
+    pub(super) fn into_session_error(self, state: &RegistryState, session: &Session) -> SessionError {
         let (tag, reason) = (&session.tag, error_chain(&self));
         match self {
             Self::Spawn(SpawnError::Credentials(_)) => {
                 tracing::info!(session = %tag, reason, "backend not started: the user has to sign in again");
                 SessionError::SignInRequired
             }
-            Self::SessionEnded | Self::BackendDied | Self::Unreadable(_) if state.table.is_closed() => {
-                SessionError::ShuttingDown
-            }
+            Self::SessionEnded | Self::BackendDied if state.table.is_closed() => SessionError::ShuttingDown,
             // Whatever failed: the end of a grant often comes before the failure that it causes.
             _ if session.is_revoked() => {
                 tracing::info!(session = %tag, reason, "backend not started: the user has to sign in again");
                 SessionError::SignInRequired
             }
             Self::SessionEnded => SessionError::Ended,
+            Self::Spawn(SpawnError::Unfit(_)) => {
+                tracing::warn!(session = %tag, reason, "session cannot be revived");
+                SessionError::Ended
+            }
             Self::Spawn(SpawnError::Unavailable(_)) => {
                 tracing::warn!(session = %tag, reason, "no backend can be started now");
                 SessionError::Unavailable
             }
-            Self::Spawn(
-                SpawnError::Failed(_) | SpawnError::NotReady(_) | SpawnError::Unfit(_) | SpawnError::Missing(_),
-            )
+            Self::Spawn(SpawnError::Failed(_) | SpawnError::NotReady(_) | SpawnError::Missing(_))
             | Self::TimedOut
-            | Self::BackendDied
-            | Self::Unreadable(_) => {
+            | Self::BackendDied => {
                 tracing::warn!(session = %tag, reason, "the backend of the session did not start");
-                let now = Instant::now();
-                let backoff = &mut session.lock().lifecycle.backoff;
-                backoff.record_failure(now, &state.config);
-                let retry_after = backoff.remaining(now).unwrap_or_default();
+                let retry_after = state.record_failure(session, &mut session.lock(), Instant::now());
                 SessionError::NotStarted { retry_after }
             }
         }

@@ -1,25 +1,25 @@
-//! Renewal of a credential because a backend ended at its start. The
+//! Renewal of a credential because a server ended at its start. The
 //! [`RenewalGate`](crate::state::RenewalGate) has the rules.
 
 use std::sync::Arc;
 
 use tokio::{sync::watch, time::Instant};
 
-use super::start::StartBackendError;
+use super::start::StartError;
 use crate::{
     ports::{CredentialError, Credentials, UserId},
     state::{GateDecision, Generation, RegistryState, RenewalGuard, RenewalOutcome, Session},
 };
 
-/// Makes an attempt to start a backend of a session, and another one if the first backend ended at
+/// Makes an attempt to start a server of a session, and another one if the first one ended at
 /// its start and the credential could be renewed.
 pub(crate) async fn retry_after_renewal<T, F>(
     state: &Arc<RegistryState>,
     session: &Session,
     attempt: impl Fn() -> F,
-) -> Result<T, StartBackendError>
+) -> Result<T, StartError>
 where
-    F: Future<Output = Result<T, StartBackendError>>,
+    F: Future<Output = Result<T, StartError>>,
 {
     let generation = state.renewal_gate.generation();
     let outcome = attempt().await;
@@ -40,11 +40,11 @@ where
     }
 }
 
-/// Renews the credential of a user if that may help the next backend to start. A terminal refusal
+/// Renews the credential of a user if that may help the next server to start. A terminal refusal
 /// ends the user's sessions.
 ///
-/// If backends renew credentials themselves
-/// ([`Spawner::renews_credentials`](crate::ports::Spawner::renews_credentials)), only the current
+/// If servers renew credentials themselves
+/// ([`Host::renews_credentials`](crate::ports::Host::renews_credentials)), only the current
 /// credential is checked.
 pub(crate) async fn renew(
     state: &Arc<RegistryState>,
@@ -52,7 +52,7 @@ pub(crate) async fn renew(
     credentials: &Arc<dyn Credentials>,
     started: Generation,
 ) -> RenewalOutcome {
-    if state.spawner.renews_credentials() {
+    if state.host.renews_credentials() {
         return match credentials.current().await {
             Ok(_) => RenewalOutcome::Unchanged,
             Err(error) => refused(state, user, error),

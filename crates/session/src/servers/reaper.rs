@@ -1,9 +1,9 @@
-//! The reaper: detaches backends that have been idle longer than
+//! The reaper: detaches servers that have been idle longer than
 //! [`Config::idle_timeout`](crate::Config::idle_timeout), and ends sessions that have been dormant
 //! longer than [`Config::retain`](crate::Config::retain).
 //!
-//! It only signals. The tasks of the backends stop them, so that a slow stop holds nothing up. Each
-//! session has one deadline, the earliest time at which it may have to be reaped.
+//! It only signals. The keepers of the servers stop them, so that a slow stop holds nothing up.
+//! Each session has one deadline, the earliest time at which it may have to be reaped.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,13 +35,13 @@ fn sweep(state: &RegistryState, now: Instant) {
     let (idle_timeout, retain) = (state.config.idle_timeout, state.config.retain);
     let due = state.reap_deadlines.take_due(now);
     for session in due.iter().filter_map(|key| state.table.get(key)) {
-        let (idle, backend) = {
-            let lifecycle = &session.lock().lifecycle;
-            (lifecycle.idle(now), lifecycle.backend().cloned())
+        let (idle, server) = {
+            let locked = session.lock();
+            (session.idle(&locked, now), locked.lifecycle.server().cloned())
         };
-        match (idle, backend) {
-            (Some(idle), Some(backend)) if idle >= idle_timeout => {
-                state.detach(&session, &backend, DetachReason::Idle);
+        match (idle, server) {
+            (Some(idle), Some(server)) if idle >= idle_timeout => {
+                state.detach(&session, &server, DetachReason::Idle);
             }
             (Some(idle), None) if idle >= retain => {
                 state.end(&session, EndReason::Idle, EndCondition::IfIdleFor(retain));
@@ -52,7 +52,7 @@ fn sweep(state: &RegistryState, now: Instant) {
         let locked = session.lock();
         let limit = match locked.lifecycle.phase() {
             Phase::Opening { .. } | Phase::Attached { .. } => idle_timeout,
-            Phase::Dormant { .. } => retain,
+            Phase::Dormant => retain,
             Phase::Ended(_) => continue,
         };
         let left = limit.saturating_sub(idle.unwrap_or_default());

@@ -9,15 +9,15 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// A message as far as the registry reads it.
-pub(super) struct Message<'a> {
-    pub(super) kind: MessageKind,
+pub(crate) struct Message<'a> {
+    pub(crate) kind: MessageKind,
     /// The id that an error about this message has to carry: a string or a number, as the client
     /// wrote it.
-    pub(super) id: Option<&'a str>,
+    pub(crate) id: Option<&'a str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum MessageKind {
+pub(crate) enum MessageKind {
     /// The request `initialize`: the handshake of the legacy era.
     Initialize,
     /// The request `server/discover`, with which a modern client starts.
@@ -47,7 +47,7 @@ struct Envelope<'a> {
 }
 
 impl<'a> Message<'a> {
-    pub(super) fn parse(body: &'a [u8]) -> Self {
+    pub(crate) fn parse(body: &'a [u8]) -> Self {
         match serde_json::from_slice::<Envelope<'a>>(body) {
             Ok(envelope) => envelope.message(),
             Err(error) => {
@@ -66,7 +66,7 @@ impl<'a> Message<'a> {
 }
 
 /// True if the answer of a backend is a JSON-RPC response with a result.
-pub(super) fn is_success(answer: &[u8]) -> bool {
+pub(crate) fn is_success(answer: &[u8]) -> bool {
     // Some servers write both members of an answer, the one that does not apply as `null`.
     let is_null = |value: &RawValue| value.get() == "null";
     serde_json::from_slice::<Envelope<'_>>(answer).is_ok_and(|e| e.result.is_some() && e.error.is_none_or(is_null))

@@ -1,0 +1,120 @@
+//! A backend as a numbered server, with the exchanges that are in flight on it.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, SystemTime},
+};
+
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
+
+use crate::{
+    ports::{Backend, BoxFuture, Server, ServerNumber, SessionHandle},
+    sync::{AtomicBool, sleep},
+};
+
+/// The interval at which a backend is asked whether it is busy still.
+const BUSY_INTERVAL: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct PassThroughServer {
+    pub(super) number: ServerNumber,
+    pub(super) backend: Arc<dyn Backend>,
+    /// Cancelled when it is no longer current.
+    pub(super) replaced: CancellationToken,
+    answered: AtomicBool,
+    exchanges: TaskTracker,
+}
+
+/// An exchange on a server, begun under the lock of the conversation.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) server: Arc<PassThroughServer>,
+    _exchange: TaskTrackerToken,
+}
+
+/// An exchange in flight, until its response body is dropped. Its end counts as activity, and only
+/// then is it known what the exchange has changed.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    /// `None` only while it is being dropped.
+    begun: Option<Begun>,
+    handle: SessionHandle,
+}
+
+impl PassThroughServer {
+    pub(super) fn new(number: ServerNumber, backend: Arc<dyn Backend>) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            backend,
+            replaced: CancellationToken::new(),
+            answered: AtomicBool::new(false),
+            exchanges: TaskTracker::new(),
+        })
+    }
+
+    pub(super) fn begin(self: &Arc<Self>) -> Begun {
+        Begun {
+            server: Arc::clone(self),
+            _exchange: self.exchanges.token(),
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.exchanges.len() + self.backend.busy()
+    }
+
+    pub(super) fn mark_answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns when nothing is in flight. To be called when it is no longer current.
+    pub(super) async fn drained(&self) {
+        self.exchanges.close();
+        self.exchanges.wait().await;
+        while self.backend.busy() > 0 {
+            sleep(BUSY_INTERVAL).await;
+        }
+    }
+}
+
+impl Server for PassThroughServer {
+    fn done(&self) -> CancellationToken {
+        self.backend.done()
+    }
+
+    fn is_gone(&self) -> bool {
+        self.backend.is_gone()
+    }
+
+    fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        self.backend.stop()
+    }
+
+    fn expires_at(&self) -> Option<SystemTime> {
+        self.backend.expires_at()
+    }
+}
+
+impl InFlight {
+    pub(super) fn new(begun: Begun, handle: SessionHandle) -> Self {
+        Self {
+            begun: Some(begun),
+            handle,
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        // Before the activity: its time is that of the end.
+        self.begun = None;
+        self.handle.touch();
+    }
+}
