@@ -1,8 +1,8 @@
 //! Adapters: each implements a port of one crate by another crate, and only translates.
 
 pub(crate) mod authority;
-mod bridge;
 pub(crate) mod child;
+pub(crate) mod conversation;
 pub(crate) mod credentials;
 pub(crate) mod grant_events;
 pub(crate) mod mcp;

@@ -3,7 +3,7 @@
 //!
 //! In reading order: `cli`, the commands; `config`, the operator's decisions; `serve`, which
 //! builds, runs and drains the parts; `adapters`, which implement the ports of one crate by
-//! another; `shared_server`, the client of a shared MCP server. No policy lives here.
+//! another. No policy lives here.
 
 mod adapters;
 mod check;
@@ -11,7 +11,6 @@ pub mod cli;
 mod config;
 mod logging;
 mod serve;
-mod shared_server;
 mod template;
 #[cfg(test)]
 mod tests;

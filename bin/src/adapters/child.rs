@@ -1,8 +1,8 @@
-//! `session`'s backends as children of `supervisor`, each behind a `bridge`.
+//! `session`'s servers as children of `supervisor`, each with a link of its conversation.
 //!
 //! A child whose output has ended is useless, even if it lives: it is stopped. The output of a
-//! child that exits ends, and the bridge answers the requests in flight. Either end stops the
-//! other, and the backend is done when the child is gone.
+//! child that exits ends, and the link settles the requests in flight. Either end stops the other,
+//! and the server is done when the child is gone.
 
 use std::{
     ffi::OsString,
@@ -13,16 +13,14 @@ use std::{
     time::SystemTime,
 };
 
-use ::bridge::{Bridge, ConnectError};
-use bytes::Bytes;
-use http::Request;
+use bridge::{ConnectError, Conversation, Link};
 use secrecy::SecretString;
-use session::ports::{Backend, BoxFuture, Reply, Snapshot, SpawnError, SpawnOrder, Spawner};
+use session::ports::{BoxFuture, Server, SpawnError, StartOrder};
 use supervisor::{Child, ChildSpec, ReadyError, Supervisor};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
-use super::{bridge, credentials};
+use super::{conversation::ServerStarter, credentials};
 use crate::template;
 
 /// The program that is started for each session.
@@ -36,21 +34,20 @@ pub(crate) struct Program {
     pub(crate) forgejo_url: String,
 }
 
-/// Starts a child for each session.
+/// Starts children.
 #[derive(Debug)]
-pub(crate) struct ChildSpawner {
+pub(crate) struct ChildStarter {
     pub(crate) supervisor: Arc<Supervisor>,
     pub(crate) program: Program,
-    pub(crate) bridge: ::bridge::Config,
-    /// One task for each backend: [`stop_with_output`].
+    /// One task for each child: [`stop_with_output`].
     pub(crate) tasks: TaskTracker,
 }
 
-/// A child and the bridge over its streams.
+/// A child and the link over its streams.
 #[derive(Debug)]
-struct ChildBackend {
+struct ChildServer {
     child: Child,
-    bridge: Bridge,
+    link: Link,
     tag: Arc<str>,
     expires_at: SystemTime,
     /// Set by a stop that comes before the end of the child and before the end of its output,
@@ -58,42 +55,43 @@ struct ChildBackend {
     stop_requested: AtomicBool,
 }
 
-impl ChildSpawner {
-    async fn start(&self, order: SpawnOrder) -> Result<Arc<dyn Backend>, SpawnError> {
+impl ChildStarter {
+    async fn start_child(&self, conversation: &Conversation, order: StartOrder) -> Result<Arc<dyn Server>, SpawnError> {
         let credential = order
             .caller
             .credentials
             .current()
             .await
             .map_err(credentials::spawn_error)?;
-        let snapshot = bridge::decode(order.snapshot)?;
 
         let spec = self.program.child_spec(&credential.access_token, &order.tag);
         let child = self.supervisor.spawn(spec).await.map_err(not_started)?;
         let io = child.take_io();
         let io = io.ok_or_else(|| SpawnError::Failed("the streams of the child are taken already".into()))?;
-        // Without a snapshot there is nothing to wait for: the client's own `initialize` is the
-        // handshake.
-        let bridge = child.ready(Bridge::connect(io, self.bridge.clone(), snapshot.as_ref()));
-        let bridge = bridge.await.map_err(not_ready)?;
+        let link = child.ready(conversation.connect(order.number.0, io));
+        let link = link.await.map_err(not_ready)?;
 
-        let backend = Arc::new(ChildBackend {
+        let server = Arc::new(ChildServer {
             child,
-            bridge,
+            link,
             tag: order.tag,
             expires_at: credential.expires_at,
             stop_requested: AtomicBool::new(false),
         });
         // The log line about the child's end belongs to the session.
         self.tasks
-            .spawn(stop_with_output(Arc::clone(&backend)).in_current_span());
-        Ok(backend)
+            .spawn(stop_with_output(Arc::clone(&server)).in_current_span());
+        Ok(server)
     }
 }
 
-impl Spawner for ChildSpawner {
-    fn spawn(&self, order: SpawnOrder) -> BoxFuture<'_, Result<Arc<dyn Backend>, SpawnError>> {
-        Box::pin(self.start(order))
+impl ServerStarter for ChildStarter {
+    fn start<'a>(
+        &'a self,
+        conversation: &'a Conversation,
+        order: StartOrder,
+    ) -> BoxFuture<'a, Result<Arc<dyn Server>, SpawnError>> {
+        Box::pin(self.start_child(conversation, order))
     }
 }
 
@@ -114,64 +112,62 @@ impl Program {
     }
 }
 
-impl Backend for ChildBackend {
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Reply> {
-        Box::pin(bridge::serve(&self.bridge, request))
-    }
-
+impl Server for ChildServer {
     fn done(&self) -> CancellationToken {
         self.child.done()
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            if !self.bridge.done().is_cancelled() && self.child.exit().is_none() {
+            if !self.link.done().is_cancelled() && self.child.exit().is_none() {
                 self.stop_requested.store(true, Relaxed);
             }
-            // Concurrently: the child stops even if the bridge takes long.
-            tokio::join!(self.bridge.close(), self.child.stop());
+            // Concurrently: the child stops even if the link takes long.
+            tokio::join!(self.link.close(), self.child.stop());
         })
     }
 
     fn is_gone(&self) -> bool {
         // The output ends before the child.
-        self.bridge.done().is_cancelled()
+        self.link.done().is_cancelled()
+    }
+
+    fn has_answered(&self) -> bool {
+        self.link.has_answered()
     }
 
     fn expires_at(&self) -> Option<SystemTime> {
         Some(self.expires_at)
     }
-
-    fn snapshot(&self) -> Option<Snapshot> {
-        bridge::snapshot(&self.bridge)
-    }
 }
 
 /// Stops the child at the end of its output.
-async fn stop_with_output(backend: Arc<ChildBackend>) {
-    backend.bridge.done().cancelled().await;
-    backend.child.stop().await;
-    let session = &backend.tag;
-    let exit = backend.child.exit();
+async fn stop_with_output(server: Arc<ChildServer>) {
+    server.link.done().cancelled().await;
+    server.child.stop().await;
+    let session = &server.tag;
+    let exit = server.child.exit();
     let exit = exit.map_or_else(|| "ended with unknown status".to_owned(), |exit| exit.to_string());
-    if backend.stop_requested.load(Relaxed) {
+    if server.stop_requested.load(Relaxed) {
         tracing::debug!(%session, exit, "the child has ended");
     } else {
-        let said = backend.child.last_stderr().join("\n");
+        let said = server.child.last_stderr().join("\n");
         tracing::warn!(%session, exit, said, "the child ended by itself");
     }
 }
 
-/// Only a child that has exited, or is about to, may have refused its token.
+/// Only a child that has exited, or is about to, may have refused its token. One that does not fit
+/// the session is not the last of its kind.
 fn not_ready(error: ReadyError<ConnectError>) -> SpawnError {
-    let ended = matches!(
-        error,
-        ReadyError::Exited { .. } | ReadyError::Failed(ConnectError::Ended)
-    );
-    let kind = if ended {
-        SpawnError::Failed
-    } else {
-        SpawnError::NotReady
+    let kind = match &error {
+        ReadyError::Exited { .. } | ReadyError::Failed(ConnectError::Ended) => SpawnError::Failed,
+        ReadyError::Failed(
+            ConnectError::Refused { .. }
+            | ConnectError::Unusable
+            | ConnectError::VersionChanged { .. }
+            | ConnectError::CapabilityMissing { .. },
+        ) => SpawnError::Unfit,
+        ReadyError::TooSlow { .. } | ReadyError::Failed(ConnectError::TimedOut) | _ => SpawnError::NotReady,
     };
     kind(error.into())
 }
@@ -191,16 +187,26 @@ fn not_started(error: supervisor::SpawnError) -> SpawnError {
 mod tests {
     use super::*;
 
+    #[derive(Debug)]
+    struct NoOwner;
+
+    impl bridge::Owner for NoOwner {
+        fn want(&self, _after: u64) {}
+        fn changed(&self) {}
+        fn touch(&self) {}
+    }
+
     #[test]
     fn only_a_child_that_exited_may_have_refused_its_token() {
         let limit = std::time::Duration::from_secs(1);
         let failed = |error| not_ready(ReadyError::Failed(error));
         assert!(matches!(failed(ConnectError::Ended), SpawnError::Failed(_)));
+        assert!(matches!(failed(ConnectError::TimedOut), SpawnError::NotReady(_)));
         let missing = ConnectError::CapabilityMissing {
             capability: "tools".into(),
         };
-        for error in [ConnectError::TimedOut, ConnectError::Unusable, missing] {
-            assert!(matches!(failed(error), SpawnError::NotReady(_)));
+        for error in [ConnectError::Unusable, missing] {
+            assert!(matches!(failed(error), SpawnError::Unfit(_)));
         }
         let slow = ReadyError::TooSlow { limit, stderr: vec![] };
         assert!(matches!(not_ready(slow), SpawnError::NotReady(_)));
@@ -218,17 +224,18 @@ mod tests {
         let child = supervisor.spawn(program.child_spec(&"".into(), &"tag".into())).await;
         let child = child.unwrap();
         child.done().cancelled().await;
-        // The bridge notices an end only later: its stream is still open.
+        // The link notices an end only later: its stream is still open.
         let (near, _far) = tokio::io::duplex(64);
-        let bridge = Bridge::connect(near, ::bridge::Config::default(), None).await.unwrap();
-        let backend = ChildBackend {
+        let conversation = Conversation::new(bridge::Config::default(), "tag", Arc::new(NoOwner), None);
+        let link = conversation.connect(1, near).await.unwrap();
+        let server = ChildServer {
             child,
-            bridge,
+            link,
             tag: "tag".into(),
             expires_at: SystemTime::UNIX_EPOCH,
             stop_requested: AtomicBool::new(false),
         };
-        backend.stop().await;
-        assert!(!backend.stop_requested.load(Relaxed));
+        server.stop().await;
+        assert!(!server.stop_requested.load(Relaxed));
     }
 }

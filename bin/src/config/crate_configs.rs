@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use bridge::DropCounts;
+use bridge::{DropCounts, http::EndpointConfig};
 use broker::{BuildInfo, PublicUrl};
 use oauth::forgejo::ForgejoConfig;
 use supervisor::{Delivery, Isolation};
 use url::Url;
 
 use super::{ChildMode, Config};
-use crate::{adapters::child::Program, shared_server::EndpointConfig, version};
+use crate::{adapters::child::Program, version};
 
 /// The time after a child's own grace until it is gone: the kernel needs a moment to kill it.
 const KILL_TIME: Duration = Duration::from_secs(5);
@@ -93,7 +93,6 @@ pub(crate) fn endpoint(config: &Config) -> Option<EndpointConfig> {
     Some(EndpointConfig {
         url,
         connect_timeout: upstream.connect_timeout,
-        max_message: upstream.max_message,
         stop_grace: config.child.stop_grace,
     })
 }

@@ -3,21 +3,24 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use bridge::DropCounts;
-use session::ports::Spawner;
+use bridge::{DropCounts, http::Endpoint};
+use session::ports::Host;
 use supervisor::Supervisor;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    adapters::{child::ChildSpawner, shared_server::SharedServerSpawner},
+    adapters::{
+        child::ChildStarter,
+        conversation::{BridgeHost, ServerStarter},
+        shared_server::SharedServerStarter,
+    },
     config::{Config, crate_configs},
-    shared_server::Endpoint,
 };
 
 #[derive(Debug)]
 pub(super) struct Backends {
-    /// The spawner of the configured mode.
-    pub(super) spawner: Arc<dyn Spawner>,
+    /// Makes conversations with servers of the configured mode.
+    pub(super) host: Arc<dyn Host>,
     /// The supervisor of the children, if there are children.
     pub(super) supervisor: Option<Arc<Supervisor>>,
     /// One task for each backend.
@@ -26,29 +29,31 @@ pub(super) struct Backends {
 
 impl Backends {
     pub(super) fn new(config: &Config, drop_counts: DropCounts) -> Result<Self> {
-        let (bridge, tasks) = (crate_configs::bridge(config, drop_counts), TaskTracker::new());
-        if let Some(endpoint) = crate_configs::endpoint(config) {
-            tracing::info!(url = %endpoint.url, "all sessions share one MCP server");
-            let endpoint = Arc::new(Endpoint::new(endpoint).context("cannot build the HTTP client")?);
-            return Ok(Self {
-                spawner: Arc::new(SharedServerSpawner {
-                    endpoint,
-                    bridge,
+        let tasks = TaskTracker::new();
+        let (starter, supervisor): (Arc<dyn ServerStarter>, _) = match crate_configs::endpoint(config) {
+            Some(endpoint) => {
+                tracing::info!(url = %endpoint.url, "all sessions share one MCP server");
+                let starter = SharedServerStarter {
+                    endpoint: Arc::new(Endpoint::new(endpoint).context("cannot build the HTTP client")?),
+                    renewal_limiter: Arc::default(),
                     tasks: tasks.clone(),
-                }),
-                supervisor: None,
-                tasks,
-            });
-        }
-        let supervisor = Arc::new(Supervisor::new(crate_configs::supervisor(config))?);
+                };
+                (Arc::new(starter), None)
+            }
+            None => {
+                let supervisor = Arc::new(Supervisor::new(crate_configs::supervisor(config))?);
+                let starter = ChildStarter {
+                    supervisor: Arc::clone(&supervisor),
+                    program: crate_configs::program(config),
+                    tasks: tasks.clone(),
+                };
+                (Arc::new(starter), Some(supervisor))
+            }
+        };
+        let config = crate_configs::bridge(config, drop_counts);
         Ok(Self {
-            spawner: Arc::new(ChildSpawner {
-                supervisor: Arc::clone(&supervisor),
-                program: crate_configs::program(config),
-                bridge,
-                tasks: tasks.clone(),
-            }),
-            supervisor: Some(supervisor),
+            host: Arc::new(BridgeHost { config, starter }),
+            supervisor,
             tasks,
         })
     }

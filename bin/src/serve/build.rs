@@ -55,7 +55,7 @@ impl Application {
         if store.found_others() {
             records = records.shared_with_other_processes();
         }
-        let registry = RegistryBuilder::new(crate_configs::session(config), Arc::clone(&backends.spawner))
+        let registry = RegistryBuilder::hosted(crate_configs::session(config), Arc::clone(&backends.host))
             .records(Arc::new(records))
             .observer(Arc::<Counts>::clone(&counts))
             .open()

@@ -87,8 +87,11 @@ async fn failing_server_starts_refresh_the_forgejo_token_only_once() {
     let failing = child("/bin/sh", &["-c", "exit 3"]);
     let harness = Harness::with_child(failing, &[]).await;
     let alice = harness.signed_in("alice").await;
-    for n in 0..10 {
-        assert_error(&alice.post(initialize_request(n)).await.unwrap(), 502, n);
+    // The first fails, with its retry; then the starts of this user are delayed.
+    for (n, status) in [(0, 502), (1, 502), (2, 503)] {
+        let answer = alice.post(initialize_request(n)).await.unwrap();
+        assert_error(&answer, status, n);
+        assert!(answer.header("retry-after").unwrap().parse::<u64>().unwrap() > 0);
     }
     assert_eq!(
         harness.forgejo.counters().refreshes,

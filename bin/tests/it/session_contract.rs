@@ -282,7 +282,9 @@ async fn rule_08_session_moves_before_its_token_expires_and_keeps_its_id() {
     let alice = harness.in_session("alice").await;
     let (session, first) = (alice.session_id(), harness.only_child());
     // A call that began on the old child finishes there, although the session moves meanwhile.
-    let params = json!({ "name": "test_sleep", "arguments": { "ms": TOKEN_LIFETIME.as_millis() as u64 } });
+    // Its token outlives it, so that nothing ends the child before.
+    let duration = TOKEN_LIFETIME * 3 / 4;
+    let params = json!({ "name": "test_sleep", "arguments": { "ms": duration.as_millis() as u64 } });
     let (slow, ()) = tokio::join!(
         alice.request("tools/call", params),
         harness.broker.log().contains("session moved to a new backend")

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use bridge::{Bridge, Config};
+use bridge::{Body, Config, Conversation, Outcome, Owner};
 use bytes::Bytes;
 use http::{Method, Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
@@ -123,22 +123,46 @@ async fn bare_http(fixed: &str, sessions: usize, during: Duration) -> Result<Mea
     measure(clients, &[], during).await
 }
 
+/// An owner without servers.
+#[derive(Debug)]
+struct NoOwner;
+
+impl Owner for NoOwner {
+    fn want(&self, _after: u64) {}
+
+    fn changed(&self) {}
+
+    fn touch(&self) {}
+}
+
+fn response(outcome: Outcome) -> Response<Body> {
+    match outcome {
+        Outcome::Answer(response) | Outcome::Opened(response) | Outcome::End(response) => response,
+        Outcome::Unserved(why) => {
+            let body = Full::new(Bytes::from(why.to_string())).map_err(|never| match never {});
+            Response::new(Body::new(body))
+        }
+    }
+}
+
 async fn through_bridge(forgejo: &str, sessions: usize, during: Duration) -> Result<Measured> {
     let (mut servers, mut connections) = (JoinSet::new(), JoinSet::new());
     let (mut children, mut clients) = (Vec::new(), Vec::new());
     for _ in 0..sessions {
         let (child, input, output) = start_child(forgejo)?;
         let io = tokio::io::join(output, input);
-        let bridge = Bridge::connect(io, Config::default(), None).await;
-        let bridge = Arc::new(bridge.map_err(Error::other)?);
+        let conversation = Conversation::new(Config::default(), "bench", Arc::new(NoOwner), None);
+        let link = conversation.connect(1, io).await.map_err(Error::other)?;
+        conversation.attach(1);
         let request = Request::post("/").body(Bytes::from(initialize()));
-        let answer = bridge.serve(request.map_err(Error::other)?).await;
-        if answer.status() != 200 {
+        let outcome = conversation.serve(request.map_err(Error::other)?).await;
+        if !matches!(outcome, Outcome::Opened(_)) {
             return Err(Error::other("the child has refused the handshake"));
         }
+        let bridge = Arc::new((conversation, link));
         let server = listen(&mut servers, move |request| {
             let bridge = Arc::clone(&bridge);
-            async move { Ok(bridge.serve(request).await) }
+            async move { Ok(response(bridge.0.serve(request).await)) }
         });
         clients.extend(connect(&mut connections, &server.await?, 1).await?);
         children.push(child);

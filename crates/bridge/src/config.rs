@@ -1,13 +1,13 @@
-//! The limits and timeouts of a bridge.
+//! The limits and timeouts of a conversation.
 //!
 //! Every limit of the crate is here, with the answer at the limit. The defaults suit one
 //! `forgejo-mcp` child; this crate reads no file and no environment variable.
 
 use std::time::Duration;
 
-use crate::dropped::DropCounts;
+use crate::{dropped::DropCounts, memory::MemoryBudget};
 
-/// The limits, timeouts and counters of one bridge.
+/// The limits, timeouts and counters of one conversation.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The longest line that the server may write, in bytes. A longer one is skipped to its end.
@@ -20,22 +20,27 @@ pub struct Config {
     pub retry: Duration,
     /// The life of a stream without a reader once it only waits for its client to resume it.
     pub replay_time: Duration,
-    /// The time that one side has to answer a request of the other that has reached it.
+    /// The time that a server has to answer a request.
     pub request_timeout: Duration,
-    /// The time that the bridge waits for the response to a cancelled request.
+    /// The time that a client has to answer a request of a server that has reached it.
+    pub question_timeout: Duration,
+    /// The longest time for which a task is tracked, whatever its time to live.
+    pub max_task_time: Duration,
+    /// The time that the conversation waits for the response to a cancelled request.
     pub cancel_grace: Duration,
     /// The time that a server request waits for a client before the server gets an error.
     pub listener_timeout: Duration,
     /// The limit for replaying a handshake, and for the response to `initialize` before its answer
     /// becomes an event stream.
     pub handshake_timeout: Duration,
-    /// The client requests in flight; one more is rejected with 429.
+    /// The client requests in flight or waiting for a server; one more is rejected with 429.
     pub max_in_flight: usize,
     /// The open GET streams; one more ends the oldest.
     pub max_listeners: usize,
     /// The open server requests; one more is answered with an error.
     pub max_server_requests: usize,
-    /// The lines that wait for the server; a request that does not fit gets an error.
+    /// The lines that wait for one server; a request that does not fit gets an error. The requests
+    /// that may have to be sent again have the same limit of bytes.
     pub outgoing: QueueLimits,
     /// The pending messages of one stream and the bytes of all streams together. At the limit a
     /// stream drops its oldest notifications. Responses have [`max_unflushed`](Self::max_unflushed)
@@ -47,9 +52,11 @@ pub struct Config {
     /// The messages kept for clients that resume, unread responses included. At the limit the
     /// oldest is evicted, and a client that resumes for an evicted response gets an error.
     pub replay_buffer: QueueLimits,
+    /// The bytes of all messages of all conversations with clones of one `Config`.
+    pub memory: MemoryBudget,
     /// The recorded resource subscriptions; one more does not carry over to the next server.
     pub max_subscriptions: usize,
-    /// Counts dropped messages. Bridges with clones of one `Config` share the counts.
+    /// Counts dropped messages. Conversations with clones of one `Config` share the counts.
     pub drop_counts: DropCounts,
 }
 
@@ -72,6 +79,8 @@ impl Config {
             &mut self.retry,
             &mut self.replay_time,
             &mut self.request_timeout,
+            &mut self.question_timeout,
+            &mut self.max_task_time,
             &mut self.cancel_grace,
             &mut self.listener_timeout,
             &mut self.handshake_timeout,
@@ -96,6 +105,8 @@ impl Default for Config {
             retry: Duration::from_secs(1),
             replay_time: Duration::from_secs(300),
             request_timeout: Duration::from_secs(600),
+            question_timeout: Duration::from_secs(600),
+            max_task_time: Duration::from_secs(24 * 3600),
             cancel_grace: Duration::from_secs(5),
             listener_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(30),
@@ -106,6 +117,7 @@ impl Default for Config {
             backlog: limits(256, 16),
             max_unflushed: 32 * MIB,
             replay_buffer: limits(2048, 4),
+            memory: MemoryBudget::new(256 * MIB),
             max_subscriptions: 1024,
             drop_counts: DropCounts::default(),
         }

@@ -1,4 +1,4 @@
-//! Counts the messages that a bridge drops instead of failing an exchange or the connection.
+//! Counts the messages that a conversation drops instead of failing an exchange or the connection.
 //!
 //! Each reason is logged when its count reaches a power of two, so that a faulty server cannot
 //! flood the log. Contents are never logged.
@@ -19,7 +19,10 @@ pub enum DropReason {
     LineTooLong,
     /// A response of the server matches no request in flight.
     UnmatchedResponse,
-    /// A cancellation or a response of a client matches no open request.
+    /// A progress notification of the server matches no request in flight.
+    UnmatchedProgress,
+    /// A cancellation, a response or a progress notification of a client matches no open request,
+    /// or no server is there for another notification.
     UnmatchedClientMessage,
     /// A response arrived after its client had left without an event id to resume with.
     ClientGone,
@@ -34,7 +37,7 @@ pub enum DropReason {
     /// A client setting does not carry over to the next server: it exceeds the limits, or the next
     /// server rejected it.
     SettingLost,
-    /// A message of the bridge itself found no room because the server does not read.
+    /// A message of the conversation itself found no room because the server does not read.
     ServerNotReading,
 }
 
@@ -44,11 +47,12 @@ pub struct DropCounts(Arc<[AtomicU64; DropReason::LABELS.len()]>);
 
 impl DropReason {
     /// All reasons, each with the value of its metrics label.
-    pub const LABELS: [(Self, &'static str); 12] = [
+    pub const LABELS: [(Self, &'static str); 13] = [
         (Self::InvalidJson, "invalid_json"),
         (Self::InvalidMessage, "invalid_message"),
         (Self::LineTooLong, "line_too_long"),
         (Self::UnmatchedResponse, "unmatched_response"),
+        (Self::UnmatchedProgress, "unmatched_progress"),
         (Self::UnmatchedClientMessage, "unmatched_client_message"),
         (Self::ClientGone, "client_gone"),
         (Self::ClientNotReading, "client_not_reading"),
@@ -87,7 +91,7 @@ mod tests {
         counts.count(DropReason::ServerNotReading);
         assert_eq!(
             DropReason::LABELS.map(|(reason, _)| counts.get(reason)),
-            [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
+            [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
         );
     }
 }

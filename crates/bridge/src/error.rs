@@ -1,10 +1,16 @@
-//! Errors of a bridge: why it cannot connect, read a snapshot, or accept a client message.
+//! Errors of a conversation: why a link cannot connect, a snapshot cannot be read, or a client
+//! message is not accepted.
 //!
-//! Only [`Bridge::connect`](crate::Bridge::connect) fails. Once connected, every error is an answer
-//! to some exchange; `exchange::response` maps a [`RejectReason`] to HTTP. A request that was
-//! accepted and fails later gets a JSON-RPC error instead.
+//! Only [`Conversation::connect`](crate::Conversation::connect) fails. Every other error is an
+//! answer to some exchange; `exchange::response` maps a [`RejectReason`] to HTTP. A request that
+//! was accepted and fails later gets a JSON-RPC error instead.
+
+use std::{error::Error, sync::Arc};
 
 use crate::jsonrpc::MessageError;
+
+/// Why the owner of a conversation has no server for its calls. Its text is for the client.
+pub type Refusal = Arc<dyn Error + Send + Sync>;
 
 /// Why a fresh server cannot replace the one before it.
 #[derive(Debug, thiserror::Error)]
@@ -51,10 +57,10 @@ pub enum SnapshotError {
     UnknownFormat(u32),
 }
 
-/// Why the bridge does not accept a client message. The texts are for the client.
+/// Why a client message is not accepted. The texts are for the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RejectReason {
-    #[error("this endpoint accepts GET and POST")]
+    #[error("this endpoint accepts GET, POST and DELETE")]
     MethodNotAllowed,
     #[error(transparent)]
     InvalidMessage(#[from] MessageError),
@@ -64,7 +70,7 @@ pub(crate) enum RejectReason {
     IdInFlight,
     #[error("initialize cannot be part of a batch")]
     InitializeInBatch,
-    /// The bridge stores the parameters of `initialize` for the life of a session.
+    /// A conversation stores the parameters of `initialize` for the life of a session.
     #[error("the parameters of initialize are larger than 64 KiB")]
     InitializeTooLarge,
     #[error("the session is being initialized")]
@@ -73,6 +79,9 @@ pub(crate) enum RejectReason {
     TooManyRequests,
     #[error("the MCP server of this session does not read its input")]
     ServerNotReading,
-    #[error("the MCP server of this session has ended")]
+    /// A request was in flight.
+    #[error("the MCP server of this session has ended; it is not known whether it has carried out the request")]
     ServerEnded,
+    #[error("the stream is complete")]
+    StreamComplete,
 }

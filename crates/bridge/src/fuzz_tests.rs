@@ -11,11 +11,11 @@ use fastrand::Rng;
 
 use crate::{
     jsonrpc::{self, Envelope, MessageError, MessageKind},
-    legacy,
     link::{
         framing::{Frame, Framer},
-        truncated_line,
+        unreadable_line,
     },
+    machine,
     streams::{EventId, RequestIds},
 };
 
@@ -43,7 +43,10 @@ fn framing(bytes: &[u8]) {
             Frame::TooLong(excerpt) => {
                 assert!(line.len() > limit && line.starts_with(&excerpt.head) && line.ends_with(&excerpt.tail));
                 // A recognized response agrees with the whole line.
-                if let (Some(id), Ok(message)) = (truncated_line::answered_request(excerpt), Envelope::parse(line)) {
+                if let (Some(id), Ok(message)) = (
+                    unreadable_line::answered_call_of_excerpt(excerpt),
+                    Envelope::parse(line),
+                ) {
                     let MessageKind::Response { id: Some(answered), .. } = message.kind() else {
                         panic!("{message:?} is not a response")
                     };
@@ -55,12 +58,26 @@ fn framing(bytes: &[u8]) {
     assert_eq!(framer.is_within_line(), !last.is_empty());
 }
 
+/// Checks that a call is found in a valid line only if the line is its response.
+fn unreadable_line(bytes: &[u8]) {
+    let found = unreadable_line::answered_call(bytes);
+    let Ok(message) = Envelope::parse(bytes) else { return };
+    match message.kind() {
+        MessageKind::Response { id: Some(id), .. } => {
+            let text = id.text().and_then(|text| text.parse().ok());
+            assert!(found.is_none() || found == id.number().or(text), "{found:?}");
+        }
+        MessageKind::Response { id: None, .. } => assert_eq!(found, None),
+        MessageKind::Request { .. } | MessageKind::Notification { .. } => {}
+    }
+}
+
 /// Checks that a valid message is one line of JSON and keeps its meaning when rewritten.
 fn envelope(bytes: &[u8]) {
     match Envelope::parse(bytes) {
         Ok(message) => check_rewrites(&message, bytes),
         Err(MessageError::Batch) => {
-            for message in legacy::split_batch(bytes).unwrap_or_default() {
+            for message in machine::split_batch(bytes).unwrap_or_default() {
                 let text = message.clone().into_line();
                 check_rewrites(&message, &text);
             }
@@ -97,6 +114,11 @@ fn check_rewrites(message: &Envelope, bytes: &[u8]) {
         let other = read(&message.with_id("4711"));
         assert_eq!((other.params(), other.outcome()), (message.params(), message.outcome()));
         assert_eq!(read(&other.with_id(id.raw())).into_line(), line);
+    }
+    if let MessageKind::Request { .. } = message.kind() {
+        let other = read(&message.with_id_and_token("4712"));
+        let token = message.progress_token().map(|_| "4712".to_owned());
+        assert_eq!(other.progress_token().map(|token| token.raw().to_owned()), token);
     }
     for name in ["protocolVersion", "requestId"] {
         let mut changed = message.clone();
@@ -188,6 +210,11 @@ fn framing_properties_hold_for_mutated_inputs() {
 #[test]
 fn envelope_properties_hold_for_mutated_inputs() {
     run("envelope", envelope);
+}
+
+#[test]
+fn unreadable_line_properties_hold_for_mutated_inputs() {
+    run("envelope", unreadable_line);
 }
 
 #[test]

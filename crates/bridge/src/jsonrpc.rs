@@ -41,10 +41,22 @@ pub(crate) fn result(id: &str, result: &str) -> Bytes {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).into()
 }
 
-pub(crate) fn cancelled(id: u64, reason: &str) -> Bytes {
+/// A cancellation of the request with the id `id` (JSON text).
+pub(crate) fn cancelled(id: &str, reason: &str) -> Bytes {
     let reason = json::quote(reason);
     let method = r#""method":"notifications/cancelled""#;
     format!(r#"{{"jsonrpc":"2.0",{method},"params":{{"requestId":{id},"reason":{reason}}}}}"#).into()
+}
+
+/// A notification without parameters.
+pub(crate) fn notification(method: &str) -> Bytes {
+    let method = json::quote(method);
+    format!(r#"{{"jsonrpc":"2.0","method":{method}}}"#).into()
+}
+
+#[cfg(feature = "http")]
+pub(crate) fn ping(number: u64) -> Bytes {
+    format!(r#"{{"jsonrpc":"2.0","id":{number},"method":"ping"}}"#).into()
 }
 
 pub(crate) fn initialized() -> Bytes {
@@ -70,7 +82,7 @@ mod tests {
             without_id,
             r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"text"}}"#
         );
-        let cancel = Envelope::parse(&cancelled(7, "because")).expect("a message");
+        let cancel = Envelope::parse(&cancelled("7", "because")).expect("a message");
         assert_eq!(cancel.param("requestId"), Some("7"));
         assert_eq!(
             *Envelope::parse(&initialized()).expect("a message").kind(),

@@ -1,10 +1,11 @@
 //! The streams toward clients: routes each message to one stream, and replays streams on resume.
 //!
-//! A stream belongs to one POST (an exchange) or one GET (a listener). Every message goes to
-//! exactly one stream (MCP 2025-11-25, "Multiple Connections"). A message without a request goes
-//! to the newest listener, else to the newest exchange without a response, else it waits for the
-//! next stream of either kind. The unread messages of a reader that detaches are routed
-//! again, except those that belong to the request of the stream.
+//! A stream belongs to one POST (an exchange) or one GET (a listener), and outlives the links that
+//! write to it. Every message goes to exactly one stream (MCP 2025-11-25, "Multiple Connections").
+//! A message without a request goes to the newest listener, else to the newest exchange without a
+//! response that runs on the link of the message, else it waits for the next such stream. The
+//! unread messages of a reader that detaches are routed again, except those that belong to the
+//! request of the stream.
 //!
 //! A stream has one reader at a time. A primed stream (its client has an event id) outlives its
 //! reader: delivered messages go to the replay buffer, and messages of its request still gather. A
@@ -12,9 +13,9 @@
 //! attached.
 //!
 //! Limits: pending messages of one stream; pending bytes of all streams; messages and bytes of all
-//! replay buffers. At a limit, the oldest pending notifications are dropped and server requests
-//! are rejected; [`Streams::has_room`] tells beforehand if a response fits. The replay buffer
-//! evicts its oldest messages, and with a response its whole stream.
+//! replay buffers. At a limit, the oldest pending notifications are dropped and questions are
+//! rejected; [`Streams::has_room`] tells beforehand if a response fits. The replay buffer evicts
+//! its oldest messages, and with a response its whole stream.
 //!
 //! This module does no io and knows no time: polling takes a context, and the caller wakes the
 //! collected wakers.
@@ -40,9 +41,9 @@ pub(crate) use self::{
     unflushed::Unflushed,
 };
 use self::{event_queue::EventQueue, replay_buffer::ReplayBuffer};
-use crate::{config::Config, jsonrpc::RequestKey};
+use crate::{config::Config, error::Refusal, memory::Share, tables::links::LinkNumber};
 
-/// Names a stream of one bridge. Newer streams have greater ids.
+/// Names a stream of one conversation. Newer streams have greater ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct StreamId(u64);
 
@@ -54,10 +55,10 @@ pub(crate) struct Reader {
     generation: u64,
 }
 
-/// All streams of a bridge.
-#[derive(Debug, Default)]
+/// All streams of a conversation.
+#[derive(Debug)]
 pub(crate) struct Streams {
-    /// Distinguishes the event ids of this bridge from those of other bridges.
+    /// Distinguishes the event ids of this instance from those of others.
     epoch: u64,
     config: Config,
     next: u64,
@@ -74,6 +75,8 @@ pub(crate) struct Streams {
     bytes: usize,
     unflushed: Unflushed,
     replay_buffer: ReplayBuffer,
+    /// The share of the memory budget, as of the last [`Streams::account`].
+    share: Share,
     /// The number of notifications dropped since the last [`Streams::take_dropped`].
     dropped: usize,
     wakers: Vec<Waker>,
@@ -86,10 +89,18 @@ struct Stream {
     queue: EventQueue,
     requests: RequestIds,
     kind: StreamKind,
+    /// The link that runs the request of an exchange.
+    link: Option<LinkNumber>,
+    /// The error of the owner, instead of any message.
+    refusal: Option<Refusal>,
+    /// The answer to its exchange has begun as an event stream.
+    streaming: bool,
     /// No more messages are added; the stream ends once no message is pending.
     ended: bool,
     /// The client has an event id of the stream and can resume it.
     primed: bool,
+    /// A response was evicted from the replay buffer.
+    incomplete: bool,
     /// The generation of the newest reader.
     generation: u64,
     attached: bool,
@@ -113,17 +124,44 @@ impl Streams {
     pub(crate) fn new(epoch: u64, config: Config) -> Self {
         Self {
             epoch,
+            share: config.memory.share(),
             config,
-            ..Self::default()
+            next: 0,
+            all: BTreeMap::new(),
+            attached: 0,
+            listeners: BTreeSet::new(),
+            exchanges: BTreeSet::new(),
+            waiting: EventQueue::default(),
+            bytes: 0,
+            unflushed: Unflushed::default(),
+            replay_buffer: ReplayBuffer::default(),
+            dropped: 0,
+            wakers: Vec::new(),
+            removed: Vec::new(),
         }
     }
 
-    /// Opens a stream for `pending` requests. Returns the server requests that had waited for a
-    /// stream and are on this one now.
-    pub(crate) fn open_exchange(&mut self, requests: RequestIds, pending: usize) -> (Reader, Vec<RequestKey>) {
+    /// Tells the memory budget what is used here and, in `other_bytes`, elsewhere in the
+    /// conversation.
+    pub(crate) fn account(&mut self, other_bytes: usize) {
+        self.share.set(self.used_bytes() + other_bytes);
+    }
+
+    /// True if the memory budget has no room for so many more bytes.
+    pub(crate) fn exceeds_memory(&self, more: usize) -> bool {
+        self.share.exceeds(self.used_bytes().saturating_add(more))
+    }
+
+    /// The bytes of all messages, also of those on their way to clients.
+    fn used_bytes(&self) -> usize {
+        self.bytes + self.unflushed.bytes() + self.replay_buffer.bytes()
+    }
+
+    /// Opens a stream for `pending` requests, which run on no link yet.
+    pub(crate) fn open_exchange(&mut self, requests: RequestIds, pending: usize) -> Reader {
         let reader = self.open(requests, StreamKind::Exchange { pending });
         self.exchanges.insert(reader.stream);
-        (reader, self.attach_waiting(reader.stream))
+        reader
     }
 
     /// Opens a stream that carries the responses to its requests and nothing else.
@@ -131,13 +169,55 @@ impl Streams {
         self.open(requests, StreamKind::ResponseOnly { pending })
     }
 
-    /// Opens the stream of a GET, like [`open_exchange`](Self::open_exchange). At the limit the
-    /// oldest listener ends.
-    pub(crate) fn open_listener(&mut self) -> (Reader, Vec<RequestKey>) {
+    /// Opens the stream of a GET. At the limit the oldest listener ends. Returns the questions that
+    /// had waited for a stream and are on this one now.
+    pub(crate) fn open_listener(&mut self) -> (Reader, Vec<u64>) {
         self.end_oldest_listener_at_limit();
         let reader = self.open(RequestIds::default(), StreamKind::Listener);
         self.listeners.insert(reader.stream);
         (reader, self.attach_waiting(reader.stream))
+    }
+
+    /// Notes the link that runs the request of a stream. Returns the questions that had waited for
+    /// such a stream and are on this one now.
+    pub(crate) fn assign(&mut self, id: StreamId, link: LinkNumber) -> Vec<u64> {
+        let Some(stream) = self.all.get_mut(&id) else {
+            return Vec::new();
+        };
+        stream.link = Some(link);
+        if self.exchanges.contains(&id) {
+            self.attach_waiting(id)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Ends a stream with the error of the owner, if its exchange can still be answered with it.
+    pub(crate) fn refuse(&mut self, id: StreamId, why: &Refusal) -> bool {
+        let Some(stream) = self.all.get_mut(&id) else {
+            return false;
+        };
+        let single = matches!(
+            stream.kind,
+            StreamKind::Exchange { pending: 1 } | StreamKind::ResponseOnly { pending: 1 }
+        );
+        if stream.streaming || stream.ended || !single || !stream.queue.is_empty() {
+            return false;
+        }
+        stream.refusal = Some(why.clone());
+        self.end(id);
+        true
+    }
+
+    /// True if nothing is kept here that a new instance would not have.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty() && self.waiting.is_empty()
+    }
+
+    /// The number of GET streams with a reader.
+    #[cfg(feature = "http")]
+    pub(crate) fn count_listeners(&self) -> usize {
+        self.listeners.len()
     }
 
     /// The number of streams with a reader.
@@ -160,6 +240,9 @@ impl Streams {
         let Some(stream) = self.stream_of(reader) else {
             return Poll::Ready(ResponseMode::Json(Vec::new()));
         };
+        if let Some(refusal) = stream.refusal.take() {
+            return Poll::Ready(ResponseMode::Unserved(refusal));
+        }
         if stream.queue.pending().any(|kind| *kind != StreamMessageKind::Response) {
             return Poll::Ready(ResponseMode::Sse);
         }
@@ -173,12 +256,14 @@ impl Streams {
         Poll::Ready(ResponseMode::Json(lines.collect()))
     }
 
-    /// Primes a stream: its client gets an event id and can resume from now on. Returns the current
-    /// position, or `None` if another reader has replaced this one.
-    pub(crate) fn prime(&mut self, reader: Reader) -> Option<EventId> {
+    /// Begins the event stream of a reader. With `prime` its client gets an event id and can resume
+    /// from now on, else from the first event. Returns the current position, or `None` if another
+    /// reader has replaced this one.
+    pub(crate) fn begin_events(&mut self, reader: Reader, prime: bool) -> Option<EventId> {
         let epoch = self.epoch;
         let stream = self.stream_of(reader)?;
-        stream.primed = true;
+        stream.streaming = true;
+        stream.primed |= prime;
         Some(stream.event_id(epoch, reader.stream))
     }
 
@@ -196,13 +281,14 @@ impl Streams {
             stream.register_waker(context);
             return Poll::Pending;
         }
+        stream.primed = !stream.incomplete;
         let Some(line) = self.deliver_next(reader.stream) else {
             return Poll::Ready(None);
         };
         let event = self.stream_of(reader).map(|stream| StreamEvent {
             id: stream.event_id(epoch, reader.stream),
             line,
-            last: stream.ended && stream.queue.count_pending() == 0,
+            last: stream.is_read(),
         });
         self.trim_replay_buffer();
         Poll::Ready(event)
@@ -228,8 +314,12 @@ impl Streams {
                 queue: EventQueue::default(),
                 requests,
                 kind,
+                link: None,
+                refusal: None,
+                streaming: false,
                 ended: false,
                 primed: false,
+                incomplete: false,
                 generation: 0,
                 attached: true,
                 waker: None,
@@ -269,8 +359,15 @@ impl Stream {
             epoch,
             stream: id,
             position: self.queue.position(),
+            // A listener may be opened again after its end.
+            is_final: self.kind != StreamKind::Listener && self.is_read(),
             requests: self.requests.clone(),
         }
+    }
+
+    /// True if no more events come.
+    fn is_read(&self) -> bool {
+        self.ended && self.queue.count_pending() == 0
     }
 
     fn register_waker(&mut self, context: &Context<'_>) {

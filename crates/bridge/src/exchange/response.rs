@@ -15,15 +15,24 @@ use crate::{
     Body,
     error::RejectReason,
     jsonrpc::{self, INVALID_REQUEST, Id, MessageError, PARSE_ERROR, UNAVAILABLE},
-    legacy,
+    machine,
 };
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// The answer to a notification or a response.
 pub(super) fn accepted() -> Response<Body> {
+    empty(StatusCode::ACCEPTED)
+}
+
+/// The answer to the DELETE of a session.
+pub(super) fn deleted() -> Response<Body> {
+    empty(StatusCode::NO_CONTENT)
+}
+
+fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::new(Empty::new().map_err(|never| match never {})));
-    *response.status_mut() = StatusCode::ACCEPTED;
+    *response.status_mut() = status;
     response
 }
 
@@ -48,7 +57,9 @@ pub(super) fn sse(body: SseBody) -> Response<Body> {
 pub(super) fn rejected(reason: &RejectReason, id: Option<&Id>) -> Response<Body> {
     use RejectReason as Reason;
     let (status, code) = match reason {
-        Reason::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST),
+        // A client takes 405 as the end of the stream, where it would repeat other requests
+        // (MCP 2025-11-25, "Listening for Messages from the Server").
+        Reason::MethodNotAllowed | Reason::StreamComplete => (StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST),
         Reason::InvalidMessage(MessageError::NotUtf8 | MessageError::NotJson) => (StatusCode::BAD_REQUEST, PARSE_ERROR),
         Reason::InvalidMessage(MessageError::Batch | MessageError::NotJsonRpc(_))
         | Reason::UnsupportedVersion(_)
@@ -59,7 +70,7 @@ pub(super) fn rejected(reason: &RejectReason, id: Option<&Id>) -> Response<Body>
         Reason::ServerNotReading | Reason::ServerEnded => (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
     };
     let data = if let Reason::UnsupportedVersion(requested) = reason {
-        Some(legacy::unsupported_version(requested))
+        Some(machine::unsupported_version(requested))
     } else {
         None
     };
@@ -67,7 +78,7 @@ pub(super) fn rejected(reason: &RejectReason, id: Option<&Id>) -> Response<Body>
     let mut response = json(status, error);
     let headers = response.headers_mut();
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(ALLOW, HeaderValue::from_static("GET, POST"));
+        headers.insert(ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
     }
     if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

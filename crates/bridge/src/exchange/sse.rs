@@ -1,10 +1,10 @@
 //! Server-sent events (WHATWG HTML, "Server-sent events"): the body of a streamed answer.
 //!
-//! A stream begins at once with an event that has an id and empty data, so that its client can
-//! resume before the first message (MCP 2025-11-25, "Sending Messages to the Server", point 6), and
-//! with the reconnection time. Each message is one event with one `data` line, because no message
-//! holds a line break. A silent stream gets a comment from time to time, so that proxies keep it
-//! open.
+//! For clients of 2025-11-25, a stream begins at once with an event that has an id and empty data,
+//! so that its client can resume before the first message ("Sending Messages to the Server", point
+//! 6), and with the reconnection time. Earlier clients fail on an event without data. Each message
+//! is one event with one `data` line, because no message holds a line break. A silent stream gets a
+//! comment from time to time, so that proxies keep it open.
 
 use std::{
     future::Future,
@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::{
     BoxError,
     config::Config,
-    state::StreamHandle,
+    shared::StreamHandle,
     streams::{EventId, StreamEvent, Unflushed},
 };
 
@@ -40,9 +40,10 @@ pub(super) struct SseBody {
 
 impl SseBody {
     pub(super) fn new(handle: StreamHandle, config: &Config) -> Self {
-        let start = handle.prime();
+        let start = handle.begin_events();
+        let prime = start.as_ref().filter(|(_, prime)| *prime);
         Self {
-            first: start.as_ref().map(|id| priming_event(id, config.retry)),
+            first: prime.map(|(id, _)| priming_event(id, config.retry)),
             unflushed: handle.unflushed(),
             handle: start.map(|_| handle),
             keep_alive: config.keep_alive,

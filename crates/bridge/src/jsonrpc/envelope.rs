@@ -135,6 +135,41 @@ impl Envelope {
         }
     }
 
+    /// The message with another id, which is its progress token, too, if it has one.
+    pub(crate) fn with_id_and_token(&self, id: &str) -> Bytes {
+        let (Some(id_at), Some(token_at)) = (&self.id_at, self.token_at()) else {
+            return self.with_id(id);
+        };
+        let (first, second) = if id_at.start < token_at.start {
+            (id_at, &token_at)
+        } else {
+            (&token_at, id_at)
+        };
+        let (head, between, tail) = (
+            &self.text[..first.start],
+            &self.text[first.end..second.start],
+            &self.text[second.end..],
+        );
+        [head, id, between, id, tail].concat().into()
+    }
+
+    /// The progress token that a request offers (MCP 2025-11-25, "Progress").
+    pub(crate) fn progress_token(&self) -> Option<Id> {
+        Id::parse(&self.text[self.token_at()?])
+    }
+
+    /// The message with another value of a member of its `params`, on one line.
+    pub(crate) fn with_param(&self, name: &str, value: &str) -> Bytes {
+        let at = self.params_at.as_ref().and_then(|params| {
+            let member = json::member(&self.text[params.clone()], name)?;
+            Some(params.start + member.start..params.start + member.end)
+        });
+        match at {
+            Some(at) => self.splice(&at, value).into(),
+            None => self.text.clone().into(),
+        }
+    }
+
     /// Replaces a member of the `params`, if present, by a JSON value.
     pub(crate) fn set_param(&mut self, name: &str, value: &str) {
         let Some(params) = &self.params_at else { return };
@@ -146,6 +181,14 @@ impl Envelope {
         if let Ok(message) = Self::parse(self.splice(&at, value).as_bytes()) {
             *self = message;
         }
+    }
+
+    fn token_at(&self) -> Option<Range<usize>> {
+        let params = self.params_at.clone()?;
+        let meta = json::member(&self.text[params.clone()], "_meta")?;
+        let meta = params.start + meta.start..params.start + meta.end;
+        let token = json::member(&self.text[meta.clone()], "progressToken")?;
+        Some(meta.start + token.start..meta.start + token.end)
     }
 
     fn splice(&self, at: &Range<usize>, value: &str) -> String {

@@ -50,9 +50,14 @@ impl Id {
         &self.key
     }
 
-    /// The id as a number that a bridge may have assigned.
+    /// The id as a number that a conversation may have assigned.
     pub(crate) fn number(&self) -> Option<u64> {
         self.key.0.strip_prefix('n')?.parse().ok()
+    }
+
+    /// The text of an id that is a string.
+    pub(crate) fn text(&self) -> Option<&str> {
+        self.key.0.strip_prefix('s')
     }
 }
 

@@ -13,7 +13,7 @@ use crate::config::QueueLimits;
 #[derive(Debug)]
 pub(crate) struct Outbox {
     limits: QueueLimits,
-    lines: VecDeque<Bytes>,
+    lines: VecDeque<Line>,
     /// The bytes of `lines` without line breaks.
     bytes: usize,
     /// The number of lines pushed so far. Lines are numbered from 1 in this order.
@@ -21,6 +21,15 @@ pub(crate) struct Outbox {
     taken: u64,
     /// The number of the last line of which the server may have read something.
     written: u64,
+    /// The calls in the last chunk.
+    chunk_calls: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct Line {
+    text: Bytes,
+    /// The call that it sends.
+    call: Option<u64>,
 }
 
 impl Outbox {
@@ -32,19 +41,27 @@ impl Outbox {
             pushed: 0,
             taken: 0,
             written: 0,
+            chunk_calls: Vec::new(),
         }
     }
 
     /// Queues a client message; `false` if it does not fit.
     #[must_use]
     pub(crate) fn push(&mut self, line: Bytes) -> bool {
-        self.push_within(line, 1)
+        self.push_within(Line { text: line, call: None }, 1)
+    }
+
+    /// Queues a call; `false` if it does not fit.
+    #[must_use]
+    pub(crate) fn push_call(&mut self, line: Bytes, call: u64) -> bool {
+        let call = Some(call);
+        self.push_within(Line { text: line, call }, 1)
     }
 
     /// Queues a message of the bridge itself; `false` if it does not fit.
     #[must_use]
     pub(crate) fn push_own(&mut self, line: Bytes) -> bool {
-        self.push_within(line, 2)
+        self.push_within(Line { text: line, call: None }, 2)
     }
 
     /// Takes the next lines to write, each with its line break: one, or several small ones.
@@ -53,20 +70,32 @@ impl Outbox {
         let mut chunk = BytesMut::new();
         while let Some(line) = self
             .lines
-            .pop_front_if(|line| chunk.is_empty() || chunk.len() + line.len() < CHUNK_SIZE)
+            .pop_front_if(|line| chunk.is_empty() || chunk.len() + line.text.len() < CHUNK_SIZE)
         {
             self.taken += 1;
-            self.bytes -= line.len();
-            chunk.reserve(line.len() + 1);
-            chunk.put(line);
+            self.bytes -= line.text.len();
+            self.chunk_calls.extend(line.call);
+            chunk.reserve(line.text.len() + 1);
+            chunk.put(line.text);
             chunk.put_u8(b'\n');
         }
         (!chunk.is_empty()).then(|| chunk.freeze())
     }
 
-    /// Records that part of the last chunk has been written.
-    pub(crate) fn mark_written(&mut self) {
+    /// Takes the next line, without its line break, and the call that it sends.
+    #[cfg(feature = "http")]
+    pub(crate) fn take_line(&mut self) -> Option<(Bytes, Option<u64>)> {
+        let line = self.lines.pop_front()?;
+        self.taken += 1;
         self.written = self.taken;
+        self.bytes -= line.text.len();
+        Some((line.text, line.call))
+    }
+
+    /// Records that part of the last chunk has been written. Returns the calls in it.
+    pub(crate) fn mark_written(&mut self) -> Vec<u64> {
+        self.written = self.taken;
+        std::mem::take(&mut self.chunk_calls)
     }
 
     /// The number of the line that was pushed last.
@@ -79,6 +108,10 @@ impl Outbox {
         line > self.written
     }
 
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
@@ -89,11 +122,11 @@ impl Outbox {
     }
 
     /// Queues a line within `factor` times the limits.
-    fn push_within(&mut self, line: Bytes, factor: usize) -> bool {
+    fn push_within(&mut self, line: Line, factor: usize) -> bool {
         let fits = self.lines.len() < self.limits.messages.saturating_mul(factor)
-            && self.bytes.saturating_add(line.len()) <= self.limits.bytes.saturating_mul(factor);
+            && self.bytes.saturating_add(line.text.len()) <= self.limits.bytes.saturating_mul(factor);
         if fits || self.lines.is_empty() {
-            self.bytes += line.len();
+            self.bytes += line.text.len();
             self.pushed += 1;
             self.lines.push_back(line);
             return true;

@@ -1,10 +1,11 @@
 //! Event ids: the value of `Last-Event-ID` with which a client resumes a stream (MCP 2025-11-25,
 //! "Resumability and Redelivery").
 //!
-//! An id names the bridge that made it, the stream, the position on the stream, and the requests
-//! that the stream answers. With the requests, even a bridge that has never seen the stream, such
-//! as the one of the next server, can tell the client that its response is lost. Ids are neither
-//! secret nor a permission: authorization happens before an exchange reaches the bridge.
+//! An id names the instance of the conversation that made it, the stream, the position on the
+//! stream, whether the event is the final one, and the requests that the stream answers. So a later
+//! instance, which has never seen the stream, can tell the client at once that its response is
+//! lost, and nothing is stored for an event. Ids are neither secret nor a permission: authorization
+//! happens before an exchange reaches the conversation.
 //!
 //! Each id has exactly one spelling, in ASCII, so that it passes through any header.
 
@@ -15,6 +16,8 @@ use crate::jsonrpc::Id;
 
 /// The largest list of requests in an id, in bytes of their texts. Further requests are left out.
 const MAX_REQUEST_BYTES: usize = 1024;
+/// Follows the position of a final event.
+const FINAL: char = '.';
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EventId {
@@ -22,6 +25,8 @@ pub(crate) struct EventId {
     pub(crate) stream: StreamId,
     /// The client has this event and all before it.
     pub(crate) position: u64,
+    /// The stream ends with this event, because each of its requests has its response.
+    pub(crate) is_final: bool,
     /// The requests that the stream answers; none for the stream of a GET.
     pub(crate) requests: RequestIds,
 }
@@ -50,11 +55,17 @@ impl RequestIds {
 }
 
 impl EventId {
-    /// Reads an id; `None` if no bridge can have written it.
+    /// Reads an id; `None` if no conversation can have written it.
     pub(crate) fn parse(text: &str) -> Option<Self> {
+        let number = |part| u64::from_str_radix(part, 16).ok();
         let mut parts = text.splitn(4, '-');
-        let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
-        let (epoch, stream, position) = (number()?, StreamId(number()?), number()?);
+        let (epoch, stream) = (number(parts.next()?)?, StreamId(number(parts.next()?)?));
+        let position = parts.next()?;
+        let (position, is_final) = match position.strip_suffix(FINAL) {
+            Some(position) => (position, true),
+            None => (position, false),
+        };
+        let position = number(position)?;
         let ids: Vec<Id> = match parts.next() {
             Some(rest) => rest.split('-').map(decode).collect::<Option<_>>()?,
             None => Vec::new(),
@@ -63,6 +74,7 @@ impl EventId {
             epoch,
             stream,
             position,
+            is_final,
             requests: RequestIds::new(&ids),
         };
         // Rejects other spellings, such as leading zeros, signs and capitals.
@@ -73,7 +85,11 @@ impl EventId {
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (stream, requests) = (self.stream.0, &self.requests.0);
-        write!(f, "{:x}-{stream:x}-{:x}{requests}", self.epoch, self.position)
+        write!(f, "{:x}-{stream:x}-{:x}", self.epoch, self.position)?;
+        if self.is_final {
+            write!(f, "{FINAL}")?;
+        }
+        f.write_str(requests)
     }
 }
 
@@ -104,12 +120,19 @@ mod tests {
             epoch: 0xbeef,
             stream: StreamId(3),
             position: 16,
+            is_final: false,
             requests: RequestIds::new(&ids),
         };
         let text = event.to_string();
         assert_eq!(text, "beef-3-10-37-22612d5c753030653922");
         let read = EventId::parse(&text).expect("an id");
         assert_eq!(read, event);
+        let last = EventId {
+            is_final: true,
+            ..event
+        };
+        assert_eq!(last.to_string(), "beef-3-10.-37-22612d5c753030653922");
+        assert_eq!(EventId::parse(&last.to_string()), Some(last));
         assert_eq!(read.requests.ids(), ids);
         let listener = EventId::parse("0-0-0").expect("an id");
         assert!(listener.requests.ids().is_empty());
@@ -124,6 +147,9 @@ mod tests {
             "1-2",
             "1-2-",
             "1-2-3-",
+            "1-2-.",
+            "1-2-3..",
+            "1-2.-3",
             "1-2-3-4",
             "1-2-3-zz",
             "01-2-3",
@@ -150,6 +176,7 @@ mod tests {
             epoch: u64::MAX,
             stream: StreamId(u64::MAX),
             position: u64::MAX,
+            is_final: true,
             requests: RequestIds::new(&ids),
         };
         let text = event.to_string();
@@ -163,19 +190,20 @@ mod tests {
         #[test]
         fn an_id_roundtrips_through_its_text(
             [epoch, stream, position] in any::<[u64; 3]>(),
+            is_final: bool,
             numbers in prop::collection::vec(any::<i64>(), 0..4),
             texts in prop::collection::vec(".{0,20}", 0..4),
         ) {
             let ids: Vec<_> = numbers.iter().map(|n| id(&n.to_string()))
                 .chain(texts.iter().map(|text| id(&crate::jsonrpc::json::quote(text)))).collect();
-            let event = EventId { epoch, stream: StreamId(stream), position, requests: RequestIds::new(&ids) };
+            let event = EventId { epoch, stream: StreamId(stream), position, is_final, requests: RequestIds::new(&ids) };
             let read = EventId::parse(&event.to_string()).expect("an id");
             prop_assert_eq!(read.requests.ids(), ids);
             prop_assert_eq!(read, event);
         }
 
         #[test]
-        fn each_id_has_one_spelling(text in "[0-9a-f-]{0,60}|[ -~]{0,30}") {
+        fn each_id_has_one_spelling(text in "[0-9a-f.-]{0,60}|[ -~]{0,30}") {
             if let Some(event) = EventId::parse(&text) {
                 prop_assert_eq!(event.to_string(), text);
             }

@@ -2,12 +2,14 @@
 
 use bytes::Bytes;
 
-use super::event_id::EventId;
-use crate::jsonrpc::RequestKey;
+use super::{StreamId, event_id::EventId};
+use crate::{error::Refusal, tables::links::LinkNumber};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StreamMessage {
     pub(crate) kind: StreamMessageKind,
+    /// The link of the server that has written it; 0 for a message of the conversation itself.
+    pub(crate) link: LinkNumber,
     /// The message, on one line.
     pub(crate) line: Bytes,
 }
@@ -18,11 +20,10 @@ pub(crate) enum StreamMessageKind {
     Response,
     /// A notification about the request of the stream, meaningless on another stream.
     RequestNotification,
-    /// The progress of an unknown request. While it waits for a stream, a newer one replaces it.
-    Progress(RequestKey),
     /// Any other notification.
     Notification,
-    ServerRequest(RequestKey),
+    /// A request of a server, by its number.
+    Question(u64),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -35,19 +36,21 @@ pub(crate) struct StreamEvent {
 }
 
 /// The form of the answer to a POST.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum ResponseMode {
     /// With these responses as JSON. The stream is over.
     Json(Vec<Bytes>),
     /// With an event stream.
     Sse,
+    /// With the error of the owner: no server could be had. The stream is over.
+    Unserved(Refusal),
 }
 
 /// The result of routing a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Routed {
-    /// On a stream.
-    Placed,
+    /// On this stream.
+    Placed(StreamId),
     /// Among the messages that wait for a stream.
     Waiting,
     /// Nowhere: there is no room.
@@ -56,7 +59,7 @@ pub(crate) enum Routed {
 
 impl StreamMessageKind {
     pub(super) fn is_notification(&self) -> bool {
-        matches!(self, Self::RequestNotification | Self::Progress(_) | Self::Notification)
+        matches!(self, Self::RequestNotification | Self::Notification)
     }
 
     /// True if the message is meaningless on another stream.

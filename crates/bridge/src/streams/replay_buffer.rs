@@ -36,6 +36,10 @@ impl ReplayBuffer {
         self.bytes -= size;
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn exceeds(&self, limits: QueueLimits) -> bool {
         // A single message stays whatever its size.
         self.order.len() > limits.messages.max(1) || (self.order.len() > 1 && self.bytes > limits.bytes)
@@ -103,7 +107,9 @@ impl Streams {
 
     /// Evicts the oldest messages from the replay buffer until it is within its limits.
     pub(super) fn trim_replay_buffer(&mut self) {
-        while self.replay_buffer.exceeds(self.config.replay_buffer) {
+        while self.replay_buffer.exceeds(self.config.replay_buffer)
+            || (self.replay_buffer.order.len() > 1 && self.exceeds_memory(0))
+        {
             let Some(id) = self.replay_buffer.order.first_entry().map(|first| *first.get()) else {
                 return;
             };
@@ -119,6 +125,7 @@ impl Streams {
             // gets an error. An attached reader continues.
             if was_response && stream.attached {
                 stream.primed = false;
+                stream.incomplete = true;
                 for queued in stream.queue.take_delivered() {
                     self.release(&queued);
                 }

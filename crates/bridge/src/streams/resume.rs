@@ -1,6 +1,6 @@
 //! Readers that detach from streams and resume them.
 
-use super::{EventId, Reader, RequestKey, StreamId, StreamKind, StreamMessage, Streams};
+use super::{EventId, Reader, StreamId, StreamKind, StreamMessage, Streams};
 
 impl Streams {
     /// Detaches a reader. Returns unread messages that may go to another stream, and responses that
@@ -32,9 +32,9 @@ impl Streams {
         unread
     }
 
-    /// Attaches a new reader to a stream behind an event. Returns the server requests that had
-    /// waited for a stream and are on this one now; `None` if the stream is gone.
-    pub(crate) fn resume(&mut self, from: &EventId) -> Option<(Reader, Vec<RequestKey>)> {
+    /// Attaches a new reader to a stream behind an event. Returns the questions that had waited for
+    /// a stream and are on this one now; `None` if the stream is gone.
+    pub(crate) fn resume(&mut self, from: &EventId) -> Option<(Reader, Vec<u64>)> {
         let id = from.stream;
         if from.epoch != self.epoch {
             return None;
@@ -99,6 +99,21 @@ impl Streams {
         } else {
             Vec::new()
         }
+    }
+
+    /// Removes a stream with everything on it.
+    pub(crate) fn discard(&mut self, id: StreamId) {
+        if let Some(stream) = self.all.get_mut(&id)
+            && std::mem::take(&mut stream.attached)
+        {
+            self.attached -= 1;
+        }
+        self.end(id);
+        self.remove(id);
+    }
+
+    pub(crate) fn exists(&self, id: StreamId) -> bool {
+        self.all.contains_key(&id)
     }
 
     /// The primed streams removed since the last call.

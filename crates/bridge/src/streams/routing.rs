@@ -4,14 +4,16 @@ use std::iter;
 
 use bytes::Bytes;
 
-use super::{RequestKey, Routed, StreamId, StreamKind, StreamMessage, StreamMessageKind, Streams};
+use super::{Routed, StreamId, StreamKind, StreamMessage, StreamMessageKind, Streams};
+use crate::tables::links::LinkNumber;
 
 impl Streams {
     /// True if a response of this size fits on a stream. Without a reader the limits of the replay
     /// buffer apply instead.
     pub(crate) fn has_room(&self, id: StreamId, size: usize) -> bool {
         let unread = self.bytes.saturating_add(self.unflushed.bytes());
-        unread == 0 || unread.saturating_add(size) <= self.config.max_unflushed || !self.is_attached(id)
+        let fits = unread.saturating_add(size) <= self.config.max_unflushed && !self.exceeds_memory(size);
+        unread == 0 || fits || !self.is_attached(id)
     }
 
     /// Puts a response on a stream, which ends with the last one. `false` if the stream is gone.
@@ -26,7 +28,7 @@ impl Streams {
             }
         }
         let kind = StreamMessageKind::Response;
-        self.push(id, StreamMessage { kind, line });
+        self.push(id, StreamMessage { kind, link: 0, line });
         true
     }
 
@@ -36,29 +38,28 @@ impl Streams {
             return false;
         }
         let kind = StreamMessageKind::RequestNotification;
-        self.push_within_limits(Some(id), StreamMessage { kind, line });
+        self.push_within_limits(Some(id), StreamMessage { kind, link: 0, line });
         true
     }
 
-    /// Puts a message without a request on the stream that is most likely read.
+    /// Puts a message without a request on the stream that is most likely read: the newest
+    /// listener, else the newest exchange on the link of the message.
     pub(crate) fn route(&mut self, message: StreamMessage) -> Routed {
-        let target = self.listeners.last().or(self.exchanges.last()).copied();
-        if target.is_none()
-            && matches!(message.kind, StreamMessageKind::Progress(_))
-            && let Some(superseded) = self.waiting.remove(|waiting| *waiting == message.kind)
-        {
-            self.release(&superseded);
-        }
+        let target = self
+            .listeners
+            .last()
+            .copied()
+            .or_else(|| self.newest_exchange_on(message.link));
         match (self.push_within_limits(target, message), target) {
             (false, _) => Routed::Rejected,
-            (true, Some(_)) => Routed::Placed,
+            (true, Some(stream)) => Routed::Placed(stream),
             (true, None) => Routed::Waiting,
         }
     }
 
-    /// Removes a server request that no client has read; `false` if there is none.
-    pub(crate) fn withdraw(&mut self, key: &RequestKey) -> bool {
-        let wanted = StreamMessageKind::ServerRequest(key.clone());
+    /// Removes a question that no client has read; `false` if there is none.
+    pub(crate) fn withdraw(&mut self, question: u64) -> bool {
+        let wanted = StreamMessageKind::Question(question);
         let queues = self.all.values_mut().map(|stream| &mut stream.queue);
         let removed = iter::once(&mut self.waiting)
             .chain(queues)
@@ -76,19 +77,33 @@ impl Streams {
         }
     }
 
-    /// Moves the waiting messages to a stream. Returns the server requests among them.
-    pub(super) fn attach_waiting(&mut self, id: StreamId) -> Vec<RequestKey> {
-        let mut server_requests = Vec::new();
+    /// Moves the waiting messages that may go to a stream there: to a listener all, to an exchange
+    /// those of its link. Returns the questions among them.
+    pub(super) fn attach_waiting(&mut self, id: StreamId) -> Vec<u64> {
+        let mut questions = Vec::new();
         if let Some(stream) = self.all.get_mut(&id) {
             for queued in self.waiting.take() {
-                if let StreamMessageKind::ServerRequest(key) = &queued.message.kind {
-                    server_requests.push(key.clone());
-                }
+                let message = queued.message;
                 // The byte count includes the message already.
-                stream.queue.push(queued.message, None);
+                if stream.kind != StreamKind::Listener && stream.link != Some(message.link) {
+                    self.waiting.push(message, None);
+                    continue;
+                }
+                if let StreamMessageKind::Question(number) = message.kind {
+                    questions.push(number);
+                }
+                stream.queue.push(message, None);
+                self.wakers.extend(stream.waker.take());
             }
         }
-        server_requests
+        questions
+    }
+
+    fn newest_exchange_on(&self, link: LinkNumber) -> Option<StreamId> {
+        let mut newest_first = self.exchanges.iter().rev();
+        newest_first
+            .find(|id| self.all.get(id).is_some_and(|stream| stream.link == Some(link)))
+            .copied()
     }
 
     /// Adds a message to a stream or to those that wait for one, and drops the oldest notifications
@@ -105,7 +120,8 @@ impl Streams {
             };
             // Without a reader the replay buffer limits the bytes.
             let full = queue.count_pending() >= self.config.backlog.messages
-                || (attached && self.bytes > 0 && self.bytes.saturating_add(size) > self.config.backlog.bytes);
+                || (attached && self.bytes > 0 && self.bytes.saturating_add(size) > self.config.backlog.bytes)
+                || (self.bytes > 0 && self.share.exceeds(self.bytes.saturating_add(size)));
             if !full {
                 break;
             }

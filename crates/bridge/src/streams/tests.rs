@@ -4,16 +4,6 @@ use super::*;
 use crate::{config::QueueLimits, jsonrpc::Id};
 
 impl Streams {
-    /// The number of streams.
-    pub(crate) fn count(&self) -> usize {
-        self.all.len()
-    }
-
-    /// The number of retained streams.
-    pub(crate) fn count_retained(&self) -> usize {
-        self.all.keys().filter(|id| self.is_retained(**id)).count()
-    }
-
     /// The number of messages in the replay buffer, and their bytes.
     pub(crate) fn replay_usage(&self) -> (usize, usize) {
         self.replay_buffer.usage()
@@ -46,27 +36,26 @@ fn with_replay_buffer(messages: usize, bytes: usize) -> Streams {
 
 fn message(kind: StreamMessageKind, line: &'static str) -> StreamMessage {
     let line = line.into();
-    StreamMessage { kind, line }
+    StreamMessage { kind, link: 1, line }
 }
 
 fn notification(line: &'static str) -> StreamMessage {
     message(StreamMessageKind::Notification, line)
 }
 
-fn progress(token: &str, line: &'static str) -> StreamMessage {
-    message(StreamMessageKind::Progress(key(token)), line)
+fn question(number: u64, line: &'static str) -> StreamMessage {
+    message(StreamMessageKind::Question(number), line)
 }
 
-fn key(raw: &str) -> RequestKey {
-    Id::parse(raw).expect("an id").key().clone()
+fn placed(reader: Reader) -> Routed {
+    Routed::Placed(reader.stream)
 }
 
-fn server_request(raw: &'static str) -> StreamMessage {
-    message(StreamMessageKind::ServerRequest(key(raw)), raw)
-}
-
+/// An exchange on link 1.
 fn exchange(streams: &mut Streams) -> Reader {
-    streams.open_exchange(RequestIds::default(), 1).0
+    let reader = streams.open_exchange(RequestIds::default(), 1);
+    assert_eq!(streams.assign(reader.stream, 1), [0; 0]);
+    reader
 }
 
 fn poll(streams: &mut Streams, reader: Reader) -> Poll<Option<StreamEvent>> {
@@ -113,7 +102,7 @@ fn the_newest_listener_comes_before_the_newest_exchange() {
     let mut streams = streams(9, 99);
     let first = exchange(&mut streams);
     let second = exchange(&mut streams);
-    assert_eq!(streams.route(notification("a")), Routed::Placed);
+    assert_eq!(streams.route(notification("a")), placed(second));
     let (listener, _) = streams.open_listener();
     let (newer, _) = streams.open_listener();
     streams.route(notification("b"));
@@ -128,36 +117,48 @@ fn the_newest_listener_comes_before_the_newest_exchange() {
 fn messages_without_stream_wait_for_the_next_one() {
     let mut streams = streams(9, 99);
     assert_eq!(streams.route(notification("a")), Routed::Waiting);
-    assert_eq!(streams.route(server_request("1")), Routed::Waiting);
+    assert_eq!(streams.route(question(1, "1")), Routed::Waiting);
+    let other = StreamMessage {
+        link: 2,
+        ..notification("b")
+    };
+    assert_eq!(streams.route(other), Routed::Waiting);
     let responses_only = streams.open_response_only(RequestIds::default(), 1);
-    let (exchange, asks) = streams.open_exchange(RequestIds::default(), 1);
-    assert_eq!(asks, [key("1")]);
-    assert_eq!(streams.open_listener().1, []);
+    assert_eq!(streams.assign(responses_only.stream, 1), [0; 0]);
+    let exchange = streams.open_exchange(RequestIds::default(), 1);
+    assert_eq!(streams.assign(exchange.stream, 1), [1]);
+    // A listener gets the messages of all links.
+    let (listener, placed) = streams.open_listener();
+    assert_eq!(placed, [0; 0]);
     assert_eq!(read(&mut streams, responses_only), (vec![], false));
     assert_eq!(read(&mut streams, exchange), (vec!["a".into(), "1".into()], false));
+    assert_eq!(read(&mut streams, listener), (vec!["b".into()], false));
 }
 
 #[test]
-fn newer_progress_replaces_older_progress_that_waits() {
+fn no_message_goes_to_an_exchange_on_another_link() {
     let mut streams = streams(9, 99);
-    for item in [
-        progress("1", "a"),
-        progress("2", "b"),
-        notification("x"),
-        progress("1", "c"),
-    ] {
-        assert_eq!(streams.route(item), Routed::Waiting);
-    }
-    let (listener, _) = streams.open_listener();
-    // A listener gets every progress notification.
-    streams.route(progress("2", "d"));
+    let first = exchange(&mut streams);
+    let second = streams.open_exchange(RequestIds::default(), 1);
+    streams.assign(second.stream, 2);
+    let unassigned = streams.open_exchange(RequestIds::default(), 1);
+    assert_eq!(streams.route(notification("a")), placed(first));
     assert_eq!(
-        read(&mut streams, listener),
-        (["b", "x", "c", "d"].map(String::from).into(), false)
+        [first, second, unassigned].map(|reader| read(&mut streams, reader).0.len()),
+        [1, 0, 0]
     );
-    assert_eq!(streams.take_dropped(), 0);
-    streams.detach(listener);
-    check_empty(&streams);
+}
+
+#[test]
+fn a_refusal_ends_a_stream_that_has_not_begun() {
+    let mut streams = streams(9, 99);
+    let [waiting, begun] = [(); 2].map(|()| exchange(&mut streams));
+    streams.begin_events(begun, true);
+    let why: Refusal = std::sync::Arc::new(std::fmt::Error);
+    assert!(streams.refuse(waiting.stream, &why) && !streams.refuse(begun.stream, &why));
+    let mode = response_mode(&mut streams, waiting);
+    assert!(matches!(mode, Poll::Ready(ResponseMode::Unserved(_))));
+    assert_eq!(read(&mut streams, begun), (vec![], false));
 }
 
 #[test]
@@ -169,7 +170,10 @@ fn a_response_ends_its_stream() {
     assert!(!streams.notify(reader.stream, "late".into()));
     assert!(!streams.respond(reader.stream, "again".into()));
     assert_eq!(streams.route(notification("x")), Routed::Waiting);
-    assert_eq!(response_mode(&mut streams, reader), Poll::Ready(ResponseMode::Sse));
+    assert!(matches!(
+        response_mode(&mut streams, reader),
+        Poll::Ready(ResponseMode::Sse)
+    ));
     assert_eq!(read(&mut streams, reader), (vec!["p".into(), "r".into()], true));
     streams.detach(reader);
     assert!(!streams.respond(reader.stream, "r".into()));
@@ -178,16 +182,15 @@ fn a_response_ends_its_stream() {
 #[test]
 fn responses_without_other_messages_are_taken_as_json() {
     let mut streams = streams(9, 99);
-    let (reader, _) = streams.open_exchange(RequestIds::default(), 2);
-    assert_eq!(response_mode(&mut streams, reader), Poll::Pending);
+    let reader = streams.open_exchange(RequestIds::default(), 2);
+    assert!(response_mode(&mut streams, reader).is_pending());
     assert!(streams.respond(reader.stream, "a".into()));
-    assert_eq!(response_mode(&mut streams, reader), Poll::Pending);
+    assert!(response_mode(&mut streams, reader).is_pending());
     assert!(streams.respond(reader.stream, "b".into()));
-    let lines = vec!["a".into(), "b".into()];
-    assert_eq!(
-        response_mode(&mut streams, reader),
-        Poll::Ready(ResponseMode::Json(lines))
-    );
+    let Poll::Ready(ResponseMode::Json(lines)) = response_mode(&mut streams, reader) else {
+        panic!("all responses are there")
+    };
+    assert_eq!(lines, ["a", "b"]);
     assert_eq!(read(&mut streams, reader), (vec![], true));
     assert_eq!(streams.detach(reader), []);
     check_empty(&streams);
@@ -199,12 +202,12 @@ fn a_slow_reader_loses_only_its_oldest_notifications() {
     let reader = exchange(&mut streams);
     for item in [
         notification("a"),
-        server_request("1"),
+        question(1, "1"),
         notification("b"),
         notification("c"),
         notification("d"),
     ] {
-        assert_eq!(streams.route(item), Routed::Placed);
+        assert_eq!(streams.route(item), placed(reader));
     }
     assert!(streams.respond(reader.stream, "r".into()));
     assert_eq!(
@@ -219,12 +222,12 @@ fn a_slow_reader_loses_only_its_oldest_notifications() {
 fn a_queue_full_of_server_requests_rejects_the_next() {
     let mut streams = streams(2, 99);
     let (reader, _) = streams.open_listener();
-    assert_eq!(streams.route(server_request("1")), Routed::Placed);
-    assert_eq!(streams.route(server_request("2")), Routed::Placed);
-    assert_eq!(streams.route(server_request("3")), Routed::Rejected);
+    assert_eq!(streams.route(question(1, "1")), placed(reader));
+    assert_eq!(streams.route(question(2, "2")), placed(reader));
+    assert_eq!(streams.route(question(3, "3")), Routed::Rejected);
     assert_eq!(streams.route(notification("a")), Routed::Rejected);
     assert_eq!(streams.take_dropped(), 1);
-    assert!(streams.withdraw(&key("1")) && !streams.withdraw(&key("3")));
+    assert!(streams.withdraw(1) && !streams.withdraw(3));
     assert_eq!(read(&mut streams, reader), (vec!["2".into()], false));
 }
 
@@ -240,8 +243,9 @@ fn bytes_are_limited_over_all_streams() {
     assert_eq!(read(&mut streams, one).0, ["123456"]);
     assert_eq!(read(&mut streams, two).0, ["xyz"]);
     streams.notify(two.stream, "one message of any size".into());
-    assert_eq!(streams.detach(two).len(), 1);
-    assert_eq!(streams.bytes, 0);
+    // What the client has not read waits in the replay buffer.
+    assert_eq!(streams.detach(two), []);
+    assert_eq!((streams.bytes, streams.replay_usage().0), (0, 3));
 }
 
 #[test]
@@ -257,7 +261,7 @@ fn a_listener_beyond_the_limit_ends_the_oldest() {
 fn a_listener_ended_at_the_limit_can_be_resumed() {
     let mut streams = streams(9, 99);
     let (oldest, _) = streams.open_listener();
-    streams.prime(oldest);
+    streams.begin_events(oldest, true);
     streams.route(notification("a"));
     let (id, _) = event(&mut streams, oldest);
     let others = [(); 2].map(|()| streams.open_listener().0);
@@ -272,8 +276,8 @@ fn a_listener_ended_at_the_limit_can_be_resumed() {
 fn an_unprimed_stream_is_removed_with_its_reader() {
     let mut streams = streams(9, 99);
     let reader = exchange(&mut streams);
+    let id = streams.begin_events(reader, false).expect("a reader");
     streams.notify(reader.stream, "p".into());
-    let (id, _) = event(&mut streams, reader);
     streams.detach(reader);
     assert!(streams.resume(&id).is_none());
     assert!(!streams.respond(reader.stream, "r".into()));
@@ -281,10 +285,24 @@ fn an_unprimed_stream_is_removed_with_its_reader() {
 }
 
 #[test]
+fn the_first_event_primes_a_stream() {
+    let mut streams = streams(9, 99);
+    let reader = exchange(&mut streams);
+    streams.begin_events(reader, false).expect("a reader");
+    streams.notify(reader.stream, "p".into());
+    let (id, _) = event(&mut streams, reader);
+    streams.detach(reader);
+    assert!(streams.respond(reader.stream, "r".into()));
+    let (again, _) = streams.resume(&id).expect("retained");
+    let (last, line) = event(&mut streams, again);
+    assert!(last.is_final && !id.is_final && line == "r");
+}
+
+#[test]
 fn a_resumed_stream_replays_from_the_given_event() {
     let mut streams = streams(9, 99);
     let reader = exchange(&mut streams);
-    let start = streams.prime(reader).expect("a reader");
+    let start = streams.begin_events(reader, true).expect("a reader");
     for line in ["1", "2", "3"] {
         streams.notify(reader.stream, line.into());
     }
@@ -301,7 +319,7 @@ fn a_resumed_stream_replays_from_the_given_event() {
     ] {
         let (again, _) = streams.resume(from).expect("retained");
         assert!(!streams.is_retained(reader.stream));
-        assert_eq!(streams.prime(again).as_ref(), Some(from));
+        assert_eq!(streams.begin_events(again, true).as_ref(), Some(from));
         let (lines, ended) = read(&mut streams, again);
         assert_eq!(
             (lines.as_slice(), ended),
@@ -320,13 +338,13 @@ fn a_resumed_stream_replays_from_the_given_event() {
 fn a_new_reader_replaces_the_old_one() {
     let mut streams = streams(9, 99);
     let (old, _) = streams.open_listener();
-    let start = streams.prime(old).expect("a reader");
+    let start = streams.begin_events(old, true).expect("a reader");
     streams.route(notification("a"));
     event(&mut streams, old);
     let (new, _) = streams.resume(&start).expect("retained");
     streams.route(notification("b"));
     assert_eq!(read(&mut streams, old), (vec![], true));
-    assert_eq!(streams.prime(old), None);
+    assert_eq!(streams.begin_events(old, true), None);
     assert_eq!(streams.detach(old), []);
     assert_eq!(read(&mut streams, new), (vec!["a".into(), "b".into()], false));
     assert_eq!(streams.count_attached(), 1);
@@ -336,14 +354,14 @@ fn a_new_reader_replaces_the_old_one() {
 fn unread_messages_of_other_scope_are_routed_again() {
     let mut streams = streams(9, 99);
     let reader = exchange(&mut streams);
-    let start = streams.prime(reader).expect("a reader");
+    let start = streams.begin_events(reader, true).expect("a reader");
     streams.notify(reader.stream, "p".into());
     streams.route(notification("a"));
-    streams.route(server_request("1"));
-    assert_eq!(streams.detach(reader), [notification("a"), server_request("1")]);
-    assert_eq!(streams.route(server_request("1")), Routed::Waiting);
+    streams.route(question(1, "1"));
+    assert_eq!(streams.detach(reader), [notification("a"), question(1, "1")]);
+    assert_eq!(streams.route(question(1, "1")), Routed::Waiting);
     let (again, attached_requests) = streams.resume(&start).expect("retained");
-    assert_eq!(attached_requests, [key("1")]);
+    assert_eq!(attached_requests, [1]);
     assert_eq!(read(&mut streams, again), (vec!["p".into(), "1".into()], false));
 }
 
@@ -351,7 +369,7 @@ fn unread_messages_of_other_scope_are_routed_again() {
 fn a_resumed_listener_replays_missed_messages() {
     let mut streams = streams(9, 99);
     let (reader, _) = streams.open_listener();
-    let start = streams.prime(reader).expect("a reader");
+    let start = streams.begin_events(reader, true).expect("a reader");
     streams.route(notification("a"));
     event(&mut streams, reader);
     streams.detach(reader);
@@ -359,14 +377,14 @@ fn a_resumed_listener_replays_missed_messages() {
     assert_eq!(streams.route(notification("b")), Routed::Waiting);
     let (again, _) = streams.resume(&start).expect("retained");
     assert_eq!(read(&mut streams, again), (vec!["a".into(), "b".into()], false));
-    assert_eq!(streams.route(notification("c")), Routed::Placed);
+    assert_eq!(streams.route(notification("c")), placed(again));
 }
 
 #[test]
 fn an_empty_listener_is_not_retained() {
     let mut streams = streams(9, 99);
     let (reader, _) = streams.open_listener();
-    let start = streams.prime(reader).expect("a reader");
+    let start = streams.begin_events(reader, true).expect("a reader");
     streams.detach(reader);
     assert!(streams.resume(&start).is_none());
     check_empty(&streams);
@@ -376,7 +394,7 @@ fn an_empty_listener_is_not_retained() {
 fn the_replay_buffer_evicts_the_oldest_messages() {
     let mut streams = with_replay_buffer(2, 99);
     let reader = exchange(&mut streams);
-    let start = streams.prime(reader).expect("a reader");
+    let start = streams.begin_events(reader, true).expect("a reader");
     for line in ["1", "2", "3"] {
         streams.notify(reader.stream, line.into());
     }
@@ -390,7 +408,7 @@ fn the_replay_buffer_evicts_the_oldest_messages() {
 fn evicting_a_response_removes_its_stream() {
     let mut streams = with_replay_buffer(9, 10);
     let [one, two] = [(); 2].map(|()| exchange(&mut streams));
-    let starts = [one, two].map(|reader| streams.prime(reader).expect("a reader"));
+    let starts = [one, two].map(|reader| streams.begin_events(reader, true).expect("a reader"));
     for reader in [one, two] {
         streams.detach(reader);
     }
@@ -405,8 +423,8 @@ fn evicting_a_response_removes_its_stream() {
 #[test]
 fn an_attached_reader_continues_after_an_eviction() {
     let mut streams = with_replay_buffer(1, 99);
-    let (reader, _) = streams.open_exchange(RequestIds::default(), 3);
-    let start = streams.prime(reader).expect("a reader");
+    let reader = streams.open_exchange(RequestIds::default(), 3);
+    let start = streams.begin_events(reader, true).expect("a reader");
     for line in ["a", "b", "c"] {
         assert!(streams.respond(reader.stream, line.into()));
     }
@@ -421,10 +439,10 @@ fn an_attached_reader_continues_after_an_eviction() {
 }
 
 #[test]
-fn an_event_id_of_another_bridge_matches_no_stream() {
+fn an_event_id_of_another_instance_matches_no_stream() {
     let mut streams = streams(9, 99);
     let reader = exchange(&mut streams);
-    let start = streams.prime(reader).expect("a reader");
+    let start = streams.begin_events(reader, true).expect("a reader");
     let other = RequestIds::new([&Id::parse("1").expect("an id")]);
     for wrong in [
         EventId {
@@ -448,7 +466,7 @@ fn an_event_id_of_another_bridge_matches_no_stream() {
         ..start.clone()
     };
     let (again, _) = streams.resume(&ahead).expect("retained");
-    assert_eq!(streams.prime(again), Some(start));
+    assert_eq!(streams.begin_events(again, true), Some(start));
     assert!(streams.respond(reader.stream, "r".into()));
     assert_eq!(read(&mut streams, again), (vec!["r".into()], true));
 }
@@ -467,7 +485,7 @@ fn a_response_has_room_until_too_many_bytes_are_unflushed() {
     drop(line);
     assert!(streams.has_room(two.stream, 1000));
     streams.notify(two.stream, "0123456789".into());
-    streams.prime(two);
+    streams.begin_events(two, true);
     streams.detach(two);
     assert!(streams.has_room(two.stream, 1000));
 }

@@ -1,14 +1,20 @@
-//! The two sides of a bridge under test: HTTP exchanges, and a server that is scripted line by
-//! line.
+//! The two sides of a conversation under test: HTTP exchanges, and servers that are scripted line
+//! by line.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    ops::Deref,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use bridge::{Body, Bridge, Config, DropCounts, DropReason};
+use bridge::{
+    Body, Config, ConnectError, Conversation, DropCounts, DropReason, Link, Outcome, Owner, Refusal, Snapshot,
+};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, DuplexStream},
     task::JoinHandle,
     time::timeout,
 };
@@ -23,8 +29,36 @@ pub(crate) struct Server {
     drop_counts: DropCounts,
 }
 
+/// A conversation with one attached link.
+pub(crate) struct Bridge {
+    conversation: Conversation,
+    pub(crate) owner: Arc<RecordingOwner>,
+    pub(crate) link: Link,
+}
+
+/// Records what a conversation asks of its owner.
+#[derive(Debug, Default)]
+pub(crate) struct RecordingOwner {
+    wanted: Mutex<Vec<u64>>,
+}
+
+/// The error of an owner that has no server.
+#[derive(Debug, thiserror::Error)]
+#[error("no server")]
+pub(crate) struct NoServer;
+
+/// The kind of an [`Outcome`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Answer,
+    Opened,
+    End,
+    Unserved,
+}
+
 /// A response whose head has arrived.
 pub(crate) struct Reply {
+    pub(crate) kind: Kind,
     pub(crate) status: StatusCode,
     response: Response<Body>,
     buffered: String,
@@ -51,6 +85,72 @@ pub(crate) async fn bridge_with(config: Config, pipe: usize) -> (Arc<Bridge>, Se
     let server = Server::new(far, &config);
     let bridge = Bridge::connect(near, config, None).await.expect("nothing to replay");
     (Arc::new(bridge), server)
+}
+
+pub(crate) fn no_server() -> Refusal {
+    Arc::new(NoServer)
+}
+
+impl Bridge {
+    /// A conversation whose first link is attached to `io`.
+    pub(crate) async fn connect<I>(io: I, config: Config, snapshot: Option<&Snapshot>) -> Result<Self, ConnectError>
+    where
+        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let owner = Arc::new(RecordingOwner::default());
+        let conversation = Conversation::new(config, "tag", Arc::clone(&owner) as Arc<dyn Owner>, snapshot);
+        let link = conversation.connect(1, io).await?;
+        conversation.attach(1);
+        Ok(Self {
+            conversation,
+            owner,
+            link,
+        })
+    }
+
+    /// Connects another server and attaches it.
+    pub(crate) async fn rotate(&self, number: u64, script: impl AsyncFnOnce(&mut Server)) -> (Link, Server) {
+        let (link, server) = self.start(number, script).await;
+        self.attach(number);
+        (link.expect("a good replay"), server)
+    }
+
+    /// Connects another server, whose side of the handshake is `script`.
+    pub(crate) async fn start(
+        &self,
+        number: u64,
+        script: impl AsyncFnOnce(&mut Server),
+    ) -> (Result<Link, ConnectError>, Server) {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let mut server = Server::new(far, &Config::default());
+        let (link, ()) = tokio::join!(self.conversation.connect(number, near), script(&mut server));
+        (link, server)
+    }
+}
+
+impl Deref for Bridge {
+    type Target = Conversation;
+
+    fn deref(&self) -> &Conversation {
+        &self.conversation
+    }
+}
+
+impl RecordingOwner {
+    /// The links after which the conversation has wanted another one, since the last call.
+    pub(crate) fn wanted(&self) -> Vec<u64> {
+        std::mem::take(&mut self.wanted.lock().expect("no panic"))
+    }
+}
+
+impl Owner for RecordingOwner {
+    fn want(&self, after: u64) {
+        self.wanted.lock().expect("no panic").push(after);
+    }
+
+    fn changed(&self) {}
+
+    fn touch(&self) {}
 }
 
 impl Server {
@@ -131,29 +231,39 @@ pub(crate) fn start_post(bridge: &Arc<Bridge>, body: impl Into<Bytes>) -> JoinHa
     TaskTracker::new().spawn(async move { post(&bridge, body).await })
 }
 
-pub(crate) async fn post(bridge: &Bridge, body: impl Into<Bytes>) -> Reply {
+pub(crate) async fn post(bridge: &Conversation, body: impl Into<Bytes>) -> Reply {
     send(bridge, Request::post("/mcp").body(body.into()).expect("a request")).await
 }
 
-pub(crate) async fn get(bridge: &Bridge) -> Reply {
+pub(crate) async fn get(bridge: &Conversation) -> Reply {
     send(bridge, Request::get("/mcp").body(Bytes::new()).expect("a request")).await
 }
 
 /// Disconnects a stream and resumes it behind its last event.
-pub(crate) async fn resume(bridge: &Bridge, reply: Reply) -> Reply {
+pub(crate) async fn resume(bridge: &Conversation, reply: Reply) -> Reply {
     let id = reply.last_id.clone().expect("an event");
     drop(reply);
     resume_from(bridge, &id).await
 }
 
-pub(crate) async fn resume_from(bridge: &Bridge, id: &str) -> Reply {
+pub(crate) async fn resume_from(bridge: &Conversation, id: &str) -> Reply {
     let request = Request::get("/mcp").header("Last-Event-ID", id);
     send(bridge, request.body(Bytes::new()).expect("a request")).await
 }
 
-pub(crate) async fn send(bridge: &Bridge, request: Request<Bytes>) -> Reply {
-    let response = timeout(TEST_TIMEOUT, bridge.serve(request)).await.expect("a response");
+pub(crate) async fn send(bridge: &Conversation, request: Request<Bytes>) -> Reply {
+    let outcome = timeout(TEST_TIMEOUT, bridge.serve(request)).await.expect("a response");
+    let (kind, response) = match outcome {
+        Outcome::Answer(response) => (Kind::Answer, response),
+        Outcome::Opened(response) => (Kind::Opened, response),
+        Outcome::End(response) => (Kind::End, response),
+        Outcome::Unserved(why) => {
+            let body = Full::new(Bytes::from(why.to_string())).map_err(|never| match never {});
+            (Kind::Unserved, Response::new(Body::new(body)))
+        }
+    };
     Reply {
+        kind,
         status: response.status(),
         response,
         buffered: String::new(),
@@ -162,11 +272,6 @@ pub(crate) async fn send(bridge: &Bridge, request: Request<Bytes>) -> Reply {
 }
 
 impl Reply {
-    /// True if the response says that the server has not read the request.
-    pub(crate) fn is_not_processed(&self) -> bool {
-        self.response.extensions().get::<bridge::NotProcessed>().is_some()
-    }
-
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.response
             .headers()
@@ -259,6 +364,12 @@ fn parse(block: &str) -> (Sse, Option<String>) {
         .expect("an event of one data line");
     assert!(!line.contains(['\n', '\r']), "{line:?} is more than one line");
     (Sse::Message(line.to_owned()), Some(id))
+}
+
+/// The id of a request (JSON text).
+pub(crate) fn question_id(line: &str) -> String {
+    let message: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    message["id"].to_string()
 }
 
 /// Waits for a condition that becomes true without time passing.

@@ -52,7 +52,7 @@ async fn a_slow_client_loses_notifications_but_not_its_response() {
     let (id, _) = server.request().await;
     let mut reply = reply.await.expect("no panic");
     for n in 0..5000 {
-        let params = format!(r#"{{"progressToken":"t","progress":{n}}}"#);
+        let params = format!(r#"{{"progressToken":{id},"progress":{n}}}"#);
         server
             .write(&format!(
                 r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{params}}}"#

@@ -4,6 +4,7 @@ mod batches;
 mod end_of_stream;
 mod handshake;
 mod harness;
+mod http_link;
 mod limits;
 mod rejections;
 mod requests;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use bridge::{Bridge, Config};
+use bridge::Config;
 use bytes::Bytes;
 use http::{Method, Request};
 
-use crate::harness::{bridge, bridge_with, call, get, initialize, post, send, start_post};
+use crate::harness::{Bridge, Kind, bridge, bridge_with, call, get, initialize, post, send, start_post};
 
 async fn with_version(bridge: &Bridge, method: Method, version: &str, body: &str) -> crate::harness::Reply {
     let request = Request::builder()
@@ -68,13 +68,16 @@ async fn an_invalid_body_is_rejected_with_the_reason() {
 #[tokio::test(start_paused = true)]
 async fn other_methods_are_rejected_with_allow() {
     let (bridge, _server) = bridge().await;
-    for method in [Method::DELETE, Method::PUT, Method::HEAD, Method::OPTIONS] {
+    for method in [Method::PUT, Method::HEAD, Method::OPTIONS] {
         let reply = send(
             &bridge,
             Request::builder().method(method).body(Bytes::new()).expect("a request"),
         )
         .await;
-        assert_eq!((reply.status.as_u16(), reply.header("allow")), (405, Some("GET, POST")));
+        assert_eq!(
+            (reply.status.as_u16(), reply.header("allow")),
+            (405, Some("GET, POST, DELETE"))
+        );
     }
 }
 
@@ -89,12 +92,16 @@ async fn an_unsupported_version_is_rejected_with_the_supported_ones() {
         );
         assert_eq!(with_version(&bridge, Method::GET, version, "").await.status, 200);
     }
+    let reply = with_version(&bridge, Method::DELETE, "2025-11-25", "").await;
+    assert_eq!((reply.kind, reply.status.as_u16()), (Kind::End, 204));
     for version in ["2024-11-05", "2026-07-28", "1", ""] {
         assert_eq!(
             with_version(&bridge, Method::POST, version, notification).await.status,
             400
         );
         assert_eq!(with_version(&bridge, Method::GET, version, "").await.status, 400);
+        let reply = with_version(&bridge, Method::DELETE, version, "").await;
+        assert_eq!((reply.kind, reply.status.as_u16()), (Kind::Answer, 400));
         let reply = with_version(&bridge, Method::POST, version, &call(5)).await;
         assert_eq!(reply.status, 400);
         let error = reply.error().await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bridge::{Config, DropReason};
 
-use crate::harness::{Sse, bridge, bridge_with, call, get, post, start_post};
+use crate::harness::{Sse, bridge, bridge_with, call, get, post, start_post, until};
 
 #[tokio::test(start_paused = true)]
 async fn a_response_that_comes_first_is_json() {
@@ -56,14 +56,18 @@ async fn a_message_before_the_response_starts_a_stream_that_ends_with_the_respon
     let body = r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"_meta":{"progressToken":0}}}"#;
     let reply = start_post(&bridge, body);
     let (id, _) = server.request().await;
-    let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":0,"progress":1}}"#;
-    server.write(progress).await;
+    let progress = |token: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":1}}}}"#
+        )
+    };
+    server.write(&progress(&id.to_string())).await;
     let mut reply = reply.await.expect("no panic");
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("cache-control"), Some("no-cache, no-transform"));
     assert_eq!(reply.header("x-accel-buffering"), Some("no"));
     assert_eq!(reply.next().await, Sse::Prime);
-    assert_eq!(reply.next().await, Sse::Message(progress.into()));
+    assert_eq!(reply.next().await, Sse::Message(progress("0")));
     server.result(id, "{}").await;
     assert_eq!(
         reply.next().await,
@@ -101,24 +105,31 @@ async fn progress_goes_to_the_request_with_its_token() {
             replies.len()
         );
         replies.push(start_post(&bridge, body));
-        numbers.push(server.request().await.0);
+        // Toward the server, the token is the number of the request.
+        let (number, line) = server.request().await;
+        assert!(line.contains(&format!(r#""progressToken":{number}}}"#)), "{line}");
+        numbers.push(number);
     }
     let progress = |token: &str| {
         format!(
             r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":1}}}}"#
         )
     };
-    for token in ["7", "0", "99", "\"0\""] {
-        server.write(&progress(token)).await;
+    for number in numbers.iter().rev().chain(&[99]) {
+        server.write(&progress(&number.to_string())).await;
     }
     for number in numbers {
         server.result(number, "{}").await;
+        // Progress of a request that is over.
+        server.write(&progress(&number.to_string())).await;
     }
     for (token, reply) in ["0", "\"0\"", "7"].into_iter().zip(replies) {
         let messages = reply.await.expect("no panic").messages().await;
         assert_eq!((messages.len(), &messages[0]), (2, &progress(token)));
     }
-    assert_eq!(listener.message().await, progress("99"));
+    until(|| server.dropped(DropReason::UnmatchedProgress) == 4).await;
+    server.write(r#"{"jsonrpc":"2.0","method":"n"}"#).await;
+    assert_eq!(listener.message().await, r#"{"jsonrpc":"2.0","method":"n"}"#);
 }
 
 #[tokio::test(start_paused = true)]
@@ -231,24 +242,57 @@ async fn a_disconnect_does_not_cancel() {
     reply.abort();
     assert!(reply.await.is_err());
     assert!(server.receives_nothing(Duration::from_secs(60)).await);
-    let again = post(&bridge, call(1)).await;
-    assert_eq!(
-        (again.status.as_u16(), again.error().await["id"].clone()),
-        (409, 1.into())
-    );
     server.result(id, "{}").await;
-    // The id is free again, and its next use does not get the late response.
-    let next = start_post(&bridge, call(2));
-    let (other, _) = server.request().await;
-    server.result(other, "{}").await;
-    next.await.expect("no panic");
-    assert_eq!(server.dropped(DropReason::ClientGone), 1);
+    until(|| server.dropped(DropReason::ClientGone) == 1).await;
+    // The id is free again.
     let again = start_post(&bridge, call(1));
     let (number, _) = server.request().await;
     assert_ne!(number, id);
     server.result(number, "\"new\"").await;
     assert_eq!(
         again.await.expect("no panic").json().await,
+        r#"{"jsonrpc":"2.0","id":1,"result":"new"}"#
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_equal_request_takes_the_answer_of_one_whose_client_is_gone() {
+    let (bridge, mut server) = bridge().await;
+    let first = start_post(&bridge, call(1));
+    let (id, _) = server.request().await;
+    first.abort();
+    assert!(first.await.is_err());
+    let again = start_post(&bridge, call(1));
+    assert!(server.receives_nothing(Duration::from_millis(500)).await);
+    server.result(id, "\"late\"").await;
+    assert_eq!(
+        again.await.expect("no panic").json().await,
+        r#"{"jsonrpc":"2.0","id":1,"result":"late"}"#
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_request_replaces_one_whose_client_is_gone() {
+    let (bridge, mut server) = bridge().await;
+    let first = start_post(&bridge, call(1));
+    let (old, _) = server.request().await;
+    first.abort();
+    assert!(first.await.is_err());
+    let other = start_post(
+        &bridge,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x"}}"#,
+    );
+    let cancelled = server.line().await;
+    assert!(
+        cancelled.contains("notifications/cancelled") && cancelled.contains(&format!("\"requestId\":{old}")),
+        "{cancelled}"
+    );
+    let (new, line) = server.request().await;
+    assert!(line.contains(r#""name":"x""#), "{line}");
+    server.result(old, "\"old\"").await;
+    server.result(new, "\"new\"").await;
+    assert_eq!(
+        other.await.expect("no panic").json().await,
         r#"{"jsonrpc":"2.0","id":1,"result":"new"}"#
     );
 }

@@ -2,17 +2,26 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bridge::{Bridge, Config, DropReason};
+use bridge::{Config, DropReason};
 
 use crate::harness::{
-    Reply, Server, Sse, bridge, bridge_with, call, get, post, resume, resume_from, start_post, until,
+    Bridge, Reply, Server, Sse, bridge, bridge_with, call, get, post, question_id, resume, resume_from, start_post,
+    until,
 };
 
 const REQUEST: &str = r#"{"jsonrpc":"2.0","id":"a","method":"m","params":{"_meta":{"progressToken":"t"}}}"#;
 const LOST: &str = r#""error":{"code":-32000,"message":"the response to this request is no longer available"}}"#;
 
+/// Progress as the client gets it.
 fn progress(n: u32) -> String {
-    format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":"t","progress":{n}}}}}"#)
+    progress_of("\"t\"", n)
+}
+
+/// Progress as the server of a request writes it.
+fn progress_of(token: impl std::fmt::Display, n: u32) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":{n}}}}}"#
+    )
 }
 
 fn log_message(n: u32) -> String {
@@ -63,16 +72,16 @@ async fn a_response_waits_for_a_client_that_disconnected_before_it() {
 async fn a_resumed_stream_delivers_every_message_once() {
     let (bridge, mut server) = bridge().await;
     let (mut reply, number) = streaming(&bridge, &mut server, REQUEST).await;
-    server.write(&progress(1)).await;
+    server.write(&progress_of(number, 1)).await;
     assert_eq!(reply.message().await, progress(1));
     let mut again = resume(&bridge, reply).await;
-    server.write(&progress(2)).await;
+    server.write(&progress_of(number, 2)).await;
     assert_eq!(again.message().await, progress(2));
     // Messages between two connections stay on the stream.
     let id = again.last_id.clone().expect("an event");
     drop(again);
     let mut listener = get(&bridge).await;
-    server.write(&progress(3)).await;
+    server.write(&progress_of(number, 3)).await;
     server.result(number, "{}").await;
     server.write(&log_message(1)).await;
     assert_eq!(listener.message().await, log_message(1));
@@ -107,7 +116,7 @@ async fn a_resumed_stream_ends_a_stale_connection() {
     let (bridge, mut server) = bridge().await;
     let (mut old, number) = streaming(&bridge, &mut server, REQUEST).await;
     let id = old.last_id.clone().expect("an event");
-    server.write(&progress(1)).await;
+    server.write(&progress_of(number, 1)).await;
     assert_eq!(old.message().await, progress(1));
     let mut new = resume_from(&bridge, &id).await;
     assert_eq!(old.next().await, Sse::End);
@@ -195,7 +204,7 @@ async fn a_resumed_stream_reports_the_end_of_the_server() {
     let (bridge, mut server) = bridge().await;
     let (id, _) = disconnected(&bridge, &mut server, REQUEST).await;
     drop(server);
-    bridge.done().cancelled().await;
+    bridge.link.done().cancelled().await;
     let messages = resume_from(&bridge, &id).await.messages().await;
     assert_eq!(messages.len(), 1);
     assert!(
@@ -234,10 +243,10 @@ async fn a_server_request_is_replayed_on_resume() {
     let id = listener.last_id.clone().expect("an event");
     let request = r#"{"jsonrpc":"2.0","id":5,"method":"roots/list"}"#;
     server.write(request).await;
-    assert_eq!(listener.message().await, request);
+    let asked = listener.message().await;
     drop(listener);
-    assert_eq!(resume_from(&bridge, &id).await.message().await, request);
-    let answer = r#"{"jsonrpc":"2.0","id":5,"result":{"roots":[]}}"#;
-    assert_eq!(post(&bridge, answer).await.status, 202);
-    assert_eq!(server.line().await, answer);
+    assert_eq!(resume_from(&bridge, &id).await.message().await, asked);
+    let answer = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"roots":[]}}}}"#);
+    assert_eq!(post(&bridge, answer(&question_id(&asked))).await.status, 202);
+    assert_eq!(server.line().await, answer("5"));
 }

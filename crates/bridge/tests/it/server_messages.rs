@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use bridge::{Config, DropReason};
 
-use crate::harness::{Server, Sse, bridge, bridge_with, call, get, post, start_post, until};
+use crate::harness::{Server, Sse, bridge, bridge_with, call, get, no_server, post, question_id, start_post, until};
 
 fn log_message(n: u32) -> String {
     format!(r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"n":{n}}}}}"#)
 }
 
 /// Waits until the bridge has read all lines so far, by a later exchange.
-async fn wait_until_read(bridge: &std::sync::Arc<bridge::Bridge>, server: &mut Server) {
+async fn wait_until_read(bridge: &std::sync::Arc<crate::harness::Bridge>, server: &mut Server) {
     let reply = start_post(bridge, r#"{"jsonrpc":"2.0","id":"last","method":"ping"}"#);
     let (id, _) = server.request().await;
     server.result(id, "{}").await;
@@ -47,7 +47,7 @@ async fn a_message_without_request_goes_to_the_newest_listener_only() {
         reply.await.expect("no panic").json().await,
         r#"{"jsonrpc":"2.0","id":1,"result":{}}"#
     );
-    bridge.close().await;
+    bridge.close(&no_server());
     assert_eq!(old.messages().await, [""; 0]);
 }
 
@@ -88,14 +88,20 @@ async fn without_streams_notifications_wait_and_the_oldest_are_dropped() {
 async fn a_server_request_is_answered_once_with_its_own_id() {
     let (bridge, mut server) = bridge().await;
     let mut listener = get(&bridge).await;
-    let request = r#"{"jsonrpc":"2.0","id":"srv-\u00e9","method":"sampling/createMessage","params":{}}"#;
-    server.write(request).await;
-    assert_eq!(listener.message().await, request);
-    let answer = r#"{"jsonrpc":"2.0","id":"srv-\u00e9","result":{"role":"assistant"}}"#;
-    assert_eq!(post(&bridge, answer).await.status, 202);
-    assert_eq!(server.line().await, answer);
+    let request =
+        |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"sampling/createMessage","params":{{}}}}"#);
+    server.write(&request(r#""srv-\u00e9""#)).await;
+    let asked = listener.message().await;
+    // Toward the client it has an id of the conversation.
+    let id = question_id(&asked);
+    assert_eq!(asked, request(&id));
+    assert!(id.starts_with("\"tag-"), "{id}");
+    let answer = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"role":"assistant"}}}}"#);
+    assert_eq!(post(&bridge, answer(r#""srv-\u00e9""#)).await.status, 202);
+    assert_eq!(post(&bridge, answer(&id)).await.status, 202);
+    assert_eq!(server.line().await, answer(r#""srv-\u00e9""#));
     // A second response, and a response to no request, are dropped.
-    assert_eq!(post(&bridge, answer).await.status, 202);
+    assert_eq!(post(&bridge, answer(&id)).await.status, 202);
     assert_eq!(
         post(
             &bridge,
@@ -106,7 +112,7 @@ async fn a_server_request_is_answered_once_with_its_own_id() {
         202
     );
     assert!(server.receives_nothing(Duration::from_secs(60)).await);
-    assert_eq!(server.dropped(DropReason::UnmatchedClientMessage), 2);
+    assert_eq!(server.dropped(DropReason::UnmatchedClientMessage), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,18 +135,19 @@ async fn a_server_request_without_client_times_out() {
 #[tokio::test(start_paused = true)]
 async fn a_server_request_waits_for_a_client() {
     let (bridge, mut server) = bridge().await;
-    let request = r#"{"jsonrpc":"2.0","id":9,"method":"elicitation/create"}"#;
-    server.write(request).await;
+    server
+        .write(r#"{"jsonrpc":"2.0","id":9,"method":"elicitation/create"}"#)
+        .await;
     assert!(server.receives_nothing(Duration::from_secs(20)).await);
     let reply = start_post(&bridge, call(1));
     let (id, _) = server.request().await;
     let mut reply = reply.await.expect("no panic");
-    assert_eq!(reply.message().await, request);
+    let asked = question_id(&reply.message().await);
     // A delivered request has more time than one without a client.
     assert!(server.receives_nothing(Duration::from_secs(100)).await);
-    let answer = r#"{"jsonrpc":"2.0","id":9,"result":{"action":"accept"}}"#;
-    assert_eq!(post(&bridge, answer).await.status, 202);
-    assert_eq!(server.line().await, answer);
+    let answer = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"action":"accept"}}}}"#);
+    assert_eq!(post(&bridge, answer(&asked)).await.status, 202);
+    assert_eq!(server.line().await, answer("9"));
     server.result(id, "{}").await;
     assert_eq!(reply.messages().await, [r#"{"jsonrpc":"2.0","id":1,"result":{}}"#]);
 }
@@ -158,7 +165,7 @@ async fn invalid_lines_are_counted_and_dropped() {
         .raw(b"Listening on port 80\n\n  \n\xff\xfe\n{\"jsonrpc\":\"2.0\",\n")
         .await;
     server
-        .raw(b"[]\n{\"jsonrpc\":\"1.0\",\"id\":1,\"result\":{}}\n{\"id\":1}\n")
+        .raw(b"[]\n{\"jsonrpc\":\"1.0\",\"id\":99,\"result\":{}}\n{\"id\":1}\n")
         .await;
     server.raw(&[b'x'; 5000]).await;
     server.raw(b"\n").await;
@@ -177,5 +184,5 @@ async fn invalid_lines_are_counted_and_dropped() {
         DropReason::UnmatchedResponse,
     ];
     assert_eq!(counts.map(|fault| server.dropped(fault)), [3, 3, 1, 2]);
-    assert!(!bridge.done().is_cancelled());
+    assert!(!bridge.link.done().is_cancelled());
 }
