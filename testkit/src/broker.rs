@@ -106,6 +106,14 @@ impl ChildCommand {
         self
     }
 
+    /// The same server with a script ([`SCRIPT`](forgejo_mcp::SCRIPT)).
+    #[must_use]
+    pub fn with_script(mut self, file: &forgejo_mcp::ScriptFile) -> Self {
+        let path = file.path().display().to_string();
+        self.env.push((forgejo_mcp::SCRIPT.to_owned(), path));
+        self
+    }
+
     fn configuration(&self) -> String {
         let env = self.env.iter().map(|(name, value)| format!("{name} = {value:?}"));
         let env: Vec<String> = env.collect();

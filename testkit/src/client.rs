@@ -4,7 +4,8 @@
 //! ...) expect success and return an error for any other answer. [`request`](Client::request),
 //! [`post`](Client::post), [`raw`](Client::raw) and [`token_request`](Client::token_request) return
 //! every answer, for tests of refusals. All of them take `&self`, so that calls of one session can
-//! run at once. Left out: retries, recovery, and requests of the server to the client.
+//! run at once. A request of the server is an event of a stream like any other, for the test to
+//! answer. Left out: retries and recovery.
 
 mod answer;
 mod discovery;

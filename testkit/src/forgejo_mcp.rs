@@ -14,18 +14,22 @@
 //! well-formed session id is valid. It binds the loopback interface only, where `forgejo-mcp` binds
 //! all of them.
 //!
-//! With [`TEST_TOOLS`] set to `1` it has tools that make it misbehave. With [`STRICT`] set to `1`
-//! it is another kind of HTTP server: one that checks tokens and knows only the sessions that it
-//! has opened. Left out: the work of the other 138 tools, which are only listed, and the transport
-//! of 2024 (`sse`).
+//! With [`TEST_TOOLS`] set to `1` it has tools that make it misbehave, accepts subscriptions, and
+//! writes each message that it gets to standard error. With [`SCRIPT`] a file says how it behaves
+//! from its start on. With [`STRICT`] set it is another kind of HTTP server: one that checks tokens
+//! and knows only the sessions that it has opened. Left out: the work of the other 138 tools, which
+//! are only listed, and the transport of 2024 (`sse`).
 
 mod api;
 mod arguments;
 mod call;
 mod catalog;
 mod http;
+mod inbox;
 mod log;
+mod misbehavior;
 mod protocol;
+mod script;
 mod stdio;
 mod test_tools;
 
@@ -38,16 +42,20 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{api::Api, arguments::Options};
+pub use self::script::{SCRIPT, Script, ScriptFile};
+use self::{api::Api, arguments::Options, inbox::Inbox};
 
 pub const VERSION: &str = "2.34.1";
 
 /// The variable that, set to `1`, adds the tools whose names begin with `test_`.
 pub const TEST_TOOLS: &str = "FAKE_FORGEJO_MCP_TEST_TOOLS";
 
-/// The variable that, set to `1`, makes the double over HTTP refuse tokens that Forgejo refuses
-/// (401) and sessions that it has not opened itself (404).
+/// The variable that makes the double over HTTP refuse tokens that Forgejo refuses (401) and
+/// sessions that it has not opened itself: with 404 if it is `1`, with 400 if it is `400`.
 pub const STRICT: &str = "FAKE_FORGEJO_MCP_STRICT";
+
+/// A message as it is written, without the line feed. It need not be UTF-8.
+type Line = Vec<u8>;
 
 const WORKERS: usize = 5;
 const QUEUED_LINES: usize = 64;
@@ -56,12 +64,13 @@ const QUEUED_LINES: usize = 64;
 struct CallContext {
     options: Arc<Options>,
     api: Arc<Api>,
+    inbox: Arc<Inbox>,
     /// One permit a worker. Closed to drop the waiting calls.
     workers: Arc<Semaphore>,
     /// Takes the answer, and messages that belong to the request.
-    stream: mpsc::Sender<String>,
+    stream: mpsc::Sender<Line>,
     /// Takes messages that belong to no request.
-    listener: mpsc::Sender<String>,
+    listener: mpsc::Sender<Line>,
 }
 
 pub fn main() -> ExitCode {
@@ -73,6 +82,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
+    if let Some(code) = options.script.exit {
+        log::raw(&format!("exiting pid={}\n", std::process::id()));
+        return ExitCode::from(code);
+    }
     let Ok(runtime) = runtime::Builder::new_current_thread().enable_all().build() else {
         return ExitCode::FAILURE;
     };

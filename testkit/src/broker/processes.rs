@@ -29,6 +29,15 @@ impl Process {
         stat(self.pid).is_some_and(|stat| stat.started == self.started && !matches!(stat.state, 'Z' | 'X'))
     }
 
+    /// Stops it until [`resume`](Self::resume): it reads nothing, and its pipes fill up.
+    pub fn pause(&self) -> Result<()> {
+        Ok(kill_process(pid(self.pid)?, Signal::STOP)?)
+    }
+
+    pub fn resume(&self) -> Result<()> {
+        Ok(kill_process(pid(self.pid)?, Signal::CONT)?)
+    }
+
     pub fn kill(&self) -> Result<()> {
         Ok(kill_process(pid(self.pid)?, Signal::KILL)?)
     }

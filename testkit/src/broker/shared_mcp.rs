@@ -15,7 +15,7 @@ pub struct SharedMcp {
     program: PathBuf,
     forgejo: String,
     port: u16,
-    strict: bool,
+    strict: &'static str,
     process: Option<Child>,
     log: Log,
 }
@@ -27,7 +27,7 @@ impl SharedMcp {
             program,
             forgejo: forgejo.url().to_owned(),
             port,
-            strict,
+            strict: if strict { "1" } else { "0" },
             process: None,
             log: Log::default(),
         };
@@ -46,7 +46,7 @@ impl SharedMcp {
             .args(["--url", &self.forgejo])
             .env_clear()
             .env(forgejo_mcp::TEST_TOOLS, "1")
-            .env(forgejo_mcp::STRICT, if self.strict { "1" } else { "0" })
+            .env(forgejo_mcp::STRICT, self.strict)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -63,6 +63,11 @@ impl SharedMcp {
         }
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Makes it answer 400 to a session that it has not opened, from its next start on.
+    pub fn set_bad_request_for_unknown_session(&mut self) {
+        self.strict = "400";
     }
 
     pub async fn kill(&mut self) -> Result<()> {

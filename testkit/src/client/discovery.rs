@@ -16,7 +16,7 @@ impl Client {
     /// Sends `initialize` without a token and expects 401 with a `resource_metadata` (RFC 9728
     /// section 5.1).
     pub async fn probe(&self) -> Result<(), ClientError> {
-        let initialize = Client::initialize_message(&json!(0));
+        let initialize = Client::initialize_message(&json!(0), mcp::PROTOCOL);
         let answer = self.raw(Method::POST, mcp::basic_headers(), initialize).await?;
         let answer = answer.expect_status(StatusCode::UNAUTHORIZED)?;
         let challenge = answer.header("www-authenticate").unwrap_or_default();

@@ -7,11 +7,12 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
 };
+use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
 use super::{Answer, Client, ClientError, EventStream};
 
-const PROTOCOL: &str = "2025-11-25";
+pub(super) const PROTOCOL: &str = "2025-11-25";
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -26,8 +27,13 @@ impl Client {
     /// Opens a session, or initializes the present one again: stores the session id and the
     /// protocol version, and returns the result.
     pub async fn initialize(&self) -> Result<Value, ClientError> {
+        self.initialize_as(PROTOCOL).await
+    }
+
+    /// The same as a client of another protocol version.
+    pub async fn initialize_as(&self, protocol: &str) -> Result<Value, ClientError> {
         let id = self.new_id();
-        let answer = self.post(Self::initialize_message(&id)).await?;
+        let answer = self.post(Self::initialize_message(&id, protocol)).await?;
         // The answer to a repeated `initialize` on a known id may come without one.
         let session = answer.header(SESSION_ID.as_str()).map(str::to_owned);
         let result = result_of(answer, &id)?;
@@ -81,14 +87,14 @@ impl Client {
             let invalid = |_| ClientError::Unexpected(format!("{id:?} cannot be a header value"));
             headers.insert(LAST_EVENT_ID, HeaderValue::from_str(id).map_err(invalid)?);
         }
-        let request = self.http.get(self.mcp_url.clone()).headers(headers);
-        let response = request.timeout(STREAM_TIMEOUT).send().await;
-        let response = response.map_err(ClientError::Transport)?;
-        if response.status() != StatusCode::OK {
-            Answer::read(response).await?.expect_status(StatusCode::OK)?;
-            return Err(ClientError::unexpected("a stream expected"));
-        }
-        Ok(EventStream::new(response))
+        open_stream(self.http.get(self.mcp_url.clone()).headers(headers)).await
+    }
+
+    /// Posts a message whose answer is a stream, to be read event by event. Dropping the stream
+    /// closes its connection.
+    pub async fn post_for_stream(&self, message: impl Into<Bytes>) -> Result<EventStream, ClientError> {
+        let request = self.http.post(self.mcp_url.clone()).headers(self.headers());
+        open_stream(request.body(message.into())).await
     }
 
     /// Sends a JSON-RPC request with a new id; returns the answer, whatever it is, and the id.
@@ -128,9 +134,10 @@ impl Client {
         headers
     }
 
-    pub(super) fn initialize_message(id: &Value) -> String {
+    pub(super) fn initialize_message(id: &Value, protocol: &str) -> String {
         let client_info = json!({ "name": "testkit", "version": env!("CARGO_PKG_VERSION") });
-        let params = json!({ "protocolVersion": PROTOCOL, "capabilities": {}, "clientInfo": client_info });
+        let capabilities = json!({ "elicitation": {} });
+        let params = json!({ "protocolVersion": protocol, "capabilities": capabilities, "clientInfo": client_info });
         json!({ "jsonrpc": "2.0", "id": id, "method": "initialize", "params": params }).to_string()
     }
 
@@ -142,6 +149,21 @@ impl Client {
     fn new_id(&self) -> Value {
         json!(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
+}
+
+async fn open_stream(request: RequestBuilder) -> Result<EventStream, ClientError> {
+    let response = request.timeout(STREAM_TIMEOUT).send().await;
+    let response = response.map_err(ClientError::Transport)?;
+    let answer_is_stream = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+    if response.status() != StatusCode::OK || !answer_is_stream {
+        let answer = Answer::read(response).await?.expect_status(StatusCode::OK)?;
+        let text = answer.text();
+        return Err(ClientError::unexpected(format!("a stream expected: {text}")));
+    }
+    Ok(EventStream::new(response))
 }
 
 pub(super) fn basic_headers() -> HeaderMap {

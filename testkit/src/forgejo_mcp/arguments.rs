@@ -1,11 +1,14 @@
 //! Flags and environment of `forgejo-mcp`: a flag overrides its variable, and is written with one
 //! dash or two.
 
+use std::path::Path;
+
 use clap::{CommandFactory as _, Parser, ValueEnum, error::ErrorKind};
+use http::StatusCode;
 
-use super::{STRICT, TEST_TOOLS};
+use super::{SCRIPT, STRICT, Script, TEST_TOOLS};
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Options {
     pub(super) url: String,
     /// The token for it. The double starts without one too.
@@ -13,7 +16,9 @@ pub(super) struct Options {
     /// The port of the HTTP transport; `None` for standard streams.
     pub(super) http_port: Option<u16>,
     pub(super) test_tools: bool,
-    pub(super) strict: bool,
+    /// The status for a session that it has not opened, if it is strict.
+    pub(super) strict: Option<StatusCode>,
+    pub(super) script: Script,
 }
 
 #[derive(Parser)]
@@ -51,12 +56,22 @@ pub(super) fn parse(
         let message = "the URL of the instance is missing: --url or FORGEJO_URL";
         return Err(Flags::command().error(ErrorKind::MissingRequiredArgument, message));
     };
+    let script = match variable(SCRIPT) {
+        Some(path) => Script::read(Path::new(&path))
+            .map_err(|error| Flags::command().error(ErrorKind::Io, format!("{path}: {error}")))?,
+        None => Script::default(),
+    };
     Ok(Options {
         url,
         token: flags.token.or_else(|| variable("FORGEJO_ACCESS_TOKEN")),
         http_port: (flags.transport == Transport::Http).then_some(flags.http_port),
         test_tools: variable(TEST_TOOLS).as_deref() == Some("1"),
-        strict: variable(STRICT).as_deref() == Some("1"),
+        strict: match variable(STRICT).as_deref() {
+            Some("1") => Some(StatusCode::NOT_FOUND),
+            Some("400") => Some(StatusCode::BAD_REQUEST),
+            _ => None,
+        },
+        script,
     })
 }
 
@@ -88,16 +103,17 @@ mod tests {
         ] {
             let options = options(arguments, &ENVIRONMENT);
             assert_eq!((options.url.as_str(), options.token.as_deref()), (url, Some(token)));
-            assert!(!options.test_tools && !options.strict);
+            assert!(!options.test_tools && options.strict.is_none());
         }
     }
 
     #[test]
     fn test_tools_and_strictness_need_their_variables() {
         let url = ("FORGEJO_URL", "http://env");
-        for (value, expected) in [("1", true), ("0", false)] {
+        for (value, test_tools, status) in [("1", true, Some(404)), ("0", false, None), ("400", false, Some(400))] {
             let options = options(&[], &[url, (TEST_TOOLS, value), (STRICT, value)]);
-            assert_eq!((options.test_tools, options.strict), (expected, expected));
+            let strict = options.strict.map(|status| status.as_u16());
+            assert_eq!((options.test_tools, strict), (test_tools, status));
         }
     }
 

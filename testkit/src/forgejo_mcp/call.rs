@@ -1,11 +1,14 @@
 //! One request: its dispatch to a method or a tool, and its answer.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::{
-    CallContext,
+    CallContext, Line,
     api::Api,
-    catalog, log,
+    catalog, log, misbehavior,
     protocol::{self, INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND, Request, RpcError},
     test_tools,
 };
@@ -14,20 +17,34 @@ impl CallContext {
     /// Answers a request; a tool call waits for a worker first, and is dropped if `workers` is
     /// closed.
     pub(super) async fn serve(&self, request: &Request) {
-        if request.method != "tools/call" {
-            return self.answer(&request.id, self.method(request)).await;
+        if request.method == "tools/call" {
+            if let Ok(_worker) = self.workers.acquire().await {
+                self.call(request).await;
+            }
+            return;
         }
-        if let Ok(_worker) = self.workers.acquire().await {
-            self.call(request).await;
+        if self.options.test_tools {
+            let Request { id, method, params } = request;
+            self.inbox.add(&json!({ "id": id, "method": method, "params": params }));
+        }
+        if !self.options.script.never_answers.contains(&request.method) {
+            self.answer(&request.id, self.method(request).await).await;
         }
     }
 
-    pub(super) async fn call(&self, Request { id, params, .. }: &Request) {
+    pub(super) async fn call(&self, request: &Request) {
+        let Request { id, params, .. } = request;
         let Some(name) = params["name"].as_str() else {
             let error = RpcError::new(INVALID_PARAMS, "a tool has a name");
             return self.answer(id, Err(error)).await;
         };
         log::info("tool call", &format!("tool={name} params={}", params["arguments"]));
+        if self.options.script.never_answers.iter().any(|tool| tool == name) {
+            return;
+        }
+        if self.options.test_tools && misbehavior::call(self, request).await {
+            return;
+        }
         let test_tool = if self.options.test_tools {
             test_tools::call(self, name, params).await
         } else {
@@ -44,25 +61,53 @@ impl CallContext {
     }
 
     pub(super) async fn answer(&self, id: &Value, outcome: Result<Value, RpcError>) {
-        // Fails only after the reader has gone, which ends everything.
-        let _ = self.stream.send(protocol::response(id, outcome)).await;
+        self.send(protocol::response(id, outcome)).await;
     }
 
-    fn method(&self, Request { method, params, .. }: &Request) -> Result<Value, RpcError> {
+    /// Sends a message on the stream of the request.
+    pub(super) async fn send(&self, message: impl Into<Line>) {
+        // Fails only after the reader has gone, which ends everything.
+        let _ = self.stream.send(message.into()).await;
+    }
+
+    async fn method(&self, Request { method, params, .. }: &Request) -> Result<Value, RpcError> {
+        let uri = || params["uri"].as_str().unwrap_or_default();
         match method.as_str() {
-            "initialize" => Ok(protocol::initialize(params)),
+            "initialize" => protocol::initialize(params, &self.options),
             "ping" | "logging/setLevel" => Ok(json!({})),
-            "tools/list" if self.options.test_tools => Ok(catalog::tools(test_tools::listed())),
-            "tools/list" => Ok(catalog::tools(Vec::new())),
+            "tools/list" => Ok(catalog::tools(self.more_tools())),
+            "resources/subscribe" if self.options.test_tools => {
+                sleep(Duration::from_millis(self.options.script.subscribe_ms)).await;
+                self.inbox.subscribe(uri());
+                Ok(json!({}))
+            }
+            "resources/unsubscribe" if self.options.test_tools => {
+                self.inbox.unsubscribe(uri());
+                Ok(json!({}))
+            }
             "resources/list" => Ok(json!({ "resources": [] })),
             "resources/templates/list" => Ok(catalog::templates()),
             "resources/read" => {
-                let uri = params["uri"].as_str().unwrap_or_default();
+                let uri = uri();
                 let message = format!("handler not found for resource URI '{uri}'");
                 Err(RpcError::new(RESOURCE_NOT_FOUND, message))
             }
             _ => Err(RpcError::new(METHOD_NOT_FOUND, format!("Method {method} not found"))),
         }
+    }
+}
+
+impl CallContext {
+    /// The tools beyond those of the original.
+    fn more_tools(&self) -> Vec<Value> {
+        let mut tools = Vec::new();
+        if self.options.test_tools {
+            tools.extend(test_tools::listed());
+            tools.extend(misbehavior::listed());
+        }
+        let scripted = self.options.script.more_tools.iter();
+        tools.extend(scripted.map(|name| catalog::tool(name, "Does nothing", &json!({}), &[])));
+        tools
     }
 }
 

@@ -34,8 +34,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    CallContext, Options, QUEUED_LINES, WORKERS,
+    CallContext, Line, Options, QUEUED_LINES, WORKERS,
     api::Api,
+    inbox::Inbox,
     log,
     protocol::{self, Incoming},
 };
@@ -49,11 +50,12 @@ const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 struct Shared {
     options: Arc<Options>,
     api: Arc<Api>,
+    inbox: Arc<Inbox>,
     workers: Arc<Semaphore>,
     /// The sessions that were opened here and have not ended, each with the sender to its GET
     /// stream. Every change is one operation, so a poisoned lock is still consistent; never held
     /// across an await.
-    sessions: Mutex<HashMap<String, Option<mpsc::Sender<String>>>>,
+    sessions: Mutex<HashMap<String, Option<mpsc::Sender<Line>>>>,
 }
 
 /// Writes to standard error if it is dropped before the request has its answer.
@@ -68,6 +70,7 @@ pub(super) async fn serve(options: Arc<Options>, api: Arc<Api>, port: u16, termi
     let shared = Arc::new(Shared {
         options,
         api,
+        inbox: Arc::default(),
         workers: Arc::new(Semaphore::new(WORKERS)),
         sessions: Mutex::default(),
     });
@@ -91,7 +94,7 @@ pub(super) async fn serve(options: Arc<Options>, api: Arc<Api>, port: u16, termi
 }
 
 async fn check_token(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    if shared.options.strict {
+    if shared.options.strict.is_some() {
         let token = token(request.headers());
         if token.is_none() || shared.api.with_token(token).user().await.is_err() {
             return (StatusCode::UNAUTHORIZED, "Unauthorized").into_response();
@@ -102,7 +105,7 @@ async fn check_token(State(shared): State<Arc<Shared>>, request: Request, next: 
 
 async fn listen(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     let Some(session) = shared.session(&headers) else {
-        return unknown_session();
+        return shared.unknown_session();
     };
     let (sender, rest) = mpsc::channel(QUEUED_LINES);
     // A second GET stream replaces the first.
@@ -113,7 +116,7 @@ async fn listen(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respon
 
 async fn delete(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     let Some(session) = shared.session(&headers) else {
-        return unknown_session();
+        return shared.unknown_session();
     };
     shared.sessions().remove(session);
     log::info("session ended", "");
@@ -124,8 +127,11 @@ async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
     let session = shared.session(&headers);
     let request = match Incoming::read(&body) {
         Incoming::Request(request) => request,
-        Incoming::Ignored if session.is_none() => return unknown_session(),
-        Incoming::Ignored => {
+        Incoming::Other(_) if session.is_none() => return shared.unknown_session(),
+        Incoming::Other(message) => {
+            if shared.options.test_tools {
+                shared.inbox.add(&message);
+            }
             log::info("message accepted", "");
             return (StatusCode::ACCEPTED, "").into_response();
         }
@@ -135,13 +141,14 @@ async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
     };
     let opened = (request.method == "initialize").then(|| shared.open());
     let Some(session) = opened.as_deref().or(session) else {
-        return unknown_session();
+        return shared.unknown_session();
     };
     let (stream, mut lines) = mpsc::channel(QUEUED_LINES);
     let listener = shared.sessions().get(session).cloned().flatten();
     let context = CallContext {
         options: Arc::clone(&shared.options),
         api: Arc::new(shared.api.with_token(token(&headers))),
+        inbox: Arc::clone(&shared.inbox),
         workers: Arc::clone(&shared.workers),
         listener: listener.unwrap_or_else(|| stream.clone()),
         stream,
@@ -179,7 +186,7 @@ impl Shared {
 
     fn session<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
         let id = headers.get(SESSION_ID)?.to_str().ok()?;
-        let is_valid = if self.options.strict {
+        let is_valid = if self.options.strict.is_some() {
             self.sessions().contains_key(id)
         } else {
             let uuid = id.strip_prefix(SESSION_PREFIX);
@@ -188,7 +195,12 @@ impl Shared {
         is_valid.then_some(id)
     }
 
-    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Option<mpsc::Sender<String>>>> {
+    fn unknown_session(&self) -> Response {
+        let status = self.options.strict.unwrap_or(StatusCode::NOT_FOUND);
+        (status, "Invalid session ID").into_response()
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Option<mpsc::Sender<Line>>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -208,24 +220,21 @@ fn token(headers: &HeaderMap) -> Option<String> {
     known.then(|| token.trim().to_owned())
 }
 
-fn is_response(line: &str) -> bool {
-    serde_json::from_str::<Value>(line).is_ok_and(|message| message.get("method").is_none())
+fn is_response(line: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(line).is_ok_and(|message| message.get("method").is_none())
 }
 
-fn unknown_session() -> Response {
-    (StatusCode::NOT_FOUND, "Invalid session ID").into_response()
-}
-
-fn json(status: StatusCode, text: String) -> Response {
-    (status, [(CONTENT_TYPE, "application/json")], text).into_response()
+fn json(status: StatusCode, text: impl Into<Line>) -> Response {
+    (status, [(CONTENT_TYPE, "application/json")], text.into()).into_response()
 }
 
 /// An event stream. Dropping it ends its producer.
-fn events(first: Option<String>, rest: mpsc::Receiver<String>, producer: JoinSet<()>) -> Response {
+fn events(first: Option<Line>, rest: mpsc::Receiver<Line>, producer: JoinSet<()>) -> Response {
     let rest = stream::unfold((rest, producer), async |(mut rest, producer)| {
         Some((rest.recv().await?, (rest, producer)))
     });
     let events = stream::iter(first).chain(rest);
-    let events = events.map(|line| Ok::<_, Infallible>(Event::default().event("message").data(line)));
+    let events =
+        events.map(|line| Ok::<_, Infallible>(Event::default().event("message").data(String::from_utf8_lossy(&line))));
     Sse::new(events).into_response()
 }

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::Options;
+
 pub(super) const NEWEST: &str = "2025-11-25";
 
 const SUPPORTED: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", NEWEST];
@@ -16,8 +18,8 @@ pub(super) const RESOURCE_NOT_FOUND: i64 = -32002;
 #[derive(Debug, PartialEq)]
 pub(super) enum Incoming {
     Request(Request),
-    /// A notification, or a response to no request of ours.
-    Ignored,
+    /// A notification or a response, as it is.
+    Other(Value),
     /// Not a message. It is answered with this error.
     Invalid {
         id: Value,
@@ -58,13 +60,17 @@ impl Incoming {
             let id = id.unwrap_or_default();
             return Self::Invalid { id, error };
         }
-        match (id, message.remove("method")) {
-            (Some(id), Some(Value::String(method))) => Self::Request(Request {
+        let method = message.get("method").and_then(Value::as_str).map(str::to_owned);
+        match (id, method) {
+            (Some(id), Some(method)) => Self::Request(Request {
                 id,
                 method,
                 params: message.remove("params").unwrap_or_default(),
             }),
-            (_, _) => Self::Ignored,
+            (id, _) => {
+                message.extend(id.map(|id| ("id".to_owned(), id)));
+                Self::Other(Value::Object(message))
+            }
         }
     }
 }
@@ -86,14 +92,26 @@ pub(super) fn text(text: impl Into<String>) -> Value {
     json!({ "content": [{ "type": "text", "text": text.into() }] })
 }
 
-pub(super) fn initialize(params: &Value) -> Value {
+pub(super) fn initialize(params: &Value, options: &Options) -> Result<Value, RpcError> {
+    let script = &options.script;
+    if script.refuses_initialize {
+        return Err(RpcError::new(INTERNAL_ERROR, "not today"));
+    }
     let wanted = params["protocolVersion"].as_str().unwrap_or(NEWEST);
     let version = if SUPPORTED.contains(&wanted) { wanted } else { NEWEST };
-    json!({
-        "protocolVersion": version,
-        "capabilities": { "logging": {}, "resources": {}, "tools": { "listChanged": true } },
+    let mut capabilities = json!({ "logging": {}, "resources": {}, "tools": { "listChanged": true } });
+    if options.test_tools {
+        capabilities["resources"]["subscribe"] = json!(true);
+        capabilities["tasks"] = json!({ "requests": { "tools": { "call": {} } } });
+    }
+    if let Some(capabilities) = capabilities.as_object_mut() {
+        capabilities.retain(|name, _| !script.lacks.contains(name));
+    }
+    Ok(json!({
+        "protocolVersion": script.protocol_version.as_deref().unwrap_or(version),
+        "capabilities": capabilities,
         "serverInfo": { "name": "Forgejo MCP Server", "version": super::VERSION },
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -102,12 +120,17 @@ mod tests {
 
     #[test]
     fn versions_up_to_the_newest_are_echoed_and_others_get_the_newest() {
+        let options = Options::default();
+        let initialize = |version: &str| {
+            let params = json!({ "protocolVersion": version });
+            initialize(&params, &options).unwrap()
+        };
         for supported in SUPPORTED {
-            let result = initialize(&json!({ "protocolVersion": supported }));
+            let result = initialize(supported);
             assert_eq!(result["protocolVersion"], supported);
         }
         for other in ["2026-07-28", "1999-01-01"] {
-            let result = initialize(&json!({ "protocolVersion": other }));
+            let result = initialize(other);
             assert_eq!(result["protocolVersion"], "2025-11-25");
         }
     }
@@ -124,12 +147,13 @@ mod tests {
     }
 
     #[test]
-    fn notifications_and_responses_are_ignored() {
-        for line in [
-            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#,
-            r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+    fn notifications_and_responses_are_read_as_they_are() {
+        for message in [
+            json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 1 } }),
+            json!({ "jsonrpc": "2.0", "id": 1, "result": {} }),
         ] {
-            assert_eq!(Incoming::read(line.as_bytes()), Incoming::Ignored);
+            let line = message.to_string();
+            assert_eq!(Incoming::read(line.as_bytes()), Incoming::Other(message));
         }
     }
 }

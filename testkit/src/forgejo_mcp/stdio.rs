@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{CallContext, Options, QUEUED_LINES, WORKERS, api::Api, log, protocol::Incoming};
+use super::{CallContext, Line, Options, QUEUED_LINES, WORKERS, api::Api, inbox::Inbox, log, protocol::Incoming};
 
 const QUEUED_CALLS: usize = 100;
 /// The longest accepted line, in bytes; a longer one ends the process.
@@ -28,6 +28,7 @@ pub(super) async fn serve(options: Arc<Options>, api: Arc<Api>, terminate: &Canc
     let context = CallContext {
         options,
         api,
+        inbox: Arc::new(Inbox::default()),
         workers: Arc::clone(&workers),
         stream: lines.clone(),
         listener: lines.clone(),
@@ -77,17 +78,18 @@ async fn read(context: CallContext, calls: &mut JoinSet<()>) -> bool {
                 }
             }
             Incoming::Request(request) => context.serve(&request).await,
-            Incoming::Ignored => {}
+            Incoming::Other(message) if context.options.test_tools => context.inbox.add(&message),
+            Incoming::Other(_) => {}
             Incoming::Invalid { id, error } => context.answer(&id, Err(error)).await,
         }
     }
 }
 
-async fn write(mut lines: mpsc::Receiver<String>) {
+async fn write(mut lines: mpsc::Receiver<Line>) {
     let mut stdout = stdout();
     while let Some(mut line) = lines.recv().await {
-        line.push('\n');
-        if stdout.write_all(line.as_bytes()).await.is_err() || stdout.flush().await.is_err() {
+        line.push(b'\n');
+        if stdout.write_all(&line).await.is_err() || stdout.flush().await.is_err() {
             return;
         }
     }

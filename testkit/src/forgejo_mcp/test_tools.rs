@@ -3,13 +3,16 @@
 //! | tool | effect |
 //! |---|---|
 //! | `test_sleep {ms}` | answers after that time |
-//! | `test_progress {steps}` | sends that many `notifications/progress` with the request's `progressToken`, then answers |
+//! | `test_progress {steps, ms}` | sends that many `notifications/progress` with the request's `progressToken`, each after that time, then answers |
 //! | `test_exit {code}` | ends the process at once, without an answer |
 //! | `test_stderr {text}` | writes the text and a line feed to standard error |
 //! | `test_echo {..}` | answers with its arguments |
 //! | `test_announce` | sends `notifications/tools/list_changed` outside its request, then answers |
+//! | `test_update {uri}` | sends `notifications/resources/updated` if the client has subscribed; answers whether it has, and with its process id |
+//! | `test_received` | answers with all messages that the process has got, but for calls of tools |
+//! | `test_read`, `test_repeat`, `test_write` | answers with its process id; the first is listed as read-only, the second as idempotent |
 //! | `test_environment` | answers with the names of its environment variables |
-//! | `test_stamp {mark, ms, whose, announce}` | writes `took {mark} pid={pid}` to standard error; waits; with `announce` sends the mark and its process id in a `notifications/message`; answers with both, and with `whose` with the login that its token belongs to |
+//! | `test_stamp {mark, ms, whose, announce}` | writes `took {mark} pid={pid}` to standard error; waits; writes `gave {mark} pid={pid}`; with `announce` sends the mark and its process id in a `notifications/message`; answers with both, and with `whose` with the login that its token belongs to |
 
 use std::time::Duration;
 
@@ -27,7 +30,12 @@ pub(super) fn listed() -> Vec<Value> {
     let stamp = json!({ "mark": text, "ms": number, "whose": flag, "announce": flag });
     [
         ("test_sleep", "Answers after a while", json!({ "ms": number }), "ms"),
-        ("test_progress", "Reports progress", json!({ "steps": number }), "steps"),
+        (
+            "test_progress",
+            "Reports progress",
+            json!({ "steps": number, "ms": number }),
+            "steps",
+        ),
         ("test_exit", "Ends the process", json!({ "code": number }), "code"),
         ("test_stderr", "Writes to stderr", json!({ "text": text }), "text"),
         ("test_echo", "Answers with its arguments", none.clone(), ""),
@@ -37,12 +45,28 @@ pub(super) fn listed() -> Vec<Value> {
             none.clone(),
             "",
         ),
-        ("test_environment", "Names of the environment variables", none, ""),
+        (
+            "test_environment",
+            "Names of the environment variables",
+            none.clone(),
+            "",
+        ),
+        ("test_update", "Updates a resource", json!({ "uri": text }), "uri"),
+        ("test_received", "Messages that it has got", none.clone(), ""),
+        ("test_read", "Changes nothing", none.clone(), ""),
+        ("test_repeat", "Changes something once", none.clone(), ""),
+        ("test_write", "Changes something", none, ""),
         ("test_stamp", "Identifies the process of the call", stamp, "mark"),
     ]
     .map(|(name, description, properties, required)| {
         let required: Vec<&str> = required.split_whitespace().collect();
-        catalog::tool(name, description, &properties, &required)
+        let mut tool = catalog::tool(name, description, &properties, &required);
+        match name {
+            "test_read" => tool["annotations"] = json!({ "readOnlyHint": true }),
+            "test_repeat" => tool["annotations"] = json!({ "idempotentHint": true, "readOnlyHint": false }),
+            _ => {}
+        }
+        tool
     })
     .to_vec()
 }
@@ -59,9 +83,10 @@ pub(super) async fn call(context: &CallContext, name: &str, params: &Value) -> O
         "test_progress" => {
             let (token, steps) = (&params["_meta"]["progressToken"], number("steps"));
             for step in (1..=steps).filter(|_| !token.is_null()) {
+                sleep(Duration::from_millis(number("ms"))).await;
                 let progress = json!({ "progressToken": token, "progress": step, "total": steps });
                 let progress = protocol::notification("notifications/progress", &progress);
-                let _ = context.stream.send(progress).await;
+                context.send(progress).await;
             }
             "done".to_owned()
         }
@@ -72,9 +97,20 @@ pub(super) async fn call(context: &CallContext, name: &str, params: &Value) -> O
         }
         "test_announce" => {
             let changed = protocol::notification("notifications/tools/list_changed", &json!({}));
-            let _ = context.listener.send(changed).await;
+            let _ = context.listener.send(changed.into()).await;
             "announced".to_owned()
         }
+        "test_update" => {
+            let uri = arguments["uri"].as_str().unwrap_or_default();
+            let subscribed = context.inbox.is_subscribed(uri);
+            if subscribed {
+                let updated = protocol::notification("notifications/resources/updated", &json!({ "uri": uri }));
+                let _ = context.listener.send(updated.into()).await;
+            }
+            json!({ "subscribed": subscribed, "pid": std::process::id() }).to_string()
+        }
+        "test_read" | "test_repeat" | "test_write" => json!({ "pid": std::process::id() }).to_string(),
+        "test_received" => json!(context.inbox.record()).to_string(),
         "test_echo" => arguments.to_string(),
         "test_environment" => {
             let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
@@ -95,11 +131,12 @@ async fn stamp(context: &CallContext, arguments: &Value) -> Result<Value, RpcErr
     let mark = arguments["mark"].as_str().unwrap_or_default();
     log::raw(&format!("took {mark} pid={pid}\n"));
     sleep(Duration::from_millis(arguments["ms"].as_u64().unwrap_or(0))).await;
+    log::raw(&format!("gave {mark} pid={pid}\n"));
     let mut answer = json!({ "mark": mark, "pid": pid });
     if arguments["announce"] == json!(true) {
         let params = json!({ "level": "info", "logger": "stamp", "data": answer });
         let message = protocol::notification("notifications/message", &params);
-        let _ = context.stream.send(message).await;
+        context.send(message).await;
     }
     if arguments["whose"] == json!(true) {
         let user = context.api.user().await;

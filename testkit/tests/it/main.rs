@@ -8,6 +8,8 @@ mod forgejo_faults;
 #[cfg(test)]
 mod forgejo_mcp_http;
 #[cfg(test)]
+mod forgejo_mcp_misbehavior;
+#[cfg(test)]
 mod forgejo_mcp_stdio;
 mod forgejo_refresh_tokens;
 mod forgejo_token_endpoint;

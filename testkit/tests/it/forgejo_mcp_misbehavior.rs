@@ -1,0 +1,221 @@
+//! The double of `forgejo-mcp` when it misbehaves: its questions, its bad answers, and its script.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use serde_json::{Value, json};
+use testkit::{
+    forgejo::{FakeForgejo, Options},
+    forgejo_mcp::{Script, ScriptFile},
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Split},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    time::timeout,
+};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+struct Double {
+    process: Child,
+    stdin: ChildStdin,
+    stdout: Split<BufReader<ChildStdout>>,
+    _forgejo: FakeForgejo,
+}
+
+impl Double {
+    async fn start(script: Option<&Path>) -> Self {
+        let forgejo = FakeForgejo::start(Options::default()).await.unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fake-forgejo-mcp"));
+        command
+            .env_clear()
+            .env("FORGEJO_URL", forgejo.url())
+            .env("FAKE_FORGEJO_MCP_TEST_TOOLS", "1")
+            .envs(script.map(|path| ("FAKE_FORGEJO_MCP_SCRIPT", path)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        let mut process = command.spawn().unwrap();
+        Self {
+            stdin: process.stdin.take().unwrap(),
+            stdout: BufReader::new(process.stdout.take().unwrap()).split(b'\n'),
+            process,
+            _forgejo: forgejo,
+        }
+    }
+
+    async fn send(&mut self, message: Value) {
+        self.stdin.write_all(format!("{message}\n").as_bytes()).await.unwrap();
+    }
+
+    async fn request(&mut self, id: u64, method: &str, params: Value) {
+        self.send(json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }))
+            .await;
+    }
+
+    async fn call(&mut self, id: u64, tool: &str, arguments: Value) {
+        let params = json!({ "name": tool, "arguments": arguments, "_meta": { "progressToken": "mine" } });
+        self.request(id, "tools/call", params).await;
+    }
+
+    async fn initialize(&mut self) -> Value {
+        self.request(0, "initialize", json!({ "protocolVersion": "2025-11-25" }))
+            .await;
+        self.message().await
+    }
+
+    async fn line(&mut self) -> Vec<u8> {
+        let line = timeout(LIMIT, self.stdout.next_segment()).await;
+        line.expect("a line in time").unwrap().expect("the double goes on")
+    }
+
+    async fn message(&mut self) -> Value {
+        serde_json::from_slice(&self.line().await).unwrap()
+    }
+}
+
+fn text_of(answer: &Value) -> Value {
+    serde_json::from_str(answer["result"]["content"][0]["text"].as_str().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn question_has_the_chosen_id_and_its_answer_is_reported() {
+    let mut double = Double::start(None).await;
+    double
+        .call(1, "test_ask", json!({ "id": "q1", "question": "sure?" }))
+        .await;
+    let question = double.message().await;
+    assert_eq!(
+        (&question["id"], &question["method"]),
+        (&json!("q1"), &json!("elicitation/create"))
+    );
+    assert_eq!(question["params"]["message"], "sure?");
+    let answer = json!({ "jsonrpc": "2.0", "id": "q1", "result": { "action": "accept" } });
+    double.send(answer.clone()).await;
+    let result = text_of(&double.message().await);
+    assert_eq!(
+        result,
+        json!({ "pid": double.process.id().unwrap(), "answers": [answer] })
+    );
+
+    double
+        .call(2, "test_ask", json!({ "id": 7, "question": "sure?", "twice": true }))
+        .await;
+    assert_eq!(double.message().await["id"], 7);
+    assert_eq!(double.message().await["id"], 7);
+    for action in ["accept", "decline"] {
+        double
+            .send(json!({ "jsonrpc": "2.0", "id": 7, "result": { "action": action } }))
+            .await;
+    }
+    let answers = text_of(&double.message().await)["answers"].clone();
+    assert_eq!(answers[0]["result"]["action"], "accept");
+    assert_eq!(answers[1]["result"]["action"], "decline");
+
+    double.call(3, "test_received", json!({})).await;
+    let received = text_of(&double.message().await);
+    assert_eq!((received.as_array().unwrap().len(), &received[0]), (3, &answer));
+}
+
+#[tokio::test]
+async fn bad_answers_are_bad_in_their_own_way() {
+    let mut double = Double::start(None).await;
+    for (kind, is_json) in [
+        ("nan", false),
+        ("latin-1", false),
+        ("glued", false),
+        ("neither", true),
+        ("string-id", true),
+    ] {
+        double.call(5, "test_answer", json!({ "as": kind })).await;
+        let line = double.line().await;
+        assert_eq!(serde_json::from_slice::<Value>(&line).is_ok(), is_json, "{kind}");
+        assert!(
+            line.windows(6).any(|bytes| bytes.starts_with(b"\"id\":")
+                && bytes.ends_with(if kind == "string-id" { b"\"" } else { b"5" }))
+        );
+    }
+}
+
+#[tokio::test]
+async fn stray_progress_is_around_the_answer() {
+    let mut double = Double::start(None).await;
+    double
+        .call(1, "test_stray_progress", json!({ "token": "unknown" }))
+        .await;
+    assert_eq!(double.message().await["params"]["progressToken"], "unknown");
+    assert_eq!(double.message().await["id"], 1);
+    assert_eq!(double.message().await["params"]["progressToken"], "mine");
+}
+
+#[tokio::test]
+async fn subscriptions_decide_about_updates() {
+    let mut double = Double::start(None).await;
+    for (method, subscribed) in [("resources/subscribe", true), ("resources/unsubscribe", false)] {
+        double.request(1, method, json!({ "uri": "a:b" })).await;
+        assert_eq!(double.message().await["result"], json!({}));
+        double.call(2, "test_update", json!({ "uri": "a:b" })).await;
+        if subscribed {
+            assert_eq!(double.message().await["method"], "notifications/resources/updated");
+        }
+        assert_eq!(text_of(&double.message().await)["subscribed"], subscribed);
+    }
+}
+
+#[tokio::test]
+async fn script_applies_to_processes_that_start_after_it() {
+    let file = ScriptFile::new(&Script::default()).unwrap();
+    let mut double = Double::start(Some(&file.path())).await;
+    let result = double.initialize().await["result"].clone();
+    assert_eq!(result["protocolVersion"], "2025-11-25");
+    assert!(result["capabilities"]["resources"].is_object());
+
+    file.write(&Script {
+        protocol_version: Some("2025-06-18".to_owned()),
+        lacks: vec!["resources".to_owned()],
+        more_tools: vec!["another".to_owned()],
+        never_answers: vec!["ping".to_owned(), "test_read".to_owned()],
+        ..Script::default()
+    })
+    .unwrap();
+    let mut second = Double::start(Some(&file.path())).await;
+    let result = second.initialize().await["result"].clone();
+    assert_eq!(result["protocolVersion"], "2025-06-18");
+    assert!(result["capabilities"]["resources"].is_null());
+    second.request(2, "ping", json!({})).await;
+    second.call(3, "test_read", json!({})).await;
+    second.request(4, "tools/list", json!({})).await;
+    let list = second.message().await;
+    assert_eq!(list["id"], 4, "what came before is never answered");
+    let tools = list["result"]["tools"].as_array().unwrap().clone();
+    assert_eq!(tools.last().unwrap()["name"], "another");
+    let hint = |name: &str| tools.iter().find(|tool| tool["name"] == name).unwrap()["annotations"].clone();
+    assert_eq!(hint("test_read")["readOnlyHint"], true);
+    assert_eq!(hint("test_repeat")["idempotentHint"], true);
+    assert!(hint("test_write").is_null());
+
+    file.write(&Script {
+        refuses_initialize: true,
+        ..Script::default()
+    })
+    .unwrap();
+    let mut refusing = Double::start(Some(&file.path())).await;
+    assert!(refusing.initialize().await["error"].is_object());
+
+    file.write(&Script {
+        exit: Some(4),
+        ..Script::default()
+    })
+    .unwrap();
+    let mut exiting = Double::start(Some(&file.path())).await;
+    let status = timeout(LIMIT, exiting.process.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(4));
+}
+
+#[tokio::test]
+async fn task_lives_for_its_ttl() {
+    let mut double = Double::start(None).await;
+    double.call(1, "test_task", json!({ "ttl": 500 })).await;
+    let task = double.message().await["result"]["task"].clone();
+    assert_eq!((&task["status"], &task["ttl"]), (&json!("working"), &json!(500)));
+}
