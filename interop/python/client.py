@@ -36,6 +36,7 @@ from mcp.shared.auth import (
 from pydantic import AnyUrl
 
 from feature_checks import FeatureHandlers, check_features
+from questions import QuestionHandlers
 from sustained_calls import LostRequestTransport, NotificationReporter, SustainedCaller
 
 NAME = "interop-python"
@@ -103,6 +104,7 @@ class Settings:
     interactive: bool
     feature_checks: bool
     sustained_calls: str
+    questions: bool
 
     @classmethod
     def read(cls) -> "Settings":
@@ -138,6 +140,7 @@ class Settings:
             interactive=choice("INTERACTIVE", "0", "1") == "1",
             feature_checks=feature_checks,
             sustained_calls=sustained_calls,
+            questions=choice("QUESTIONS", "0", "1") == "1",
         )
 
 
@@ -221,6 +224,9 @@ class SignIn:
         )
 
 
+Handlers = FeatureHandlers | NotificationReporter | QuestionHandlers
+
+
 @dataclass(frozen=True)
 class Session:
     """One open MCP session."""
@@ -228,7 +234,7 @@ class Session:
     number: int
     client: Client
     settings: Settings
-    handlers: FeatureHandlers | NotificationReporter
+    handlers: Handlers
 
     async def check_features(self) -> None:
         assert isinstance(self.handlers, FeatureHandlers)
@@ -264,7 +270,7 @@ class Session:
 
 @asynccontextmanager
 async def connect(
-    settings: Settings, sign_in: SignIn, handlers: FeatureHandlers | NotificationReporter
+    settings: Settings, sign_in: SignIn, handlers: Handlers
 ) -> AsyncIterator[Client]:
     """A connected client; leaving the context ends the MCP session."""
     # The timeouts are those of the SDK's own HTTP client, which does not support a sign-in. A test
@@ -274,7 +280,8 @@ async def connect(
     auth = sign_in.new_provider()
     async with httpx2.AsyncClient(auth=auth, timeout=timeout, transport=http_transport, trust_env=False) as http:
         transport = streamable_http_client(settings.url, http_client=http)
-        options = handlers.options() if settings.feature_checks or settings.sustained_calls else {}
+        has_handlers = settings.feature_checks or settings.sustained_calls or settings.questions
+        options = handlers.options() if has_handlers else {}
         async with Client(
             transport, mode=settings.era, read_timeout_seconds=REQUEST_TIMEOUT_SECONDS, **options
         ) as client:
@@ -293,11 +300,11 @@ async def keep_open(
 
     The task that enters the SDK's contexts must also leave them.
     """
-    handlers = (
-        NotificationReporter(f"{settings.sustained_calls}-{number}", emit)
-        if settings.sustained_calls
-        else FeatureHandlers()
-    )
+    handlers: Handlers = FeatureHandlers()
+    if settings.sustained_calls:
+        handlers = NotificationReporter(f"{settings.sustained_calls}-{number}", emit)
+    elif settings.questions:
+        handlers = QuestionHandlers(number, emit, sign_in.commands.next)
     async with connect(settings, sign_in, handlers) as client:
         server = client.server_info
         emit("session", session=number, protocol=client.protocol_version, server=server.name if server else None)

@@ -3,7 +3,8 @@
 //! It stands in front of a broker as an operator's proxy does: the broker's `public_url` names it,
 //! and Host and Origin pass unchanged. Once it has a bearer, it adds an `Authorization` header to
 //! requests at the MCP endpoint without one. It can also act as a network that loses connections:
-//! an event stream that answers a call of a chosen tool ends after its first event.
+//! an event stream that answers a call of a chosen tool ends after its first event. It records the
+//! requests at the MCP endpoint, so that a test can see when a client comes back, and how often.
 //!
 //! Left out: TLS, HTTP/2, and kept connections to the broker; each exchange has its own, which ends
 //! with the client's.
@@ -29,6 +30,7 @@ use http::{
     header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
 };
 use serde_json::Value;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{http_client, http_server::HttpServer};
 
@@ -36,6 +38,8 @@ const BODY_LIMIT: usize = 16 << 20;
 
 /// The time limit of an exchange: longer than any test.
 const TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
+const MCP_PATH: &str = "/mcp";
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -54,6 +58,8 @@ struct Shared {
     http: reqwest::Client,
     upstream: u16,
     cut: Option<String>,
+    /// Signalled after each change of the requests.
+    changes: watch::Sender<()>,
     /// The fields are independent, so a poisoned lock is still consistent; never held across an
     /// await.
     state: Mutex<ForwarderState>,
@@ -63,7 +69,20 @@ struct Shared {
 struct ForwarderState {
     bearer: Option<HeaderValue>,
     cuts: usize,
-    resumptions: usize,
+    requests: Vec<McpRequest>,
+}
+
+/// A request at the MCP endpoint.
+#[derive(Clone, Debug)]
+pub struct McpRequest {
+    /// The time of its arrival.
+    pub at: Instant,
+    pub method: Method,
+    pub last_event_id: Option<String>,
+    /// The status of the answer; `None` before its head has come.
+    pub status: Option<StatusCode>,
+    /// The answer is an event stream.
+    pub is_stream: bool,
 }
 
 impl Forwarder {
@@ -74,6 +93,7 @@ impl Forwarder {
             http: http_client::without_keep_alive(TIMEOUT),
             upstream,
             cut: cut.map(str::to_owned),
+            changes: watch::Sender::default(),
             state: Mutex::default(),
         });
         let router = Router::new()
@@ -104,7 +124,23 @@ impl Forwarder {
     }
 
     pub fn resumptions(&self) -> usize {
-        self.shared.state().resumptions
+        let requests = self.requests();
+        requests
+            .iter()
+            .filter(|request| request.last_event_id.is_some())
+            .count()
+    }
+
+    /// The requests at the MCP endpoint, in the order of their arrival.
+    pub fn requests(&self) -> Vec<McpRequest> {
+        self.shared.state().requests.clone()
+    }
+
+    /// Waits until the requests fulfill a condition. Cancel safe.
+    pub async fn wait_for(&self, condition: impl Fn(&[McpRequest]) -> bool) {
+        let mut changes = self.shared.changes.subscribe();
+        // The sender lives as long as this forwarder.
+        let _ = changes.wait_for(|()| condition(&self.requests())).await;
     }
 }
 
@@ -121,6 +157,24 @@ impl Shared {
         method == Method::POST && self.cut.as_ref().is_some_and(|tool| calls(tool, &message()))
     }
 
+    /// Records a request. Returns its index.
+    fn record(&self, method: &Method, headers: &HeaderMap) -> usize {
+        let last_event_id = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
+        let request = McpRequest {
+            at: Instant::now(),
+            method: method.clone(),
+            last_event_id: last_event_id.map(str::to_owned),
+            status: None,
+            is_stream: false,
+        };
+        let mut state = self.state();
+        state.requests.push(request);
+        let index = state.requests.len() - 1;
+        drop(state);
+        self.changes.send_replace(());
+        index
+    }
+
     async fn exchange(
         &self,
         method: Method,
@@ -129,11 +183,11 @@ impl Shared {
         body: Bytes,
     ) -> Result<Response, reqwest::Error> {
         let may_be_cut = self.calls_cut_tool(&method, &body);
-        self.state().resumptions += usize::from(headers.contains_key(LAST_EVENT_ID));
+        let recorded = (uri.path() == MCP_PATH).then(|| self.record(&method, &headers));
         headers.remove(CONNECTION);
         headers.remove(TRANSFER_ENCODING);
         if let Some(bearer) = &self.state().bearer
-            && uri.path() == "/mcp"
+            && uri.path() == MCP_PATH
         {
             headers.entry(AUTHORIZATION).or_insert(bearer.clone());
         }
@@ -143,6 +197,11 @@ impl Shared {
 
         let content_type = response.headers().get(CONTENT_TYPE);
         let is_stream = content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+        if let Some(index) = recorded {
+            self.state().requests[index].is_stream = is_stream;
+            self.state().requests[index].status = Some(response.status());
+            self.changes.send_replace(());
+        }
         let first_event = if may_be_cut && is_stream {
             Some(first_event(&mut response).await?)
         } else {

@@ -1,4 +1,6 @@
-//! The host for the feature checks: a model, a user, two roots, and a list of notifications.
+//! The host: a model, a user, two roots, and a list of notifications.
+//!
+//! With `QUESTIONS=1` the test is the user.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -18,15 +20,18 @@ use rmcp::{
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
 
-use crate::NAME;
+use crate::{NAME, emit, settings::Commands};
 
 /// The longest time that a notification or a cancellation takes to arrive.
 pub(crate) const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The handlers of the client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Host {
+    session: usize,
     pub(crate) received: ReceivedNotifications,
+    /// The commands that answer questions, if the client passes them on.
+    questions: Option<Commands>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,6 +77,26 @@ impl ReceivedNotifications {
     }
 }
 
+impl Host {
+    pub(crate) fn new(session: usize, questions: Option<Commands>) -> Self {
+        Self {
+            session,
+            received: ReceivedNotifications::default(),
+            questions,
+        }
+    }
+
+    /// Passes a question on, and waits for the answer.
+    async fn pass_on(&self, params: &ElicitRequestParams, commands: &Commands) -> Result<Value> {
+        let message = json!(params)["message"].clone();
+        emit(&json!({ "event": "question", "session": self.session, "message": message }));
+        let command = commands.next().await?.unwrap_or_default();
+        let answer = command["answer"].as_str();
+        let answer = answer.context("expected an answer command after a question event")?;
+        Ok(json!({ "nonce": answer }))
+    }
+}
+
 impl ClientHandler for Host {
     fn get_info(&self) -> ClientConfig {
         let capabilities = json!({ "sampling": {}, "elicitation": {}, "roots": { "listChanged": true } });
@@ -106,10 +131,16 @@ impl ClientHandler for Host {
 
     async fn create_elicitation(
         &self,
-        _params: ElicitRequestParams,
+        params: ElicitRequestParams,
         _context: RequestContext<RoleClient>,
     ) -> Result<ElicitResult, ErrorData> {
-        let content = json!({ "username": "ada", "email": "ada@example.org" });
+        let content = match &self.questions {
+            None => json!({ "username": "ada", "email": "ada@example.org" }),
+            Some(commands) => {
+                let answer = self.pass_on(&params, commands).await;
+                answer.map_err(|error| ErrorData::internal_error(error.to_string(), None))?
+            }
+        };
         Ok(ElicitResult::new(ElicitationAction::Accept).with_content(content))
     }
 

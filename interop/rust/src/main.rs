@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
+use host::Host;
 use rmcp::transport::auth::{AuthClient, AuthorizationRequest, OAuthState};
 use serde_json::{Value, json};
 use session::Session;
@@ -50,12 +51,15 @@ fn emit(event: &Value) {
 
 async fn run() -> Result<()> {
     let settings = Settings::read()?;
-    let mut commands = Commands::new();
-    let http = sign_in(&settings, &mut commands).await?;
+    let commands = Commands::new();
+    let http = sign_in(&settings, &commands).await?;
     if let Some(prefix) = &settings.sustained_calls {
-        return sustained_calls::run(http, prefix, &settings, &mut commands).await;
+        return sustained_calls::run(http, prefix, &settings, &commands).await;
     }
-    let open = |number| Session::open(number, http.clone(), &settings.url);
+    let open = |number| {
+        let questions = settings.questions.then(|| commands.clone());
+        Session::open(number, Host::new(number, questions), http.clone(), &settings.url)
+    };
     // The first session opens alone, so that the order of events is that of the other clients.
     let mut sessions = vec![open(0).await?];
     sessions.extend(try_join_all((1..settings.sessions).map(open)).await?);
@@ -66,14 +70,14 @@ async fn run() -> Result<()> {
         try_join_all(sessions.iter().map(|session| session.call_all(&settings))).await?;
     }
     if settings.interactive {
-        call_on_command(&sessions, &settings, &mut commands).await?;
+        call_on_command(&sessions, &settings, &commands).await?;
     }
     try_join_all(sessions.into_iter().map(Session::close)).await?;
     Ok(())
 }
 
 /// Repeats the calls once per command, until the command to end or the end of standard input.
-async fn call_on_command(sessions: &[Session], settings: &Settings, commands: &mut Commands) -> Result<()> {
+async fn call_on_command(sessions: &[Session], settings: &Settings, commands: &Commands) -> Result<()> {
     loop {
         emit(&json!({ "event": "ready" }));
         let Some(command) = commands.next().await? else {
@@ -90,7 +94,7 @@ async fn call_on_command(sessions: &[Session], settings: &Settings, commands: &m
 }
 
 /// Signs in with the SDK. The reader of the `authorize` event plays the browser.
-async fn sign_in(settings: &Settings, commands: &mut Commands) -> Result<AuthClient<reqwest::Client>> {
+async fn sign_in(settings: &Settings, commands: &Commands) -> Result<AuthClient<reqwest::Client>> {
     let mut oauth = OAuthState::new(settings.url.as_str(), None).await?;
     let mut request = AuthorizationRequest::new(settings.redirect_uri.as_str()).with_client_name(NAME);
     if let Some(url) = &settings.client_metadata_url {

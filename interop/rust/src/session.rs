@@ -42,8 +42,7 @@ pub(crate) async fn connect<H: ClientHandler>(
 
 impl Session {
     /// Opens a session with an existing sign-in.
-    pub(crate) async fn open(number: usize, http: AuthClient<reqwest::Client>, url: &str) -> Result<Self> {
-        let host = Host::default();
+    pub(crate) async fn open(number: usize, host: Host, http: AuthClient<reqwest::Client>, url: &str) -> Result<Self> {
         let received = host.received.clone();
         let client = connect(number, host, http, url).await?;
         Ok(Self {

@@ -1,9 +1,14 @@
 //! The settings of a run, read once from the environment, and the commands on standard input.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, bail};
 use rmcp::model::CallToolRequestParams;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines, Stdin},
+    sync::Mutex,
+};
 
 /// The settings, as `../README.md` describes them.
 #[derive(Debug)]
@@ -18,10 +23,12 @@ pub(crate) struct Settings {
     pub(crate) interactive: bool,
     pub(crate) feature_checks: bool,
     pub(crate) sustained_calls: Option<String>,
+    pub(crate) questions: bool,
 }
 
 /// The commands on standard input, in their order.
-pub(crate) struct Commands(Lines<BufReader<Stdin>>);
+#[derive(Clone, Debug)]
+pub(crate) struct Commands(Arc<Mutex<Lines<BufReader<Stdin>>>>);
 
 impl Settings {
     pub(crate) fn read() -> Result<Self> {
@@ -42,18 +49,19 @@ impl Settings {
             interactive: switch("INTERACTIVE")?,
             feature_checks,
             sustained_calls,
+            questions: switch("QUESTIONS")?,
         })
     }
 }
 
 impl Commands {
     pub(crate) fn new() -> Self {
-        Self(BufReader::new(tokio::io::stdin()).lines())
+        Self(Arc::new(Mutex::new(BufReader::new(tokio::io::stdin()).lines())))
     }
 
     /// The next command, or `None` once standard input is closed.
-    pub(crate) async fn next(&mut self) -> Result<Option<Value>> {
-        let line = self.0.next_line().await?;
+    pub(crate) async fn next(&self) -> Result<Option<Value>> {
+        let line = self.0.lock().await.next_line().await?;
         line.map(|line| serde_json::from_str(&line).context("a command must be JSON"))
             .transpose()
     }

@@ -47,7 +47,7 @@ pub(crate) async fn run(
     http: AuthClient<reqwest::Client>,
     prefix: &str,
     settings: &Settings,
-    commands: &mut Commands,
+    commands: &Commands,
 ) -> Result<()> {
     let mut callers = Vec::new();
     for number in 0..settings.sessions {

@@ -17,6 +17,7 @@
 import { CAPABILITIES, checkFeatures, installHandlers } from "./feature-checks.mjs";
 import { Commands, describe, emit } from "./protocol.mjs";
 import { MemoryProvider } from "./provider.mjs";
+import { CAPABILITIES as QUESTION_CAPABILITIES, passQuestionsOn } from "./questions.mjs";
 import { fillIn, readSettings } from "./settings.mjs";
 import { callUntilCommand, reportNotifications } from "./sustained-calls.mjs";
 
@@ -40,7 +41,7 @@ async function run(sdk) {
 
   const others = Array.from({ length: settings.sessions - 1 }, (_, index) => index + 1);
   const first = await signIn(sdk, settings, provider, commands);
-  const sessions = [first, ...(await Promise.all(others.map((number) => open(sdk, settings, provider, number))))];
+  const sessions = [first, ...(await Promise.all(others.map((number) => open(sdk, settings, provider, commands, number))))];
 
   if (settings.sustainedCalls) {
     await callUntilCommand(sdk, sessions, settings.sustainedCalls, commands);
@@ -61,7 +62,7 @@ function signer(sdk, { clientMetadataUrl, privateKey }) {
 
 /** Opens session 0. If the server requires a sign-in, signs in and tries once more. */
 async function signIn(sdk, settings, provider, commands) {
-  const attempt = prepare(sdk, settings, provider, 0);
+  const attempt = prepare(sdk, settings, provider, commands, 0);
   try {
     await attempt.client.connect(attempt.transport);
     return reportSession(sdk, attempt, 0);
@@ -74,22 +75,24 @@ async function signIn(sdk, settings, provider, commands) {
   // The transport that got the challenge finishes the sign-in, since it knows the metadata that the
   // challenge named. It cannot be used afterwards, and neither can a client after a failed connect.
   await sdk.finishAuth(attempt.transport, provider.acceptRedirect(command.redirect));
-  return open(sdk, settings, provider, 0);
+  return open(sdk, settings, provider, commands, 0);
 }
 
-async function open(sdk, settings, provider, number) {
-  const session = prepare(sdk, settings, provider, number);
+async function open(sdk, settings, provider, commands, number) {
+  const session = prepare(sdk, settings, provider, commands, number);
   await session.client.connect(session.transport);
   return reportSession(sdk, session, number);
 }
 
-function prepare(sdk, settings, provider, number) {
+function prepare(sdk, settings, provider, commands, number) {
   const options = sdk.clientOptions(settings.era);
   if (settings.checksFeatures) options.capabilities = CAPABILITIES;
+  else if (settings.passesQuestionsOn) options.capabilities = QUESTION_CAPABILITIES;
   const client = new sdk.Client({ name: sdk.name, version: "0.0.0" }, options);
   const received = settings.checksFeatures
     ? installHandlers(sdk, client)
     : settings.sustainedCalls && reportNotifications(sdk, client, `${settings.sustainedCalls}-${number}`);
+  if (settings.passesQuestionsOn) passQuestionsOn(sdk, client, number, commands);
   const transport = new sdk.Transport(settings.url, { authProvider: provider });
   return { client, transport, received };
 }

@@ -35,6 +35,7 @@ export function readSettings(environment = process.env) {
     era: choice("ERA", ["legacy", "auto"]),
     checksFeatures,
     sustainedCalls,
+    passesQuestionsOn: choice("QUESTIONS", ["0", "1"]) === "1",
     isInteractive: choice("INTERACTIVE", ["0", "1"]) === "1",
   };
 }

@@ -3,6 +3,7 @@
 //! | tool | effect |
 //! |---|---|
 //! | `test_sleep {ms}` | answers after that time |
+//! | `test_fail {ms}` | answers with a JSON-RPC error after that time |
 //! | `test_progress {steps, ms}` | sends that many `notifications/progress` with the request's `progressToken`, each after that time, then answers |
 //! | `test_exit {code}` | ends the process at once, without an answer |
 //! | `test_stderr {text}` | writes the text and a line feed to standard error |
@@ -30,6 +31,7 @@ pub(super) fn listed() -> Vec<Value> {
     let stamp = json!({ "mark": text, "ms": number, "whose": flag, "announce": flag });
     [
         ("test_sleep", "Answers after a while", json!({ "ms": number }), "ms"),
+        ("test_fail", "Fails after a while", json!({ "ms": number }), "ms"),
         (
             "test_progress",
             "Reports progress",
@@ -79,6 +81,10 @@ pub(super) async fn call(context: &CallContext, name: &str, params: &Value) -> O
         "test_sleep" => {
             sleep(Duration::from_millis(number("ms"))).await;
             "slept".to_owned()
+        }
+        "test_fail" => {
+            sleep(Duration::from_millis(number("ms"))).await;
+            return Some(Err(RpcError::new(INTERNAL_ERROR, "failed as told")));
         }
         "test_progress" => {
             let (token, steps) = (&params["_meta"]["progressToken"], number("steps"));
