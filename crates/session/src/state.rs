@@ -31,7 +31,7 @@ pub(crate) use self::{
     registry_state::RegistryState,
     renewal_gate::{GateDecision, Generation, RenewalGate, RenewalGuard, RenewalOutcome},
     revocations::{Revocations, RevokedSubject},
-    session::{RetiredServer, Session, WrittenRecord},
+    session::{RetiredServer, Session, Share, WrittenRecord},
     session_id::SessionId,
     start_backoffs::StartBackoffs,
     table::{Lookup, SessionTable},

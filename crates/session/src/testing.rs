@@ -1,5 +1,6 @@
-//! Scripted stand-ins for the ports of a registry: a [`ScriptedSpawner`], its [`ScriptedBackend`]s
-//! and [`ScriptedCredentials`].
+//! Scripted stand-ins for the ports of a registry: a [`ScriptedSpawner`] with its
+//! [`ScriptedBackend`]s, a [`ScriptedHost`] with its [`ScriptedConversation`]s, and
+//! [`ScriptedCredentials`].
 //!
 //! They record every call, answer as scripted, and fail, wait or die on command. The tests, the
 //! benchmark and the permutation tests of this crate use them. An embedder can test its own service
@@ -31,14 +32,18 @@
 //! ```
 
 mod backend;
+mod conversation;
 mod credentials;
+mod host;
 mod spawner;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use self::{
     backend::{LATE_STREAM_DELAY, ScriptedBackend},
+    conversation::{ConversationCall, ScriptedConversation, ScriptedServer},
     credentials::{REJECTED_TOKEN, RefreshOutcome, ScriptedCredentials},
+    host::{ScriptedHost, StartOutcome},
     spawner::{ScriptedSpawner, SpawnOutcome},
 };
 use crate::ports::{Caller, ClientId, GrantId, UserId};

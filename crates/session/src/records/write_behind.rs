@@ -181,7 +181,7 @@ fn change_of(state: &RegistryState, session: &Session, closing: bool) -> Option<
 }
 
 /// Drops the conversation of a dormant session, if nothing would be lost and nobody has it.
-fn put_down(session: &Session) {
+pub(crate) fn put_down(session: &Session) {
     let mut locked = session.lock();
     let lifecycle = &locked.lifecycle;
     let dormant = lifecycle.is_open() && lifecycle.server().is_none() && !lifecycle.is_waking();

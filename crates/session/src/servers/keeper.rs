@@ -20,7 +20,7 @@ use tracing::Instrument;
 use super::start::StartedServer;
 use crate::{
     ports::DetachReason,
-    state::{AttachedServer, Expiry, RegistryState, RetiredServer, Session, SessionPermit},
+    state::{AttachedServer, Expiry, RegistryState, RetiredServer, Session, Share},
     sync::{sleep_until, timeout, timeout_at},
 };
 
@@ -41,8 +41,7 @@ pub(crate) fn attach(
     let StartedServer {
         number,
         server,
-        permit,
-        gone,
+        mut share,
         _awaited,
     } = started;
     let expiry = server.expires_at().map(|wall| Expiry::new(wall, state.clock.now()));
@@ -66,33 +65,30 @@ pub(crate) fn attach(
         let (state, session, attached) = (Arc::clone(state), Arc::clone(session), Arc::clone(&attached));
         let is_attached = waited.is_some();
         async move {
-            let permits = if is_attached {
-                watch(&state, &session, &attached, permit).await
+            let retired = if is_attached {
+                watch(&state, &session, &attached, &mut share).await
             } else {
-                Permits(Some(permit), None)
+                None
             };
             attached.server.stop().await;
             tracing::debug!(session = %session.tag, "backend stopped");
-            drop(release(&state, &session, &attached));
-            drop(permits);
-            drop(gone);
+            drop(retired.or_else(|| release(&state, &session, &attached)));
+            drop(share);
         }
     };
     state.tasks.spawn(task.instrument(session.span.clone()));
     Some((attached, waited?))
 }
 
-/// The permits of a server: a share of the session's, or its own after it was replaced.
-struct Permits(Option<Arc<SessionPermit>>, Option<RetiredServer>);
-
-/// Watches a server until it has to be stopped.
+/// Watches a server until it has to be stopped. One that was replaced gives the session's permit
+/// up, and may come back with the one of its own.
 async fn watch(
     state: &Arc<RegistryState>,
     session: &Arc<Session>,
     attached: &Arc<AttachedServer>,
-    permit: Arc<SessionPermit>,
-) -> Permits {
-    let mut permits = Permits(Some(permit), None);
+    share: &mut Share,
+) -> Option<RetiredServer> {
+    let mut retired = None;
     let expires = async {
         match attached.expiry {
             Some(expiry) => sleep_until(expiry.at).await,
@@ -101,11 +97,11 @@ async fn watch(
     };
     let expired = tokio::select! {
         biased;
-        () = session.ended.cancelled() => return permits,
+        () = session.ended.cancelled() => return None,
         () = attached.retired.cancelled() => false,
         () = attached.done.cancelled() => {
             state.detach(session, attached, DetachReason::BackendDied);
-            return permits;
+            return None;
         }
         () = expires => {
             state.detach(session, attached, DetachReason::Expired);
@@ -121,19 +117,17 @@ async fn watch(
             conversation.map(|conversation| conversation.drained(attached.number)),
         )
     };
-    let Some(mut drained) = drained else {
-        return permits;
-    };
+    let mut drained = drained?;
     let drained = async {
         if replaced {
-            permits.0 = None;
+            share.permit = None;
             let grace = Instant::now() + state.config.rotate_grace;
             let deadline = attached.expiry.map_or(grace, |expiry| expiry.at);
             let in_time = timeout_at(deadline, &mut drained).await.is_ok();
             if in_time || attached.expiry.is_none() {
                 return in_time;
             }
-            permits.1 = release(state, session, attached);
+            retired = release(state, session, attached);
         }
         let settle = SETTLE_TIME.min(state.config.rotate_grace);
         timeout(settle, drained).await.is_ok()
@@ -146,7 +140,7 @@ async fn watch(
             tracing::warn!(session = %session.tag, "requests aborted: the time of their backend is over");
         }
     }
-    permits
+    retired
 }
 
 /// Ends the time of a server that was replaced, and lets the next rotation begin. The permit is

@@ -108,7 +108,7 @@ pub(crate) async fn rotate_session(state: &Arc<RegistryState>, session: &Arc<Ses
         return;
     };
     // Before that there is nothing to move.
-    if conversation.snapshot().is_none() {
+    if session.lock().lifecycle.is_opening() || conversation.snapshot().is_none() {
         return retry(state, session, old);
     }
     let started = start(state, session, &conversation, SpawnPurpose::Rotation);

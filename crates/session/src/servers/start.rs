@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tokio_util::{sync::DropGuard, task::task_tracker::TaskTrackerToken};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
     error_chain::error_chain,
     ports::{
         Conversation, Event, Server, ServerNumber, SessionError, SpawnError, SpawnFailure, SpawnPurpose, StartOrder,
     },
-    state::{RegistryState, Session, SessionPermit},
+    state::{RegistryState, Session, Share},
     sync::timeout,
 };
 
@@ -27,14 +27,13 @@ pub(crate) enum StartError {
     BackendDied,
 }
 
-/// A server that has no keeper yet. It holds the session's permit and a token of the registry's
+/// A server that has no keeper yet. It holds the session's share and a token of the registry's
 /// tasks, so that a server that is started while everything ends is not forgotten.
 #[derive(Debug)]
 pub(crate) struct StartedServer {
     pub(super) number: ServerNumber,
     pub(super) server: Arc<dyn Server>,
-    pub(super) permit: Arc<SessionPermit>,
-    pub(super) gone: Arc<DropGuard>,
+    pub(super) share: Share,
     pub(super) _awaited: TaskTrackerToken,
 }
 
@@ -48,12 +47,11 @@ pub(crate) async fn start(
 ) -> Result<StartedServer, StartError> {
     let begun = Instant::now();
     let awaited = state.tasks.token();
-    let (number, permit, gone) = {
+    let (number, share) = {
         let mut locked = session.lock();
-        let number = locked.lifecycle.next_server();
-        (number, locked.permit.clone(), locked.gone.clone())
+        (locked.lifecycle.next_server(), locked.share.clone())
     };
-    let (Some(caller), Some(permit), Some(gone)) = (session.caller().cloned(), permit, gone) else {
+    let (Some(caller), Some(share)) = (session.caller().cloned(), share) else {
         return Err(StartError::SessionEnded);
     };
     let order = StartOrder {
@@ -84,8 +82,7 @@ pub(crate) async fn start(
     Ok(StartedServer {
         number,
         server: started.map_err(|_elapsed| StartError::TimedOut)??,
-        permit,
-        gone,
+        share,
         _awaited: awaited,
     })
 }

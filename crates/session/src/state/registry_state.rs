@@ -63,10 +63,8 @@ impl RegistryState {
         let wall_now = self.clock.now();
         let mut locked = session.lock();
         // A server that is still being stopped shares the permit, which would not be free at once.
-        let shared = locked
-            .permit
-            .as_ref()
-            .is_none_or(|permit| Arc::strong_count(permit) > 1);
+        let permit = locked.share.as_ref().and_then(|share| share.permit.as_ref());
+        let shared = permit.is_none_or(|permit| Arc::strong_count(permit) > 1);
         if condition == EndCondition::IfDormant && (shared || locked.retired.is_some()) {
             return false;
         }
@@ -215,8 +213,7 @@ impl RegistryState {
             self.changes.push(change);
         }
         self.schedule(session, &locked.lifecycle, Instant::now());
-        let (permit, gone) = (locked.permit.take(), locked.gone.take());
-        let conversation = locked.conversation.take();
+        let (share, conversation) = (locked.share.take(), locked.conversation.take());
         drop(locked);
         // An id that was never given out cannot come back, and must not push out the tombstone of
         // one that can.
@@ -238,8 +235,6 @@ impl RegistryState {
         self.observer.on(Event::Ended(reason));
         let span = &session.span;
         span.in_scope(|| tracing::info!(session = %session.tag, ?reason, "session ended"));
-        // In this order: when nothing is left of the session, its place is free.
-        drop(permit);
-        drop(gone);
+        drop(share);
     }
 }

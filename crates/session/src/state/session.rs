@@ -62,11 +62,18 @@ pub(crate) struct Locked {
     /// A rotation is due and waits for the end of the retired server.
     pub(crate) rotation_waits: bool,
     /// `None` once the session has ended.
-    pub(crate) permit: Option<Arc<SessionPermit>>,
-    /// Shared with the keepers of the servers; `None` once the session has ended.
-    pub(crate) gone: Option<Arc<DropGuard>>,
+    pub(crate) share: Option<Share>,
     /// The contents of the durable record; `None` before the first write.
     pub(crate) written: Option<WrittenRecord>,
+}
+
+/// What a session has in common with the keepers of its servers. The last one frees its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Share {
+    // Dropped in this order: when nothing is left of the session, its place is free.
+    /// `None` with a server that has a permit of its own.
+    pub(crate) permit: Option<Arc<SessionPermit>>,
+    _gone: Arc<DropGuard>,
 }
 
 /// A server that finishes what it has, with a permit of its own.
@@ -127,8 +134,10 @@ impl Session {
                 conversation: None,
                 retired: None,
                 rotation_waits: false,
-                permit: Some(Arc::new(permit)),
-                gone: Some(Arc::new(gone.drop_guard())),
+                share: Some(Share {
+                    permit: Some(Arc::new(permit)),
+                    _gone: Arc::new(gone.drop_guard()),
+                }),
                 written: None,
             }),
         }

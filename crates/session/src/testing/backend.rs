@@ -258,7 +258,7 @@ fn ok(body: &str) -> Response<Body> {
     response(StatusCode::OK, Bytes::copy_from_slice(body.as_bytes()))
 }
 
-fn response(status: StatusCode, body: Bytes) -> Response<Body> {
+pub(super) fn response(status: StatusCode, body: Bytes) -> Response<Body> {
     let mut response = Response::new(Full::new(body).map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json");

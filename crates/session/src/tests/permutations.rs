@@ -11,6 +11,7 @@
 //! A failure prints its schedule, which `shuttle::replay` repeats. `PERMUTATIONS` sets the number
 //! of schedules of each kind. Time stands still, so the periodic tasks do not run.
 
+mod conversations;
 mod harness;
 
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use session::{
     Config, Registry, RegistryBuilder, Served,
     ports::{Body, Caller, Clock, Event, Observer},
-    testing::{ScriptedBackend, ScriptedCredentials, ScriptedSpawner, SpawnOutcome, caller},
+    testing::{ScriptedBackend, ScriptedCredentials, ScriptedHost, ScriptedSpawner, SpawnOutcome, caller},
 };
 use tokio::{task::JoinSet, time::Instant};
 
@@ -33,6 +33,8 @@ pub(crate) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications
 pub(crate) struct Harness {
     pub(crate) registry: Arc<Registry>,
     pub(crate) spawner: Arc<ScriptedSpawner>,
+    /// Used instead of the spawner if there is one.
+    host: Option<Arc<ScriptedHost>>,
     pub(crate) records: Arc<MemoryRecords>,
     events: Arc<RecordedEvents>,
     /// By user. Permanent ones if there is no clock.
@@ -65,18 +67,29 @@ impl Harness {
     }
 
     pub(crate) async fn with_spawner(config: Config, spawner: Arc<ScriptedSpawner>) -> Self {
+        Self::with(config, spawner, None).await
+    }
+
+    /// A registry whose conversations are scripted.
+    pub(crate) async fn hosted(config: Config, host: &Arc<ScriptedHost>) -> Self {
+        Self::with(config, ScriptedSpawner::manual(), Some(Arc::clone(host))).await
+    }
+
+    async fn with(config: Config, spawner: Arc<ScriptedSpawner>, host: Option<Arc<ScriptedHost>>) -> Self {
         let clock = Arc::new(PausedClock(Instant::now()));
         let (records, events) = (Arc::<MemoryRecords>::default(), Arc::<RecordedEvents>::default());
-        let registry = open_registry(&config, &spawner, &records, &events, &clock).await;
-        Self {
-            registry,
+        let mut harness = Self {
+            registry: Arc::new(Registry::new(config.clone(), Arc::clone(&spawner) as _)),
             spawner,
+            host,
             records,
             events,
             credentials: Mutex::default(),
             clock: Some(clock),
             config,
-        }
+        };
+        harness.restart().await;
+        harness
     }
 
     /// A registry with a spawner and nothing else. Credentials never expire, and each backend
@@ -98,6 +111,7 @@ impl Harness {
         Self {
             registry: Arc::new(Registry::new(config.clone(), Arc::clone(&spawner) as _)),
             spawner,
+            host: None,
             records: Arc::default(),
             events: Arc::default(),
             credentials: Mutex::default(),
@@ -109,7 +123,15 @@ impl Harness {
     /// Opens another registry on the same records, as after a restart of the process.
     pub(crate) async fn restart(&mut self) {
         let clock = self.clock.as_ref().expect("a plain registry keeps no records");
-        self.registry = open_registry(&self.config, &self.spawner, &self.records, &self.events, clock).await;
+        let builder = match &self.host {
+            Some(host) => RegistryBuilder::hosted(self.config.clone(), Arc::clone(host) as _),
+            None => RegistryBuilder::new(self.config.clone(), Arc::clone(&self.spawner) as _),
+        };
+        let builder = builder
+            .records(Arc::clone(&self.records) as _)
+            .observer(Arc::clone(&self.events) as _)
+            .clock(Arc::clone(clock) as _);
+        self.registry = Arc::new(builder.open().await.expect("records"));
     }
 
     /// Sets the quota of a user for registries that are opened later.
@@ -282,20 +304,6 @@ impl Harness {
     pub(crate) fn event_count(&self, event: Event) -> usize {
         lock(&self.events.0).iter().filter(|other| **other == event).count()
     }
-}
-
-async fn open_registry(
-    config: &Config,
-    spawner: &Arc<ScriptedSpawner>,
-    records: &Arc<MemoryRecords>,
-    events: &Arc<RecordedEvents>,
-    clock: &Arc<PausedClock>,
-) -> Arc<Registry> {
-    let builder = RegistryBuilder::new(config.clone(), Arc::clone(spawner) as _)
-        .records(Arc::clone(records) as _)
-        .observer(Arc::clone(events) as _)
-        .clock(Arc::clone(clock) as _);
-    Arc::new(builder.open().await.expect("records"))
 }
 
 impl Clock for PausedClock {

@@ -1,5 +1,6 @@
 //! The registry through its public API, on paused time and with scripted backends.
 
+mod conversations;
 mod credential_renewal;
 mod durability;
 mod durable_session_model;

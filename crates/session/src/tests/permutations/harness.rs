@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -16,9 +16,12 @@ use tokio::time::Instant;
 use crate::{
     Config, Registry, RegistryBuilder, Stats,
     exchange::MCP_SESSION_ID,
-    ports::{Caller, DetachReason, Event, Observer, SystemClock},
+    ports::{
+        BoxFuture, Caller, Change, DetachReason, Event, Observer, Record, Records, RecordsError, SessionKey, Snapshot,
+        SystemClock,
+    },
     state::{RegistryState, Session},
-    testing::{ScriptedBackend, ScriptedCredentials, ScriptedSpawner, SpawnOutcome, caller},
+    testing::{ScriptedBackend, ScriptedCredentials, ScriptedHost, ScriptedSpawner, SpawnOutcome, caller},
 };
 
 pub(super) struct Harness {
@@ -32,11 +35,26 @@ pub(super) struct Harness {
 #[derive(Debug, Default)]
 struct RotationCount(AtomicUsize);
 
+/// Has a record of every session and accepts every change.
+#[derive(Debug)]
+struct AnyRecord;
+
 impl Harness {
     pub(super) fn new(config: Config) -> Self {
         let spawner = ScriptedSpawner::immediate(SpawnOutcome::Ready);
+        let builder = RegistryBuilder::new(config, Arc::clone(&spawner) as _);
+        Self::with(builder, spawner)
+    }
+
+    /// A registry whose conversations are scripted, and which has one record for each session.
+    pub(super) fn hosted(config: Config, host: &Arc<ScriptedHost>) -> Self {
+        let builder = RegistryBuilder::hosted(config, Arc::clone(host) as _).records(Arc::new(AnyRecord));
+        Self::with(builder, ScriptedSpawner::immediate(SpawnOutcome::Ready))
+    }
+
+    fn with(builder: RegistryBuilder, spawner: Arc<ScriptedSpawner>) -> Self {
         let rotations = Arc::<RotationCount>::default();
-        let builder = RegistryBuilder::new(config, Arc::clone(&spawner) as _).observer(Arc::clone(&rotations) as _);
+        let builder = builder.observer(Arc::clone(&rotations) as _);
         let credentials = ScriptedCredentials::expiring(Arc::new(SystemClock), Duration::from_secs(3600));
         let credentials = Arc::new(credentials);
         let caller = Caller {
@@ -184,5 +202,33 @@ impl Observer for RotationCount {
         if event == Event::Rotated {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
+    }
+}
+
+impl Records for AnyRecord {
+    fn all(&self) -> BoxFuture<'_, Result<Vec<Record>, RecordsError>> {
+        Box::pin(async { Ok(vec![]) })
+    }
+
+    fn snapshot(&self, _key: SessionKey) -> BoxFuture<'_, Result<Option<Snapshot>, RecordsError>> {
+        Box::pin(async {
+            yield_now().await;
+            Ok(Some(Snapshot("opened".into())))
+        })
+    }
+
+    fn ended(&self, _limit: usize) -> BoxFuture<'_, Result<Vec<SessionKey>, RecordsError>> {
+        Box::pin(async { Ok(vec![]) })
+    }
+
+    fn forget_ended(&self, _before: SystemTime, _limit: usize) -> BoxFuture<'_, Result<(), RecordsError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn apply(&self, _changes: Vec<Change>) -> BoxFuture<'_, Result<(), RecordsError>> {
+        Box::pin(async {
+            yield_now().await;
+            Ok(())
+        })
     }
 }
