@@ -119,6 +119,20 @@ impl Harness {
         (Self::start(front, options).await, forwarder)
     }
 
+    /// A harness whose broker is behind a forwarder that records requests, and can restart without
+    /// refusing a connection.
+    pub(crate) async fn behind_recorder(settings: &[(&str, &str)]) -> (Self, Forwarder) {
+        let (port, front) = (free_port(), free_port());
+        let forwarder = Forwarder::start(front, port, None).await.unwrap();
+        let public_url = public_url(front);
+        let settings = [&[("server.public_url", public_url.as_str())], settings].concat();
+        let options = BrokerOptions {
+            keep_socket: true,
+            ..options(port, fake_forgejo_mcp(), &settings)
+        };
+        (Self::start(front, options).await, forwarder)
+    }
+
     /// Starts a broker whose public URL has the port `public`.
     async fn start(public: u16, options: BrokerOptions) -> Self {
         Self::start_program(&programs().broker, public, options).await

@@ -9,6 +9,7 @@ mod cimd;
 mod client_endurance;
 mod clients;
 mod feature_checks;
+mod interruptions;
 mod json_lines;
 mod release_build;
 mod scripted_client;

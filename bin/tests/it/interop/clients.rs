@@ -124,12 +124,12 @@ impl Client {
             }
             ClientKind::McpRemote => {
                 let document = identity.publish_document(&callback);
-                let remote = McpRemote::start(harness, login, port, document.as_deref());
+                let remote = McpRemote::start(&harness.broker.url(), login, port, document.as_deref());
                 (Program::McpRemote(Box::new(remote)), document)
             }
             ClientKind::Inspector => {
                 let document = identity.publish_document(&callback);
-                let inspector = Inspector::new(harness, login, port, document.clone());
+                let inspector = Inspector::new(&harness.broker.url(), login, port, document.clone());
                 (Program::Inspector(inspector), document)
             }
         };

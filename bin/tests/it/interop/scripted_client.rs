@@ -75,6 +75,7 @@ impl ScriptedClient {
                 Event::Done => panic!("the client has ended"),
                 Event::Tools { .. }
                 | Event::Feature { .. }
+                | Event::Question { .. }
                 | Event::Ready
                 | Event::Call(_)
                 | Event::Notification { .. } => {}

@@ -71,6 +71,7 @@ impl SustainedClient {
                 other @ (Event::Tools { .. }
                 | Event::Result { .. }
                 | Event::Feature { .. }
+                | Event::Question { .. }
                 | Event::Call(_)
                 | Event::Notification { .. }
                 | Event::Error { .. }
@@ -107,6 +108,7 @@ impl SustainedClient {
                 | Event::Tools { .. }
                 | Event::Result { .. }
                 | Event::Feature { .. }
+                | Event::Question { .. }
                 | Event::Ready) => panic!("unexpected event during the calls: {other:?}"),
             }
         }

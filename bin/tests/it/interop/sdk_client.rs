@@ -94,6 +94,9 @@ pub(super) enum Event {
         name: String,
         result: Value,
     },
+    Question {
+        message: String,
+    },
     Ready,
     Call(SustainedCall),
     Notification {
@@ -184,6 +187,17 @@ impl Run {
             .env("ARGUMENTS", arguments)
             .env("SESSIONS", size[0].to_string())
             .env("CALLS", size[1].to_string());
+        run
+    }
+
+    /// Configures one call of a tool, after which the client waits for commands. The client passes
+    /// questions of the server on.
+    pub(super) fn one_call(sdk: Sdk, mcp_url: &str, login: &str, tool: &str, arguments: &Value) -> Self {
+        let mut run = Self::new(sdk, mcp_url, login).interactive();
+        run.command
+            .env("TOOL", tool)
+            .env("ARGUMENTS", arguments.to_string())
+            .env("QUESTIONS", "1");
         run
     }
 
@@ -309,7 +323,7 @@ impl ClientProcess {
                 Event::Feature { name, result } => run.features.push((name, result)),
                 Event::Error { message } => panic!("the client failed: {message}"),
                 Event::Done => break,
-                other @ (Event::Ready | Event::Call(_) | Event::Notification { .. }) => {
+                other @ (Event::Question { .. } | Event::Ready | Event::Call(_) | Event::Notification { .. }) => {
                     panic!("unexpected event: {other:?}")
                 }
             }

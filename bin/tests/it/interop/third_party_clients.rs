@@ -20,7 +20,7 @@ use super::{
     json_lines::JsonLines,
     sdk_client::{RUN_TIMEOUT, client_id_in, root},
 };
-use crate::harness::{Harness, password};
+use crate::harness::password;
 
 /// `mcp-remote`, between a host (this test) and the broker.
 #[derive(Debug)]
@@ -33,19 +33,20 @@ pub(super) struct McpRemote {
 }
 
 impl McpRemote {
-    pub(super) fn start(harness: &Harness, login: &str, port: u16, document: Option<&str>) -> Self {
+    /// Starts it for a broker with this public URL.
+    pub(super) fn start(broker: &str, login: &str, port: u16, document: Option<&str>) -> Self {
         let home = TempDir::new().unwrap();
         let mut command = Command::new("node");
         command
             .arg(root().join("interop/tools/node_modules/mcp-remote/dist/proxy.js"))
-            .arg(harness.broker.mcp_url())
+            .arg(format!("{broker}/mcp"))
             .args([&port.to_string(), "--host", "127.0.0.1"])
             .args(document.into_iter().flat_map(|url| ["--client-metadata-url", url]))
             .env("MCP_REMOTE_CONFIG_DIR", home.path());
         let mut process = spawn(command, &home);
         let stderr = process.stderr.take().unwrap();
         Self {
-            authorizations: visit_printed_urls(stderr, harness.broker.url(), login, port),
+            authorizations: visit_printed_urls(stderr, broker.to_owned(), login, port),
             messages: JsonLines::take_from(&mut process),
             process,
             next_id: 0,
@@ -56,7 +57,8 @@ impl McpRemote {
     /// Does the handshake of a host.
     pub(super) async fn open(&mut self) {
         let initialize = json!({
-            "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "host", "version": "1" },
+            "protocolVersion": "2025-11-25", "capabilities": { "elicitation": {} },
+            "clientInfo": { "name": "host", "version": "1" },
         });
         self.request("initialize", initialize).await;
         let initialized = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
@@ -70,23 +72,51 @@ impl McpRemote {
         text.unwrap_or_else(|| panic!("{response}")).to_owned()
     }
 
-    /// Sends a request over standard streams and waits for the response.
-    async fn request(&mut self, method: &str, params: Value) -> Value {
+    /// Sends a request over standard streams. Returns its id.
+    pub(super) async fn send_request(&mut self, method: &str, params: Value) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
         let request = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
         self.messages.send(&request).await;
-        let response = async {
+        id
+    }
+
+    /// Waits for the response to a request.
+    pub(super) async fn response(&mut self, id: u64) -> Value {
+        self.receive(|message| message["id"] == id && message.get("method").is_none())
+            .await
+    }
+
+    /// Waits for a question of the server.
+    pub(super) async fn question(&mut self) -> Value {
+        self.receive(|message| message["method"] == "elicitation/create").await
+    }
+
+    /// Answers a request of the server.
+    pub(super) async fn answer(&mut self, id: &Value, result: Value) {
+        let answer = json!({ "jsonrpc": "2.0", "id": id, "result": result });
+        self.messages.send(&answer).await;
+    }
+
+    /// Sends a request and waits for the response.
+    async fn request(&mut self, method: &str, params: Value) -> Value {
+        let id = self.send_request(method, params).await;
+        self.response(id).await
+    }
+
+    /// Waits for a message, and drops those before it.
+    async fn receive(&mut self, is_wanted: impl Fn(&Value) -> bool) -> Value {
+        let wanted = async {
             loop {
                 let message: Value = self.messages.receive().await;
-                if message["id"] == id && message.get("method").is_none() {
+                if is_wanted(&message) {
                     return message;
                 }
             }
         };
-        timeout(RUN_TIMEOUT, response)
+        timeout(RUN_TIMEOUT, wanted)
             .await
-            .unwrap_or_else(|_| panic!("mcp-remote does not answer {method}"))
+            .expect("mcp-remote passes the message on")
     }
 
     /// Ends it, and returns the client id of each authorization request.
@@ -101,7 +131,6 @@ impl McpRemote {
 #[derive(Debug)]
 pub(super) struct Inspector {
     broker: String,
-    mcp_url: String,
     login: String,
     home: TempDir,
     port: u16,
@@ -111,10 +140,10 @@ pub(super) struct Inspector {
 }
 
 impl Inspector {
-    pub(super) fn new(harness: &Harness, login: &str, port: u16, document: Option<String>) -> Self {
+    /// For a broker with this public URL.
+    pub(super) fn new(broker: &str, login: &str, port: u16, document: Option<String>) -> Self {
         Self {
-            broker: harness.broker.url(),
-            mcp_url: harness.broker.mcp_url(),
+            broker: broker.to_owned(),
             login: login.to_owned(),
             home: TempDir::new().unwrap(),
             port,
@@ -124,14 +153,26 @@ impl Inspector {
     }
 
     pub(super) async fn call(&mut self) -> String {
+        let outcome = self.call_tool("get_my_user_info", &json!({})).await;
+        outcome.unwrap_or_else(|output| panic!("{output}"))
+    }
+
+    /// Calls a tool. Returns the text of its result, or what the program printed instead.
+    pub(super) async fn call_tool(&mut self, tool: &str, arguments: &Value) -> Result<String, String> {
         let launcher = "interop/tools/node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js";
         let callback = format!("http://127.0.0.1:{}/oauth/callback", self.port);
         let mut command = Command::new(node(&root().join("interop/conformance")));
         command
             .arg(root().join(launcher))
             .arg("--cli")
-            .args(["--server-url", &self.mcp_url, "--method", "tools/call"])
-            .args(["--tool-name", "get_my_user_info", "--format", "json"])
+            .args([
+                "--server-url",
+                &format!("{}/mcp", self.broker),
+                "--method",
+                "tools/call",
+            ])
+            .args(["--tool-name", tool, "--format", "json"])
+            .args(["--tool-args-json", &arguments.to_string()])
             .args(["--callback-url", &callback])
             .args(self.document.iter().flat_map(|url| ["--client-metadata-url", url]))
             .env("MCP_STORAGE_DIR", self.home.path())
@@ -147,11 +188,12 @@ impl Inspector {
             .unwrap();
         self.authorizations.extend(authorizations.await.unwrap());
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{stdout}");
-        let response: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stdout}"));
+        let response: Value = serde_json::from_str(&stdout).unwrap_or_default();
         let result = response.get("result").unwrap_or(&response);
-        let text = result["content"][0]["text"].as_str();
-        text.unwrap_or_else(|| panic!("{stdout}")).to_owned()
+        match result["content"][0]["text"].as_str() {
+            Some(text) if output.status.success() && result["isError"] != true => Ok(text.to_owned()),
+            _ => Err(stdout),
+        }
     }
 }
 
