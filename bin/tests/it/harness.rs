@@ -14,6 +14,7 @@ use testkit::{
     },
     client::Answer,
     forgejo::Options,
+    forgejo_mcp::{Script, ScriptFile},
 };
 use tokio::{
     task::JoinSet,
@@ -48,6 +49,15 @@ impl Harness {
     pub(crate) async fn with_child(child: ChildCommand, settings: &[(&str, &str)]) -> Self {
         let port = free_port();
         Self::start(port, options(port, child, settings)).await
+    }
+
+    /// A harness whose children follow a script, which the test can change between two starts.
+    pub(crate) async fn with_script(script: &Script, settings: &[(&str, &str)]) -> (Self, ScriptFile) {
+        let file = ScriptFile::new(script).unwrap();
+        let directory = file.directory().display().to_string();
+        let settings = [&[("child.isolation.readable", directory.as_str())], settings].concat();
+        let child = fake_forgejo_mcp().with_script(&file);
+        (Self::with_child(child, &settings).await, file)
     }
 
     /// A harness whose sessions share one MCP server. A strict server checks tokens and accepts

@@ -11,6 +11,8 @@ mod chaos;
 #[cfg(test)]
 mod configuration;
 #[cfg(test)]
+mod conversation;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod harness;

@@ -132,6 +132,17 @@ async fn handshake_is_replayed_to_a_server_that_forgot_its_sessions() {
 }
 
 #[tokio::test]
+async fn handshake_is_replayed_to_a_server_that_answers_400_to_a_session_that_it_forgot() {
+    let (harness, mut server) = with_strict_server(&[]).await;
+    server.set_bad_request_for_unknown_session();
+    let alice = harness.in_session("alice").await;
+    server.kill().await.unwrap();
+    server.start_again().await.unwrap();
+    assert_eq!(login_of(&alice).await, "alice");
+    assert_eq!(server.log().count("session opened"), 1);
+}
+
+#[tokio::test]
 async fn handshake_is_not_replayed_to_a_server_that_accepts_any_session_id() {
     let (harness, mut server) = with_lenient_server(&[]).await;
     let alice = harness.in_session("alice").await;
