@@ -95,9 +95,8 @@ async fn ask(context: &CallContext, arguments: &Value) -> Vec<Value> {
     let times = if arguments["twice"] == json!(true) { 2 } else { 1 };
     // Before the first question is sent, since its answer may come at once.
     let waiting: Vec<_> = (0..times).map(|_| context.inbox.answer_to(id)).collect();
-    for _ in 0..times {
-        context.send(request.to_string()).await;
-    }
+    // In one write, so that no answer comes in between.
+    context.send(vec![request.to_string(); times].join("\n")).await;
     let mut answers = Vec::new();
     for answer in waiting {
         answers.extend(answer.await.ok());
