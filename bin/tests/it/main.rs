@@ -23,6 +23,8 @@ mod lifecycle;
 #[cfg(test)]
 mod mcp_responses;
 #[cfg(test)]
+mod missing_program;
+#[cfg(test)]
 mod observability;
 #[cfg(test)]
 mod randomized;
