@@ -252,6 +252,18 @@ async fn long_tools_list_is_complete() {
 }
 
 #[tokio::test]
+async fn call_that_is_not_answered_within_request_timeout_gets_an_error() {
+    let harness = Harness::new(&[("session.request_timeout", "3s")]).await;
+    let alice = harness.in_session("alice").await;
+    let call = json!({ "name": "test_sleep", "arguments": { "ms": 600_000 } });
+    let (answer, id) = alice.request("tools/call", call).await.unwrap();
+    let response = answer.response_to(&id).unwrap();
+    assert!(response["error"]["message"].is_string(), "{response}");
+    // The session goes on.
+    assert_eq!(login_of(&alice).await, "alice");
+}
+
+#[tokio::test]
 async fn health_reports_version_revision_and_store() {
     let harness = Harness::new(&[]).await;
     let health = Client::new(format!("{}/healthz", harness.broker.url()).parse().unwrap());
