@@ -36,3 +36,5 @@ mod shared_server;
 mod streams;
 #[cfg(test)]
 mod two_brokers;
+#[cfg(test)]
+mod upgrade;
