@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, anyhow};
 use bridge::http::{Endpoint, EndpointConfig};
 
-use anyhow::{Context as _, Result};use crate::{
+use crate::{
     adapters,
     config::{ChildMode, Config, crate_configs},
 };

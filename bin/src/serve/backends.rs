@@ -10,9 +10,12 @@ use supervisor::Supervisor;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-use bridge::{DropCounts, http::Endpoint};
-use broker::ports::Probe;
-use session::ports::Host;
+    adapters::{
+        child::ChildStarter,
+        conversation::{BridgeHost, ServerStarter},
+        program::ProgramProbe,
+        shared_server::SharedServerStarter,
+    },
     config::{Config, crate_configs},
 };
 
