@@ -7,6 +7,7 @@ pub(crate) mod credentials;
 pub(crate) mod grant_events;
 pub(crate) mod mcp;
 pub(crate) mod metrics;
+pub(crate) mod program;
 pub(crate) mod records;
 pub(crate) mod shared_server;
 pub(crate) mod store;

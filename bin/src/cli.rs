@@ -14,7 +14,8 @@ use crate::{
 /// The exit status for a bad command line or configuration (`EX_USAGE` of sysexits).
 const EX_USAGE: u8 = 64;
 
-/// The exit status for a shared MCP server that does not respond (`EX_UNAVAILABLE` of sysexits).
+/// The exit status for a program of children that is missing, or a shared MCP server that does
+/// not respond (`EX_UNAVAILABLE` of sysexits).
 const EX_UNAVAILABLE: u8 = 69;
 
 /// Gives every user of a Forgejo instance their own authenticated MCP server at one URL.
@@ -31,8 +32,8 @@ struct Cli {
 enum Command {
     /// Serve until SIGTERM or SIGINT (also without a command)
     Serve(Source),
-    /// Check the configuration, the isolation layers of this machine and the shared MCP server, if
-    /// there is one, and exit
+    /// Check the configuration, the isolation layers of this machine, and the program of children
+    /// or the shared MCP server, and exit
     Check(Source),
 }
 
@@ -88,6 +89,10 @@ fn report(config: &Config, missing: &[MissingLayer]) -> ExitCode {
             eprintln!("The configuration is valid, but there is no MCP server at {url}: {error:#}.");
             return ExitCode::from(EX_UNAVAILABLE);
         }
+    }
+    if let Err(reason) = check::program(config) {
+        eprintln!("The configuration is valid, but no session can open: {reason}.");
+        return ExitCode::from(EX_UNAVAILABLE);
     }
     for missing in missing {
         println!("Isolation layer not available on this machine: {missing}.");

@@ -22,7 +22,7 @@ use supervisor::MissingLayer;
 pub(crate) use self::{
     child::{ChildConfig, ChildMode},
     error::ConfigErrors,
-    sections::{ForgejoConfig, LogConfig, LogFormat, MetricsConfig, ServerConfig, StoreConfig},
+    sections::{ForgejoConfig, LogConfig, LogFormat, MetricsConfig, ServerConfig, SessionConfig, StoreConfig},
     sources::Sources,
 };
 use self::{
@@ -41,7 +41,7 @@ section! {
         /// The MCP servers.
         child: ChildConfig,
         /// Sessions.
-        session: session::Config,
+        session: SessionConfig,
         /// The authorization server.
         oauth: ::oauth::Config,
         /// The database and its key.

@@ -167,6 +167,14 @@ impl Client {
         self.session().id = id.map(str::to_owned);
     }
 
+    /// Continues a session that was opened elsewhere.
+    pub fn resume_session(&self, id: &str, protocol_version: &str) {
+        *self.session() = McpSession {
+            id: Some(id.to_owned()),
+            protocol_version: Some(protocol_version.to_owned()),
+        };
+    }
+
     fn session(&self) -> MutexGuard<'_, McpSession> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }

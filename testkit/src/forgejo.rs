@@ -20,6 +20,7 @@ mod introspection;
 mod pages;
 mod redirects;
 mod router;
+mod saved_state;
 mod scopes;
 mod shared;
 mod sign_in;
@@ -31,6 +32,7 @@ use std::{fmt, io, sync::Arc};
 pub use self::{
     controls::Counters,
     faults::{Fault, Times},
+    saved_state::SavedState,
 };
 use self::{
     instance::{Application, Instance},

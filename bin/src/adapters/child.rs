@@ -102,6 +102,11 @@ impl ServerStarter for ChildStarter {
 }
 
 impl Program {
+    /// A spec by which only the file of the program can be looked up: it has no user's token.
+    pub(crate) fn lookup(&self) -> ChildSpec {
+        self.child_spec(&SecretString::default(), &"".into())
+    }
+
     fn child_spec(&self, access_token: &SecretString, tag: &Arc<str>) -> ChildSpec {
         let argument = |template: &String| template::argument(template, &self.forgejo_url).into();
         let variable = |(name, template): &(String, SecretString)| {
@@ -177,12 +182,11 @@ fn not_ready(error: ReadyError<ConnectError>) -> SpawnError {
 }
 
 fn not_started(error: supervisor::SpawnError) -> SpawnError {
-    use supervisor::SpawnError::{Exhausted, Stopping, TooSlow};
-    let transient = matches!(error, Exhausted(_) | TooSlow(_) | Stopping);
-    let kind = if transient {
-        SpawnError::Unavailable
-    } else {
-        SpawnError::Failed
+    use supervisor::SpawnError::{Exhausted, Invalid, Isolation, NotExecutable, NotFound, Os, Stopping, TooSlow};
+    let kind = match error {
+        Exhausted(_) | TooSlow(_) | Stopping => SpawnError::Unavailable,
+        NotFound { .. } | NotExecutable { .. } => SpawnError::Missing,
+        Invalid(_) | Isolation { .. } | Os(_) | _ => SpawnError::Failed,
     };
     kind(error.into())
 }
@@ -208,6 +212,21 @@ mod tests {
         assert!(matches!(failed(ConnectError::TimedOut), SpawnError::NotReady(_)));
         let slow = ReadyError::TooSlow { limit, stderr: vec![] };
         assert!(matches!(not_ready(slow), SpawnError::NotReady(_)));
+    }
+
+    #[test]
+    fn missing_program_is_not_the_fault_of_the_token() {
+        let program = std::ffi::OsString::from("tool");
+        let not_found = supervisor::SpawnError::NotFound {
+            program: program.clone(),
+        };
+        let not_executable = supervisor::SpawnError::NotExecutable {
+            program,
+            source: std::io::ErrorKind::PermissionDenied.into(),
+        };
+        for error in [not_found, not_executable] {
+            assert!(matches!(not_started(error), SpawnError::Missing(_)));
+        }
     }
 
     #[tokio::test]

@@ -25,7 +25,8 @@ section! {
         /// started, and of this section only `upstream`, `start_timeout` and `stop_grace` may be
         /// set. [Shared server](shared-server.md) says how to choose.
         mode: ChildMode = "process",
-        /// The MCP server that is started for each session, without a shell.
+        /// The MCP server that is started for each session, without a shell: a path, or a name that
+        /// is looked up in `PATH`. While it is missing, `/readyz` returns 503.
         command: FilledText = "forgejo-mcp",
         /// Its arguments. `{forgejo_url}` is replaced. `{access_token}` is refused here: arguments
         /// can be read by every user of the machine.

@@ -32,7 +32,7 @@ pub(crate) fn forgejo(config: &Config) -> ForgejoConfig {
 pub(crate) fn oauth(config: &Config) -> oauth::Config {
     oauth::Config {
         public_url: root(&config.server.public_url),
-        refresh_lead: config.session.refresh_lead,
+        refresh_lead: config.session.sessions.refresh_lead,
         allowed_users: config.forgejo.allowed_users.clone(),
         allowed_orgs: config.forgejo.allowed_orgs.clone(),
         ..config.oauth.clone()
@@ -76,6 +76,8 @@ pub(crate) fn bridge(config: &Config, drop_counts: DropCounts) -> bridge::Config
         // same moment: its response would be a stream, which the registry takes for the response of
         // a live child.
         handshake_timeout: config.child.start_timeout.saturating_mul(2),
+        request_timeout: config.session.timeouts.request_timeout,
+        question_timeout: config.session.timeouts.question_timeout,
         drop_counts,
         ..bridge::Config::default()
     };
@@ -101,7 +103,7 @@ pub(crate) fn session(config: &Config) -> session::Config {
     session::Config {
         start_timeout: config.child.start_timeout,
         stop_deadline: config.child.stop_grace + KILL_TIME,
-        ..config.session.clone()
+        ..config.session.sessions.clone()
     }
 }
 

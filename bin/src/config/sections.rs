@@ -9,8 +9,10 @@ use toml::Value;
 use url::Url;
 
 use super::{
+    key::ConfigKey,
     kinds::{FilledText, Kind, PositiveDuration, choice, each, kind, list, text},
-    section::section,
+    reader::Reader,
+    section::{Section, section},
 };
 
 section! {
@@ -51,6 +53,40 @@ section! {
         /// Organizations whose members may sign in; needs the scope `read:organization`. Empty:
         /// everyone, or whom `allowed_users` lets in.
         allowed_orgs: Vec<String> = [],
+    }
+}
+
+/// The section `[session]`: sessions, and the time limits of the messages in them.
+#[derive(Debug)]
+pub(crate) struct SessionConfig {
+    pub(crate) sessions: session::Config,
+    pub(crate) timeouts: MessageTimeouts,
+}
+
+// Two definitions for one table: the first fills the struct of another crate.
+impl Section for SessionConfig {
+    fn keys(path: &str, keys: &mut Vec<ConfigKey>) {
+        session::Config::keys(path, keys);
+        MessageTimeouts::keys(path, keys);
+    }
+
+    fn read(reader: &mut Reader, path: &str) -> Self {
+        Self {
+            sessions: session::Config::read(reader, path),
+            timeouts: MessageTimeouts::read(reader, path),
+        }
+    }
+}
+
+section! {
+    /// The time limits of requests in a session.
+    pub(crate) struct MessageTimeouts {
+        /// The time that an MCP server has to answer a request of the client. Then the client gets
+        /// an error, and the server a cancellation.
+        request_timeout: PositiveDuration = "10m",
+        /// The time that a client has to answer a request of the MCP server that it has received,
+        /// such as a question to its user. Then the server gets an error.
+        question_timeout: PositiveDuration = "10m",
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use bridge::{DropCounts, http::Endpoint};
+use broker::ports::Probe;
 use session::ports::Host;
 use supervisor::Supervisor;
 use tokio_util::task::TaskTracker;
@@ -12,6 +13,7 @@ use crate::{
     adapters::{
         child::ChildStarter,
         conversation::{BridgeHost, ServerStarter},
+        program::ProgramProbe,
         shared_server::SharedServerStarter,
     },
     config::{Config, crate_configs},
@@ -56,6 +58,17 @@ impl Backends {
             supervisor,
             tasks,
         })
+    }
+
+    /// What must work for sessions to open.
+    pub(super) fn probes(&self, config: &Config) -> Vec<Arc<dyn Probe>> {
+        let probe = |supervisor: &Arc<Supervisor>| -> Arc<dyn Probe> {
+            Arc::new(ProgramProbe {
+                supervisor: Arc::clone(supervisor),
+                program: crate_configs::program(config),
+            })
+        };
+        self.supervisor.iter().map(probe).collect()
     }
 
     /// Waits for the end of all backends, and until it is logged. Call it when no backend is

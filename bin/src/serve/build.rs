@@ -69,7 +69,8 @@ impl Application {
             Arc::new(OAuthAuthority::new(server.clone())),
             Arc::new(RegistryService::new(registry, server.clone())),
             vec![Arc::new(StoreProbe(server.clone()))],
-        );
+        )
+        .with_readiness_probes(backends.probes(config));
         if config.metrics.enabled {
             broker = broker.with_metrics(Arc::new(metrics), config.metrics.token.clone());
         }

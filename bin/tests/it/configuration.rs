@@ -1,6 +1,10 @@
 //! The command line and the configuration: exit codes and messages.
 
-use std::process::{Output, Stdio};
+use std::{
+    fs::Permissions,
+    os::unix::fs::PermissionsExt as _,
+    process::{Output, Stdio},
+};
 
 use tempfile::TempDir;
 use testkit::broker::{SharedMcp, free_port, programs};
@@ -16,13 +20,18 @@ client_secret = "a-secret-of-the-operator"
 scopes = ["read:user"]
 "#;
 
+/// Runs the broker on a machine that has a program `forgejo-mcp`.
 fn broker(arguments: &[&str], configuration: &str, environment: &[(&str, &str)]) -> Output {
     let directory = TempDir::new().unwrap();
     std::fs::write(directory.path().join("broker.toml"), configuration).unwrap();
+    let program = directory.path().join("forgejo-mcp");
+    std::fs::write(&program, "").unwrap();
+    std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
     let run = async {
         let run = Command::new(env!("CARGO_BIN_EXE_forgejo-mcp-broker"))
             .args(arguments)
             .current_dir(directory.path())
+            .env("PATH", directory.path())
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .kill_on_drop(true)
@@ -117,6 +126,28 @@ cgroup = "/nowhere/at-all"
     assert_eq!(output.status.code(), Some(0));
     let output = String::from_utf8(output.stdout).unwrap();
     assert!(output.contains("own control group"), "{output}");
+}
+
+#[test]
+fn check_finds_out_whether_the_program_of_children_is_there() {
+    let program = tempfile::NamedTempFile::new().unwrap();
+    let path = program.path().to_str().unwrap();
+    for (command, reason) in [
+        ("no-such-program", "was not found"),
+        ("/no/such/program", "was not found"),
+        (path, "cannot be executed"),
+    ] {
+        let (code, output) = check(VALID, &[("BROKER_CHILD__COMMAND", command)]);
+        assert_eq!(code, Some(69), "{output}");
+        for part in ["child.command", command, reason] {
+            assert!(output.contains(part), "{part} is missing in: {output}");
+        }
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(
+        check(VALID, &[("BROKER_CHILD__COMMAND", path)]),
+        (Some(0), String::new())
+    );
 }
 
 #[test]

@@ -25,6 +25,8 @@ mod lifecycle;
 #[cfg(test)]
 mod mcp_responses;
 #[cfg(test)]
+mod missing_program;
+#[cfg(test)]
 mod observability;
 #[cfg(test)]
 mod randomized;
@@ -36,3 +38,5 @@ mod shared_server;
 mod streams;
 #[cfg(test)]
 mod two_brokers;
+#[cfg(test)]
+mod upgrade;

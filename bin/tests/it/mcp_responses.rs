@@ -252,6 +252,32 @@ async fn long_tools_list_is_complete() {
 }
 
 #[tokio::test]
+async fn call_that_is_not_answered_within_request_timeout_gets_an_error() {
+    let harness = Harness::new(&[("session.request_timeout", "3s")]).await;
+    let alice = harness.in_session("alice").await;
+    let call = json!({ "name": "test_sleep", "arguments": { "ms": 600_000 } });
+    let (answer, id) = alice.request("tools/call", call).await.unwrap();
+    let response = answer.response_to(&id).unwrap();
+    assert!(response["error"]["message"].is_string(), "{response}");
+    // The session goes on.
+    assert_eq!(login_of(&alice).await, "alice");
+}
+
+#[tokio::test]
+async fn question_that_the_client_does_not_answer_within_question_timeout_gets_an_error() {
+    let harness = Harness::new(&[("session.question_timeout", "1s")]).await;
+    let alice = harness.in_session("alice").await;
+    let call = json!({ "name": "test_ask", "arguments": { "id": 1, "question": "delete it?" } });
+    let (answer, id) = alice.request("tools/call", call).await.unwrap();
+    let asked = |message: &Value| message["method"] == "elicitation/create";
+    assert!(answer.messages.iter().any(asked), "{}", answer.text());
+    // The server has an error instead of an answer, and goes on.
+    let response = answer.response_to(&id).unwrap();
+    let text = response["result"]["content"][0]["text"].as_str().unwrap();
+    assert!(text.contains("\"error\""), "{response}");
+}
+
+#[tokio::test]
 async fn health_reports_version_revision_and_store() {
     let harness = Harness::new(&[]).await;
     let health = Client::new(format!("{}/healthz", harness.broker.url()).parse().unwrap());

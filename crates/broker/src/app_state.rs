@@ -9,6 +9,7 @@ use crate::{
     host_origin::HostOriginPolicy,
     metrics::MetricsEndpoint,
     ports::{Authority, McpService, Probe},
+    readiness::Readiness,
 };
 
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub(crate) struct AppState {
     pub(crate) authority: Arc<dyn Authority>,
     pub(crate) mcp: Arc<dyn McpService>,
     pub(crate) probes: Vec<Arc<dyn Probe>>,
+    pub(crate) readiness: Readiness,
     /// `None` if `/metrics` is not served.
     pub(crate) metrics: Option<MetricsEndpoint>,
     /// Cancelled when the drain begins.

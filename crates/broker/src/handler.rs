@@ -109,7 +109,7 @@ async fn dispatch(state: &AppState, route: Route, request: Request<Incoming>) ->
         }
         Route::Ready => {
             check_read_only(&request)?;
-            Ok(health::readiness(state))
+            Ok(health::readiness(state).await)
         }
         Route::Index => {
             check_read_only(&request)?;

@@ -1,41 +1,27 @@
 //! The self-descriptions of the broker: `/healthz`, `/readyz`, and the index page.
 //!
-//! `/healthz` reports the result of each probe and the build; `/readyz` whether requests are
-//! accepted. Before [`Broker::serve`](crate::Broker::serve) no connection is accepted, so "not
-//! ready" is visible only during the drain.
-
-use std::{sync::Arc, time::Duration};
+//! `/healthz` reports the result of each probe and the build; `/readyz` whether requests can be
+//! served. Before [`Broker::serve`](crate::Broker::serve) no connection is accepted.
 
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
-use tokio::{task::JoinSet, time::timeout};
 
-use crate::{
-    app_state::AppState,
-    ports::{Probe, ResponseBody},
-    response,
-};
-
-/// Maximum time of a probe. A longer one counts as failed.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+use crate::{app_state::AppState, ports::ResponseBody, probe, response};
 
 /// The response of `/healthz`: 200, or 503 if a probe failed.
 pub(crate) async fn health(state: &AppState) -> Response<ResponseBody> {
-    let mut checks = JoinSet::new();
     let mut probes: Map<String, Value> = Map::new();
-    for probe in &state.probes {
-        // Stays "failed" if the probe panics.
-        probes.insert(probe.name().to_owned(), "failed".into());
-        checks.spawn(check(Arc::clone(probe)));
-    }
     let mut healthy = true;
-    while let Some(checked) = checks.join_next().await {
-        match checked {
-            Ok((name, true)) => {
-                probes.insert(name.to_owned(), "ok".into());
+    for (name, result) in probe::run(&state.probes).await {
+        let word = match result {
+            Ok(()) => "ok",
+            Err(error) => {
+                tracing::error!(probe = name, error, "health probe failed");
+                healthy = false;
+                "failed"
             }
-            Ok((_, false)) | Err(_) => healthy = false,
-        }
+        };
+        probes.insert(name.to_owned(), word.into());
     }
     let build = &state.config.build;
     let (status, word) = match healthy {
@@ -51,12 +37,18 @@ pub(crate) async fn health(state: &AppState) -> Response<ResponseBody> {
     response::json(status, &body)
 }
 
-/// The response of `/readyz`.
-pub(crate) fn readiness(state: &AppState) -> Response<ResponseBody> {
+/// The response of `/readyz`: 200, or 503 while the broker drains or a readiness probe fails.
+pub(crate) async fn readiness(state: &AppState) -> Response<ResponseBody> {
     if state.draining.is_cancelled() {
-        response::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-    } else {
+        return response::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+    }
+    let failing = state.readiness.check().await;
+    if failing.is_empty() {
         response::text(StatusCode::OK, "ready\n")
+    } else {
+        let failing: Vec<&str> = failing.into_iter().collect();
+        let text = format!("not ready: {}\n", failing.join(", "));
+        response::text(StatusCode::SERVICE_UNAVAILABLE, text)
     }
 }
 
@@ -68,14 +60,4 @@ pub(crate) fn index(state: &AppState) -> Response<ResponseBody> {
          Add this URL to your MCP client and sign in when it asks you to:\n\n    {url}\n"
     );
     response::text(StatusCode::OK, text)
-}
-
-async fn check(probe: Arc<dyn Probe>) -> (&'static str, bool) {
-    let name = probe.name();
-    match timeout(PROBE_TIMEOUT, probe.check()).await {
-        Ok(Ok(())) => return (name, true),
-        Ok(Err(error)) => tracing::error!(probe = name, error, "health probe failed"),
-        Err(_elapsed) => tracing::error!(probe = name, "health probe timed out"),
-    }
-    (name, false)
 }

@@ -30,6 +30,8 @@ mod mcp;
 mod media_type;
 mod metrics;
 pub mod ports;
+mod probe;
+mod readiness;
 mod request_body;
 mod response;
 mod route;

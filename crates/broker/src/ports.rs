@@ -53,16 +53,16 @@ pub trait McpService: fmt::Debug + Send + Sync + 'static {
     fn stop(&self) -> BoxFuture<'_, ()>;
 }
 
-/// A component that must work for the broker to be healthy.
+/// A component that must work for the broker to be healthy, or to be ready.
 pub trait Probe: fmt::Debug + Send + Sync + 'static {
-    /// The name in `/healthz`.
+    /// The name in `/healthz` or `/readyz`.
     fn name(&self) -> &'static str;
 
     /// Checks that the component works.
     ///
     /// # Errors
     ///
-    /// The reason, for the operator's log; `/healthz` shows only that the probe failed.
+    /// The reason, for the operator's log; clients see only that the probe failed.
     fn check(&self) -> BoxFuture<'_, Result<(), PortError>>;
 }
 

@@ -13,6 +13,7 @@ use crate::{
     listener,
     metrics::MetricsEndpoint,
     ports::{Authority, McpService, Metrics, Probe},
+    readiness::Readiness,
 };
 
 /// The HTTP server, ready to serve.
@@ -44,12 +45,21 @@ impl Broker {
             authority,
             mcp,
             probes,
+            readiness: Readiness::default(),
             metrics: None,
             draining: CancellationToken::new(),
             unfinished: TaskTracker::new(),
             tasks: TaskTracker::new(),
         };
         Self { state }
+    }
+
+    /// Returns 503 from `/readyz` while one of these probes fails. They run once when the broker
+    /// begins to serve, so that a failure is logged, and at each request to `/readyz`.
+    #[must_use]
+    pub fn with_readiness_probes(mut self, probes: Vec<Arc<dyn Probe>>) -> Self {
+        self.state.readiness = Readiness::new(probes);
+        self
     }
 
     /// Counts requests and serves `/metrics`: to everyone, or with `token` only to its holders.
@@ -82,6 +92,8 @@ impl Broker {
         // A connection checks `cut` only while it drains.
         let _drain_on_drop = state.draining.clone().drop_guard();
 
+        let first_check = Arc::clone(&state);
+        state.tasks.spawn(async move { first_check.readiness.check().await });
         let result = listener::accept(&listener, &state, &cut).await;
         drop(listener);
         state.draining.cancel();

@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::error::{InvalidConfigError, InvalidField};
+use crate::error::{InvalidConfigError, InvalidField, SpawnError};
 use crate::isolation::{Isolation, IsolationLimits, IsolationPlan, IsolationReport};
+use crate::program;
+use crate::spec::ChildSpec;
 
 /// The variables that children inherit by default.
 ///
@@ -146,6 +149,16 @@ impl Config {
         } else {
             Err(InvalidConfigError(invalid))
         }
+    }
+
+    /// Looks up the file that a child of this spec would execute, as
+    /// [`Supervisor::find_program`](crate::Supervisor::find_program) does.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn find_program(&self, spec: &ChildSpec) -> Result<PathBuf, SpawnError> {
+        program::of(spec, &self.inherited())
     }
 
     /// Probes which isolation layers this machine supports, as

@@ -7,7 +7,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -64,9 +64,7 @@ impl Launcher {
             };
             variables.insert(name.into(), value);
         }
-        let path = variables.get(OsStr::new("PATH")).map(OsString::as_os_str);
-        let program =
-            program::find(&spec.program, path).map_err(|source| SpawnError::from_exec(&spec.program, source))?;
+        let program = self.find_program(spec)?;
         let setup = sandbox.setup(&self.plan, &program, &spec.args, &variables, kept);
         let setup = setup.map_err(SpawnError::from_system)?;
 
@@ -79,6 +77,11 @@ impl Launcher {
             directory: c_string(sandbox.path().unwrap_or(Path::new("/")).as_os_str())?,
         };
         Ok(PreparedChild { image, setup, sandbox })
+    }
+
+    /// The file that a child of this spec executes.
+    pub(crate) fn find_program(&self, spec: &ChildSpec) -> Result<PathBuf, SpawnError> {
+        program::of(spec, &self.inherited)
     }
 
     /// The variables that do not come from the spec.

@@ -4,22 +4,35 @@
 //! child's allow-list.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
 use rustix::io::Errno;
+use secrecy::ExposeSecret;
+
+use crate::error::SpawnError;
+use crate::spec::ChildSpec;
 
 /// The search path without a `PATH`, as in the C library.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
+/// The absolute path of the program of `spec`, for a child that inherits these variables.
+pub(crate) fn of(spec: &ChildSpec, inherited: &[(OsString, OsString)]) -> Result<PathBuf, SpawnError> {
+    let own = spec.env.iter().rev().find(|(name, _)| name == "PATH");
+    let own = own.map(|(_, value)| OsStr::new(value.expose_secret()));
+    let inherited = inherited.iter().rev().find(|(name, _)| name == "PATH");
+    let path = own.or(inherited.map(|(_, value)| value.as_os_str()));
+    find(&spec.program, path).map_err(|source| SpawnError::from_exec(&spec.program, source))
+}
+
 /// The absolute path of `program`, looked up in `path` if it is a bare name. Links are not
 /// resolved: some programs depend on the name under which they are called. Fails as exec does:
 /// `NotFound`, or `PermissionDenied` if only files that are not executable were found.
-pub(crate) fn find(program: &OsStr, path: Option<&OsStr>) -> io::Result<PathBuf> {
+fn find(program: &OsStr, path: Option<&OsStr>) -> io::Result<PathBuf> {
     if program.is_empty() {
         return Err(Errno::NOENT.into());
     }
@@ -42,19 +55,18 @@ pub(crate) fn find(program: &OsStr, path: Option<&OsStr>) -> io::Result<PathBuf>
     Err(denied.unwrap_or_else(|| Errno::NOENT.into()))
 }
 
-/// Checks that `file` looks like a program. Only exec can decide it.
+/// Checks that `file` looks like a program that this user may execute. Only exec can decide it.
 fn executable(file: &Path) -> io::Result<()> {
-    let found = fs::metadata(file)?;
-    if found.is_file() && found.permissions().mode() & 0o111 != 0 {
-        Ok(())
-    } else {
-        Err(Errno::ACCESS.into())
+    if !fs::metadata(file)?.is_file() {
+        return Err(Errno::ACCESS.into());
     }
+    Ok(access(file, Access::EXEC_OK)?)
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 

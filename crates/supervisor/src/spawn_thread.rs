@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::thread;
 
@@ -84,9 +85,14 @@ impl SpawnThread {
 
     /// Spawns a child.
     pub(crate) async fn spawn(&self, spec: ChildSpec) -> Result<SpawnedProcess, SpawnError> {
-        let panicked = || SpawnError::Os(io::Error::other("the thread that spawns children panicked"));
         let spawned = self.run(move |launcher| spawn(launcher, &spec)).await;
         spawned.ok_or_else(panicked)?
+    }
+
+    /// Looks up the program of a spec.
+    pub(crate) async fn find_program(&self, spec: ChildSpec) -> Result<PathBuf, SpawnError> {
+        let found = self.run(move |launcher| launcher.find_program(&spec)).await;
+        found.ok_or_else(panicked)?
     }
 
     /// Kills the group of a child that has ended, reaps the child, and sweeps the orphans.
@@ -137,6 +143,10 @@ impl StdStreams {
         ];
         Ok((Self { stdin, stdout, stderr }, child_ends))
     }
+}
+
+fn panicked() -> SpawnError {
+    SpawnError::Os(io::Error::other("the thread that spawns children panicked"))
 }
 
 fn spawn(launcher: &Launcher, spec: &ChildSpec) -> Result<SpawnedProcess, SpawnError> {

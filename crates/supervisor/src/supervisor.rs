@@ -1,5 +1,6 @@
 //! The owner of all children: spawns, counts and stops them.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -129,6 +130,19 @@ impl Supervisor {
             // If the child starts after all, its handle is dropped, which ends it.
             Err(_) => Err(SpawnError::TooSlow(self.start_timeout)),
         }
+    }
+
+    /// Looks up the file that a child of this spec would execute, without starting one. Exec can
+    /// still refuse it, for example because its interpreter is missing.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError::NotFound`] and [`SpawnError::NotExecutable`] as [`spawn`](Self::spawn) would
+    /// return them, [`SpawnError::Os`] if the lookup fails.
+    pub async fn find_program(&self, spec: ChildSpec) -> Result<PathBuf, SpawnError> {
+        self.spawn_thread.find_program(spec).await
     }
 
     /// Stops every child and returns when all are gone. No child can be spawned afterwards.

@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     controls::Counters,
     faults::Faults,
@@ -58,7 +60,7 @@ pub(super) struct Application {
     pub(super) confidential: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Grant {
     pub(super) id: i64,
     pub(super) user: i64,
@@ -168,6 +170,11 @@ impl Instance {
         };
         self.grants.insert(grant.id, grant);
         self.last_grant
+    }
+
+    pub(super) fn restore_grants(&mut self, grants: &[Grant]) {
+        self.grants = grants.iter().map(|grant| (grant.id, grant.clone())).collect();
+        self.last_grant = self.grants.keys().max().copied().unwrap_or_default();
     }
 
     pub(super) fn revoke(&mut self, user: i64) -> usize {

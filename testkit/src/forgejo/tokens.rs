@@ -34,6 +34,14 @@ impl Default for SigningKey {
 }
 
 impl SigningKey {
+    pub(super) fn to_hex(&self) -> String {
+        hex::encode(self.0)
+    }
+
+    pub(super) fn from_hex(text: &str) -> Option<Self> {
+        hex::decode(text).ok()?.try_into().ok().map(Self)
+    }
+
     /// Signs claims as a JWT (RFC 7519) with HS256 (RFC 7515).
     pub(super) fn sign(&self, claims: &impl Serialize) -> String {
         let claims = serde_json::to_string(claims).expect("claims are JSON objects");

@@ -12,7 +12,8 @@ path in capitals, `__` for the dot (`BROKER_SERVER__LISTEN`); arrays there as TO
 can stand in a file of its own, which the key with `_file` at its end names (`forgejo.client_secret_file`).
 
 `forgejo-mcp-broker check --config FILE` prints all errors, each with its key and source, and exits with 64 if there is one;
-it also tries which means of isolation this machine has. Unknown keys are refused. Durations are texts such as `\"15m\"` or
+it also tries which means of isolation this machine has. It exits with 69 if the program of `child.command` is missing or the
+shared server does not respond. Unknown keys are refused. Durations are texts such as `\"15m\"` or
 `\"1h 30m\"`, numbers of bytes such as `\"512MiB\"`.
 ";
 

@@ -51,13 +51,15 @@ pub(crate) struct ScriptedMcp {
 
 /// A probe that succeeds while the value is true.
 #[derive(Debug)]
-pub(crate) struct Switch(pub(crate) watch::Sender<bool>);
+pub(crate) struct Switch(pub(crate) watch::Sender<bool>, &'static str);
 
 pub(crate) struct Harness {
     pub(crate) addr: SocketAddr,
     pub(crate) calls: Arc<CallLog>,
     pub(crate) mcp: Arc<ScriptedMcp>,
     pub(crate) store: Arc<Switch>,
+    /// Readiness depends on it.
+    pub(crate) program: Arc<Switch>,
     pub(crate) shutdown: CancellationToken,
     server: JoinSet<Result<(), BrokerError>>,
 }
@@ -97,10 +99,11 @@ impl Harness {
             release: watch::Sender::new(false),
             streams: Mutex::default(),
         });
-        let store = Arc::new(Switch(watch::Sender::new(true)));
+        let [store, program] = ["store", "program"].map(|name| Arc::new(Switch(watch::Sender::new(true), name)));
         let authority = Arc::new(SingleTokenAuthority(Arc::clone(&calls)));
         let probes: Vec<Arc<dyn Probe>> = vec![Arc::clone(&store) as _];
-        let broker = change(Broker::new(config, authority, Arc::clone(&mcp) as _, probes));
+        let broker = Broker::new(config, authority, Arc::clone(&mcp) as _, probes);
+        let broker = change(broker.with_readiness_probes(vec![Arc::clone(&program) as _]));
         let shutdown = CancellationToken::new();
         let mut server = JoinSet::new();
         let stop = shutdown.clone();
@@ -110,6 +113,7 @@ impl Harness {
             calls,
             mcp,
             store,
+            program,
             shutdown,
             server,
         }
@@ -303,7 +307,7 @@ impl ScriptedMcp {
 
 impl Probe for Switch {
     fn name(&self) -> &'static str {
-        "store"
+        self.1
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), PortError>> {

@@ -103,6 +103,24 @@ async fn health_reports_build_and_probes_without_reasons() {
 }
 
 #[tokio::test]
+async fn failing_readiness_probe_is_not_ready_and_still_healthy() {
+    let broker = Harness::start().await;
+    for (works, status, text) in [
+        (true, 200, "ready\n"),
+        (false, 503, "not ready: program\n"),
+        (true, 200, "ready\n"),
+    ] {
+        broker.program.0.send_replace(works);
+        let response = broker.send(get("/readyz")).await;
+        assert_eq!((response.status, response.body.as_str()), (status, text));
+        assert_eq!(broker.send(get("/healthz")).await.status, 200);
+    }
+    // The store is in the other list.
+    broker.store.0.send_replace(false);
+    assert_eq!(broker.send(get("/readyz")).await.status, 200);
+}
+
+#[tokio::test]
 async fn index_shows_the_mcp_url() {
     let broker = Harness::start().await;
     let response = broker.send(get("/")).await;

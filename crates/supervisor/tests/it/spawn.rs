@@ -116,6 +116,32 @@ async fn program_with_a_missing_interpreter_is_not_found() {
 }
 
 #[tokio::test]
+async fn program_is_looked_up_without_a_start_as_a_start_would() {
+    let dir = tempfile::tempdir().unwrap();
+    let tool = dir.path().join("looked-up-tool");
+    let mut spec = spec("looked-up-tool", &[]);
+    let config = Config::new(std::env::vars_os());
+    let supervisor = Supervisor::new(config.clone()).unwrap();
+    assert!(matches!(config.find_program(&spec), Err(SpawnError::NotFound { .. })));
+
+    // The path of the spec, not that of the supervisor.
+    spec.env = vec![("PATH".into(), dir.path().to_str().unwrap().into())];
+    let lookups = async || [config.find_program(&spec), supervisor.find_program(spec.clone()).await];
+    for found in lookups().await {
+        assert!(matches!(found, Err(SpawnError::NotFound { .. })), "{found:?}");
+    }
+    fs::write(&tool, "").unwrap();
+    for found in lookups().await {
+        assert!(matches!(found, Err(SpawnError::NotExecutable { .. })), "{found:?}");
+    }
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    for found in lookups().await {
+        assert_eq!(found.unwrap(), tool);
+    }
+    assert_eq!(supervisor.live(), 0);
+}
+
+#[tokio::test]
 async fn zero_byte_is_rejected() {
     let supervisor = supervisor();
     let error = supervisor.spawn(spec("cat", &["a\0b"])).await.unwrap_err();
