@@ -1,11 +1,10 @@
 //! Starts of children that fail, and children that cannot replace the one before.
 
-use http::Method;
 use serde_json::json;
-use testkit::{Client, broker::ChildCommand, client::Answer, forgejo_mcp::Script};
+use testkit::{broker::ChildCommand, client::Answer, forgejo_mcp::Script};
 use tokio::time::timeout;
 
-use super::{CHILD_STARTED, SOON, call, kill_child};
+use super::{CHILD_STARTED, call, kill_child};
 use crate::harness::{
     Harness, WAIT_LIMIT, login_of,
     messages::{assert_error, initialize_request, tools_list_request},
@@ -109,27 +108,4 @@ async fn failing_starts_are_few_and_each_answer_says_when_to_retry() {
     }
     let starts = harness.broker.log().count(CHILD_STARTED);
     assert!((1..=6).contains(&starts), "{starts} starts");
-}
-
-#[tokio::test]
-async fn missing_program_is_warned_about_and_not_ready_and_renews_no_token() {
-    let program = "no-such-mcp-server";
-    let harness = Harness::with_child(ChildCommand::plain(program.as_ref()), &[]).await;
-    let warned = harness.broker.log().text();
-    let warned = warned
-        .lines()
-        .any(|line| line.contains("\"WARN\"") && line.contains(program));
-    assert!(warned, "no warning at the start names the program");
-    let ready = Client::new(format!("{}/readyz", harness.broker.url()).parse().unwrap());
-    let answer = timeout(SOON, ready.raw(Method::GET, Default::default(), "")).await;
-    assert_eq!(answer.unwrap().unwrap().status, 503);
-
-    let alice = harness.signed_in("alice").await;
-    for number in 0..3 {
-        let answer = alice.post(initialize_request(number)).await.unwrap();
-        let status = answer.status.as_u16();
-        assert!([502, 503].contains(&status), "{}", answer.text());
-        retry_after(&answer);
-    }
-    assert_eq!(harness.forgejo.counters().refreshes, 0);
 }

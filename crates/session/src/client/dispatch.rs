@@ -120,7 +120,10 @@ async fn serve_session(
     }
     let conversation = conversation::of(state, session).await?;
     let response = match conversation.serve(strip_client_headers(request)).await {
-        Outcome::Answer(response) | Outcome::Opened(response) => response,
+        Outcome::Answer(response) | Outcome::Opened(response) => {
+            note_answer(state, session);
+            response
+        }
         Outcome::End(response) => {
             let reason = if method == Method::DELETE {
                 EndReason::Deleted
@@ -136,6 +139,13 @@ async fn serve_session(
         Outcome::Unserved(error) => return Err(error.into()),
     };
     Ok(strip_session_id(response))
+}
+
+/// The failures of a user are forgotten when any of the user's servers answers.
+fn note_answer(state: &RegistryState, session: &Session) {
+    if state.start_backoffs.any() && session.server().is_some_and(|current| current.server.has_answered()) {
+        state.start_backoffs.reset(&session.user);
+    }
 }
 
 /// A listening stream asks for no server, so nothing else would notice a useless one.

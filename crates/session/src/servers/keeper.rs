@@ -8,9 +8,11 @@
 //! A server that a rotation has replaced finishes what is in flight on it, for as long as its
 //! credential is valid. It has a permit of its own meanwhile, and the next rotation waits for its
 //! end, so a session has at most two servers. Any other server shares the permit of the session,
-//! which is free only when nothing is left of them.
+//! which is free only when nothing is left of them. When a credential expires, replaced or not, the
+//! calls in flight on its server have [`SETTLE_TIME`], for which nothing waits: most have presented
+//! the credential already.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -19,8 +21,11 @@ use super::start::StartedServer;
 use crate::{
     ports::DetachReason,
     state::{AttachedServer, Expiry, RegistryState, RetiredServer, Session, SessionPermit},
-    sync::{sleep_until, timeout_at},
+    sync::{sleep_until, timeout, timeout_at},
 };
+
+/// The time that calls in flight have to finish when the credential of their server expires.
+const SETTLE_TIME: Duration = Duration::from_secs(5);
 
 /// A server that was attached, and the times since which calls have waited for it.
 pub(crate) type Attached = (Arc<AttachedServer>, Vec<Instant>);
@@ -61,15 +66,15 @@ pub(crate) fn attach(
         let (state, session, attached) = (Arc::clone(state), Arc::clone(session), Arc::clone(&attached));
         let is_attached = waited.is_some();
         async move {
-            let permit = if is_attached {
+            let permits = if is_attached {
                 watch(&state, &session, &attached, permit).await
             } else {
-                Some(permit)
+                Permits(Some(permit), None)
             };
             attached.server.stop().await;
             tracing::debug!(session = %session.tag, "backend stopped");
-            release(&state, &session, &attached);
-            drop(permit);
+            drop(release(&state, &session, &attached));
+            drop(permits);
             drop(gone);
         }
     };
@@ -77,61 +82,87 @@ pub(crate) fn attach(
     Some((attached, waited?))
 }
 
-/// Watches a server until it has to be stopped, and returns its permit. One that was replaced gives
-/// its share of the session's permit up.
+/// The permits of a server: a share of the session's, or its own after it was replaced.
+struct Permits(Option<Arc<SessionPermit>>, Option<RetiredServer>);
+
+/// Watches a server until it has to be stopped.
 async fn watch(
     state: &Arc<RegistryState>,
     session: &Arc<Session>,
     attached: &Arc<AttachedServer>,
     permit: Arc<SessionPermit>,
-) -> Option<Arc<SessionPermit>> {
-    let expired = async {
+) -> Permits {
+    let mut permits = Permits(Some(permit), None);
+    let expires = async {
         match attached.expiry {
             Some(expiry) => sleep_until(expiry.at).await,
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
+    let expired = tokio::select! {
         biased;
-        () = session.ended.cancelled() => return Some(permit),
-        () = attached.retired.cancelled() => {}
-        () = attached.done.cancelled() => state.detach(session, attached, DetachReason::BackendDied),
-        () = expired => state.detach(session, attached, DetachReason::Expired),
-    }
-    let drained = {
+        () = session.ended.cancelled() => return permits,
+        () = attached.retired.cancelled() => false,
+        () = attached.done.cancelled() => {
+            state.detach(session, attached, DetachReason::BackendDied);
+            return permits;
+        }
+        () = expires => {
+            state.detach(session, attached, DetachReason::Expired);
+            true
+        }
+    };
+    let (replaced, drained) = {
         let locked = session.lock();
-        let conversation = locked.conversation.as_ref().filter(|_| locked.is_retired(attached));
-        conversation.map(|conversation| conversation.drained(attached.number))
+        let replaced = locked.is_retired(attached);
+        let conversation = locked.conversation.as_ref().filter(|_| replaced || expired);
+        (
+            replaced,
+            conversation.map(|conversation| conversation.drained(attached.number)),
+        )
     };
-    let Some(drained) = drained else {
-        return Some(permit);
+    let Some(mut drained) = drained else {
+        return permits;
     };
-    drop(permit);
-    let grace = Instant::now() + state.config.rotate_grace;
-    let deadline = attached.expiry.map_or(grace, |expiry| expiry.at);
+    let drained = async {
+        if replaced {
+            permits.0 = None;
+            let grace = Instant::now() + state.config.rotate_grace;
+            let deadline = attached.expiry.map_or(grace, |expiry| expiry.at);
+            let in_time = timeout_at(deadline, &mut drained).await.is_ok();
+            if in_time || attached.expiry.is_none() {
+                return in_time;
+            }
+            permits.1 = release(state, session, attached);
+        }
+        let settle = SETTLE_TIME.min(state.config.rotate_grace);
+        timeout(settle, drained).await.is_ok()
+    };
     tokio::select! {
         biased;
         () = session.ended.cancelled() => {}
         () = attached.done.cancelled() => {}
-        drained = timeout_at(deadline, drained) => if drained.is_err() {
-            tracing::warn!(session = %session.tag, "requests aborted: their backend was replaced and its time is over");
+        in_time = drained => if !in_time {
+            tracing::warn!(session = %session.tag, "requests aborted: the time of their backend is over");
         }
     }
-    None
+    permits
 }
 
-/// Ends the time of a server that was replaced, and lets the next rotation begin.
-fn release(state: &RegistryState, session: &Session, attached: &Arc<AttachedServer>) {
+/// Ends the time of a server that was replaced, and lets the next rotation begin. The permit is
+/// free when the server has stopped.
+fn release(state: &RegistryState, session: &Session, attached: &Arc<AttachedServer>) -> Option<RetiredServer> {
     let mut locked = session.lock();
     if !locked.is_retired(attached) {
-        return;
+        return None;
     }
-    locked.retired = None;
+    let retired = locked.retired.take();
     if attached.server.has_answered() {
         state.record_answer(session, &mut locked);
     }
-    if std::mem::take(&mut locked.rotation_waits) && locked.lifecycle.server().is_some() {
+    if mem::take(&mut locked.rotation_waits) && locked.lifecycle.server().is_some() {
         state.rotation_deadlines.set(session.key, Some(Instant::now()));
         state.rotate_now.notify_one();
     }
+    retired
 }
