@@ -68,8 +68,14 @@ impl ChildStarter {
         let child = self.supervisor.spawn(spec).await.map_err(not_started)?;
         let io = child.take_io();
         let io = io.ok_or_else(|| SpawnError::Failed("the streams of the child are taken already".into()))?;
-        let link = child.ready(conversation.connect(order.number.0, io));
-        let link = link.await.map_err(not_ready)?;
+        let connected = async {
+            match conversation.connect(order.number.0, io).await {
+                // It may exit now, but that is not the reason.
+                Err(error) if error.is_final() => Ok(Err(SpawnError::Unfit(error.into()))),
+                other => other.map(Ok),
+            }
+        };
+        let link = child.ready(connected).await.map_err(not_ready)??;
 
         let server = Arc::new(ChildServer {
             child,
@@ -161,18 +167,16 @@ async fn stop_with_output(server: Arc<ChildServer>) {
     }
 }
 
-/// Only a child that has exited, or is about to, may have refused its token. One that does not fit
-/// the session is not the last of its kind.
+/// Only a child that has exited, or is about to, may have refused its token.
 fn not_ready(error: ReadyError<ConnectError>) -> SpawnError {
-    let kind = match &error {
-        ReadyError::Exited { .. } | ReadyError::Failed(ConnectError::Ended) => SpawnError::Failed,
-        ReadyError::Failed(
-            ConnectError::Refused { .. }
-            | ConnectError::Unusable
-            | ConnectError::VersionChanged { .. }
-            | ConnectError::CapabilityMissing { .. },
-        ) => SpawnError::Unfit,
-        ReadyError::TooSlow { .. } | ReadyError::Failed(ConnectError::TimedOut) | _ => SpawnError::NotReady,
+    let ended = matches!(
+        error,
+        ReadyError::Exited { .. } | ReadyError::Failed(ConnectError::Ended)
+    );
+    let kind = if ended {
+        SpawnError::Failed
+    } else {
+        SpawnError::NotReady
     };
     kind(error.into())
 }
@@ -206,12 +210,6 @@ mod tests {
         let failed = |error| not_ready(ReadyError::Failed(error));
         assert!(matches!(failed(ConnectError::Ended), SpawnError::Failed(_)));
         assert!(matches!(failed(ConnectError::TimedOut), SpawnError::NotReady(_)));
-        let missing = ConnectError::CapabilityMissing {
-            capability: "tools".into(),
-        };
-        for error in [ConnectError::Unusable, missing] {
-            assert!(matches!(failed(error), SpawnError::Unfit(_)));
-        }
         let slow = ReadyError::TooSlow { limit, stderr: vec![] };
         assert!(matches!(not_ready(slow), SpawnError::NotReady(_)));
     }

@@ -75,13 +75,12 @@ impl Server for SharedServer {
 }
 
 fn not_connected(error: ConnectError) -> SpawnError {
-    let kind = match &error {
-        ConnectError::Ended => SpawnError::Failed,
-        ConnectError::TimedOut => SpawnError::NotReady,
-        ConnectError::Refused { .. }
-        | ConnectError::Unusable
-        | ConnectError::VersionChanged { .. }
-        | ConnectError::CapabilityMissing { .. } => SpawnError::Unfit,
+    let kind = if error.is_final() {
+        SpawnError::Unfit
+    } else if matches!(error, ConnectError::Ended) {
+        SpawnError::Failed
+    } else {
+        SpawnError::NotReady
     };
     kind(error.into())
 }

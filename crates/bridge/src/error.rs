@@ -46,6 +46,19 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// True if another server of the same kind will not fit either.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Ended | Self::TimedOut => false,
+            Self::Refused { .. } | Self::Unusable | Self::VersionChanged { .. } | Self::CapabilityMissing { .. } => {
+                true
+            }
+        }
+    }
+}
+
 /// Why bytes are not a snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {

@@ -80,25 +80,3 @@ async fn failing_starts_are_few_and_each_answer_says_when_to_retry() {
     let starts = harness.broker.log().count(CHILD_STARTED);
     assert!((1..=6).contains(&starts), "{starts} starts");
 }
-
-#[tokio::test]
-async fn missing_program_is_warned_about_and_not_ready_and_renews_no_token() {
-    let program = "no-such-mcp-server";
-    let harness = Harness::with_child(ChildCommand::plain(program.as_ref()), &[]).await;
-    harness.broker.log().contains(program).await;
-    let log = harness.broker.log().text();
-    let line = log.lines().find(|line| line.contains(program)).unwrap();
-    assert!(line.contains("\"WARN\""), "no warning: {line}");
-    let ready = Client::new(format!("{}/readyz", harness.broker.url()).parse().unwrap());
-    let answer = timeout(SOON, ready.raw(Method::GET, Default::default(), "")).await;
-    assert_eq!(answer.unwrap().unwrap().status, 503);
-
-    let alice = harness.signed_in("alice").await;
-    for number in 0..3 {
-        let answer = alice.post(initialize_request(number)).await.unwrap();
-        let status = answer.status.as_u16();
-        assert!([502, 503].contains(&status), "{}", answer.text());
-        retry_after(&answer);
-    }
-    assert_eq!(harness.forgejo.counters().refreshes, 0);
-}
