@@ -21,6 +21,36 @@ fn retry_after(answer: &Answer) -> u64 {
 }
 
 #[tokio::test]
+async fn session_whose_next_child_does_not_fit_ends_with_404() {
+    for misfit in [
+        Script {
+            protocol_version: Some("2025-06-18".to_owned()),
+            ..Script::default()
+        },
+        Script {
+            lacks: vec!["resources".to_owned()],
+            ..Script::default()
+        },
+        Script {
+            refuses_initialize: true,
+            ..Script::default()
+        },
+    ] {
+        let (harness, script) = Harness::with_script(&Script::default(), &[]).await;
+        let alice = harness.in_session("alice").await;
+        script.write(&misfit).unwrap();
+        kill_child(&harness).await;
+        // The request that meets the misfit already, without a failure before.
+        for _ in 0..2 {
+            let answer = alice.post(tools_list_request("x")).await.unwrap();
+            assert_eq!(answer.status, 404, "{misfit:?}: {}", answer.text());
+            assert_error(&answer, 404, "x");
+        }
+        harness.wait_for_children(0).await;
+    }
+}
+
+#[tokio::test]
 async fn session_whose_next_child_fails_to_start_goes_on_once_one_starts() {
     let (harness, script) = Harness::with_script(&Script::default(), &[]).await;
     let alice = harness.in_session("alice").await;
