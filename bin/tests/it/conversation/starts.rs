@@ -1,11 +1,10 @@
 //! Starts of children that fail, and children that cannot replace the one before.
 
-use http::Method;
 use serde_json::json;
-use testkit::{Client, broker::ChildCommand, client::Answer, forgejo_mcp::Script};
+use testkit::{broker::ChildCommand, client::Answer, forgejo_mcp::Script};
 use tokio::time::timeout;
 
-use super::{CHILD_STARTED, SOON, call, kill_child};
+use super::{CHILD_STARTED, call, kill_child};
 use crate::harness::{
     Harness, WAIT_LIMIT, login_of,
     messages::{assert_error, initialize_request, tools_list_request},
