@@ -1,4 +1,7 @@
-//! Behavior of the state machine that is hard to cause from outside.
+//! Behavior of the state machine that is hard to cause from outside. `model` covers random
+//! schedules.
+
+mod model;
 
 use std::{
     task::{Context, Poll, Waker},

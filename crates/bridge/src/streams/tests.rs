@@ -4,6 +4,11 @@ use super::*;
 use crate::{config::QueueLimits, jsonrpc::Id};
 
 impl Streams {
+    /// The number of retained streams.
+    pub(crate) fn count_retained(&self) -> usize {
+        self.all.keys().filter(|id| self.is_retained(**id)).count()
+    }
+
     /// The number of messages in the replay buffer, and their bytes.
     pub(crate) fn replay_usage(&self) -> (usize, usize) {
         self.replay_buffer.usage()

@@ -61,4 +61,9 @@ impl Timers {
         self.deadlines.remove(&timer);
         Some(timer)
     }
+
+    #[cfg(test)]
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Timer> {
+        self.order.iter().map(|(_, timer)| timer)
+    }
 }
