@@ -303,7 +303,8 @@ impl Simulation {
         }
     }
 
-    /// Ends all links and lets all clients come back: each call has its outcome, and nothing is left.
+    /// Ends all links and lets all clients come back: each call has its outcome, and nothing is
+    /// left.
     fn end(mut self) {
         self.pump();
         for link in self.links.keys().copied().collect::<Vec<_>>() {
