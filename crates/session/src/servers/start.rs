@@ -116,14 +116,9 @@ impl StartError {
                 tracing::warn!(session = %tag, reason, "no backend can be started now");
                 SessionError::Unavailable
             }
-            Self::Spawn(SpawnError::Missing(_)) => {
-                tracing::warn!(session = %tag, reason, "the backend of the session did not start");
-                // A try costs nothing, and there may be a program by then.
-                SessionError::NotStarted {
-                    retry_after: state.config.backoff,
-                }
-            }
-            Self::Spawn(SpawnError::Failed(_) | SpawnError::NotReady(_)) | Self::TimedOut | Self::BackendDied => {
+            Self::Spawn(SpawnError::Failed(_) | SpawnError::NotReady(_) | SpawnError::Missing(_))
+            | Self::TimedOut
+            | Self::BackendDied => {
                 tracing::warn!(session = %tag, reason, "the backend of the session did not start");
                 let retry_after = state.record_failure(session, &mut session.lock(), Instant::now());
                 SessionError::NotStarted { retry_after }
