@@ -29,6 +29,7 @@ use url::Url;
 use self::sign_in::SignIn;
 pub use self::{
     answer::Answer,
+    mcp::Posted,
     sse::{Event, EventStream},
 };
 use crate::{browser::BrowserError, http_client};

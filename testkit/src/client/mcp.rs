@@ -23,6 +23,12 @@ const MAX_PAGES: usize = 100;
 /// The time limit of a GET stream: longer than any test.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
+/// The answer to a message, a stream before it is read.
+pub enum Posted {
+    Answer(Box<Answer>),
+    Stream(EventStream),
+}
+
 impl Client {
     /// Opens a session, or initializes the present one again: stores the session id and the
     /// protocol version, and returns the result.
@@ -87,14 +93,21 @@ impl Client {
             let invalid = |_| ClientError::Unexpected(format!("{id:?} cannot be a header value"));
             headers.insert(LAST_EVENT_ID, HeaderValue::from_str(id).map_err(invalid)?);
         }
-        open_stream(self.http.get(self.mcp_url.clone()).headers(headers)).await
+        open(self.http.get(self.mcp_url.clone()).headers(headers))
+            .await?
+            .into_stream()
     }
 
     /// Posts a message whose answer is a stream, to be read event by event. Dropping the stream
     /// closes its connection.
     pub async fn post_for_stream(&self, message: impl Into<Bytes>) -> Result<EventStream, ClientError> {
+        self.post_and_read(message).await?.into_stream()
+    }
+
+    /// Posts a message; if the answer is a stream, it can be read event by event.
+    pub async fn post_and_read(&self, message: impl Into<Bytes>) -> Result<Posted, ClientError> {
         let request = self.http.post(self.mcp_url.clone()).headers(self.headers());
-        open_stream(request.body(message.into())).await
+        open(request.body(message.into())).await
     }
 
     /// Sends a JSON-RPC request with a new id; returns the answer, whatever it is, and the id.
@@ -151,19 +164,27 @@ impl Client {
     }
 }
 
-async fn open_stream(request: RequestBuilder) -> Result<EventStream, ClientError> {
+async fn open(request: RequestBuilder) -> Result<Posted, ClientError> {
     let response = request.timeout(STREAM_TIMEOUT).send().await;
     let response = response.map_err(ClientError::Transport)?;
-    let answer_is_stream = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
-    if response.status() != StatusCode::OK || !answer_is_stream {
-        let answer = Answer::read(response).await?.expect_status(StatusCode::OK)?;
-        let text = answer.text();
-        return Err(ClientError::unexpected(format!("a stream expected: {text}")));
+    let content_type = response.headers().get(CONTENT_TYPE);
+    let is_stream = content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+    if response.status() == StatusCode::OK && is_stream {
+        return Ok(Posted::Stream(EventStream::new(response)));
     }
-    Ok(EventStream::new(response))
+    Ok(Posted::Answer(Box::new(Answer::read(response).await?)))
+}
+
+impl Posted {
+    fn into_stream(self) -> Result<EventStream, ClientError> {
+        match self {
+            Self::Stream(stream) => Ok(stream),
+            Self::Answer(answer) => {
+                let answer = answer.expect_status(StatusCode::OK)?;
+                Err(ClientError::Unexpected(format!("a stream expected: {}", answer.text())))
+            }
+        }
+    }
 }
 
 pub(super) fn basic_headers() -> HeaderMap {

@@ -24,6 +24,7 @@ struct State {
     /// Our requests that have no answer yet, oldest first.
     open: Vec<(Value, oneshot::Sender<Value>)>,
     subscriptions: BTreeSet<String>,
+    last_id: u64,
 }
 
 impl Inbox {
@@ -52,6 +53,13 @@ impl Inbox {
 
     pub(super) fn record(&self) -> Vec<Value> {
         self.state().record.clone()
+    }
+
+    /// The id of our next request.
+    pub(super) fn next_id(&self) -> u64 {
+        let mut state = self.state();
+        state.last_id += 1;
+        state.last_id
     }
 
     /// Waits for an answer with this id. If several requests have it, the oldest gets it.

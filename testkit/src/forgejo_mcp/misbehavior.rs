@@ -87,7 +87,7 @@ pub(super) async fn call(context: &CallContext, Request { id, params, .. }: &Req
 }
 
 /// Asks once or twice, and waits for all answers.
-async fn ask(context: &CallContext, arguments: &Value) -> Vec<Value> {
+pub(super) async fn ask(context: &CallContext, arguments: &Value) -> Vec<Value> {
     let (id, question) = (&arguments["id"], &arguments["question"]);
     let schema = json!({ "type": "object", "properties": { "nonce": { "type": "string" } } });
     let params = json!({ "message": question, "requestedSchema": schema });

@@ -13,7 +13,7 @@
 //! | `test_received` | answers with all messages that the process has got, but for calls of tools |
 //! | `test_read`, `test_repeat`, `test_write` | answers with its process id; the first is listed as read-only, the second as idempotent |
 //! | `test_environment` | answers with the names of its environment variables |
-//! | `test_stamp {mark, ms, whose, announce}` | writes `took {mark} pid={pid}` to standard error; waits; writes `gave {mark} pid={pid}`; with `announce` sends the mark and its process id in a `notifications/message`; answers with both, and with `whose` with the login that its token belongs to |
+//! | `test_stamp {mark, ms, whose, announce, ask}` | writes `took {mark} pid={pid}` to standard error; waits; with `ask` asks the client with the mark as question and an id that counts from 1 in each process; writes `gave {mark} pid={pid}`; with `announce` sends the mark and its process id in a `notifications/message`; answers with both, with `whose` with the login that its token belongs to, and with `ask` with the nonce of the client's answer |
 
 use std::time::Duration;
 
@@ -21,14 +21,14 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
-    CallContext, catalog, log,
+    CallContext, catalog, log, misbehavior,
     protocol::{self, INTERNAL_ERROR, RpcError},
 };
 
 pub(super) fn listed() -> Vec<Value> {
     let [number, text, flag] = ["number", "string", "boolean"].map(|kind| json!({ "type": kind }));
     let none = json!({});
-    let stamp = json!({ "mark": text, "ms": number, "whose": flag, "announce": flag });
+    let stamp = json!({ "mark": text, "ms": number, "whose": flag, "announce": flag, "ask": flag });
     [
         ("test_sleep", "Answers after a while", json!({ "ms": number }), "ms"),
         ("test_fail", "Fails after a while", json!({ "ms": number }), "ms"),
@@ -137,8 +137,13 @@ async fn stamp(context: &CallContext, arguments: &Value) -> Result<Value, RpcErr
     let mark = arguments["mark"].as_str().unwrap_or_default();
     log::raw(&format!("took {mark} pid={pid}\n"));
     sleep(Duration::from_millis(arguments["ms"].as_u64().unwrap_or(0))).await;
-    log::raw(&format!("gave {mark} pid={pid}\n"));
     let mut answer = json!({ "mark": mark, "pid": pid });
+    if arguments["ask"] == json!(true) {
+        let question = json!({ "id": context.inbox.next_id(), "question": mark });
+        let answers = misbehavior::ask(context, &question).await;
+        answer["nonce"] = answers.first().unwrap_or(&Value::Null)["result"]["content"]["nonce"].clone();
+    }
+    log::raw(&format!("gave {mark} pid={pid}\n"));
     if arguments["announce"] == json!(true) {
         let params = json!({ "level": "info", "logger": "stamp", "data": answer });
         let message = protocol::notification("notifications/message", &params);

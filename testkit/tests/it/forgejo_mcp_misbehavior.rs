@@ -118,6 +118,25 @@ async fn question_has_the_chosen_id_and_its_answer_is_reported() {
 }
 
 #[tokio::test]
+async fn stamp_repeats_the_nonce_of_the_answer_to_its_question() {
+    let mut double = Double::start(None).await;
+    double
+        .call(1, "test_stamp", json!({ "mark": "a.1", "ask": true }))
+        .await;
+    let question = double.message().await;
+    assert_eq!(
+        (&question["id"], &question["params"]["message"]),
+        (&json!(1), &json!("a.1"))
+    );
+    let result = json!({ "action": "accept", "content": { "nonce": "n" } });
+    double
+        .send(json!({ "jsonrpc": "2.0", "id": question["id"], "result": result }))
+        .await;
+    let stamp = text_of(&double.message().await);
+    assert_eq!((&stamp["mark"], &stamp["nonce"]), (&json!("a.1"), &json!("n")));
+}
+
+#[tokio::test]
 async fn bad_answers_are_bad_in_their_own_way() {
     let mut double = Double::start(None).await;
     for (kind, is_json) in [

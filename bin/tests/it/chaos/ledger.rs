@@ -23,8 +23,8 @@ pub(crate) struct Ledger {
     taken: HashMap<String, Vec<TakenCall>>,
     /// The number of calls that a process has taken since its start, by process id.
     calls: HashMap<u32, usize>,
-    /// The number of a session's children that have taken a second call, and so have answered the
-    /// first.
+    /// The number of a session's children that have taken a third call, and so have answered one,
+    /// since no client has more than two calls in flight.
     proven: HashMap<Tag, usize>,
 }
 
@@ -107,17 +107,6 @@ impl Ledger {
         near.map(|entry| entry.line.as_str()).collect()
     }
 
-    /// True if a session lost its child in a period, by a rotation or because it became dormant.
-    /// The broker logs this afterwards: `log_delay` is the longest accepted delay.
-    pub(crate) fn lost_child(&self, tag: &str, start: Duration, end: Duration, log_delay: Duration) -> bool {
-        let period = since_midnight(start)..=since_midnight(end) + log_delay;
-        self.entries.iter().any(|entry| {
-            entry.tag == tag
-                && matches!(entry.event, LogEvent::Rotated | LogEvent::Detached)
-                && period.contains(&entry.time)
-        })
-    }
-
     /// Counts rotations in the periods in which the log shows that a session had a child.
     pub(crate) fn rotation_stats(&self) -> RotationStats {
         let mut stats = RotationStats::default();
@@ -172,7 +161,7 @@ impl Ledger {
             let pid = pid.parse().expect("the line has a process id");
             let calls = self.calls.entry(pid).or_default();
             *calls += 1;
-            if *calls == 2 {
+            if *calls == 3 {
                 *self.proven.entry(tag.clone()).or_default() += 1;
             }
             let taken = TakenCall { tag: tag.clone(), pid };
@@ -206,11 +195,6 @@ impl fmt::Display for RotationStats {
 /// The duration from one time of day to a later one, perhaps of the next day.
 fn between(from: Duration, to: Duration) -> Duration {
     to.checked_sub(from).unwrap_or_else(|| to + DAY - from)
-}
-
-/// The time of day of a Unix time.
-fn since_midnight(time: Duration) -> Duration {
-    time - Duration::from_secs(time.as_secs() / DAY.as_secs() * DAY.as_secs())
 }
 
 /// Parses the time of day in a timestamp of the log: `2026-01-31T12:34:56.789012Z`.

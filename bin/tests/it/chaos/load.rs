@@ -1,8 +1,9 @@
 //! The raw clients: each uses one session until the end of the run, with one call in flight at a
-//! time.
+//! time, or two if their children ask the user.
 //!
 //! Every call carries a unique mark, which the answer must repeat. Some sessions also read GET
-//! streams, and the children of some send a notification for each call.
+//! streams, the children of some send a notification for each call, and those of the others ask the
+//! user in half of the calls.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::{
     IDLE_TIMEOUT, Reports, event_streams, now,
     oracle::{Call, CallOutcome, ServerNotification, Stamp},
+    questions::{self, Reading},
 };
 
 /// Longer than the last notification of a child takes to arrive.
@@ -29,6 +31,7 @@ pub(super) struct RawSession {
     login: &'static str,
     requests_notifications: bool,
     reads_streams: bool,
+    asks: Option<Reading>,
     rng: Rng,
 }
 
@@ -41,6 +44,11 @@ impl RawSession {
             login,
             requests_notifications: number % 4 < 2,
             reads_streams: number.is_multiple_of(4),
+            asks: match number % 4 {
+                2 => Some(Reading::Stays),
+                3 => Some(Reading::Leaves),
+                _ => None,
+            },
             rng,
         }
     }
@@ -65,7 +73,7 @@ impl RawSession {
     }
 
     async fn call_until_finish(&mut self) {
-        let mut number = 0;
+        let mut number: usize = 0;
         while !self.reports.finish.is_cancelled() {
             // Sometimes long enough for the session to become dormant.
             let pause = if self.rng.u64(..80) == 0 {
@@ -74,11 +82,24 @@ impl RawSession {
                 Duration::from_millis(20 + self.rng.u64(..100))
             };
             sleep(pause).await;
-            self.call(number).await;
+            // Two questions at a time, often of two children that number them in the same way.
+            if let Some(reading) = self.asks.filter(|_| number.is_multiple_of(4)) {
+                let later = Duration::from_millis(self.rng.u64(..questions::LONGEST_THOUGHT));
+                let (mut one, mut other) = (self.rng.fork(), self.rng.fork());
+                tokio::join!(self.call(number, Some(reading), &mut one), async {
+                    sleep(later).await;
+                    self.call(number + 1, Some(reading), &mut other).await
+                });
+                number += 1;
+            } else {
+                let mut rng = self.rng.fork();
+                self.call(number, None, &mut rng).await;
+            }
             number += 1;
         }
         // There are no more kills: the session still works, and the notification arrives.
-        let last = self.call(number).await;
+        let mut rng = self.rng.fork();
+        let last = self.call(number, None, &mut rng).await;
         let mark = last.mark.clone();
         if !matches!(last.outcome, CallOutcome::Answered(_)) {
             self.reports.add_problem(format!("the session was lost: {last:?}"));
@@ -88,23 +109,25 @@ impl RawSession {
         }
     }
 
-    async fn call(&mut self, number: usize) -> Call {
+    /// Makes a call; with `asks` its child asks the user.
+    async fn call(&self, number: usize, asks: Option<Reading>, rng: &mut Rng) -> Call {
         let mark = format!("{}.{number}", self.name);
-        let delay = if number.is_multiple_of(2) {
-            self.rng.u64(..60)
-        } else {
-            0
-        };
+        let delay = if number.is_multiple_of(2) { rng.u64(..60) } else { 0 };
         let asks_login = number.is_multiple_of(3);
         let notifies = self.requests_notifications;
-        let arguments = json!({ "mark": mark, "ms": delay, "whose": asks_login, "announce": notifies });
+        let arguments =
+            json!({ "mark": mark, "ms": delay, "whose": asks_login, "announce": notifies, "ask": asks.is_some() });
         let start = now();
-        let outcome = self.request(arguments).await;
+        let outcome = match asks {
+            Some(reading) => questions::call(&self.client, &mark, &arguments, reading, rng).await,
+            None => self.request(arguments).await,
+        };
         let call = Call {
             session: self.name.clone(),
             mark,
             login: asks_login.then_some(self.login),
             notifies,
+            asks: asks.is_some(),
             start,
             end: now(),
             keeps_connection: false,

@@ -6,10 +6,17 @@
 //! some child of the session during the call excuses it, and that kill excuses no other call. In
 //! both cases the client must have got a response that says that the child has ended.
 //!
+//! A call in which a child asks the user may also fail with a stop of the broker: the answer to the
+//! question comes too late for the child. The client must have got a response on the stream that it
+//! has resumed.
+//!
 //! A client that keeps its connections may send a request at the moment at which a stopping broker
 //! closes the connection. By the rules of HTTP/1.1 the request is then lost (RFC 9112 section
 //! 9.3.1). Such requests are counted separately: no child has seen the request, the broker was
 //! stopping, and there was no response.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -35,6 +42,8 @@ pub(crate) struct Call {
     pub(crate) login: Option<&'static str>,
     /// The child sends a notification before its answer.
     pub(crate) notifies: bool,
+    /// The child asks the user, and the answer to its question is the mark.
+    pub(crate) asks: bool,
     pub(crate) start: Duration,
     pub(crate) end: Duration,
     /// The client reuses connections.
@@ -56,6 +65,8 @@ pub(crate) struct Stamp {
     mark: String,
     pid: u32,
     login: Option<String>,
+    /// The answer to its question.
+    nonce: Option<String>,
 }
 
 /// A notification of a child, and the session that received it.
@@ -69,11 +80,15 @@ pub(crate) struct ServerNotification {
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
     pub(crate) answered: usize,
+    /// The answered calls with a question.
+    pub(crate) questions: usize,
     excused: usize,
+    /// Calls with a question that have ended with the broker.
+    stopped: usize,
     /// Requests that were lost with a connection that was just closing.
     pub(crate) lost: usize,
     notifications: usize,
-    /// Notifications that were lost with the stream of a child that was replaced.
+    /// Notifications that were lost with a broker that stopped.
     missed: usize,
     /// The median duration of the answered calls.
     pub(crate) median: Duration,
@@ -93,6 +108,9 @@ const CHILD_ENDED_ERRORS: [&str; 2] = [
     "the MCP server of this session has ended",
     "The MCP server did not start",
 ];
+
+/// The error of a raw client that has waited in vain for a response.
+pub(super) const NO_RESPONSE: &str = "no response";
 
 /// The number of violations in a report, and the number of those with the log of their session.
 const REPORTED_VIOLATIONS: usize = 20;
@@ -122,7 +140,12 @@ impl Oracle {
             let checked = match &call.outcome {
                 CallOutcome::Answered(stamp) => {
                     oracle.answered += 1;
+                    oracle.questions += usize::from(call.asks);
                     check_answer(ledger, call, stamp)
+                }
+                CallOutcome::Failed(error) if call.asks && has_stopped(stops, call) => {
+                    oracle.stopped += 1;
+                    check_response(error)
                 }
                 CallOutcome::Failed(error) => {
                     check_failure(ledger, kills, call, error, tag, &mut used_kills).inspect(|()| oracle.excused += 1)
@@ -132,7 +155,7 @@ impl Oracle {
                 oracle.add_violation(format!("{reason}: {call:?}"), tag, call.end);
             }
         }
-        oracle.check_notifications(ledger, calls, notifications, &tags);
+        oracle.check_notifications(stops, calls, notifications, &tags);
         let answered = calls
             .iter()
             .filter(|call| matches!(call.outcome, CallOutcome::Answered(_)));
@@ -175,11 +198,11 @@ impl Oracle {
     }
 
     /// Checks that each notification reached its own session, and once. It may be missing only if
-    /// the child was replaced during the call: the broker then ends the streams of the session, and
-    /// a notification at that moment is lost with them.
+    /// the broker stopped soon after the call, while the notification waited for the next stream of
+    /// the client.
     fn check_notifications(
         &mut self,
-        ledger: &Ledger,
+        stops: &[BrokerStop],
         calls: &[Call],
         notifications: &[ServerNotification],
         tags: &HashMap<String, Tag>,
@@ -197,7 +220,7 @@ impl Oracle {
             let count = counts.get(call.mark.as_str()).copied().unwrap_or_default();
             let minimum = usize::from(matches!(call.outcome, CallOutcome::Answered(_)));
             let tag = tags.get(&call.session);
-            if count < minimum && tag.is_some_and(|tag| was_replaced(ledger, call, tag)) {
+            if count < minimum && stopped_soon_after(stops, call) {
                 self.missed += 1;
             } else if count > 1 || count < minimum {
                 self.add_violation(format!("its notification came {count} times: {call:?}"), tag, call.end);
@@ -226,6 +249,7 @@ impl Stamp {
             mark: value["mark"].as_str()?.to_owned(),
             pid: u32::try_from(value["pid"].as_u64()?).ok()?,
             login: value["login"].as_str().map(str::to_owned),
+            nonce: value["nonce"].as_str().map(str::to_owned),
         })
     }
 }
@@ -250,8 +274,16 @@ impl fmt::Display for Oracle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} calls answered (median {:?}), {} failed with a killed child, {} lost with a connection, {} notifications, {} missed",
-            self.answered, self.median, self.excused, self.lost, self.notifications, self.missed
+            "{} calls answered ({} with a question, median {:?}), {} failed with a killed child, {} with a question \
+             when the broker stopped, {} lost with a connection, {} notifications, {} missed",
+            self.answered,
+            self.questions,
+            self.median,
+            self.excused,
+            self.stopped,
+            self.lost,
+            self.notifications,
+            self.missed
         )
     }
 }
@@ -267,30 +299,38 @@ fn check_answer(ledger: &Ledger, call: &Call, stamp: &Stamp) -> Result<(), &'sta
     if stamp.mark != call.mark {
         return Err("got the answer to another call");
     }
+    if call.asks && stamp.nonce.as_ref() != Some(&call.mark) {
+        return Err("its child got another answer than that to its question");
+    }
     match call.login {
         Some(login) if stamp.login.as_deref() != Some(login) => Err("answered by a child with another user's token"),
         _ => Ok(()),
     }
 }
 
-/// True if the child that took this call was replaced during it. The broker logs the replacement
-/// shortly afterwards, on a busy machine much later. A late line counts only if another child took
-/// the session's next call, since sessions rotate every second, so that any second has a rotation.
-fn was_replaced(ledger: &Ledger, call: &Call, tag: &Tag) -> bool {
-    const USUAL_LOG_DELAY: Duration = Duration::from_millis(100);
-    const LONGEST_LOG_DELAY: Duration = Duration::from_secs(1);
-    let lost_child = |log_delay| ledger.lost_child(tag, call.start, call.end, log_delay);
-    lost_child(USUAL_LOG_DELAY) || (lost_child(LONGEST_LOG_DELAY) && was_last_of_child(ledger, call))
+/// True if the broker stopped during a call.
+fn has_stopped(stops: &[BrokerStop], call: &Call) -> bool {
+    stops
+        .iter()
+        .any(|stop| stop.start <= call.end && call.start <= stop.end)
 }
 
-/// True if another child took the session's next call.
-fn was_last_of_child(ledger: &Ledger, call: &Call) -> bool {
-    let (_, number) = call.mark.rsplit_once('.').unwrap_or_default();
-    let Ok(number) = number.parse::<u64>() else {
-        return false;
-    };
-    let next = format!("{}.{}", call.session, number + 1);
-    matches!((ledger.takers(&call.mark), ledger.takers(&next)), ([this], [next]) if this.pid != next.pid)
+/// True if the broker stopped during a call, or before the client can have read a notification of
+/// it. A client pauses between two streams.
+fn stopped_soon_after(stops: &[BrokerStop], call: &Call) -> bool {
+    const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+    stops
+        .iter()
+        .any(|stop| stop.start <= call.end + LONGEST_PAUSE && call.start <= stop.end)
+}
+
+/// Checks that a failed call got a response.
+fn check_response(error: &str) -> Result<(), &'static str> {
+    if error.contains(NO_RESPONSE) {
+        Err("got no response after the broker had stopped")
+    } else {
+        Ok(())
+    }
 }
 
 /// True if the request was sent while the broker closed its connection, so that the client got no
@@ -305,9 +345,7 @@ fn is_lost(ledger: &Ledger, stops: &[BrokerStop], call: &Call) -> bool {
     call.keeps_connection
         && NO_RESPONSE_ERRORS.iter().any(|text| error.contains(text))
         && ledger.takers(&call.mark).is_empty()
-        && stops
-            .iter()
-            .any(|stop| stop.start <= call.end && call.start <= stop.end)
+        && has_stopped(stops, call)
 }
 
 /// Checks that a kill excuses a failed call.
@@ -333,234 +371,10 @@ fn check_failure(
             .ok_or("failed although no child of the session was killed")?,
         _ => return Err("taken more than once"),
     };
-    if used_kills.insert((kill.pid, kill.issued)) {
+    // Two calls with questions may be in flight on one child.
+    if used_kills.insert((kill.pid, kill.issued)) || call.asks {
         Ok(())
     } else {
         Err("failed by a kill that explains another failed call")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CHILD_ENDED: &str = "200 OK: the MCP server of this session has ended";
-
-    /// Sessions `a` and `b`. Child 7 of `a` has taken two calls, its child 8 none, and child 9 of
-    /// `b` one.
-    fn ledger(more: &[&str]) -> Ledger {
-        let lines = [
-            r#"{"message":"child started","tag":"aa","pid":7}"#,
-            r#"{"message":"child started","tag":"aa","pid":8}"#,
-            r#"{"message":"child started","tag":"bb","pid":9}"#,
-            r#"{"message":"took a.0 pid=7","tag":"aa"}"#,
-            r#"{"message":"took a.1 pid=7","tag":"aa"}"#,
-            r#"{"message":"took b.0 pid=9","tag":"bb"}"#,
-        ];
-        Ledger::from_lines(&[&lines, more].concat())
-    }
-
-    /// A kill at 5 s.
-    fn kill(pid: u32, tag: &str) -> Kill {
-        Kill {
-            pid,
-            tag: tag.to_owned(),
-            issued: Duration::from_millis(5_000),
-            exited: Duration::from_millis(5_010),
-        }
-    }
-
-    fn call(mark: &str, times: [u64; 2], outcome: CallOutcome) -> Call {
-        Call {
-            session: mark.split('.').next().unwrap().to_owned(),
-            mark: mark.to_owned(),
-            login: None,
-            notifies: false,
-            start: Duration::from_millis(times[0]),
-            end: Duration::from_millis(times[1]),
-            keeps_connection: false,
-            outcome,
-        }
-    }
-
-    fn stamp(mark: &str, pid: u32) -> Stamp {
-        Stamp {
-            mark: mark.to_owned(),
-            pid,
-            login: Some("alice".to_owned()),
-        }
-    }
-
-    /// The number of violations if this call failed and these children were killed.
-    fn violations_of_failed(mark: &str, times: [u64; 2], kills: &[Kill]) -> usize {
-        let calls = [call(mark, times, CallOutcome::Failed(CHILD_ENDED.to_owned()))];
-        Oracle::check(&ledger(&[]), kills, &[], &calls, &[]).violations.len()
-    }
-
-    #[test]
-    fn only_kill_of_taker_excuses_failed_call() {
-        let during = [4_990, 5_020];
-        assert_eq!(violations_of_failed("a.1", during, &[kill(7, "aa")]), 0);
-        for kills in [&[][..], &[kill(8, "aa")], &[kill(9, "bb")]] {
-            assert_eq!(violations_of_failed("a.1", during, kills), 1, "{kills:?}");
-        }
-    }
-
-    #[test]
-    fn kill_before_or_after_call_does_not_excuse_it() {
-        for times in [[5_011, 5_020], [4_980, 4_999]] {
-            for mark in ["a.1", "a.2"] {
-                assert_eq!(
-                    violations_of_failed(mark, times, &[kill(7, "aa")]),
-                    1,
-                    "{mark} {times:?}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn kill_in_session_excuses_one_call_without_taker() {
-        let during = [4_990, 5_020];
-        assert_eq!(violations_of_failed("a.2", during, &[kill(8, "aa")]), 0);
-        assert_eq!(violations_of_failed("a.2", during, &[kill(9, "bb")]), 1);
-        let failed = |mark| call(mark, during, CallOutcome::Failed(CHILD_ENDED.to_owned()));
-        let calls = [failed("a.1"), failed("a.2")];
-        let oracle = Oracle::check(&ledger(&[]), &[kill(7, "aa")], &[], &calls, &[]);
-        assert_eq!((oracle.violations.len(), oracle.excused), (1, 1));
-    }
-
-    #[test]
-    fn other_error_than_end_of_child_is_violation() {
-        for error in ["503 Service Unavailable: try again later", "404 Not Found", "no answer"] {
-            let calls = [call("a.1", [4_990, 5_020], CallOutcome::Failed(error.to_owned()))];
-            let oracle = Oracle::check(&ledger(&[]), &[kill(7, "aa")], &[], &calls, &[]);
-            assert_eq!(oracle.violations.len(), 1, "{error}");
-        }
-    }
-
-    #[test]
-    fn request_is_lost_only_with_kept_connection_during_stop() {
-        let stops = [BrokerStop {
-            start: Duration::from_millis(5_000),
-            end: Duration::from_millis(6_000),
-        }];
-        let is_lost = |mark, times, keeps_connection, error: &str| {
-            let calls = [Call {
-                keeps_connection,
-                ..call(mark, times, CallOutcome::Failed(error.to_owned()))
-            }];
-            let oracle = Oracle::check(&ledger(&[]), &[], &stops, &calls, &[]);
-            assert_eq!(oracle.lost + oracle.violations.len(), 1);
-            oracle.lost == 1
-        };
-        let during = [5_990, 6_020];
-        assert!(is_lost("a.2", during, true, "TypeError: fetch failed"));
-        assert!(is_lost(
-            "a.2",
-            during,
-            true,
-            "MCPError: lost with its connection: ReadError: "
-        ));
-        assert!(!is_lost("a.2", during, false, "TypeError: fetch failed"));
-        assert!(!is_lost("a.2", during, true, "503 Service Unavailable"));
-        assert!(
-            !is_lost("a.1", during, true, "TypeError: fetch failed"),
-            "a child took it"
-        );
-        assert!(!is_lost("a.2", [6_010, 6_020], true, "TypeError: fetch failed"));
-    }
-
-    #[test]
-    fn answer_must_come_from_taker_and_belong_to_call() {
-        let violations = |stamp, login| {
-            let calls = [Call {
-                login,
-                ..call("a.1", [0, 1], CallOutcome::Answered(stamp))
-            }];
-            Oracle::check(&ledger(&[]), &[], &[], &calls, &[]).violations.len()
-        };
-        assert_eq!(violations(stamp("a.1", 7), Some("alice")), 0);
-        assert_eq!(violations(stamp("a.1", 7), Some("bob")), 1);
-        assert_eq!(violations(stamp("a.1", 8), None), 1);
-        assert_eq!(violations(stamp("a.0", 7), None), 1);
-    }
-
-    #[test]
-    fn call_is_taken_once_and_in_its_own_session() {
-        let calls = [call("a.1", [0, 1], CallOutcome::Answered(stamp("a.1", 7)))];
-        for (line, minimum) in [
-            (r#"{"message":"took a.1 pid=8","tag":"aa"}"#, 1),
-            (r#"{"message":"took a.2 pid=8","tag":"aa"}"#, 0),
-            (r#"{"message":"took b.1 pid=8","tag":"aa"}"#, 1),
-        ] {
-            let found = Oracle::check(&ledger(&[line]), &[], &[], &calls, &[]).violations.len();
-            assert!(found >= minimum && (found == 0) == (minimum == 0), "{line}: {found}");
-        }
-    }
-
-    #[test]
-    fn notification_may_be_missing_while_child_is_replaced() {
-        let rotated =
-            r#"{"timestamp":"1970-01-01T00:00:05.000000Z","message":"session moved to a new backend","session":"aa"}"#;
-        for (times, missed) in [([4_990, 5_010], 1), ([4_000, 4_800], 0), ([5_001, 5_010], 0)] {
-            let calls = [Call {
-                notifies: true,
-                ..call("a.1", times, CallOutcome::Answered(stamp("a.1", 7)))
-            }];
-            let oracle = Oracle::check(&ledger(&[rotated]), &[], &[], &calls, &[]);
-            assert_eq!(
-                (oracle.missed, oracle.violations.len()),
-                (missed, 1 - missed),
-                "{times:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn late_log_of_replacement_counts_for_last_call_of_child() {
-        let rotated =
-            r#"{"timestamp":"1970-01-01T00:00:05.000000Z","message":"session moved to a new backend","session":"aa"}"#;
-        let by_another = r#"{"message":"took a.2 pid=8","tag":"aa"}"#;
-        let by_same = r#"{"message":"took a.2 pid=7","tag":"aa"}"#;
-        for (next, times, missed) in [
-            (by_another, [4_000, 4_800], 1),
-            (by_another, [3_000, 3_800], 0),
-            (by_same, [4_000, 4_800], 0),
-        ] {
-            let calls = [Call {
-                notifies: true,
-                ..call("a.1", times, CallOutcome::Answered(stamp("a.1", 7)))
-            }];
-            let oracle = Oracle::check(&ledger(&[next, rotated]), &[], &[], &calls, &[]);
-            assert_eq!(
-                (oracle.missed, oracle.violations.len()),
-                (missed, 1 - missed),
-                "{next} {times:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn notification_comes_once_and_to_its_own_session() {
-        let to = |session: &str| ServerNotification {
-            session: session.to_owned(),
-            stamp: stamp("a.1", 7),
-        };
-        let calls = [Call {
-            notifies: true,
-            ..call("a.1", [0, 1], CallOutcome::Answered(stamp("a.1", 7)))
-        }];
-        for (notifications, violations) in [
-            (vec![to("a")], 0),
-            (vec![], 1),
-            (vec![to("a"), to("a")], 1),
-            (vec![to("b")], 1),
-        ] {
-            let found = Oracle::check(&ledger(&[]), &[], &[], &calls, &notifications)
-                .violations
-                .len();
-            assert_eq!(found, violations, "{notifications:?}");
-        }
     }
 }

@@ -124,6 +124,7 @@ fn report(call: SustainedCall, login: &'static str) -> Call {
         mark: call.mark,
         login: Some(login),
         notifies: true,
+        asks: false,
         start: Duration::from_millis(call.start),
         end: Duration::from_millis(call.end),
         keeps_connection: true,
