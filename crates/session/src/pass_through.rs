@@ -12,6 +12,7 @@
 
 mod conversation;
 mod server;
+mod state;
 mod streams;
 
 use std::{sync::Arc, time::Duration};

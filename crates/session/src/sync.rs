@@ -10,7 +10,7 @@ pub(crate) use crate::tests::scheduled::*;
 pub(crate) use {
     std::sync::{
         Mutex, MutexGuard, Once, RwLock, RwLockWriteGuard,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize},
     },
     tokio::time::{sleep, sleep_until, timeout, timeout_at},
     tokio_util::task::TaskTracker as Tasks,

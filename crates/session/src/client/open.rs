@@ -117,8 +117,10 @@ impl Opening<'_> {
                 return Err(self.not_opened().into());
             }
             state.record_answer(session, &mut locked);
+            if let Some(server) = locked.lifecycle.server() {
+                server.opened.notify_waiters();
+            }
         }
-        session.opened.notify_waiters();
         if let Err(error) = write_behind::save_opened(state, session).await {
             let reason = error_chain(&error);
             tracing::error!(reason, "session not opened: its record cannot be written");

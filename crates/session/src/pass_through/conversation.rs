@@ -1,20 +1,16 @@
 //! Which server gets an exchange, and what waits for one.
 
-use std::{
-    mem,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{mem, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use serde_json::json;
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     server::{Begun, InFlight, PassThroughServer},
+    state::State,
     streams::{ParkedGuard, comments, until_cancelled},
 };
 use crate::{
@@ -44,26 +40,6 @@ pub(super) struct PassThroughConversation {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
-struct State {
-    /// True once a server has accepted `initialize`.
-    opened: bool,
-    current: Option<Arc<PassThroughServer>>,
-    /// All that may still run.
-    servers: Vec<Weak<PassThroughServer>>,
-    /// The newest that has been current.
-    newest: ServerNumber,
-    waiting: Vec<oneshot::Sender<Result<Begun, SessionError>>>,
-    /// Counts the parked streams.
-    parked: Arc<()>,
-    /// Cancelled when there is a server again.
-    dormant: CancellationToken,
-    /// The snapshot as last seen.
-    snapshot: Option<Snapshot>,
-    revision: u64,
-    closed: Option<SessionError>,
-}
-
 impl PassThroughConversation {
     pub(super) fn new(
         spawner: Arc<dyn Spawner>,
@@ -71,23 +47,11 @@ impl PassThroughConversation {
         handle: SessionHandle,
         snapshot: Option<Snapshot>,
     ) -> Self {
-        let state = State {
-            opened: snapshot.is_some(),
-            current: None,
-            servers: Vec::new(),
-            newest: ServerNumber::default(),
-            waiting: Vec::new(),
-            parked: Arc::default(),
-            dormant: CancellationToken::new(),
-            snapshot,
-            revision: 0,
-            closed: None,
-        };
         Self {
             spawner,
             keep_alive,
             handle,
-            state: Mutex::new(state),
+            state: Mutex::new(State::new(snapshot)),
         }
     }
 
@@ -119,7 +83,7 @@ impl PassThroughConversation {
         let mut after = ServerNumber::default();
         loop {
             let begun = self.begin(after).await?;
-            let server = Arc::clone(&begun.server);
+            let server = Arc::clone(&begun.0);
             after = server.number;
             let in_flight = InFlight::new(begun, self.handle.clone());
             let answer = async {
@@ -155,7 +119,7 @@ impl PassThroughConversation {
         let (mut after, mut resends) = (ServerNumber::default(), MAX_RESENDS);
         loop {
             let begun = self.begin(after).await?;
-            let server = Arc::clone(&begun.server);
+            let server = Arc::clone(&begun.0);
             let in_flight = InFlight::new(begun, self.handle.clone());
             let response = match server.backend.serve(request.clone()).await {
                 Reply::Gone { unread: true, .. } if resends > 0 => {
@@ -178,13 +142,13 @@ impl PassThroughConversation {
 
     async fn listen(&self, request: Request<Bytes>) -> Result<Outcome, SessionError> {
         let current = {
-            let state = lock(&self.state);
+            let mut state = lock(&self.state);
             if let Some(why) = state.closed {
                 return Err(why);
             }
             match &state.current {
                 Some(current) if !current.backend.is_gone() => Arc::clone(current),
-                _ => return Ok(Outcome::Answer(self.park(&state))),
+                _ => return Ok(Outcome::Answer(self.park(&mut state))),
             }
         };
         let (Reply::Response(response) | Reply::Gone { response, .. }) = current.backend.serve(request).await;
@@ -192,8 +156,9 @@ impl PassThroughConversation {
     }
 
     /// Keeps a stream open until there is a server.
-    fn park(&self, state: &State) -> Response<Body> {
-        if Arc::strong_count(&state.parked) > MAX_PARKED {
+    fn park(&self, state: &mut State) -> Response<Body> {
+        let parked = state.parked.get_or_insert_default();
+        if Arc::strong_count(&parked.count) > MAX_PARKED {
             let error = json!({ "code": -32000, "message": "Too many GET streams are open on this session" });
             let mut response = json_rpc_error(StatusCode::TOO_MANY_REQUESTS, &error, None);
             let after = HeaderValue::from_static("5");
@@ -201,10 +166,10 @@ impl PassThroughConversation {
             return response;
         }
         let guard = ParkedGuard {
-            count: Some(Arc::clone(&state.parked)),
+            count: Some(Arc::clone(&parked.count)),
             handle: self.handle.clone(),
         };
-        until_cancelled(comments(self.keep_alive, guard), state.dormant.clone())
+        until_cancelled(comments(self.keep_alive, guard), parked.ended.clone())
     }
 
     async fn start_server(&self, order: StartOrder) -> Result<Arc<dyn Server>, SpawnError> {
@@ -222,8 +187,7 @@ impl PassThroughConversation {
                 let mut state = lock(&self.state);
                 if state.latest_snapshot() == snapshot {
                     let server = PassThroughServer::new(order.number, backend);
-                    state.servers.retain(|server| server.strong_count() > 0);
-                    state.servers.push(Arc::downgrade(&server));
+                    state.others.push(Arc::downgrade(&server));
                     return Ok(server);
                 }
             }
@@ -231,37 +195,6 @@ impl PassThroughConversation {
             backend.stop().await;
         }
         Err(SpawnError::NotReady("the handshake of the client goes on".into()))
-    }
-}
-
-impl State {
-    fn server(&self, number: ServerNumber) -> Option<Arc<PassThroughServer>> {
-        let mut servers = self.servers.iter().filter_map(Weak::upgrade);
-        servers.find(|server| server.number == number)
-    }
-
-    /// The snapshot of the current backend, or else of the last one.
-    fn latest_snapshot(&mut self) -> Option<Snapshot> {
-        let current = self.current.as_ref().filter(|_| self.opened);
-        let latest = current.and_then(|current| current.backend.snapshot());
-        if latest.is_some() && latest != self.snapshot {
-            self.snapshot = latest;
-            self.revision += 1;
-        }
-        self.snapshot.clone()
-    }
-
-    fn is_current(&self, number: ServerNumber) -> bool {
-        self.current.as_ref().is_some_and(|current| current.number == number)
-    }
-
-    /// Leaves the place of the current server empty.
-    fn vacate(&mut self) {
-        self.latest_snapshot();
-        if let Some(before) = self.current.take() {
-            before.replaced.cancel();
-            self.dormant = CancellationToken::new();
-        }
     }
 }
 
@@ -288,18 +221,7 @@ impl Conversation for PassThroughConversation {
     }
 
     fn attach(&self, server: ServerNumber) {
-        let mut state = lock(&self.state);
-        let Some(next) = state.server(server).filter(|_| server > state.newest) else {
-            return;
-        };
-        state.vacate();
-        state.newest = server;
-        state.dormant.cancel();
-        for waiting in mem::take(&mut state.waiting) {
-            // An error means that the client has gone.
-            drop(waiting.send(Ok(next.begin())));
-        }
-        state.current = Some(next);
+        lock(&self.state).attach(server);
     }
 
     fn refuse(&self, why: SessionError) {
@@ -351,12 +273,7 @@ impl Conversation for PassThroughConversation {
     }
 
     fn is_blank(&self) -> bool {
-        let state = lock(&self.state);
-        let idle = |server: Arc<PassThroughServer>| server.in_flight() == 0;
-        state.current.is_none()
-            && Arc::strong_count(&state.parked) == 1
-            && state.waiting.iter().all(oneshot::Sender::is_closed)
-            && state.servers.iter().filter_map(Weak::upgrade).all(idle)
+        lock(&self.state).is_blank()
     }
 
     fn close(&self, why: SessionError) {
@@ -364,7 +281,7 @@ impl Conversation for PassThroughConversation {
             let mut state = lock(&self.state);
             state.closed = Some(why);
             state.vacate();
-            state.dormant.cancel();
+            state.unpark();
             mem::take(&mut state.waiting)
         };
         for waiting in waiting {

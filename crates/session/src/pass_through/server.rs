@@ -5,14 +5,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio_util::{
-    sync::CancellationToken,
-    task::{TaskTracker, task_tracker::TaskTrackerToken},
-};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     ports::{Backend, BoxFuture, Server, ServerNumber, SessionHandle},
-    sync::{AtomicBool, sleep},
+    sync::{AtomicBool, AtomicUsize, sleep},
 };
 
 /// The interval at which a backend is asked whether it is busy still.
@@ -25,15 +23,15 @@ pub(super) struct PassThroughServer {
     /// Cancelled when it is no longer current.
     pub(super) replaced: CancellationToken,
     answered: AtomicBool,
-    exchanges: TaskTracker,
+    /// The number of exchanges in flight.
+    exchanges: AtomicUsize,
+    /// Notified when it falls to zero.
+    idle: Notify,
 }
 
 /// An exchange on a server, begun under the lock of the conversation.
 #[derive(Debug)]
-pub(super) struct Begun {
-    pub(super) server: Arc<PassThroughServer>,
-    _exchange: TaskTrackerToken,
-}
+pub(super) struct Begun(pub(super) Arc<PassThroughServer>);
 
 /// An exchange in flight, until its response body is dropped. Its end counts as activity, and only
 /// then is it known what the exchange has changed.
@@ -51,31 +49,36 @@ impl PassThroughServer {
             backend,
             replaced: CancellationToken::new(),
             answered: AtomicBool::new(false),
-            exchanges: TaskTracker::new(),
+            exchanges: AtomicUsize::new(0),
+            idle: Notify::new(),
         })
     }
 
     pub(super) fn begin(self: &Arc<Self>) -> Begun {
-        Begun {
-            server: Arc::clone(self),
-            _exchange: self.exchanges.token(),
-        }
+        self.exchanges.fetch_add(1, Ordering::AcqRel);
+        Begun(Arc::clone(self))
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.exchanges.len() + self.backend.busy()
+        self.exchanges.load(Ordering::Acquire) + self.backend.busy()
     }
 
     pub(super) fn mark_answered(&self) {
         self.answered.store(true, Ordering::Relaxed);
     }
 
-    /// Returns when nothing is in flight. To be called when it is no longer current.
+    /// Returns when nothing is in flight.
     pub(super) async fn drained(&self) {
-        self.exchanges.close();
-        self.exchanges.wait().await;
-        while self.backend.busy() > 0 {
-            sleep(BUSY_INTERVAL).await;
+        loop {
+            // Before the check, so that an end in between is not missed.
+            let idle = self.idle.notified();
+            if self.in_flight() == 0 {
+                return;
+            }
+            tokio::select! {
+                () = idle => {}
+                () = sleep(BUSY_INTERVAL) => {}
+            }
         }
     }
 }
@@ -107,6 +110,14 @@ impl InFlight {
         Self {
             begun: Some(begun),
             handle,
+        }
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if self.0.exchanges.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
         }
     }
 }

@@ -54,7 +54,8 @@ pub(crate) async fn of(
     if let Some(conversation) = present(session)? {
         return Ok(conversation);
     }
-    let _loading = session.loading.lock().await;
+    let loading = Arc::clone(session.lock().loading.get_or_insert_default());
+    let _loading = loading.lock().await;
     if let Some(conversation) = present(session)? {
         return Ok(conversation);
     }
@@ -79,6 +80,7 @@ pub(crate) async fn of(
         written.revision = Some(revision);
     }
     locked.conversation = Some(Arc::clone(&conversation));
+    locked.loading = None;
     Ok(conversation)
 }
 

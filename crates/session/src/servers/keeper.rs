@@ -53,10 +53,10 @@ pub(crate) fn attach(
             conversation.attach(number);
         }
         if let Some(old) = old {
-            locked.retired = Some(RetiredServer {
+            locked.retired = Some(Box::new(RetiredServer {
                 server: Arc::clone(old),
                 _permit: state.quota.force(&session.user),
-            });
+            }));
         }
         state.schedule(session, &locked.lifecycle, Instant::now());
     }
@@ -87,7 +87,7 @@ async fn watch(
     session: &Arc<Session>,
     attached: &Arc<AttachedServer>,
     share: &mut Share,
-) -> Option<RetiredServer> {
+) -> Option<Box<RetiredServer>> {
     let mut retired = None;
     let expires = async {
         match attached.expiry {
@@ -145,7 +145,7 @@ async fn watch(
 
 /// Ends the time of a server that was replaced, and lets the next rotation begin. The permit is
 /// free when the server has stopped.
-fn release(state: &RegistryState, session: &Session, attached: &Arc<AttachedServer>) -> Option<RetiredServer> {
+fn release(state: &RegistryState, session: &Session, attached: &Arc<AttachedServer>) -> Option<Box<RetiredServer>> {
     let mut locked = session.lock();
     if !locked.is_retired(attached) {
         return None;

@@ -116,7 +116,7 @@ impl Wake {
         let (server, waited) = keeper::attach(state, session, started, None).ok_or(StartError::SessionEnded)?;
         loop {
             // Before the check, so that an opening in between is not missed.
-            let opened = session.opened.notified();
+            let opened = server.opened.notified();
             if !session.lock().lifecycle.is_opening() {
                 return Ok(waited);
             }

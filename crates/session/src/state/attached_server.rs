@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{expiry::Expiry, lifecycle::Retire};
@@ -20,6 +21,8 @@ pub(crate) struct AttachedServer {
     pub(crate) done: CancellationToken,
     /// Cancelled when the server is no longer the session's.
     pub(crate) retired: CancellationToken,
+    /// Notified when the session has been opened with it.
+    pub(crate) opened: Notify,
     /// The expiry of its credential.
     pub(crate) expiry: Option<Expiry>,
     /// True while a server is being started to replace this one.
@@ -37,6 +40,7 @@ impl AttachedServer {
             done: server.done(),
             server,
             retired: CancellationToken::new(),
+            opened: Notify::new(),
             expiry,
             rotating: AtomicBool::new(false),
         })

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Span;
 
@@ -37,15 +37,11 @@ pub(crate) struct Session {
     pub(crate) ended: CancellationToken,
     /// Cancelled when the session has ended and nothing is left of its servers.
     pub(crate) gone: CancellationToken,
-    /// Notified when an opening session has been opened.
-    pub(crate) opened: Notify,
     /// The time at which the last exchange began or ended.
     pub(crate) activity: Activity,
     /// True while the session is in the queue of changes to be written. Outside of the lock, for
     /// the hot path.
     pub(crate) queued_for_write: AtomicBool,
-    /// Held while the record is being read.
-    pub(crate) loading: tokio::sync::Mutex<()>,
     locked: Mutex<Locked>,
 }
 
@@ -57,8 +53,10 @@ pub(crate) struct Locked {
     /// `None` before the first request after a restart, while the conversation is put down, and
     /// once the session has ended.
     pub(crate) conversation: Option<Arc<dyn Conversation>>,
+    /// Held while the record is being read. Made by the first request that needs it.
+    pub(crate) loading: Option<Arc<tokio::sync::Mutex<()>>>,
     /// The server that was replaced by a rotation and has not stopped yet.
-    pub(crate) retired: Option<RetiredServer>,
+    pub(crate) retired: Option<Box<RetiredServer>>,
     /// A rotation is due and waits for the end of the retired server.
     pub(crate) rotation_waits: bool,
     /// `None` once the session has ended.
@@ -125,13 +123,12 @@ impl Session {
             span,
             ended: CancellationToken::new(),
             gone: gone.clone(),
-            opened: Notify::new(),
             activity: Activity::new(opened_at.min(last_activity), last_activity),
             queued_for_write: AtomicBool::new(false),
-            loading: tokio::sync::Mutex::new(()),
             locked: Mutex::new(Locked {
                 lifecycle,
                 conversation: None,
+                loading: None,
                 retired: None,
                 rotation_waits: false,
                 share: Some(Share {

@@ -11,7 +11,7 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 pub(crate) use shuttle::sync::{
     Mutex, MutexGuard, Once, RwLock, RwLockWriteGuard,
-    atomic::{AtomicBool, AtomicU64},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize},
 };
 
 /// Tasks that can be waited for.
