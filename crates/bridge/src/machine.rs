@@ -152,7 +152,7 @@ impl StateMachine {
     ) -> Result<Reader, RejectReason> {
         let content = content_hash(&message, method);
         if let Some(number) = self.calls.by_key(id.key())
-            && let Some(reader) = self.repeated(now, number, content)?
+            && let Some(reader) = self.repeated(now, number, &id, content)?
         {
             return Ok(reader);
         }
@@ -254,7 +254,7 @@ impl StateMachine {
     /// Handles a request with the id of one that is in flight. The response goes to the client that
     /// has asked last: if the earlier exchange has lost its client, an equal request takes it over,
     /// and another one replaces it. Returns the reader of a request that was taken over.
-    fn repeated(&mut self, now: Instant, number: u64, content: u64) -> Result<Option<Reader>, RejectReason> {
+    fn repeated(&mut self, now: Instant, number: u64, id: &Id, content: u64) -> Result<Option<Reader>, RejectReason> {
         let Some(call) = self.calls.get(number) else {
             return Ok(None);
         };
@@ -262,13 +262,14 @@ impl StateMachine {
         if self.streams.is_attached(before) {
             return Err(RejectReason::IdInFlight);
         }
+        // The request takes the room of the one before. A rejected request replaces nothing.
+        self.check_room(0)?;
         let alone = self.calls.of_stream(before).count() == 1;
         if call.content != content || cancelled || !alone {
             self.replace(now, number);
             return Ok(None);
         }
-        self.check_room(0)?;
-        let requests = RequestIds::new([&call.id]);
+        let requests = RequestIds::new([id]);
         let reader = if &*call.method == "initialize" {
             self.streams.open_response_only(requests, 1)
         } else {
@@ -276,6 +277,8 @@ impl StateMachine {
         };
         if let Some(call) = self.calls.get_mut(number) {
             call.stream = reader.stream;
+            // The client may have spelled it in another way.
+            call.id = id.clone();
         }
         self.questions.move_stream(before, reader.stream);
         self.discard(before);

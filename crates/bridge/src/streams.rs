@@ -41,7 +41,7 @@ pub(crate) use self::{
     unflushed::Unflushed,
 };
 use self::{event_queue::EventQueue, replay_buffer::ReplayBuffer};
-use crate::{config::Config, error::Refusal, memory::Share, tables::links::LinkNumber};
+use crate::{config::Config, error::Refusal, jsonrpc, memory::Share, tables::links::LinkNumber};
 
 /// Names a stream of one conversation. Newer streams have greater ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -264,6 +264,16 @@ impl Streams {
         let stream = self.stream_of(reader)?;
         stream.streaming = true;
         stream.primed |= prime;
+        let requests = stream.requests.clone();
+        // The stream was refused after its exchange had decided on events.
+        if let Some(why) = stream.refusal.take() {
+            for request in requests.ids() {
+                let line = jsonrpc::error(request.raw(), jsonrpc::UNAVAILABLE, &why.to_string());
+                let kind = StreamMessageKind::Response;
+                self.push(reader.stream, StreamMessage { kind, link: 0, line });
+            }
+        }
+        let stream = self.stream_of(reader)?;
         Some(stream.event_id(epoch, reader.stream))
     }
 

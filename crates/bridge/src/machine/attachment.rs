@@ -127,7 +127,12 @@ impl StateMachine {
         entry.write_closed = true;
         entry.outbox.clear();
         for call in self.calls.all_on(number) {
-            if self.is_unwritten(call) {
+            if !self.is_unwritten(call) {
+                continue;
+            }
+            if self.calls.get(call).is_some_and(|call| call.cancelled) {
+                self.finish_cancelled(now, call);
+            } else {
                 self.calls.requeue(call);
             }
         }
@@ -199,9 +204,7 @@ impl StateMachine {
         let Some(call) = self.calls.get_mut(number) else { return };
         let Place::Link { line, .. } = call.place else { return };
         if call.cancelled {
-            self.finish(now, number, |id| {
-                jsonrpc::error(id, jsonrpc::UNAVAILABLE, "the request was cancelled")
-            });
+            self.finish_cancelled(now, number);
             return;
         }
         let unread = call.unsent || entry.outbox.is_unwritten(line);

@@ -10,7 +10,7 @@ use super::StateMachine;
 use crate::{
     dropped::DropReason,
     error::RejectReason,
-    jsonrpc::{self, Envelope, Id},
+    jsonrpc::{Envelope, Id},
     tables::timers::Timer,
 };
 
@@ -104,9 +104,7 @@ impl StateMachine {
         call.cancelled = true;
         let Some(link) = call.link() else {
             // No server has it.
-            self.finish(now, number, |id| {
-                jsonrpc::error(id, jsonrpc::UNAVAILABLE, "the request was cancelled")
-            });
+            self.finish_cancelled(now, number);
             return;
         };
         let at = now + self.config.cancel_grace;

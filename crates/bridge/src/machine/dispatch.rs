@@ -98,6 +98,13 @@ impl StateMachine {
         self.respond_to_client(now, &call, response)
     }
 
+    /// Ends a cancelled call that no server will answer.
+    pub(super) fn finish_cancelled(&mut self, now: Instant, number: u64) {
+        self.finish(now, number, |id| {
+            jsonrpc::error(id, jsonrpc::UNAVAILABLE, "the request was cancelled")
+        });
+    }
+
     /// Removes a call from the tables. It no longer keeps its server busy.
     pub(super) fn take_call(&mut self, number: u64) -> Option<Call> {
         let call = self.calls.take(number)?;

@@ -269,6 +269,8 @@ impl StateMachine {
         }
         let delivered = self.streams.respond(call.stream, line);
         self.schedule_expiry(now, call.stream);
+        // A response that is kept for replay may have evicted others.
+        self.note_stream_changes();
         delivered
     }
 

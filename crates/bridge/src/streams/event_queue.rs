@@ -24,6 +24,8 @@ pub(super) struct EventQueue {
     last: u64,
     /// The position up to which the reader has everything.
     position: u64,
+    /// The position up to which any reader was given everything.
+    reached: u64,
 }
 
 impl EventQueue {
@@ -41,6 +43,7 @@ impl EventQueue {
         let next = self.messages.get_mut(self.delivered)?;
         self.delivered += 1;
         self.position = next.position;
+        self.reached = self.reached.max(next.position);
         Some(next)
     }
 
@@ -58,6 +61,14 @@ impl EventQueue {
     /// Removes the oldest pending message that matches.
     pub(super) fn remove(&mut self, matches: impl Fn(&StreamMessageKind) -> bool) -> Option<QueuedMessage> {
         let at = self.pending().position(matches)?;
+        self.messages.remove(self.delivered + at)
+    }
+
+    /// Removes the oldest pending message that matches and that no reader was ever given.
+    pub(super) fn remove_new(&mut self, matches: impl Fn(&StreamMessageKind) -> bool) -> Option<QueuedMessage> {
+        let reached = self.reached;
+        let mut pending = self.messages.iter().skip(self.delivered);
+        let at = pending.position(|queued| queued.position > reached && matches(&queued.message.kind))?;
         self.messages.remove(self.delivered + at)
     }
 

@@ -4,7 +4,7 @@ use super::{EventId, Reader, StreamId, StreamKind, StreamMessage, Streams};
 
 impl Streams {
     /// Detaches a reader. Returns unread messages that may go to another stream, and responses that
-    /// no client can resume.
+    /// no client can resume. A message that an earlier reader was given stays on its stream.
     pub(crate) fn detach(&mut self, reader: Reader) -> Vec<StreamMessage> {
         let id = reader.stream;
         let Some(stream) = self.stream_of(reader) else {
@@ -14,7 +14,7 @@ impl Streams {
         stream.waker = None;
         let mut unread = Vec::new();
         if stream.primed {
-            while let Some(queued) = stream.queue.remove(|kind| !kind.belongs_to_stream()) {
+            while let Some(queued) = stream.queue.remove_new(|kind| !kind.belongs_to_stream()) {
                 unread.push(queued);
             }
         }

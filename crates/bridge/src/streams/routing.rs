@@ -57,13 +57,13 @@ impl Streams {
         }
     }
 
-    /// Removes a question that no client has read; `false` if there is none.
+    /// Removes a question that no reader was ever given; `false` if there is none.
     pub(crate) fn withdraw(&mut self, question: u64) -> bool {
         let wanted = StreamMessageKind::Question(question);
         let queues = self.all.values_mut().map(|stream| &mut stream.queue);
         let removed = iter::once(&mut self.waiting)
             .chain(queues)
-            .find_map(|queue| queue.remove(|kind| *kind == wanted));
+            .find_map(|queue| queue.remove_new(|kind| *kind == wanted));
         removed.map(|removed| self.release(&removed)).is_some()
     }
 

@@ -1,255 +1,255 @@
-//! The servers of the model: what they receive, answer, ask and write, and how they come and go.
+//! The servers of the model: what they write.
 
 use super::*;
 
+/// Lines that a server should not write: invalid or meaningless messages.
+const INVALID_LINES: [&str; 8] = [
+    "Listening on stdio",
+    "{\"jsonrpc\":\"2.0\",",
+    "[]",
+    "[{\"jsonrpc\":\"2.0\"}]",
+    "{\"jsonrpc\":\"1.0\",\"id\":1,\"result\":{}}",
+    "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{},\"error\":{}}",
+    "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":1,\"message\":\"\"}}",
+    "{\"jsonrpc\":\"2.0\",\"id\":1,\"id\":2,\"result\":{}}",
+];
+
 impl Simulation {
-    /// Opens the session on the first link.
-    pub(super) fn handshake(&mut self) {
-        assert!(self.machine.start_link(1));
-        self.links.insert(1, HashMap::new());
-        self.next_link = 2;
-        self.machine.attach(self.now, 1);
-        let text = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
-        let reader = self.machine.request(self.now, message(text), id("0"), "initialize");
-        let reader = reader.expect("room");
-        self.machine.take_output(1).expect("the request");
-        self.machine.mark_written(1);
-        self.machine.receive(
-            self.now,
-            1,
-            message(r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-11-25"}}"#),
-        );
-        let context = Context::from_waker(Waker::noop());
-        let mode = self.machine.streams.poll_response_mode(reader, &context);
-        assert!(matches!(mode, Poll::Ready(ResponseMode::Json(_))));
-        self.machine.detach_reader(self.now, reader);
-        let method = "notifications/initialized";
-        self.machine
-            .notify(self.now, message(&initialized()), method)
-            .expect("taken");
-        self.pump();
+    fn link_mut(&mut self, link: LinkNumber) -> &mut LinkModel {
+        self.links.get_mut(&link).expect("a link")
     }
 
-    /// Starts a link, replays the handshake and attaches it. There are at most two links.
-    pub(super) fn rotate(&mut self) {
-        if self.links.len() > 1 {
-            return;
-        }
-        let link = self.next_link;
-        self.next_link += 1;
-        assert!(self.machine.start_link(link));
-        self.links.insert(link, HashMap::new());
-        self.pump();
-        if !self.links.contains_key(&link) {
-            return;
-        }
-        assert!(matches!(self.machine.replayed(link), Some(Ok(()))));
-        self.machine.attach(self.now, link);
-        self.pump();
-        let alive = self.links.contains_key(&link);
-        if let Some(level) = self.granted_level.filter(|_| alive) {
-            assert_eq!(
-                self.levels.get(&link),
-                Some(&level),
-                "a setting is missing on link {link}"
-            );
-        }
-    }
-
-    pub(super) fn crash(&mut self) {
-        let links: Vec<_> = self.links.keys().copied().collect();
-        if let Some(link) = self.pick(&links) {
-            if self.rng.bool() {
-                self.machine.close_write(self.now, link);
-            }
-            self.end_link(link);
-        }
-    }
-
-    pub(super) fn end_link(&mut self, link: LinkNumber) {
-        self.links.remove(&link);
-        self.machine.end_link(self.now, link);
-        self.note_places();
-        for question in self.questions.values_mut().filter(|question| question.link == link) {
-            question.closed = true;
-        }
-    }
-
-    pub(super) fn retire_or_detach(&mut self) {
-        let Some(current) = self.machine.links.current() else {
-            return;
-        };
-        if self.rng.bool() {
-            let busy = self.machine.in_flight(current) > 0;
-            assert_eq!(self.machine.retire_if_idle(current), !busy);
+    fn write(&mut self, link: LinkNumber, line: &str) {
+        if self.batches && self.once_in(3) {
+            assert!(self.machine.receive_batch(self.now, link, vec![message(line)]));
         } else {
-            self.machine.detach(current);
+            self.machine.receive(self.now, link, message(line));
         }
     }
 
-    /// Lets all servers read their input.
-    pub(super) fn pump(&mut self) {
-        loop {
-            let links: Vec<_> = self.links.keys().copied().collect();
-            let mut idle = true;
-            for link in links {
-                while let Some(lines) = self.machine.take_output(link) {
-                    idle = false;
-                    // Before the lines are read, a server may crash that has not got them.
-                    if self.rng.usize(..20) == 0 {
-                        self.end_link(link);
-                        break;
+    /// A call that a server has got and not answered.
+    fn taken(&mut self) -> Option<(LinkNumber, u64, Nonce)> {
+        let links = self.links.iter();
+        let taken = links.flat_map(|(link, model)| model.got.iter().map(|(number, nonce)| (*link, *number, *nonce)));
+        self.pick(&taken.collect::<Vec<_>>())
+    }
+
+    /// A server answers a call, which may be over.
+    pub(super) fn answer(&mut self) -> bool {
+        let Some((link, number, nonce)) = self.taken() else {
+            return false;
+        };
+        self.link_mut(link).got.remove(&number);
+        let call = self.calls.get(&nonce);
+        let call = call
+            .filter(|call| call.number == number && call.place == Some(link))
+            .cloned();
+        match self.rng.usize(..12) {
+            0 => self.machine.invalid_response(self.now, link, number, "invalid"),
+            1 => self.write(link, &format!(r#"{{"jsonrpc":"2.0","id":"{number}","result":{{}}}}"#)),
+            kind => {
+                let outcome = if kind == 2 { "error" } else { "result" };
+                let action = call.as_ref().map_or(Action::Act, |call| call.action);
+                let (body, task) = self.result(link, nonce, action);
+                let line = |id: &str| format!(r#"{{"{outcome}":{{{body}}}, "id":{id}, "jsonrpc":"2.0"}}"#);
+                self.write(link, &line(&number.to_string()));
+                if let Some(call) = call {
+                    if kind != 2 {
+                        self.succeeded(link, &call, task);
                     }
-                    self.machine.mark_written(link);
-                    let lines = String::from_utf8(lines.into()).expect("text");
-                    lines.lines().for_each(|line| self.server_reads(link, line));
+                    self.finish(nonce, Outcome::Response(line(call.raw)));
                 }
+                if self.once_in(6) {
+                    self.write(link, &format!(r#"{{"jsonrpc":"2.0","id":{number},"result":"twice"}}"#));
+                }
+                return true;
             }
-            if idle {
-                return;
+        }
+        if call.is_some() {
+            self.finish(nonce, Outcome::Error);
+        }
+        true
+    }
+
+    /// The members of a result, and the task in it.
+    fn result(&mut self, link: LinkNumber, nonce: Nonce, action: Action) -> (String, Nonce) {
+        let tasks: Vec<_> = self.tasks.keys().copied().collect();
+        // Two servers may give two tasks one id.
+        let task = if self.once_in(4) { self.pick(&tasks) } else { None };
+        let task = task.unwrap_or(nonce);
+        let more = if action == Action::List {
+            format!(r#","tools":[{}]"#, self.links[&link].list)
+        } else if action == Action::CreateTask {
+            format!(r#","task":{{"taskId":"t{task}","ttl":{}}}"#, TASK_TIME.as_millis())
+        } else {
+            String::new()
+        };
+        (format!(r#""nonce":{nonce},"x":1.50{more}"#), task)
+    }
+
+    /// What the success of a call changes.
+    fn succeeded(&mut self, link: LinkNumber, call: &CallModel, task: Nonce) {
+        match call.action {
+            Action::Act | Action::Read => {}
+            Action::List => self.known_list = Some(self.links[&link].list),
+            Action::Level(_) | Action::Subscribe(_) | Action::Unsubscribe(_) => self.granted(link, call.action),
+            Action::CreateTask => {
+                let progress = call.token.clone().map(|token| (call.number, token));
+                let deadline = self.now + TASK_TIME;
+                self.tasks.entry(task).or_insert(TaskModel {
+                    link,
+                    busy: true,
+                    deadline,
+                    progress,
+                });
             }
+            Action::TaskResult(task) => self.task_ends(link, task),
         }
     }
 
-    fn server_reads(&mut self, link: LinkNumber, line: &str) {
-        let read = message(line);
-        match read.kind().clone() {
-            MessageKind::Request { id, method } => self.server_takes(link, &read, &id, &method),
-            MessageKind::Response { id, error } => {
-                let server_id: usize = id.expect("an id").raw().parse().expect("an id of the model");
-                let mut open = self.questions.iter_mut();
-                let found = open
-                    .find(|(_, question)| question.link == link && question.server_id == server_id && !question.closed);
-                let (nonce, question) = found.unwrap_or_else(|| panic!("{line} answers no open question of {link}"));
-                question.closed = true;
-                assert!(
-                    error || read.outcome() == format!(r#"{{"for":{nonce}}}"#),
-                    "{line} is for {nonce}"
-                );
-            }
-            MessageKind::Notification { .. } => {}
-        }
-    }
-
-    fn server_takes(&mut self, link: LinkNumber, read: &Envelope, id: &Id, method: &str) {
-        let number = id.number().expect("a number of the conversation");
-        if method == "initialize" || method == "logging/setLevel" && read.param("nonce").is_none() {
-            if let Some(level) = read.param("level").and_then(crate::jsonrpc::json::string) {
-                self.levels.insert(link, level.parse().expect("a level of the model"));
-            }
-            let result = r#"{"protocolVersion":"2025-11-25"}"#;
-            let response = format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{result}}}"#);
-            self.machine.receive(self.now, link, message(&response));
-            return;
-        }
-        let nonce: usize = read.param("nonce").expect("a nonce").parse().expect("a number");
-        assert_eq!(read.progress_token().and_then(|token| token.number()), Some(number));
-        let call = self.calls.get_mut(&nonce).expect("a call");
-        assert!(call.repeatable || call.runs.is_empty(), "{nonce} runs twice: {call:?}");
-        call.runs.push(link);
-        self.links.get_mut(&link).expect("a link").insert(number, nonce);
-    }
-
-    /// Answers a call that a server has got.
-    pub(super) fn answer(&mut self) {
-        if let Some((link, number, nonce)) = self.taken() {
-            self.links.get_mut(&link).expect("a link").remove(&number);
-            let line = format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{{"nonce":{nonce}}}}}"#);
-            self.machine.receive(self.now, link, message(&line));
+    fn task_ends(&mut self, link: LinkNumber, task: Nonce) {
+        if let Some(task) = self.tasks.get_mut(&task).filter(|task| task.link == link) {
+            task.busy = false;
         }
     }
 
     /// A server answers a call that runs on another one.
-    pub(super) fn answer_on_another_link(&mut self) {
-        if let Some((link, number, _)) = self.taken() {
-            let other = self.links.keys().find(|other| **other != link).copied();
-            if let Some(other) = other.filter(|other| !self.links[other].contains_key(&number)) {
-                let line = format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{{"nonce":0}}}}"#);
-                self.machine.receive(self.now, other, message(&line));
+    pub(super) fn answer_elsewhere(&mut self) {
+        let Some((link, number, nonce)) = self.taken() else {
+            return;
+        };
+        let others: Vec<_> = self.links.keys().copied().filter(|other| *other != link).collect();
+        // The call may have moved there.
+        let moved = self
+            .calls
+            .get(&nonce)
+            .filter(|call| call.number == number)
+            .and_then(|call| call.place);
+        if let Some(other) = self.pick(&others).filter(|other| moved != Some(*other)) {
+            self.write(
+                other,
+                &format!(r#"{{"jsonrpc":"2.0","id":{number},"result":"elsewhere"}}"#),
+            );
+            self.machine.invalid_response(self.now, other, number, "elsewhere");
+        }
+    }
+
+    /// A server answers a request of the conversation itself.
+    pub(super) fn answer_own(&mut self) {
+        let links = self.links.iter().filter(|(_, model)| !model.own.is_empty());
+        let links: Vec<_> = links.map(|(link, _)| *link).collect();
+        let Some(link) = self.pick(&links) else { return };
+        let fails = self.once_in(10);
+        let (number, own) = self.link_mut(link).own.remove(0);
+        let version = self.version();
+        let list = self.links[&link].list;
+        let outcome = match own {
+            _ if fails => r#""error":{"code":-32603,"message":""}"#.to_owned(),
+            OwnRequest::Initialize => format!(r#""result":{{"protocolVersion":"{version}"}}"#),
+            OwnRequest::Setting => r#""result":{}"#.to_owned(),
+            OwnRequest::List => format!(r#""result":{{"tools":[{list}]}}"#),
+        };
+        self.write(link, &format!(r#"{{"jsonrpc":"2.0","id":{number},{outcome}}}"#));
+        match own {
+            OwnRequest::Initialize if fails => {
+                assert!(matches!(self.machine.replayed(link), Some(Err(_))));
+                self.end_link(link);
+            }
+            OwnRequest::Initialize => self.link_mut(link).ready = true,
+            OwnRequest::List if !fails && self.known_list.is_some_and(|known| known != list) => {
+                self.known_list = Some(list);
+                self.list_changes.0 += 1;
+            }
+            OwnRequest::List | OwnRequest::Setting => {}
+        }
+    }
+
+    fn say(&mut self, link: LinkNumber, to: Audience, line: impl Fn(Nonce, &str) -> String, token: (&str, &str)) {
+        let nonce = self.nonce();
+        let read = line(nonce, token.1);
+        self.said.insert(nonce, Said { line: read, link, to });
+        self.write(link, &line(nonce, token.0));
+    }
+
+    pub(super) fn say_something(&mut self) {
+        let Some(link) = self.pick_link() else { return };
+        let tasks: Vec<_> = self.tasks.keys().copied().collect();
+        let (method, task, to) = match (self.rng.usize(..4), self.pick(&tasks)) {
+            (0, Some(task)) => ("tasks/status", task, Audience::Any),
+            // Only the server that serves the session knows what has changed.
+            (1, _) if self.current != Some(link) => ("resources/updated", 0, Audience::Nobody),
+            (1, _) => ("resources/updated", 0, Audience::Any),
+            _ => ("message", 0, Audience::Any),
+        };
+        let line = |nonce: Nonce, _: &str| {
+            let params = format!(r#"{{"nonce":{nonce},"taskId":"t{task}","status":"failed"}}"#);
+            format!(r#"{{"jsonrpc":"2.0","method":"notifications/{method}","params":{params}}}"#)
+        };
+        self.say(link, to, line, ("", ""));
+        if method == "tasks/status" {
+            self.task_ends(link, task);
+        }
+    }
+
+    /// A server reports progress on a call, which may be over or run elsewhere.
+    pub(super) fn say_progress(&mut self) {
+        let Some(link) = self.pick_link() else { return };
+        let taken = self.taken().filter(|_| !self.once_in(4));
+        let known: Vec<_> = self.numbers.keys().copied().collect();
+        let (link, number) = match taken {
+            Some((link, number, _)) => (link, number),
+            None => (link, self.pick(&known).unwrap_or(1)),
+        };
+        let call = self
+            .calls
+            .values()
+            .find(|call| call.number == number && call.place == Some(link));
+        let mut tasks = self.tasks.values().filter(|task| task.link == link);
+        let of_task = tasks.find_map(|task| task.progress.clone().filter(|(made_by, _)| *made_by == number));
+        let (token, to) = match (call, of_task) {
+            (Some(call), _) => (call.token.clone(), call.exchange.map(Audience::Exchange)),
+            (None, Some((_, token))) => (Some(token), Some(Audience::Any)),
+            (None, None) => (None, None),
+        };
+        let to = to.filter(|_| token.is_some()).unwrap_or(Audience::Nobody);
+        let line = |nonce: Nonce, token: &str| {
+            let params = format!(r#"{{"progressToken":{token},"progress":1,"nonce":{nonce}}}"#);
+            format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{params}}}"#)
+        };
+        self.say(link, to, line, (&number.to_string(), &token.unwrap_or_default()));
+    }
+
+    pub(super) fn ping(&mut self) {
+        let Some(link) = self.pick_link() else { return };
+        let raw = self.pick(&SERVER_IDS).expect("ids");
+        self.write(link, &format!(r#"{{"jsonrpc":"2.0","id":{raw},"method":"ping"}}"#));
+        let pong = format!(r#"{{"jsonrpc":"2.0","id":{raw},"result":{{}}}}"#);
+        self.expect_on(link, |link| link.responses.push((raw, Some(pong))));
+    }
+
+    /// A server writes what no message is, or what matches nothing.
+    pub(super) fn write_invalid(&mut self) {
+        let Some(link) = self.pick_link() else { return };
+        let line = self.pick(&INVALID_LINES).expect("lines");
+        match Envelope::parse(line.as_bytes()) {
+            Ok(message) => self.machine.receive(self.now, link, message),
+            Err(_) => {
+                if let Ok(messages) = split_batch(line.as_bytes()) {
+                    self.machine.receive_batch(self.now, link, messages);
+                }
             }
         }
-    }
-
-    fn taken(&mut self) -> Option<(LinkNumber, u64, usize)> {
-        let calls = self.links.iter().flat_map(|(link, calls)| {
-            let calls = calls.iter();
-            calls.map(|(number, nonce)| (*link, *number, *nonce))
-        });
-        let mut calls: Vec<_> = calls.collect();
-        calls.sort_unstable();
-        self.pick(&calls)
-    }
-
-    pub(super) fn ask(&mut self) {
-        let links: Vec<_> = self.links.keys().copied().collect();
-        let Some(link) = self.pick(&links) else { return };
-        let (server_id, nonce) = (self.rng.usize(..3), self.nonce());
-        let mut open = self.questions.values();
-        if open.any(|question| question.link == link && question.server_id == server_id && !question.closed) {
-            return;
-        }
-        self.questions.insert(
-            nonce,
-            QuestionModel {
-                link,
-                server_id,
-                client_id: None,
-                closed: false,
-            },
+        let number = 1_000_000 + self.rng.usize(..9);
+        self.write(
+            link,
+            &format!(r#"{{"jsonrpc":"2.0","id":{number},"result":"unmatched"}}"#),
         );
-        let line = format!(
-            r#"{{"jsonrpc":"2.0","id":{server_id},"method":"elicitation/create","params":{{"nonce":{nonce}}}}}"#
+        self.write(
+            link,
+            &format!(r#"{{"jsonrpc":"2.0","id":"{number}","result":"unmatched"}}"#),
         );
-        self.machine.receive(self.now, link, message(&line));
+        // A link that has ended says nothing more.
+        let line = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"nonce":0}}"#;
+        self.machine.receive(self.now, self.last_link + 1, message(line));
     }
-
-    /// A client answers a question that it has read, perhaps once more or too late.
-    pub(super) fn answer_question(&mut self) {
-        let questions = self
-            .questions
-            .iter()
-            .filter(|(_, question)| question.client_id.is_some());
-        let mut nonces: Vec<_> = questions.map(|(nonce, _)| *nonce).collect();
-        nonces.sort_unstable();
-        let Some(nonce) = self.pick(&nonces) else { return };
-        let Some(asked) = self.questions[&nonce].client_id.clone() else {
-            return;
-        };
-        let line = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{"for":{nonce}}}}}"#, asked.raw());
-        self.machine.respond(&message(&line), Some(&asked)).expect("room");
-    }
-
-    pub(super) fn notify(&mut self) {
-        let links: Vec<_> = self.links.keys().copied().collect();
-        if let Some(link) = self.pick(&links) {
-            let nonce = self.nonce();
-            self.notifications.insert(nonce, link);
-            let line = format!(r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"nonce":{nonce}}}}}"#);
-            self.machine.receive(self.now, link, message(&line));
-        }
-    }
-
-    /// The client sets a level, and a server grants it.
-    pub(super) fn set_level(&mut self) {
-        let Some(current) = self.machine.links.current() else {
-            return;
-        };
-        let level = self.nonce();
-        let text = format!(
-            r#"{{"jsonrpc":"2.0","id":"level{level}","method":"logging/setLevel","params":{{"level":"{level}"}}}}"#
-        );
-        let id = id(&format!("\"level{level}\""));
-        let Ok(reader) = self.machine.request(self.now, message(&text), id, "logging/setLevel") else {
-            return;
-        };
-        self.pump();
-        if self.levels.get(&current) == Some(&level) {
-            self.granted_level = Some(level);
-        }
-        self.machine.detach_reader(self.now, reader);
-    }
-}
-
-fn initialized() -> String {
-    r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned()
 }
