@@ -42,6 +42,9 @@ async fn requests_that_change_nothing_are_sent_again_and_others_fail_with_what_i
     first.exited().await.unwrap();
     super::call(&alice, "test_echo", json!({})).await;
     let silent_child = harness.only_child();
+    let log = harness.broker.log();
+    // The list of the new child is read again.
+    log.contains(&format!("got tools/list pid={}", silent_child.pid)).await;
     script.write(&Script::default()).unwrap();
 
     let mut requests = JoinSet::new();
@@ -62,7 +65,6 @@ async fn requests_that_change_nothing_are_sent_again_and_others_fail_with_what_i
         client.set_session_id(alice.session_id().as_deref());
         requests.spawn(async move { (id, client.post(message.to_string()).await.unwrap()) });
     }
-    let log = harness.broker.log();
     for taken in ["tool=test_read", "tool=test_repeat", "tool=test_write"] {
         log.contains(taken).await;
     }

@@ -178,7 +178,7 @@ impl StateMachine {
             OwnRequest::Setting if error => self.count(DropReason::SettingLost),
             OwnRequest::Setting => {}
             OwnRequest::List(_) if error => {}
-            OwnRequest::List(mut probe) => match probe.add(outcome) {
+            OwnRequest::List(mut probe) => match self.lists.probed_page(&mut probe, outcome) {
                 Page::Next(cursor) => self.send_probe(link, probe, Some(&cursor)),
                 Page::Last(digest) if self.lists.differs(probe.list.method, digest) => {
                     self.note_change();

@@ -96,7 +96,7 @@ impl Probe {
     }
 
     /// Adds a page (the text of a result).
-    pub(crate) fn add(&mut self, result: &str) -> Page {
+    fn add(&mut self, result: &str) -> Page {
         let Ok([items, cursor]) = json::members(result, [self.list.member, "nextCursor"]) else {
             return Page::Invalid;
         };
@@ -153,6 +153,14 @@ impl Lists {
             }
             Page::Invalid => false,
         }
+    }
+
+    /// Adds a page of another server's list, and notes the tools on it.
+    pub(crate) fn probed_page(&mut self, probe: &mut Probe, result: &str) -> Page {
+        if probe.list.method == "tools/list" {
+            self.note_tools(result, probe.pages == 0);
+        }
+        probe.add(result)
     }
 
     /// Notes the list of another server. True if it differs from the one that the client has.
@@ -238,6 +246,25 @@ mod tests {
 
     fn request(text: &str) -> Envelope {
         Envelope::parse(text.as_bytes()).expect("a message")
+    }
+
+    #[test]
+    fn tools_of_another_server_are_noted() {
+        let mut lists = Lists::default();
+        let mut probe = Probe::new(&LISTS[0]);
+        lists.probed_page(
+            &mut probe,
+            r#"{"tools":[{"name":"a","annotations":{"readOnlyHint":true}}],"nextCursor":"x"}"#,
+        );
+        lists.probed_page(
+            &mut probe,
+            r#"{"tools":[{"name":"b","annotations":{"idempotentHint":true}}]}"#,
+        );
+        let is_repeatable = |name| {
+            let call = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{name}"}}}}"#);
+            lists.is_repeatable("tools/call", &request(&call))
+        };
+        assert_eq!(["a", "b", "c"].map(is_repeatable), [true, true, false]);
     }
 
     #[test]
