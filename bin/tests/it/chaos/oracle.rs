@@ -3,8 +3,9 @@
 //!
 //! A failed call is excused only if it was in flight on a child of its own session at the kill of
 //! that child. The ledger names the child. A call without an entry reached no child; then a kill of
-//! some child of the session during the call excuses it, and that kill excuses no other call. In
-//! both cases the client must have got a response that says that the child has ended.
+//! some child of the session during the call excuses it. A kill excuses one call, or two if they
+//! ask the user, since a client has two such calls in flight. In all cases the client must have got
+//! a response that says that the child has ended.
 //!
 //! A call in which a child asks the user may also fail with a stop of the broker: the answer to the
 //! question comes too late for the child. The client must have got a response on the stream that it
@@ -367,7 +368,7 @@ fn check_failure(
             .find(|kill| kill.pid == taker.pid && kill.tag == taker.tag)
             .ok_or("failed although the child that took it was not killed")?,
         [] => kills
-            .find(|kill| Some(&kill.tag) == tag && !used_kills.contains(&(kill.pid, kill.issued)))
+            .find(|kill| Some(&kill.tag) == tag && (call.asks || !used_kills.contains(&(kill.pid, kill.issued))))
             .ok_or("failed although no child of the session was killed")?,
         _ => return Err("taken more than once"),
     };

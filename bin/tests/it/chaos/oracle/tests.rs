@@ -88,6 +88,9 @@ fn kill_in_session_excuses_one_call_without_taker() {
     let calls = [failed("a.1"), failed("a.2")];
     let oracle = Oracle::check(&ledger(&[]), &[kill(7, "aa")], &[], &calls, &[]);
     assert_eq!((oracle.violations.len(), oracle.excused), (1, 1));
+    let calls = calls.map(|call| Call { asks: true, ..call });
+    let oracle = Oracle::check(&ledger(&[]), &[kill(7, "aa")], &[], &calls, &[]);
+    assert_eq!((oracle.violations.len(), oracle.excused), (0, 2));
 }
 
 #[test]
