@@ -98,7 +98,7 @@ async def check_features(client: Client, received: ReceivedNotifications, emit: 
 
     await client.set_logging_level("error")
     await call("test_tool_with_logging")
-    await call("change_tools")
+    await call("test_trigger_tool_change")
     # Notifications arrive in order: all earlier messages have arrived with this one.
     await received.until("notifications/tools/list_changed", 1)
     emit("feature", name="list_changed", result=len(received.with_method("notifications/message")))

@@ -1,65 +1,68 @@
-//! A stdio MCP server with the fixtures of the official conformance suite, on the crate `rmcp`.
+//! A stdio MCP server with the fixtures of the official conformance suite.
 //!
-//! The suite prescribes each tool, prompt and resource of its server scenarios by name and answer;
-//! this server has all of them, in the protocol of 2025-11-25. A few tools of our own (`roots`,
-//! `update_resource`, `change_tools`, `wait`, `cancelled`) let client SDKs use the features that
-//! the suite has no scenario for.
+//! The suite prescribes each tool, prompt and resource of its server scenarios by name and answer.
+//! This server has those of 2025-11-25 and of 2026-07-28, all in the protocol of 2025-11-25: it
+//! asks its client by requests in the middle of a call, and has the tasks of that revision. So a
+//! broker has to translate before the suite for 2026-07-28 can pass. A few tools of our own
+//! (`roots`, `update_resource`, `wait`, `cancelled`) let client SDKs use the features that the
+//! suite has no scenario for.
 //!
 //! Tools run at the same time, and requests to the client carry small numbers as ids, which a
 //! client probably uses for its own requests too: a bridge that confuses the two directions fails.
-//! A cancelled call is never answered.
+//! A cancelled call is never answered. A task begins before the answer that names it is written, so
+//! that its first question may come first.
 //!
-//! Left out: pages, tasks, and every transport but stdio.
-#![expect(
-    deprecated,
-    reason = "2026-07-28 deprecates logging, sampling, roots and subscriptions; clients of today use them"
-)]
+//! The messages are plain JSON. The SDKs of today have no tasks of 2025-11-25 any more.
+//!
+//! Left out: pages, and every transport but stdio.
 
+mod call;
+mod connection;
 mod prompts;
+mod questions;
 mod resources;
+mod server;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod tools;
 
-use std::{
-    borrow::Cow,
-    collections::BTreeSet,
-    process::ExitCode,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+use std::{process::ExitCode, sync::Arc};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader},
+    runtime,
+    sync::mpsc,
+    task::JoinSet,
 };
 
-use rmcp::{
-    ErrorData, RoleServer, ServerHandler, ServiceExt as _,
-    handler::server::{router::prompt::PromptRouter, router::tool::ToolRouter, tool::ToolCallContext},
-    model::{
-        CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, Implementation,
-        ListResourceTemplatesResult, ListResourcesResult, LoggingLevel, PaginatedRequestParams, ProtocolVersion,
-        ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig, SetLevelRequestParams,
-        SubscribeRequestParams, UnsubscribeRequestParams,
-    },
-    prompt_handler,
-    service::RequestContext,
-    tool_handler,
-};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    runtime,
-};
+use self::server::Server;
 
 const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg==";
 
-struct ConformanceServer {
-    tools: ToolRouter<Self>,
-    prompts: PromptRouter<Self>,
-    /// Every change is one operation, so a poisoned lock is still consistent; never held across an
-    /// await.
-    state: Arc<Mutex<ClientState>>,
+const METHOD_NOT_FOUND: i64 = -32601;
+const INVALID_PARAMS: i64 = -32602;
+const INTERNAL_ERROR: i64 = -32603;
+
+/// The number of lines that a client may leave unread; further ones are lost.
+const QUEUED_LINES: usize = 4096;
+
+/// Why a request has no ordinary result.
+#[derive(Clone, Debug)]
+enum Failure {
+    /// A JSON-RPC error: code and message.
+    Error(i64, String),
+    /// A result of a tool with `isError`.
+    Tool(String),
 }
 
-struct ClientState {
-    level: LoggingLevel,
-    subscriptions: BTreeSet<String>,
-    cancelled: Vec<String>,
+type Outcome = Result<Value, Failure>;
+
+impl Failure {
+    fn params(message: impl Into<String>) -> Self {
+        Self::Error(INVALID_PARAMS, message.into())
+    }
 }
 
 pub fn main() -> ExitCode {
@@ -73,119 +76,29 @@ pub fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Serves until the input ends; calls in flight then have a few more seconds.
+/// Serves until the input ends. Calls that still run then are not answered.
 async fn serve(stdin: impl AsyncRead + Send + Unpin + 'static, stdout: impl AsyncWrite + Send + Unpin + 'static) {
-    let server = ConformanceServer {
-        tools: ConformanceServer::tool_router(),
-        prompts: ConformanceServer::prompt_router(),
-        state: Arc::new(Mutex::new(ClientState {
-            level: LoggingLevel::Debug,
-            subscriptions: BTreeSet::new(),
-            cancelled: Vec::new(),
-        })),
-    };
-    // A client that goes away during the handshake is no failure.
-    if let Ok(service) = server.serve((stdin, stdout)).await {
-        let _ = service.waiting().await;
-    }
-}
-
-impl ConformanceServer {
-    fn state(&self) -> MutexGuard<'_, ClientState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[tool_handler(router = self.tools)]
-#[prompt_handler(router = self.prompts)]
-impl ServerHandler for ConformanceServer {
-    fn get_info(&self) -> ServerConfig {
-        let capabilities = ServerCapabilities::builder()
-            .enable_completions()
-            .enable_logging()
-            .enable_prompts()
-            .enable_prompts_list_changed()
-            .enable_resources()
-            .enable_resources_list_changed()
-            .enable_resources_subscribe()
-            .enable_tools()
-            .enable_tool_list_changed()
-            .build();
-        let implementation = Implementation::new("conformance", env!("CARGO_PKG_VERSION"));
-        ServerConfig::new(capabilities).with_server_info(implementation)
-    }
-
-    fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {
-        Cow::Borrowed(ProtocolVersion::known_up_to(&ProtocolVersion::V_2025_11_25))
-    }
-
-    /// Runs a tool, and drops it when the client cancels the call.
-    async fn call_tool(
-        &self,
-        request: CallToolRequestParams,
-        context: RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
-        let cancelled = context.ct.clone();
-        let tag = request.arguments.as_ref().and_then(|arguments| arguments.get("tag"));
-        let tag = tag.and_then(|tag| tag.as_str()).unwrap_or_default().to_owned();
-        tokio::select! {
-            result = self.tools.call(ToolCallContext::new(self, request, context)) => result,
-            () = cancelled.cancelled() => {
-                self.state().cancelled.push(tag);
-                // rmcp does not send the answer to a cancelled call.
-                Err(ErrorData::internal_error("cancelled", None))
-            }
+    let (lines, queued) = mpsc::channel(QUEUED_LINES);
+    let server = Arc::new(Server::new(lines));
+    let mut writer = JoinSet::new();
+    writer.spawn(write(queued, stdout));
+    let mut input = BufReader::new(stdin).lines();
+    while let Ok(Some(line)) = input.next_line().await {
+        if let Ok(message @ Value::Object(_)) = serde_json::from_str(&line) {
+            server.receive(message);
         }
     }
+    server.end().await;
+    drop(server);
+    // The writer still writes the queued answers.
+    writer.join_next().await;
+}
 
-    async fn set_level(&self, request: SetLevelRequestParams, _: RequestContext<RoleServer>) -> Result<(), ErrorData> {
-        self.state().level = request.level;
-        Ok(())
-    }
-
-    async fn list_resources(
-        &self,
-        _: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
-    ) -> Result<ListResourcesResult, ErrorData> {
-        Ok(resources::list())
-    }
-
-    async fn list_resource_templates(
-        &self,
-        _: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
-    ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        Ok(resources::templates())
-    }
-
-    async fn read_resource(
-        &self,
-        request: ReadResourceRequestParams,
-        _: RequestContext<RoleServer>,
-    ) -> Result<ReadResourceResponse, ErrorData> {
-        resources::read(&request.uri).map(Into::into)
-    }
-
-    async fn subscribe(&self, request: SubscribeRequestParams, _: RequestContext<RoleServer>) -> Result<(), ErrorData> {
-        self.state().subscriptions.insert(request.uri);
-        Ok(())
-    }
-
-    async fn unsubscribe(
-        &self,
-        request: UnsubscribeRequestParams,
-        _: RequestContext<RoleServer>,
-    ) -> Result<(), ErrorData> {
-        self.state().subscriptions.remove(&request.uri);
-        Ok(())
-    }
-
-    async fn complete(
-        &self,
-        request: CompleteRequestParams,
-        _: RequestContext<RoleServer>,
-    ) -> Result<CompleteResult, ErrorData> {
-        prompts::complete(&request.argument.value)
+async fn write(mut lines: mpsc::Receiver<Value>, mut stdout: impl AsyncWrite + Unpin) {
+    while let Some(message) = lines.recv().await {
+        let line = format!("{message}\n");
+        if stdout.write_all(line.as_bytes()).await.is_err() || stdout.flush().await.is_err() {
+            return;
+        }
     }
 }

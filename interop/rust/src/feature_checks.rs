@@ -36,7 +36,7 @@ pub(crate) async fn run(peer: &Peer<RoleClient>, received: &ReceivedNotification
 
     peer.set_level(SetLevelRequestParams::new(LoggingLevel::Error)).await?;
     call(peer, "test_tool_with_logging", json!({})).await?;
-    call(peer, "change_tools", json!({})).await?;
+    call(peer, "test_trigger_tool_change", json!({})).await?;
     // Notifications arrive in order: all earlier messages have arrived with this one.
     received.until(NotificationKind::ListChanged, 1).await?;
     feature("list_changed", json!(received.of_kind(NotificationKind::Message).len()));

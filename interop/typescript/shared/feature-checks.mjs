@@ -71,7 +71,7 @@ export async function checkFeatures(sdk, { client, received }) {
 
   await client.setLoggingLevel("error");
   await call("test_tool_with_logging");
-  await call("change_tools");
+  await call("test_trigger_tool_change");
   // Notifications arrive in order: all earlier messages have arrived with this one.
   await received.until("notifications/tools/list_changed", 1);
   feature("list_changed", received.withMethod("notifications/message").length);

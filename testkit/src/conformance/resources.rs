@@ -1,51 +1,49 @@
 //! The resources of the suite.
 
-use rmcp::{
-    ErrorData,
-    model::{
-        ListResourceTemplatesResult, ListResourcesResult, ReadResourceResult, Resource, ResourceContents,
-        ResourceTemplate,
-    },
-};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::PIXEL;
+use super::{Failure, Outcome, PIXEL};
 
 const WATCHED: &str = "test://watched-resource";
 
-pub(super) fn list() -> ListResourcesResult {
+/// The error of 2025-11-25; 2026-07-28 has `-32602` instead.
+const RESOURCE_NOT_FOUND: i64 = -32002;
+
+pub(super) fn list() -> Value {
     let resource = |uri: &str, name: &str, mime_type: &str| {
-        let resource = Resource::new(uri, name).with_description("A resource for tests");
-        resource.with_mime_type(mime_type)
+        let description = "A resource for tests";
+        json!({ "uri": uri, "name": name, "description": description, "mimeType": mime_type })
     };
-    ListResourcesResult::with_all_items(vec![
+    json!([
         resource("test://static-text", "static-text", "text/plain"),
         resource("test://static-binary", "static-binary", "image/png"),
         resource(WATCHED, "watched-resource", "text/plain"),
     ])
 }
 
-pub(super) fn templates() -> ListResourceTemplatesResult {
-    let template = ResourceTemplate::new("test://template/{id}/data", "template")
-        .with_description("A resource template for tests")
-        .with_mime_type("application/json");
-    ListResourceTemplatesResult::with_all_items(vec![template])
+pub(super) fn templates() -> Value {
+    json!([{
+        "uriTemplate": "test://template/{id}/data",
+        "name": "template",
+        "description": "A resource template for tests",
+        "mimeType": "application/json",
+    }])
 }
 
-pub(super) fn read(uri: &str) -> Result<ReadResourceResult, ErrorData> {
-    let text = |text: &str, mime_type: &str| ResourceContents::text(text, uri).with_mime_type(mime_type);
+pub(super) fn read(uri: &str) -> Outcome {
+    let text = |text: &str, mime_type: &str| json!({ "uri": uri, "mimeType": mime_type, "text": text });
     let contents = match uri {
         "test://static-text" => text("This is the content of the static text resource.", "text/plain"),
-        "test://static-binary" => ResourceContents::blob(PIXEL, uri).with_mime_type("image/png"),
+        "test://static-binary" => json!({ "uri": uri, "mimeType": "image/png", "blob": PIXEL }),
         WATCHED => text("A resource that tests subscribe to.", "text/plain"),
         _ => {
             let id = uri.strip_prefix("test://template/");
             let Some(id) = id.and_then(|rest| rest.strip_suffix("/data")) else {
-                return Err(ErrorData::resource_not_found(format!("no resource {uri:?}"), None));
+                return Err(Failure::Error(RESOURCE_NOT_FOUND, format!("no resource {uri:?}")));
             };
             let data = json!({ "id": id, "templateTest": true, "data": format!("Data for ID: {id}") });
             text(&data.to_string(), "application/json")
         }
     };
-    Ok(ReadResourceResult::new(vec![contents]))
+    Ok(json!({ "contents": [contents] }))
 }
