@@ -35,6 +35,7 @@ from mcp.shared.auth import (
 )
 from pydantic import AnyUrl
 
+from fastmcp_client import FastMcpClient
 from feature_checks import FeatureHandlers, check_features
 from questions import QuestionHandlers
 from sustained_calls import LostRequestTransport, NotificationReporter, SustainedCaller
@@ -136,7 +137,7 @@ class Settings:
             calls=count("CALLS", 0),
             tool="" if feature_checks or sustained_calls else required("TOOL"),
             arguments=json.loads(os.environ.get("ARGUMENTS", "{}")),
-            era=choice("ERA", "legacy", "auto"),
+            era=choice("ERA", "legacy", "auto", "fastmcp"),
             interactive=choice("INTERACTIVE", "0", "1") == "1",
             feature_checks=feature_checks,
             sustained_calls=sustained_calls,
@@ -232,7 +233,7 @@ class Session:
     """One open MCP session."""
 
     number: int
-    client: Client
+    client: Client | FastMcpClient
     settings: Settings
     handlers: Handlers
 
@@ -271,8 +272,14 @@ class Session:
 @asynccontextmanager
 async def connect(
     settings: Settings, sign_in: SignIn, handlers: Handlers
-) -> AsyncIterator[Client]:
+) -> AsyncIterator[Client | FastMcpClient]:
     """A connected client; leaving the context ends the MCP session."""
+    has_handlers = settings.feature_checks or settings.sustained_calls or settings.questions
+    options = handlers.options() if has_handlers else {}
+    if settings.era == "fastmcp":
+        async with FastMcpClient(settings.url, sign_in.new_provider(), options) as fastmcp_client:
+            yield fastmcp_client
+        return
     # The timeouts are those of the SDK's own HTTP client, which does not support a sign-in. A test
     # on loopback must not use a proxy from the environment.
     timeout = httpx2.Timeout(30.0, read=300.0)
@@ -280,8 +287,6 @@ async def connect(
     auth = sign_in.new_provider()
     async with httpx2.AsyncClient(auth=auth, timeout=timeout, transport=http_transport, trust_env=False) as http:
         transport = streamable_http_client(settings.url, http_client=http)
-        has_handlers = settings.feature_checks or settings.sustained_calls or settings.questions
-        options = handlers.options() if has_handlers else {}
         async with Client(
             transport, mode=settings.era, read_timeout_seconds=REQUEST_TIMEOUT_SECONDS, **options
         ) as client:
@@ -312,8 +317,10 @@ async def keep_open(
         await closing.wait()
 
 
-async def call_on_command(sessions: list[Session], commands: Commands) -> None:
-    """Repeats the calls once per command, until the command to end or the end of stdin."""
+async def repeat_on_command(
+    sessions: list[Session], work: Callable[[Session], Coroutine[Any, Any, None]], commands: Commands
+) -> None:
+    """Repeats the work once per command, until the command to end or the end of stdin."""
     while True:
         emit("ready")
         command = await commands.next()
@@ -321,7 +328,7 @@ async def call_on_command(sessions: list[Session], commands: Commands) -> None:
             return
         if not command.get("call"):
             raise ValueError("expected a command to call or to end")
-        await for_each(sessions, Session.call_all)
+        await for_each(sessions, work)
 
 
 async def call_until_command(sessions: list[Session], commands: Commands) -> None:
@@ -372,9 +379,10 @@ async def open_and_call(settings: Settings, commands: Commands, sign_in: SignIn)
             await call_until_command(sessions, commands)
         else:
             await for_each(sessions, Session.list_tools)
-            await for_each(sessions, Session.check_features if settings.feature_checks else Session.call_all)
+            work = Session.check_features if settings.feature_checks else Session.call_all
+            await for_each(sessions, work)
             if settings.interactive:
-                await call_on_command(sessions, commands)
+                await repeat_on_command(sessions, work, commands)
         closing.set()
 
 

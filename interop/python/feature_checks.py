@@ -5,16 +5,22 @@ answers to the server. Each ends with a ``feature`` event, and the test compares
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-from mcp import Client, types
+from mcp import types
 from mcp.shared.exceptions import MCPDeprecationWarning
 
 WATCHED = "test://watched-resource"
 ARRIVAL_TIMEOUT_SECONDS = 20.0
 """The longest time that a notification or a cancellation takes to arrive."""
+
+ANSWERS = {"username": "ada", "email": "ada@example.org", "name": "ada", "color": "blue"}
+"""The user's answers, by the field of the form."""
+
+LOG_LEVEL = "io.modelcontextprotocol/logLevel"
 
 Emit = Callable[..., None]
 
@@ -32,6 +38,10 @@ class ReceivedNotifications:
             self._notifications.append(message)
             self._changed.set()
             self._changed = anyio.Event()
+
+    def clear(self) -> None:
+        """Forgets all notifications."""
+        self._notifications.clear()
 
     def with_method(self, method: str) -> list[Any]:
         """The notifications with a method."""
@@ -66,22 +76,42 @@ class FeatureHandlers:
         text = types.TextContent(type="text", text=f"sampled: {content.text}")
         return types.CreateMessageResult(role="assistant", content=text, model="interop-python", stop_reason="endTurn")
 
-    async def _elicit(self, _context: Any, _params: types.ElicitRequestParams) -> types.ElicitResult:
-        return types.ElicitResult(action="accept", content={"username": "ada", "email": "ada@example.org"})
+    async def _elicit(self, _context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+        if not isinstance(params, types.ElicitRequestFormParams):
+            raise ValueError("the server asked for something else than a form")
+        content = {field: ANSWERS[field] for field in params.requested_schema["properties"]}
+        return types.ElicitResult(action="accept", content=content)
 
     async def _roots(self, _context: Any) -> types.ListRootsResult:
         return types.ListRootsResult(roots=[types.Root(uri="file:///one"), types.Root(uri="file:///two")])
 
 
-async def check_features(client: Client, received: ReceivedNotifications, emit: Emit) -> None:
+async def check_features(client: Any, received: ReceivedNotifications, emit: Emit) -> None:
     """Makes all checks in one session.
 
-    The SDK warns of features that the next revision of MCP removes.
+    From 2026-07-28 on there are no sessions: a request names its log level, and a stream of its own
+    carries what a client has subscribed to. The SDK warns of features that this revision removes.
     """
     warnings.simplefilter("ignore", MCPDeprecationWarning)
+    is_stateless = client.protocol_version >= "2026-07-28"
+    received.clear()
 
     async def call(name: str, arguments: dict[str, Any] | None = None) -> str:
         return text_of(await client.call_tool(name, arguments or {}))
+
+    async def call_at_level(level: str, name: str) -> str:
+        if is_stateless:
+            return text_of(await client.call_tool(name, {}, meta={LOG_LEVEL: level}))
+        await client.set_logging_level(level)
+        return await call(name)
+
+    @asynccontextmanager
+    async def listening(**subscription: Any) -> AsyncIterator[None]:
+        if is_stateless:
+            async with client.listen(**subscription):
+                yield
+        else:
+            yield
 
     progress: list[int] = []
 
@@ -91,42 +121,54 @@ async def check_features(client: Client, received: ReceivedNotifications, emit: 
     await client.call_tool("test_tool_with_progress", {}, progress_callback=report)
     emit("feature", name="progress", result=progress)
 
-    await client.set_logging_level("debug")
-    await call("test_tool_with_logging")
+    await call_at_level("debug", "test_tool_with_logging")
     await received.until("notifications/message", 3)
     emit("feature", name="logging", result=[message.params.data for message in received.with_method("notifications/message")])
 
-    await client.set_logging_level("error")
-    await call("test_tool_with_logging")
-    await call("test_trigger_tool_change")
-    # Notifications arrive in order: all earlier messages have arrived with this one.
-    await received.until("notifications/tools/list_changed", 1)
+    await call_at_level("error", "test_tool_with_logging")
+    async with listening(tools_list_changed=True):
+        await call("test_trigger_tool_change")
+        # Notifications arrive in order: all earlier messages have arrived with this one.
+        await received.until("notifications/tools/list_changed", 1)
     emit("feature", name="list_changed", result=len(received.with_method("notifications/message")))
 
     emit("feature", name="sampling", result=await call("test_sampling", {"prompt": "hello"}))
     emit("feature", name="elicitation", result=await call("test_elicitation", {"message": "who?"}))
     emit("feature", name="roots", result=await call("roots"))
 
-    await client.subscribe_resource(WATCHED)
-    await call("update_resource", {"uri": WATCHED})
-    await received.until("notifications/resources/updated", 1)
-    await client.unsubscribe_resource(WATCHED)
-    text_without_subscription = await call("update_resource", {"uri": WATCHED})
+    emit("feature", name="rounds", result=await call("test_input_required_result_multi_round"))
+
+    if not is_stateless:
+        await client.subscribe_resource(WATCHED)
+    async with listening(resource_subscriptions=[WATCHED]):
+        await call("update_resource", {"uri": WATCHED})
+        await received.until("notifications/resources/updated", 1)
+    if not is_stateless:
+        await client.unsubscribe_resource(WATCHED)
+    # The end of a stream is not answered: the server may learn of it after the next call.
+    text_without_subscription = await poll(
+        lambda: call("update_resource", {"uri": WATCHED}), lambda text: text != "sent"
+    )
     updates = [str(message.params.uri) for message in received.with_method("notifications/resources/updated")]
     emit("feature", name="subscription", result=[*updates, text_without_subscription])
 
     await cancel(client)
     # The cancellation is a separate message, which may arrive after the next call.
-    cancelled = ""
-    with anyio.move_on_after(ARRIVAL_TIMEOUT_SECONDS):
-        while not (cancelled := await call("cancelled")):
-            await anyio.sleep(0.05)
-    emit("feature", name="cancellation", result=cancelled)
+    emit("feature", name="cancellation", result=await poll(lambda: call("cancelled"), bool))
 
-    emit("feature", name="resumption", result=await call("test_reconnection"))
+    if not is_stateless:
+        emit("feature", name="resumption", result=await call("test_reconnection"))
 
 
-async def cancel(client: Client) -> None:
+async def poll(call: Callable[[], Awaitable[str]], is_wanted: Callable[[str], bool]) -> str:
+    """Calls until the result is as wanted, or the time is over. Returns the last result."""
+    deadline = anyio.current_time() + ARRIVAL_TIMEOUT_SECONDS
+    while not is_wanted(result := await call()) and anyio.current_time() < deadline:
+        await anyio.sleep(0.05)
+    return result
+
+
+async def cancel(client: Any) -> None:
     """Cancels a call as soon as it has started."""
     with anyio.CancelScope() as scope:
 

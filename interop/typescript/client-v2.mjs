@@ -6,12 +6,12 @@ import { runClient } from "./shared/run.mjs";
 
 await runClient({
   name: "interop-typescript-v2",
-  eras: ["legacy", "auto"],
+  eras: ["legacy", "auto", "pin"],
   Client,
   Transport: StreamableHTTPClientTransport,
   UnauthorizedError,
   createSigner: createPrivateKeyJwtAuth,
-  clientOptions: (era) => ({ versionNegotiation: { mode: era } }),
+  clientOptions: (era) => ({ versionNegotiation: { mode: era === "pin" ? { pin: "2026-07-28" } : era } }),
   callTool: (client, params, options) => client.callTool(params, options),
   onRequest: (client, method, handler) => client.setRequestHandler(method, handler),
   onNotification: (client, method, handler) => client.setNotificationHandler(method, handler),

@@ -25,6 +25,14 @@ use crate::{NAME, emit, settings::Commands};
 /// The longest time that a notification or a cancellation takes to arrive.
 pub(crate) const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The user's answers, by the field of the form.
+const ANSWERS: [(&str, &str); 4] = [
+    ("username", "ada"),
+    ("email", "ada@example.org"),
+    ("name", "ada"),
+    ("color", "blue"),
+];
+
 /// The handlers of the client.
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -66,6 +74,13 @@ impl ReceivedNotifications {
             .await
             .with_context(|| format!("{count} notifications of the kind {kind:?} have not arrived"))??;
         Ok(())
+    }
+
+    pub(crate) fn clear(&self) {
+        self.notifications
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     fn add(&self, kind: NotificationKind, value: Value) {
@@ -135,7 +150,14 @@ impl ClientHandler for Host {
         _context: RequestContext<RoleClient>,
     ) -> Result<ElicitResult, ErrorData> {
         let content = match &self.questions {
-            None => json!({ "username": "ada", "email": "ada@example.org" }),
+            None => {
+                let params = json!(params);
+                let asked = |field: &str| !params["requestedSchema"]["properties"][field].is_null();
+                let answers = ANSWERS.into_iter().filter(|(field, _)| asked(field));
+                answers
+                    .map(|(field, answer)| (field.to_owned(), json!(answer)))
+                    .collect()
+            }
             Some(commands) => {
                 let answer = self.pass_on(&params, commands).await;
                 answer.map_err(|error| ErrorData::internal_error(error.to_string(), None))?

@@ -58,26 +58,23 @@ async fn run() -> Result<()> {
     }
     let open = |number| {
         let questions = settings.questions.then(|| commands.clone());
-        Session::open(number, Host::new(number, questions), http.clone(), &settings.url)
+        Session::open(number, Host::new(number, questions), http.clone(), &settings)
     };
     // The first session opens alone, so that the order of events is that of the other clients.
     let mut sessions = vec![open(0).await?];
     sessions.extend(try_join_all((1..settings.sessions).map(open)).await?);
     try_join_all(sessions.iter().map(Session::list_tools)).await?;
-    if settings.feature_checks {
-        try_join_all(sessions.iter().map(Session::check_features)).await?;
-    } else {
-        try_join_all(sessions.iter().map(|session| session.call_all(&settings))).await?;
-    }
+    try_join_all(sessions.iter().map(|session| session.round(&settings))).await?;
     if settings.interactive {
-        call_on_command(&sessions, &settings, &commands).await?;
+        repeat_on_command(&sessions, &settings, &commands).await?;
     }
     try_join_all(sessions.into_iter().map(Session::close)).await?;
     Ok(())
 }
 
-/// Repeats the calls once per command, until the command to end or the end of standard input.
-async fn call_on_command(sessions: &[Session], settings: &Settings, commands: &Commands) -> Result<()> {
+/// Repeats the calls or the checks once per command, until the command to end or the end of the
+/// input.
+async fn repeat_on_command(sessions: &[Session], settings: &Settings, commands: &Commands) -> Result<()> {
     loop {
         emit(&json!({ "event": "ready" }));
         let Some(command) = commands.next().await? else {
@@ -89,7 +86,7 @@ async fn call_on_command(sessions: &[Session], settings: &Settings, commands: &C
         if command["call"] != true {
             bail!("expected a command to call or to end");
         }
-        try_join_all(sessions.iter().map(|session| session.call_all(settings))).await?;
+        try_join_all(sessions.iter().map(|session| session.round(settings))).await?;
     }
 }
 

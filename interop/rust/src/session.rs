@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use futures_util::future::join_all;
 use rmcp::{
-    ClientHandler, RoleClient, ServiceExt,
+    ClientHandler, ClientLifecycleMode, ClientServiceExt as _, RoleClient,
     service::RunningService,
     transport::{
         StreamableHttpClientTransport, auth::AuthClient, streamable_http_client::StreamableHttpClientTransportConfig,
@@ -29,11 +29,13 @@ pub(crate) async fn connect<H: ClientHandler>(
     number: usize,
     handler: H,
     http: AuthClient<reqwest::Client>,
-    url: &str,
+    settings: &Settings,
 ) -> Result<RunningService<RoleClient, H>> {
-    let config = StreamableHttpClientTransportConfig::with_uri(url.to_owned());
+    let config = StreamableHttpClientTransportConfig::with_uri(settings.url.clone());
     let transport = StreamableHttpClientTransport::with_client(http, config);
-    let client = handler.serve(transport).await?;
+    let client = handler
+        .serve_with_lifecycle(transport, settings.lifecycle.clone())
+        .await?;
     let server = client.peer_info().context("an open session knows its server")?;
     let name = server.server_info.as_ref().map(|server| server.name.clone());
     emit(&json!({ "event": "session", "session": number, "protocol": server.protocol_version, "server": name }));
@@ -42,9 +44,14 @@ pub(crate) async fn connect<H: ClientHandler>(
 
 impl Session {
     /// Opens a session with an existing sign-in.
-    pub(crate) async fn open(number: usize, host: Host, http: AuthClient<reqwest::Client>, url: &str) -> Result<Self> {
+    pub(crate) async fn open(
+        number: usize,
+        host: Host,
+        http: AuthClient<reqwest::Client>,
+        settings: &Settings,
+    ) -> Result<Self> {
         let received = host.received.clone();
-        let client = connect(number, host, http, url).await?;
+        let client = connect(number, host, http, settings).await?;
         Ok(Self {
             number,
             client,
@@ -59,14 +66,18 @@ impl Session {
         Ok(())
     }
 
-    /// Makes all feature checks.
-    pub(crate) async fn check_features(&self) -> Result<()> {
-        feature_checks::run(&self.client, &self.received).await
+    /// Makes all feature checks, or all calls of a round.
+    pub(crate) async fn round(&self, settings: &Settings) -> Result<()> {
+        if !settings.feature_checks {
+            return self.call_all(settings).await;
+        }
+        let is_stateless = !matches!(settings.lifecycle, ClientLifecycleMode::Initialize);
+        feature_checks::run(&self.client, &self.received, is_stateless).await
     }
 
     /// Makes all calls of a round at once. In an interactive run a failed call is reported and the
     /// run continues.
-    pub(crate) async fn call_all(&self, settings: &Settings) -> Result<()> {
+    async fn call_all(&self, settings: &Settings) -> Result<()> {
         let calls = (0..settings.calls).map(|call| self.call(settings, call));
         for (call, outcome) in join_all(calls).await.into_iter().enumerate() {
             match outcome {

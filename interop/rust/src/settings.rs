@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use rmcp::model::CallToolRequestParams;
+use rmcp::{
+    ClientLifecycleMode,
+    model::{CallToolRequestParams, ProtocolVersion},
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines, Stdin},
@@ -24,6 +27,7 @@ pub(crate) struct Settings {
     pub(crate) feature_checks: bool,
     pub(crate) sustained_calls: Option<String>,
     pub(crate) questions: bool,
+    pub(crate) lifecycle: ClientLifecycleMode,
 }
 
 /// The commands on standard input, in their order.
@@ -50,6 +54,7 @@ impl Settings {
             feature_checks,
             sustained_calls,
             questions: switch("QUESTIONS")?,
+            lifecycle: lifecycle()?,
         })
     }
 }
@@ -101,6 +106,19 @@ fn switch(name: &str) -> Result<bool> {
         None | Some("0") => Ok(false),
         Some("1") => Ok(true),
         Some(_) => bail!("{name} must be 0 or 1"),
+    }
+}
+
+fn lifecycle() -> Result<ClientLifecycleMode> {
+    let preferred_versions = vec![ProtocolVersion::V_2026_07_28];
+    match optional("ERA").as_deref() {
+        None | Some("legacy") => Ok(ClientLifecycleMode::Initialize),
+        Some("discover") => Ok(ClientLifecycleMode::Discover { preferred_versions }),
+        Some("auto") => Ok(ClientLifecycleMode::Auto {
+            preferred_versions,
+            legacy_version: None,
+        }),
+        Some(_) => bail!("ERA must be legacy, discover or auto"),
     }
 }
 

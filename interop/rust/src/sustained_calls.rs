@@ -58,7 +58,7 @@ pub(crate) async fn run(
             session: session.clone(),
             latest_mark,
         };
-        let client = connect(number, reporter, http.clone(), &settings.url).await?;
+        let client = connect(number, reporter, http.clone(), settings).await?;
         callers.push(SustainedCaller {
             session,
             latest_mark: receiver,

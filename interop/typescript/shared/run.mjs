@@ -47,9 +47,9 @@ async function run(sdk) {
     await callUntilCommand(sdk, sessions, settings.sustainedCalls, commands);
   } else {
     await Promise.all(sessions.map(listTools));
-    if (settings.checksFeatures) await Promise.all(sessions.map((session) => checkFeatures(sdk, session)));
-    else await Promise.all(sessions.map((session) => callAll(session, settings)));
-    if (settings.isInteractive) await callOnCommand(sessions, settings, commands);
+    const round = (session) => (settings.checksFeatures ? checkFeatures(sdk, session) : callAll(session, settings));
+    await Promise.all(sessions.map(round));
+    if (settings.isInteractive) await repeatOnCommand(sessions, round, commands);
   }
   await Promise.all(sessions.map((session) => close(session, settings)));
 }
@@ -136,14 +136,14 @@ async function callOne({ number, client }, settings, call) {
   emit("result", { session: number, call, text, isError: result.isError ?? false });
 }
 
-/** Repeats the calls once per command, until the command to end or the end of stdin. */
-async function callOnCommand(sessions, settings, commands) {
+/** Repeats the calls or the checks once per command, until the command to end or the end of stdin. */
+async function repeatOnCommand(sessions, round, commands) {
   for (;;) {
     emit("ready");
     const command = await commands.next();
     if (command === undefined || command.end) return;
     if (!command.call) throw new Error("expected a command to call or to end");
-    await Promise.all(sessions.map((session) => callAll(session, settings)));
+    await Promise.all(sessions.map(round));
   }
 }
 

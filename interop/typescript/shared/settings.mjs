@@ -32,7 +32,7 @@ export function readSettings(environment = process.env) {
     calls: count("CALLS", 0),
     tool: checksFeatures || sustainedCalls ? undefined : required("TOOL"),
     arguments: JSON.parse(environment.ARGUMENTS ?? "{}"),
-    era: choice("ERA", ["legacy", "auto"]),
+    era: choice("ERA", ["legacy", "auto", "pin"]),
     checksFeatures,
     sustainedCalls,
     passesQuestionsOn: choice("QUESTIONS", ["0", "1"]) === "1",

@@ -39,16 +39,21 @@ async fn check_features(sdk: Sdk) {
     let child = ChildCommand::plain(&programs().conformance_mcp);
     let (_harness, forwarder) = Harness::behind_forwarder(child, RECONNECTION).await;
     let run = Run::feature_checks(sdk, &forwarder.mcp_url(), "alice").finish().await;
-    for ((name, result), (expected_name, expected)) in run.features.iter().zip(expected()) {
-        assert_eq!((name.as_str(), result), (expected_name, &expected));
-    }
-    assert_eq!(run.features.len(), expected().len());
+    assert_features(&run.features, &expected());
     assert_eq!(forwarder.cuts(), 1, "no stream was cut");
     assert!(forwarder.resumptions() > 0, "no stream was resumed");
 }
 
-/// The checks and their expected results.
-fn expected() -> [(&'static str, Value); 9] {
+/// Compares the checks of a client with the expected ones.
+pub(super) fn assert_features(features: &[(String, Value)], expected: &[(&'static str, Value)]) {
+    for ((name, result), (expected_name, expected)) in features.iter().zip(expected) {
+        assert_eq!((name.as_str(), result), (*expected_name, expected));
+    }
+    assert_eq!(features.len(), expected.len());
+}
+
+/// The checks and their expected results. The last one needs a session.
+pub(super) fn expected() -> [(&'static str, Value); 10] {
     [
         ("progress", json!([0, 50, 100])),
         (
@@ -67,6 +72,7 @@ fn expected() -> [(&'static str, Value); 9] {
             json!(r#"User response: action=accept, content={"email":"ada@example.org","username":"ada"}"#),
         ),
         ("roots", json!("file:///one file:///two")),
+        ("rounds", json!("ada likes blue")),
         // One update, and none after the end of the subscription.
         ("subscription", json!(["test://watched-resource", "no subscription"])),
         ("cancellation", json!("mine")),
