@@ -6,22 +6,24 @@
 //! headers and reveals nothing of any session. All responses, errors included, are readable by that
 //! one origin. Cookies are never allowed: the page's own script sets the bearer in a header.
 
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 
 use crate::{ports::ResponseBody, response};
 
 /// The methods of `/mcp`.
 pub(crate) const ALLOWED_METHODS: &str = "GET, POST, DELETE";
 /// Headers of clients beyond those that browsers always allow. Other `mcp-` headers are allowed on
-/// request: in MCP 2026-07-28 tools can define their own.
-const ALLOWED_HEADERS: &str =
-    "authorization, content-type, accept, last-event-id, mcp-protocol-version, mcp-session-id";
+/// request: in MCP 2026-07-28 each tool can name headers for its arguments (`Mcp-Param-*`).
+const ALLOWED_HEADERS: &str = "authorization, content-type, accept, last-event-id, mcp-protocol-version, \
+                               mcp-session-id, mcp-method, mcp-name";
 /// Response headers that a script may read.
 const EXPOSED_HEADERS: &str = "mcp-session-id, mcp-protocol-version, www-authenticate, retry-after";
 /// Lifetime of a preflight response in the browser's cache, in seconds.
 const MAX_AGE: &str = "7200";
 /// Maximum number of further `mcp-` headers.
 const MAX_EXTRA_HEADERS: usize = 32;
+/// Maximum length of the name of such a header, in bytes.
+const MAX_EXTRA_HEADER_NAME: usize = 128;
 
 /// The response to a preflight, if the request is one.
 pub(crate) fn preflight(parts: &Parts) -> Option<Response<ResponseBody>> {
@@ -60,15 +62,15 @@ fn allowed_headers(headers: &HeaderMap) -> HeaderValue {
     let extra = requested
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
-        .filter(|name| {
-            name.starts_with("mcp-") && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && name.len() <= 64
-        })
+        // Any token of RFC 9110 section 5.6.2: a tool may name its header so.
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .filter(|name| name.as_str().starts_with("mcp-") && name.as_str().len() <= MAX_EXTRA_HEADER_NAME)
+        .filter(|name| !ALLOWED_HEADERS.split(", ").any(|always| always == name.as_str()))
         .take(MAX_EXTRA_HEADERS);
     let mut allowed = ALLOWED_HEADERS.to_owned();
     for name in extra {
         allowed.push_str(", ");
-        allowed.push_str(&name);
+        allowed.push_str(name.as_str());
     }
     HeaderValue::try_from(allowed).unwrap_or(HeaderValue::from_static(ALLOWED_HEADERS))
 }
@@ -114,11 +116,14 @@ mod tests {
                 .to_owned()
         };
         assert_eq!(allowed("authorization"), ALLOWED_HEADERS);
-        assert_eq!(allowed("x-evil, cookie, mcp-e!vil, xmcp-a"), ALLOWED_HEADERS);
+        assert_eq!(allowed("x-evil, cookie, mcp-e vil, mcp-\"a, xmcp-a"), ALLOWED_HEADERS);
+        assert_eq!(allowed("Mcp-Method, Mcp-Name, MCP-Protocol-Version"), ALLOWED_HEADERS);
+        // The names of tools' headers are tokens (MCP 2026-07-28, transports, `x-mcp-header`).
         assert_eq!(
-            allowed("Mcp-Method, mcp-param-region"),
-            format!("{ALLOWED_HEADERS}, mcp-method, mcp-param-region")
+            allowed("Mcp-Method, Mcp-Param-Region, mcp-param-user_id,mcp-param-a.b~c!"),
+            format!("{ALLOWED_HEADERS}, mcp-param-region, mcp-param-user_id, mcp-param-a.b~c!")
         );
+        assert_eq!(allowed(&format!("mcp-param-{}", "a".repeat(119))), ALLOWED_HEADERS);
         assert_eq!(
             allowed(&"mcp-a,".repeat(1000)).matches("mcp-a").count(),
             MAX_EXTRA_HEADERS

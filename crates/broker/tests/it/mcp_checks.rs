@@ -68,6 +68,13 @@ async fn host_and_origin_are_checked_before_anything_else() {
     *h2.uri_mut() = "http://evil.example/mcp".parse().expect("a URL");
     h2.headers_mut().remove("host");
     assert_rejected(&broker.send_h2(h2).await, 403);
+    // Also for a request that has no bearer and a wrong method.
+    for (name, value) in [("host", "evil.example"), ("origin", "https://evil.example")] {
+        let mut request = with(name, value);
+        *request.method_mut() = http::Method::PUT;
+        request.headers_mut().remove("authorization");
+        assert_rejected(&broker.send(request).await, 403);
+    }
     assert!(broker.calls.entries().is_empty());
     assert_eq!(broker.send(with("origin", "https://mcp.example")).await.status, 200);
 }
@@ -82,7 +89,7 @@ async fn allowed_origin_may_preflight_without_a_bearer_and_read_every_response()
             .header("access-control-request-method", "POST")
             .header(
                 "access-control-request-headers",
-                "authorization, content-type, mcp-method",
+                "authorization, content-type, mcp-method, mcp-name, mcp-param-user_id, mcp-protocol-version",
             )
             .body(Full::default())
             .expect("a request")
@@ -104,6 +111,8 @@ async fn allowed_origin_may_preflight_without_a_bearer_and_read_every_response()
         "mcp-protocol-version",
         "last-event-id",
         "mcp-method",
+        "mcp-name",
+        "mcp-param-user_id",
     ] {
         assert!(headers.split(", ").any(|allowed| allowed == name), "{name}: {headers}");
     }
@@ -168,16 +177,66 @@ async fn request_without_a_host_reaches_only_health() {
 
 #[tokio::test]
 async fn unauthenticated_request_gets_the_challenge_before_any_other_error() {
-    let broker = Harness::start().await;
-    for method in ["POST", "GET", "DELETE", "OPTIONS", "PUT"] {
+    let mut config = config("https://mcp.example");
+    config.limits.mcp_body = 1024;
+    let broker = Harness::with(config).await;
+    let challenged = async |request: Request<Full<Bytes>>, fault: &str| {
+        let response = broker.send(request).await;
+        assert_eq!(response.status, 401, "{fault}: {}", response.body);
+        assert_eq!(response.header("www-authenticate"), Some("Bearer"), "{fault}");
+    };
+    for method in ["POST", "GET", "DELETE", "OPTIONS", "PUT", "HEAD", "PATCH"] {
         let mut request = get("/mcp");
         *request.method_mut() = method.parse().expect("a method");
         request
             .headers_mut()
             .insert("accept", HeaderValue::from_static("image/png"));
-        let response = broker.send(request).await;
-        assert_eq!((response.status, response.body.as_str()), (401, "who?"), "{method}");
-        assert_eq!(response.header("www-authenticate"), Some("Bearer"));
+        challenged(request, method).await;
+    }
+    let too_large = "x".repeat(1025);
+    let discover = r#"{"jsonrpc":"2.0","id":1,"method":"server/discover","params":{}}"#;
+    for bearer in [None, Some("Bearer bad"), Some("Basic Z29vZA==")] {
+        for (fault, headers, body) in [
+            ("media type", &[("content-type", "text/plain")][..], "{}"),
+            ("content coding", &[("content-encoding", "gzip")], "{}"),
+            ("accept", &[("accept", "application/json")], "{}"),
+            ("empty body", &[], ""),
+            ("no JSON", &[], "{"),
+            ("batch", &[], "[]"),
+            ("body size", &[], too_large.as_str()),
+            ("session id", &[("mcp-session-id", "unknown")], "{}"),
+            ("version", &[("mcp-protocol-version", "1999-01-01")], "{}"),
+            (
+                "modern probe",
+                &[
+                    ("mcp-protocol-version", "2026-07-28"),
+                    ("mcp-method", "server/discover"),
+                ],
+                discover,
+            ),
+            (
+                "modern without _meta",
+                &[("mcp-protocol-version", "2026-07-28")],
+                discover,
+            ),
+            (
+                "headers unlike the body",
+                &[("mcp-method", "tools/call"), ("mcp-name", "=?base64?!?=")],
+                discover,
+            ),
+        ] {
+            let mut request = valid_post(body);
+            let all = request.headers_mut();
+            all.remove("authorization");
+            for (name, value) in headers
+                .iter()
+                .copied()
+                .chain(bearer.map(|bearer| ("authorization", bearer)))
+            {
+                all.insert(name, HeaderValue::from_str(value).expect("a value"));
+            }
+            challenged(request, fault).await;
+        }
     }
     assert!(broker.calls.entries().iter().all(|entry| entry == "authenticate"));
 }
