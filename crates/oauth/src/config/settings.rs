@@ -45,9 +45,20 @@ impl Settings {
     }
 
     /// Returns whether `resource` names the protected resource (RFC 8707 section 2): absent, exact,
-    /// or with a slash at the end.
+    /// or with a slash at the end. The case of scheme and host does not count (MCP 2026-07-28
+    /// authorization, "Canonical Server URI").
     pub(crate) fn is_resource(&self, resource: Option<&str>) -> bool {
-        resource.is_none_or(|resource| resource.strip_suffix('/').unwrap_or(resource) == self.resource)
+        let Some(resource) = resource else {
+            return true;
+        };
+        let resource = resource.strip_suffix('/').unwrap_or(resource);
+        let at = self.origin.len();
+        match (resource.split_at_checked(at), self.resource.split_at_checked(at)) {
+            (Some((origin, path)), Some((own_origin, own_path))) => {
+                origin.eq_ignore_ascii_case(own_origin) && path == own_path
+            }
+            _ => false,
+        }
     }
 
     /// Returns whether any client may register itself.

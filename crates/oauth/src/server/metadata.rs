@@ -4,13 +4,17 @@
 use http::{Response, StatusCode};
 use serde_json::json;
 
-use super::{Body, response, scope::SCOPE};
+use super::{
+    Body, response,
+    scope::{REQUESTABLE, SCOPE},
+};
 use crate::{config::Settings, jwt};
 
 /// The supported methods of client authentication.
 const AUTH_METHODS: [&str; 4] = ["none", "client_secret_basic", "client_secret_post", "private_key_jwt"];
 
-/// RFC 9728 section 2.
+/// RFC 9728 section 2. Its scopes are those of the resource alone, without `offline_access` (MCP
+/// 2026-07-28 authorization, "Refresh Tokens").
 pub(super) fn resource(settings: &Settings) -> Response<Body> {
     let document = json!({
         "resource": settings.resource,
@@ -30,7 +34,7 @@ pub(super) fn server(settings: &Settings, documents: bool) -> Response<Body> {
         "authorization_endpoint": settings.endpoint("authorize"),
         "token_endpoint": settings.endpoint("token"),
         "revocation_endpoint": settings.endpoint("revoke"),
-        "scopes_supported": [SCOPE],
+        "scopes_supported": REQUESTABLE,
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token"],

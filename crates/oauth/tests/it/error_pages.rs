@@ -248,7 +248,7 @@ async fn a_user_locked_out_at_forgejo_is_refused_and_loses_all_grants() {
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
     assert!(refused.body.contains("alice"), "{}", refused.body);
     assert!(
-        refused.body.contains("error=access_denied"),
+        refused.body.contains("error=access_denied") && refused.body.contains("iss=https%3A%2F%2Fbroker.example"),
         "there is a way back to the client"
     );
     assert_eq!(

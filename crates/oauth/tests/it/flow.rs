@@ -78,8 +78,11 @@ async fn a_401_points_to_the_resource_metadata() {
     );
     let bad = world.authenticate("fmb_at_nonsense").await.unwrap_err();
     assert_eq!(bad.status, StatusCode::UNAUTHORIZED);
-    assert!(bad.header(header::WWW_AUTHENTICATE).contains("error=\"invalid_token\""));
-    assert!(bad.header(header::WWW_AUTHENTICATE).contains("resource_metadata="));
+    assert_eq!(
+        bad.header(header::WWW_AUTHENTICATE),
+        "Bearer error=\"invalid_token\", error_description=\"the access token is unknown, expired or revoked\", \
+         resource_metadata=\"https://broker.example/.well-known/oauth-protected-resource/mcp\", scope=\"mcp\""
+    );
 }
 
 #[tokio::test]
@@ -148,6 +151,7 @@ async fn metadata_is_served_at_all_paths_that_clients_use() {
         let json = answer.json();
         assert_eq!(json["resource"], "https://broker.example/mcp", "{path}");
         assert_eq!(json["authorization_servers"], serde_json::json!([ISSUER]));
+        assert_eq!(json["scopes_supported"], serde_json::json!(["mcp"]));
         assert_eq!(answer.header(header::ACCESS_CONTROL_ALLOW_ORIGIN), "*");
     }
     for path in [
@@ -163,6 +167,7 @@ async fn metadata_is_served_at_all_paths_that_clients_use() {
         assert_eq!(json["revocation_endpoint"], "https://broker.example/oauth/revoke");
         assert_eq!(json["code_challenge_methods_supported"], serde_json::json!(["S256"]));
         assert_eq!(json["authorization_response_iss_parameter_supported"], true);
+        assert_eq!(json["scopes_supported"], serde_json::json!(["mcp", "offline_access"]));
         let methods = serde_json::json!(["none", "client_secret_basic", "client_secret_post", "private_key_jwt"]);
         assert_eq!(json["token_endpoint_auth_methods_supported"], methods);
     }
@@ -263,10 +268,14 @@ async fn metadata_ignores_the_host_header() {
 }
 
 #[tokio::test]
-async fn resource_may_be_absent_exact_or_end_with_a_slash() {
+async fn resource_may_be_absent_end_with_a_slash_or_have_an_uppercase_host() {
     let world = World::new().await;
     let client = world.client().await;
-    for resource in ["https://broker.example/mcp", "https://broker.example/mcp/"] {
+    for resource in [
+        "https://broker.example/mcp",
+        "https://broker.example/mcp/",
+        "HTTPS://Broker.EXAMPLE/mcp",
+    ] {
         let mut fields = authorization(&client).to_vec();
         fields.push(("resource", resource));
         assert_eq!(
@@ -278,6 +287,9 @@ async fn resource_may_be_absent_exact_or_end_with_a_slash() {
     for resource in [
         "https://broker.example",
         "https://broker.example/mcp//",
+        "https://broker.example/MCP",
+        "https://broker.exampl\u{e9}/mcp",
+        "https",
         "https://other.example/mcp",
     ] {
         let mut fields = authorization(&client).to_vec();

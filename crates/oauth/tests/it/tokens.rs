@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::{
-    browser::Browser,
+    browser::{Browser, authorization},
     scripted_upstream::ScriptedFailure,
     world::{ALICE, BOB, World, code_form, with},
 };
@@ -242,13 +242,47 @@ async fn a_refresh_may_request_the_scope_of_the_grant_and_no_more() {
         ("client_id", client.as_str()),
         ("refresh_token", tokens.refresh.as_str()),
     ];
-    for scope in ["mcp admin", "admin", "\"", " mcp"] {
+    for scope in ["mcp  mcp", "\"", " mcp"] {
         let answer = world.form("/oauth/token", &with(&fields, &[("scope", scope)])).await;
         assert_eq!(answer.error(), (400, "invalid_scope".to_owned()), "{scope}");
     }
     // The refused requests did not use up the token.
     let answer = world.form("/oauth/token", &with(&fields, &[("scope", "mcp")])).await;
     assert_eq!(answer.json()["scope"], "mcp");
+}
+
+#[tokio::test]
+async fn offline_access_and_unknown_scopes_are_ignored_from_sign_in_to_refresh() {
+    let world = World::new().await;
+    let client = world.client().await;
+    for scope in [
+        "mcp offline_access",
+        "offline_access",
+        "openid mcp offline_access admin",
+    ] {
+        let fields = [&authorization(&client)[..], &[("scope", scope)]].concat();
+        let mut browser = Browser::default();
+        let page = browser.authorize(&world, &fields).await;
+        let to_forgejo = browser.answer(&world, &page, "approve").await;
+        let back = browser.return_from(&world, &to_forgejo, ALICE).await;
+        let code = back.parameter("code").unwrap();
+        // Clients may repeat the scope at the token endpoint.
+        let form = [&code_form(&client, &code)[..], &[("scope", scope)]].concat();
+        let mut answer = world.form("/oauth/token", &form).await;
+        for _ in 0..2 {
+            // RFC 6749 section 3.3: the response names the scope, which is not the requested one.
+            assert_eq!(answer.json()["scope"], "mcp", "{scope}");
+            let tokens = answer.tokens();
+            world.caller(&tokens.access).await;
+            let refresh = [
+                ("grant_type", "refresh_token"),
+                ("client_id", client.as_str()),
+                ("refresh_token", tokens.refresh.as_str()),
+                ("scope", scope),
+            ];
+            answer = world.form("/oauth/token", &refresh).await;
+        }
+    }
 }
 
 #[tokio::test]
@@ -260,6 +294,14 @@ async fn a_grant_without_the_scope_gets_an_insufficient_scope_challenge() {
         .execute(world.store.writer())
         .await
         .unwrap();
+    let fields = [
+        ("grant_type", "refresh_token"),
+        ("client_id", client.as_str()),
+        ("refresh_token", tokens.refresh.as_str()),
+        ("scope", "mcp"),
+    ];
+    let refused = world.form("/oauth/token", &fields).await;
+    assert_eq!(refused.error(), (400, "invalid_scope".to_owned()));
     let denied = world.authenticate(&tokens.access).await.unwrap_err();
     assert_eq!(denied.error(), (403, "insufficient_scope".to_owned()));
     let challenge = denied.header(http::header::WWW_AUTHENTICATE);
@@ -270,6 +312,7 @@ async fn a_grant_without_the_scope_gets_an_insufficient_scope_challenge() {
     ] {
         assert!(challenge.contains(part), "{challenge}");
     }
+    assert!(!challenge.contains("offline_access"), "{challenge}");
     // The client signs in again with the scope and keeps its grant.
     let stepped_up = world.tokens(&client, ALICE).await;
     let caller = world.caller(&stepped_up.access).await;
