@@ -126,6 +126,7 @@ fn parse_client(json: &[u8], url: &Url) -> Result<ClientRecord, &'static str> {
         name: Some(name),
         redirect_uris,
         auth,
+        application_type: None,
         created_at: UNIX_EPOCH,
         // With its port unless that is the default.
         domain: Some(url[Position::BeforeHost..Position::AfterPort].to_owned()),

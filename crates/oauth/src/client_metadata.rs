@@ -3,7 +3,11 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::{fetch, jwt::KeySet, records::KeySource};
+use crate::{
+    fetch,
+    jwt::KeySet,
+    records::{ApplicationType, KeySource},
+};
 
 /// The members that this server reads. A member of another type than expected is an error, `null`
 /// counts as absent, and other members (logos, contacts) are ignored, as RFC 7591 section 2 allows.
@@ -12,6 +16,7 @@ pub(crate) struct ClientMetadata {
     pub(crate) redirect_uris: Option<Vec<String>>,
     pub(crate) client_name: Option<String>,
     pub(crate) token_endpoint_auth_method: Option<String>,
+    application_type: Option<String>,
     pub(crate) jwks: Option<Value>,
     jwks_uri: Option<String>,
     grant_types: Option<Vec<String>>,
@@ -42,6 +47,11 @@ impl ClientMetadata {
             return Err("response_types must include code");
         }
         Ok(())
+    }
+
+    /// The kind of application. A name that is not defined is ignored (RFC 7591 section 2).
+    pub(crate) fn application_type(&self) -> Option<ApplicationType> {
+        self.application_type.as_deref().and_then(ApplicationType::from_name)
     }
 
     /// The keys of the client: in its metadata or at a URL, never both (RFC 7591 section 2).

@@ -190,6 +190,7 @@ impl StaticClient {
             name: self.name.clone(),
             redirect_uris: self.redirect_uris.clone(),
             auth,
+            application_type: None,
             created_at: std::time::UNIX_EPOCH,
             domain: None,
             registration_token: None,

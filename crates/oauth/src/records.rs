@@ -22,6 +22,8 @@ pub struct ClientRecord {
     pub redirect_uris: Vec<String>,
     /// The authentication at the token endpoint.
     pub auth: ClientAuth,
+    /// The kind of application that the client says it is. Nothing depends on it.
+    pub application_type: Option<ApplicationType>,
     /// The time of the registration.
     pub created_at: SystemTime,
     /// The host that vouches for the client: the one of its metadata document. `None` for a client
@@ -44,6 +46,16 @@ pub enum ClientAuth {
     Post(TokenHash),
     /// `private_key_jwt`: assertions signed with one of these keys (RFC 7523).
     PrivateKeyJwt(KeySource),
+}
+
+/// The kind of application (OpenID Connect Dynamic Client Registration section 2,
+/// `application_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApplicationType {
+    /// `native`: an application on the user's device.
+    Native,
+    /// `web`: an application on another machine.
+    Web,
 }
 
 /// The source of a client's public keys (RFC 7591 section 2, `jwks` and `jwks_uri`).
@@ -160,6 +172,21 @@ pub struct AccountRecord {
     pub issued_at: SystemTime,
     /// The time at which the access token expires.
     pub expires_at: SystemTime,
+}
+
+impl ApplicationType {
+    /// The type of a name. `None` for a name that is not defined.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Native, Self::Web].into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// The name in metadata and in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Web => "web",
+        }
+    }
 }
 
 impl fmt::Debug for TokenHash {

@@ -122,7 +122,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The migrations, as version, description and SQL: a file of `migrations` each.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (1, "oauth", include_str!("../migrations/0001_oauth.sql")),
     (10, "clients", include_str!("../migrations/0010_clients.sql")),
     (
@@ -136,6 +136,11 @@ const MIGRATIONS: [(i64, &str, &str); 5] = [
         include_str!("../migrations/0021_refresh_families.sql"),
     ),
     (30, "processes", include_str!("../migrations/0030_processes.sql")),
+    (
+        40,
+        "application type",
+        include_str!("../migrations/0040_application_type.sql"),
+    ),
 ];
 
 impl SqliteStore {

@@ -68,6 +68,7 @@ pub(super) async fn register(state: &ServerState, request: &Request<Bytes>) -> R
         name: request.name.clone(),
         redirect_uris: request.redirect_uris.clone(),
         auth,
+        application_type: request.application_type,
         created_at: now,
         domain: None,
         registration_token: (!is_public).then(|| secret::hash(token.expose_secret())),
@@ -118,6 +119,7 @@ fn known_client(state: &ServerState, known: ClientRecord, request: RegistrationR
 }
 
 /// The fingerprint of a public client. The parts are written as JSON, so that their borders count.
+/// A client without an `application_type` has the fingerprint that it had before these were kept.
 fn fingerprint(request: &RegistrationRequest) -> Option<TokenHash> {
     if request.auth_method != AuthMethod::None {
         return None;
@@ -129,20 +131,42 @@ fn fingerprint(request: &RegistrationRequest) -> Option<TokenHash> {
         .collect();
     uris.sort_unstable();
     uris.dedup();
-    let text = serde_json::json!([request.name, uris]).to_string();
-    Some(secret::hash(&text))
+    let text = match request.application_type {
+        Some(kind) => serde_json::json!([request.name, uris, kind.name()]),
+        None => serde_json::json!([request.name, uris]),
+    };
+    Some(secret::hash(&text.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::records::ApplicationType;
 
     fn of(name: Option<&str>, uris: &[&str], auth_method: AuthMethod) -> Option<TokenHash> {
         fingerprint(&RegistrationRequest {
             name: name.map(str::to_owned),
             redirect_uris: uris.iter().map(|&uri| uri.to_owned()).collect(),
+            application_type: None,
             auth_method,
         })
+    }
+
+    #[test]
+    fn another_application_type_is_another_fingerprint() {
+        let of = |application_type| {
+            fingerprint(&RegistrationRequest {
+                name: Some("A".to_owned()),
+                redirect_uris: vec!["http://127.0.0.1/cb".to_owned()],
+                application_type,
+                auth_method: AuthMethod::None,
+            })
+        };
+        let fingerprints = [None, Some(ApplicationType::Native), Some(ApplicationType::Web)].map(of);
+        let [none, native, web] = fingerprints;
+        assert!(none != native && native != web && none != web);
+        // That of a client of an earlier version.
+        assert_eq!(none, Some(secret::hash(r#"["A",["http://127.0.0.1/cb"]]"#)));
     }
 
     #[test]

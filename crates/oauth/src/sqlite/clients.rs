@@ -11,7 +11,7 @@ use super::{
 use crate::{
     ids::ClientId,
     ports::{ClientInsertion, ClientStore, StoreError, StoreFuture},
-    records::{ClientAuth, ClientRecord, KeySource, TokenHash},
+    records::{ApplicationType, ClientAuth, ClientRecord, KeySource, TokenHash},
 };
 
 impl ClientStore for SqliteStore {
@@ -43,8 +43,9 @@ impl ClientStore for SqliteStore {
             }
             let query = sqlx::query(
                 "INSERT INTO oauth_clients (client_id, created_at, last_used_at, name, redirect_uris, auth_method,
-                                            secret_hash, jwks, jwks_uri, registration_hash, fingerprint)
-                 VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                                            secret_hash, jwks, jwks_uri, registration_hash, fingerprint,
+                                            application_type)
+                 VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             );
             let query = query.bind(client.client_id.clone()).bind(seconds(client.created_at));
             bind_metadata(query, client)?.execute(&mut *change).await?;
@@ -57,7 +58,8 @@ impl ClientStore for SqliteStore {
         Box::pin(async move {
             let query = sqlx::query(
                 "UPDATE oauth_clients SET (name, redirect_uris, auth_method, secret_hash, jwks, jwks_uri,
-                                           registration_hash, fingerprint) = (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                                           registration_hash, fingerprint, application_type)
+                     = (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
                  WHERE client_id = ?1",
             );
             let query = query.bind(client.client_id.clone());
@@ -105,7 +107,7 @@ async fn find(
 ) -> Result<Option<ClientRecord>, StoreError> {
     let query = sqlx::query_as(
         "SELECT client_id, created_at, name, redirect_uris, auth_method, secret_hash, jwks, jwks_uri,
-                registration_hash, fingerprint
+                registration_hash, fingerprint, application_type
          FROM oauth_clients WHERE client_id = ? OR fingerprint = ?",
     );
     Ok(query.bind(client_id).bind(fingerprint).fetch_optional(executor).await?)
@@ -144,7 +146,8 @@ fn bind_metadata(query: Query, client: ClientRecord) -> Result<Query, StoreError
         .bind(jwks)
         .bind(jwks_uri)
         .bind(client.registration_token)
-        .bind(client.fingerprint))
+        .bind(client.fingerprint)
+        .bind(client.application_type.map(ApplicationType::name)))
 }
 
 impl FromRow<'_, SqliteRow> for ClientRecord {
@@ -160,11 +163,13 @@ impl FromRow<'_, SqliteRow> for ClientRecord {
             _ => return Err(damaged("the authentication method of a client is unknown")),
         };
         let redirect_uris: String = row.try_get("redirect_uris")?;
+        let application_type: Option<String> = row.try_get("application_type")?;
         Ok(Self {
             client_id: row.try_get("client_id")?,
             name: row.try_get("name")?,
             redirect_uris: serde_json::from_str(&redirect_uris).map_err(damaged)?,
             auth,
+            application_type: application_type.as_deref().and_then(ApplicationType::from_name),
             created_at: time(row, "created_at")?,
             domain: None,
             registration_token: row.try_get("registration_hash")?,

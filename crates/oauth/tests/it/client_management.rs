@@ -126,6 +126,56 @@ async fn a_client_with_a_secret_can_read_change_and_delete_its_registration() {
 }
 
 #[tokio::test]
+async fn the_application_type_is_kept_and_returned() {
+    let mut world = World::new().await;
+    let register = async |world: &World, kind: Value, method: &str| {
+        let mut metadata = public(&["http://localhost:8080/cb"]);
+        metadata["application_type"] = kind;
+        metadata["token_endpoint_auth_method"] = method.into();
+        let answer = world.register(metadata).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
+        answer.json()
+    };
+    // A type does not limit the redirect URIs, as it would at an OpenID provider.
+    for (kind, kept) in [
+        (json!("native"), Some("native")),
+        (json!("web"), Some("web")),
+        (json!(null), None),
+        (json!("browser"), None),
+    ] {
+        let registered = register(&world, kind.clone(), "none").await;
+        assert_eq!(
+            registered.get("application_type").and_then(Value::as_str),
+            kept,
+            "{kind}"
+        );
+        world.restart([7; 32]).await;
+        let token = registered["registration_access_token"].as_str().unwrap();
+        let read = manage(&world, Method::GET, &registered, token, None).await.json();
+        assert_eq!(read.get("application_type"), registered.get("application_type"));
+        let again = register(&world, kind, "none").await;
+        assert_eq!(again["client_id"], registered["client_id"]);
+        assert_eq!(again.get("application_type"), registered.get("application_type"));
+    }
+    let native = register(&world, json!("native"), "none").await;
+    let web = register(&world, json!("web"), "none").await;
+    assert_ne!(native["client_id"], web["client_id"]);
+
+    let registered = register(&world, json!("native"), "client_secret_basic").await;
+    let token = registered["registration_access_token"].as_str().unwrap();
+    for (kind, kept) in [(json!("web"), Some("web")), (json!(null), None)] {
+        let mut change = public(&["https://a.example/cb"]);
+        change["client_id"] = registered["client_id"].clone();
+        change["token_endpoint_auth_method"] = "client_secret_basic".into();
+        change["application_type"] = kind;
+        let changed = manage(&world, Method::PUT, &registered, token, Some(change)).await;
+        assert_eq!(changed.status, StatusCode::OK, "{changed:?}");
+        let read = manage(&world, Method::GET, &registered, token, None).await.json();
+        assert_eq!(read.get("application_type").and_then(Value::as_str), kept);
+    }
+}
+
+#[tokio::test]
 async fn only_the_owner_can_manage_a_registration() {
     let world = World::new().await;
     let mine = world.register(json!({"redirect_uris": [REDIRECT]})).await.json();

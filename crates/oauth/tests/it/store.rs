@@ -112,6 +112,7 @@ fn registered(number: usize) -> ClientRecord {
         name: None,
         redirect_uris: vec![REDIRECT.to_owned()],
         auth: ClientAuth::None,
+        application_type: None,
         created_at: UNIX_EPOCH,
         domain: None,
         registration_token: None,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    records::{ClientAuth, ClientRecord, KeySource},
+    records::{ApplicationType, ClientAuth, ClientRecord, KeySource},
     server::{Body, response, scope::SCOPE, state::ServerState, unix_time::unix_seconds},
 };
 
@@ -28,6 +28,8 @@ struct ClientInformation<'a> {
     client_name: Option<&'a str>,
     redirect_uris: &'a [String],
     token_endpoint_auth_method: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    application_type: Option<&'a str>,
     grant_types: [&'a str; 2],
     response_types: [&'a str; 1],
     scope: &'a str,
@@ -63,6 +65,7 @@ pub(super) fn response(
         client_name: client.name.as_deref(),
         redirect_uris: &client.redirect_uris,
         token_endpoint_auth_method: method,
+        application_type: client.application_type.map(ApplicationType::name),
         grant_types: ["authorization_code", "refresh_token"],
         response_types: ["code"],
         scope: SCOPE,

@@ -106,6 +106,7 @@ fn replaced(state: &ServerState, client: ClientRecord, body: &[u8]) -> Result<Cl
     Ok(ClientRecord {
         name: request.name,
         redirect_uris: request.redirect_uris,
+        application_type: request.application_type,
         auth,
         ..client
     })

@@ -7,7 +7,7 @@ use crate::{
     client_metadata::ClientMetadata,
     client_name::clean_name,
     config::{Registration, Settings},
-    records::KeySource,
+    records::{ApplicationType, KeySource},
     redirect_uri,
     server::{oauth_error::OAuthError, state::ServerState},
 };
@@ -17,6 +17,7 @@ use crate::{
 pub(super) struct RegistrationRequest {
     pub(super) name: Option<String>,
     pub(super) redirect_uris: Vec<String>,
+    pub(super) application_type: Option<ApplicationType>,
     pub(super) auth_method: AuthMethod,
 }
 
@@ -54,6 +55,7 @@ impl RegistrationRequest {
         check_redirect_uris(&redirect_uris, &state.settings).map_err(OAuthError::InvalidRedirectUri)?;
         metadata.check_flow().map_err(OAuthError::InvalidClientMetadata)?;
         let name = metadata.client_name.as_deref().and_then(clean_name);
+        let application_type = metadata.application_type();
         let auth_method = AuthMethod::of(metadata).map_err(OAuthError::InvalidClientMetadata)?;
         if matches!(auth_method, AuthMethod::PrivateKeyJwt(KeySource::Uri(_))) && state.documents.is_none() {
             return Err(OAuthError::InvalidClientMetadata("jwks_uri is not supported, jwks is"));
@@ -61,6 +63,7 @@ impl RegistrationRequest {
         Ok(Self {
             name,
             redirect_uris,
+            application_type,
             auth_method,
         })
     }
