@@ -1,12 +1,18 @@
-//! Clients whose identifier is the URL of their metadata document (Client ID Metadata Document
-//! draft 00, "the draft" below, to which MCP 2025-11-25 refers).
+//! Clients whose identifier is the URL of their metadata document
+//! (draft-ietf-oauth-client-id-metadata-document-00, "the draft" below, to which MCP 2025-11-25 and
+//! 2026-07-28 refer).
 //!
 //! The current document is the registration, and the host that serves it is the only verified fact
 //! about such a client. The hardened fetcher reads documents and a [`DocumentCache`] holds them;
 //! nothing of them goes to the store.
 //!
-//! Left out: `logo_uri` and other links (section 6.7), and reactions to changed keys (section 6.3),
-//! since each refresh of a client needs a signature by a key that is published at that time.
+//! Identifiers are compared as strings and never normalized (section 4.1): two spellings of one URL
+//! are two clients, and the document names the one that exists.
+//!
+//! Left out: `logo_uri` and other links (section 6.7); a relation between redirect URIs and the
+//! host of the document (section 6.1); a service for documents of clients in development (section
+//! 4.2), which can register instead; reactions to changed keys (section 6.3), since each refresh of
+//! a client needs a signature by a key that is published at that time.
 
 use std::{sync::Arc, time::UNIX_EPOCH};
 
@@ -45,13 +51,14 @@ impl ClientDocuments {
         }
     }
 
-    /// The client of a URL that [`client_url`] has accepted.
+    /// The client of an identifier, with its URL from [`client_url`].
     ///
     /// # Errors
     ///
     /// Any [`FetchError`].
-    pub(crate) async fn client(&self, url: &Url) -> Result<Arc<ClientRecord>, FetchError> {
-        self.clients.get(url, false, |json| parse_client(json, url)).await
+    pub(crate) async fn client(&self, client_id: &ClientId, url: &Url) -> Result<Arc<ClientRecord>, FetchError> {
+        let parse = |json: &[u8]| parse_client(json, client_id, url);
+        self.clients.get(&client_id.0, url, false, parse).await
     }
 
     /// The last known copy of a client, without a network request.
@@ -67,7 +74,7 @@ impl ClientDocuments {
     /// Any [`FetchError`].
     pub(crate) async fn key_set(&self, uri: &str, reload: bool) -> Result<Arc<KeySet>, FetchError> {
         let url = fetch::check_url(uri).map_err(FetchError::Forbidden)?;
-        self.key_sets.get(&url, reload, KeySet::parse).await
+        self.key_sets.get(uri, &url, reload, KeySet::parse).await
     }
 }
 
@@ -76,16 +83,26 @@ pub(crate) fn is_url(client_id: &str) -> bool {
     client_id.starts_with("https://")
 }
 
-/// Checks the URL of a document (the draft, section 3). Only the normal form is accepted (a path,
-/// no dot segments, no default port), so that a document has one name.
+/// Checks the URL of a document (the draft, section 3). It may have uppercase letters in its host
+/// and any port, the default one included; nothing else may differ from the form in which a URL is
+/// parsed.
 ///
 /// # Errors
 ///
 /// The reason.
 pub(crate) fn client_url(client_id: &str) -> Result<Url, &'static str> {
     let url = fetch::check_url(client_id)?;
-    if url.as_str() != client_id {
-        return Err("the URL must be in its normal form, with a path");
+    let after_scheme = client_id.strip_prefix("https://").unwrap_or_default();
+    let Some((authority, path)) = after_scheme.find('/').map(|at| after_scheme.split_at(at)) else {
+        return Err("the URL must have a path");
+    };
+    let authority = authority.to_ascii_lowercase();
+    let without_default_port = authority.strip_suffix(":443").unwrap_or(&authority);
+    if without_default_port != &url[Position::BeforeHost..Position::AfterPort] {
+        return Err("the URL must have a host name that is not encoded, and no more than a port after it");
+    }
+    if path != &url[Position::BeforePath..] {
+        return Err("the URL must not have dot segments or characters that need encoding");
     }
     // The parser keeps encoded dots, which the server of the document may decode.
     let path = url.path().to_ascii_lowercase().replace("%2e", ".");
@@ -95,12 +112,12 @@ pub(crate) fn client_url(client_id: &str) -> Result<Url, &'static str> {
     Ok(url)
 }
 
-/// Reads a document (the draft, section 4.1; MCP 2025-11-25 authorization, "Client ID Metadata
-/// Documents").
-fn parse_client(json: &[u8], url: &Url) -> Result<ClientRecord, &'static str> {
+/// Reads a document (the draft, section 4.1; MCP 2026-07-28 client registration, "Client ID
+/// Metadata Documents").
+fn parse_client(json: &[u8], client_id: &ClientId, url: &Url) -> Result<ClientRecord, &'static str> {
     let object: Map<String, Value> = serde_json::from_slice(json).map_err(|_| "the document is not a JSON object")?;
     let has = |member: &str| object.get(member).is_some_and(|value| !value.is_null());
-    if object.get("client_id").and_then(Value::as_str) != Some(url.as_str()) {
+    if object.get("client_id").and_then(Value::as_str) != Some(&client_id.0) {
         return Err("client_id is not the URL of the document");
     }
     if has("client_secret") || has("client_secret_expires_at") {
@@ -122,7 +139,7 @@ fn parse_client(json: &[u8], url: &Url) -> Result<ClientRecord, &'static str> {
         Some(_) => return Err("token_endpoint_auth_method must be none or private_key_jwt"),
     };
     Ok(ClientRecord {
-        client_id: ClientId(url.as_str().to_owned()),
+        client_id: client_id.clone(),
         name: Some(name),
         redirect_uris,
         auth,
@@ -154,7 +171,11 @@ mod tests {
         for (name, value) in changes.as_object().unwrap() {
             document[name] = value.clone();
         }
-        parse_client(document.to_string().as_bytes(), &Url::parse(URL).unwrap())
+        parse(document.to_string().as_bytes())
+    }
+
+    fn parse(json: &[u8]) -> Result<ClientRecord, &'static str> {
+        parse_client(json, &ClientId(URL.to_owned()), &Url::parse(URL).unwrap())
     }
 
     #[test]
@@ -179,6 +200,10 @@ mod tests {
         for changes in [
             json!({"client_id": "https://client.example/other.json"}),
             json!({"client_id": "https://client.example/metadata.json/"}),
+            json!({"client_id": "https://client.example:443/metadata.json"}),
+            json!({"client_id": "https://CLIENT.example/metadata.json"}),
+            json!({"client_id": "HTTPS://client.example/metadata.json"}),
+            json!({"client_id": [URL]}),
             json!({"client_id": null}),
             json!({"client_name": ""}),
             json!({"client_name": null}),
@@ -189,6 +214,7 @@ mod tests {
             json!({"client_secret": "x"}),
             json!({"client_secret_expires_at": 0}),
             json!({"token_endpoint_auth_method": "client_secret_basic"}),
+            json!({"token_endpoint_auth_method": "client_secret_post"}),
             json!({"token_endpoint_auth_method": "client_secret_jwt"}),
             json!({"token_endpoint_auth_method": "private_key_jwt"}),
             json!({"token_endpoint_auth_method": "private_key_jwt", "jwks": {"keys": []}}),
@@ -201,28 +227,53 @@ mod tests {
             assert!(document(&changes).is_err(), "{changes}");
         }
         for text in ["", "[]", "null", "{", "{}"] {
-            assert!(
-                parse_client(text.as_bytes(), &Url::parse(URL).unwrap()).is_err(),
-                "{text}"
-            );
+            assert!(parse(text.as_bytes()).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn only_the_normal_form_of_a_url_is_accepted() {
+    fn a_document_is_only_the_client_that_it_names() {
+        for name in [
+            "https://CLIENT.example:443/metadata.json",
+            "https://client.example:443/metadata.json",
+        ] {
+            let (id, url) = (ClientId(name.to_owned()), client_url(name).unwrap());
+            assert_eq!(url.as_str(), URL, "it is read there");
+            let own = json!({"client_id": name, "client_name": "A", "redirect_uris": ["https://client.example/"]});
+            let client = parse_client(own.to_string().as_bytes(), &id, &url).unwrap();
+            assert_eq!(
+                (client.client_id, client.domain.as_deref()),
+                (id.clone(), Some("client.example"))
+            );
+            let other = json!({"client_id": URL, "client_name": "A", "redirect_uris": ["https://client.example/"]});
+            assert!(parse_client(other.to_string().as_bytes(), &id, &url).is_err());
+        }
+    }
+
+    #[test]
+    fn a_client_url_follows_section_3() {
         for good in [
             URL,
             "https://client.example/",
             "https://client.example:8443/a/b",
             "https://client.example/a?b=c",
+            "https://client.example:443/a",
+            "https://CLIENT.example/a",
+            "https://client.example/a%20b",
+            "https://client.example/..a/.b/c..",
         ] {
             assert!(client_url(good).is_ok(), "{good}");
         }
         for bad in [
             "https://client.example",
-            "https://CLIENT.example/a",
-            "https://client.example:443/a",
+            "https://client.example?b=c",
+            "https://client.example:0443/a",
+            "https://client.example:/a",
+            "https://@client.example/a",
+            "https://%63lient.example/a",
             "https://client.example/a/../b",
+            "https://client.example/a/..",
+            "https://client.example/a\"b",
             "https://client.example/./a",
             "https://client.example/%2e%2E/a",
             "https://client.example/a#b",

@@ -4,8 +4,8 @@
 //!   ID metadata document draft section 4.4). It follows the freshness that the server states,
 //!   within a minimum and a maximum.
 //! - If a document cannot be read now, the last good copy serves for another day, so that an outage
-//!   of a client's server does not lock out the client's users. A document that is refused (gone,
-//!   malformed) is removed.
+//!   of a client's server does not lock out the client's users. The draft lets the server set such
+//!   bounds, whatever the headers say. A document that is refused (gone, malformed) is removed.
 //! - Fetches are limited in total and per host, since anyone can cause them. A fetch above a limit
 //!   fails as a passing error.
 
@@ -64,7 +64,7 @@ impl<T> DocumentCache<T> {
     }
 
     /// The document at a URL, from the cache while it is fresh. With `reload`, an entry older than
-    /// a minute is read again.
+    /// a minute is read again. `name` is what the document is known by, if not by the URL as such.
     ///
     /// Cancel safe.
     ///
@@ -73,6 +73,7 @@ impl<T> DocumentCache<T> {
     /// Any [`FetchError`]; [`FetchError::Refused`] also if `parse` fails.
     pub(crate) async fn get(
         &self,
+        name: &str,
         url: &Url,
         reload: bool,
         parse: impl FnOnce(&[u8]) -> Result<T, &'static str> + Send,
@@ -86,7 +87,7 @@ impl<T> DocumentCache<T> {
             };
             until > now
         };
-        if let Some(value) = self.find(url, is_fresh) {
+        if let Some(value) = self.find(name, is_fresh) {
             return Ok(value);
         }
         let read = self.fetch(url, now).await.and_then(|document| {
@@ -94,21 +95,21 @@ impl<T> DocumentCache<T> {
             Ok((value, document.fresh_for))
         });
         match read {
-            Ok((value, fresh_for)) => Ok(self.insert(url, value, fresh_for, now)),
+            Ok((value, fresh_for)) => Ok(self.insert(name, value, fresh_for, now)),
             Err(error @ FetchError::Unavailable(_)) => {
-                let copy = self.find(url, |entry| entry.fresh_until + MAX_STALE > now);
+                let copy = self.find(name, |entry| entry.fresh_until + MAX_STALE > now);
                 copy.ok_or(error)
             }
             Err(error @ (FetchError::Refused(_) | FetchError::Forbidden(_))) => {
-                self.entries().remove(url.as_str());
+                self.entries().remove(name);
                 Err(error)
             }
         }
     }
 
     /// The cached copy, however old.
-    pub(crate) fn cached(&self, url: &str) -> Option<Arc<T>> {
-        self.entries().get(url).map(|entry| Arc::clone(&entry.value))
+    pub(crate) fn cached(&self, name: &str) -> Option<Arc<T>> {
+        self.entries().get(name).map(|entry| Arc::clone(&entry.value))
     }
 
     async fn fetch(&self, url: &Url, now: SystemTime) -> Result<Document, FetchError> {
@@ -120,19 +121,19 @@ impl<T> DocumentCache<T> {
         self.fetch.fetch(url, self.max_bytes).await
     }
 
-    fn find(&self, url: &Url, is_good: impl FnOnce(&Entry<T>) -> bool) -> Option<Arc<T>> {
+    fn find(&self, name: &str, is_good: impl FnOnce(&Entry<T>) -> bool) -> Option<Arc<T>> {
         let entries = self.entries();
-        let found = entries.get(url.as_str()).filter(|entry| is_good(entry))?;
+        let found = entries.get(name).filter(|entry| is_good(entry))?;
         Some(Arc::clone(&found.value))
     }
 
-    fn insert(&self, url: &Url, value: T, fresh_for: Option<Duration>, now: SystemTime) -> Arc<T> {
+    fn insert(&self, name: &str, value: T, fresh_for: Option<Duration>, now: SystemTime) -> Arc<T> {
         let value = Arc::new(value);
         let fresh_for = fresh_for.unwrap_or(DEFAULT_FRESH).clamp(MIN_FRESH, MAX_FRESH);
         let mut entries = self.entries();
-        if entries.len() >= MAX_ENTRIES && !entries.contains_key(url.as_str()) {
+        if entries.len() >= MAX_ENTRIES && !entries.contains_key(name) {
             let oldest = entries.iter().min_by_key(|(_, entry)| entry.fresh_until);
-            if let Some(oldest) = oldest.map(|(url, _)| url.clone()) {
+            if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
                 entries.remove(&oldest);
             }
         }
@@ -141,7 +142,7 @@ impl<T> DocumentCache<T> {
             read_at: now,
             fresh_until: now + fresh_for,
         };
-        entries.insert(url.as_str().to_owned(), entry);
+        entries.insert(name.to_owned(), entry);
         value
     }
 
@@ -203,8 +204,10 @@ mod tests {
                 b"bad" => Err("it is bad"),
                 good => Ok(String::from_utf8_lossy(good).into_owned()),
             };
-            let url = Url::parse(url).unwrap();
-            self.cache.get(&url, false, parse).await.map(|value| (*value).clone())
+            self.cache
+                .get(url, &Url::parse(url).unwrap(), false, parse)
+                .await
+                .map(|value| (*value).clone())
         }
 
         fn fetches(&self) -> u32 {

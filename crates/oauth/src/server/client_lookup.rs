@@ -77,7 +77,7 @@ async fn described(state: &ServerState, client_id: &ClientId) -> Result<Option<C
         tracing::info!(host, "client refused: its host is not on oauth.allowed_client_domains");
         return Ok(None);
     }
-    match documents.client(&url).await {
+    match documents.client(client_id, &url).await {
         Ok(client) => Ok(Some((*client).clone())),
         Err(FetchError::Unavailable(reason)) => {
             tracing::warn!(host, reason, "client refused for now: its document cannot be read");

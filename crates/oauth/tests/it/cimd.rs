@@ -70,6 +70,55 @@ async fn a_client_with_a_document_signs_in_without_registration() {
 }
 
 #[tokio::test]
+async fn the_identifier_of_a_client_is_kept_as_the_client_writes_it() {
+    const NAME: &str = "https://Client.example:443/metadata.json";
+    let mut own = document();
+    own["client_id"] = NAME.into();
+    let (world, host) = described(&own).await;
+    let page = Browser::default().authorize(&world, &authorization(NAME)).await;
+    assert!(page.body.contains("<strong>client.example</strong>"), "{}", page.body);
+    let tokens = world.tokens(NAME, ALICE).await;
+    assert_eq!(world.caller(&tokens.access).await.client().0, NAME);
+    let tokens = world.refresh(NAME, &tokens.refresh).await.tokens();
+    assert_eq!(host.requests("/metadata.json"), 1, "the document was cached");
+    let other = world.refresh(CLIENT, &tokens.refresh).await;
+    assert_eq!(other.error(), (401, "invalid_client".to_owned()));
+}
+
+#[tokio::test]
+async fn a_document_of_five_kilobytes_is_read_and_no_longer_one() {
+    let length = |extra: usize| {
+        let mut document = document();
+        document["contacts"] = "x".repeat(extra).into();
+        document
+    };
+    let overhead = length(0).to_string().len();
+    for (bytes, status) in [(5 * 1024, StatusCode::OK), (5 * 1024 + 1, StatusCode::BAD_REQUEST)] {
+        let (world, _host) = described(&length(bytes - overhead)).await;
+        let page = Browser::default().authorize(&world, &authorization(CLIENT)).await;
+        assert_eq!(page.status, status, "{bytes}");
+    }
+}
+
+#[tokio::test]
+async fn the_consent_page_names_the_host_of_the_redirect_uri_and_warns_of_local_ones() {
+    for (uri, host, warned) in [
+        ("https://app.example:8443/cb", "<strong>app.example</strong>", false),
+        ("http://localhost:3000/cb", "<strong>localhost</strong>", true),
+        ("http://[::1]:3000/cb", "<strong>[::1]</strong>", true),
+    ] {
+        let mut local = document();
+        local["redirect_uris"] = json!([uri]);
+        let (world, _host) = described(&local).await;
+        let fields = with(&authorization(CLIENT), &[("redirect_uri", uri)]);
+        let page = Browser::default().authorize(&world, &fields).await;
+        assert!(page.body.contains(host), "{uri}: {}", page.body);
+        assert!(page.body.contains("<strong>client.example</strong>"), "{uri}");
+        assert_eq!(page.body.contains("a program on this device"), warned, "{uri}");
+    }
+}
+
+#[tokio::test]
 async fn an_unreadable_document_is_reported_as_a_passing_error() {
     let (world, host) = described(&document()).await;
     host.put(
@@ -101,8 +150,6 @@ async fn an_invalid_document_makes_the_client_unknown() {
     let (world, host) = described(&document()).await;
     for client in [
         "https://client.example/../metadata.json",
-        "https://client.example:443/metadata.json",
-        "https://CLIENT.example/metadata.json",
         "https://client.example/metadata.json#x",
         "http://client.example/metadata.json",
         "https://127.0.0.1/metadata.json",
@@ -112,6 +159,15 @@ async fn an_invalid_document_makes_the_client_unknown() {
         assert_eq!(page.status, StatusCode::BAD_REQUEST, "{client}");
     }
     assert_eq!(host.requests("/metadata.json"), 0);
+    // Other spellings of the URL are other clients, which this document does not describe.
+    for client in [
+        "https://client.example:443/metadata.json",
+        "https://CLIENT.example/metadata.json",
+    ] {
+        let page = Browser::default().authorize(&world, &authorization(client)).await;
+        assert_eq!(page.status, StatusCode::BAD_REQUEST, "{client}");
+    }
+    assert_eq!(host.requests("/metadata.json"), 2);
     let wrong = with(&authorization(CLIENT), &[("redirect_uri", "https://evil.example/")]);
     let page = Browser::default().authorize(&world, &wrong).await;
     assert_eq!(page.status, StatusCode::BAD_REQUEST);
@@ -268,7 +324,10 @@ async fn a_client_signs_with_either_algorithm_and_may_rotate_its_key() {
     let old = renew(&first.sign("first", &claims(&world, "3")), &tokens.refresh).await;
     assert_eq!(old.error(), (401, "invalid_client".to_owned()));
 
-    // The revocation endpoint accepts assertions too.
+    // The revocation endpoint requires and accepts assertions, too.
+    let fields = [("token", tokens.refresh.as_str()), ("client_id", CLIENT)];
+    let bare = world.form("/oauth/revoke", &fields).await;
+    assert_eq!(bare.error(), (401, "invalid_client".to_owned()));
     let assertion = second.sign("second", &claims(&world, "4"));
     let fields = [
         ("token", tokens.refresh.as_str()),
