@@ -2,5 +2,9 @@
 
 mod admission;
 pub(crate) mod dispatch;
+mod implicit;
+mod last_initialize;
 mod open;
 mod serve_error;
+mod serve_session;
+mod without_id;

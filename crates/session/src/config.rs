@@ -15,6 +15,9 @@ pub struct Config {
     pub max_sessions: usize,
     /// The quota of one user.
     pub max_sessions_per_user: usize,
+    /// The quota of implicit sessions of one grant ([`Route`](crate::ports::Route)). A new one ends
+    /// the one that has been idle for longest.
+    pub max_implicit_sessions_per_grant: usize,
     /// The idle time after which a backend is stopped.
     pub idle_timeout: Duration,
     /// The interval of the reaper.
@@ -73,6 +76,7 @@ impl Default for Config {
         Self {
             max_sessions: 256,
             max_sessions_per_user: 16,
+            max_implicit_sessions_per_grant: 4,
             idle_timeout: Duration::from_secs(15 * 60),
             reap_interval: Duration::from_secs(30),
             retain: Duration::ZERO,

@@ -16,6 +16,9 @@
 //! [`Conversation`](ports::Conversation) lives as long as its session and starts the servers. A
 //! spawner is embedded by the ready one, [`PassThrough`].
 //!
+//! A request without a session id belongs where the host says ([`Route`](ports::Route)): to a new
+//! session, to an *implicit* one that has no id, or to that of the grant's last `initialize`.
+//!
 //! Invariants:
 //!
 //! - A session outlives its servers. It becomes dormant when its server was idle, has died or did
@@ -34,10 +37,12 @@
 //! - A session ends once, and the function that ends it removes it from the table: from then on its
 //!   id is answered as ended.
 //! - A client has the id of a session only after its record is written.
-//! - A session id is never kept and never logged. Table and records are keyed by its SHA-256, and
-//!   logs show a short tag of that.
-//! - Lock order: session, then conversation, then the leaves (queue of changes, deadlines, quota,
-//!   backoffs).
+//! - An implicit session is made by one of its first requests, and is like any other from then on,
+//!   except that it leaves no ended id behind and may be made again.
+//! - A session id is never kept and never logged. Table and records are keyed by its SHA-256 (of
+//!   grant and name, for an implicit session), and logs show a short tag of that.
+//! - Lock order: the making of implicit sessions, then session, then conversation, then the leaves
+//!   (queue of changes, deadlines, quota, backoffs, handshakes).
 //!
 //! The modules in reading order; each group uses only groups before it:
 //!
@@ -50,11 +55,9 @@
 //! - `records`: what is kept. Write-behind, restore, and `sqlite` (a feature).
 //! - `servers`: how servers come and go. Conversation, start, keeper, renewal, wake, rotation,
 //!   reaper.
-//! - `client`: what a client does. Dispatch, opening, errors.
+//! - `client`: what a client does. Dispatch, opening, requests without an id, errors.
 //! - `registry`: the public type.
 //! - `testing`: scripted ports (a feature).
-//!
-//! Left out: requests without a handshake (the era from 2026-07-28).
 
 mod client;
 mod config;

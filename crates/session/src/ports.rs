@@ -11,6 +11,7 @@
 mod conversation;
 mod observer;
 mod records;
+mod route;
 mod session_error;
 mod spawner;
 
@@ -30,7 +31,8 @@ pub use self::{
         Clock, DetachReason, EndReason, Event, NoopObserver, Observer, QuotaScope, SpawnFailure, SpawnPurpose,
         SystemClock,
     },
-    records::{Change, Record, Records, RecordsError, Seal, SessionKey},
+    records::{Change, LastInitialize, Record, Records, RecordsError, RevokedSubject, Seal, SessionKey},
+    route::Route,
     session_error::SessionError,
     spawner::{Backend, Reply, SpawnError, SpawnOrder, Spawner},
 };

@@ -12,15 +12,16 @@ use crate::{
     config::Config,
     pass_through::PassThrough,
     ports::{
-        Clock, EndReason, GrantId, Host, NoopObserver, Observer, Records, RecordsError, Spawner, SystemClock, UserId,
+        Clock, EndReason, GrantId, Host, NoopObserver, Observer, Records, RecordsError, RevokedSubject, Spawner,
+        SystemClock, UserId,
     },
     records::{restore, write_behind},
     servers::{reaper, rotate},
     state::{
-        ChangeQueue, Deadlines, Phase, Quota, RegistryState, RenewalGate, Revocations, RevokedSubject, Session,
+        ChangeQueue, Deadlines, Initializes, Phase, Quota, RegistryState, RenewalGate, Revocations, Session,
         SessionTable, StartBackoffs,
     },
-    sync::{Once, Tasks, timeout},
+    sync::{Mutex, Once, Tasks, timeout},
 };
 
 /// The sessions of an MCP endpoint.
@@ -121,6 +122,8 @@ impl RegistryBuilder {
             quota: Quota::new(self.config.max_sessions, self.config.max_sessions_per_user),
             changes: ChangeQueue::new(self.records.is_some()),
             revocations: Revocations::default(),
+            initializes: Initializes::default(),
+            making: Mutex::default(),
             renewal_gate: RenewalGate::default(),
             reap_deadlines: Deadlines::default(),
             rotation_deadlines: Deadlines::default(),

@@ -10,6 +10,7 @@ mod attached_server;
 mod change_queue;
 mod deadlines;
 mod expiry;
+mod initializes;
 mod lifecycle;
 mod quota;
 mod registry_state;
@@ -26,13 +27,14 @@ pub(crate) use self::{
     change_queue::{ChangeQueue, Pending, end_change, wall_time},
     deadlines::Deadlines,
     expiry::Expiry,
+    initializes::{Initializes, KnownInitialize},
     lifecycle::{EndCondition, Lifecycle, Phase, WakeId, Want},
     quota::{Quota, SessionPermit},
     registry_state::RegistryState,
     renewal_gate::{GateDecision, Generation, RenewalGate, RenewalGuard, RenewalOutcome},
-    revocations::{Revocations, RevokedSubject},
-    session::{RetiredServer, Session, Share, WrittenRecord},
-    session_id::SessionId,
+    revocations::Revocations,
+    session::{Identity, RetiredServer, Session, Share, WrittenRecord},
+    session_id::{ImplicitName, SessionId},
     start_backoffs::StartBackoffs,
     table::{Lookup, SessionTable},
 };

@@ -1,14 +1,30 @@
 //! Admission of a new session: a permit of the quota, freed by evicting a dormant session if need
-//! be.
+//! be; and the limit of implicit sessions.
 
+use std::time::Duration;
+
+use http::Extensions;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::serve_error::ServeError;
 use crate::{
-    ports::{EndReason, Event, QuotaScope, UserId},
-    state::{EndCondition, RegistryState, SessionPermit},
+    ports::{AuthenticatedAt, Caller, EndReason, Event, QuotaScope, SessionError, UserId},
+    state::{EndCondition, RegistryState, Session, SessionPermit},
 };
+
+/// Refuses a new session while no server of the user is started.
+///
+/// # Errors
+///
+/// [`SessionError::BackingOff`].
+pub(super) fn check_backoff(state: &RegistryState, user: &UserId, now: Instant) -> Result<(), ServeError> {
+    let Some(delay) = state.start_backoffs.remaining(user, now) else {
+        return Ok(());
+    };
+    state.observer.on(Event::BackedOff);
+    Err(SessionError::BackingOff(delay).into())
+}
 
 /// Acquires a permit for a session of `user`.
 ///
@@ -27,7 +43,7 @@ pub(super) fn admit(state: &RegistryState, user: &UserId) -> Result<SessionPermi
     Err(match scope {
         QuotaScope::User => {
             tracing::info!(user = %user.0, "session refused: max_sessions_per_user is reached");
-            user_quota(state, user)
+            user_quota(state, user, state.config.max_sessions_per_user)
         }
         QuotaScope::Total => {
             tracing::warn!("session refused: max_sessions is reached");
@@ -36,6 +52,53 @@ pub(super) fn admit(state: &RegistryState, user: &UserId) -> Result<SessionPermi
             }
         }
     })
+}
+
+/// Makes room for an implicit session of the grant of `caller`, by ending those that have been idle
+/// for longest.
+///
+/// # Errors
+///
+/// [`ServeError::UserQuota`] if all are in use.
+pub(super) fn limit_implicit(state: &RegistryState, caller: &Caller) -> Result<(), ServeError> {
+    let limit = state.config.max_implicit_sessions_per_grant;
+    let mut held = state
+        .table
+        .select(|session| session.implicit && session.grant == caller.grant);
+    held.retain(|session| !session.has_ended());
+    held.sort_by_key(|session| session.activity.last());
+    let mut excess = (held.len() + 1).saturating_sub(limit);
+    for session in held {
+        let idle = EndCondition::IfIdleFor(Duration::ZERO);
+        if excess > 0 && state.end(&session, EndReason::Evicted, idle) {
+            excess -= 1;
+        }
+    }
+    if excess > 0 {
+        state.observer.on(Event::QuotaExceeded(QuotaScope::User));
+        tracing::info!(user = %caller.user.0, "session refused: all implicit sessions of the grant are in use");
+        return Err(user_quota(state, &caller.user, limit));
+    }
+    Ok(())
+}
+
+/// Ends a new session if its grant has ended since the bearer of the request was checked. The
+/// session is in the table by now, so that a later revocation finds it there.
+///
+/// # Errors
+///
+/// [`SessionError::SignInRequired`].
+pub(super) fn check_revoked(
+    state: &RegistryState,
+    session: &Session,
+    extensions: &Extensions,
+) -> Result<(), ServeError> {
+    let checked = extensions.get::<AuthenticatedAt>();
+    if checked.is_some_and(|checked| state.revocations.revoked_since(*checked, &session.grant, &session.user)) {
+        state.end(session, EndReason::Revoked, EndCondition::Always);
+        return Err(SessionError::SignInRequired.into());
+    }
+    Ok(())
 }
 
 /// Ends the dormant session that has been idle for longest; false if there is none.
@@ -57,7 +120,7 @@ fn evict_dormant(state: &RegistryState, scope: QuotaScope, user: &UserId) -> boo
         .any(|(_, session)| state.end(session, EndReason::Evicted, EndCondition::IfDormant))
 }
 
-fn user_quota(state: &RegistryState, user: &UserId) -> ServeError {
+fn user_quota(state: &RegistryState, user: &UserId, limit: usize) -> ServeError {
     let (config, now) = (&state.config, Instant::now());
     let mut held = state.table.select(|session| session.user == *user);
     held.sort_by_key(|session| session.opened_at);
@@ -75,7 +138,7 @@ fn user_quota(state: &RegistryState, user: &UserId) -> ServeError {
         summary
     });
     ServeError::UserQuota {
-        data: json!({ "limit": config.max_sessions_per_user, "sessions": sessions.collect::<Vec<_>>() }),
+        data: json!({ "limit": limit, "sessions": sessions.collect::<Vec<_>>() }),
         retry_after,
     }
 }

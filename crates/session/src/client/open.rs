@@ -14,10 +14,10 @@ use super::{admission, serve_error::ServeError};
 use crate::{
     error_chain::error_chain,
     exchange::{MCP_SESSION_ID, strip_client_headers, strip_session_id},
-    ports::{AuthenticatedAt, Body, Caller, EndReason, Event, Outcome, SessionError},
+    ports::{Body, Caller, EndReason, Event, Outcome, SessionError},
     records::write_behind,
     servers::conversation,
-    state::{EndCondition, Lifecycle, Phase, RegistryState, Session, SessionId},
+    state::{EndCondition, Identity, KnownInitialize, Lifecycle, Phase, RegistryState, Session, SessionId},
 };
 
 /// A session that is being opened. Dropping it ends the session unless it has been opened.
@@ -40,25 +40,19 @@ pub(super) async fn open(
 ) -> Result<Response<Body>, ServeError> {
     let now = Instant::now();
     // Before a dormant session is evicted for one that cannot start.
-    if let Some(delay) = state.start_backoffs.remaining(&caller.user, now) {
-        state.observer.on(Event::BackedOff);
-        return Err(SessionError::BackingOff(delay).into());
-    }
+    admission::check_backoff(state, &caller.user, now)?;
     let permit = admission::admit(state, &caller.user)?;
     let id = SessionId::generate().map_err(|error| {
         tracing::error!(%error, "session not opened: there are no random bytes for its id");
         ServeError::Internal
     })?;
-    let (grant, user) = (caller.grant.clone(), caller.user.clone());
-    let session = Arc::new(Session::new(
-        id.key(),
-        grant,
-        user,
-        permit,
-        Lifecycle::opening(),
-        now,
-        now,
-    ));
+    let identity = Identity {
+        key: id.key(),
+        grant: caller.grant.clone(),
+        user: caller.user.clone(),
+        implicit: false,
+    };
+    let session = Arc::new(Session::new(identity, permit, Lifecycle::opening(), now, now));
     session.bind_caller(caller);
     let span = session_span.insert(session.span.clone()).clone();
     let mut opening = Opening {
@@ -80,12 +74,7 @@ impl Opening<'_> {
         if !state.table.insert(session) {
             return Err(SessionError::ShuttingDown.into());
         }
-        // The session is in the table by now, so that a later revocation finds it there.
-        let checked = request.extensions().get::<AuthenticatedAt>();
-        if checked.is_some_and(|checked| state.revocations.revoked_since(*checked, &session.grant, &session.user)) {
-            state.end(session, EndReason::Revoked, EndCondition::Always);
-            return Err(SessionError::SignInRequired.into());
-        }
+        admission::check_revoked(state, session, request.extensions())?;
         let outcome = conversation.serve(strip_client_headers(request)).await;
         if let Outcome::Opened(response) = outcome {
             return self.complete(strip_session_id(response), id).await;
@@ -126,10 +115,31 @@ impl Opening<'_> {
             tracing::error!(reason, "session not opened: its record cannot be written");
             return Err(SessionError::Unavailable.into());
         }
+        self.note_initialize();
         self.opened = true;
         response.headers_mut().insert(MCP_SESSION_ID, id.into_header());
         state.observer.on(Event::Opened);
         Ok(response)
+    }
+
+    /// Requests of the grant without a session id belong to this session from now on.
+    fn note_initialize(&self) {
+        let (state, session) = (self.state, &self.session);
+        let conversation = session.lock().conversation.clone();
+        // Outside of the lock: this is a call of a port.
+        let snapshot = conversation.filter(|_| state.records.is_none());
+        let snapshot = snapshot.and_then(|conversation| conversation.snapshot());
+        let known = KnownInitialize {
+            key: Some(session.key),
+            snapshot,
+        };
+        let locked = session.lock();
+        // A revocation ends the session first, and then forgets this.
+        if locked.lifecycle.is_open() {
+            state
+                .initializes
+                .set(&session.grant, &session.user, known, Instant::now());
+        }
     }
 
     fn not_opened(&self) -> SessionError {

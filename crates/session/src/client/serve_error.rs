@@ -34,6 +34,8 @@ pub(super) enum ServeError {
     MethodNotFound,
     /// Not one of the HTTP methods of the MCP endpoint.
     MethodNotAllowed,
+    /// A GET or DELETE without a session.
+    NeedsSession,
     /// The session is another grant's.
     WrongGrant,
     UnknownSession(UnknownStatus),
@@ -83,8 +85,8 @@ impl ServeError {
         if let Some(after) = self.retry_after(status) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
         }
-        if matches!(self, Self::MethodNotAllowed) {
-            headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
+        if let Some(methods) = self.allow() {
+            headers.insert(header::ALLOW, HeaderValue::from_static(methods));
         }
         response
     }
@@ -95,7 +97,7 @@ impl ServeError {
             Self::Session(SignInRequired) => StatusCode::UNAUTHORIZED,
             Self::WrongGrant => StatusCode::FORBIDDEN,
             Self::Session(Ended) => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodNotAllowed | Self::NeedsSession => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownSession(status) => status.code(),
             Self::UserQuota { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::MissingCaller | Self::Internal | Self::Session(Aborted) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -103,6 +105,25 @@ impl ServeError {
             Self::TotalQuota { .. } | Self::Session(ShuttingDown | Unavailable | BackingOff(_)) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+        }
+    }
+
+    /// The methods for `Allow` of a 405 (RFC 9110 section 15.5.6).
+    fn allow(&self) -> Option<&'static str> {
+        match self {
+            Self::MethodNotAllowed => Some("GET, POST, DELETE"),
+            Self::NeedsSession => Some("POST"),
+            Self::MissingCaller
+            | Self::NotJson
+            | Self::Malformed
+            | Self::MissingSessionId
+            | Self::MethodNotFound
+            | Self::WrongGrant
+            | Self::UnknownSession(_)
+            | Self::UserQuota { .. }
+            | Self::TotalQuota { .. }
+            | Self::Session(_)
+            | Self::Internal => None,
         }
     }
 
@@ -114,6 +135,7 @@ impl ServeError {
             Self::MissingSessionId => (INVALID_REQUEST, "Invalid request: Mcp-Session-Id is missing"),
             Self::MethodNotFound => (METHOD_NOT_FOUND, "Method not found"),
             Self::MethodNotAllowed => (SERVER_ERROR, "Method not allowed"),
+            Self::NeedsSession => (SERVER_ERROR, "Method not allowed without a session"),
             Self::WrongGrant => (SERVER_ERROR, "Forbidden: the session belongs to another grant"),
             Self::UnknownSession(_) => (SESSION_NOT_FOUND, "The session is not known: initialize again"),
             Self::UserQuota { .. } => (
@@ -144,6 +166,7 @@ impl ServeError {
             | Self::MissingSessionId
             | Self::MethodNotFound
             | Self::MethodNotAllowed
+            | Self::NeedsSession
             | Self::WrongGrant
             | Self::UnknownSession(_)
             | Self::Internal => None,

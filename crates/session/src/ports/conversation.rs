@@ -14,10 +14,12 @@
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use tokio_util::sync::CancellationToken;
 
-use super::{Body, BoxError, BoxFuture, Caller, DetachReason, GrantId, SessionError, Snapshot, SpawnError, UserId};
+use super::{
+    Body, BoxError, BoxFuture, Caller, DetachReason, GrantId, Route, SessionError, Snapshot, SpawnError, UserId,
+};
 
 /// Names the servers of one session in the order of their starts, from 1. Zero: none yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +46,21 @@ pub trait Host: fmt::Debug + Send + Sync + 'static {
     /// that ends at its start is a reason for the registry to have it renewed, since nothing else
     /// would reveal the refusal.
     fn renews_credentials(&self) -> bool {
+        false
+    }
+
+    /// Decides where a request without a session id belongs. It may read the body and leave
+    /// extensions in the request for the conversation. It is called again for a request whose
+    /// session has ended in between. Synchronous and cheap.
+    ///
+    /// The default: an `initialize` opens a session, and everything else is refused.
+    fn route(&self, _request: &mut Request<Bytes>, _caller: &Caller) -> Route {
+        Route::Open
+    }
+
+    /// True if a session id has no meaning on a request with these headers: it is served as if it
+    /// had none.
+    fn ignores_session_id(&self, _headers: &HeaderMap) -> bool {
         false
     }
 }

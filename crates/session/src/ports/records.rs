@@ -43,6 +43,22 @@ pub trait Records: fmt::Debug + Send + Sync + 'static {
     /// [`RecordsError`]. It is called again later.
     fn forget_ended(&self, before: SystemTime, limit: usize) -> BoxFuture<'_, Result<(), RecordsError>>;
 
+    /// The last `initialize` of a grant.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordsError::Damaged`] if it cannot be read now or ever.
+    fn last_initialize<'a>(&'a self, grant: &'a GrantId)
+    -> BoxFuture<'a, Result<Option<LastInitialize>, RecordsError>>;
+
+    /// Forgets the last `initialize` of the grants whose session was opened before `before` and has
+    /// ended. Grants also expire, of which nothing is heard here.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordsError`]. It is called again later.
+    fn forget_initializes(&self, before: SystemTime) -> BoxFuture<'_, Result<(), RecordsError>>;
+
     /// True if other processes may have been using the records when this was opened. Then the
     /// sessions that they serve are among all records, and belong to them until they are used here.
     fn is_shared(&self) -> bool {
@@ -57,7 +73,8 @@ pub trait Records: fmt::Debug + Send + Sync + 'static {
     fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), RecordsError>>;
 }
 
-/// The key of a session: the SHA-256 of its id. The id itself is never stored.
+/// The key of a session: the SHA-256 of its id, which is never stored. The key of an implicit
+/// session is a SHA-256 of its grant and its name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey(pub [u8; 32]);
 
@@ -74,11 +91,34 @@ pub struct Record {
     pub opened: SystemTime,
     /// The time at which the last exchange began or ended, as of the last write.
     pub last_activity: SystemTime,
+    /// True if no client has an id of it: it leaves no ended id behind, and may be made again.
+    pub implicit: bool,
+}
+
+/// The last `initialize` of a grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastInitialize {
+    /// The session that it has opened.
+    pub key: SessionKey,
+    /// The snapshot of that session at its opening.
+    pub snapshot: Snapshot,
+}
+
+/// The grant or the user whose sessions were ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RevokedSubject {
+    /// One grant.
+    Grant(GrantId),
+    /// All grants of a user.
+    User(UserId),
 }
 
 /// A change of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
+    /// Saves the record of a session that an `initialize` has just opened, which is the last one of
+    /// its grant from now on. Nothing happens if the session has ended.
+    Open(Record, Snapshot),
     /// Saves the record, unless the session has ended.
     Save(Record, Snapshot),
     /// Sets the time of the last activity, unless the record has a later one.
@@ -96,6 +136,18 @@ pub enum Change {
         /// The last activity that this registry knows of.
         last_activity: SystemTime,
     },
+    /// Removes the record of an implicit session, which may be saved again later. Its key is not
+    /// remembered.
+    Forget {
+        /// The session.
+        key: SessionKey,
+        /// If present, nothing happens to a record with a later activity, as for
+        /// [`Change::ExpireIfUnused`].
+        last_activity: Option<SystemTime>,
+    },
+    /// Forgets the last `initialize` of a grant or a user, unless its session was opened after this
+    /// time.
+    Revoke(RevokedSubject, SystemTime),
 }
 
 /// The reason that records cannot be read or written.

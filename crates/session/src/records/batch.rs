@@ -1,10 +1,13 @@
-//! The changes that the store does not have yet, merged by session.
+//! The changes that the store does not have yet, merged by session; and revocations.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::SystemTime,
+};
 
 use crate::{
     error_chain::error_chain,
-    ports::{Change, Record, Records, SessionKey},
+    ports::{Change, Record, Records, RevokedSubject, SessionKey},
 };
 
 /// The number of changes kept for a store that refuses them. Records to be saved are bounded by the
@@ -12,21 +15,34 @@ use crate::{
 const MAX_CHANGES: usize = 65_536;
 
 #[derive(Debug, Default)]
-pub(crate) struct Batch(BTreeMap<SessionKey, Change>);
+pub(crate) struct Batch {
+    sessions: BTreeMap<SessionKey, Change>,
+    revocations: HashMap<RevokedSubject, SystemTime>,
+}
 
 impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.sessions.len() + self.revocations.len()
     }
 
     pub(crate) fn extend(&mut self, changes: Vec<Change>) {
         for change in changes {
-            let key = change.key();
-            let merged = match (self.0.remove(&key), change) {
+            let key = match &change {
+                Change::Open(record, _) | Change::Save(record, _) => record.key,
+                Change::Touch(key, _)
+                | Change::End(key, _)
+                | Change::ExpireIfUnused { key, .. }
+                | Change::Forget { key, .. } => *key,
+                Change::Revoke(subject, at) => {
+                    self.revocations.insert(subject.clone(), *at);
+                    continue;
+                }
+            };
+            let merged = match (self.sessions.remove(&key), change) {
                 (Some(Change::Save(record, snapshot)), Change::Touch(_, last_activity)) => Change::Save(
                     Record {
                         last_activity,
@@ -38,30 +54,33 @@ impl Batch {
                 (Some(ended), _) if ended.ended_at().is_some() => ended,
                 (_, change) => change,
             };
-            self.0.insert(key, merged);
+            self.sessions.insert(key, merged);
         }
         self.shrink(MAX_CHANGES);
     }
 
-    /// Drops what matters least: times of last activity, which lag anyway, and then the oldest
+    /// Drops what matters least: revocations, whose handshakes are forgotten by their age, times
+    /// of last activity, which lag anyway, ends of implicit sessions, and then the oldest other
     /// ends, whose sessions the store may bring back after a restart.
     fn shrink(&mut self, limit: usize) {
-        if self.0.len() <= limit {
+        let before = self.len();
+        if before <= limit {
             return;
         }
-        let before = self.0.len();
-        self.0.retain(|_, change| !matches!(change, Change::Touch(..)));
-        let excess = self.0.len().saturating_sub(limit);
+        self.revocations.clear();
+        self.sessions
+            .retain(|_, change| !matches!(change, Change::Touch(..) | Change::Forget { .. }));
+        let excess = self.sessions.len().saturating_sub(limit);
         let ended = self
-            .0
-            .values()
-            .filter_map(|change| Some((change.ended_at()?, change.key())));
+            .sessions
+            .iter()
+            .filter_map(|(key, change)| Some((change.ended_at()?, *key)));
         let mut ended: Vec<_> = ended.collect();
         ended.sort_unstable();
         for (_, key) in ended.iter().take(excess) {
-            self.0.remove(key);
+            self.sessions.remove(key);
         }
-        let dropped = before - self.0.len();
+        let dropped = before - self.len();
         tracing::error!(
             dropped,
             "session changes dropped: the store has refused writes for too long"
@@ -70,17 +89,23 @@ impl Batch {
 
     /// The number of sessions in the batch that have ended.
     pub(crate) fn ended(&self) -> usize {
-        self.0.values().filter(|change| change.ended_at().is_some()).count()
+        self.sessions
+            .values()
+            .filter(|change| change.ended_at().is_some())
+            .count()
     }
 
     /// Writes all changes. True if nothing is left.
     pub(crate) async fn write(&mut self, records: &dyn Records) -> bool {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return true;
         }
-        match records.apply(self.0.values().cloned().collect()).await {
+        let revocations = self.revocations.iter();
+        let revocations = revocations.map(|(subject, at)| Change::Revoke(subject.clone(), *at));
+        let changes = self.sessions.values().cloned().chain(revocations);
+        match records.apply(changes.collect()).await {
             Ok(()) => {
-                self.0.clear();
+                *self = Self::default();
                 true
             }
             Err(error) => {
@@ -92,17 +117,10 @@ impl Batch {
 }
 
 impl Change {
-    fn key(&self) -> SessionKey {
-        match self {
-            Self::Save(record, _) => record.key,
-            Self::Touch(key, _) | Self::End(key, _) | Self::ExpireIfUnused { key, .. } => *key,
-        }
-    }
-
     fn ended_at(&self) -> Option<SystemTime> {
         match self {
             Self::End(_, at) | Self::ExpireIfUnused { at, .. } => Some(*at),
-            Self::Save(..) | Self::Touch(..) => None,
+            Self::Open(..) | Self::Save(..) | Self::Touch(..) | Self::Forget { .. } | Self::Revoke(..) => None,
         }
     }
 }
@@ -122,6 +140,7 @@ mod tests {
             user: UserId("u".into()),
             opened: SystemTime::UNIX_EPOCH,
             last_activity: time,
+            implicit: false,
         }
     }
 
@@ -132,11 +151,25 @@ mod tests {
         let mut batch = Batch::default();
         batch.extend(vec![Change::Save(record(1), snapshot.clone())]);
         batch.extend(vec![Change::Touch(key, record(2).last_activity)]);
-        assert_eq!(batch.0[&key], Change::Save(record(2), snapshot.clone()));
+        assert_eq!(batch.sessions[&key], Change::Save(record(2), snapshot.clone()));
         let ended = Change::End(key, record(3).last_activity);
         batch.extend(vec![ended.clone()]);
         batch.extend(vec![Change::Save(record(4), snapshot)]);
-        assert_eq!(batch.0[&key], ended);
+        assert_eq!(batch.sessions[&key], ended);
+    }
+
+    #[test]
+    fn implicit_session_is_saved_again_after_its_end() {
+        let forget = Change::Forget {
+            key: SessionKey([1; 32]),
+            last_activity: None,
+        };
+        let save = Change::Save(record(1), Snapshot("s".into()));
+        let mut batch = Batch::default();
+        batch.extend(vec![forget.clone(), save.clone()]);
+        assert_eq!(batch.sessions[&SessionKey([1; 32])], save);
+        batch.extend(vec![forget.clone()]);
+        assert_eq!(batch.sessions[&SessionKey([1; 32])], forget);
     }
 
     #[test]
@@ -150,7 +183,7 @@ mod tests {
             let mut batch = Batch::default();
             batch.extend(all.clone());
             batch.shrink(most);
-            batch.0.into_values().collect::<Vec<_>>()
+            batch.sessions.into_values().collect::<Vec<_>>()
         };
         assert_eq!(left(5), [save.clone(), touch, end(3, 2), end(4, 1), end(5, 3)]);
         assert_eq!(left(4), [save.clone(), end(3, 2), end(4, 1), end(5, 3)]);

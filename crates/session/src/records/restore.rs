@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::write_behind;
 use crate::{
     ports::{EndReason, Record, Records, RecordsError},
-    state::{Lifecycle, RegistryState, Session, WrittenRecord, end_change},
+    state::{Identity, Lifecycle, RegistryState, Session, WrittenRecord, end_change},
 };
 
 /// Loads all records and the ended sessions. Sessions whose time is over, and the oldest ones
@@ -44,8 +44,17 @@ fn restore(state: &RegistryState, record: &Record) -> bool {
     let permit = match permit {
         Ok(permit) => permit,
         Err(reason) => {
-            state.table.add_tombstone(key);
-            let change = end_change(key, reason, wall_now, record.last_activity, state.records_are_shared);
+            if !record.implicit {
+                state.table.add_tombstone(key);
+            }
+            let change = end_change(
+                key,
+                record.implicit,
+                reason,
+                wall_now,
+                record.last_activity,
+                state.records_are_shared,
+            );
             state.changes.push(change);
             return false;
         }
@@ -54,8 +63,13 @@ fn restore(state: &RegistryState, record: &Record) -> bool {
     let last_activity = now.checked_sub(idle).unwrap_or(now);
     let age = wall_now.duration_since(record.opened).unwrap_or_default();
     let opened = now.checked_sub(age).unwrap_or(last_activity);
-    let (grant, user) = (record.grant.clone(), record.user.clone());
-    let session = Session::new(key, grant, user, permit, Lifecycle::dormant(), opened, last_activity);
+    let identity = Identity {
+        key,
+        grant: record.grant.clone(),
+        user: record.user.clone(),
+        implicit: record.implicit,
+    };
+    let session = Session::new(identity, permit, Lifecycle::dormant(), opened, last_activity);
     let mut locked = session.lock();
     locked.written = Some(WrittenRecord {
         revision: None,

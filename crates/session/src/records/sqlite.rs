@@ -15,7 +15,10 @@ use sqlx::{
     sqlite::SqliteRow,
 };
 
-use crate::ports::{BoxFuture, Change, GrantId, Record, Records, RecordsError, Seal, SessionKey, Snapshot, UserId};
+use crate::ports::{
+    BoxFuture, Change, GrantId, LastInitialize, Record, Records, RecordsError, RevokedSubject, Seal, SessionKey,
+    Snapshot, UserId,
+};
 
 /// Session records in a SQLite database.
 #[derive(Clone, Debug)]
@@ -30,9 +33,14 @@ pub struct SqliteRecords {
 const CLOCK_SKEW: Duration = Duration::from_secs(1);
 
 /// The migrations, as version, description and SQL: a file of `migrations` each.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "session", include_str!("../../migrations/0001_session.sql")),
     (2, "endings", include_str!("../../migrations/0002_endings.sql")),
+    (
+        3,
+        "implicit sessions",
+        include_str!("../../migrations/0003_implicit_sessions.sql"),
+    ),
 ];
 
 /// The tables cannot be migrated: the database is newer than this program, or damaged.
@@ -76,27 +84,24 @@ impl SqliteRecords {
         Self { shared: true, ..self }
     }
 
+    fn unseal(&self, key: SessionKey, sealed: &[u8]) -> Result<Snapshot, RecordsError> {
+        let plain = self.seal.open(key, sealed).map_err(RecordsError::Damaged)?;
+        Ok(Snapshot(plain.into()))
+    }
+
     async fn write(&self, changes: Vec<Change>) -> Result<(), sqlx::Error> {
         // The write lock at the beginning: a transaction that requests it later may be refused.
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         for change in changes {
             match change {
+                Change::Open(record, snapshot) => {
+                    let sealed = self.seal.seal(record.key, &snapshot.0);
+                    save(&mut transaction, &record, &sealed).await?;
+                    note_initialize(&mut transaction, &record, &sealed).await?;
+                }
                 Change::Save(record, snapshot) => {
-                    sqlx::query(
-                        "INSERT INTO session_records (key_hash, grant_id, user_id, opened_at, last_activity, snapshot)
-                         SELECT ?1, ?2, ?3, ?4, ?5, ?6
-                         WHERE NOT EXISTS (SELECT 1 FROM session_endings WHERE key_hash = ?1)
-                         ON CONFLICT (key_hash) DO UPDATE SET
-                             last_activity = max(last_activity, excluded.last_activity), snapshot = excluded.snapshot",
-                    )
-                    .bind(record.key.0.to_vec())
-                    .bind(record.grant.0.to_string())
-                    .bind(record.user.0.to_string())
-                    .bind(milliseconds(record.opened))
-                    .bind(milliseconds(record.last_activity))
-                    .bind(self.seal.seal(record.key, &snapshot.0))
-                    .execute(&mut *transaction)
-                    .await?;
+                    let sealed = self.seal.seal(record.key, &snapshot.0);
+                    save(&mut transaction, &record, &sealed).await?;
                 }
                 Change::Touch(key, last_activity) => {
                     sqlx::query("UPDATE session_records SET last_activity = max(last_activity, ?) WHERE key_hash = ?")
@@ -107,16 +112,35 @@ impl SqliteRecords {
                 }
                 Change::End(key, ended_at) => end(&mut transaction, key, ended_at).await?,
                 Change::ExpireIfUnused { key, at, last_activity } => {
-                    let used_since: bool = sqlx::query_scalar(
-                        "SELECT EXISTS (SELECT 1 FROM session_records WHERE key_hash = ? AND last_activity > ?)",
-                    )
-                    .bind(key.0.to_vec())
-                    .bind(milliseconds(last_activity + CLOCK_SKEW))
-                    .fetch_one(&mut *transaction)
-                    .await?;
-                    if !used_since {
+                    if !used_since(&mut transaction, key, last_activity).await? {
                         end(&mut transaction, key, at).await?;
                     }
+                }
+                Change::Forget { key, last_activity } => {
+                    let used = match last_activity {
+                        Some(last_activity) => used_since(&mut transaction, key, last_activity).await?,
+                        None => false,
+                    };
+                    if !used {
+                        remove(&mut transaction, key).await?;
+                    }
+                }
+                Change::Revoke(subject, at) => {
+                    let (statement, subject) = match &subject {
+                        RevokedSubject::Grant(grant) => (
+                            "DELETE FROM session_initializes WHERE grant_id = ? AND opened_at <= ?",
+                            &grant.0,
+                        ),
+                        RevokedSubject::User(user) => (
+                            "DELETE FROM session_initializes WHERE user_id = ? AND opened_at <= ?",
+                            &user.0,
+                        ),
+                    };
+                    sqlx::query(statement)
+                        .bind(subject.to_string())
+                        .bind(milliseconds(at))
+                        .execute(&mut *transaction)
+                        .await?;
                 }
             }
         }
@@ -127,9 +151,11 @@ impl SqliteRecords {
 impl Records for SqliteRecords {
     fn all(&self) -> BoxFuture<'_, Result<Vec<Record>, RecordsError>> {
         Box::pin(async {
-            let rows = sqlx::query("SELECT key_hash, grant_id, user_id, opened_at, last_activity FROM session_records")
-                .fetch_all(&self.readers)
-                .await?;
+            let rows = sqlx::query(
+                "SELECT key_hash, grant_id, user_id, opened_at, last_activity, implicit FROM session_records",
+            )
+            .fetch_all(&self.readers)
+            .await?;
             rows.iter().map(record).collect()
         })
     }
@@ -140,9 +166,36 @@ impl Records for SqliteRecords {
                 .bind(key.0.to_vec())
                 .fetch_optional(&self.readers)
                 .await?;
-            let opened = sealed.map(|sealed| self.seal.open(key, &sealed)).transpose();
-            let opened = opened.map_err(RecordsError::Damaged)?;
-            Ok(opened.map(|plain| Snapshot(plain.into())))
+            sealed.map(|sealed| self.unseal(key, &sealed)).transpose()
+        })
+    }
+
+    fn last_initialize<'a>(
+        &'a self,
+        grant: &'a GrantId,
+    ) -> BoxFuture<'a, Result<Option<LastInitialize>, RecordsError>> {
+        Box::pin(async move {
+            let row = sqlx::query("SELECT key_hash, snapshot FROM session_initializes WHERE grant_id = ?")
+                .bind(grant.0.to_string())
+                .fetch_optional(&self.readers)
+                .await?;
+            let Some(row) = row else { return Ok(None) };
+            let (key, sealed): (_, Vec<u8>) = (key(&row)?, row.try_get("snapshot")?);
+            let snapshot = self.unseal(key, &sealed)?;
+            Ok(Some(LastInitialize { key, snapshot }))
+        })
+    }
+
+    fn forget_initializes(&self, before: SystemTime) -> BoxFuture<'_, Result<(), RecordsError>> {
+        Box::pin(async move {
+            sqlx::query(
+                "DELETE FROM session_initializes WHERE opened_at < ?
+                 AND NOT EXISTS (SELECT 1 FROM session_records AS r WHERE r.key_hash = session_initializes.key_hash)",
+            )
+            .bind(milliseconds(before))
+            .execute(&self.writer)
+            .await?;
+            Ok(())
         })
     }
 
@@ -189,11 +242,66 @@ impl From<sqlx::Error> for RecordsError {
     }
 }
 
-async fn end(connection: &mut SqliteConnection, key: SessionKey, at: SystemTime) -> Result<(), sqlx::Error> {
+async fn save(connection: &mut SqliteConnection, record: &Record, sealed: &[u8]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO session_records (key_hash, grant_id, user_id, opened_at, last_activity, snapshot, implicit)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
+         WHERE NOT EXISTS (SELECT 1 FROM session_endings WHERE key_hash = ?1)
+         ON CONFLICT (key_hash) DO UPDATE SET
+             last_activity = max(last_activity, excluded.last_activity), snapshot = excluded.snapshot",
+    )
+    .bind(record.key.0.to_vec())
+    .bind(record.grant.0.to_string())
+    .bind(record.user.0.to_string())
+    .bind(milliseconds(record.opened))
+    .bind(milliseconds(record.last_activity))
+    .bind(sealed)
+    .bind(record.implicit)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn note_initialize(connection: &mut SqliteConnection, record: &Record, sealed: &[u8]) -> Result<(), sqlx::Error> {
+    // The session may have ended with its grant by now.
+    sqlx::query(
+        "INSERT OR REPLACE INTO session_initializes (grant_id, user_id, key_hash, opened_at, snapshot)
+         SELECT ?1, ?2, ?3, ?4, ?5
+         WHERE NOT EXISTS (SELECT 1 FROM session_endings WHERE key_hash = ?3)",
+    )
+    .bind(record.grant.0.to_string())
+    .bind(record.user.0.to_string())
+    .bind(record.key.0.to_vec())
+    .bind(milliseconds(record.opened))
+    .bind(sealed)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// True if another registry has used the session after `last_activity`.
+async fn used_since(
+    connection: &mut SqliteConnection,
+    key: SessionKey,
+    last_activity: SystemTime,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM session_records WHERE key_hash = ? AND last_activity > ?)")
+        .bind(key.0.to_vec())
+        .bind(milliseconds(last_activity + CLOCK_SKEW))
+        .fetch_one(connection)
+        .await
+}
+
+async fn remove(connection: &mut SqliteConnection, key: SessionKey) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM session_records WHERE key_hash = ?")
         .bind(key.0.to_vec())
-        .execute(&mut *connection)
+        .execute(connection)
         .await?;
+    Ok(())
+}
+
+async fn end(connection: &mut SqliteConnection, key: SessionKey, at: SystemTime) -> Result<(), sqlx::Error> {
+    remove(connection, key).await?;
     sqlx::query("INSERT INTO session_endings (key_hash, ended_at) VALUES (?, ?) ON CONFLICT DO NOTHING")
         .bind(key.0.to_vec())
         .bind(milliseconds(at))
@@ -210,6 +318,7 @@ fn record(row: &SqliteRow) -> Result<Record, RecordsError> {
         user: UserId(user.into()),
         opened: time(row.try_get("opened_at")?),
         last_activity: time(row.try_get("last_activity")?),
+        implicit: row.try_get("implicit")?,
     })
 }
 

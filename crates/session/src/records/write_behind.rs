@@ -35,6 +35,8 @@ const ACTIVITY_LAG: Duration = Duration::from_secs(60);
 /// Old ended sessions are forgotten after so many ends, or after [`SWEEP_INTERVAL`].
 const SWEEP_AFTER_ENDS: usize = 1024;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+/// The age at which the last `initialize` of a grant is forgotten: the grant may have expired.
+const MAX_INITIALIZE_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// The number of attempts to write the last batch.
 const LAST_ATTEMPTS: u32 = 3;
 
@@ -94,32 +96,38 @@ pub(crate) async fn run(state: Arc<RegistryState>) {
     );
 }
 
-/// Removes ended sessions from the records that are too old or too many.
+/// Removes ended sessions from the records that are too old or too many, and handshakes that are
+/// too old.
 pub(crate) async fn forget_ended(state: &RegistryState, records: &dyn Records) -> Result<(), RecordsError> {
-    let before = state.clock.now().checked_sub(state.config.tombstone_age);
+    let now = state.clock.now();
+    let before = |age| now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
     records
-        .forget_ended(before.unwrap_or(SystemTime::UNIX_EPOCH), state.config.tombstones)
-        .await
+        .forget_ended(before(state.config.tombstone_age), state.config.tombstones)
+        .await?;
+    records.forget_initializes(before(MAX_INITIALIZE_AGE)).await
 }
 
 /// Gathers the changes of all sessions before they end with the registry.
 pub(crate) fn gather_last(state: &RegistryState) {
     if state.records.is_some() {
-        state.changes.push(gather(state, true).1);
+        state.changes.push_first(gather(state, true).1);
     }
 }
 
-/// Writes the record of a session that has just been opened, unless its conversation has no
-/// snapshot yet.
+/// Writes the record of a session that has just been opened, and that it is the last one that its
+/// grant has initialized, unless its conversation has no snapshot yet.
 ///
 /// # Errors
 ///
 /// [`RecordsError`]. The record may have been written even so.
 pub(crate) async fn save_opened(state: &RegistryState, session: &Session) -> Result<(), RecordsError> {
-    let (Some(records), Some(change)) = (&state.records, change_of(state, session, false)) else {
+    let Some(records) = &state.records else {
         return Ok(());
     };
-    records.apply(vec![change]).await
+    let Some(Change::Save(record, snapshot)) = change_of(state, session, false) else {
+        return Ok(());
+    };
+    records.apply(vec![Change::Open(record, snapshot)]).await
 }
 
 /// The sessions that have changed since the last batch, or all on closing, and the changes.
@@ -135,7 +143,8 @@ fn gather(state: &RegistryState, closing: bool) -> (Vec<Arc<Session>>, Vec<Chang
         session.queued_for_write.store(false, Ordering::Release);
         change_of(state, session, closing)
     });
-    let changes = changes.chain(complete).collect();
+    // The ends first: an implicit session that has ended may be among the changed ones again.
+    let changes = complete.into_iter().chain(changes).collect();
     (sessions, changes)
 }
 
@@ -174,6 +183,7 @@ fn change_of(state: &RegistryState, session: &Session, closing: bool) -> Option<
                 user: session.user.clone(),
                 opened: wall_time(now, session.opened_at),
                 last_activity: wall_time(now, last_activity),
+                implicit: session.implicit,
             };
             Some(Change::Save(record, snapshot))
         }

@@ -58,6 +58,14 @@ impl ChangeQueue {
         }
     }
 
+    /// Queues changes that are older than those in the queue.
+    pub(crate) fn push_first(&self, changes: Vec<Change>) {
+        if self.enabled {
+            lock(&self.pending).complete.splice(..0, changes);
+            self.filled.notify_one();
+        }
+    }
+
     pub(crate) fn take(&self) -> Pending {
         mem::take(&mut *lock(&self.pending))
     }
@@ -68,14 +76,32 @@ impl ChangeQueue {
 /// because there was no room for it here, or no way to revive it.
 pub(crate) fn end_change(
     key: SessionKey,
+    implicit: bool,
     reason: EndReason,
     at: SystemTime,
     last_activity: SystemTime,
     borrowed: bool,
 ) -> Option<Change> {
     match reason {
+        EndReason::Deleted | EndReason::Revoked if implicit => Some(Change::Forget {
+            key,
+            last_activity: None,
+        }),
         EndReason::Deleted | EndReason::Revoked => Some(Change::End(key, at)),
         EndReason::Evicted | EndReason::Unrevivable if borrowed => None,
+        EndReason::Evicted
+        | EndReason::Unrevivable
+        | EndReason::Idle
+        | EndReason::BackendDied
+        | EndReason::Expired
+        | EndReason::NotOpened
+            if implicit =>
+        {
+            Some(Change::Forget {
+                key,
+                last_activity: Some(last_activity),
+            })
+        }
         EndReason::Evicted
         | EndReason::Unrevivable
         | EndReason::Idle

@@ -46,9 +46,9 @@ pub(crate) enum Phase<S> {
         deadline: Option<Instant>,
         failure: Option<SessionError>,
     },
-    /// A client has the id, and a server serves it.
+    /// A client may use the session, and a server serves it.
     Attached { server: Arc<S> },
-    /// A client has the id, and the next call starts a server.
+    /// A client may use the session, and the next call starts a server.
     Dormant,
     /// Final.
     Ended(EndReason),
@@ -127,7 +127,7 @@ impl<S: Retire> Lifecycle<S> {
         })
     }
 
-    /// A session that was restored from its record.
+    /// A session that was restored from its record, or an implicit one.
     pub(crate) fn dormant() -> Self {
         Self::new(Phase::Dormant)
     }
@@ -159,7 +159,7 @@ impl<S: Retire> Lifecycle<S> {
         self.server().is_some_and(|current| Arc::ptr_eq(current, server))
     }
 
-    /// True if a client has the id and may use the session.
+    /// True if a client may use the session: it has the id, or the session is implicit.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Attached { .. } | Phase::Dormant)
     }

@@ -13,18 +13,21 @@ use super::{
     attached_server::AttachedServer,
     change_queue::{ChangeQueue, end_change, wall_time},
     deadlines::Deadlines,
+    initializes::Initializes,
     lifecycle::{Detached, EndCondition, Lifecycle, Phase, PreviousPhase},
     quota::Quota,
     renewal_gate::RenewalGate,
-    revocations::{Revocations, RevokedSubject},
+    revocations::Revocations,
     session::{Locked, Session},
     start_backoffs::StartBackoffs,
     table::SessionTable,
 };
 use crate::{
     config::Config,
-    ports::{Clock, DetachReason, EndReason, Event, Host, Observer, Records, SessionError, UserId},
-    sync::{MutexGuard, Tasks},
+    ports::{
+        Change, Clock, DetachReason, EndReason, Event, Host, Observer, Records, RevokedSubject, SessionError, UserId,
+    },
+    sync::{Mutex, MutexGuard, Tasks},
 };
 
 #[derive(Debug)]
@@ -40,6 +43,9 @@ pub(crate) struct RegistryState {
     pub(crate) quota: Arc<Quota>,
     pub(crate) changes: ChangeQueue,
     pub(crate) revocations: Revocations,
+    pub(crate) initializes: Initializes,
+    /// Held while an implicit session is made, so that each is made once and their number is exact.
+    pub(crate) making: Mutex<()>,
     pub(crate) renewal_gate: RenewalGate,
     pub(crate) start_backoffs: StartBackoffs,
     /// The next check of each session by the reaper.
@@ -182,8 +188,12 @@ impl RegistryState {
     /// Records a revocation and ends its sessions.
     pub(crate) fn revoke(&self, subject: RevokedSubject, filter: impl Fn(&Session) -> bool) -> Vec<Arc<Session>> {
         // Recorded first: an opening that is not in the table yet finds it.
-        self.revocations.record(subject, Instant::now());
-        self.end_where(EndReason::Revoked, filter)
+        self.revocations.record(subject.clone(), Instant::now());
+        let ended = self.end_where(EndReason::Revoked, filter);
+        // Only a session that is open notes its `initialize`.
+        self.initializes.forget(&subject);
+        self.changes.push([Change::Revoke(subject, self.clock.now())]);
+        ended
     }
 
     /// Ends the sessions that `filter` picks, and returns them.
@@ -209,7 +219,7 @@ impl RegistryState {
             let as_loaded = locked.written.as_ref().is_some_and(|written| written.as_loaded);
             let borrowed = as_loaded && self.records_are_shared;
             let last_activity = wall_time(wall_now, session.activity.last());
-            let change = end_change(session.key, reason, wall_now, last_activity, borrowed);
+            let change = end_change(session.key, session.implicit, reason, wall_now, last_activity, borrowed);
             self.changes.push(change);
         }
         self.schedule(session, &locked.lifecycle, Instant::now());
@@ -217,7 +227,8 @@ impl RegistryState {
         drop(locked);
         // An id that was never given out cannot come back, and must not push out the tombstone of
         // one that can.
-        self.table.remove(&session.key, previous != PreviousPhase::Opening);
+        let tombstone = previous != PreviousPhase::Opening && !session.implicit;
+        self.table.remove(session, tombstone);
         if let Some(conversation) = conversation {
             conversation.close(match reason {
                 EndReason::Revoked => SessionError::SignInRequired,

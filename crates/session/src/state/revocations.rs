@@ -15,7 +15,7 @@ use std::{collections::HashMap, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    ports::{AuthenticatedAt, GrantId, UserId},
+    ports::{AuthenticatedAt, GrantId, RevokedSubject, UserId},
     sync::{Mutex, lock},
 };
 
@@ -27,13 +27,6 @@ const RETENTION: Duration = Duration::from_secs(600);
 /// The recent revocations.
 #[derive(Debug, Default)]
 pub(crate) struct Revocations(Mutex<Recent>);
-
-/// The grant or user whose sessions were ended.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum RevokedSubject {
-    Grant(GrantId),
-    User(UserId),
-}
 
 #[derive(Debug, Default)]
 struct Recent {

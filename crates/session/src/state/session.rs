@@ -27,6 +27,8 @@ pub(crate) struct Session {
     pub(crate) tag: Arc<str>,
     pub(crate) grant: GrantId,
     pub(crate) user: UserId,
+    /// True if no client has an id of it.
+    pub(crate) implicit: bool,
     /// Set by the first request since the registry started.
     caller: OnceLock<Arc<Caller>>,
     pub(crate) opened_at: Instant,
@@ -43,6 +45,15 @@ pub(crate) struct Session {
     /// the hot path.
     pub(crate) queued_for_write: AtomicBool,
     locked: Mutex<Locked>,
+}
+
+/// What a session is, from its beginning to its end.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) key: SessionKey,
+    pub(crate) grant: GrantId,
+    pub(crate) user: UserId,
+    pub(crate) implicit: bool,
 }
 
 /// The part of a session that changes, under one lock.
@@ -93,14 +104,18 @@ pub(crate) struct WrittenRecord {
 
 impl Session {
     pub(crate) fn new(
-        key: SessionKey,
-        grant: GrantId,
-        user: UserId,
+        identity: Identity,
         permit: SessionPermit,
         lifecycle: Lifecycle<AttachedServer>,
         opened_at: Instant,
         last_activity: Instant,
     ) -> Self {
+        let Identity {
+            key,
+            grant,
+            user,
+            implicit,
+        } = identity;
         let tag = key.tag();
         // A root span, so that a task that serves several sessions does not mix their fields; at
         // the highest level, so that warnings have the fields whatever the filter lets through.
@@ -118,6 +133,7 @@ impl Session {
             tag,
             grant,
             user,
+            implicit,
             caller: OnceLock::new(),
             opened_at,
             span,
@@ -162,6 +178,10 @@ impl Session {
     /// The caller, if there was a request since the registry started.
     pub(crate) fn caller(&self) -> Option<&Arc<Caller>> {
         self.caller.get()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.lock().lifecycle.phase(), Phase::Ended(_))
     }
 
     /// True if the session was ended with its grant or its user, so that the user has to sign in

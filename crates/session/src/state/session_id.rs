@@ -1,4 +1,4 @@
-//! Session ids and their keys.
+//! Session ids, the names of implicit sessions, and the keys of both.
 //!
 //! An id is a bearer secret: with it and the grant anyone can use the session. It exists here only
 //! between its generation and the response that carries it. Everything else holds its
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use sha2::{Digest, Sha256};
 
-use crate::ports::SessionKey;
+use crate::ports::{GrantId, SessionKey};
 
 /// The random bytes of an id: 192 bits.
 const ID_BYTES: usize = 24;
@@ -18,6 +18,19 @@ const ID_BYTES: usize = 24;
 const ID_CHARS: usize = ID_BYTES * 2;
 /// The bytes of the key that the tag shows.
 const TAG_BYTES: usize = 4;
+
+/// Separates the keys of implicit sessions from those of ids, which have no spaces.
+const IMPLICIT_DOMAIN: &[u8] = b"implicit session of a grant";
+
+/// Names an implicit session of a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ImplicitName {
+    /// The name that the host has given.
+    Given([u8; 16]),
+    /// From the handshake of the session that the grant's last `initialize` has opened; `None`: the
+    /// grant has never initialized.
+    LastInitialize(Option<SessionKey>),
+}
 
 /// A fresh session id: 48 lower-case hexadecimal characters.
 pub(crate) struct SessionId(String);
@@ -57,6 +70,22 @@ impl SessionKey {
     pub(crate) fn bucket(&self, buckets: usize) -> usize {
         let [high, low, ..] = self.0;
         usize::from(u16::from_be_bytes([high, low])) % buckets
+    }
+
+    /// The key of an implicit session: the same in every registry, and no id has it.
+    pub(crate) fn implicit(grant: &GrantId, name: ImplicitName) -> Self {
+        let (kind, name) = match &name {
+            ImplicitName::Given(name) => (0_u8, &name[..]),
+            ImplicitName::LastInitialize(Some(key)) => (1, &key.0[..]),
+            ImplicitName::LastInitialize(None) => (2, &[][..]),
+        };
+        let hash = Sha256::new()
+            .chain_update(IMPLICIT_DOMAIN)
+            .chain_update([kind])
+            .chain_update(grant.0.len().to_be_bytes())
+            .chain_update(&*grant.0)
+            .chain_update(name);
+        Self(hash.finalize().into())
     }
 
     fn of(id: &[u8]) -> Self {
@@ -102,6 +131,22 @@ mod tests {
             let value = HeaderValue::from_str(wrong).unwrap();
             assert_eq!(SessionKey::from_header(&value), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn implicit_sessions_of_different_grants_and_names_have_different_keys() {
+        let names = [
+            ImplicitName::Given([0; 16]),
+            ImplicitName::Given([1; 16]),
+            ImplicitName::LastInitialize(None),
+            ImplicitName::LastInitialize(Some(SessionKey([0; 32]))),
+            ImplicitName::LastInitialize(Some(SessionKey([1; 32]))),
+        ];
+        let keys = ["a", "b", ""].map(|grant| names.map(|name| SessionKey::implicit(&GrantId(grant.into()), name)));
+        let distinct: HashSet<_> = keys.iter().flatten().collect();
+        assert_eq!(distinct.len(), 15);
+        let again = SessionKey::implicit(&GrantId("a".into()), names[0]);
+        assert_eq!(again, keys[0][0]);
     }
 
     #[test]

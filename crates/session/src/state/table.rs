@@ -7,6 +7,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    ptr,
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
@@ -62,7 +63,8 @@ impl SessionTable {
         }
     }
 
-    /// Inserts a session. False if the table is closed.
+    /// Inserts a session, also in the place of an ended one with the same key. False if the table
+    /// is closed.
     #[must_use]
     pub(crate) fn insert(&self, session: &Arc<Session>) -> bool {
         let mut shard = self.write(&session.key);
@@ -91,12 +93,17 @@ impl SessionTable {
     }
 
     /// Removes a session that has ended. A tombstone says that a client held its id.
-    pub(crate) fn remove(&self, key: &SessionKey, tombstone: bool) {
+    pub(crate) fn remove(&self, session: &Session, tombstone: bool) {
         // The tombstone first: at no moment is the id unknown.
         if tombstone {
-            self.add_tombstone(*key);
+            self.add_tombstone(session.key);
         }
-        self.write(key).sessions.remove(key);
+        let mut shard = self.write(&session.key);
+        // An implicit session may have been made again by now.
+        let is_same = |found: &Arc<Session>| ptr::eq(Arc::as_ptr(found), session);
+        if shard.sessions.get(&session.key).is_some_and(is_same) {
+            shard.sessions.remove(&session.key);
+        }
     }
 
     /// The sessions that `filter` picks. It must not lock a session.

@@ -12,14 +12,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{StartOutcome, backend::response, credentials::far_future, host::Script, lock, scheduling_point};
-use crate::ports::{
-    BoxFuture, Conversation, CredentialError, DetachReason, Outcome, Server, ServerNumber, SessionError, SessionHandle,
-    Snapshot, SpawnError, StartOrder,
+use crate::{
+    exchange::MCP_SESSION_ID,
+    ports::{
+        BoxFuture, Conversation, CredentialError, DetachReason, Outcome, Server, ServerNumber, SessionError,
+        SessionHandle, Snapshot, SpawnError, StartOrder,
+    },
 };
 
 /// A call of a registry to a [`ScriptedConversation`].
@@ -42,7 +45,8 @@ pub enum ConversationCall {
 /// The client's side of a session.
 ///
 /// Each POST waits for a server and is answered by it with the server's number. A DELETE with any
-/// `MCP-Protocol-Version` is refused with 400.
+/// `MCP-Protocol-Version` is refused with 400. A POST with the header `ends` ends the session with
+/// 404. Answers carry a session id, which no client must see.
 #[derive(Debug)]
 pub struct ScriptedConversation {
     script: Arc<Script>,
@@ -156,7 +160,9 @@ impl ScriptedConversation {
                 break;
             }
         }
-        let answer = response(StatusCode::OK, format!("server {}", after.0).into());
+        let mut answer = response(StatusCode::OK, format!("server {}", after.0).into());
+        let id = HeaderValue::from_static("of the server");
+        answer.headers_mut().insert(MCP_SESSION_ID, id);
         let mut state = lock(&self.state);
         if state.snapshot.is_some() {
             return Ok(Outcome::Answer(answer));
@@ -203,6 +209,9 @@ impl Conversation for ScriptedConversation {
                 } else {
                     Outcome::End(empty(StatusCode::NO_CONTENT))
                 };
+            }
+            if request.headers().contains_key("ends") {
+                return Outcome::End(empty(StatusCode::NOT_FOUND));
             }
             self.post().await.unwrap_or_else(Outcome::Unserved)
         })

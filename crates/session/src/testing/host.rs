@@ -1,4 +1,5 @@
-//! A host of scripted conversations, whose servers start as scripted.
+//! A host of scripted conversations, whose servers start as scripted, and which routes requests as
+//! they ask.
 
 use std::{
     collections::VecDeque,
@@ -8,10 +9,17 @@ use std::{
     },
 };
 
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
 use tokio::sync::watch;
 
-use super::{ScriptedConversation, lock, scheduling_point};
-use crate::ports::{BoxError, Conversation, ConversationInfo, Host, SessionHandle, Snapshot, SpawnError};
+use super::{ScriptedConversation, backend::response, lock, scheduling_point};
+use crate::ports::{
+    BoxError, Caller, Conversation, ConversationInfo, Host, Route, SessionHandle, Snapshot, SpawnError,
+};
+
+/// The header that says where a request belongs.
+const ROUTE: &str = "route";
 
 /// The outcome of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +41,11 @@ pub enum StartOutcome {
 }
 
 /// Makes [`ScriptedConversation`]s.
+///
+/// The header `route` of a request without a session id says where it belongs: `last` or
+/// `last-passive` ([`Route::LastInitialize`], the default snapshot is `default`), `reply`, `tagged
+/// TAG ELSE`, and any other text is the name and the snapshot of an implicit session. Without that
+/// header it is [`Route::Open`]. A session id beside it is ignored.
 #[derive(Debug)]
 pub struct ScriptedHost {
     script: Arc<Script>,
@@ -107,6 +120,42 @@ impl Host for ScriptedHost {
         let conversation = Arc::new(ScriptedConversation::new(&self.script, handle, snapshot));
         lock(&self.conversations).push(Arc::downgrade(&conversation));
         Ok(conversation)
+    }
+
+    fn route(&self, request: &mut Request<Bytes>, _caller: &Caller) -> Route {
+        let route = request.headers().get(ROUTE);
+        route.map_or(Route::Open, |route| parse_route(route.to_str().expect("text")))
+    }
+
+    fn ignores_session_id(&self, headers: &HeaderMap) -> bool {
+        headers.contains_key(ROUTE)
+    }
+}
+
+fn parse_route(text: &str) -> Route {
+    if let Some(tagged) = text.strip_prefix("tagged ") {
+        let (tag, otherwise) = tagged.split_once(' ').expect("another route");
+        return Route::Tagged {
+            tag: tag.into(),
+            otherwise: Box::new(parse_route(otherwise)),
+        };
+    }
+    let snapshot = |text: &str| Snapshot(Bytes::copy_from_slice(text.as_bytes()));
+    match text {
+        "open" => Route::Open,
+        "last" | "last-passive" => Route::LastInitialize {
+            default: snapshot("default"),
+            opens: text == "last",
+        },
+        "reply" => Route::Reply(response(StatusCode::IM_A_TEAPOT, Bytes::new())),
+        name => {
+            let mut bytes = [0; 16];
+            bytes[..name.len()].copy_from_slice(name.as_bytes());
+            Route::Implicit {
+                name: bytes,
+                snapshot: snapshot(name),
+            }
+        }
     }
 }
 

@@ -9,13 +9,18 @@ use std::{
     time::SystemTime,
 };
 
-use session::ports::{BoxFuture, Change, Record, Records, RecordsError, SessionKey, Snapshot};
+use session::ports::{
+    BoxFuture, Change, GrantId, LastInitialize, Record, Records, RecordsError, RevokedSubject, SessionKey, Snapshot,
+};
 
 use crate::harness::lock;
 
 #[derive(Debug, Default)]
 pub(crate) struct MemoryRecords {
     pub(crate) rows: Mutex<BTreeMap<SessionKey, (Record, Snapshot)>>,
+    pub(crate) initializes: Mutex<BTreeMap<String, (Record, Snapshot)>>,
+    /// The number of reads of those.
+    pub(crate) initialize_reads: AtomicUsize,
     pub(crate) endings: Mutex<Vec<(SystemTime, SessionKey)>>,
     /// Makes writes fail.
     pub(crate) refuses: Mutex<bool>,
@@ -61,6 +66,31 @@ impl Records for MemoryRecords {
         })
     }
 
+    fn last_initialize<'a>(
+        &'a self,
+        grant: &'a GrantId,
+    ) -> BoxFuture<'a, Result<Option<LastInitialize>, RecordsError>> {
+        Box::pin(async move {
+            self.initialize_reads.fetch_add(1, Ordering::SeqCst);
+            if *lock(&self.refuses) {
+                return Err(RecordsError::Unavailable("refused".into()));
+            }
+            let initializes = lock(&self.initializes);
+            let last = initializes.get(&*grant.0);
+            Ok(last.map(|(record, snapshot)| LastInitialize {
+                key: record.key,
+                snapshot: snapshot.clone(),
+            }))
+        })
+    }
+
+    fn forget_initializes(&self, before: SystemTime) -> BoxFuture<'_, Result<(), RecordsError>> {
+        Box::pin(async move {
+            lock(&self.initializes).retain(|_, (record, _)| record.opened >= before);
+            Ok(())
+        })
+    }
+
     fn is_shared(&self) -> bool {
         *lock(&self.shared)
     }
@@ -74,6 +104,22 @@ impl Records for MemoryRecords {
             let mut rows = lock(&self.rows);
             for change in changes {
                 match change {
+                    Change::Open(record, snapshot) => {
+                        if !lock(&self.endings).iter().any(|(_, ended)| *ended == record.key) {
+                            let last = (record.clone(), snapshot.clone());
+                            lock(&self.initializes).insert(record.grant.0.to_string(), last);
+                            rows.insert(record.key, (record, snapshot));
+                        }
+                    }
+                    Change::Revoke(subject, at) => {
+                        lock(&self.initializes).retain(|_, (record, _)| {
+                            let of_subject = match &subject {
+                                RevokedSubject::Grant(grant) => record.grant == *grant,
+                                RevokedSubject::User(user) => record.user == *user,
+                            };
+                            !of_subject || record.opened > at
+                        });
+                    }
                     Change::Save(record, snapshot) => {
                         if !lock(&self.endings).iter().any(|(_, ended)| *ended == record.key) {
                             rows.insert(record.key, (record, snapshot));
@@ -82,6 +128,12 @@ impl Records for MemoryRecords {
                     Change::Touch(key, last_activity) => {
                         if let Some((record, _)) = rows.get_mut(&key) {
                             record.last_activity = last_activity;
+                        }
+                    }
+                    Change::Forget { key, last_activity } => {
+                        let used_since = |known| rows.get(&key).is_some_and(|(record, _)| record.last_activity > known);
+                        if !last_activity.is_some_and(used_since) {
+                            rows.remove(&key);
                         }
                     }
                     Change::ExpireIfUnused { key, last_activity, .. }

@@ -52,6 +52,7 @@ fn record(key: u8, seconds: u64) -> Record {
         user: UserId("42".into()),
         opened: time(1),
         last_activity: time(seconds),
+        implicit: false,
     }
 }
 

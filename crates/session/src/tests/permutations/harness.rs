@@ -17,8 +17,8 @@ use crate::{
     Config, Registry, RegistryBuilder, Stats,
     exchange::MCP_SESSION_ID,
     ports::{
-        BoxFuture, Caller, Change, DetachReason, Event, Observer, Record, Records, RecordsError, SessionKey, Snapshot,
-        SystemClock,
+        BoxFuture, Caller, Change, DetachReason, Event, GrantId, LastInitialize, Observer, Record, Records,
+        RecordsError, SessionKey, Snapshot, SystemClock,
     },
     state::{RegistryState, Session},
     testing::{ScriptedBackend, ScriptedCredentials, ScriptedHost, ScriptedSpawner, SpawnOutcome, caller},
@@ -219,6 +219,20 @@ impl Records for AnyRecord {
 
     fn ended(&self, _limit: usize) -> BoxFuture<'_, Result<Vec<SessionKey>, RecordsError>> {
         Box::pin(async { Ok(vec![]) })
+    }
+
+    fn last_initialize<'a>(
+        &'a self,
+        _grant: &'a GrantId,
+    ) -> BoxFuture<'a, Result<Option<LastInitialize>, RecordsError>> {
+        Box::pin(async {
+            yield_now().await;
+            Ok(None)
+        })
+    }
+
+    fn forget_initializes(&self, _before: SystemTime) -> BoxFuture<'_, Result<(), RecordsError>> {
+        Box::pin(async { Ok(()) })
     }
 
     fn forget_ended(&self, _before: SystemTime, _limit: usize) -> BoxFuture<'_, Result<(), RecordsError>> {
