@@ -120,6 +120,16 @@ impl Harness {
         }
     }
 
+    /// A registry whose conversations are scripted, without records. Credentials never expire.
+    pub(crate) async fn plain_hosted(config: Config, host: &Arc<ScriptedHost>) -> Self {
+        let builder = RegistryBuilder::hosted(config.clone(), Arc::clone(host) as _);
+        let registry = builder.open().await.expect("no records");
+        Self {
+            registry: Arc::new(registry),
+            ..Self::plain_manual(config)
+        }
+    }
+
     /// Opens another registry on the same records, as after a restart of the process.
     pub(crate) async fn restart(&mut self) {
         let clock = self.clock.as_ref().expect("a plain registry keeps no records");
@@ -165,6 +175,24 @@ impl Harness {
             .extensions_mut()
             .insert(Arc::new(Caller { credentials, ..caller }));
         request
+    }
+
+    /// A request without a session id that belongs where `route` says ([`ScriptedHost`]).
+    pub(crate) fn routed(&self, method: Method, who: &str, route: &str, body: &str) -> Request<Bytes> {
+        let mut request = self.request(method, who, None, body);
+        let route = route.parse().expect("a header value");
+        request.headers_mut().insert("route", route);
+        request
+    }
+
+    pub(crate) async fn send_routed(&self, method: Method, who: &str, route: &str, body: &str) -> Response<Body> {
+        let request = self.routed(method, who, route, body);
+        self.registry.serve(request).await.response
+    }
+
+    /// The status and the body of the answer to a call with the id 7 and without a session id.
+    pub(crate) async fn call(&self, who: &str, route: &str) -> (u16, String) {
+        status_and_text(self.send_routed(Method::POST, who, route, &rpc("7", "ping")).await).await
     }
 
     pub(crate) async fn serve(&self, method: Method, who: &str, id: Option<&str>, body: &str) -> Served {

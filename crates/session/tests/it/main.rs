@@ -7,6 +7,8 @@ mod durable_session_model;
 mod endings;
 mod examples;
 mod harness;
+mod implicit_sessions;
+mod last_initialize;
 mod listening_streams;
 mod memory_records;
 mod observer;

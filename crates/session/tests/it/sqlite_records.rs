@@ -6,7 +6,9 @@ use std::{
 };
 
 use session::{
-    ports::{BoxError, Change, GrantId, Record, Records, RecordsError, Seal, SessionKey, Snapshot, UserId},
+    ports::{
+        BoxError, Change, GrantId, Record, Records, RecordsError, RevokedSubject, Seal, SessionKey, Snapshot, UserId,
+    },
     sqlite::SqliteRecords,
 };
 use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
@@ -198,26 +200,134 @@ async fn endings_are_bounded_by_age_and_number() {
 }
 
 #[tokio::test]
-async fn records_survive_the_migration_that_adds_endings() {
+async fn records_survive_every_migration() {
+    let undo = [
+        "ALTER TABLE session_records DROP COLUMN implicit",
+        "DROP TABLE session_initializes",
+        "DROP TABLE session_endings",
+    ];
+    // The database as the migration with this version leaves it.
+    for (version, undo) in [(1, &undo[..]), (2, &undo[..2])] {
+        let directory = TempDir::new().expect("a directory");
+        let pool = pool(&directory).await;
+        drop(records(&pool).await);
+        for undo in undo {
+            sqlx::query(*undo).execute(&pool).await.expect("undone");
+        }
+        sqlx::query("DELETE FROM _session_migrations WHERE version > ?")
+            .bind(version)
+            .execute(&pool)
+            .await
+            .expect("undone");
+        sqlx::query(
+            "INSERT INTO session_records (key_hash, grant_id, user_id, opened_at, last_activity, snapshot)
+             VALUES (?, 'a grant', '42', 1000, 10000, ?)",
+        )
+        .bind(vec![1_u8; 32])
+        .bind(Reversed.seal(SessionKey([1; 32]), b"a handshake"))
+        .execute(&pool)
+        .await
+        .expect("a record");
+        let store = records(&pool).await;
+        assert_eq!(
+            store.all().await.expect("records"),
+            [record(1, 10)],
+            "no implicit session"
+        );
+        let found = store.snapshot(SessionKey([1; 32])).await.expect("readable");
+        assert_eq!(found, Some(snapshot("a handshake")));
+        assert_eq!(store.ended(9).await.expect("endings"), []);
+        let last = store.last_initialize(&record(1, 10).grant).await.expect("readable");
+        assert_eq!(last, None);
+        let end = vec![Change::End(SessionKey([1; 32]), record(1, 11).last_activity)];
+        store.apply(end).await.expect("written");
+        assert_eq!(store.ended(9).await.expect("endings"), [SessionKey([1; 32])]);
+    }
+}
+
+#[tokio::test]
+async fn last_initialize_of_a_grant_is_kept_until_its_revocation() {
     let directory = TempDir::new().expect("a directory");
     let pool = pool(&directory).await;
-    drop(records(&pool).await);
-    // The database as the first migration leaves it.
-    for undo in [
-        "DROP TABLE session_endings",
-        "DELETE FROM _session_migrations WHERE version = 2",
-    ] {
-        sqlx::query(undo).execute(&pool).await.expect("undone");
-    }
-    sqlx::query(
-        "INSERT INTO session_records (key_hash, grant_id, user_id, opened_at, last_activity, snapshot)
-         VALUES (?, 'a grant', '42', 1000, 10000, x'00')",
-    )
-    .bind(vec![1_u8; 32])
-    .execute(&pool)
-    .await
-    .expect("a record");
     let store = records(&pool).await;
-    assert_eq!(store.all().await.expect("records"), [record(1, 10)]);
+    let of = |key: u8, grant: &str, user: &str| Record {
+        grant: GrantId(grant.into()),
+        user: UserId(user.into()),
+        opened: record(0, u64::from(key)).last_activity,
+        ..record(key, 10)
+    };
+    let last = async |grant: &str| {
+        let last = store.last_initialize(&GrantId(grant.into())).await.expect("readable");
+        last.map(|last| (last.key.0[0], last.snapshot))
+    };
+    let open = async |key, grant: &str, user: &str| {
+        let change = Change::Open(of(key, grant, user), snapshot("a handshake"));
+        store.apply(vec![change]).await.expect("written");
+    };
+    let known = |key| Some((key, snapshot("a handshake")));
+    open(1, "a", "ann").await;
+    open(2, "b", "ann").await;
+    open(3, "c", "bob").await;
+    open(4, "a", "ann").await;
+    assert_eq!(store.all().await.expect("records").len(), 4);
+    // Only an opening counts, and the end of its session does not.
+    let changes = vec![
+        Change::Save(of(1, "a", "ann"), snapshot("settings")),
+        Change::End(SessionKey([4; 32]), record(0, 10).last_activity),
+    ];
+    store.apply(changes).await.expect("written");
+    assert_eq!((last("a").await, last("c").await), (known(4), known(3)));
+    // A session that has ended with its grant opens too late.
+    open(4, "d", "ann").await;
+    assert_eq!(last("d").await, None);
+
+    let revoke = async |subject, seconds| {
+        let change = Change::Revoke(subject, record(0, seconds).last_activity);
+        store.apply(vec![change]).await.expect("written");
+    };
+    revoke(RevokedSubject::User(UserId("ann".into())), 2).await;
+    assert_eq!(
+        (last("a").await, last("b").await),
+        (known(4), None),
+        "a was opened later"
+    );
+    revoke(RevokedSubject::Grant(GrantId("a".into())), 4).await;
+    assert_eq!((last("a").await, last("c").await), (None, known(3)));
+
+    // The session of `c` has not ended, that of `e` has.
+    open(5, "e", "eve").await;
+    let end = vec![Change::End(SessionKey([5; 32]), record(0, 10).last_activity)];
+    store.apply(end).await.expect("written");
+    store
+        .forget_initializes(record(0, 9).last_activity)
+        .await
+        .expect("forgotten");
+    assert_eq!((last("c").await, last("e").await), (known(3), None));
+
+    pool.close().await;
+    let file = std::fs::read(directory.path().join("sessions.db")).expect("the file");
+    assert!(!file.windows(9).any(|window| window == b"handshake"), "not sealed");
+}
+
+#[tokio::test]
+async fn implicit_session_is_forgotten_and_saved_again() {
+    let directory = TempDir::new().expect("a directory");
+    let pool = pool(&directory).await;
+    let store = records(&pool).await;
+    let implicit = |seconds| Record {
+        implicit: true,
+        ..record(1, seconds)
+    };
+    let save = |seconds| Change::Save(implicit(seconds), snapshot("one"));
+    let forget = |known: Option<u64>| Change::Forget {
+        key: SessionKey([1; 32]),
+        last_activity: known.map(|known| record(0, known).last_activity),
+    };
+    for (known, left) in [(Some(10), 0), (Some(12), 0), (Some(5), 1), (None, 0)] {
+        store.apply(vec![save(10)]).await.expect("written");
+        assert_eq!(store.all().await.expect("records"), [implicit(10)]);
+        store.apply(vec![forget(known)]).await.expect("written");
+        assert_eq!(store.all().await.expect("records").len(), left, "{known:?}");
+    }
     assert_eq!(store.ended(9).await.expect("endings"), []);
 }

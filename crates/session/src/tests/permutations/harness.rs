@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{HeaderValue, Method, Request};
 use shuttle::future::{JoinHandle, spawn, yield_now};
 use tokio::time::Instant;
 
@@ -82,6 +82,13 @@ impl Harness {
             request.headers_mut().insert(MCP_SESSION_ID, id);
         }
         request.extensions_mut().insert(Arc::clone(&self.caller));
+        request
+    }
+
+    /// A request without a session id that belongs where `route` says.
+    pub(super) fn routed(&self, method: Method, route: &'static str, body: &'static str) -> Request<Bytes> {
+        let mut request = self.request(method, None, body);
+        request.headers_mut().insert("route", HeaderValue::from_static(route));
         request
     }
 
