@@ -243,7 +243,7 @@ mod tests {
         child.done().cancelled().await;
         // The link notices an end only later: its stream is still open.
         let (near, _far) = tokio::io::duplex(64);
-        let conversation = Conversation::new(bridge::Config::default(), "tag", Arc::new(NoOwner), None);
+        let conversation = Conversation::new(bridge::Config::default(), "tag", "grant", Arc::new(NoOwner), None);
         let link = conversation.connect(1, near).await.unwrap();
         let server = ChildServer {
             child,

@@ -3,9 +3,9 @@
 //! Every limit of the crate is here, with the answer at the limit. The defaults suit one
 //! `forgejo-mcp` child; this crate reads no file and no environment variable.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use crate::{dropped::DropCounts, memory::MemoryBudget};
+use crate::{dropped::DropCounts, era_counts::EraCounts, memory::MemoryBudget, modern::state::StateSealer};
 
 /// The limits, timeouts and counters of one conversation.
 #[derive(Clone, Debug)]
@@ -56,6 +56,22 @@ pub struct Config {
     pub memory: MemoryBudget,
     /// The recorded resource subscriptions; one more does not carry over to the next server.
     pub max_subscriptions: usize,
+    /// The time for which a call waits for its client to answer the questions of the server
+    /// (clients of 2026-07-28).
+    pub park_time: Duration,
+    /// The calls that wait so; one more ends the oldest.
+    pub max_parked: usize,
+    /// As [`sse_upgrade_delay`](Self::sse_upgrade_delay), for clients of 2026-07-28, to which an
+    /// event stream can tell no HTTP status.
+    pub modern_sse_upgrade_delay: Duration,
+    /// Seals what a client of 2026-07-28 carries between the questions of a server and their
+    /// answers. Without one, no question is passed on to such clients.
+    pub state_sealer: Option<Arc<dyn StateSealer>>,
+    /// Requests that carry no session id belong to the session of the grant's last `initialize`.
+    /// False rejects them, if they are of 2025-11-25 or earlier.
+    pub sessionless_legacy: bool,
+    /// Counts requests by their era. Conversations with clones of one `Config` share the counts.
+    pub era_counts: EraCounts,
     /// Counts dropped messages. Conversations with clones of one `Config` share the counts.
     pub drop_counts: DropCounts,
 }
@@ -84,6 +100,8 @@ impl Config {
             &mut self.cancel_grace,
             &mut self.listener_timeout,
             &mut self.handshake_timeout,
+            &mut self.park_time,
+            &mut self.modern_sse_upgrade_delay,
         ] {
             *duration = CENTURY.min(*duration);
         }
@@ -119,6 +137,12 @@ impl Default for Config {
             replay_buffer: limits(2048, 4),
             memory: MemoryBudget::new(256 * MIB),
             max_subscriptions: 1024,
+            park_time: Duration::from_secs(300),
+            max_parked: 16,
+            modern_sse_upgrade_delay: Duration::from_secs(10),
+            state_sealer: None,
+            sessionless_legacy: true,
+            era_counts: EraCounts::default(),
             drop_counts: DropCounts::default(),
         }
     }

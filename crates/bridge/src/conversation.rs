@@ -45,11 +45,12 @@ struct Ended;
 
 impl Conversation {
     /// The conversation of a session with the short name `tag`, which is part of the ids of
-    /// questions. With a snapshot, it goes on where an earlier instance has ended.
+    /// questions, for requests of one principal. With a snapshot, it goes on where an earlier
+    /// instance has ended.
     #[must_use]
-    pub fn new(config: Config, tag: &str, owner: Arc<dyn Owner>, snapshot: Option<&Snapshot>) -> Self {
+    pub fn new(config: Config, tag: &str, principal: &str, owner: Arc<dyn Owner>, snapshot: Option<&Snapshot>) -> Self {
         let config = config.bounded();
-        let machine = StateMachine::new(config.clone(), tag, snapshot);
+        let machine = StateMachine::new(config.clone(), tag, principal, snapshot);
         let shared = Shared::new(machine, owner);
         let ended = CancellationToken::new();
         // It ends with the conversation; nothing waits for it.

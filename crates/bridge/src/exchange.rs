@@ -3,7 +3,9 @@
 //!
 //! `Origin`, authentication, session, media types and the size of the body are checked before.
 
-mod response;
+mod modern;
+mod modern_tasks;
+pub(crate) mod response;
 mod sse;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -19,6 +21,7 @@ use crate::{
     error::{Refusal, RejectReason},
     jsonrpc::{Envelope, Id, MessageError, MessageKind},
     machine,
+    route::Parsed,
     shared::{Shared, StreamHandle},
     streams::{EventId, Reader, ResponseMode},
 };
@@ -47,10 +50,15 @@ pub(crate) async fn serve(shared: &Arc<Shared>, config: &Config, request: Reques
     if let Some(why) = shared.step(|machine| machine.closed()) {
         return Outcome::Unserved(why);
     }
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    match parts.extensions.remove() {
+        Some(Parsed::Modern(request)) => return modern::serve(shared, config, &parts.headers, *request).await,
+        Some(Parsed::Legacy(message)) => return post(shared, config, &parts.headers, *message, false).await,
+        None => {}
+    }
     let served = match parts.method {
         Method::POST => match Envelope::parse(&body) {
-            Ok(message) => return post(shared, config, &parts.headers, message).await,
+            Ok(message) => return post(shared, config, &parts.headers, message, true).await,
             Err(MessageError::Batch) => post_batch(shared, config, &parts.headers, &body).await,
             Err(MessageError::NotJsonRpc(Some(id))) => {
                 let reason = RejectReason::InvalidMessage(MessageError::NotJsonRpc(None));
@@ -65,16 +73,17 @@ pub(crate) async fn serve(shared: &Arc<Shared>, config: &Config, request: Reques
     served.unwrap_or_else(|reason| Outcome::Answer(response::rejected(&reason, None)))
 }
 
-async fn post(shared: &Arc<Shared>, config: &Config, headers: &HeaderMap, message: Envelope) -> Outcome {
+/// Serves a message. It has no session id unless it is `keyed`.
+async fn post(shared: &Arc<Shared>, config: &Config, headers: &HeaderMap, message: Envelope, keyed: bool) -> Outcome {
     let accepted = match message.kind().clone() {
         MessageKind::Request { id, method } => {
-            return match post_request(shared, config, headers, message, &id, &method).await {
+            return match post_request(shared, config, headers, message, (&id, &method), keyed).await {
                 Ok(outcome) => outcome,
                 Err(reason) => Outcome::Answer(response::rejected(&reason, Some(&id))),
             };
         }
         MessageKind::Notification { method } => check_version(shared, headers)
-            .and_then(|()| shared.step(|machine| machine.notify(Instant::now(), message, &method))),
+            .and_then(|()| shared.step(|machine| machine.notify(Instant::now(), message, &method, keyed))),
         MessageKind::Response { id, .. } => {
             check_version(shared, headers).and_then(|()| shared.step(|machine| machine.respond(&message, id.as_ref())))
         }
@@ -90,13 +99,13 @@ async fn post_request(
     config: &Config,
     headers: &HeaderMap,
     message: Envelope,
-    id: &Id,
-    method: &str,
+    (id, method): (&Id, &str),
+    keyed: bool,
 ) -> Result<Outcome, RejectReason> {
     let to_json = |lines: &[Bytes]| lines.first().cloned();
     if method != "initialize" {
         check_version(shared, headers)?;
-        let reader = shared.step(|machine| machine.request(Instant::now(), message, id.clone(), method))?;
+        let reader = shared.step(|machine| machine.request(Instant::now(), message, id.clone(), method, keyed))?;
         let answer = answer(shared, config, Some(config.sse_upgrade_delay), reader, to_json).await;
         return Ok(answer.into());
     }
@@ -105,7 +114,7 @@ async fn post_request(
     // before.
     let (reader, opens) = shared.step(|machine| {
         let opens = !machine.handshake.has_record();
-        let reader = machine.request(Instant::now(), message, id.clone(), method)?;
+        let reader = machine.request(Instant::now(), message, id.clone(), method, true)?;
         Ok::<_, RejectReason>((reader, opens))
     })?;
     let answer = answer(shared, config, None, reader, to_json).await;

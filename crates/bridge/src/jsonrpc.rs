@@ -6,6 +6,7 @@
 mod envelope;
 mod id;
 pub(crate) mod json;
+pub(crate) mod object;
 
 use bytes::Bytes;
 
@@ -34,6 +35,11 @@ pub(crate) fn error_with(id: Option<&str>, code: i32, message: &str, data: Optio
     let data = data.map(|data| format!(r#","data":{data}"#)).unwrap_or_default();
     let id = id.map(|id| format!(r#""id":{id},"#)).unwrap_or_default();
     format!(r#"{{"jsonrpc":"2.0",{id}"error":{{"code":{code},"message":{message}{data}}}}}"#).into()
+}
+
+/// An error (JSON text) for the request with the id `id` (JSON text).
+pub(crate) fn error_text(id: &str, error: &str) -> Bytes {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#).into()
 }
 
 /// A result (JSON text) for the request with the id `id` (JSON text).

@@ -31,6 +31,7 @@
 mod config;
 mod conversation;
 mod dropped;
+mod era_counts;
 mod error;
 mod exchange;
 #[cfg(test)]
@@ -39,7 +40,9 @@ mod jsonrpc;
 mod link;
 mod machine;
 mod memory;
+mod modern;
 mod owner;
+mod route;
 mod shared;
 mod streams;
 mod tables;
@@ -53,12 +56,15 @@ pub use self::{
     config::{Config, QueueLimits},
     conversation::Conversation,
     dropped::{DropCounts, DropReason},
+    era_counts::EraCounts,
     error::{ConnectError, Refusal, SnapshotError},
     exchange::Outcome,
     link::Link,
     machine::Snapshot,
     memory::MemoryBudget,
+    modern::state::StateSealer,
     owner::Owner,
+    route::{Route, ignores_session_id, route},
 };
 
 /// The error type of a response body. Bodies of a conversation never fail.

@@ -23,7 +23,7 @@
 //! record of the handshake, `readers` attaches and detaches clients, `from_server` and `questions`
 //! handle the servers' messages, `timeouts` handles timers and the end.
 //!
-//! Out of scope: requests with the `_meta` of 2026-07-28, which belong to another era.
+//! `modern` has what is different for clients of 2026-07-28.
 
 mod attachment;
 mod batch;
@@ -33,6 +33,7 @@ mod from_server;
 mod handshake;
 #[cfg(feature = "http")]
 mod http_links;
+mod modern;
 mod questions;
 mod readers;
 mod snapshot;
@@ -49,6 +50,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use self::handshake::Handshake;
+use self::modern::Modern;
 pub use self::snapshot::Snapshot;
 pub(crate) use self::{
     batch::split_batch,
@@ -86,6 +88,8 @@ pub(crate) struct StateMachine {
     tasks: Tasks,
     lists: Lists,
     pub(crate) handshake: Handshake,
+    /// For clients of 2026-07-28.
+    modern: Option<Box<Modern>>,
     timers: Timers,
     /// Set for good once the session has ended.
     closed: Option<Refusal>,
@@ -114,8 +118,9 @@ pub(crate) struct OwnerRequests {
 }
 
 impl StateMachine {
-    /// The machine of a session with this short name. The snapshot is that of an earlier instance.
-    pub(crate) fn new(config: Config, tag: &str, snapshot: Option<&Snapshot>) -> Self {
+    /// The machine of a session with this short name, for requests of this principal. The snapshot
+    /// is that of an earlier instance.
+    pub(crate) fn new(config: Config, tag: &str, principal: &str, snapshot: Option<&Snapshot>) -> Self {
         // The epoch distinguishes this instance from earlier and later ones; it is not a secret.
         let epoch = RandomState::new().hash_one("epoch");
         Self {
@@ -125,6 +130,9 @@ impl StateMachine {
             tasks: Tasks::default(),
             lists: snapshot.map(Snapshot::lists).unwrap_or_default(),
             handshake: snapshot.map(Handshake::restored).unwrap_or_default(),
+            modern: snapshot
+                .filter(|snapshot| snapshot.is_modern())
+                .map(|_| Box::new(Modern::new(tag, principal, epoch))),
             timers: Timers::default(),
             closed: None,
             requests: OwnerRequests::default(),
@@ -137,7 +145,8 @@ impl StateMachine {
         }
     }
 
-    /// Accepts a request. Its response, and messages before it, will be on the stream.
+    /// Accepts a request. Its response, and messages before it, will be on the stream. Requests
+    /// without a session id (not `keyed`) may have equal ids.
     ///
     /// # Errors
     ///
@@ -149,9 +158,11 @@ impl StateMachine {
         mut message: Envelope,
         id: Id,
         method: &str,
+        keyed: bool,
     ) -> Result<Reader, RejectReason> {
         let content = content_hash(&message, method);
-        if let Some(number) = self.calls.by_key(id.key())
+        if keyed
+            && let Some(number) = self.calls.by_key(id.key())
             && let Some(reader) = self.repeated(now, number, &id, content)?
         {
             return Ok(reader);
@@ -161,7 +172,9 @@ impl StateMachine {
         if method != "initialize" {
             self.prove_initialized();
             let reader = self.streams.open_exchange(requests, 1);
-            self.begin(now, &message, id, method, content, reader.stream);
+            let mut call = Call::new(id, method, content, reader.stream);
+            call.keyed = keyed;
+            self.begin(now, &message, call);
             return Ok(reader);
         }
         // No other message may go to the stream: there is no session before the handshake.
@@ -179,7 +192,7 @@ impl StateMachine {
         }
         handshake::lower_version(&mut message);
         let reader = self.streams.open_response_only(requests, 1);
-        self.begin(now, &message, id, method, content, reader.stream);
+        self.begin(now, &message, Call::new(id, method, content, reader.stream));
         Ok(reader)
     }
 
@@ -200,8 +213,9 @@ impl StateMachine {
 
     /// Tells the memory budget what the conversation uses.
     pub(crate) fn account_memory(&mut self) {
+        let modern = self.modern.as_ref().map_or(0, |modern| modern.kept_bytes());
         self.streams
-            .account(self.calls.kept_bytes() + self.links.queued_bytes());
+            .account(self.calls.kept_bytes() + self.links.queued_bytes() + modern);
     }
 
     /// The new value of [`expects_messages`](Self::expects_messages), if it has changed since the
@@ -224,6 +238,7 @@ impl StateMachine {
             .handshake
             .version()
             .is_none_or(|version| version >= handshake::LATEST);
+        let prime = prime && self.streams.is_resumable(reader.stream);
         Some((self.streams.begin_events(reader, prime)?, prime))
     }
 
@@ -244,6 +259,12 @@ impl StateMachine {
             && self.tasks.is_empty()
             && self.links.is_empty()
             && self.streams.is_empty()
+            && self.modern.as_ref().is_none_or(|modern| modern.is_blank())
+    }
+
+    /// The state of a conversation with clients of 2026-07-28.
+    pub(crate) fn modern(&mut self) -> Option<&mut Modern> {
+        self.modern.as_deref_mut()
     }
 
     /// The state that a later instance needs; `None` before the handshake has a result.
@@ -288,15 +309,18 @@ impl StateMachine {
         Ok(Some(reader))
     }
 
-    /// Registers a call and sends it, if there is a server.
-    fn begin(&mut self, now: Instant, message: &Envelope, id: Id, method: &str, content: u64, stream: StreamId) {
+    /// Registers the call of a message and sends it, if there is a server.
+    fn begin(&mut self, now: Instant, message: &Envelope, mut call: Call) {
         let number = self.calls.next_number();
-        let line = message.with_id_and_token(&number.to_string());
-        let mut call = Call::new(id, method, content, stream, line);
-        call.token = message.progress_token();
-        call.repeatable = self.lists.is_repeatable(method, message);
-        call.on_success = on_success(method, message);
-        if method == "initialize" && !self.handshake.has_record() {
+        let method = call.method.clone();
+        call.set_line(message.with_id_and_token(&number.to_string()));
+        call.token = call.token.or_else(|| message.progress_token());
+        call.repeatable = self.lists.is_repeatable(&method, message);
+        call.on_success = on_success(&method, message);
+        if let Some(modern) = call.modern.as_mut() {
+            modern.number = number;
+        }
+        if &*method == "initialize" && !self.handshake.has_record() {
             self.handshake.begin(number, message);
         }
         self.calls.insert(number, call);

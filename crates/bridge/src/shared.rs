@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     /// Wakes the timer task: the next deadline is earlier than before, or the owner has requests
     /// from a step that must not call it. For a single waiter.
     timer: Arc<Notify>,
+    /// Held by the request that reads the list of tools, while others wait for it.
+    pub(crate) reading_tools: tokio::sync::Mutex<()>,
     /// Something that was in flight has ended, or a link has made progress.
     pub(crate) progress: Notify,
     /// Messages of the servers that belong to no request are for the client. Links that have to
@@ -54,6 +56,7 @@ impl Shared {
             machine: Mutex::new(machine),
             owner,
             timer: Arc::default(),
+            reading_tools: tokio::sync::Mutex::default(),
             progress: Notify::new(),
             #[cfg(feature = "http")]
             expects_messages: watch::Sender::new(false),

@@ -99,6 +99,8 @@ struct Stream {
     ended: bool,
     /// The client has an event id of the stream and can resume it.
     primed: bool,
+    /// Its events have ids.
+    resumable: bool,
     /// A response was evicted from the replay buffer.
     incomplete: bool,
     /// The generation of the newest reader.
@@ -169,6 +171,16 @@ impl Streams {
         self.open(requests, StreamKind::ResponseOnly { pending })
     }
 
+    /// Opens a stream whose client cannot resume it, for one response and the notifications of its
+    /// request.
+    pub(crate) fn open_private(&mut self) -> Reader {
+        let reader = self.open(RequestIds::default(), StreamKind::ResponseOnly { pending: 1 });
+        if let Some(stream) = self.all.get_mut(&reader.stream) {
+            stream.resumable = false;
+        }
+        reader
+    }
+
     /// Opens the stream of a GET. At the limit the oldest listener ends. Returns the questions that
     /// had waited for a stream and are on this one now.
     pub(crate) fn open_listener(&mut self) -> (Reader, Vec<u64>) {
@@ -225,6 +237,10 @@ impl Streams {
         self.attached
     }
 
+    pub(crate) fn is_resumable(&self, id: StreamId) -> bool {
+        self.all.get(&id).is_some_and(|stream| stream.resumable)
+    }
+
     pub(crate) fn is_attached(&self, id: StreamId) -> bool {
         self.all.get(&id).is_some_and(|stream| stream.attached)
     }
@@ -263,7 +279,7 @@ impl Streams {
         let epoch = self.epoch;
         let stream = self.stream_of(reader)?;
         stream.streaming = true;
-        stream.primed |= prime;
+        stream.primed |= prime && stream.resumable;
         let requests = stream.requests.clone();
         // The stream was refused after its exchange had decided on events.
         if let Some(why) = stream.refusal.take() {
@@ -291,12 +307,12 @@ impl Streams {
             stream.register_waker(context);
             return Poll::Pending;
         }
-        stream.primed = !stream.incomplete;
+        stream.primed = stream.resumable && !stream.incomplete;
         let Some(line) = self.deliver_next(reader.stream) else {
             return Poll::Ready(None);
         };
         let event = self.stream_of(reader).map(|stream| StreamEvent {
-            id: stream.event_id(epoch, reader.stream),
+            id: stream.resumable.then(|| stream.event_id(epoch, reader.stream)),
             line,
             last: stream.is_read(),
         });
@@ -329,6 +345,7 @@ impl Streams {
                 streaming: false,
                 ended: false,
                 primed: false,
+                resumable: true,
                 incomplete: false,
                 generation: 0,
                 attached: true,

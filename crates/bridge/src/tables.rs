@@ -6,7 +6,9 @@
 pub(crate) mod calls;
 pub(crate) mod links;
 pub(crate) mod lists;
+pub(crate) mod modern_calls;
 pub(crate) mod questions;
 pub(crate) mod settings;
+pub(crate) mod subscriptions;
 pub(crate) mod tasks;
 pub(crate) mod timers;

@@ -16,12 +16,44 @@ use crate::{
     error::RejectReason,
     jsonrpc::{self, INVALID_REQUEST, Id, MessageError, PARSE_ERROR, UNAVAILABLE},
     machine,
+    modern::ModernError,
 };
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
+/// The answer to a request that belongs to a session and names none.
+pub(crate) fn missing_session_id(id: Option<&Id>) -> Response<Body> {
+    let why = "Invalid request: Mcp-Session-Id is missing";
+    let error = jsonrpc::error_with(id.map(Id::raw), INVALID_REQUEST, why, None);
+    json(StatusCode::BAD_REQUEST, error)
+}
+
+/// The answer to a method other than POST where there is no session.
+pub(crate) fn only_post() -> Response<Body> {
+    let error = jsonrpc::error_with(
+        None,
+        INVALID_REQUEST,
+        "without a session this endpoint accepts POST",
+        None,
+    );
+    let mut response = json(StatusCode::METHOD_NOT_ALLOWED, error);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
+/// The answer to a request of 2026-07-28 that is not accepted.
+pub(crate) fn modern_rejected(error: &ModernError, id: Option<&Id>) -> Response<Body> {
+    let mut response = json(error.status, error.response(id.map(Id::raw)));
+    if error.status == StatusCode::TOO_MANY_REQUESTS || error.status == StatusCode::SERVICE_UNAVAILABLE {
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
 /// The answer to a notification or a response.
-pub(super) fn accepted() -> Response<Body> {
+pub(crate) fn accepted() -> Response<Body> {
     empty(StatusCode::ACCEPTED)
 }
 
@@ -54,7 +86,7 @@ pub(super) fn sse(body: SseBody) -> Response<Body> {
     response
 }
 
-pub(super) fn rejected(reason: &RejectReason, id: Option<&Id>) -> Response<Body> {
+pub(crate) fn rejected(reason: &RejectReason, id: Option<&Id>) -> Response<Body> {
     use RejectReason as Reason;
     let (status, code) = match reason {
         // A client takes 405 as the end of the stream, where it would repeat other requests

@@ -92,6 +92,7 @@ fn priming_event(id: &EventId, retry: Duration) -> Bytes {
 
 /// Encodes a message, which holds no line break.
 fn encode(event: &StreamEvent) -> Bytes {
-    let head = format!("id: {}\nevent: message\ndata: ", event.id);
+    let id = event.id.as_ref().map(|id| format!("id: {id}\n")).unwrap_or_default();
+    let head = format!("{id}event: message\ndata: ");
     [head.as_bytes(), &event.line, b"\n\n"].concat().into()
 }

@@ -103,6 +103,14 @@ impl Envelope {
         &self.kind
     }
 
+    /// The method of a request or notification.
+    pub(crate) fn method(&self) -> Option<&str> {
+        match &self.kind {
+            MessageKind::Request { method, .. } | MessageKind::Notification { method } => Some(method),
+            MessageKind::Response { .. } => None,
+        }
+    }
+
     pub(crate) fn params(&self) -> Option<&str> {
         Some(&self.text[self.params_at.clone()?])
     }

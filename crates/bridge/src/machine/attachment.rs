@@ -169,6 +169,7 @@ impl StateMachine {
             self.timers.cancel(&Timer::Question(question));
             self.streams.withdraw(question);
         }
+        self.end_subscriptions();
         self.streams.end_listeners();
         self.note_stream_changes();
     }
@@ -192,7 +193,7 @@ impl StateMachine {
         self.send_own_request(link, number, OwnRequest::List(probe), line);
     }
 
-    fn send_own_request(&mut self, link: LinkNumber, number: u64, request: OwnRequest, line: String) {
+    pub(super) fn send_own_request(&mut self, link: LinkNumber, number: u64, request: OwnRequest, line: String) {
         if let Some(entry) = self.links.get_mut(link).filter(|entry| !entry.write_closed) {
             entry.own.insert(number, request);
             self.send_own(link, line.into());
@@ -207,8 +208,15 @@ impl StateMachine {
             self.finish_cancelled(now, number);
             return;
         }
+        if call.modern.as_ref().is_some_and(|modern| modern.is_parked()) {
+            // The next retry finds no call.
+            self.take_call(number);
+            return;
+        }
         let unread = call.unsent || entry.outbox.is_unwritten(line);
-        let again = unread || (call.repeatable && call.resends < MAX_RESENDS);
+        // A server that has asked may have done a part of the call.
+        let asked = call.modern.as_ref().is_some_and(|modern| modern.questions > 0);
+        let again = unread || (call.repeatable && !asked && call.resends < MAX_RESENDS);
         if again && self.closed.is_none() {
             call.resends += u8::from(!unread);
             self.calls.requeue(number);

@@ -13,7 +13,7 @@ use crate::{
     error::RejectReason,
     jsonrpc::{Envelope, Id, MessageError, MessageKind},
     streams::{Reader, RequestIds},
-    tables::links::LinkNumber,
+    tables::{calls::Call, links::LinkNumber},
 };
 
 /// The revision that has batches.
@@ -69,7 +69,7 @@ impl StateMachine {
         for message in messages {
             if let MessageKind::Request { id, method } = message.kind().clone() {
                 let content = content_hash(&message, &method);
-                self.begin(now, &message, id, &method, content, reader.stream);
+                self.begin(now, &message, Call::new(id, &method, content, reader.stream));
             } else if self.accept_without_response(now, message).is_err() {
                 // The responses to the requests of the batch carry the reason.
                 tracing::debug!("message in a batch rejected");
@@ -91,7 +91,7 @@ impl StateMachine {
 
     fn accept_without_response(&mut self, now: Instant, message: Envelope) -> Result<(), RejectReason> {
         match message.kind().clone() {
-            MessageKind::Notification { method } => self.notify(now, message, &method),
+            MessageKind::Notification { method } => self.notify(now, message, &method, true),
             MessageKind::Response { id, .. } => self.respond(&message, id.as_ref()),
             MessageKind::Request { .. } => Ok(()),
         }

@@ -4,6 +4,7 @@
 //! that runs the call, a response and its progress to the link that has asked. None of them starts
 //! a server: a new server has asked nothing, runs no call, and asks for the roots by itself.
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::StateMachine;
@@ -15,15 +16,22 @@ use crate::{
 };
 
 impl StateMachine {
-    /// Accepts a notification of a client.
+    /// Accepts a notification of a client. Without a session id (not `keyed`) a cancellation acts
+    /// only if one request in flight has its id: several clients may share the session.
     ///
     /// # Errors
     ///
     /// [`RejectReason::ServerNotReading`].
-    pub(crate) fn notify(&mut self, now: Instant, message: Envelope, method: &str) -> Result<(), RejectReason> {
+    pub(crate) fn notify(
+        &mut self,
+        now: Instant,
+        message: Envelope,
+        method: &str,
+        keyed: bool,
+    ) -> Result<(), RejectReason> {
         match method {
             "notifications/initialized" => return self.on_initialized(message),
-            "notifications/cancelled" => self.cancel(now, &message),
+            "notifications/cancelled" => self.cancel(now, &message, keyed),
             "notifications/progress" => self.on_client_progress(&message),
             _other => {
                 self.prove_initialized();
@@ -90,17 +98,28 @@ impl StateMachine {
         Ok(())
     }
 
-    fn cancel(&mut self, now: Instant, message: &Envelope) {
+    fn cancel(&mut self, now: Instant, message: &Envelope, keyed: bool) {
         let id = message.param_id("requestId");
-        let number = id.and_then(|id| self.calls.by_key(id.key()));
-        let Some((number, call)) = number.and_then(|number| Some((number, self.calls.get_mut(number)?))) else {
+        let number = id.and_then(|id| {
+            if keyed {
+                self.calls.by_key(id.key())
+            } else {
+                self.calls.only_with_id(id.key())
+            }
+        });
+        let Some((number, call)) = number.and_then(|number| Some((number, self.calls.get(number)?))) else {
             self.count(DropReason::UnmatchedClientMessage);
             return;
         };
         // A client must not cancel `initialize` (MCP 2025-11-25, "Cancellation").
-        if &*call.method == "initialize" {
-            return;
+        if &*call.method != "initialize" {
+            self.cancel_call(now, number, message.with_param("requestId", &number.to_string()));
         }
+    }
+
+    /// Cancels a call. The server that runs it gets the line.
+    pub(super) fn cancel_call(&mut self, now: Instant, number: u64, line: Bytes) {
+        let Some(call) = self.calls.get_mut(number) else { return };
         call.cancelled = true;
         let Some(link) = call.link() else {
             // No server has it.
@@ -109,7 +128,7 @@ impl StateMachine {
         };
         let at = now + self.config.cancel_grace;
         self.timers.set_at_most(Timer::Call(number), at);
-        self.send_own(link, message.with_param("requestId", &number.to_string()));
+        self.send_own(link, line);
     }
 
     /// The client reports progress on a question.

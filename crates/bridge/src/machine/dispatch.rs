@@ -31,7 +31,7 @@ impl StateMachine {
             self.requests.want = Some(self.links.newest());
             return;
         };
-        if &*method == "initialize"
+        if matches!(&*method, "initialize" | "server/discover")
             && let Some(result) = self.handshake.result().map(Box::<str>::from)
         {
             // The replay of the recorded handshake has brought the result.
@@ -39,6 +39,9 @@ impl StateMachine {
             return;
         }
         self.confirm_replay(link);
+        if self.modern.is_some() {
+            self.before_modern_call(number, link);
+        }
         let Some(entry) = self.links.get_mut(link) else { return };
         if !entry.outbox.push_call(line, number) {
             self.finish(now, number, |id| {
@@ -50,6 +53,9 @@ impl StateMachine {
         self.calls.place(number, link, line);
         self.timers.set(Timer::Call(number), now + self.config.request_timeout);
         self.assign(now, stream, link);
+        if self.modern.is_some() {
+            self.adopt_questions(now, number, link);
+        }
     }
 
     /// Sends all waiting calls, oldest first.
@@ -111,6 +117,12 @@ impl StateMachine {
         self.timers.cancel(&Timer::Call(number));
         if self.handshake.is_pending(number) {
             self.handshake.abort();
+        }
+        if let Some(modern) = &call.modern {
+            self.timers.cancel(&Timer::Gather(number));
+            for asked in &modern.asked {
+                self.reject_question(asked.question, jsonrpc::UNAVAILABLE, "the request has ended");
+            }
         }
         self.note_end();
         Some(call)

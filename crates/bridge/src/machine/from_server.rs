@@ -5,13 +5,14 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{StateMachine, unsupported_version};
 use crate::{
     dropped::DropReason,
     jsonrpc::{self, Envelope, Id, MessageKind, json},
-    streams::{StreamMessage, StreamMessageKind},
+    streams::{StreamId, StreamMessage, StreamMessageKind},
     tables::{
         calls::{Call, OnSuccess},
         links::{LinkNumber, OwnRequest, Replay},
@@ -177,16 +178,16 @@ impl StateMachine {
             }
             OwnRequest::Setting if error => self.count(DropReason::SettingLost),
             OwnRequest::Setting => {}
+            OwnRequest::TaskResult(task) => self.on_task_outcome(&task, error, outcome),
             OwnRequest::List(_) if error => {}
             OwnRequest::List(mut probe) => match self.lists.probed_page(&mut probe, outcome) {
                 Page::Next(cursor) => self.send_probe(link, probe, Some(&cursor)),
                 Page::Last(digest) if self.lists.differs(probe.list.method, digest) => {
                     self.note_change();
-                    self.streams.route(StreamMessage {
-                        kind: StreamMessageKind::Notification,
-                        link,
-                        line: jsonrpc::notification(probe.list.changed),
-                    });
+                    let line = jsonrpc::notification(probe.list.changed);
+                    if let Ok(message) = Envelope::parse(&line) {
+                        self.announce_change(link, message, probe.list.changed);
+                    }
                 }
                 Page::Last(_) | Page::Invalid => {}
             },
@@ -209,6 +210,14 @@ impl StateMachine {
             "notifications/tasks/status" => self.on_task_status(link, &message),
             _other => {}
         }
+        self.announce_change(link, message, method);
+    }
+
+    /// Passes on what a server tells unasked.
+    fn announce_change(&mut self, link: LinkNumber, message: Envelope, method: &str) {
+        if self.modern.is_some() {
+            return self.on_modern_notification(link, &message, method);
+        }
         let line = message.into_line();
         self.streams.route(StreamMessage {
             kind: StreamMessageKind::Notification,
@@ -225,13 +234,21 @@ impl StateMachine {
             return;
         };
         if let Some(call) = self.calls.on_link(link, number) {
+            if let Some(modern) = call.modern.as_mut().filter(|modern| modern.is_parked()) {
+                modern.progress = Some(message.clone());
+                return;
+            }
             let (stream, token) = (call.stream, call.token.clone());
             let line = token.map(|token| message.with_param("progressToken", token.raw()));
             // Without a reader that can come back there is nothing to report to.
             if line.is_none_or(|line| !self.streams.notify(stream, line)) {
                 self.count(DropReason::UnmatchedProgress);
             }
-        } else if let Some(token) = self.tasks.progress_token(link, number) {
+        } else if let Some(token) = self
+            .tasks
+            .progress_token(link, number)
+            .filter(|_| self.modern.is_none())
+        {
             let line = message.with_param("progressToken", token.raw());
             self.streams.route(StreamMessage {
                 kind: StreamMessageKind::Notification,
@@ -259,16 +276,25 @@ impl StateMachine {
         &mut self,
         now: Instant,
         call: &Call,
-        response: impl FnOnce(&str) -> bytes::Bytes,
+        response: impl FnOnce(&str) -> Bytes,
     ) -> bool {
         let id = call.id.raw();
-        let mut line = response(id);
-        if line.len() > SMALL_RESPONSE && !self.streams.has_room(call.stream, line.len()) {
+        let line = response(id);
+        if call.modern.is_some() {
+            return self.respond_to_modern(now, call, &line);
+        }
+        self.put_response(now, call.stream, id, line)
+    }
+
+    /// Puts a response on a stream, or an error if there is no room for it. `false` if the client
+    /// is gone.
+    pub(super) fn put_response(&mut self, now: Instant, stream: StreamId, id: &str, mut line: Bytes) -> bool {
+        if line.len() > SMALL_RESPONSE && !self.streams.has_room(stream, line.len()) {
             self.count(DropReason::ClientNotReading);
             line = jsonrpc::error(id, jsonrpc::UNAVAILABLE, CLIENT_NOT_READING);
         }
-        let delivered = self.streams.respond(call.stream, line);
-        self.schedule_expiry(now, call.stream);
+        let delivered = self.streams.respond(stream, line);
+        self.schedule_expiry(now, stream);
         // A response that is kept for replay may have evicted others.
         self.note_stream_changes();
         delivered

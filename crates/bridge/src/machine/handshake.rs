@@ -25,6 +25,8 @@ pub(crate) const LATEST: &str = "2025-11-25";
 const MAX_PARAMS_BYTES: usize = 64 * 1024;
 /// The largest result of an `initialize` that is stored.
 const MAX_RESULT_BYTES: usize = 64 * 1024;
+/// The versions that a server may speak to clients that have negotiated none.
+const SUPPORTED_BY_SERVERS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", LATEST];
 /// The protocol versions of Streamable HTTP.
 pub(crate) const SUPPORTED: [&str; 3] = ["2025-03-26", "2025-06-18", LATEST];
 
@@ -35,6 +37,8 @@ pub(crate) struct Handshake {
     initialized: bool,
     /// The record comes from an earlier instance.
     restored: bool,
+    /// The clients are of 2026-07-28.
+    modern: bool,
     settings: ClientSettings,
     /// Grows with each change of the snapshot.
     revision: u64,
@@ -62,6 +66,9 @@ struct Record {
     version: Box<str>,
     /// The capabilities that the client was promised.
     capabilities: Value,
+    /// No client knows the version and the capabilities of a server yet, so any server fits that
+    /// speaks a supported version.
+    negotiable: bool,
 }
 
 impl Handshake {
@@ -73,9 +80,11 @@ impl Handshake {
                 result: snapshot.result().map(Box::from),
                 version: snapshot.version().into(),
                 capabilities: snapshot.capabilities().clone(),
+                negotiable: snapshot.is_negotiable(),
             }),
             initialized: snapshot.is_initialized(),
             restored: true,
+            modern: snapshot.is_modern(),
             settings: snapshot.settings(),
             revision: 0,
         }
@@ -113,6 +122,7 @@ impl Handshake {
             result: Some(outcome.into()),
             version: version.into(),
             capabilities: snapshot::capabilities(outcome),
+            negotiable: false,
         });
         None
     }
@@ -153,13 +163,20 @@ impl Handshake {
         let HandshakeState::Complete(record) = &mut self.state else {
             return Err(ConnectError::Unusable);
         };
+        let offered = snapshot::capabilities(outcome);
+        if record.negotiable && SUPPORTED_BY_SERVERS.contains(&&*negotiated) {
+            record.negotiable = false;
+            record.version = negotiated.into();
+            record.capabilities = offered;
+            record.result = Some(outcome.into());
+            return Ok(true);
+        }
         if negotiated.as_str() != &*record.version {
             return Err(ConnectError::VersionChanged {
                 held: record.version.to_string(),
                 negotiated,
             });
         }
-        let offered = snapshot::capabilities(outcome);
         if let Some(capability) = snapshot::missing_capability(&record.capabilities, &offered) {
             return Err(ConnectError::CapabilityMissing { capability });
         }
@@ -192,9 +209,37 @@ impl Handshake {
         self.record().map(|record| &*record.version)
     }
 
+    /// True if the capabilities of the servers are known.
+    pub(crate) fn is_negotiated(&self) -> bool {
+        self.record().is_some_and(|record| !record.negotiable)
+    }
+
     /// The recorded `InitializeResult`.
     pub(super) fn result(&self) -> Option<&str> {
         self.record()?.result.as_deref()
+    }
+
+    /// The capabilities of the server.
+    pub(super) fn capabilities(&self) -> Option<&Value> {
+        self.record().map(|record| &record.capabilities)
+    }
+
+    /// The capabilities that the server knows of its client (JSON text).
+    pub(super) fn client_capabilities(&self) -> Option<&str> {
+        let params = &self.record()?.params;
+        Some(&params[json::member(params, "capabilities")?])
+    }
+
+    /// True if the server has this capability.
+    pub(super) fn has_capability(&self, name: &str) -> bool {
+        let capability = self.capabilities().and_then(|capabilities| capabilities.get(name));
+        capability.is_some_and(Value::is_object)
+    }
+
+    /// What the server says about itself (JSON text).
+    pub(crate) fn server_info(&self) -> Option<&str> {
+        let result = self.result()?;
+        Some(&result[json::member(result, "serverInfo")?])
     }
 
     pub(super) fn settings(&self) -> &ClientSettings {
@@ -228,6 +273,8 @@ impl Handshake {
             capabilities: &record.capabilities,
             settings: &self.settings,
             lists: lists.digests(),
+            modern: self.modern,
+            negotiable: record.negotiable,
         })
     }
 

@@ -46,7 +46,13 @@ impl StateMachine {
             server_id: id,
             token: message.progress_token(),
             stream: None,
+            input: None,
+            call: None,
+            task: None,
         });
+        if self.modern.is_some() {
+            return self.on_modern_question(now, number, method, message);
+        }
         let routed = self.streams.route(StreamMessage {
             kind: StreamMessageKind::Question(number),
             link,
@@ -104,6 +110,10 @@ impl StateMachine {
     /// cancellation follows on the stream that has carried it.
     pub(super) fn cancel_question(&mut self, number: u64, why: &str) -> Option<Question> {
         let question = self.take_question(number)?;
+        if self.modern.is_some() {
+            self.withdraw_modern(number, &question);
+            return Some(question);
+        }
         if !self.streams.withdraw(number) {
             let line = jsonrpc::cancelled(&self.questions.client_id(number), why);
             self.send_to_carrier(&question, line);

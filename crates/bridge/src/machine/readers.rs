@@ -86,6 +86,7 @@ impl StateMachine {
             }
         }
         self.drop_if_waiting(reader.stream);
+        self.client_left(now, reader.stream);
         self.schedule_expiry(now, reader.stream);
         self.note_stream_changes();
     }

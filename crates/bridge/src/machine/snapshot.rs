@@ -13,6 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
+use super::handshake::LATEST;
 use crate::{
     error::SnapshotError,
     jsonrpc::json,
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// The format that this version writes. It reads all formats from 1.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// The state of a conversation that outlives its process: the handshake, the client's settings,
 /// and digests of the lists that it has fetched.
@@ -53,6 +54,13 @@ struct Record {
     /// The digests of the lists that the client has fetched. Missing before format 3.
     #[serde(default)]
     lists: BTreeMap<Box<str>, u64>,
+    /// The clients are of 2026-07-28. Missing before format 4.
+    #[serde(default)]
+    modern: bool,
+    /// No server has answered the handshake, or the client knows of no answer. Missing before
+    /// format 4.
+    #[serde(default)]
+    negotiable: bool,
 }
 
 /// What a snapshot is made of. The texts are JSON.
@@ -64,6 +72,8 @@ pub(super) struct Parts<'a> {
     pub(super) capabilities: &'a Value,
     pub(super) settings: &'a ClientSettings,
     pub(super) lists: &'a BTreeMap<Box<str>, u64>,
+    pub(super) modern: bool,
+    pub(super) negotiable: bool,
 }
 
 impl Snapshot {
@@ -83,7 +93,42 @@ impl Snapshot {
             level: parts.settings.log_level.clone(),
             subscriptions: parts.settings.subscriptions.clone(),
             lists: parts.lists.clone(),
+            modern: parts.modern,
+            negotiable: parts.negotiable,
         }))
+    }
+
+    /// The state of a conversation whose handshake no client makes: the conversation makes it with
+    /// its first server, with these parameters (JSON text).
+    pub(crate) fn without_handshake(params: &str, modern: bool) -> Option<Self> {
+        Self::new(&Parts {
+            params,
+            result: None,
+            version: LATEST,
+            initialized: true,
+            capabilities: &Value::Null,
+            settings: &ClientSettings::default(),
+            lists: &BTreeMap::new(),
+            modern,
+            negotiable: true,
+        })
+    }
+
+    /// The state for a conversation whose client would not notice another server: any version and
+    /// any capabilities will do.
+    #[must_use]
+    pub fn renegotiable(mut self) -> Self {
+        self.0.initialized = true;
+        self.0.negotiable = true;
+        self
+    }
+
+    pub(crate) fn is_modern(&self) -> bool {
+        self.0.modern
+    }
+
+    pub(super) fn is_negotiable(&self) -> bool {
+        self.0.negotiable
     }
 
     /// Encodes the snapshot for [`from_bytes`](Self::from_bytes).
@@ -138,6 +183,10 @@ impl Snapshot {
     }
 
     pub(super) fn settings(&self) -> ClientSettings {
+        if self.0.modern {
+            // They belong to requests and streams, none of which is left.
+            return ClientSettings::default();
+        }
         ClientSettings {
             log_level: self.0.level.clone(),
             subscriptions: self.0.subscriptions.clone(),
@@ -201,6 +250,8 @@ mod tests {
             capabilities: &capabilities(result),
             settings: &settings,
             lists: &lists,
+            modern: false,
+            negotiable: false,
         });
         let bytes = snapshot.expect("JSON").to_bytes();
         let snapshot = Snapshot::from_bytes(&bytes).expect("a snapshot");
@@ -221,7 +272,7 @@ mod tests {
         assert_eq!(missing_capability(snapshot.capabilities(), &Value::Null), None);
         let text = String::from_utf8(snapshot.to_bytes().into()).expect("text");
         assert!(
-            text.contains(r#""form":3"#) && text.contains(r#""params":{"x":1.0}"#),
+            text.contains(r#""form":4"#) && text.contains(r#""params":{"x":1.0}"#),
             "{text}"
         );
         let old = br#"{"form":2,"params":{},"version":"2025-11-25","initialized":true,"capabilities":{"tools":{}},"level":"debug","subscriptions":["a:b"]}"#;
@@ -235,7 +286,7 @@ mod tests {
         for bytes in [&b"{}"[..], b"", b"{\"form\":2}", b"[2]"] {
             assert!(matches!(Snapshot::from_bytes(bytes), Err(SnapshotError::Malformed(_))));
         }
-        for form in [0, 4] {
+        for form in [0, 5] {
             let newer = format!(r#"{{"form":{form}}}"#);
             let read = Snapshot::from_bytes(newer.as_bytes());
             assert!(matches!(read, Err(SnapshotError::UnknownFormat(read)) if read == form));

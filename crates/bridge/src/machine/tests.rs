@@ -21,7 +21,10 @@ fn id(raw: &str) -> Id {
 
 /// A machine whose link 1 is attached.
 fn machine() -> (StateMachine, Instant) {
-    let (mut machine, now) = (StateMachine::new(Config::default(), "tag", None), Instant::now());
+    let (mut machine, now) = (
+        StateMachine::new(Config::default(), "tag", "grant", None),
+        Instant::now(),
+    );
     assert!(machine.start_link(1));
     machine.attach(now, 1);
     (machine, now)
@@ -131,17 +134,21 @@ fn a_client_cannot_cancel_initialize() {
     let (mut machine, now) = machine();
     let initialize = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
     machine
-        .request(now, message(initialize), id("0"), "initialize")
+        .request(now, message(initialize), id("0"), "initialize", true)
         .expect("taken");
     line(&mut machine);
     let method = "notifications/cancelled";
     let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":0}}"#;
-    machine.notify(now, message(cancel), method).expect("taken");
+    machine.notify(now, message(cancel), method, true).expect("taken");
     assert!(!has_output(&machine, 1));
     // Its timeout does not cancel it either, and a retry is accepted.
     machine.run_timers(now + Duration::from_secs(600));
     assert!(!has_output(&machine, 1));
-    assert!(machine.request(now, message(initialize), id("0"), "initialize").is_ok());
+    assert!(
+        machine
+            .request(now, message(initialize), id("0"), "initialize", true)
+            .is_ok()
+    );
 }
 
 #[test]
@@ -178,7 +185,7 @@ fn a_setting_that_a_replaced_server_grants_goes_to_the_current_one() {
     let (mut machine, now) = machine();
     let subscribe = r#"{"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"a:b"}}"#;
     machine
-        .request(now, message(subscribe), id("1"), "resources/subscribe")
+        .request(now, message(subscribe), id("1"), "resources/subscribe", true)
         .expect("room");
     line(&mut machine);
     assert!(machine.start_link(2));
@@ -193,7 +200,7 @@ fn a_task_keeps_its_server_busy_until_its_result_is_fetched() {
     let (mut machine, now) = machine();
     let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","task":{"ttl":5000}}}"#;
     machine
-        .request(now, message(text), id("1"), "tools/call")
+        .request(now, message(text), id("1"), "tools/call", true)
         .expect("room");
     line(&mut machine);
     let created = r#"{"jsonrpc":"2.0","id":1,"result":{"task":{"taskId":"t","ttl":5000,"status":"working"}}}"#;
@@ -204,7 +211,7 @@ fn a_task_keeps_its_server_busy_until_its_result_is_fetched() {
     // Its result comes from the server that runs it.
     let text = r#"{"jsonrpc":"2.0","id":2,"method":"tasks/result","params":{"taskId":"t"}}"#;
     machine
-        .request(now, message(text), id("2"), "tasks/result")
+        .request(now, message(text), id("2"), "tasks/result", true)
         .expect("room");
     assert!(line(&mut machine).contains("tasks/result"));
     machine.receive(now, 1, message(r#"{"jsonrpc":"2.0","id":2,"result":{}}"#));
@@ -216,7 +223,7 @@ fn the_ttl_of_a_task_ends_it() {
     let (mut machine, now) = machine();
     let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","task":{}}}"#;
     machine
-        .request(now, message(text), id("1"), "tools/call")
+        .request(now, message(text), id("1"), "tools/call", true)
         .expect("room");
     line(&mut machine);
     let created = r#"{"jsonrpc":"2.0","id":1,"result":{"task":{"taskId":"t","ttl":5000,"status":"working"}}}"#;

@@ -19,6 +19,8 @@ impl StateMachine {
                     self.reject_question(number, jsonrpc::TIMED_OUT, "no client answered in time");
                 }
                 Timer::Stream(stream) => self.expire(stream),
+                Timer::Gather(call) => self.ask_client(now, call),
+                Timer::Round(round) => self.expire_outcome(round),
                 Timer::Task(id) => {
                     self.tasks.remove(&id);
                     self.note_end();
@@ -28,13 +30,18 @@ impl StateMachine {
         self.note_stream_changes();
     }
 
-    fn time_out(&mut self, now: Instant, number: u64) {
+    pub(super) fn time_out(&mut self, now: Instant, number: u64) {
         let pending_handshake = self.handshake.is_pending(number);
         let Some(call) = self.take_call(number) else { return };
+        let parked = call.modern.as_ref().is_some_and(|modern| modern.is_parked());
         if let Some(link) = call.link().filter(|_| !pending_handshake && !call.cancelled) {
             // A timeout ends with a cancellation (MCP 2025-11-25, "Timeouts").
             let cancelled = jsonrpc::cancelled(&number.to_string(), "the request timed out");
             self.send_own(link, cancelled);
+        }
+        if parked {
+            // Nobody waits, and the state of the next retry has expired.
+            return;
         }
         let (code, why) = if call.cancelled {
             (jsonrpc::UNAVAILABLE, "the request was cancelled")

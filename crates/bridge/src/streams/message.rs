@@ -28,7 +28,8 @@ pub(crate) enum StreamMessageKind {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct StreamEvent {
-    pub(crate) id: EventId,
+    /// `None` on a stream that cannot be resumed.
+    pub(crate) id: Option<EventId>,
     /// The message, on one line.
     pub(crate) line: Bytes,
     /// The stream ends with this event.

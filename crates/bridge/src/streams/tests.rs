@@ -90,7 +90,10 @@ fn event(streams: &mut Streams, reader: Reader) -> (EventId, String) {
     let Poll::Ready(Some(event)) = poll(streams, reader) else {
         panic!("no event")
     };
-    (event.id, String::from_utf8(event.line.into()).expect("text"))
+    (
+        event.id.expect("resumable"),
+        String::from_utf8(event.line.into()).expect("text"),
+    )
 }
 
 /// Checks that no stream, message or byte is left.

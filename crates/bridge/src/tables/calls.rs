@@ -7,14 +7,19 @@
 //! its link. It stays when its client disconnects, because a disconnect does not cancel (MCP
 //! 2025-11-25, "Sending Messages to the Server", point 6).
 //!
-//! Invariants: `by_key` names existing calls, `waiting` exactly those without a link, and
+//! Invariants: `by_key` names existing calls that are keyed, `waiting` exactly those without a link, and
 //! `kept_bytes` counts the lines of all calls.
 
 use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
-use super::{links::LinkNumber, settings::ClientSetting};
+use super::{
+    links::LinkNumber,
+    modern_calls::{ModernCall, Stage},
+    settings::ClientSetting,
+};
 use crate::{
     jsonrpc::{Id, RequestKey},
     streams::StreamId,
@@ -41,6 +46,11 @@ pub(crate) struct Call {
     pub(crate) resends: u8,
     pub(crate) cancelled: bool,
     pub(crate) on_success: OnSuccess,
+    /// No other call in flight may have its id. False for requests without a session id, several
+    /// clients of which may use the same.
+    pub(crate) keyed: bool,
+    /// For a client of 2026-07-28.
+    pub(crate) modern: Option<Box<ModernCall>>,
 }
 
 /// What the success of a call changes here.
@@ -82,7 +92,7 @@ pub(crate) struct Calls {
 
 impl Call {
     /// A call that waits for a server.
-    pub(crate) fn new(id: Id, method: &str, content: u64, stream: StreamId, line: Bytes) -> Self {
+    pub(crate) fn new(id: Id, method: &str, content: u64, stream: StreamId) -> Self {
         Self {
             id,
             method: method.into(),
@@ -90,13 +100,20 @@ impl Call {
             token: None,
             stream,
             place: Place::Waiting,
-            line,
+            line: Bytes::new(),
             repeatable: false,
             unsent: false,
             resends: 0,
             cancelled: false,
             on_success: OnSuccess::Nothing,
+            keyed: true,
+            modern: None,
         }
+    }
+
+    /// Sets the message for the server. Only before the call is in the table.
+    pub(crate) fn set_line(&mut self, line: Bytes) {
+        self.line = line;
     }
 
     /// The link that runs the call.
@@ -125,7 +142,9 @@ impl Calls {
 
     /// Adds a waiting call under a number from [`next_number`](Self::next_number).
     pub(crate) fn insert(&mut self, number: u64, call: Call) {
-        self.by_key.insert(call.id.key().clone(), number);
+        if call.keyed {
+            self.by_key.insert(call.id.key().clone(), number);
+        }
         self.waiting.insert(number);
         self.kept_bytes += call.line.len();
         self.all.insert(number, call);
@@ -159,6 +178,13 @@ impl Calls {
     /// The newest call with this client id.
     pub(crate) fn by_key(&self, key: &RequestKey) -> Option<u64> {
         self.by_key.get(key).copied()
+    }
+
+    /// The only call with this client id, among those with and without a session id.
+    pub(crate) fn only_with_id(&self, key: &RequestKey) -> Option<u64> {
+        let mut with_id = self.all.iter().filter(|(_, call)| call.id.key() == key);
+        let (number, _) = with_id.next()?;
+        with_id.next().is_none().then_some(*number)
     }
 
     /// The waiting calls, oldest first.
@@ -217,6 +243,21 @@ impl Calls {
         let mut numbers: Vec<_> = on_link.map(|(number, _)| *number).collect();
         numbers.sort_unstable();
         numbers
+    }
+
+    /// The calls on a link, in no order.
+    pub(crate) fn on(&self, link: LinkNumber) -> impl Iterator<Item = &Call> {
+        self.all.values().filter(move |call| call.link() == Some(link))
+    }
+
+    /// The calls whose client has gone to answer questions, with the times since which.
+    pub(crate) fn parked(&self) -> Vec<(Instant, u64)> {
+        let modern = self.all.values().filter_map(|call| call.modern.as_deref());
+        let parked = modern.filter_map(|call| match call.stage {
+            Stage::Parked(since) => Some((since, call.number)),
+            Stage::Running | Stage::Gathering(_) => None,
+        });
+        parked.collect()
     }
 
     pub(crate) fn count_on(&self, link: LinkNumber) -> usize {

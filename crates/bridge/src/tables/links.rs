@@ -64,6 +64,9 @@ pub(crate) enum OwnRequest {
     Setting,
     /// A page of a list that the client has fetched, to find out whether it has changed.
     List(super::lists::Probe),
+    /// The outcome of a task whose end the server has announced with this text, for clients of
+    /// 2026-07-28.
+    TaskResult(Box<str>),
 }
 
 #[derive(Debug, Default)]

@@ -22,6 +22,21 @@ pub(crate) struct Question {
     pub(crate) token: Option<Id>,
     /// The stream that carries it; `None` while it waits for one.
     pub(crate) stream: Option<StreamId>,
+    /// For clients of 2026-07-28: what is asked, and the call that it is about.
+    pub(crate) input: Option<Box<Input>>,
+    pub(crate) call: Option<u64>,
+    /// The task that it is about, by the id of the server.
+    pub(crate) task: Option<Box<str>>,
+}
+
+/// A question in the parts that a client of 2026-07-28 gets.
+#[derive(Clone, Debug)]
+pub(crate) struct Input {
+    pub(crate) method: Box<str>,
+    /// JSON text.
+    pub(crate) params: Box<str>,
+    /// The key of the answer, if the server names one.
+    pub(crate) key: Option<Box<str>>,
 }
 
 /// The open questions, by their numbers.
@@ -103,6 +118,24 @@ impl Questions {
         on_link.map(|(number, _)| *number).collect()
     }
 
+    /// The questions about a task, oldest first.
+    pub(crate) fn of_task(&self, task: &str) -> impl Iterator<Item = (u64, &Input)> {
+        let about = self
+            .open
+            .iter()
+            .filter(move |(_, question)| question.task.as_deref() == Some(task));
+        about.filter_map(|(number, question)| Some((*number, question.input.as_deref()?)))
+    }
+
+    /// The questions of a link that belong to no call yet, oldest first.
+    pub(crate) fn without_call(&self, link: LinkNumber) -> Vec<u64> {
+        let waiting = self.open.iter().filter(|(_, question)| {
+            let is_free = question.call.is_none() && question.task.is_none();
+            question.link == link && is_free && question.input.is_some()
+        });
+        waiting.map(|(number, _)| *number).collect()
+    }
+
     pub(crate) fn count_on(&self, link: LinkNumber) -> usize {
         self.open.values().filter(|question| question.link == link).count()
     }
@@ -118,6 +151,9 @@ mod tests {
             server_id: Id::parse(id).expect("an id"),
             token: None,
             stream: None,
+            input: None,
+            call: None,
+            task: None,
         }
     }
 

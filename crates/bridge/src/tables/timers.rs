@@ -17,6 +17,10 @@ pub(crate) enum Timer {
     Stream(StreamId),
     /// The time to live of a task is over.
     Task(Box<str>),
+    /// The questions about a call go to its client.
+    Gather(u64),
+    /// The outcome of a round of a call is no longer kept.
+    Round((u64, u32)),
 }
 
 #[derive(Debug, Default)]

@@ -98,7 +98,7 @@ impl Bridge {
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let owner = Arc::new(RecordingOwner::default());
-        let conversation = Conversation::new(config, "tag", Arc::clone(&owner) as Arc<dyn Owner>, snapshot);
+        let conversation = Conversation::new(config, "tag", "grant", Arc::clone(&owner) as Arc<dyn Owner>, snapshot);
         let link = conversation.connect(1, io).await?;
         conversation.attach(1);
         Ok(Self {
@@ -262,16 +262,20 @@ pub(crate) async fn send(bridge: &Conversation, request: Request<Bytes>) -> Repl
             (Kind::Unserved, Response::new(Body::new(body)))
         }
     };
-    Reply {
-        kind,
-        status: response.status(),
-        response,
-        buffered: String::new(),
-        last_id: None,
-    }
+    Reply::of(kind, response)
 }
 
 impl Reply {
+    pub(crate) fn of(kind: Kind, response: Response<Body>) -> Self {
+        Self {
+            kind,
+            status: response.status(),
+            response,
+            buffered: String::new(),
+            last_id: None,
+        }
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.response
             .headers()
@@ -354,16 +358,22 @@ fn parse(block: &str) -> (Sse, Option<String>) {
     if block.starts_with(':') {
         return (Sse::Comment, None);
     }
-    let (id, rest) = block.split_once('\n').expect("an id and more");
-    let id = id.strip_prefix("id: ").expect("an id").to_owned();
+    let (id, rest) = match block.strip_prefix("id: ") {
+        Some(block) => {
+            let (id, rest) = block.split_once('\n').expect("an id and more");
+            (Some(id.to_owned()), rest)
+        }
+        // Clients of 2026-07-28 resume no stream.
+        None => (None, block),
+    };
     if rest == "retry: 1000\ndata: " {
-        return (Sse::Prime, Some(id));
+        return (Sse::Prime, id);
     }
     let line = rest
         .strip_prefix("event: message\ndata: ")
         .expect("an event of one data line");
     assert!(!line.contains(['\n', '\r']), "{line:?} is more than one line");
-    (Sse::Message(line.to_owned()), Some(id))
+    (Sse::Message(line.to_owned()), id)
 }
 
 /// The id of a request (JSON text).

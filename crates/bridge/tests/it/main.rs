@@ -6,6 +6,7 @@ mod handshake;
 mod harness;
 mod http_link;
 mod limits;
+mod modern;
 mod rejections;
 mod requests;
 mod response_matching;

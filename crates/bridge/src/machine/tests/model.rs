@@ -317,7 +317,7 @@ impl Simulation {
         let config = config(ample_replay);
         let mut simulation = Self {
             rng,
-            machine: StateMachine::new(config.clone(), "tag", None),
+            machine: StateMachine::new(config.clone(), "tag", "grant", None),
             config,
             instance: 0,
             now: Instant::now(),

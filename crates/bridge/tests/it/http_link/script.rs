@@ -222,7 +222,7 @@ impl HttpTest {
             ..Config::default()
         };
         let owner = Arc::new(RecordingOwner::default());
-        let conversation = Conversation::new(config, "tag", Arc::clone(&owner) as Arc<dyn Owner>, None);
+        let conversation = Conversation::new(config, "tag", "grant", Arc::clone(&owner) as Arc<dyn Owner>, None);
         let tokens = Arc::new(Tokens::default());
         let of_link = Arc::clone(&tokens) as Arc<dyn TokenSource>;
         let link = conversation.connect_http(1, script.endpoint(), of_link).await;

@@ -66,7 +66,9 @@ impl Simulation {
     fn notify(&mut self) {
         let (nonce, method) = (self.nonce(), "notifications/roots/list_changed");
         let line = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"nonce":{nonce}}}}}"#);
-        self.machine.notify(self.now, message(&line), method).expect("room");
+        self.machine
+            .notify(self.now, message(&line), method, true)
+            .expect("room");
         if let Some(current) = self.current {
             self.expect_on(current, |link| link.notifications.push(line));
         }
@@ -78,7 +80,7 @@ impl Simulation {
         let room = self.has_room(1);
         let sent = self
             .machine
-            .request(self.now, message(text), id("\"init\""), "initialize");
+            .request(self.now, message(text), id("\"init\""), "initialize", true);
         let Ok(reader) = sent else {
             assert!(!room);
             return;
@@ -136,6 +138,7 @@ impl Simulation {
                     counts.0 += 1;
                 }
                 Timer::Question(_) => counts.1 += 1,
+                Timer::Gather(_) | Timer::Round(_) => unreachable!("no client of 2026-07-28"),
                 Timer::Stream(stream) => {
                     assert!(machine.streams.is_retained(*stream));
                     counts.2 += 1;

@@ -67,7 +67,7 @@ impl Simulation {
         let (raw, method) = (call.raw, call.action.method());
         let text = call.text();
         let (before, mut room) = (self.by_id(raw), self.has_room(1));
-        let sent = self.machine.request(self.now, message(&text), id(raw), method);
+        let sent = self.machine.request(self.now, message(&text), id(raw), method, true);
         if let Some(before) = before {
             let old = &self.calls[&before];
             if self
@@ -355,7 +355,9 @@ impl Simulation {
         let raw = self.pick(&IDS).expect("ids");
         let method = "notifications/cancelled";
         let text = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"requestId":{raw}}}}}"#);
-        self.machine.notify(self.now, message(&text), method).expect("room");
+        self.machine
+            .notify(self.now, message(&text), method, true)
+            .expect("room");
         let Some(nonce) = self.by_id(raw) else { return };
         let grace = self.now + CANCEL_GRACE;
         let call = self.calls.get_mut(&nonce).expect("a call");

@@ -13,7 +13,9 @@ impl Simulation {
         let version = self.version();
         let text =
             format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"{version}"}}}}"#);
-        let reader = self.machine.request(self.now, message(&text), id("0"), "initialize");
+        let reader = self
+            .machine
+            .request(self.now, message(&text), id("0"), "initialize", true);
         let reader = reader.expect("room");
         self.start_link();
         self.machine.attach(self.now, 1);
@@ -29,7 +31,7 @@ impl Simulation {
         self.machine.detach_reader(self.now, reader);
         let initialized = std::str::from_utf8(&jsonrpc::initialized()).map(message).expect("text");
         let method = "notifications/initialized";
-        self.machine.notify(self.now, initialized, method).expect("room");
+        self.machine.notify(self.now, initialized, method, true).expect("room");
         self.links.get_mut(&1).expect("the link").ready = true;
     }
 
@@ -180,7 +182,7 @@ impl Simulation {
     pub(super) fn restart(&mut self) {
         let snapshot = self.machine.snapshot().expect("a handshake");
         let snapshot = Snapshot::from_bytes(&snapshot.to_bytes()).expect("a snapshot");
-        self.machine = StateMachine::new(self.config.clone(), "tag", Some(&snapshot));
+        self.machine = StateMachine::new(self.config.clone(), "tag", "grant", Some(&snapshot));
         assert!(self.machine.is_blank());
         self.instance += 1;
         (self.current, self.newest, self.want) = (None, 0, None);

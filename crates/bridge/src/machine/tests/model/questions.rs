@@ -90,7 +90,9 @@ impl Simulation {
             format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"progressToken":{token},"progress":1}}}}"#)
         };
         let text = line(question.id.raw());
-        self.machine.notify(self.now, message(&text), method).expect("room");
+        self.machine
+            .notify(self.now, message(&text), method, true)
+            .expect("room");
         if open {
             let line = line(&format!("\"q{nonce}\""));
             self.expect_on(link, |link| link.notifications.push(line));

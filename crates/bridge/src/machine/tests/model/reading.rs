@@ -52,6 +52,7 @@ impl Simulation {
                 Poll::Ready(_) if self.connections[at].broken => return false,
                 Poll::Ready(None) => return true,
                 Poll::Ready(Some(StreamEvent { id, line, last })) => {
+                    let id = id.expect("a stream of this era");
                     self.read_event(at, &id, std::str::from_utf8(&line).expect("text"));
                     if last {
                         assert_eq!(self.machine.poll_event(reader, &context), Poll::Ready(None));

@@ -1,0 +1,227 @@
+//! Clients of 2026-07-28, whose requests share the servers of one session.
+//!
+//! A request becomes a call. Its client cannot come back to a stream, so a client that leaves
+//! cancels (MCP 2026-07-28, "Cancellation"). A message of a server that belongs to no call goes to
+//! the streams of `subscriptions/listen`. Ids of clients are compared by nothing: several clients
+//! of one grant may use the same.
+//!
+//! A question of a server ends the exchange of its call with a result that asks for input; the call
+//! itself stays, bound to the server that runs it, until a retry brings the answers (`questions`,
+//! `retries`). `responses` translates what servers answer, `notifications` what they announce, and
+//! `tasks` has the calls that run on after their response.
+//!
+//! Invariants:
+//! - A question belongs to at most one call, which runs on the link of the question.
+//! - A call that is parked has no client, and a timer that ends it.
+//! - An answer reaches the question whose key it has, in the round that has asked it, and once.
+
+mod notifications;
+mod questions;
+mod responses;
+mod retries;
+mod tasks;
+
+use std::collections::HashSet;
+
+use tokio::time::Instant;
+
+use super::StateMachine;
+use crate::{
+    error::RejectReason,
+    jsonrpc::{self, Envelope, MessageKind},
+    modern::{LogLevel, ModernError, ModernRequest, input::InputResponses, tools::Tools},
+    streams::{Reader, StreamId},
+    tables::{
+        calls::Call,
+        modern_calls::{ModernCall, Rounds, Stage},
+        settings::ClientSetting,
+        subscriptions::Subscriptions,
+    },
+};
+
+/// The state that only conversations of this era have.
+#[derive(Debug)]
+pub(crate) struct Modern {
+    /// Part of each `requestState`.
+    tag: Box<str>,
+    principal: Box<str>,
+    epoch: u64,
+    /// `None` until they are read, and after they have changed.
+    tools: Option<Tools>,
+    /// The tools and prompts that have asked questions.
+    askers: HashSet<Box<str>>,
+    rounds: Rounds,
+    subscriptions: Subscriptions,
+}
+
+/// The number of names that are remembered as asking.
+const MAX_ASKERS: usize = 256;
+
+impl Modern {
+    pub(super) fn new(tag: &str, principal: &str, epoch: u64) -> Self {
+        Self {
+            tag: tag.into(),
+            principal: principal.into(),
+            epoch,
+            tools: None,
+            askers: HashSet::new(),
+            rounds: Rounds::default(),
+            subscriptions: Subscriptions::default(),
+        }
+    }
+
+    /// The tools of the server, once they are read.
+    pub(crate) fn tools(&self) -> Option<&Tools> {
+        self.tools.as_ref()
+    }
+
+    pub(crate) fn set_tools(&mut self, tools: Tools) {
+        self.tools = Some(tools);
+    }
+
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.rounds.bytes()
+    }
+
+    pub(super) fn is_blank(&self) -> bool {
+        self.rounds.is_empty() && self.subscriptions.is_empty()
+    }
+
+    fn note_asker(&mut self, name: Option<&str>) {
+        if self.askers.len() < MAX_ASKERS {
+            self.askers.extend(name.map(Box::from));
+        }
+    }
+}
+
+impl StateMachine {
+    /// Accepts a request. Its response, and the notifications before it, will be on the stream.
+    ///
+    /// # Errors
+    ///
+    /// A [`ModernError`].
+    pub(crate) fn modern_request(&mut self, now: Instant, request: ModernRequest) -> Result<Reader, ModernError> {
+        if self.modern.is_none() {
+            return Err(ModernError::method_not_found());
+        }
+        let answers = if request.may_be_asked() {
+            InputResponses::parse(request.input_responses.as_deref())?
+        } else {
+            InputResponses::default()
+        };
+        if request.may_be_asked()
+            && let Some(state) = &request.request_state
+        {
+            let state = state.clone();
+            return self.retry(now, request, &state, answers);
+        }
+        self.check_room(1).map_err(|reason| ModernError::rejected(&reason))?;
+        if &*request.method == "subscriptions/listen" {
+            return self.subscribe(request);
+        }
+        let request = self.as_task(request)?;
+        let reader = self.streams.open_private();
+        self.begin_modern(now, request, answers, reader.stream);
+        Ok(reader)
+    }
+
+    /// Begins the call of a request.
+    fn begin_modern(&mut self, now: Instant, request: ModernRequest, answers: InputResponses, stream: StreamId) {
+        let mut call = Call::new(request.id, &request.method, 0, stream);
+        call.keyed = false;
+        call.token = request.token;
+        call.modern = Some(Box::new(ModernCall {
+            number: 0,
+            name: request.name,
+            content: request.content,
+            capabilities: request.capabilities,
+            log_level: request.log_level,
+            stage: Stage::Running,
+            round: 0,
+            asked: Vec::new(),
+            questions: 0,
+            answers: answers.answers,
+            task: request.as_task,
+            missing: None,
+            progress: None,
+        }));
+        self.begin(now, &request.message, call);
+    }
+
+    /// Begins a request of the conversation itself that waits for a server as those of clients do.
+    /// Its response will be on the stream as the server writes it.
+    ///
+    /// # Errors
+    ///
+    /// [`RejectReason::TooManyRequests`].
+    pub(crate) fn internal_request(&mut self, now: Instant, request: &Envelope) -> Result<Reader, RejectReason> {
+        self.check_room(1)?;
+        let reader = self.streams.open_private();
+        if let MessageKind::Request { id, method } = request.kind() {
+            let mut call = Call::new(id.clone(), method, 0, reader.stream);
+            call.keyed = false;
+            self.begin(now, request, call);
+        }
+        Ok(reader)
+    }
+
+    /// Prepares the link for a call that is about to be sent on it: the log level that the calls in
+    /// flight want.
+    pub(super) fn before_modern_call(&mut self, number: u64, link: u64) {
+        let levels = self.calls.on(link).chain(self.calls.get(number));
+        let levels = levels.filter_map(|call| call.modern.as_ref()?.log_level);
+        let Some(level) = levels.min().map(LogLevel::name) else {
+            return;
+        };
+        let set = self.handshake.settings().log_level.as_deref() == Some(level);
+        if set || !self.handshake.has_capability("logging") {
+            return;
+        }
+        let setting = ClientSetting::LogLevel(level.into());
+        self.send_setting(link, &setting);
+        self.handshake.apply_setting(setting, self.config.max_subscriptions);
+    }
+
+    /// A client has left the stream of its request.
+    pub(super) fn client_left(&mut self, now: Instant, stream: StreamId) {
+        let Some(modern) = &mut self.modern else { return };
+        modern.rounds.unfollow(stream);
+        if let Some((_, filter)) = modern.subscriptions.take(stream) {
+            self.unsubscribe(&filter);
+            return;
+        }
+        let running = self.calls.numbers().into_iter().filter(|number| {
+            let call = self.calls.get(*number).filter(|call| call.stream == stream);
+            call.is_some_and(|call| !call.modern.as_ref().is_some_and(|modern| modern.is_parked()))
+        });
+        for number in running.collect::<Vec<_>>() {
+            self.abandon(now, number);
+        }
+    }
+
+    /// The client of a call has left. Another retry that waits for the same outcome takes its
+    /// place; without one, the call is cancelled.
+    fn abandon(&mut self, now: Instant, number: u64) {
+        if let (Some(modern), Some(call)) = (&mut self.modern, self.calls.get_mut(number))
+            && let Some(round) = call.modern.as_ref().and_then(|call| call.round.checked_sub(1))
+            && let Some(round) = modern.rounds.get_mut((number, round))
+            && let Some((id, stream)) = round.followers.pop()
+        {
+            (call.id, call.stream) = (id, stream);
+            return;
+        }
+        let asked = self.calls.get_mut(number).and_then(|call| call.modern.as_mut());
+        let asked = asked
+            .map(|modern| std::mem::take(&mut modern.asked))
+            .unwrap_or_default();
+        for asked in asked {
+            self.reject_question(
+                asked.question,
+                jsonrpc::UNAVAILABLE,
+                "the client has cancelled the request",
+            );
+        }
+        let cancelled = jsonrpc::cancelled(&number.to_string(), "the client has closed the stream");
+        self.cancel_call(now, number, cancelled);
+    }
+}

@@ -1,0 +1,208 @@
+//! Questions of servers about the calls of modern clients.
+//!
+//! Nothing that a server writes over a byte stream says which call a question is about. Of the
+//! calls that run on its link it belongs, in this order, to: the oldest one of a tool that has
+//! asked before and has no question yet; one that has just got a question; the newest one; and only
+//! then to the one that was parked last. All of them are of one grant and of equal capabilities,
+//! and an answer goes to the server by the question's own id, so a wrong guess still ends well.
+
+use std::cmp::Reverse;
+
+use tokio::time::{Duration, Instant};
+
+use super::super::{StateMachine, from_server::task_id};
+use crate::{
+    jsonrpc::{self, Envelope, json, object::Object},
+    modern::{
+        META_RELATED_TASK,
+        capabilities::{ELICITATION, ROOTS, SAMPLING},
+        error::METHOD_NOT_FOUND,
+        input,
+    },
+    tables::{
+        modern_calls::{Asked, Stage},
+        questions::{Input, Question},
+        timers::Timer,
+    },
+};
+
+/// The time after a question in which the next one goes to the client with it, and the longest time
+/// after the first.
+const GATHER_TIME: Duration = Duration::from_millis(25);
+const MAX_GATHER_TIME: Duration = Duration::from_millis(100);
+/// The time that a question waits for a call that it may belong to.
+const HOLD_TIME: Duration = Duration::from_secs(10);
+/// The members of a question's `_meta` with which a server names the key of the answer, and the
+/// call.
+pub(crate) const KEY_HINT: &str = "forgejo-mcp-broker/input-key";
+pub(crate) const CALL_HINT: &str = "forgejo-mcp-broker/call";
+
+impl StateMachine {
+    /// Handles a question of a server: it belongs to a call, or waits for one.
+    pub(in crate::machine) fn on_modern_question(
+        &mut self,
+        now: Instant,
+        number: u64,
+        method: &str,
+        message: &Envelope,
+    ) {
+        let is_known = matches!(method, ELICITATION | SAMPLING | ROOTS);
+        if !is_known || self.config.state_sealer.is_none() {
+            self.reject_question(number, METHOD_NOT_FOUND, "the client does not answer this method");
+            return;
+        }
+        let hint = |name| {
+            let meta = message.param("_meta")?;
+            json::string(&meta[json::member(meta, name)?])
+        };
+        let call = hint(CALL_HINT).and_then(|call| call.parse().ok());
+        let input = Input {
+            method: method.into(),
+            params: message.params().unwrap_or("{}").into(),
+            key: hint(KEY_HINT).map(Box::from),
+        };
+        let meta = message.param("_meta");
+        let related = meta.and_then(|meta| Some(&meta[json::member(meta, META_RELATED_TASK)?]));
+        let task = task_id(related);
+        let Some(question) = self.questions.get_mut(number) else {
+            return;
+        };
+        let link = question.link;
+        question.input = Some(Box::new(input));
+        if let Some(task) = task {
+            question.task = Some(task.into());
+            return self.ask_about_task(now, number);
+        }
+        match self.asking_call(link, call) {
+            Some(call) => self.ask(now, number, call),
+            None => self.timers.set(Timer::Question(number), now + HOLD_TIME),
+        }
+    }
+
+    /// A call runs on a link: the questions that have waited there for one belong to it.
+    pub(in crate::machine) fn adopt_questions(&mut self, now: Instant, call: u64, link: u64) {
+        if self.is_asking(call) {
+            for number in self.questions.without_call(link) {
+                self.ask(now, number, call);
+            }
+        }
+    }
+
+    /// A question is over that its client has not answered.
+    pub(in crate::machine) fn withdraw_modern(&mut self, number: u64, question: &Question) {
+        let call = question.call.and_then(|call| self.calls.get_mut(call));
+        if let Some(modern) = call.and_then(|call| call.modern.as_mut()) {
+            modern.asked.retain(|asked| asked.question != number);
+        }
+    }
+
+    /// The call that a question of a link is about.
+    fn asking_call(&self, link: u64, hint: Option<u64>) -> Option<u64> {
+        if let Some(hinted) = hint {
+            return Some(hinted).filter(|call| self.is_asking(*call));
+        }
+        let askers = self.modern.as_ref().map(|modern| &modern.askers)?;
+        let calls = self.calls.on(link).filter_map(|call| call.modern.as_deref());
+        calls
+            .filter(|call| self.is_asking(call.number))
+            .min_by_key(|call| {
+                let has_asked = call.name.as_deref().is_some_and(|name| askers.contains(name));
+                let newest_first = u64::MAX - call.number;
+                match call.stage {
+                    Stage::Running if has_asked && call.asked.is_empty() => (0, call.number, None),
+                    Stage::Gathering(_) => (1, newest_first, None),
+                    Stage::Running => (2, newest_first, None),
+                    Stage::Parked(since) => (3, 0, Some(Reverse(since))),
+                }
+            })
+            .map(|call| call.number)
+    }
+
+    /// True if a server may ask about a call.
+    fn is_asking(&self, number: u64) -> bool {
+        self.calls.get(number).is_some_and(|call| {
+            let asks = matches!(&*call.method, "tools/call" | "prompts/get" | "resources/read");
+            asks && !call.cancelled && call.modern.is_some() && call.link().is_some()
+        })
+    }
+
+    /// Adds a question to its call, unless the client has answered it or cannot.
+    fn ask(&mut self, now: Instant, number: u64, call_number: u64) {
+        let Some(question) = self.questions.get_mut(number) else {
+            return;
+        };
+        let Some(input) = question.input.clone() else { return };
+        question.call = Some(call_number);
+        let Some(modern) = self.calls.get_mut(call_number).and_then(|call| call.modern.as_mut()) else {
+            return;
+        };
+        let params = Object::parse(&input.params).unwrap_or_default();
+        if let Some(missing) = modern.capabilities.missing(&input.method, &params) {
+            merge(modern.missing.get_or_insert_default(), missing);
+            let why = "the client has not declared this capability";
+            self.reject_question(number, METHOD_NOT_FOUND, why);
+            return;
+        }
+        modern.questions += 1;
+        let taken = |key: &str| modern.asked.iter().any(|asked| *asked.key == *key);
+        let hinted = input.key.as_deref().filter(|key| !taken(key));
+        let key: Box<str> = input::key(hinted, &input.method, modern.questions).into();
+        let ready = hinted.and_then(|key| modern.answers.remove(key));
+        if let Some(answer) = ready.filter(|answer| input::is_valid(&input.method, answer)) {
+            self.answer_question(number, &answer);
+            return;
+        }
+        let context = modern.capabilities.has_sampling_context();
+        modern.asked.push(Asked {
+            question: number,
+            key,
+            method: input.method.clone(),
+            params: input::question_params(&params, context).map(Box::from),
+        });
+        self.timers
+            .set(Timer::Question(number), now + self.config.question_timeout);
+        self.gather(now, call_number);
+        let name = self
+            .calls
+            .get(call_number)
+            .and_then(|call| call.modern.as_ref()?.name.clone());
+        if let Some(modern) = &mut self.modern {
+            modern.note_asker(name.as_deref());
+        }
+    }
+
+    /// Lets the questions of a call go to its client within a moment. Those of a call without a
+    /// client wait for its retry.
+    pub(super) fn gather(&mut self, now: Instant, call: u64) {
+        let modern = self.calls.get_mut(call).and_then(|call| call.modern.as_mut());
+        let Some(modern) = modern else { return };
+        let first = match modern.stage {
+            Stage::Running => now,
+            Stage::Gathering(first) => first,
+            Stage::Parked(_) => return,
+        };
+        modern.stage = Stage::Gathering(first);
+        let at = (now + GATHER_TIME).min(first + MAX_GATHER_TIME);
+        self.timers.set(Timer::Gather(call), at);
+    }
+
+    /// Sends an answer to the server that has asked.
+    pub(super) fn answer_question(&mut self, number: u64, answer: &str) {
+        if let Some(question) = self.take_question(number) {
+            let line = jsonrpc::result(question.server_id.raw(), answer);
+            self.send_own(question.link, line);
+        }
+    }
+}
+
+/// Adds the members of one object to another.
+fn merge(into: &mut serde_json::Value, from: serde_json::Value) {
+    match (into, from) {
+        (serde_json::Value::Object(into), serde_json::Value::Object(from)) => {
+            for (name, value) in from {
+                merge(into.entry(name).or_insert_with(|| serde_json::json!({})), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}

@@ -1,0 +1,199 @@
+//! Responses to modern clients: those of servers, translated, and results that ask for input.
+
+use bytes::Bytes;
+use tokio::time::{Duration, Instant};
+
+use super::super::StateMachine;
+use crate::{
+    jsonrpc::{self, Envelope, MessageKind, json, object::Object},
+    modern::{
+        ModernError,
+        capabilities::ELICITATION,
+        error::INTERNAL,
+        input,
+        results::{self, URL_ELICITATION_REQUIRED},
+        state::RequestState,
+    },
+    tables::{
+        calls::Call,
+        modern_calls::{ModernCall, Stage},
+        timers::Timer,
+    },
+};
+
+/// The time for which an outcome is kept for a retry that comes again.
+const OUTCOME_TIME: Duration = Duration::from_secs(60);
+
+impl StateMachine {
+    /// Ends a modern call with a response in the form of 2025-11-25. `false` if the client is gone.
+    pub(in crate::machine) fn respond_to_modern(&mut self, now: Instant, call: &Call, response: &Bytes) -> bool {
+        let Some(modern) = &call.modern else { return false };
+        let line = self.translate(call, modern, response);
+        if modern.is_parked() {
+            // No client waits; the next retry gets it.
+            self.keep_outcome(now, (modern.number, modern.round), &line, self.config.park_time);
+            return true;
+        }
+        self.deliver(now, call, modern, &line)
+    }
+
+    /// Puts a response on the stream of a call, and keeps it for a retry that comes again.
+    fn deliver(&mut self, now: Instant, call: &Call, modern: &ModernCall, line: &Bytes) -> bool {
+        let delivered = self.put_response(now, call.stream, call.id.raw(), line.clone());
+        if let Some(answered) = modern.round.checked_sub(1) {
+            self.keep_outcome(now, (modern.number, answered), line, OUTCOME_TIME);
+        }
+        delivered
+    }
+
+    fn keep_outcome(&mut self, now: Instant, key: (u64, u32), line: &Bytes, time: Duration) {
+        let Some(modern) = &mut self.modern else { return };
+        let round = modern.rounds.get_mut(key);
+        let followers = round
+            .map(|round| std::mem::take(&mut round.followers))
+            .unwrap_or_default();
+        for gone in modern.rounds.finish(key, line.clone()) {
+            self.timers.cancel(&Timer::Round(gone));
+        }
+        self.timers.set(Timer::Round(key), now + time);
+        for (id, stream) in followers {
+            if let Ok(message) = Envelope::parse(line) {
+                self.put_response(now, stream, id.raw(), message.with_id(id.raw()));
+            }
+        }
+    }
+
+    pub(in crate::machine) fn expire_outcome(&mut self, key: (u64, u32)) {
+        if let Some(modern) = &mut self.modern {
+            modern.rounds.remove(key);
+        }
+    }
+
+    /// Ends the exchange of a call with the questions of its server.
+    pub(in crate::machine) fn ask_client(&mut self, now: Instant, number: u64) {
+        self.make_room_for_parked(now);
+        let Some(call) = self.calls.get(number) else { return };
+        let Some(modern) = &call.modern else { return };
+        let (stream, id, round) = (call.stream, call.id.clone(), modern.round);
+        if modern.asked.is_empty() {
+            self.set_stage(number, Stage::Running);
+            return;
+        }
+        let state = self.seal_state(Some(number), round, modern.content);
+        let questions = modern.asked.iter().map(|asked| {
+            let params = asked.params.as_ref().map(|params| format!(r#","params":{params}"#));
+            let request = format!(
+                r#"{{"method":{}{}}}"#,
+                json::quote(&asked.method),
+                params.unwrap_or_default()
+            );
+            (&*asked.key, request)
+        });
+        let result = results::input_required(questions, &state, self.handshake.server_info());
+        let line = jsonrpc::result(id.raw(), &result);
+        if let Some(answered) = round.checked_sub(1) {
+            self.keep_outcome(now, (number, answered), &line, OUTCOME_TIME);
+        }
+        self.set_stage(number, Stage::Parked(now));
+        self.timers.set(Timer::Call(number), now + self.config.park_time);
+        self.put_response(now, stream, id.raw(), line);
+        self.config.era_counts.note_parked();
+    }
+
+    fn set_stage(&mut self, number: u64, stage: Stage) {
+        if let Some(modern) = self.calls.get_mut(number).and_then(|call| call.modern.as_mut()) {
+            modern.stage = stage;
+        }
+    }
+
+    /// Ends the oldest parked call at the limit.
+    fn make_room_for_parked(&mut self, now: Instant) {
+        let parked = self.calls.parked();
+        if parked.len() < self.config.max_parked {
+            return;
+        }
+        if let Some((_, oldest)) = parked.into_iter().min() {
+            self.time_out(now, oldest);
+        }
+    }
+
+    fn seal_state(&self, call: Option<u64>, round: u32, content: [u8; 16]) -> String {
+        let (Some(modern), Some(sealer)) = (&self.modern, &self.config.state_sealer) else {
+            return String::new();
+        };
+        let state = RequestState {
+            tag: modern.tag.clone(),
+            epoch: modern.epoch,
+            call,
+            round,
+            content,
+        };
+        state.seal(&**sealer, &modern.principal, self.config.park_time)
+    }
+
+    fn translate(&self, call: &Call, modern: &ModernCall, response: &Bytes) -> Bytes {
+        let id = call.id.raw();
+        let Ok(message) = Envelope::parse(response) else {
+            return jsonrpc::error(id, INTERNAL, "the response of the MCP server is invalid");
+        };
+        let error = matches!(message.kind(), MessageKind::Response { error: true, .. });
+        let outcome = message.outcome();
+        if let Some(missing) = &modern.missing
+            && (error || results::is_tool_error(outcome))
+        {
+            return ModernError::missing_capability(missing).response(Some(id));
+        }
+        if error {
+            if results::code(outcome) == Some(URL_ELICITATION_REQUIRED)
+                && let Some(line) = self.url_questions(call, modern, outcome)
+            {
+                return line;
+            }
+            let uri = modern.name.as_deref().filter(|_| &*call.method == "resources/read");
+            return jsonrpc::error_text(id, &results::translate_error(outcome, uri));
+        }
+        let server_info = self.handshake.server_info();
+        let task = json::member(outcome, "task")
+            .filter(|_| modern.task)
+            .map(|at| &outcome[at]);
+        let result = if &*call.method == "server/discover" {
+            results::discover(outcome)
+        } else if let Some((task, id)) = task.and_then(|task| Some((task, self.client_task_id(task)?))) {
+            results::created_task(task, &id, server_info)
+        } else {
+            results::complete(&call.method, outcome, server_info)
+        };
+        match result {
+            Some(result) => jsonrpc::result(id, &result),
+            None => jsonrpc::error(id, INTERNAL, "the result of the MCP server is not an object"),
+        }
+    }
+
+    /// The questions of an error that names pages to visit. The server has ended the request, so
+    /// the retry begins anew.
+    fn url_questions(&self, call: &Call, modern: &ModernCall, error: &str) -> Option<Bytes> {
+        self.config.state_sealer.as_ref()?;
+        let data: serde_json::Value = serde_json::from_str(&error[json::member(error, "data")?]).ok()?;
+        let mut questions = Vec::new();
+        for (at, elicitation) in data.get("elicitations")?.as_array()?.iter().enumerate() {
+            let mut params = elicitation.as_object()?.clone();
+            params.insert("mode".into(), "url".into());
+            let text = serde_json::Value::from(params).to_string();
+            let params = Object::parse(&text)?;
+            if let Some(missing) = modern.capabilities.missing(ELICITATION, &params) {
+                let error = ModernError::missing_capability(&missing);
+                return Some(error.response(Some(call.id.raw())));
+            }
+            let params = input::question_params(&params, false)?;
+            let key = input::key(None, ELICITATION, at + 1).into_owned();
+            questions.push((key, format!(r#"{{"method":"{ELICITATION}","params":{params}}}"#)));
+        }
+        if questions.is_empty() {
+            return None;
+        }
+        let state = self.seal_state(None, modern.round, modern.content);
+        let questions = questions.iter().map(|(key, request)| (&**key, request.clone()));
+        let result = results::input_required(questions, &state, self.handshake.server_info());
+        Some(jsonrpc::result(call.id.raw(), &result))
+    }
+}

@@ -1,0 +1,135 @@
+//! Retries: requests that bring the answers to questions (MCP 2026-07-28, "Multi Round-Trip
+//! Requests").
+//!
+//! A retry has to name the call, the round, and the same method, name and arguments. Each round is
+//! answered once. A retry with equal answers may come again: it gets the outcome of the first.
+
+use tokio::time::Instant;
+
+use super::super::StateMachine;
+use crate::{
+    jsonrpc::Envelope,
+    modern::{ModernError, ModernRequest, input, input::InputResponses, state::RequestState},
+    streams::Reader,
+    tables::{modern_calls::Stage, timers::Timer},
+};
+
+impl StateMachine {
+    pub(super) fn retry(
+        &mut self,
+        now: Instant,
+        request: ModernRequest,
+        state: &str,
+        answers: InputResponses,
+    ) -> Result<Reader, ModernError> {
+        let invalid = || ModernError::request_state(None);
+        let modern = self.modern.as_ref().ok_or_else(invalid)?;
+        let sealer = self.config.state_sealer.as_ref().ok_or_else(invalid)?;
+        let Some(state) = RequestState::open(state, &**sealer, &modern.principal) else {
+            self.config.era_counts.note_invalid_state();
+            return Err(invalid());
+        };
+        if state.content != request.content {
+            return Err(invalid());
+        }
+        self.check_room(0).map_err(|reason| ModernError::rejected(&reason))?;
+        let Some(number) = state.call else {
+            let reader = self.streams.open_private();
+            self.begin_modern(now, request, answers, reader.stream);
+            return Ok(reader);
+        };
+        if state.epoch != modern.epoch || state.tag != modern.tag {
+            return Err(ModernError::request_state(Some("lost")));
+        }
+        let key = (number, state.round);
+        let call = self.calls.get(number).and_then(|call| call.modern.as_ref());
+        if call.is_some_and(|call| call.is_parked() && call.round == state.round) {
+            return Ok(self.resume_call(now, number, request, answers));
+        }
+        let known = call.is_some();
+        match self.follow(now, key, &request, &answers) {
+            Some(reader) => Ok(reader),
+            None => Err(ModernError::request_state(Some(if known { "spent" } else { "lost" }))),
+        }
+    }
+
+    /// Lets a parked call go on with the answers of its client.
+    fn resume_call(
+        &mut self,
+        now: Instant,
+        number: u64,
+        request: ModernRequest,
+        mut answers: InputResponses,
+    ) -> Reader {
+        let reader = self.streams.open_private();
+        if let Some(modern) = &mut self.modern
+            && let Some(call) = self.calls.get_mut(number)
+            && let Some(parked) = call.modern.as_mut()
+        {
+            modern.rounds.begin((number, parked.round), answers.digest);
+            parked.round += 1;
+            parked.stage = Stage::Running;
+            parked.capabilities = request.capabilities;
+            parked.log_level = request.log_level;
+            call.id = request.id;
+            call.token = request.token;
+            call.stream = reader.stream;
+        }
+        self.timers.set(Timer::Call(number), now + self.config.request_timeout);
+        let asked = self.calls.get_mut(number).and_then(|call| call.modern.as_mut());
+        let asked = asked
+            .map(|modern| std::mem::take(&mut modern.asked))
+            .unwrap_or_default();
+        let mut open = Vec::new();
+        for asked in asked {
+            match answers.answers.remove(&asked.key) {
+                Some(answer) if input::is_valid(&asked.method, &answer) => {
+                    self.answer_question(asked.question, &answer);
+                }
+                _ => open.push(asked),
+            }
+        }
+        let asks = !open.is_empty();
+        let mut progress = None;
+        if let Some(call) = self.calls.get_mut(number)
+            && let Some(modern) = call.modern.as_mut()
+        {
+            modern.asked = open;
+            modern.answers.extend(answers.answers);
+            let line = |held: Envelope| Some(held.with_param("progressToken", call.token.as_ref()?.raw()));
+            progress = modern.progress.take().and_then(line);
+        }
+        if let Some(line) = progress {
+            self.streams.notify(reader.stream, line);
+        }
+        if asks {
+            self.gather(now, number);
+        }
+        self.config.era_counts.note_round();
+        reader
+    }
+
+    /// The outcome of a retry that has come before with equal answers.
+    fn follow(
+        &mut self,
+        now: Instant,
+        key: (u64, u32),
+        request: &ModernRequest,
+        answers: &InputResponses,
+    ) -> Option<Reader> {
+        let round = self.modern.as_mut()?.rounds.get_mut(key)?;
+        if *round.answers.get_or_insert(answers.digest) != answers.digest {
+            return None;
+        }
+        let reader = self.streams.open_private();
+        match round.response.clone() {
+            None => round.followers.push((request.id.clone(), reader.stream)),
+            Some(response) => {
+                let message = Envelope::parse(&response).ok()?;
+                let line = message.with_id(request.id.raw());
+                self.put_response(now, reader.stream, request.id.raw(), line);
+            }
+        }
+        Some(reader)
+    }
+}
