@@ -9,5 +9,6 @@ pub(crate) mod mcp;
 pub(crate) mod metrics;
 pub(crate) mod program;
 pub(crate) mod records;
+pub(crate) mod request_states;
 pub(crate) mod shared_server;
 pub(crate) mod store;

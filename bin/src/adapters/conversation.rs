@@ -5,10 +5,10 @@ use std::{fmt, sync::Arc};
 
 use bridge::{Owner, Refusal};
 use bytes::Bytes;
-use http::Request;
+use http::{HeaderMap, Request};
 use session::ports::{
-    BoxError, BoxFuture, Conversation, ConversationInfo, DetachReason, Host, Outcome, Server, ServerNumber,
-    SessionError, SessionHandle, Snapshot, SpawnError, StartOrder,
+    BoxError, BoxFuture, Caller, Conversation, ConversationInfo, DetachReason, Host, Outcome, Route, Server,
+    ServerNumber, SessionError, SessionHandle, Snapshot, SpawnError, StartOrder,
 };
 
 /// Starts the servers of conversations, and connects them.
@@ -55,16 +55,54 @@ impl Host for BridgeHost {
         snapshot: Option<Snapshot>,
     ) -> Result<Arc<dyn Conversation>, BoxError> {
         let snapshot = snapshot.map(|snapshot| bridge::Snapshot::from_bytes(&snapshot.0));
-        let snapshot = snapshot.transpose()?;
+        let mut snapshot = snapshot.transpose()?;
+        if info.implicit {
+            snapshot = snapshot.map(bridge::Snapshot::renegotiable);
+        }
         let owner = Arc::new(HandleOwner(handle));
         Ok(Arc::new(BridgeConversation {
-            conversation: bridge::Conversation::new(self.config.clone(), &info.tag, owner, snapshot.as_ref()),
+            conversation: bridge::Conversation::new(
+                self.config.clone(),
+                &info.tag,
+                &info.grant.0,
+                owner,
+                snapshot.as_ref(),
+            ),
             starter: Arc::clone(&self.starter),
         }))
     }
 
     fn renews_credentials(&self) -> bool {
         self.starter.renews_credentials()
+    }
+
+    fn route(&self, request: &mut Request<Bytes>, caller: &Caller) -> Route {
+        route(bridge::route(request, &caller.grant.0, &self.config))
+    }
+
+    fn ignores_session_id(&self, headers: &HeaderMap) -> bool {
+        bridge::ignores_session_id(headers)
+    }
+}
+
+/// The same place in the terms of the registry.
+fn route(route: bridge::Route) -> Route {
+    let snapshot = |snapshot: bridge::Snapshot| Snapshot(snapshot.to_bytes());
+    match route {
+        bridge::Route::Open => Route::Open,
+        bridge::Route::Implicit { name, snapshot: made } => Route::Implicit {
+            name,
+            snapshot: snapshot(made),
+        },
+        bridge::Route::LastInitialize { default, opens } => Route::LastInitialize {
+            default: snapshot(default),
+            opens,
+        },
+        bridge::Route::Tagged { tag, otherwise } => Route::Tagged {
+            tag,
+            otherwise: Box::new(self::route(*otherwise)),
+        },
+        bridge::Route::Reply(response) => Route::Reply(response),
     }
 }
 

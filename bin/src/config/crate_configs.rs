@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use bridge::{DropCounts, http::EndpointConfig};
+use bridge::http::EndpointConfig;
 use broker::{BuildInfo, PublicUrl};
 use oauth::forgejo::ForgejoConfig;
 use supervisor::{Delivery, Isolation};
@@ -70,15 +70,16 @@ pub(crate) fn program(config: &Config) -> Program {
     }
 }
 
-pub(crate) fn bridge(config: &Config, drop_counts: DropCounts) -> bridge::Config {
+pub(crate) fn bridge(config: &Config) -> bridge::Config {
     let mut bridge = bridge::Config {
         // Sessions give a child this long to start. The limit of the bridge must not come at the
         // same moment: its response would be a stream, which the registry takes for the response of
         // a live child.
         handshake_timeout: config.child.start_timeout.saturating_mul(2),
-        request_timeout: config.session.timeouts.request_timeout,
-        question_timeout: config.session.timeouts.question_timeout,
-        drop_counts,
+        request_timeout: config.session.messages.request_timeout,
+        question_timeout: config.session.messages.question_timeout,
+        park_time: config.session.messages.input_timeout,
+        sessionless_legacy: config.session.messages.sessionless_legacy,
         ..bridge::Config::default()
     };
     if config.child.mode == ChildMode::Http {

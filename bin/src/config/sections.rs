@@ -60,33 +60,40 @@ section! {
 #[derive(Debug)]
 pub(crate) struct SessionConfig {
     pub(crate) sessions: session::Config,
-    pub(crate) timeouts: MessageTimeouts,
+    pub(crate) messages: MessageConfig,
 }
 
 // Two definitions for one table: the first fills the struct of another crate.
 impl Section for SessionConfig {
     fn keys(path: &str, keys: &mut Vec<ConfigKey>) {
         session::Config::keys(path, keys);
-        MessageTimeouts::keys(path, keys);
+        MessageConfig::keys(path, keys);
     }
 
     fn read(reader: &mut Reader, path: &str) -> Self {
         Self {
             sessions: session::Config::read(reader, path),
-            timeouts: MessageTimeouts::read(reader, path),
+            messages: MessageConfig::read(reader, path),
         }
     }
 }
 
 section! {
-    /// The time limits of requests in a session.
-    pub(crate) struct MessageTimeouts {
+    /// The requests in a session.
+    pub(crate) struct MessageConfig {
         /// The time that an MCP server has to answer a request of the client. Then the client gets
         /// an error, and the server a cancellation.
         request_timeout: PositiveDuration = "10m",
         /// The time that a client has to answer a request of the MCP server that it has received,
         /// such as a question to its user. Then the server gets an error.
         question_timeout: PositiveDuration = "10m",
+        /// The time that a client of 2026-07-28 has to answer questions that end its request. The
+        /// MCP server waits for that long.
+        input_timeout: PositiveDuration = "5m",
+        /// Serves requests of clients up to 2025-11-25 that do not send their session id back, as
+        /// claude.ai and ChatGPT do: they belong to the session that their sign-in has opened last.
+        /// `false`: 400.
+        sessionless_legacy: bool = true,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use bridge::{DropCounts, http::Endpoint};
+use bridge::http::Endpoint;
 use broker::ports::Probe;
 use session::ports::Host;
 use supervisor::Supervisor;
@@ -30,7 +30,7 @@ pub(super) struct Backends {
 }
 
 impl Backends {
-    pub(super) fn new(config: &Config, drop_counts: DropCounts) -> Result<Self> {
+    pub(super) fn new(config: &Config, bridge: bridge::Config) -> Result<Self> {
         let tasks = TaskTracker::new();
         let (starter, supervisor): (Arc<dyn ServerStarter>, _) = match crate_configs::endpoint(config) {
             Some(endpoint) => {
@@ -52,9 +52,11 @@ impl Backends {
                 (Arc::new(starter), Some(supervisor))
             }
         };
-        let config = crate_configs::bridge(config, drop_counts);
         Ok(Self {
-            host: Arc::new(BridgeHost { config, starter }),
+            host: Arc::new(BridgeHost {
+                config: bridge,
+                starter,
+            }),
             supervisor,
             tasks,
         })

@@ -15,6 +15,7 @@ use crate::{
         mcp::RegistryService,
         metrics::{Counts, MetricsPage},
         records::SessionSeal,
+        request_states::RequestStateSeal,
         store::StoreProbe,
     },
     config::{Config, crate_configs},
@@ -49,7 +50,13 @@ impl Application {
         }
 
         let counts = Arc::new(Counts::default());
-        let backends = Backends::new(config, counts.drop_counts())?;
+        let bridge = bridge::Config {
+            drop_counts: counts.drop_counts(),
+            era_counts: counts.era_counts(),
+            state_sealer: Some(Arc::new(RequestStateSeal(sealer.clone()))),
+            ..crate_configs::bridge(config)
+        };
+        let backends = Backends::new(config, bridge)?;
         let (writer, readers) = (store.writer().clone(), store.readers().clone());
         let mut records = SqliteRecords::from_pools(writer, readers, Arc::new(SessionSeal(sealer))).await?;
         if store.found_others() {

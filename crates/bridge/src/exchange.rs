@@ -102,6 +102,7 @@ async fn post_request(
     (id, method): (&Id, &str),
     keyed: bool,
 ) -> Result<Outcome, RejectReason> {
+    config.era_counts.note_legacy();
     let to_json = |lines: &[Bytes]| lines.first().cloned();
     if method != "initialize" {
         check_version(shared, headers)?;

@@ -81,10 +81,8 @@ pub fn route(request: &mut Request<Bytes>, principal: &str, config: &Config) -> 
         MessageKind::Request { id, method } => {
             let named = request::meta_version(&message).is_some();
             if named || (is_modern && &*method != "initialize") {
-                config.era_counts.note_modern();
                 return modern_request(request, &message, &id, &method, principal, config);
             }
-            config.era_counts.note_legacy();
             if &*method == "initialize" {
                 return Route::Open;
             }

@@ -5,7 +5,7 @@
 
 use std::{fmt, sync::atomic::Ordering, time::Duration};
 
-use bridge::{DropCounts, DropReason};
+use bridge::{DropCounts, DropReason, EraCounts};
 use broker::ports::CompletedRequest;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -32,6 +32,8 @@ macro_rules! metrics {
             registry: Registry,
             /// The source of `messages_dropped`.
             drop_counts: DropCounts,
+            /// The source of `requests` and of the counts of questions.
+            era_counts: EraCounts,
             $( $(#[doc = $help])+ $field: $type, )+
         }
 
@@ -42,7 +44,7 @@ macro_rules! metrics {
                     let help = concat!($($help),+).trim();
                     metrics!(@register registry, $name, help, $field.clone() $(, $new)?);
                 )+
-                Self { registry, drop_counts: DropCounts::default(), $($field),+ }
+                Self { registry, drop_counts: DropCounts::default(), era_counts: EraCounts::default(), $($field),+ }
             }
         }
     };
@@ -95,6 +97,14 @@ metrics! {
     /// Messages between clients and MCP servers that were dropped or replaced by an error, by
     /// reason
     messages_dropped: Family<Label, Counter> = "messages_dropped",
+    /// MCP requests by the era of their client: legacy is up to 2025-11-25, modern from 2026-07-28
+    requests: Family<Label, Counter> = "requests",
+    /// Requests of modern clients that wait at the MCP server while the client answers its questions
+    parked: Counter = "requests_parked",
+    /// Parked requests that went on with the answers of the client
+    rounds: Counter = "requests_resumed",
+    /// Answers of modern clients whose requestState had expired or was not made by this broker
+    invalid_states: Counter = "request_states_rejected",
 }
 
 /// One label and its value, both from fixed lists.
@@ -140,6 +150,10 @@ impl Counts {
         self.drop_counts.clone()
     }
 
+    pub(crate) fn era_counts(&self) -> EraCounts {
+        self.era_counts.clone()
+    }
+
     /// Takes over the values that others count.
     pub(super) fn update(&self, stats: Stats, children: usize) {
         for (state, count) in [
@@ -154,6 +168,18 @@ impl Counts {
         for (reason, label) in DropReason::LABELS {
             let counter = self.messages_dropped.get_or_create(&[("reason", label)]);
             counter.inner().store(self.drop_counts.get(reason), Ordering::Relaxed);
+        }
+        let eras = &self.era_counts;
+        for (era, count) in [("legacy", eras.legacy_requests()), ("modern", eras.modern_requests())] {
+            let counter = self.requests.get_or_create(&[("era", era)]);
+            counter.inner().store(count, Ordering::Relaxed);
+        }
+        for (counter, count) in [
+            (&self.parked, eras.parked_calls()),
+            (&self.rounds, eras.rounds()),
+            (&self.invalid_states, eras.invalid_states()),
+        ] {
+            counter.inner().store(count, Ordering::Relaxed);
         }
     }
 

@@ -29,6 +29,7 @@ pub(super) async fn serve(
     headers: &HeaderMap,
     request: ModernRequest,
 ) -> Outcome {
+    config.era_counts.note_modern();
     let id = request.id.clone();
     match post(shared, config, headers, request).await {
         Ok(outcome) | Err(Unserved::Outcome(outcome)) => outcome,

@@ -75,6 +75,9 @@ pub struct ConversationInfo {
     pub grant: GrantId,
     /// The user of the grant.
     pub user: UserId,
+    /// No client has an id of the session ([`Route`]). So none notices if a server differs from the
+    /// one before it.
+    pub implicit: bool,
 }
 
 /// The client's side of one session.

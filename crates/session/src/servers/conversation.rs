@@ -30,6 +30,7 @@ pub(crate) fn make(
         tag: Arc::clone(&session.tag),
         grant: session.grant.clone(),
         user: session.user.clone(),
+        implicit: session.implicit,
     };
     let control = Control {
         state: Arc::downgrade(state),
