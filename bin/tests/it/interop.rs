@@ -16,6 +16,7 @@ mod scripted_client;
 mod sdk_chaos;
 mod sdk_client;
 mod server_suite;
+mod stateless_clients;
 mod third_party_clients;
 
 use testkit::broker::ChildCommand;

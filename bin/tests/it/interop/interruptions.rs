@@ -42,7 +42,7 @@ async fn with_each_client<F: Future<Output = ()> + Send + 'static>(test: impl Fn
 }
 
 /// Rotates all sessions of a user. Returns the process ids of the replaced children.
-async fn rotate(harness: &Harness, login: &str) -> Vec<Value> {
+pub(super) async fn rotate(harness: &Harness, login: &str) -> Vec<Value> {
     let replaced = harness.broker.children().unwrap();
     let before = harness.broker.log().count(ROTATED);
     harness.signed_in(login).await;

@@ -42,6 +42,7 @@ pub(super) struct Run {
     command: Command,
     login: String,
     redirect_uri: String,
+    protocol: &'static str,
 }
 
 /// A running client.
@@ -51,6 +52,8 @@ pub(super) struct ClientProcess {
     messages: JsonLines,
     login: String,
     redirect_uri: String,
+    /// The protocol revision that its sessions must have.
+    protocol: &'static str,
 }
 
 /// The events of a client up to `done`.
@@ -231,7 +234,16 @@ impl Run {
             command,
             login: login.to_owned(),
             redirect_uri,
+            protocol: "2025-11-25",
         }
+    }
+
+    /// Makes the client speak the protocol without sessions; `era` is its way of finding out that
+    /// the server does, too.
+    pub(super) fn stateless(mut self, era: &str) -> Self {
+        self.command.env("ERA", era);
+        self.protocol = "2026-07-28";
+        self
     }
 
     /// Adds the URL of a client metadata document, and perhaps a key (a JWK) for assertions.
@@ -260,6 +272,7 @@ impl Run {
             process,
             login: self.login,
             redirect_uri: self.redirect_uri,
+            protocol: self.protocol,
         }
     }
 
@@ -300,13 +313,24 @@ impl ClientProcess {
     }
 
     async fn collect(mut self) -> RunResult {
+        let run = self.collect_until(|event| matches!(event, Event::Done)).await;
+        assert!(self.exited().await.success());
+        run
+    }
+
+    /// Signs the user in where the client demands it, and collects the events up to a last one.
+    pub(super) async fn collect_until(&mut self, is_last: impl Fn(&Event) -> bool) -> RunResult {
         let mut browser = Browser::new();
         let mut run = RunResult::default();
         loop {
-            match self.event().await {
+            let event = self.event().await;
+            if is_last(&event) {
+                return run;
+            }
+            match event {
                 Event::Authorize { url } => self.sign_in(&mut browser, &url).await,
                 Event::Session { protocol } => {
-                    assert_eq!(protocol.as_deref(), Some("2025-11-25"));
+                    assert_eq!(protocol.as_deref(), Some(self.protocol));
                     run.sessions += 1;
                 }
                 Event::Tools { count } => run.tools.push(count),
@@ -322,14 +346,15 @@ impl ClientProcess {
                 }
                 Event::Feature { name, result } => run.features.push((name, result)),
                 Event::Error { message } => panic!("the client failed: {message}"),
-                Event::Done => break,
-                other @ (Event::Question { .. } | Event::Ready | Event::Call(_) | Event::Notification { .. }) => {
+                other @ (Event::Question { .. }
+                | Event::Ready
+                | Event::Call(_)
+                | Event::Notification { .. }
+                | Event::Done) => {
                     panic!("unexpected event: {other:?}")
                 }
             }
         }
-        assert!(self.exited().await.success());
-        run
     }
 }
 
