@@ -16,7 +16,7 @@ pub struct Config {
     /// The quota of one user.
     pub max_sessions_per_user: usize,
     /// The quota of implicit sessions of one grant ([`Route`](crate::ports::Route)). A new one ends
-    /// the one that has been idle for longest.
+    /// the one that has been idle for longest; those that are in use stay.
     pub max_implicit_sessions_per_grant: usize,
     /// The idle time after which a backend is stopped.
     pub idle_timeout: Duration,

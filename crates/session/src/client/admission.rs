@@ -43,7 +43,7 @@ pub(super) fn admit(state: &RegistryState, user: &UserId) -> Result<SessionPermi
     Err(match scope {
         QuotaScope::User => {
             tracing::info!(user = %user.0, "session refused: max_sessions_per_user is reached");
-            user_quota(state, user, state.config.max_sessions_per_user)
+            user_quota(state, user)
         }
         QuotaScope::Total => {
             tracing::warn!("session refused: max_sessions is reached");
@@ -55,12 +55,8 @@ pub(super) fn admit(state: &RegistryState, user: &UserId) -> Result<SessionPermi
 }
 
 /// Makes room for an implicit session of the grant of `caller`, by ending those that have been idle
-/// for longest.
-///
-/// # Errors
-///
-/// [`ServeError::UserQuota`] if all are in use.
-pub(super) fn limit_implicit(state: &RegistryState, caller: &Caller) -> Result<(), ServeError> {
+/// for longest. Those that are in use stay: the quota of the user bounds them.
+pub(super) fn limit_implicit(state: &RegistryState, caller: &Caller) {
     let limit = state.config.max_implicit_sessions_per_grant;
     let mut held = state
         .table
@@ -74,12 +70,6 @@ pub(super) fn limit_implicit(state: &RegistryState, caller: &Caller) -> Result<(
             excess -= 1;
         }
     }
-    if excess > 0 {
-        state.observer.on(Event::QuotaExceeded(QuotaScope::User));
-        tracing::info!(user = %caller.user.0, "session refused: all implicit sessions of the grant are in use");
-        return Err(user_quota(state, &caller.user, limit));
-    }
-    Ok(())
 }
 
 /// Ends a new session if its grant has ended since the bearer of the request was checked. The
@@ -120,7 +110,7 @@ fn evict_dormant(state: &RegistryState, scope: QuotaScope, user: &UserId) -> boo
         .any(|(_, session)| state.end(session, EndReason::Evicted, EndCondition::IfDormant))
 }
 
-fn user_quota(state: &RegistryState, user: &UserId, limit: usize) -> ServeError {
+fn user_quota(state: &RegistryState, user: &UserId) -> ServeError {
     let (config, now) = (&state.config, Instant::now());
     let mut held = state.table.select(|session| session.user == *user);
     held.sort_by_key(|session| session.opened_at);
@@ -138,7 +128,7 @@ fn user_quota(state: &RegistryState, user: &UserId, limit: usize) -> ServeError 
         summary
     });
     ServeError::UserQuota {
-        data: json!({ "limit": limit, "sessions": sessions.collect::<Vec<_>>() }),
+        data: json!({ "limit": config.max_sessions_per_user, "sessions": sessions.collect::<Vec<_>>() }),
         retry_after,
     }
 }

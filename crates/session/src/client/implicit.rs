@@ -45,7 +45,7 @@ pub(super) fn find_or_make(
     let now = Instant::now();
     // Before a session is ended for one that cannot start.
     admission::check_backoff(state, &caller.user, now)?;
-    admission::limit_implicit(state, caller)?;
+    admission::limit_implicit(state, caller);
     let permit = admission::admit(state, &caller.user)?;
     let identity = Identity {
         key,
