@@ -42,10 +42,7 @@ pub enum StartOutcome {
 
 /// Makes [`ScriptedConversation`]s.
 ///
-/// The header `route` of a request without a session id says where it belongs: `last` or
-/// `last-passive` ([`Route::LastInitialize`], the default snapshot is `default`), `reply`, `tagged
-/// TAG ELSE`, and any other text is the name and the snapshot of an implicit session. Without that
-/// header it is [`Route::Open`]. A session id beside it is ignored.
+/// Requests belong where they say ([`route_by_header`]).
 #[derive(Debug)]
 pub struct ScriptedHost {
     script: Arc<Script>,
@@ -123,13 +120,25 @@ impl Host for ScriptedHost {
     }
 
     fn route(&self, request: &mut Request<Bytes>, _caller: &Caller) -> Route {
-        let route = request.headers().get(ROUTE);
-        route.map_or(Route::Open, |route| parse_route(route.to_str().expect("text")))
+        route_by_header(request)
     }
 
     fn ignores_session_id(&self, headers: &HeaderMap) -> bool {
         headers.contains_key(ROUTE)
     }
+}
+
+/// The place of a request without a session id, as its header `route` says: `last` or
+/// `last-passive` ([`Route::LastInitialize`] with the snapshot `default`), `reply`, `tagged TAG
+/// ELSE`, and any other text is the name and the snapshot of an implicit session. Without that
+/// header it is [`Route::Open`].
+///
+/// # Panics
+///
+/// If the header is malformed.
+pub fn route_by_header(request: &Request<Bytes>) -> Route {
+    let route = request.headers().get(ROUTE);
+    route.map_or(Route::Open, |route| parse_route(route.to_str().expect("text")))
 }
 
 fn parse_route(text: &str) -> Route {
@@ -142,7 +151,6 @@ fn parse_route(text: &str) -> Route {
     }
     let snapshot = |text: &str| Snapshot(Bytes::copy_from_slice(text.as_bytes()));
     match text {
-        "open" => Route::Open,
         "last" | "last-passive" => Route::LastInitialize {
             default: snapshot("default"),
             opens: text == "last",

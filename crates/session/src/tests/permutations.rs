@@ -1,7 +1,7 @@
 //! The registry under a scheduler that permutes the order of its tasks.
 //!
 //! All code that several tasks of a session share runs here unchanged: attached servers, the
-//! session table, quotas, opening, the making of implicit sessions, wake, rotation, endings, keepers, revocation and the
+//! session table, quotas, opening, implicit sessions, wake, rotation, endings, keepers, revocation and the
 //! pass-through conversation. At
 //! each lock, flag and wait the scheduler chooses the next task: at random, and with few
 //! preemptions at chosen points (PCT). The scripted backends, spawner and credentials have

@@ -5,21 +5,28 @@
 //! slowly or not at all, credentials that cannot be renewed, rotations, restarts of the registry. A
 //! seed reproduces its schedule. After each step no request waits without a spawn, no session has
 //! two backends, and no answer reports the end of a session that has not ended.
+//!
+//! An implicit session also ends when its grant needs its place for another one, and the next call
+//! makes it again. The client is never told of its end.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use fastrand::Rng;
+use http::{Method, Request};
 use session::{
     Config,
     ports::{Backend as _, Event, GrantId, UserId},
     testing::{RefreshOutcome, ScriptedBackend, SpawnOutcome},
 };
-use tokio::time::{Instant, advance};
+use tokio::time::{Instant, advance, sleep_until};
 
-use crate::harness::{Harness, InBackground, pick, run_ready_tasks};
+use crate::harness::{Harness, InBackground, pick, rpc, run_ready_tasks};
 
 const SCHEDULES: u64 = 8000;
 const STEPS: usize = 30;
+/// The names of implicit sessions, of which a grant may have one.
+const NAMES: [&str; 2] = ["a", "b"];
 const CALLERS: [&str; 4] = ["ann/x", "ann/y", "bob/x", "eve/x"];
 const TOTAL_QUOTA: usize = 4;
 const USER_QUOTA: usize = 2;
@@ -40,10 +47,19 @@ enum State {
 struct Row {
     who: &'static str,
     tag: Arc<str>,
+    /// `None` for an implicit session.
     id: Option<String>,
+    /// The name of an implicit session.
+    name: Option<&'static str>,
+    /// The backends of the sessions before with the same name.
+    predecessors: Vec<Arc<ScriptedBackend>>,
+    /// The backends that it had when it was made again: a row of its own stands for that.
+    left: Option<Vec<Arc<ScriptedBackend>>>,
     state: State,
     opening: Option<Answer>,
     pings: Vec<Answer>,
+    /// The start of the first of the pings that wait, or else of the last one.
+    waiting_since: Instant,
     /// The start of the latest ping.
     pinged: Instant,
     /// The backend that served the session after the last step.
@@ -52,18 +68,11 @@ struct Row {
     replaced: Option<Arc<ScriptedBackend>>,
 }
 
-/// The place of a new session in the model.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Free,
-    /// The session of this row is evicted.
-    Evicts(usize),
-    QuotaExceeded,
-}
-
 struct Run {
     harness: Harness,
     rows: Vec<Row>,
+    /// The session of the last `initialize` of each grant, unless two were opened in one step.
+    last_opened: BTreeMap<&'static str, Option<usize>>,
     next_reap: Instant,
     rng: Rng,
 }
@@ -94,6 +103,7 @@ impl Run {
         let config = Config {
             max_sessions: TOTAL_QUOTA,
             max_sessions_per_user: USER_QUOTA,
+            max_implicit_sessions_per_grant: 1,
             idle_timeout: IDLE,
             reap_interval: TICK,
             retain: RETAIN,
@@ -103,6 +113,7 @@ impl Run {
         Self {
             harness: Harness::manual(config).await,
             rows: Vec::new(),
+            last_opened: BTreeMap::new(),
             next_reap: Instant::now() + TICK,
             rng: Rng::with_seed(seed),
         }
@@ -131,7 +142,7 @@ impl Run {
     }
 
     async fn step(&mut self) {
-        match self.rng.u64(..30) {
+        match self.rng.u64(..36) {
             0..=4 => self.initialize().await,
             5..=11 => self.resolve(),
             12..=16 => self.ping(),
@@ -142,6 +153,8 @@ impl Run {
             24..=26 => self.rotate(),
             27 => self.harness.spawner.hold_stops(self.rng.bool()),
             28 => self.revoke_upstream().await,
+            29..=33 => self.call().await,
+            34 => self.call_last().await,
             _ => {
                 if self.rng.u64(..3) == 0 {
                     self.restart().await;
@@ -152,50 +165,117 @@ impl Run {
 
     async fn initialize(&mut self) {
         let who = pick(&mut self.rng, &CALLERS);
-        let before = self.harness.spawner.spawn_count();
-        let place = self.place(who);
-        let backed_off = self.harness.event_count(Event::BackedOff);
-        let opening = self.harness.status_in_background(who, None, "initialize");
-        run_ready_tasks().await;
-        if self.harness.spawner.spawn_count() == before {
-            assert!(matches!(opening.output().await, (429 | 503, None)));
-            let backs_off = self.harness.event_count(Event::BackedOff) > backed_off;
-            assert!(backs_off || place != Place::Free, "the quotas are not exceeded");
+        let request = self.harness.request(Method::POST, who, None, &rpc("7", "initialize"));
+        let Some(opening) = self.open(request, |run| run.admit(who)).await else {
             return;
-        }
-        match place {
-            Place::Free => {}
-            Place::Evicts(index) => self.end(index),
-            Place::QuotaExceeded => panic!("a session was opened beyond a quota"),
-        }
+        };
         self.rows.push(Row {
             who,
             tag: self.harness.spawner.last_order().tag,
-            id: None,
             state: State::Opening,
             opening: Some(opening),
-            pings: Vec::new(),
-            pinged: Instant::now(),
-            served_by: None,
-            replaced: None,
+            ..Row::new(who)
         });
     }
 
-    fn place(&self, who: &str) -> Place {
-        let of_user = |row: &Row| user(row.who) == user(who);
-        let (of_this_user, all) = (self.counted(of_user), self.counted(|_| true));
-        if of_this_user < USER_QUOTA && all < TOTAL_QUOTA {
-            return Place::Free;
+    /// A call of an implicit session, which makes it if need be.
+    async fn call(&mut self) {
+        let (who, name) = (pick(&mut self.rng, &CALLERS), pick(&mut self.rng, &NAMES));
+        let live = |row: &Row| row.who == who && row.name.is_some() && matches!(row.state, State::Live { .. });
+        let held = self.rows.iter().position(live);
+        if let Some(index) = held.filter(|index| self.rows[*index].name == Some(name)) {
+            return self.ping_session(index);
         }
-        let only_of_user = of_this_user >= USER_QUOTA;
-        let dormant = self.rows.iter().enumerate().filter_map(|(index, row)| {
-            let State::Live { last } = row.state else { return None };
-            let unused = self.backends(row) == 0 && row.pings.is_empty();
-            (unused && (!only_of_user || of_user(row))).then_some((last, index))
+        let in_use = held.is_some_and(|index| !self.rows[index].pings.is_empty());
+        let running = self.harness.spawner.running_backends();
+        let request = self.harness.routed(Method::POST, who, name, &rpc("7", "ping"));
+        let admit = |run: &mut Self| {
+            if let Some(index) = held.filter(|_| !in_use) {
+                run.end(index);
+            }
+            !in_use && run.admit(who)
+        };
+        let Some(call) = self.open(request, admit).await else {
+            return;
+        };
+        let tag = self.harness.spawner.last_order().tag;
+        let mut predecessors = running;
+        predecessors.retain(|backend| backend.tag() == &*tag);
+        for row in self.rows.iter_mut().filter(|row| row.tag == tag && row.left.is_none()) {
+            let mut left = predecessors.clone();
+            left.retain(|backend| !contains(&row.predecessors, backend));
+            row.left = Some(left);
+        }
+        self.rows.push(Row {
+            tag,
+            name: Some(name),
+            predecessors,
+            state: State::Live { last: Instant::now() },
+            pings: vec![call],
+            ..Row::new(who)
         });
-        dormant
-            .min()
-            .map_or(Place::QuotaExceeded, |(_, index)| Place::Evicts(index))
+    }
+
+    /// A call without a session id of a client that has initialized.
+    async fn call_last(&mut self) {
+        let who = pick(&mut self.rng, &CALLERS);
+        let Some(Some(index)) = self.last_opened.get(who).copied() else {
+            return;
+        };
+        // One that has to wait may lose its session, and make an implicit one.
+        if matches!(self.rows[index].state, State::Live { .. }) && !self.serving(&self.rows[index]).is_empty() {
+            let call = self.harness.status_of_routed(who, "last");
+            assert_eq!(call.output().await, (200, None));
+            self.rows[index].state = State::Live { last: Instant::now() };
+        }
+    }
+
+    /// A request that makes a session and spawns its backend, unless it is refused. `admit` says so
+    /// for the model, and ends the sessions whose place it needs.
+    async fn open(&mut self, request: Request<Bytes>, admit: impl FnOnce(&mut Self) -> bool) -> Option<Answer> {
+        let before: Vec<State> = self.rows.iter().map(|row| row.state).collect();
+        let admitted = admit(self);
+        let (spawns, backed_off) = (
+            self.harness.spawner.spawn_count(),
+            self.harness.event_count(Event::BackedOff),
+        );
+        let answer = self.harness.status_of(request);
+        run_ready_tasks().await;
+        if self.harness.spawner.spawn_count() > spawns {
+            assert!(admitted, "a session beyond a quota");
+            return Some(answer);
+        }
+        assert!(matches!(answer.output().await, (429 | 503, None)));
+        if self.harness.event_count(Event::BackedOff) > backed_off {
+            // Before any session is ended for the new one.
+            for (row, state) in self.rows.iter_mut().zip(before) {
+                row.state = state;
+            }
+        } else {
+            assert!(!admitted, "the quotas are not exceeded");
+        }
+        None
+    }
+
+    /// Evicts sessions until there is a place. False if there is none.
+    fn admit(&mut self, who: &str) -> bool {
+        let of_user = |row: &Row| user(row.who) == user(who);
+        loop {
+            let only_of_user = self.counted(of_user) >= USER_QUOTA;
+            if !only_of_user && self.counted(|_| true) < TOTAL_QUOTA {
+                return true;
+            }
+            let dormant = self.rows.iter().enumerate().filter_map(|(index, row)| {
+                let State::Live { last } = row.state else { return None };
+                let unused = self.backends(row) == 0 && row.pings.is_empty();
+                // Of those that timed out since the last step, the first one has waited for longest.
+                (unused && (!only_of_user || of_user(row))).then_some((last, row.waiting_since, index))
+            });
+            let Some((_, _, index)) = dormant.min() else {
+                return false;
+            };
+            self.end(index);
+        }
     }
 
     /// Counts the sessions and the replaced backends that count for the quotas.
@@ -212,7 +292,7 @@ impl Run {
     fn note_rotations(&mut self) {
         for row in &mut self.rows {
             row.replaced.take_if(|backend| backend.has_exited());
-            let serving = self.harness.serving(&row.tag).pop();
+            let serving = serving(&self.harness, row).pop();
             let before = std::mem::replace(&mut row.served_by, serving);
             // One that was detached for another reason is not followed within the step, or has
             // exited.
@@ -228,13 +308,18 @@ impl Run {
 
     /// The number of running backends of a session, those included that are being stopped.
     fn backends(&self, row: &Row) -> usize {
-        let backends = self.harness.spawner.running_backends();
-        backends.iter().filter(|backend| backend.tag() == &*row.tag).count()
+        running(&self.harness, row).len()
+    }
+
+    /// Those of them that were not told to stop.
+    fn serving(&self, row: &Row) -> Vec<Arc<ScriptedBackend>> {
+        serving(&self.harness, row)
     }
 
     fn spawns(&self, row: &Row) -> usize {
         let pending = self.harness.spawner.pending();
-        pending.iter().filter(|tag| **tag == row.tag).count()
+        let of_row = |tag: &Arc<str>| row.left.is_none() && *tag == row.tag;
+        pending.iter().filter(|tag| of_row(tag)).count()
     }
 
     /// Resolves one of the spawns.
@@ -258,16 +343,22 @@ impl Run {
     }
 
     fn ping(&mut self) {
-        if let Some(index) = self.choose(|row| row.id.is_some()) {
+        if let Some(index) = self.choose(Row::can_be_called) {
             self.ping_session(index);
         }
     }
 
     fn ping_session(&mut self, index: usize) {
         let row = &mut self.rows[index];
-        let ping = self.harness.status_in_background(row.who, row.id.as_deref(), "ping");
-        row.pings.push(ping);
+        let ping = match row.name {
+            Some(name) => self.harness.status_of_routed(row.who, name),
+            None => self.harness.status_in_background(row.who, row.id.as_deref(), "ping"),
+        };
         row.pinged = Instant::now();
+        if row.pings.is_empty() {
+            row.waiting_since = row.pinged;
+        }
+        row.pings.push(ping);
     }
 
     async fn delete(&mut self) {
@@ -291,8 +382,9 @@ impl Run {
     async fn tick(&mut self) {
         let now = Instant::now();
         let half = (self.next_reap - now) / 2;
-        for part in [half, self.next_reap - now - half] {
-            advance(part).await;
+        for end in [now + half, self.next_reap] {
+            // Not `advance`, at the end of which all that has timed out would have the same activity.
+            sleep_until(end).await;
             run_ready_tasks().await;
             // A slow start times out in between.
             self.collect_answers();
@@ -307,10 +399,7 @@ impl Run {
                 if now - last >= RETAIN {
                     self.end(index);
                 } else if now - last >= IDLE {
-                    assert!(
-                        self.harness.serving(&row.tag).is_empty(),
-                        "an idle session has no backend"
-                    );
+                    assert!(self.serving(row).is_empty(), "an idle session has no backend");
                 }
             }
         }
@@ -355,9 +444,7 @@ impl Run {
         let current = credentials.expires_at();
         let holds_current = |backend: &Arc<ScriptedBackend>| backend.expires_at() >= Some(current);
         let shows = self.rows.iter().any(|row| {
-            user(row.who) == revoked
-                && row.state != State::Ended
-                && self.harness.serving(&row.tag).iter().any(holds_current)
+            user(row.who) == revoked && row.state != State::Ended && self.serving(row).iter().any(holds_current)
         });
         credentials.set_refresh_outcome(RefreshOutcome::Terminal);
         self.harness.registry.rotate_user(&revoked);
@@ -399,7 +486,7 @@ impl Run {
         self.resolve_all().await;
         self.collect_answers();
         for index in 0..self.rows.len() {
-            if self.rows[index].id.is_none() {
+            if !self.rows[index].can_be_called() {
                 continue;
             }
             // Longer than any backoff, and shorter than the retention.
@@ -431,13 +518,16 @@ impl Run {
 
     /// Compares the answers so far with the model.
     fn collect_answers(&mut self) {
-        let now = Instant::now();
-        for row in &mut self.rows {
+        let (now, mut opened) = (Instant::now(), Vec::new());
+        for (index, row) in self.rows.iter_mut().enumerate() {
             if let Some((status, id)) = row.opening.as_mut().and_then(InBackground::try_output) {
                 row.opening = None;
                 assert_eq!(status == 200, id.is_some());
                 match (row.state, status) {
-                    (State::Opening, 200) => row.state = State::Live { last: now },
+                    (State::Opening, 200) => {
+                        row.state = State::Live { last: now };
+                        opened.push((row.who, index));
+                    }
                     (State::Opening, 502 | 503) => row.state = State::Ended,
                     (State::Ended, 401 | 502 | 503) => {}
                     unexpected => panic!("{unexpected:?}"),
@@ -454,11 +544,18 @@ impl Run {
                         assert!(matches!(status, 200 | 502 | 503), "{status}");
                         row.state = State::Live { last: now };
                     }
-                    State::Ended => assert!(matches!(status, 401 | 404 | 503), "{status}"),
+                    State::Ended => {
+                        assert!(matches!(status, 401 | 404 | 503), "{status}");
+                        assert!(status != 404 || row.name.is_none(), "the client has no id to give up");
+                    }
                     State::Opening => panic!("no client has the id of an opening session"),
                 }
                 false
             });
+        }
+        for (who, index) in &opened {
+            let only = opened.iter().filter(|(other, _)| other == who).count() == 1;
+            self.last_opened.insert(who, only.then_some(*index));
         }
     }
 
@@ -470,7 +567,7 @@ impl Run {
         assert_eq!(stats.stopping, self.counted(|_| true) - live - stats.opening);
         let stops_held = self.harness.spawner.holds_stops();
         for row in &self.rows {
-            let (serving, spawns) = (self.harness.serving(&row.tag).len(), self.spawns(row));
+            let (serving, spawns) = (self.serving(row).len(), self.spawns(row));
             assert!(serving <= 1, "two backends serve one session");
             let running = self.backends(row);
             assert!(
@@ -503,6 +600,52 @@ impl Run {
             .collect();
         (!matching.is_empty()).then(|| pick(&mut self.rng, &matching))
     }
+}
+
+impl Row {
+    fn new(who: &'static str) -> Self {
+        Self {
+            who,
+            tag: "".into(),
+            id: None,
+            name: None,
+            predecessors: Vec::new(),
+            left: None,
+            state: State::Ended,
+            opening: None,
+            pings: Vec::new(),
+            waiting_since: Instant::now(),
+            pinged: Instant::now(),
+            served_by: None,
+            replaced: None,
+        }
+    }
+
+    /// False for an implicit session that has ended: a call would make another one.
+    fn can_be_called(&self) -> bool {
+        self.id.is_some() || (self.name.is_some() && self.state != State::Ended)
+    }
+}
+
+fn contains(backends: &[Arc<ScriptedBackend>], backend: &Arc<ScriptedBackend>) -> bool {
+    backends.iter().any(|other| Arc::ptr_eq(other, backend))
+}
+
+/// The running backends of a session.
+fn running(harness: &Harness, row: &Row) -> Vec<Arc<ScriptedBackend>> {
+    let mut backends = harness.spawner.running_backends();
+    match &row.left {
+        Some(left) => backends.retain(|backend| contains(left, backend)),
+        None => backends.retain(|backend| backend.tag() == &*row.tag && !contains(&row.predecessors, backend)),
+    }
+    backends
+}
+
+/// Those of them that were not told to stop.
+fn serving(harness: &Harness, row: &Row) -> Vec<Arc<ScriptedBackend>> {
+    let mut backends = running(harness, row);
+    backends.retain(|backend| backend.stop_count() == 0);
+    backends
 }
 
 /// The user of a caller.

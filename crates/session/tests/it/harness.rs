@@ -12,9 +12,12 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use session::{
-    Config, Registry, RegistryBuilder, Served,
-    ports::{Body, Caller, Clock, Event, Observer},
-    testing::{ScriptedBackend, ScriptedCredentials, ScriptedHost, ScriptedSpawner, SpawnOutcome, caller},
+    Config, PassThrough, Registry, RegistryBuilder, Served,
+    ports::{
+        Body, BoxError, Caller, Clock, Conversation, ConversationInfo, Event, Host, Observer, Route, SessionHandle,
+        Snapshot,
+    },
+    testing::{ScriptedCredentials, ScriptedHost, ScriptedSpawner, SpawnOutcome, caller, route_by_header},
 };
 use tokio::{task::JoinSet, time::Instant};
 
@@ -42,6 +45,10 @@ pub(crate) struct Harness {
     clock: Option<Arc<PausedClock>>,
     config: Config,
 }
+
+/// The pass-through host with the routes of [`ScriptedHost`].
+#[derive(Debug)]
+struct RoutedPassThrough(PassThrough);
 
 /// The wall clock of paused time.
 #[derive(Debug)]
@@ -133,10 +140,14 @@ impl Harness {
     /// Opens another registry on the same records, as after a restart of the process.
     pub(crate) async fn restart(&mut self) {
         let clock = self.clock.as_ref().expect("a plain registry keeps no records");
-        let builder = match &self.host {
-            Some(host) => RegistryBuilder::hosted(self.config.clone(), Arc::clone(host) as _),
-            None => RegistryBuilder::new(self.config.clone(), Arc::clone(&self.spawner) as _),
+        let host: Arc<dyn Host> = match &self.host {
+            Some(host) => Arc::clone(host) as _,
+            None => {
+                let host = PassThrough::new(Arc::clone(&self.spawner) as _, self.config.keep_alive);
+                Arc::new(RoutedPassThrough(host))
+            }
         };
+        let builder = RegistryBuilder::hosted(self.config.clone(), host);
         let builder = builder
             .records(Arc::clone(&self.records) as _)
             .observer(Arc::clone(&self.events) as _)
@@ -215,7 +226,16 @@ impl Harness {
         id: Option<&str>,
         method: &str,
     ) -> InBackground<(u16, Option<String>)> {
-        let request = self.request(Method::POST, who, id, &rpc("7", method));
+        self.status_of(self.request(Method::POST, who, id, &rpc("7", method)))
+    }
+
+    /// As [`Harness::status_in_background`], of a call without a session id.
+    pub(crate) fn status_of_routed(&self, who: &str, route: &str) -> InBackground<(u16, Option<String>)> {
+        self.status_of(self.routed(Method::POST, who, route, &rpc("7", "ping")))
+    }
+
+    /// Sends a request in the background, as [`Harness::status_in_background`].
+    pub(crate) fn status_of(&self, request: Request<Bytes>) -> InBackground<(u16, Option<String>)> {
         let registry = Arc::clone(&self.registry);
         in_background(async move {
             let response = registry.serve(request).await.response;
@@ -316,13 +336,6 @@ impl Harness {
         self.exchange_in_background(who, Some(id), &rpc("77", "ping"))
     }
 
-    /// The running backends of a session that were not told to stop.
-    pub(crate) fn serving(&self, tag: &str) -> Vec<Arc<ScriptedBackend>> {
-        let mut backends = self.spawner.running_backends();
-        backends.retain(|backend| backend.tag() == tag && backend.stop_count() == 0);
-        backends
-    }
-
     /// The events since the last call.
     pub(crate) fn take_events(&self) -> Vec<Event> {
         std::mem::take(&mut *lock(&self.events.0))
@@ -331,6 +344,21 @@ impl Harness {
     /// The number of such events since the last [`Harness::take_events`].
     pub(crate) fn event_count(&self, event: Event) -> usize {
         lock(&self.events.0).iter().filter(|other| **other == event).count()
+    }
+}
+
+impl Host for RoutedPassThrough {
+    fn conversation(
+        &self,
+        info: ConversationInfo,
+        handle: SessionHandle,
+        snapshot: Option<Snapshot>,
+    ) -> Result<Arc<dyn Conversation>, BoxError> {
+        self.0.conversation(info, handle, snapshot)
+    }
+
+    fn route(&self, request: &mut Request<Bytes>, _caller: &Caller) -> Route {
+        route_by_header(request)
     }
 }
 
