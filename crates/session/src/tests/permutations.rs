@@ -1,11 +1,10 @@
 //! The registry under a scheduler that permutes the order of its tasks.
 //!
 //! All code that several tasks of a session share runs here unchanged: attached servers, the
-//! session table, quotas, opening, implicit sessions, wake, rotation, endings, keepers, revocation and the
-//! pass-through conversation. At
-//! each lock, flag and wait the scheduler chooses the next task: at random, and with few
-//! preemptions at chosen points (PCT). The scripted backends, spawner and credentials have
-//! scheduling points too. Each schedule ends with a check of the invariants
+//! session table, quotas, opening, implicit sessions, wake, rotation, endings, keepers, revocation
+//! and the pass-through conversation. At each lock, flag and wait the scheduler chooses the next
+//! task: at random, and with few preemptions at chosen points (PCT). The scripted backends, spawner
+//! and credentials have scheduling points too. Each schedule ends with a check of the invariants
 //! ([`Harness::quiesce`](harness::Harness::quiesce)).
 //!
 //! A failure prints its schedule, which `shuttle::replay` repeats. `PERMUTATIONS` sets the number

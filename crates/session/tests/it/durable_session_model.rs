@@ -268,7 +268,7 @@ impl Run {
             let dormant = self.rows.iter().enumerate().filter_map(|(index, row)| {
                 let State::Live { last } = row.state else { return None };
                 let unused = self.backends(row) == 0 && row.pings.is_empty();
-                // Of those that timed out since the last step, the first one has waited for longest.
+                // Of those that timed out since the last step, the first has waited for longest.
                 (unused && (!only_of_user || of_user(row))).then_some((last, row.waiting_since, index))
             });
             let Some((_, _, index)) = dormant.min() else {
@@ -383,7 +383,7 @@ impl Run {
         let now = Instant::now();
         let half = (self.next_reap - now) / 2;
         for end in [now + half, self.next_reap] {
-            // Not `advance`, at the end of which all that has timed out would have the same activity.
+            // Not `advance`, after which all that has timed out would have the same activity.
             sleep_until(end).await;
             run_ready_tasks().await;
             // A slow start times out in between.
