@@ -17,7 +17,7 @@ use broker::{
     ports::{Authority, BoxFuture, McpAnswer, McpService, ResponseBody},
 };
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, request::Parts};
 use serde_json::{Value, json};
 use session::{
     Registry,
@@ -73,7 +73,7 @@ async fn status_of(client: &Client) -> u16 {
 /// hex. Any other message without a session id is 400.
 #[tokio::test]
 async fn rule_01_only_initialize_without_a_session_id_starts_a_backend_and_issues_an_id() {
-    let harness = Harness::new(&[]).await;
+    let harness = Harness::new(&[("session.sessionless_legacy", "false")]).await;
     let alice = harness.signed_in("alice").await;
     let notification = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
     assert_error(&alice.post(tools_list_request("early")).await.unwrap(), 400, "early");
@@ -395,25 +395,29 @@ async fn rule_11_durable_session_survives_idleness_crash_and_restart() {
     assert_eq!(alice.session_id(), session);
 }
 
-/// Stateless clients of later protocol versions are not supported, and learn so at once:
-/// `server/discover` is -32601 with the id of the request, and `initialize` never negotiates a
-/// version above 2025-11-25. Clients that support both eras then fall back.
+/// Clients of 2026-07-28 are served without a session id, by one child. `initialize` never
+/// negotiates a version above 2025-11-25.
 #[tokio::test]
-async fn rule_12_stateless_client_is_told_that_its_protocol_is_not_supported() {
+async fn rule_12_stateless_client_is_served_and_initialize_opens_a_session_of_2025_11_25() {
     let harness = Harness::new(&[]).await;
     let alice = harness.signed_in("alice").await;
-    let stateless = |method: &str| {
+    for method in ["server/discover", "tools/list", "server/discover"] {
         let meta = json!({
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientInfo": { "name": "stateless", "version": "1" },
             "io.modelcontextprotocol/clientCapabilities": {},
         });
-        json!({ "jsonrpc": "2.0", "id": "m", "method": method, "params": { "_meta": meta } }).to_string()
-    };
-    let error = assert_error(&alice.post(stateless("server/discover")).await.unwrap(), 400, "m");
-    assert_eq!(error["code"], -32601);
-    assert_error(&alice.post(stateless("tools/list")).await.unwrap(), 400, "m");
-    assert!(harness.broker.children().unwrap().is_empty());
+        let message = json!({ "jsonrpc": "2.0", "id": "m", "method": method, "params": { "_meta": meta } });
+        let mut headers = alice.headers();
+        headers.insert("mcp-protocol-version", HeaderValue::from_static("2026-07-28"));
+        headers.insert("mcp-method", HeaderValue::from_static(method));
+        let answer = alice.raw(Method::POST, headers, message.to_string()).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let response = answer.response_to(&json!("m")).unwrap();
+        assert_eq!(response["result"]["resultType"], "complete");
+        assert!(answer.header("mcp-session-id").is_none());
+        assert_eq!(harness.broker.children().unwrap().len(), 1);
+    }
 
     let params = json!({
         "protocolVersion": "2026-07-28",

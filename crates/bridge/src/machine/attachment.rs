@@ -159,11 +159,18 @@ impl StateMachine {
         self.note_stream_changes();
     }
 
-    /// The session has ended: everything that waits ends.
+    /// The session has ended: everything that waits ends. A call that a server may have carried out
+    /// gets an error that says so, whichever is noticed first: the end of its server, or that of
+    /// the session.
     pub(crate) fn close(&mut self, now: Instant, why: &Refusal) {
         self.closed.get_or_insert_with(|| why.clone());
         for number in self.calls.numbers() {
-            self.refuse_call(now, number, why);
+            let Some(call) = self.calls.get(number) else { continue };
+            if call.link().is_none() || call.unsent || self.is_unwritten(number) {
+                self.refuse_call(now, number, why);
+            } else {
+                self.finish_unknown(now, number);
+            }
         }
         for question in self.questions.take_all() {
             self.timers.cancel(&Timer::Question(question));
@@ -222,6 +229,11 @@ impl StateMachine {
             self.calls.requeue(number);
             return;
         }
+        self.finish_unknown(now, number);
+    }
+
+    /// Ends a call whose server is gone and may have carried it out.
+    fn finish_unknown(&mut self, now: Instant, number: u64) {
         let why = RejectReason::ServerEnded.to_string();
         self.finish(now, number, |id| jsonrpc::error(id, jsonrpc::UNAVAILABLE, &why));
     }
