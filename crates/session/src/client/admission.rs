@@ -62,7 +62,8 @@ pub(super) fn limit_implicit(state: &RegistryState, caller: &Caller) {
         .table
         .select(|session| session.implicit && session.grant == caller.grant);
     held.retain(|session| !session.has_ended());
-    held.sort_by_key(|session| session.activity.last());
+    // Cached: activity goes on meanwhile.
+    held.sort_by_cached_key(|session| session.activity.last());
     let mut excess = (held.len() + 1).saturating_sub(limit);
     for session in held {
         let idle = EndCondition::IfIdleFor(Duration::ZERO);

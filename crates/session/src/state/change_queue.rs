@@ -82,34 +82,22 @@ pub(crate) fn end_change(
     last_activity: SystemTime,
     borrowed: bool,
 ) -> Option<Change> {
-    match reason {
-        EndReason::Deleted | EndReason::Revoked if implicit => Some(Change::Forget {
-            key,
-            last_activity: None,
-        }),
-        EndReason::Deleted | EndReason::Revoked => Some(Change::End(key, at)),
-        EndReason::Evicted | EndReason::Unrevivable if borrowed => None,
+    let unless_used = match reason {
+        EndReason::Shutdown => return None,
+        EndReason::Evicted | EndReason::Unrevivable if borrowed => return None,
+        EndReason::Deleted | EndReason::Revoked => None,
         EndReason::Evicted
         | EndReason::Unrevivable
         | EndReason::Idle
         | EndReason::BackendDied
         | EndReason::Expired
-        | EndReason::NotOpened
-            if implicit =>
-        {
-            Some(Change::Forget {
-                key,
-                last_activity: Some(last_activity),
-            })
-        }
-        EndReason::Evicted
-        | EndReason::Unrevivable
-        | EndReason::Idle
-        | EndReason::BackendDied
-        | EndReason::Expired
-        | EndReason::NotOpened => Some(Change::ExpireIfUnused { key, at, last_activity }),
-        EndReason::Shutdown => None,
-    }
+        | EndReason::NotOpened => Some(last_activity),
+    };
+    Some(match unless_used {
+        last_activity if implicit => Change::Forget { key, last_activity },
+        Some(last_activity) => Change::ExpireIfUnused { key, at, last_activity },
+        None => Change::End(key, at),
+    })
 }
 
 /// A past moment on the wall clock that shows `now`.

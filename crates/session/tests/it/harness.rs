@@ -357,6 +357,10 @@ impl Host for RoutedPassThrough {
         self.0.conversation(info, handle, snapshot)
     }
 
+    fn renews_credentials(&self) -> bool {
+        self.0.renews_credentials()
+    }
+
     fn route(&self, request: &mut Request<Bytes>, _caller: &Caller) -> Route {
         route_by_header(request)
     }
