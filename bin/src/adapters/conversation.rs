@@ -86,23 +86,23 @@ impl Host for BridgeHost {
 }
 
 /// The same place in the terms of the registry.
-fn route(route: bridge::Route) -> Route {
+fn route(route: bridge::Destination) -> Route {
     let snapshot = |snapshot: bridge::Snapshot| Snapshot(snapshot.to_bytes());
     match route {
-        bridge::Route::Open => Route::Open,
-        bridge::Route::Implicit { name, snapshot: made } => Route::Implicit {
+        bridge::Destination::Open => Route::Open,
+        bridge::Destination::Implicit { name, snapshot: made } => Route::Implicit {
             name,
             snapshot: snapshot(made),
         },
-        bridge::Route::LastInitialize { default, opens } => Route::LastInitialize {
+        bridge::Destination::LastInitialize { default, opens } => Route::LastInitialize {
             default: snapshot(default),
             opens,
         },
-        bridge::Route::Tagged { tag, otherwise } => Route::Tagged {
+        bridge::Destination::Tagged { tag, otherwise } => Route::Tagged {
             tag,
             otherwise: Box::new(self::route(*otherwise)),
         },
-        bridge::Route::Reply(response) => Route::Reply(response),
+        bridge::Destination::Reply(response) => Route::Reply(response),
     }
 }
 

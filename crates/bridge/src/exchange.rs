@@ -4,7 +4,6 @@
 //! `Origin`, authentication, session, media types and the size of the body are checked before.
 
 mod modern;
-mod modern_tasks;
 pub(crate) mod response;
 mod sse;
 
@@ -21,7 +20,7 @@ use crate::{
     error::{Refusal, RejectReason},
     jsonrpc::{Envelope, Id, MessageError, MessageKind},
     machine,
-    route::Parsed,
+    parsed::Parsed,
     shared::{Shared, StreamHandle},
     streams::{EventId, Reader, ResponseMode},
 };

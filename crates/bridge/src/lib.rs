@@ -42,6 +42,7 @@ mod machine;
 mod memory;
 mod modern;
 mod owner;
+mod parsed;
 mod route;
 mod shared;
 mod streams;
@@ -64,7 +65,7 @@ pub use self::{
     memory::MemoryBudget,
     modern::state::StateSealer,
     owner::Owner,
-    route::{Route, ignores_session_id, route},
+    route::{Destination, ignores_session_id, route},
 };
 
 /// The error type of a response body. Bodies of a conversation never fail.

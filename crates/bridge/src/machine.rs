@@ -54,7 +54,7 @@ use self::modern::Modern;
 pub use self::snapshot::Snapshot;
 pub(crate) use self::{
     batch::split_batch,
-    handshake::{SUPPORTED, unsupported_version},
+    handshake::{LATEST, SUPPORTED, unsupported_version},
 };
 #[cfg(feature = "http")]
 pub(crate) use self::{

@@ -14,13 +14,14 @@ use crate::{
     config::Config,
     exchange::response,
     jsonrpc::{Envelope, Id, MessageError, MessageKind},
-    machine::Snapshot,
+    machine::{LATEST, Snapshot},
     modern::{self, ModernError, ModernRequest, request, state::RequestState},
+    parsed::Parsed,
 };
 
-/// Where a request belongs.
+/// The session of a request.
 #[derive(Debug)]
-pub enum Route {
+pub enum Destination {
     /// It opens a new session.
     Open,
     /// It belongs to the session of this name that has no id, of the caller's grant. If there is
@@ -49,33 +50,26 @@ pub enum Route {
     Reply(Response<Body>),
 }
 
-/// A request that is parsed already. In the extensions of a request without a session id.
-#[derive(Clone, Debug)]
-pub(crate) enum Parsed {
-    Modern(Box<ModernRequest>),
-    Legacy(Box<Envelope>),
-}
-
 /// Tells where a request without a session id belongs, and leaves what it has parsed in the
 /// extensions of the request. `principal` is who may answer questions.
-pub fn route(request: &mut Request<Bytes>, principal: &str, config: &Config) -> Route {
+pub fn route(request: &mut Request<Bytes>, principal: &str, config: &Config) -> Destination {
     let is_modern = has_modern_version(request.headers());
     if request.method() == Method::GET && !is_modern {
         if config.sessionless_legacy {
             return last_initialize(false);
         }
-        return Route::Reply(response::missing_session_id(None));
+        return Destination::Reply(response::missing_session_id(None));
     }
     if request.method() != Method::POST {
-        return Route::Reply(response::only_post());
+        return Destination::Reply(response::only_post());
     }
     let message = match Envelope::parse(request.body()) {
         Ok(message) => message,
         Err(MessageError::NotJsonRpc(id)) => {
             let error = MessageError::NotJsonRpc(None).into();
-            return Route::Reply(response::rejected(&error, id.as_ref()));
+            return Destination::Reply(response::rejected(&error, id.as_ref()));
         }
-        Err(error) => return Route::Reply(response::rejected(&error.into(), None)),
+        Err(error) => return Destination::Reply(response::rejected(&error.into(), None)),
     };
     match message.kind().clone() {
         MessageKind::Request { id, method } => {
@@ -84,23 +78,23 @@ pub fn route(request: &mut Request<Bytes>, principal: &str, config: &Config) -> 
                 return modern_request(request, &message, &id, &method, principal, config);
             }
             if &*method == "initialize" {
-                return Route::Open;
+                return Destination::Open;
             }
             legacy(request, message, Some(&id), config, || last_initialize(true))
         }
         // No notification of clients exists in this era.
-        MessageKind::Notification { .. } if is_modern => Route::Reply(response::accepted()),
+        MessageKind::Notification { .. } if is_modern => Destination::Reply(response::accepted()),
         MessageKind::Notification { .. } => legacy(request, message, None, config, || last_initialize(false)),
         MessageKind::Response { .. } if is_modern => {
             let error = ModernError::invalid_request("clients of this version send no responses");
-            Route::Reply(response::modern_rejected(&error, None))
+            Destination::Reply(response::modern_rejected(&error, None))
         }
         MessageKind::Response { id, .. } => {
             // The ids of questions begin with the short name of their session.
             let tag = id.as_ref().and_then(Id::text).and_then(|text| text.split_once('-'));
             let tag = tag.map(|(tag, _)| Arc::from(tag));
             legacy(request, message, None, config, || match tag {
-                Some(tag) => Route::Tagged {
+                Some(tag) => Destination::Tagged {
                     tag,
                     otherwise: Box::new(last_initialize(false)),
                 },
@@ -128,10 +122,10 @@ fn legacy(
     message: Envelope,
     id: Option<&Id>,
     config: &Config,
-    route: impl FnOnce() -> Route,
-) -> Route {
+    route: impl FnOnce() -> Destination,
+) -> Destination {
     if !config.sessionless_legacy {
-        return Route::Reply(response::missing_session_id(id));
+        return Destination::Reply(response::missing_session_id(id));
     }
     request.extensions_mut().insert(Parsed::Legacy(Box::new(message)));
     route()
@@ -144,17 +138,17 @@ fn modern_request(
     method: &str,
     principal: &str,
     config: &Config,
-) -> Route {
+) -> Destination {
     let checked = match ModernRequest::check(request.headers(), message, id, method) {
         Ok(checked) => checked,
-        Err(error) => return Route::Reply(response::modern_rejected(&error, Some(id))),
+        Err(error) => return Destination::Reply(response::modern_rejected(&error, Some(id))),
     };
     let params = checked.capabilities.initialize_params(checked.client_info.as_deref());
-    let Some(snapshot) = Snapshot::without_handshake(&params, true) else {
+    let Some(snapshot) = Snapshot::without_handshake(&params, LATEST, true) else {
         let error = ModernError::invalid_params("the capabilities are not JSON");
-        return Route::Reply(response::modern_rejected(&error, Some(id)));
+        return Destination::Reply(response::modern_rejected(&error, Some(id)));
     };
-    let implicit = Route::Implicit {
+    let implicit = Destination::Implicit {
         name: checked.capabilities.fingerprint(),
         snapshot,
     };
@@ -171,7 +165,7 @@ fn modern_request(
     // A retry belongs to the session that has asked, whatever it declares now, and so does a
     // request about a task.
     match state.map(|state| state.tag.into()).or(task) {
-        Some(tag) => Route::Tagged {
+        Some(tag) => Destination::Tagged {
             tag,
             otherwise: Box::new(implicit),
         },
@@ -180,10 +174,10 @@ fn modern_request(
 }
 
 /// A client that has made no handshake declares nothing.
-fn last_initialize(opens: bool) -> Route {
+fn last_initialize(opens: bool) -> Destination {
     let params = r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"unknown","version":"0"}}"#;
-    match Snapshot::without_handshake(params, false) {
-        Some(default) => Route::LastInitialize { default, opens },
-        None => Route::Reply(response::missing_session_id(None)),
+    match Snapshot::without_handshake(params, LATEST, false) {
+        Some(default) => Destination::LastInitialize { default, opens },
+        None => Destination::Reply(response::missing_session_id(None)),
     }
 }

@@ -175,9 +175,9 @@ impl Streams {
     /// request.
     pub(crate) fn open_private(&mut self) -> Reader {
         let reader = self.open(RequestIds::default(), StreamKind::ResponseOnly { pending: 1 });
-        if let Some(stream) = self.all.get_mut(&reader.stream) {
-            stream.resumable = false;
-        }
+        self.all
+            .entry(reader.stream)
+            .and_modify(|stream| stream.resumable = false);
         reader
     }
 
@@ -219,11 +219,6 @@ impl Streams {
         stream.refusal = Some(why.clone());
         self.end(id);
         true
-    }
-
-    /// True if nothing is kept here that a new instance would not have.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.all.is_empty() && self.waiting.is_empty()
     }
 
     /// The number of GET streams with a reader.
@@ -318,11 +313,6 @@ impl Streams {
         });
         self.trim_replay_buffer();
         Poll::Ready(event)
-    }
-
-    /// The wakers of readers with something to read, to be woken outside the lock.
-    pub(crate) fn take_wakers(&mut self) -> Vec<Waker> {
-        std::mem::take(&mut self.wakers)
     }
 
     /// The number of notifications dropped since the last call.

@@ -99,7 +99,7 @@ metrics! {
     messages_dropped: Family<Label, Counter> = "messages_dropped",
     /// MCP requests by the era of their client: legacy is up to 2025-11-25, modern from 2026-07-28
     requests: Family<Label, Counter> = "requests",
-    /// Requests of modern clients that wait at the MCP server while the client answers its questions
+    /// Requests of modern clients that wait at the MCP server while the client answers questions
     parked: Counter = "requests_parked",
     /// Parked requests that went on with the answers of the client
     rounds: Counter = "requests_resumed",

@@ -1,12 +1,14 @@
 //! One exchange of a client of 2026-07-28: a POST with a request.
 
+mod tasks;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, timeout};
 
-use super::{Outcome, modern_tasks, response, sse::SseBody};
+use super::{Outcome, response, sse::SseBody};
 use crate::{
     config::Config,
     jsonrpc::{Envelope, MessageKind, json},
@@ -16,7 +18,7 @@ use crate::{
 };
 
 /// Why a request is not served.
-pub(super) enum Unserved {
+enum Unserved {
     Rejected(ModernError),
     /// The answer of the owner.
     Outcome(Outcome),
@@ -49,7 +51,7 @@ async fn post(
         "subscriptions/listen" if !shared.step(|machine| machine.handshake.is_negotiated()) => {
             _ = ask(shared, "server/discover", "{}").await?;
         }
-        "tasks/get" | "tasks/update" | "tasks/cancel" => return modern_tasks::serve(shared, &request).await,
+        "tasks/get" | "tasks/update" | "tasks/cancel" => return tasks::serve(shared, &request).await,
         _other => {}
     }
     let reader = shared.step(|machine| machine.modern_request(Instant::now(), request))?;
@@ -92,7 +94,7 @@ async fn check_arguments(shared: &Arc<Shared>, headers: &HeaderMap, request: &Mo
 }
 
 /// The response of a server to a request of the conversation itself.
-pub(super) async fn ask(shared: &Arc<Shared>, method: &str, params: &str) -> Result<Bytes, Unserved> {
+async fn ask(shared: &Arc<Shared>, method: &str, params: &str) -> Result<Bytes, Unserved> {
     let text = format!(
         r#"{{"jsonrpc":"2.0","id":0,"method":{},"params":{params}}}"#,
         json::quote(method)

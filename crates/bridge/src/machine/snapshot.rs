@@ -13,7 +13,6 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
-use super::handshake::LATEST;
 use crate::{
     error::SnapshotError,
     jsonrpc::json,
@@ -100,11 +99,11 @@ impl Snapshot {
 
     /// The state of a conversation whose handshake no client makes: the conversation makes it with
     /// its first server, with these parameters (JSON text).
-    pub(crate) fn without_handshake(params: &str, modern: bool) -> Option<Self> {
+    pub(crate) fn without_handshake(params: &str, version: &str, modern: bool) -> Option<Self> {
         Self::new(&Parts {
             params,
             result: None,
-            version: LATEST,
+            version,
             initialized: true,
             capabilities: &Value::Null,
             settings: &ClientSettings::default(),

@@ -40,7 +40,7 @@ impl StateMachine {
             self.send_own(link, cancelled);
         }
         if parked {
-            // Nobody waits, and the state of the next retry has expired.
+            // No client waits, and the state of the next retry has expired.
             return;
         }
         let (code, why) = if call.cancelled {

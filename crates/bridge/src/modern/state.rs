@@ -26,7 +26,7 @@ pub(crate) struct RequestState {
     pub(crate) tag: Box<str>,
     /// The instance of the conversation.
     pub(crate) epoch: u64,
-    /// The request that waits at its server; `None` if the retry begins anew.
+    /// The request that waits at its server; `None` if the retry begins again.
     pub(crate) call: Option<u64>,
     /// Grows with each result that asks for input.
     pub(crate) round: u32,

@@ -116,6 +116,11 @@ impl Streams {
         self.all.contains_key(&id)
     }
 
+    /// True if nothing is kept here that a new instance would not have.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty() && self.waiting.is_empty()
+    }
+
     /// The primed streams removed since the last call.
     pub(crate) fn take_removed(&mut self) -> Vec<StreamId> {
         std::mem::take(&mut self.removed)

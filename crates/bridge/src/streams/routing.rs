@@ -1,6 +1,6 @@
 //! Routes messages to streams, within the limits of what waits for readers.
 
-use std::iter;
+use std::{iter, task::Waker};
 
 use bytes::Bytes;
 
@@ -97,6 +97,11 @@ impl Streams {
             }
         }
         questions
+    }
+
+    /// The wakers of readers with something to read, to be woken outside the lock.
+    pub(crate) fn take_wakers(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.wakers)
     }
 
     fn newest_exchange_on(&self, link: LinkNumber) -> Option<StreamId> {

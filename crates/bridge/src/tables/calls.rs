@@ -7,8 +7,8 @@
 //! its link. It stays when its client disconnects, because a disconnect does not cancel (MCP
 //! 2025-11-25, "Sending Messages to the Server", point 6).
 //!
-//! Invariants: `by_key` names existing calls that are keyed, `waiting` exactly those without a link, and
-//! `kept_bytes` counts the lines of all calls.
+//! Invariants: `by_key` names existing calls that are keyed, `waiting` exactly those without a
+//! link, and `kept_bytes` counts the lines of all calls.
 
 use std::collections::{BTreeSet, HashMap};
 

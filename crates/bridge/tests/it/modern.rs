@@ -7,7 +7,7 @@ mod requests;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use bridge::{Config, Link, Route, StateSealer};
+use bridge::{Config, Destination, Link, StateSealer};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request};
 use serde_json::{Value, json};
@@ -134,7 +134,7 @@ pub(crate) async fn bridge() -> (Arc<Bridge>, Server) {
 
 pub(crate) async fn bridge_with(config: Config) -> (Arc<Bridge>, Server) {
     let mut first = call(0, "t").http();
-    let Route::Implicit { snapshot, .. } = bridge::route(&mut first, "grant", &config) else {
+    let Destination::Implicit { snapshot, .. } = bridge::route(&mut first, "grant", &config) else {
         panic!("the request belongs to an implicit session");
     };
     let (near, far) = tokio::io::duplex(1 << 20);
@@ -160,9 +160,9 @@ pub(crate) async fn post(bridge: &Bridge, config: &Config, request: &ModernReque
     let mut request = request.http();
     let route = bridge::route(&mut request, "grant", config);
     match route {
-        Route::Implicit { .. } | Route::Tagged { .. } => send(bridge, request).await,
-        Route::Reply(response) => Reply::of(Kind::Answer, response),
-        Route::Open | Route::LastInitialize { .. } => panic!("not a request of this era"),
+        Destination::Implicit { .. } | Destination::Tagged { .. } => send(bridge, request).await,
+        Destination::Reply(response) => Reply::of(Kind::Answer, response),
+        Destination::Open | Destination::LastInitialize { .. } => panic!("not a request of this era"),
     }
 }
 

@@ -170,7 +170,7 @@ impl StateMachine {
     }
 
     /// The questions of an error that names pages to visit. The server has ended the request, so
-    /// the retry begins anew.
+    /// the retry is a new one.
     fn url_questions(&self, call: &Call, modern: &ModernCall, error: &str) -> Option<Bytes> {
         self.config.state_sealer.as_ref()?;
         let data: serde_json::Value = serde_json::from_str(&error[json::member(error, "data")?]).ok()?;

@@ -90,7 +90,7 @@ async fn other_methods_and_messages_of_clients_have_no_place() {
         let request = Request::builder().method(method).uri("/mcp");
         let request = request.header("mcp-protocol-version", "2026-07-28");
         let mut request = request.body(bytes::Bytes::from(body.to_owned())).expect("a request");
-        let bridge::Route::Reply(response) = bridge::route(&mut request, "grant", &config()) else {
+        let bridge::Destination::Reply(response) = bridge::route(&mut request, "grant", &config()) else {
             panic!("the request belongs nowhere");
         };
         response.status().as_u16()

@@ -308,7 +308,6 @@ async fn an_early_question_waits_for_a_call_and_others_get_an_error() {
         asked["result"]["inputRequests"]["elicitation-1"]["params"]["message"],
         "early"
     );
-    // One that nobody may be asked about is given up after ten seconds.
     drop(start(
         &bridge,
         retry(&call(2, "t"), 3, &asked, json!({ "elicitation-1": accept("x") })),

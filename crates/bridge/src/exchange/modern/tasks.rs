@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{
-    Outcome,
-    modern::{Unserved, ask},
-    response,
-};
+use super::{Unserved, ask};
 use crate::{
+    exchange::{Outcome, response},
     jsonrpc::{self, Envelope, INVALID_PARAMS, MessageKind, json},
     modern::{ModernError, ModernRequest, error, input::InputResponses, results},
     shared::Shared,
