@@ -13,7 +13,7 @@ use std::{
     time::SystemTime,
 };
 
-use bridge::{ConnectError, Conversation, Link};
+use bridge::{ConnectError, Conversation, Link, ServerEra};
 use secrecy::SecretString;
 use session::ports::{BoxFuture, Server, SpawnError, StartOrder};
 use supervisor::{Child, ChildSpec, ReadyError, Supervisor};
@@ -69,7 +69,7 @@ impl ChildStarter {
         let io = child.take_io();
         let io = io.ok_or_else(|| SpawnError::Failed("the streams of the child are taken already".into()))?;
         let connected = async {
-            match conversation.connect(order.number.0, io).await {
+            match conversation.connect(order.number.0, io, ServerEra::Legacy).await {
                 // It may exit now, but that is not the reason.
                 Err(error) if error.is_final() => Ok(Err(SpawnError::Unfit(error.into()))),
                 other => other.map(Ok),
@@ -244,7 +244,7 @@ mod tests {
         // The link notices an end only later: its stream is still open.
         let (near, _far) = tokio::io::duplex(64);
         let conversation = Conversation::new(bridge::Config::default(), "tag", "grant", Arc::new(NoOwner), None);
-        let link = conversation.connect(1, near).await.unwrap();
+        let link = conversation.connect(1, near, ServerEra::Legacy).await.unwrap();
         let server = ChildServer {
             child,
             link,

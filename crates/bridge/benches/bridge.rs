@@ -152,7 +152,10 @@ async fn through_bridge(forgejo: &str, sessions: usize, during: Duration) -> Res
         let (child, input, output) = start_child(forgejo)?;
         let io = tokio::io::join(output, input);
         let conversation = Conversation::new(Config::default(), "bench", "grant", Arc::new(NoOwner), None);
-        let link = conversation.connect(1, io).await.map_err(Error::other)?;
+        let link = conversation
+            .connect(1, io, bridge::ServerEra::Legacy)
+            .await
+            .map_err(Error::other)?;
         conversation.attach(1);
         let request = Request::post("/").body(Bytes::from(initialize()));
         let outcome = conversation.serve(request.map_err(Error::other)?).await;

@@ -20,7 +20,7 @@ use crate::{
     config::Config,
     error::{ConnectError, Refusal},
     exchange::{self, Outcome},
-    link::{Link, LinkTask, inbox::Inbox, task as stream_task},
+    link::{Link, LinkTask, ServerEra, inbox::Inbox, task as stream_task, translation::Translation},
     machine::{Snapshot, StateMachine},
     owner::Owner,
     shared::{self, Shared},
@@ -80,7 +80,8 @@ impl Conversation {
     ///
     /// The handshake is replayed if there is one; the client's settings follow when the link is
     /// [attached](Self::attach). Without a handshake the method returns at once: the client's own
-    /// `initialize` will be the handshake. Dropping the future closes the connection.
+    /// `initialize` will be the handshake. A server of the modern era is asked what it is instead,
+    /// and everything is translated. Dropping the future closes the connection.
     ///
     /// # Errors
     ///
@@ -88,12 +89,17 @@ impl Conversation {
     /// another server may succeed; after [`ConnectError::Refused`], [`ConnectError::Unusable`],
     /// [`ConnectError::VersionChanged`] and [`ConnectError::CapabilityMissing`] another server of
     /// the same kind will not.
-    pub async fn connect<I>(&self, number: u64, io: I) -> Result<Link, ConnectError>
+    pub async fn connect<I>(&self, number: u64, io: I, era: ServerEra) -> Result<Link, ConnectError>
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (link, task) = self.start_link(number)?;
-        link.tasks.spawn(stream_task::run(task, io).in_current_span());
+        let translation = match era {
+            ServerEra::Legacy => None,
+            ServerEra::Modern => Some(Translation::new(&self.config, &link.era_refused)),
+        };
+        link.tasks
+            .spawn(stream_task::run(task, io, translation).in_current_span());
         self.handshake(number, link).await
     }
 
@@ -220,6 +226,7 @@ impl Conversation {
             done,
             closing: closing.drop_guard(),
             answered,
+            era_refused: Arc::default(),
         };
         Ok((link, task))
     }

@@ -21,6 +21,8 @@ pub enum DropReason {
     UnmatchedResponse,
     /// A progress notification of the server matches no request in flight.
     UnmatchedProgress,
+    /// A message of a server about subscriptions matches none.
+    UnmatchedSubscription,
     /// A cancellation, a response or a progress notification of a client matches no open request,
     /// or no server is there for another notification.
     UnmatchedClientMessage,
@@ -47,12 +49,13 @@ pub struct DropCounts(Arc<[AtomicU64; DropReason::LABELS.len()]>);
 
 impl DropReason {
     /// All reasons, each with the value of its metrics label.
-    pub const LABELS: [(Self, &'static str); 13] = [
+    pub const LABELS: [(Self, &'static str); 14] = [
         (Self::InvalidJson, "invalid_json"),
         (Self::InvalidMessage, "invalid_message"),
         (Self::LineTooLong, "line_too_long"),
         (Self::UnmatchedResponse, "unmatched_response"),
         (Self::UnmatchedProgress, "unmatched_progress"),
+        (Self::UnmatchedSubscription, "unmatched_subscription"),
         (Self::UnmatchedClientMessage, "unmatched_client_message"),
         (Self::ClientGone, "client_gone"),
         (Self::ClientNotReading, "client_not_reading"),
@@ -91,7 +94,7 @@ mod tests {
         counts.count(DropReason::ServerNotReading);
         assert_eq!(
             DropReason::LABELS.map(|(reason, _)| counts.get(reason)),
-            [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
+            [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
         );
     }
 }

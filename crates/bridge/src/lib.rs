@@ -60,7 +60,7 @@ pub use self::{
     era_counts::EraCounts,
     error::{ConnectError, Refusal, SnapshotError},
     exchange::Outcome,
-    link::Link,
+    link::{Link, ServerEra},
     machine::Snapshot,
     memory::MemoryBudget,
     modern::state::StateSealer,

@@ -2,15 +2,18 @@
 //!
 //! A link carries lines of JSON-RPC. Those for the server wait in its `outbox`, those of the server
 //! go through its `inbox`; `unreadable_line` finds out which call a broken line has answered. Over
-//! a byte stream, `framing` cuts the lines, and `task` reads and writes them; `http` sends each
-//! line as a request. A link knows nothing of clients.
+//! a byte stream, `framing` cuts the lines, and `task` reads and writes them; between the two and
+//! the machine, `translation` speaks 2026-07-28 with a server that knows only that era, by
+//! `modern_server`. `http` sends each line as a request. A link knows nothing of clients.
 
 pub(crate) mod framing;
 #[cfg(feature = "http")]
 pub mod http;
 pub(crate) mod inbox;
+pub(crate) mod modern_server;
 pub(crate) mod outbox;
 pub(crate) mod task;
+pub(crate) mod translation;
 pub(crate) mod unreadable_line;
 
 use std::{
@@ -37,6 +40,17 @@ pub struct Link {
     pub(crate) done: CancellationToken,
     pub(crate) closing: DropGuard,
     pub(crate) answered: Arc<AtomicBool>,
+    pub(crate) era_refused: Arc<AtomicBool>,
+}
+
+/// The protocol that a server speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServerEra {
+    /// With a handshake: MCP 2025-11-25 and before.
+    #[default]
+    Legacy,
+    /// Without a handshake, by requests that each say who sends them: MCP 2026-07-28.
+    Modern,
 }
 
 /// The link as its task has it. Dropping it ends the link, also after a panic or when the runtime
@@ -65,6 +79,13 @@ impl Link {
     #[must_use]
     pub fn has_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    /// True if the server has turned out not to speak [`ServerEra::Modern`], as which it was
+    /// connected.
+    #[must_use]
+    pub fn has_refused_era(&self) -> bool {
+        self.era_refused.load(Ordering::Relaxed)
     }
 
     /// Ends the connection: stops writing, drops the io, and settles everything that is in flight

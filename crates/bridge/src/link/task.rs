@@ -1,9 +1,10 @@
 //! The task of a link over a byte stream: it reads and writes until the stream ends.
 //!
 //! On every way out, the task drops the io before the link. A server that closes its input may have
-//! written responses before, so the task reads a little longer.
+//! written responses before, so the task reads a little longer. For a server of the modern era, a
+//! `Translation` is between the link and the stream.
 
-use std::{convert::Infallible, io, time::Duration};
+use std::{convert::Infallible, future, io, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -13,6 +14,7 @@ use tokio::{
 use super::{
     LinkTask,
     framing::{Frame, Framer},
+    translation::Translation,
 };
 use crate::dropped::DropReason;
 
@@ -20,13 +22,17 @@ use crate::dropped::DropReason;
 const FINAL_READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs until the stream ends.
-pub(crate) async fn run(link: LinkTask, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+pub(crate) async fn run(
+    link: LinkTask,
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    translation: Option<Translation>,
+) {
     // The halves of the io are dropped before `link`.
     let (from_server, to_server) = tokio::io::split(io);
     tokio::select! {
         biased;
         () = link.closing.cancelled() => tracing::debug!("link to the MCP server closed"),
-        result = run_io(&link, from_server, to_server) => match result {
+        result = run_io(&link, translation.as_ref(), from_server, to_server) => match result {
             Ok(()) => tracing::debug!("MCP server closed its output"),
             Err(error) => tracing::warn!(%error, "stream to the MCP server failed"),
         },
@@ -35,14 +41,22 @@ pub(crate) async fn run(link: LinkTask, io: impl AsyncRead + AsyncWrite + Send +
 
 async fn run_io(
     link: &LinkTask,
+    translation: Option<&Translation>,
     from_server: impl AsyncRead + Unpin,
     to_server: impl AsyncWrite + Unpin,
 ) -> io::Result<()> {
-    let reading = read(link, from_server);
+    let reading = read(link, translation, from_server);
     tokio::pin!(reading);
+    let timers = async {
+        match translation {
+            Some(translation) => translation.run_timers(link).await,
+            None => future::pending().await,
+        }
+    };
     let write_error = tokio::select! {
         result = &mut reading => return result,
-        Err(error) = write(link, to_server) => error,
+        Err(error) = write(link, translation, to_server) => error,
+        never = timers => match never {},
     };
     link.inbox
         .shared
@@ -52,15 +66,20 @@ async fn run_io(
     Err(write_error)
 }
 
-async fn read(link: &LinkTask, mut from_server: impl AsyncRead + Unpin) -> io::Result<()> {
+async fn read(
+    link: &LinkTask,
+    translation: Option<&Translation>,
+    mut from_server: impl AsyncRead + Unpin,
+) -> io::Result<()> {
     let inbox = &link.inbox;
     let mut framer = Framer::new(inbox.config.max_line);
     loop {
         let read = from_server.read_buf(framer.buffer()).await;
         while let Some(frame) = framer.next() {
-            match frame {
-                Frame::Line(line) => inbox.receive(&line),
-                Frame::TooLong(excerpt) => inbox.line_too_long(&excerpt),
+            match (translation, frame) {
+                (Some(translation), frame) => translation.receive(link, &frame),
+                (None, Frame::Line(line)) => inbox.receive(&line),
+                (None, Frame::TooLong(excerpt)) => inbox.line_too_long(&excerpt),
             }
         }
         if matches!(read, Ok(0) | Err(_)) {
@@ -72,10 +91,18 @@ async fn read(link: &LinkTask, mut from_server: impl AsyncRead + Unpin) -> io::R
     }
 }
 
-async fn write(link: &LinkTask, mut to_server: impl AsyncWrite + Unpin) -> io::Result<Infallible> {
+async fn write(
+    link: &LinkTask,
+    translation: Option<&Translation>,
+    mut to_server: impl AsyncWrite + Unpin,
+) -> io::Result<Infallible> {
     let (shared, number) = (&link.inbox.shared, link.inbox.number);
     loop {
-        while let Some(lines) = shared.step(|machine| machine.take_output(number)) {
+        let take_output = || match translation {
+            Some(translation) => translation.take_output(link),
+            None => shared.step(|machine| machine.take_output(number)),
+        };
+        while let Some(lines) = take_output() {
             let written = to_server.write(&lines).await?;
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());

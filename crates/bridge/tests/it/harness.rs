@@ -99,7 +99,7 @@ impl Bridge {
     {
         let owner = Arc::new(RecordingOwner::default());
         let conversation = Conversation::new(config, "tag", "grant", Arc::clone(&owner) as Arc<dyn Owner>, snapshot);
-        let link = conversation.connect(1, io).await?;
+        let link = conversation.connect(1, io, bridge::ServerEra::Legacy).await?;
         conversation.attach(1);
         Ok(Self {
             conversation,
@@ -123,7 +123,10 @@ impl Bridge {
     ) -> (Result<Link, ConnectError>, Server) {
         let (near, far) = tokio::io::duplex(1 << 20);
         let mut server = Server::new(far, &Config::default());
-        let (link, ()) = tokio::join!(self.conversation.connect(number, near), script(&mut server));
+        let (link, ()) = tokio::join!(
+            self.conversation.connect(number, near, bridge::ServerEra::Legacy),
+            script(&mut server)
+        );
         (link, server)
     }
 }
