@@ -4,6 +4,7 @@ pub(crate) mod authority;
 pub(crate) mod child;
 pub(crate) mod conversation;
 pub(crate) mod credentials;
+pub(crate) mod era;
 pub(crate) mod grant_events;
 pub(crate) mod mcp;
 pub(crate) mod metrics;

@@ -20,7 +20,7 @@ mod sources;
 use supervisor::MissingLayer;
 
 pub(crate) use self::{
-    child::{ChildConfig, ChildMode},
+    child::{ChildConfig, ChildEra, ChildMode},
     error::ConfigErrors,
     sections::{ForgejoConfig, LogConfig, LogFormat, MetricsConfig, ServerConfig, SessionConfig, StoreConfig},
     sources::Sources,

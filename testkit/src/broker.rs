@@ -114,6 +114,13 @@ impl ChildCommand {
         self
     }
 
+    /// The same server with another behavior toward the eras ([`ERA`](forgejo_mcp::ERA)).
+    #[must_use]
+    pub fn with_era(mut self, era: &str) -> Self {
+        self.env.push((forgejo_mcp::ERA.to_owned(), era.to_owned()));
+        self
+    }
+
     fn configuration(&self) -> String {
         let env = self.env.iter().map(|(name, value)| format!("{name} = {value:?}"));
         let env: Vec<String> = env.collect();

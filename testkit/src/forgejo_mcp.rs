@@ -16,8 +16,9 @@
 //!
 //! With [`TEST_TOOLS`] set to `1` it has tools that make it misbehave, accepts subscriptions, and
 //! writes each message that it gets to standard error. With [`SCRIPT`] a file says how it behaves
-//! from its start on. With [`STRICT`] set it is another kind of HTTP server: one that checks tokens
-//! and knows only the sessions that it has opened. Left out: the work of the other 138 tools, which
+//! from its start on. With [`ERA`] set to `modern` it speaks only MCP 2026-07-28 on standard
+//! streams. With [`STRICT`] set it is another kind of HTTP server: one that checks tokens and knows
+//! only the sessions that it has opened. Left out: the work of the other 138 tools, which
 //! are only listed, and the transport of 2024 (`sse`).
 
 mod api;
@@ -28,6 +29,7 @@ mod http;
 mod inbox;
 mod log;
 mod misbehavior;
+mod modern;
 mod protocol;
 mod script;
 mod stdio;
@@ -35,6 +37,7 @@ mod test_tools;
 
 use std::{process::ExitCode, sync::Arc};
 
+use serde_json::Value;
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
@@ -43,7 +46,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::script::{SCRIPT, Script, ScriptFile};
-use self::{api::Api, arguments::Options, inbox::Inbox};
+use self::{api::Api, arguments::Options, inbox::Inbox, modern::Listens};
 
 pub const VERSION: &str = "2.34.1";
 
@@ -53,6 +56,10 @@ pub const TEST_TOOLS: &str = "FAKE_FORGEJO_MCP_TEST_TOOLS";
 /// The variable that makes the double over HTTP refuse tokens that Forgejo refuses (401) and
 /// sessions that it has not opened itself: with 404 if it is `1`, with 400 if it is `400`.
 pub const STRICT: &str = "FAKE_FORGEJO_MCP_STRICT";
+
+/// The variable that, set to `modern`, makes the double a server of MCP 2026-07-28 only. With
+/// `exits` it is one of 2025-11-25 that exits when the first message is not `initialize`.
+pub const ERA: &str = "FAKE_FORGEJO_MCP_ERA";
 
 /// A message as it is written, without the line feed. It need not be UTF-8.
 type Line = Vec<u8>;
@@ -71,6 +78,10 @@ struct CallContext {
     stream: mpsc::Sender<Line>,
     /// Takes messages that belong to no request.
     listener: mpsc::Sender<Line>,
+    /// Of a server of the modern era.
+    listens: Option<Arc<Listens>>,
+    /// The client's answers to the questions of a call, if it brings them.
+    answers: Option<Vec<Value>>,
 }
 
 pub fn main() -> ExitCode {

@@ -20,7 +20,7 @@ use supervisor::{Child, ChildSpec, ReadyError, Supervisor};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
-use super::{conversation::ServerStarter, credentials};
+use super::{conversation::ServerStarter, credentials, era::EraDetector};
 use crate::template;
 
 /// The program that is started for each session.
@@ -39,6 +39,7 @@ pub(crate) struct Program {
 pub(crate) struct ChildStarter {
     pub(crate) supervisor: Arc<Supervisor>,
     pub(crate) program: Program,
+    pub(crate) era: Arc<EraDetector>,
     /// One task for each child: [`stop_with_output`].
     pub(crate) tasks: TaskTracker,
 }
@@ -48,6 +49,7 @@ pub(crate) struct ChildStarter {
 struct ChildServer {
     child: Child,
     link: Link,
+    era: ServerEra,
     tag: Arc<str>,
     expires_at: SystemTime,
     /// Set by a stop that comes before the end of the child and before the end of its output,
@@ -65,28 +67,36 @@ impl ChildStarter {
             .map_err(credentials::spawn_error)?;
 
         let spec = self.program.child_spec(&credential.access_token, &order.tag);
+        let era = self.era.detect(&self.supervisor, spec.clone()).await;
         let child = self.supervisor.spawn(spec).await.map_err(not_started)?;
         let io = child.take_io();
         let io = io.ok_or_else(|| SpawnError::Failed("the streams of the child are taken already".into()))?;
         let connected = async {
-            match conversation.connect(order.number.0, io, ServerEra::Legacy).await {
+            match conversation.connect(order.number.0, io, era).await {
                 // It may exit now, but that is not the reason.
                 Err(error) if error.is_final() => Ok(Err(SpawnError::Unfit(error.into()))),
                 other => other.map(Ok),
             }
         };
-        let link = child.ready(connected).await.map_err(not_ready)??;
+        let link = match child.ready(connected).await.map_err(not_ready).flatten() {
+            Ok(link) => link,
+            Err(error) => {
+                self.era.forget(era).await;
+                return Err(error);
+            }
+        };
 
         let server = Arc::new(ChildServer {
             child,
             link,
+            era,
             tag: order.tag,
             expires_at: credential.expires_at,
             stop_requested: AtomicBool::new(false),
         });
         // The log line about the child's end belongs to the session.
         self.tasks
-            .spawn(stop_with_output(Arc::clone(&server)).in_current_span());
+            .spawn(stop_with_output(Arc::clone(&server), Arc::clone(&self.era)).in_current_span());
         Ok(server)
     }
 }
@@ -153,8 +163,12 @@ impl Server for ChildServer {
 }
 
 /// Stops the child at the end of its output.
-async fn stop_with_output(server: Arc<ChildServer>) {
+async fn stop_with_output(server: Arc<ChildServer>, era: Arc<EraDetector>) {
     server.link.done().cancelled().await;
+    let useless = !server.link.has_answered() && !server.stop_requested.load(Relaxed);
+    if useless || server.link.has_refused_era() {
+        era.forget(server.era).await;
+    }
     server.child.stop().await;
     let session = &server.tag;
     let exit = server.child.exit();
@@ -248,6 +262,7 @@ mod tests {
         let server = ChildServer {
             child,
             link,
+            era: ServerEra::Legacy,
             tag: "tag".into(),
             expires_at: SystemTime::UNIX_EPOCH,
             stop_requested: AtomicBool::new(false),

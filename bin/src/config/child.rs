@@ -35,6 +35,10 @@ section! {
         /// (`PATH`, `HOME`, `LANG`, ...). `{forgejo_url}` and `{access_token}` are replaced.
         /// Setting the key replaces the whole table.
         env: Variables = { FORGEJO_ACCESS_TOKEN = "{access_token}" },
+        /// The protocol that it speaks. `legacy`: MCP 2025-11-25 or before. `modern`: MCP
+        /// 2026-07-28. `auto`: before the first session, another process of it is asked; the answer
+        /// holds for this version of the program file, one for `legacy` a day at most.
+        era: ChildEra = "auto",
         /// The time limit of its start. With `mode = "http"`: of the handshake of a session that is
         /// opened or revived; a session that the server has forgotten gets twice that to be opened
         /// again.
@@ -138,6 +142,15 @@ pub(crate) enum ChildMode {
     Http,
 }
 
+/// The protocol era of children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChildEra {
+    Auto,
+    Legacy,
+    Modern,
+}
+
+choice!(ChildEra: Auto = "auto", Legacy = "legacy", Modern = "modern");
 choice!(ChildMode: Process = "process", Http = "http");
 kind!(
     /// Arguments of a child, with placeholders.

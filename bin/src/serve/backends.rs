@@ -13,6 +13,7 @@ use crate::{
     adapters::{
         child::ChildStarter,
         conversation::{BridgeHost, ServerStarter},
+        era::EraDetector,
         program::ProgramProbe,
         shared_server::SharedServerStarter,
     },
@@ -47,6 +48,7 @@ impl Backends {
                 let starter = ChildStarter {
                     supervisor: Arc::clone(&supervisor),
                     program: crate_configs::program(config),
+                    era: Arc::new(EraDetector::new(config.child.era)),
                     tasks: tasks.clone(),
                 };
                 (Arc::new(starter), Some(supervisor))

@@ -20,7 +20,7 @@ use crate::{
     config::Config,
     error::{ConnectError, Refusal},
     exchange::{self, Outcome},
-    link::{Link, LinkTask, ServerEra, inbox::Inbox, task as stream_task, translation::Translation},
+    link::{Link, LinkTask, era::ServerEra, inbox::Inbox, task as stream_task, translation::Translation},
     machine::{Snapshot, StateMachine},
     owner::Owner,
     shared::{self, Shared},

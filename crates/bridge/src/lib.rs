@@ -60,7 +60,10 @@ pub use self::{
     era_counts::EraCounts,
     error::{ConnectError, Refusal, SnapshotError},
     exchange::Outcome,
-    link::{Link, ServerEra},
+    link::{
+        Link,
+        era::{EraAnswer, ServerEra, ask_era},
+    },
     machine::Snapshot,
     memory::MemoryBudget,
     modern::state::StateSealer,

@@ -4,8 +4,10 @@
 //! go through its `inbox`; `unreadable_line` finds out which call a broken line has answered. Over
 //! a byte stream, `framing` cuts the lines, and `task` reads and writes them; between the two and
 //! the machine, `translation` speaks 2026-07-28 with a server that knows only that era, by
-//! `modern_server`. `http` sends each line as a request. A link knows nothing of clients.
+//! `modern_server`. `http` sends each line as a request. `era`
+//! finds out which era a server speaks. A link knows nothing of clients.
 
+pub(crate) mod era;
 pub(crate) mod framing;
 #[cfg(feature = "http")]
 pub mod http;
@@ -41,16 +43,6 @@ pub struct Link {
     pub(crate) closing: DropGuard,
     pub(crate) answered: Arc<AtomicBool>,
     pub(crate) era_refused: Arc<AtomicBool>,
-}
-
-/// The protocol that a server speaks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ServerEra {
-    /// With a handshake: MCP 2025-11-25 and before.
-    #[default]
-    Legacy,
-    /// Without a handshake, by requests that each say who sends them: MCP 2026-07-28.
-    Modern,
 }
 
 /// The link as its task has it. Dropping it ends the link, also after a panic or when the runtime

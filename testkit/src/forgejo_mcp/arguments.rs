@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::{CommandFactory as _, Parser, ValueEnum, error::ErrorKind};
 use http::StatusCode;
 
-use super::{SCRIPT, STRICT, Script, TEST_TOOLS};
+use super::{ERA, SCRIPT, STRICT, Script, TEST_TOOLS};
 
 #[derive(Clone, Default)]
 pub(super) struct Options {
@@ -19,6 +19,17 @@ pub(super) struct Options {
     /// The status for a session that it has not opened, if it is strict.
     pub(super) strict: Option<StatusCode>,
     pub(super) script: Script,
+    pub(super) era: Era,
+}
+
+/// The behavior toward the eras of the protocol.
+#[derive(Clone, Copy, Default, PartialEq)]
+pub(super) enum Era {
+    #[default]
+    Legacy,
+    /// Legacy, and a first message that is not `initialize` ends the process.
+    Exits,
+    Modern,
 }
 
 #[derive(Parser)]
@@ -72,6 +83,11 @@ pub(super) fn parse(
             _ => None,
         },
         script,
+        era: match variable(ERA).as_deref() {
+            Some("modern") => Era::Modern,
+            Some("exits") => Era::Exits,
+            _ => Era::Legacy,
+        },
     })
 }
 

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::{
     CallContext, Line,
     api::Api,
-    catalog, log, misbehavior,
+    catalog, log, misbehavior, modern,
     protocol::{self, INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND, Request, RpcError},
     test_tools,
 };
@@ -27,6 +27,11 @@ impl CallContext {
             let Request { id, method, params } = request;
             self.inbox.add(&json!({ "id": id, "method": method, "params": params }));
         }
+        if let Some(listens) = &self.listens
+            && modern::serve(self, listens, request).await
+        {
+            return;
+        }
         if !self.options.script.never_answers.contains(&request.method) {
             self.answer(&request.id, self.method(request).await).await;
         }
@@ -34,6 +39,17 @@ impl CallContext {
 
     pub(super) async fn call(&self, request: &Request) {
         let Request { id, params, .. } = request;
+        let mut answering = self.clone();
+        if let Some(listens) = &self.listens {
+            if modern::serve(self, listens, request).await {
+                return;
+            }
+            match modern::input(params) {
+                Some(Err(questions)) => return self.answer(id, Ok(questions)).await,
+                Some(Ok(answers)) => answering.answers = Some(answers),
+                None => {}
+            }
+        }
         let Some(name) = params["name"].as_str() else {
             let error = RpcError::new(INVALID_PARAMS, "a tool has a name");
             return self.answer(id, Err(error)).await;
@@ -42,11 +58,11 @@ impl CallContext {
         if self.options.script.never_answers.iter().any(|tool| tool == name) {
             return;
         }
-        if self.options.test_tools && misbehavior::call(self, request).await {
+        if self.options.test_tools && misbehavior::call(&answering, request).await {
             return;
         }
         let test_tool = if self.options.test_tools {
-            test_tools::call(self, name, params).await
+            test_tools::call(&answering, name, params).await
         } else {
             None
         };
@@ -61,7 +77,29 @@ impl CallContext {
     }
 
     pub(super) async fn answer(&self, id: &Value, outcome: Result<Value, RpcError>) {
+        let outcome = if self.listens.is_some() {
+            outcome.map(modern::result)
+        } else {
+            outcome
+        };
         self.send(protocol::response(id, outcome)).await;
+    }
+
+    /// Sends a notification outside of any request, to the clients that want it.
+    pub(super) async fn announce(&self, method: &str, params: &Value) {
+        match &self.listens {
+            Some(listens) => modern::announce(self, listens, method, params).await,
+            // Fails only after the reader has gone, which ends everything.
+            None => _ = self.listener.send(protocol::notification(method, params).into()).await,
+        }
+    }
+
+    /// True if the client wants to know about changes of a resource.
+    pub(super) fn is_subscribed(&self, uri: &str) -> bool {
+        match &self.listens {
+            Some(listens) => !modern::subscriptions(listens, &json!(uri)).is_empty(),
+            None => self.inbox.is_subscribed(uri),
+        }
     }
 
     /// Sends a message on the stream of the request.

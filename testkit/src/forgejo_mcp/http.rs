@@ -152,6 +152,8 @@ async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
         workers: Arc::clone(&shared.workers),
         listener: listener.unwrap_or_else(|| stream.clone()),
         stream,
+        listens: None,
+        answers: None,
     };
     let mut producer = JoinSet::new();
     producer.spawn(async move {

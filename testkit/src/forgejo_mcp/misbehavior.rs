@@ -88,6 +88,9 @@ pub(super) async fn call(context: &CallContext, Request { id, params, .. }: &Req
 
 /// Asks once or twice, and waits for all answers.
 pub(super) async fn ask(context: &CallContext, arguments: &Value) -> Vec<Value> {
+    if let Some(answers) = &context.answers {
+        return answers.clone();
+    }
     let (id, question) = (&arguments["id"], &arguments["question"]);
     let schema = json!({ "type": "object", "properties": { "nonce": { "type": "string" } } });
     let params = json!({ "message": question, "requestedSchema": schema });

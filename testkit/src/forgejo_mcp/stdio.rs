@@ -14,7 +14,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{CallContext, Line, Options, QUEUED_LINES, WORKERS, api::Api, inbox::Inbox, log, protocol::Incoming};
+use super::{
+    CallContext, Line, Options, QUEUED_LINES, WORKERS,
+    api::Api,
+    arguments::Era,
+    inbox::Inbox,
+    log, modern,
+    protocol::{Incoming, Request},
+};
 
 const QUEUED_CALLS: usize = 100;
 /// The longest accepted line, in bytes; a longer one ends the process.
@@ -26,6 +33,8 @@ pub(super) async fn serve(options: Arc<Options>, api: Arc<Api>, terminate: &Canc
     let (lines, queued) = mpsc::channel(QUEUED_LINES);
     let workers = Arc::new(Semaphore::new(WORKERS));
     let context = CallContext {
+        listens: (options.era == Era::Modern).then(Arc::default),
+        answers: None,
         options,
         api,
         inbox: Arc::new(Inbox::default()),
@@ -60,6 +69,7 @@ pub(super) async fn serve(options: Arc<Options>, api: Arc<Api>, terminate: &Canc
 async fn read(context: CallContext, calls: &mut JoinSet<()>) -> bool {
     let mut stdin = BufReader::new(stdin());
     let mut line = Vec::new();
+    let mut is_first = true;
     loop {
         line.clear();
         match (&mut stdin).take(LINE_LIMIT).read_until(b'\n', &mut line).await {
@@ -68,7 +78,14 @@ async fn read(context: CallContext, calls: &mut JoinSet<()>) -> bool {
             Ok(_) => {}
         }
         while calls.try_join_next().is_some() {}
-        match Incoming::read(&line) {
+        let message = Incoming::read(&line);
+        let initializes =
+            |message: &Incoming| matches!(message, Incoming::Request(Request { method, .. }) if method == "initialize");
+        if std::mem::take(&mut is_first) && context.options.era == Era::Exits && !initializes(&message) {
+            log::error("unexpected first message", "initialize is expected");
+            return false;
+        }
+        match message {
             Incoming::Request(request) if request.method == "tools/call" => {
                 if calls.len() < WORKERS + QUEUED_CALLS {
                     let context = context.clone();
@@ -78,8 +95,14 @@ async fn read(context: CallContext, calls: &mut JoinSet<()>) -> bool {
                 }
             }
             Incoming::Request(request) => context.serve(&request).await,
-            Incoming::Other(message) if context.options.test_tools => context.inbox.add(&message),
-            Incoming::Other(_) => {}
+            Incoming::Other(message) => {
+                if let Some(listens) = &context.listens {
+                    modern::receive(listens, &message);
+                }
+                if context.options.test_tools {
+                    context.inbox.add(&message);
+                }
+            }
             Incoming::Invalid { id, error } => context.answer(&id, Err(error)).await,
         }
     }

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
-    CallContext, catalog, log, misbehavior,
+    CallContext, catalog, log, misbehavior, modern,
     protocol::{self, INTERNAL_ERROR, RpcError},
 };
 
@@ -102,16 +102,16 @@ pub(super) async fn call(context: &CallContext, name: &str, params: &Value) -> O
             "written".to_owned()
         }
         "test_announce" => {
-            let changed = protocol::notification("notifications/tools/list_changed", &json!({}));
-            let _ = context.listener.send(changed.into()).await;
+            context.announce("notifications/tools/list_changed", &json!({})).await;
             "announced".to_owned()
         }
         "test_update" => {
             let uri = arguments["uri"].as_str().unwrap_or_default();
-            let subscribed = context.inbox.is_subscribed(uri);
+            let subscribed = context.is_subscribed(uri);
             if subscribed {
-                let updated = protocol::notification("notifications/resources/updated", &json!({ "uri": uri }));
-                let _ = context.listener.send(updated.into()).await;
+                context
+                    .announce("notifications/resources/updated", &json!({ "uri": uri }))
+                    .await;
             }
             json!({ "subscribed": subscribed, "pid": std::process::id() }).to_string()
         }
@@ -124,7 +124,7 @@ pub(super) async fn call(context: &CallContext, name: &str, params: &Value) -> O
             names.sort();
             json!(names).to_string()
         }
-        "test_stamp" => return Some(stamp(context, arguments).await),
+        "test_stamp" => return Some(stamp(context, params).await),
         _ => return None,
     };
     Some(Ok(protocol::text(answer)))
@@ -132,7 +132,8 @@ pub(super) async fn call(context: &CallContext, name: &str, params: &Value) -> O
 
 /// Writes a trace of the call to standard error before anything else, so that a test can see which
 /// process took a call that was never answered.
-async fn stamp(context: &CallContext, arguments: &Value) -> Result<Value, RpcError> {
+async fn stamp(context: &CallContext, params: &Value) -> Result<Value, RpcError> {
+    let arguments = &params["arguments"];
     let pid = std::process::id();
     let mark = arguments["mark"].as_str().unwrap_or_default();
     log::raw(&format!("took {mark} pid={pid}\n"));
@@ -144,7 +145,8 @@ async fn stamp(context: &CallContext, arguments: &Value) -> Result<Value, RpcErr
         answer["nonce"] = answers.first().unwrap_or(&Value::Null)["result"]["content"]["nonce"].clone();
     }
     log::raw(&format!("gave {mark} pid={pid}\n"));
-    if arguments["announce"] == json!(true) {
+    let wants_log = context.listens.is_none() || modern::wants_log(params, "info");
+    if arguments["announce"] == json!(true) && wants_log {
         let params = json!({ "level": "info", "logger": "stamp", "data": answer });
         let message = protocol::notification("notifications/message", &params);
         context.send(message).await;
