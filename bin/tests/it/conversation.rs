@@ -9,6 +9,7 @@ mod calls;
 mod deaths;
 mod dormant;
 mod identity;
+mod modern_child;
 mod questions;
 mod resumption;
 mod settings;

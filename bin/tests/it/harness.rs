@@ -72,10 +72,10 @@ impl Harness {
         let url = shared.url();
         let mut all = vec![("child.mode", "http"), ("child.upstream.url", &url)];
         all.extend_from_slice(settings);
-        let options = BrokerOptions {
-            child: None,
-            ..options(port, ChildCommand::plain(&programs().fake_forgejo_mcp), &all)
-        };
+        let mut options = options(port, ChildCommand::plain(&programs().fake_forgejo_mcp), &all);
+        // There is no child.
+        options.child = None;
+        options.settings.retain(|(key, _)| key != "child.era");
         let broker = BrokerProcess::start(&programs().broker, &forgejo, options)
             .await
             .unwrap();
@@ -200,7 +200,10 @@ impl Harness {
     }
 }
 
+/// The era is given, unless a test gives another one: a process that is asked for it would be one
+/// more child than a test counts.
 fn options(port: u16, child: ChildCommand, settings: &[(&str, &str)]) -> BrokerOptions {
+    let settings = [&[("child.era", "legacy")], settings].concat();
     let settings = settings.iter().map(|&(key, value)| (key.to_owned(), value.to_owned()));
     BrokerOptions {
         port,
