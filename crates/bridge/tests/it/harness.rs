@@ -8,7 +8,8 @@ use std::{
 };
 
 use bridge::{
-    Body, Config, ConnectError, Conversation, DropCounts, DropReason, Link, Outcome, Owner, Refusal, Snapshot,
+    Body, Config, ConnectError, Conversation, DropCounts, DropReason, Link, Outcome, Owner, Refusal, ServerEra,
+    Snapshot,
 };
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -97,9 +98,22 @@ impl Bridge {
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        Self::connect_as(ServerEra::Legacy, io, config, snapshot).await
+    }
+
+    /// The same for a server of another era.
+    pub(crate) async fn connect_as<I>(
+        era: ServerEra,
+        io: I,
+        config: Config,
+        snapshot: Option<&Snapshot>,
+    ) -> Result<Self, ConnectError>
+    where
+        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let owner = Arc::new(RecordingOwner::default());
         let conversation = Conversation::new(config, "tag", "grant", Arc::clone(&owner) as Arc<dyn Owner>, snapshot);
-        let link = conversation.connect(1, io, bridge::ServerEra::Legacy).await?;
+        let link = conversation.connect(1, io, era).await?;
         conversation.attach(1);
         Ok(Self {
             conversation,
@@ -124,7 +138,7 @@ impl Bridge {
         let (near, far) = tokio::io::duplex(1 << 20);
         let mut server = Server::new(far, &Config::default());
         let (link, ()) = tokio::join!(
-            self.conversation.connect(number, near, bridge::ServerEra::Legacy),
+            self.conversation.connect(number, near, ServerEra::Legacy),
             script(&mut server)
         );
         (link, server)

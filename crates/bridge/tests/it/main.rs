@@ -7,6 +7,7 @@ mod harness;
 mod http_link;
 mod limits;
 mod modern;
+mod modern_link;
 mod rejections;
 mod requests;
 mod response_matching;
