@@ -250,3 +250,102 @@ fn each_call_is_answered_once_and_no_answer_reaches_another_call() {
     }
     assert!(rounds > 1000, "the schedules have too few rounds: {rounds}");
 }
+
+/// A value that a faulty peer may write anywhere.
+fn any_value(random: &mut fastrand::Rng, depth: usize) -> Value {
+    match random.u32(0..if depth == 0 { 6 } else { 8 }) {
+        0 => Value::Null,
+        1 => json!(random.bool()),
+        2 => json!(random.u64(0..6)),
+        3 => json!(-1.5),
+        4 => json!(random.choice(["", "t", "completed", "input_required", "task", "working", "1"])),
+        5 => json!([]),
+        6 => json!([any_value(random, depth - 1), any_value(random, depth - 1)]),
+        _object => {
+            let names = [
+                "_meta",
+                "uri",
+                "name",
+                "code",
+                "message",
+                "method",
+                "params",
+                "resultType",
+                "inputRequests",
+                "requestState",
+                "status",
+                "taskId",
+                "result",
+                "requestId",
+                "notifications",
+                "resourceSubscriptions",
+                "tools",
+                "capabilities",
+                META_SUBSCRIPTION,
+            ];
+            let members = (0..random.usize(0..5)).map(|_| {
+                let name = random.choice(names).unwrap_or_default().to_owned();
+                (name, any_value(random, depth - 1))
+            });
+            Value::Object(members.collect())
+        }
+    }
+}
+
+#[test]
+fn no_message_of_either_side_breaks_the_translator() {
+    let methods = [
+        "initialize",
+        "tools/call",
+        "tools/list",
+        "resources/subscribe",
+        "resources/unsubscribe",
+        "logging/setLevel",
+        "notifications/initialized",
+        "notifications/cancelled",
+        "notifications/subscriptions/acknowledged",
+        "notifications/resources/updated",
+        "notifications/progress",
+    ];
+    let mut translated = 0;
+    for seed in 0..3000 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut pair = Pair::new();
+        for _ in 0..30 {
+            let mut message = json!({ "jsonrpc": "2.0" });
+            let kind = random.u32(0..4);
+            if kind < 3 {
+                message["id"] = json!(random.u64(0..6));
+            }
+            match kind {
+                0 | 3 => {
+                    message["method"] = json!(random.choice(methods));
+                    message["params"] = any_value(&mut random, 4);
+                }
+                1 => message["result"] = any_value(&mut random, 4),
+                _error => message["error"] = any_value(&mut random, 2),
+            }
+            let Ok(message) = Envelope::parse(message.to_string().as_bytes()) else {
+                continue;
+            };
+            let lines = if random.bool() {
+                pair.server.receive_from_machine(pair.now, &message)
+            } else {
+                pair.server.receive_from_server(pair.now, &message)
+            };
+            // Whatever it says is a message.
+            for line in lines {
+                assert!(Envelope::parse(&line).is_ok(), "{line:?}");
+                translated += 1;
+            }
+            while let Some(lines) = pair.server.take_output() {
+                for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                    assert!(Envelope::parse(line).is_ok(), "{line:?}");
+                    translated += 1;
+                }
+            }
+            pair.wait(random.u64(0..3000));
+        }
+    }
+    assert!(translated > 10_000, "{translated}");
+}
