@@ -131,3 +131,154 @@ impl ProgramFile {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+    use supervisor::Isolation;
+
+    use super::*;
+
+    const MODERN: &str =
+        r#"read -r line; echo '{"jsonrpc":"2.0","id":"era","result":{"supportedVersions":["2026-07-28"]}}'"#;
+    const LEGACY: &str = r#"read -r line; echo '{"jsonrpc":"2.0","id":"era","error":{"code":-32601,"message":"no"}}'"#;
+    const EXITS: &str = "read -r line; exit 1";
+
+    /// A detector, and a program that counts its starts.
+    struct Setup {
+        detector: EraDetector,
+        supervisor: Supervisor,
+        directory: tempfile::TempDir,
+    }
+
+    impl Setup {
+        fn new(configured: ChildEra) -> Self {
+            let isolation = Isolation {
+                landlock: false,
+                ..Isolation::default()
+            };
+            let config = supervisor::Config {
+                isolation,
+                ..supervisor::Config::new([])
+            };
+            Self {
+                detector: EraDetector::new(configured),
+                supervisor: Supervisor::new(config).unwrap(),
+                directory: tempfile::tempdir().unwrap(),
+            }
+        }
+
+        /// Replaces the program.
+        fn install(&self, script: &str) {
+            let starts = self.starts_file();
+            let program = format!("#!/bin/sh\necho >> {}\n{script}\n", starts.display());
+            // Another file, since one that runs cannot be written.
+            let new = self.directory.path().join("new");
+            fs::write(&new, program).unwrap();
+            fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+            fs::rename(new, self.program()).unwrap();
+        }
+
+        async fn detect(&self) -> ServerEra {
+            let spec = ChildSpec {
+                program: self.program().into(),
+                args: vec![],
+                env: vec![],
+                secrets: vec![],
+                tag: "tag".into(),
+            };
+            self.detector.detect(&self.supervisor, spec).await
+        }
+
+        fn starts(&self) -> usize {
+            fs::read_to_string(self.starts_file()).map_or(0, |starts| starts.len())
+        }
+
+        fn program(&self) -> PathBuf {
+            Path::join(self.directory.path(), "program")
+        }
+
+        fn starts_file(&self) -> PathBuf {
+            Path::join(self.directory.path(), "starts")
+        }
+    }
+
+    async fn pass(time: Duration) {
+        tokio::time::pause();
+        tokio::time::advance(time).await;
+        tokio::time::resume();
+    }
+
+    #[tokio::test]
+    async fn each_version_of_a_program_is_asked_once() {
+        let setup = Setup::new(ChildEra::Auto);
+        setup.install(MODERN);
+        let (first, second) = tokio::join!(setup.detect(), setup.detect());
+        assert_eq!((first, second), (ServerEra::Modern, ServerEra::Modern));
+        pass(Duration::from_secs(1_000_000)).await;
+        assert_eq!((setup.detect().await, setup.starts()), (ServerEra::Modern, 1));
+        setup.install(LEGACY);
+        assert_eq!((setup.detect().await, setup.starts()), (ServerEra::Legacy, 2));
+    }
+
+    #[tokio::test]
+    async fn legacy_program_is_asked_again_after_a_day() {
+        let setup = Setup::new(ChildEra::Auto);
+        setup.install(LEGACY);
+        setup.detect().await;
+        pass(LEGACY_LIFE - Duration::from_secs(60)).await;
+        assert_eq!((setup.detect().await, setup.starts()), (ServerEra::Legacy, 1));
+        pass(Duration::from_secs(60)).await;
+        assert_eq!((setup.detect().await, setup.starts()), (ServerEra::Legacy, 2));
+    }
+
+    #[tokio::test]
+    async fn silent_program_is_asked_again_earlier_and_then_later() {
+        let setup = Setup::new(ChildEra::Auto);
+        setup.install(EXITS);
+        assert_eq!((setup.detect().await, setup.starts()), (ServerEra::Legacy, 1));
+        pass(UNCERTAIN_LIFE).await;
+        assert_eq!((setup.detect().await, setup.starts()), (ServerEra::Legacy, 2));
+        pass(UNCERTAIN_LIFE).await;
+        assert_eq!((setup.detect().await, setup.starts()), (ServerEra::Legacy, 2));
+        pass(UNCERTAIN_LIFE).await;
+        assert_eq!((setup.detect().await, setup.starts()), (ServerEra::Legacy, 3));
+    }
+
+    #[tokio::test]
+    async fn verdict_that_a_server_contradicts_is_forgotten() {
+        let setup = Setup::new(ChildEra::Auto);
+        for (script, era, starts) in [
+            (MODERN, ServerEra::Modern, 2),
+            (EXITS, ServerEra::Legacy, 4),
+            // It has said so itself.
+            (LEGACY, ServerEra::Legacy, 5),
+        ] {
+            setup.install(script);
+            setup.detect().await;
+            setup.detector.forget(era).await;
+            assert_eq!((setup.detect().await, setup.starts()), (era, starts));
+        }
+    }
+
+    #[tokio::test]
+    async fn configured_era_needs_no_question() {
+        for (configured, era) in [
+            (ChildEra::Legacy, ServerEra::Legacy),
+            (ChildEra::Modern, ServerEra::Modern),
+        ] {
+            let setup = Setup::new(configured);
+            setup.install(LEGACY);
+            assert_eq!((setup.detect().await, setup.starts()), (era, 0));
+        }
+    }
+
+    #[tokio::test]
+    async fn missing_program_is_no_verdict() {
+        let setup = Setup::new(ChildEra::Auto);
+        assert_eq!(setup.detect().await, ServerEra::Legacy);
+        setup.install(MODERN);
+        assert_eq!(setup.detect().await, ServerEra::Modern);
+    }
+}
