@@ -1,6 +1,7 @@
-//! The double of `forgejo-mcp` when it misbehaves: its questions, its bad answers, and its script.
+//! The double of `forgejo-mcp` when it misbehaves: its questions, its bad answers, its script, and
+//! its other eras.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{ffi::OsStr, path::Path, process::Stdio, time::Duration};
 
 use serde_json::{Value, json};
 use testkit::{
@@ -24,13 +25,22 @@ struct Double {
 
 impl Double {
     async fn start(script: Option<&Path>) -> Self {
+        Self::start_with(script.map(|path| ("FAKE_FORGEJO_MCP_SCRIPT", path.as_os_str()))).await
+    }
+
+    /// A double that speaks another era.
+    async fn of_era(era: &str) -> Self {
+        Self::start_with(Some(("FAKE_FORGEJO_MCP_ERA", era.as_ref()))).await
+    }
+
+    async fn start_with(variable: Option<(&str, &OsStr)>) -> Self {
         let forgejo = FakeForgejo::start(Options::default()).await.unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_fake-forgejo-mcp"));
         command
             .env_clear()
             .env("FORGEJO_URL", forgejo.url())
             .env("FAKE_FORGEJO_MCP_TEST_TOOLS", "1")
-            .envs(script.map(|path| ("FAKE_FORGEJO_MCP_SCRIPT", path)))
+            .envs(variable)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -237,4 +247,80 @@ async fn task_lives_for_its_ttl() {
     double.call(1, "test_task", json!({ "ttl": 500 })).await;
     let task = double.message().await["result"]["task"].clone();
     assert_eq!((&task["status"], &task["ttl"]), (&json!("working"), &json!(500)));
+}
+
+/// The parameters of a modern request.
+fn modern(mut params: Value) -> Value {
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    params
+}
+
+#[tokio::test]
+async fn modern_double_answers_only_requests_that_say_who_sends_them() {
+    let mut double = Double::of_era("modern").await;
+    double.request(1, "server/discover", modern(json!({}))).await;
+    let discovered = double.message().await;
+    assert_eq!(discovered["result"]["supportedVersions"], json!(["2026-07-28"]));
+    assert_eq!(discovered["result"]["resultType"], "complete");
+    let mut other = modern(json!({}));
+    other["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!("2025-11-25");
+    for (method, params, code) in [
+        ("server/discover", other, -32022),
+        ("tools/list", json!({}), -32602),
+        ("initialize", modern(json!({})), -32601),
+        ("ping", modern(json!({})), -32601),
+    ] {
+        double.request(2, method, params).await;
+        assert_eq!(double.message().await["error"]["code"], code, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn modern_double_asks_by_its_answer() {
+    let mut double = Double::of_era("modern").await;
+    let arguments = json!({ "question": "sure?" });
+    let mut params = modern(json!({ "name": "test_ask", "arguments": arguments }));
+    double.request(1, "tools/call", params.clone()).await;
+    let asked = double.message().await;
+    assert_eq!(asked["result"]["resultType"], "input_required");
+    assert_eq!(asked["result"]["inputRequests"]["first"]["params"]["message"], "sure?");
+    params["inputResponses"] = json!({ "first": { "action": "accept" } });
+    double.request(2, "tools/call", params.clone()).await;
+    let again = double.message().await;
+    assert_eq!(again["result"]["resultType"], "input_required", "the state is missing");
+    params["requestState"] = asked["result"]["requestState"].clone();
+    double.request(3, "tools/call", params).await;
+    let result = text_of(&double.message().await);
+    assert_eq!(result["answers"], json!([{ "result": { "action": "accept" } }]));
+}
+
+#[tokio::test]
+async fn modern_double_notifies_who_listens() {
+    let mut double = Double::of_era("modern").await;
+    let filter = json!({ "resourceSubscriptions": ["test://a"] });
+    double
+        .request(1, "subscriptions/listen", modern(json!({ "notifications": filter })))
+        .await;
+    assert_eq!(double.message().await["params"]["notifications"], filter);
+    for (id, uri, subscribed) in [(2, "test://b", false), (3, "test://a", true)] {
+        let params = modern(json!({ "name": "test_update", "arguments": { "uri": uri } }));
+        double.request(id, "tools/call", params).await;
+        if subscribed {
+            let meta = double.message().await["params"]["_meta"].clone();
+            assert_eq!(meta, json!({ "io.modelcontextprotocol/subscriptionId": 1 }));
+        }
+        assert_eq!(text_of(&double.message().await)["subscribed"], subscribed);
+    }
+}
+
+#[tokio::test]
+async fn double_of_the_legacy_era_may_exit_on_another_first_message() {
+    let mut double = Double::of_era("exits").await;
+    assert_eq!(double.initialize().await["result"]["protocolVersion"], "2025-11-25");
+    let mut double = Double::of_era("exits").await;
+    double.request(1, "server/discover", modern(json!({}))).await;
+    assert_eq!(double.process.wait().await.unwrap().code(), Some(1));
 }
