@@ -73,8 +73,8 @@ impl Link {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// True if the server has turned out not to speak [`ServerEra::Modern`], as which it was
-    /// connected.
+    /// True if the server was connected as one of [the modern era](crate::ServerEra::Modern) and
+    /// has turned out to be of another one.
     #[must_use]
     pub fn has_refused_era(&self) -> bool {
         self.era_refused.load(Ordering::Relaxed)
