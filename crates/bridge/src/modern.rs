@@ -35,6 +35,10 @@ pub(crate) const META_LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 pub(crate) const META_SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 pub(crate) const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 pub(crate) const META_RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
+/// The members of a question's `_meta` with which a server, or the translation for a modern one,
+/// names the key of the answer and the call that it is about.
+pub(crate) const KEY_HINT: &str = "forgejo-mcp-broker/input-key";
+pub(crate) const CALL_HINT: &str = "forgejo-mcp-broker/call";
 /// The extension for tasks (SEP-2663).
 pub(crate) const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
 

@@ -47,22 +47,13 @@ use crate::{
     config::Config,
     dropped::DropReason,
     jsonrpc::{self, Envelope, Id, MessageKind},
+    modern::{
+        CALL_HINT, KEY_HINT, META_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, META_SERVER_INFO, META_SUBSCRIPTION,
+        META_VERSION, TASKS_EXTENSION, VERSION,
+        error::{INTERNAL, METHOD_NOT_FOUND},
+    },
 };
 
-const VERSION: &str = "2026-07-28";
-const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
-const META_CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
-const META_LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
-const META_SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
-const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
-const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
-/// The members of a question's `_meta` that name the server's key for the answer, and the call.
-const KEY_HINT: &str = "forgejo-mcp-broker/input-key";
-const CALL_HINT: &str = "forgejo-mcp-broker/call";
-
-const METHOD_NOT_FOUND: i32 = -32601;
-const INTERNAL: i32 = -32603;
 const INVALID_RESPONSE: &str = "the response of the MCP server is invalid";
 /// The timer of the subscriptions; that of a call is the number of the call, which is never 0.
 const SUBSCRIPTIONS: u64 = 0;

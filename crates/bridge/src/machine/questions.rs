@@ -12,6 +12,7 @@ use super::{StateMachine, from_server::CLIENT_NOT_READING};
 use crate::{
     dropped::DropReason,
     jsonrpc::{self, Envelope, Id, json},
+    modern::input,
     streams::{Routed, StreamId, StreamMessage, StreamMessageKind},
     tables::{links::LinkNumber, questions::Question, timers::Timer},
 };
@@ -53,6 +54,8 @@ impl StateMachine {
         if self.modern.is_some() {
             return self.on_modern_question(now, number, method, message);
         }
+        let without_hints = input::without_hints(message);
+        let message = without_hints.as_ref().unwrap_or(message);
         let routed = self.streams.route(StreamMessage {
             kind: StreamMessageKind::Question(number),
             link,

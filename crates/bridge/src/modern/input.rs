@@ -6,10 +6,13 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
-    ModernError,
+    CALL_HINT, KEY_HINT, ModernError,
     capabilities::{ELICITATION, ROOTS, SAMPLING},
 };
-use crate::jsonrpc::{json, object::Object};
+use crate::jsonrpc::{Envelope, MessageKind, json, object::Object};
+
+/// The beginning of [`KEY_HINT`] and [`CALL_HINT`].
+const HINT_PREFIX: &str = "forgejo-mcp-broker/";
 
 /// The answers of one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +80,25 @@ pub(crate) fn question_params(params: &Object<'_>, context: bool) -> Option<Stri
     (!params.is_empty()).then(|| params.to_string())
 }
 
+/// A question (a request of a server) without the hints for this era; `None` if it has none.
+pub(crate) fn without_hints(question: &Envelope) -> Option<Envelope> {
+    let meta = question.param("_meta").filter(|meta| meta.contains(HINT_PREFIX))?;
+    let mut meta = Object::parse(meta)?;
+    meta.retain(|name| name != KEY_HINT && name != CALL_HINT);
+    let mut params = Object::parse(question.params()?)?;
+    if meta.is_empty() {
+        params.take("_meta");
+    } else {
+        params.set("_meta", meta.to_string());
+    }
+    let MessageKind::Request { id, method } = question.kind() else {
+        return None;
+    };
+    let (id, method) = (id.raw(), json::quote(method));
+    let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#);
+    Envelope::parse(text.as_bytes()).ok()
+}
+
 /// The key of a question: the server's own, or the next one of its kind.
 pub(crate) fn key<'k>(hint: Option<&'k str>, method: &str, number: usize) -> Cow<'k, str> {
     let kind = match method {
@@ -120,6 +142,22 @@ mod tests {
         ] {
             assert_eq!(is_valid(method, answer), valid, "{method} {answer}");
         }
+    }
+
+    #[test]
+    fn hints_are_for_this_side_only() {
+        let question = |meta: &str| {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"roots/list","params":{{{meta}}}}}"#);
+            let question = Envelope::parse(text.as_bytes()).expect("a message");
+            without_hints(&question).map(|question| question.params().unwrap_or_default().to_owned())
+        };
+        let hints = r#""forgejo-mcp-broker/call":"1","forgejo-mcp-broker/input-key":"k""#;
+        assert_eq!(question(&format!(r#""_meta":{{{hints}}}"#)).as_deref(), Some("{}"));
+        assert_eq!(
+            question(&format!(r#""a":1.0,"_meta":{{"x":1,{hints}}}"#)).as_deref(),
+            Some(r#"{"a":1.0,"_meta":{"x":1}}"#)
+        );
+        assert_eq!(question(r#""_meta":{"x":1}"#), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod announcements;
 mod errors;
+mod modern_server;
 mod questions;
 mod requests;
 

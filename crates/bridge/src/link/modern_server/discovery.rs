@@ -9,22 +9,11 @@ use crate::jsonrpc::{
     self, Envelope, json,
     object::{self, Object},
 };
+use crate::modern::LogLevel;
 
 /// The newest version with a handshake, and those before it.
 const LATEST: &str = "2025-11-25";
 const EARLIER: [&str; 3] = ["2024-11-05", "2025-03-26", "2025-06-18"];
-/// The severities of RFC 5424, as the protocol names them.
-const LOG_LEVELS: [&str; 8] = [
-    "debug",
-    "info",
-    "notice",
-    "warning",
-    "error",
-    "critical",
-    "alert",
-    "emergency",
-];
-
 /// What the requests of the client say of it.
 #[derive(Debug)]
 pub(super) struct ClientSettings {
@@ -113,10 +102,9 @@ impl ModernServer {
     }
 
     pub(super) fn set_log_level(&mut self, number: u64, message: &Envelope) {
-        let level = message.param("level").and_then(json::string);
-        match level.filter(|level| LOG_LEVELS.contains(&level.as_str())) {
+        match message.param("level").and_then(LogLevel::parse) {
             Some(level) => {
-                self.client.log_level = Some(json::quote(&level).into());
+                self.client.log_level = Some(json::quote(level.name()).into());
                 self.reply(number, "{}");
             }
             None => self.reply_error(&number.to_string(), jsonrpc::INVALID_PARAMS, "unknown log level"),

@@ -14,7 +14,7 @@ use super::super::{StateMachine, from_server::task_id};
 use crate::{
     jsonrpc::{self, Envelope, json, object::Object},
     modern::{
-        META_RELATED_TASK,
+        CALL_HINT, KEY_HINT, META_RELATED_TASK,
         capabilities::{ELICITATION, ROOTS, SAMPLING},
         error::METHOD_NOT_FOUND,
         input,
@@ -32,10 +32,6 @@ const GATHER_TIME: Duration = Duration::from_millis(25);
 const MAX_GATHER_TIME: Duration = Duration::from_millis(100);
 /// The time that a question waits for a call that it may belong to.
 const HOLD_TIME: Duration = Duration::from_secs(10);
-/// The members of a question's `_meta` with which a server names the key of the answer, and the
-/// call.
-pub(crate) const KEY_HINT: &str = "forgejo-mcp-broker/input-key";
-pub(crate) const CALL_HINT: &str = "forgejo-mcp-broker/call";
 
 impl StateMachine {
     /// Handles a question of a server: it belongs to a call, or waits for one.
