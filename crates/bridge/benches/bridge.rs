@@ -1,8 +1,9 @@
 //! The cost of a bridge: round trips of `tools/call` through it, compared with its two sides alone.
 //!
-//! For each number of sessions, one run measures three things in turn: the bare pipe to a child, a
+//! For each number of sessions, one run measures four things in turn: the bare pipe to a child, a
 //! bare HTTP server that answers each request with the same bytes, and the bridge over HTTP in
-//! front of its child. Each session is one client that sends its next request after the response to
+//! front of its child, for clients up to 2025-11-25 and for clients of 2026-07-28, which make no
+//! handshake and say with each request who they are. Each session is one client that sends its next request after the response to
 //! the previous one. CPU time covers this process (clients and servers) and the children.
 //!
 //! Environment: `BRIDGE_BENCH_CHILD` is the program to start, the `fake-forgejo-mcp` of `testkit`;
@@ -20,9 +21,9 @@ use std::{
     time::Duration,
 };
 
-use bridge::{Body, Config, Conversation, Outcome, Owner};
+use bridge::{Body, Config, Conversation, Destination, Outcome, Owner, Snapshot};
 use bytes::Bytes;
-use http::{Method, Request, Response, header::CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http1::SendRequest, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -64,7 +65,15 @@ struct Piped {
 /// A client of an HTTP server.
 struct Http {
     sender: SendRequest<Full<Bytes>>,
+    era: Era,
     id: u64,
+}
+
+/// The protocol of the clients.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Era {
+    Legacy,
+    Modern,
 }
 
 fn main() -> Result<()> {
@@ -91,12 +100,20 @@ async fn report() -> Result<String> {
     for sessions in SESSIONS {
         let pipe = bare_pipe(&fixed, sessions, during).await?;
         let http = bare_http(&fixed, sessions, during).await?;
-        let bridge = through_bridge(&fixed, sessions, during).await?;
+        let bridge = through_bridge(&fixed, Era::Legacy, sessions, during).await?;
+        let modern = through_bridge(&fixed, Era::Modern, sessions, during).await?;
         let ratio = bridge.cpu_each() / (pipe.cpu_each() + http.cpu_each());
-        for (what, measured) in [("bare pipe (a)", pipe), ("bare HTTP (b)", http), ("bridge", bridge)] {
+        let eras = modern.cpu_each() / bridge.cpu_each();
+        for (what, measured) in [
+            ("bare pipe (a)", pipe),
+            ("bare HTTP (b)", http),
+            ("bridge (c)", bridge),
+            ("bridge, 2026-07-28 (d)", modern),
+        ] {
             text += &measured.row(sessions, what);
         }
-        text += &format!("| {sessions} | bridge / (a + b) | | | | {ratio:.2} |\n");
+        text += &format!("| {sessions} | c / (a + b) | | | | {ratio:.2} |\n");
+        text += &format!("| {sessions} | d / c | | | | {eras:.2} |\n");
     }
     Ok(text)
 }
@@ -119,7 +136,7 @@ async fn bare_pipe(forgejo: &str, sessions: usize, during: Duration) -> Result<M
 
 async fn bare_http(fixed: &str, sessions: usize, during: Duration) -> Result<Measured> {
     let mut connections = JoinSet::new();
-    let clients = connect(&mut connections, fixed, sessions).await?;
+    let clients = connect(&mut connections, fixed, Era::Legacy, sessions).await?;
     measure(clients, &[], during).await
 }
 
@@ -145,32 +162,55 @@ fn response(outcome: Outcome) -> Response<Body> {
     }
 }
 
-async fn through_bridge(forgejo: &str, sessions: usize, during: Duration) -> Result<Measured> {
+async fn through_bridge(forgejo: &str, era: Era, sessions: usize, during: Duration) -> Result<Measured> {
     let (mut servers, mut connections) = (JoinSet::new(), JoinSet::new());
     let (mut children, mut clients) = (Vec::new(), Vec::new());
     for _ in 0..sessions {
         let (child, input, output) = start_child(forgejo)?;
         let io = tokio::io::join(output, input);
-        let conversation = Conversation::new(Config::default(), "bench", "grant", Arc::new(NoOwner), None);
+        let snapshot = match era {
+            Era::Legacy => None,
+            Era::Modern => Some(implicit_snapshot()?),
+        };
+        let owner = Arc::new(NoOwner);
+        let conversation = Conversation::new(Config::default(), "bench", "grant", owner, snapshot.as_ref());
         let link = conversation
             .connect(1, io, bridge::ServerEra::Legacy)
             .await
             .map_err(Error::other)?;
         conversation.attach(1);
-        let request = Request::post("/").body(Bytes::from(initialize()));
-        let outcome = conversation.serve(request.map_err(Error::other)?).await;
-        if !matches!(outcome, Outcome::Opened(_)) {
-            return Err(Error::other("the child has refused the handshake"));
+        if era == Era::Legacy {
+            let request = Request::post("/").body(Bytes::from(initialize()));
+            let outcome = conversation.serve(request.map_err(Error::other)?).await;
+            if !matches!(outcome, Outcome::Opened(_)) {
+                return Err(Error::other("the child has refused the handshake"));
+            }
         }
         let bridge = Arc::new((conversation, link));
-        let server = listen(&mut servers, move |request| {
+        let server = listen(&mut servers, move |mut request: Request<Bytes>| {
             let bridge = Arc::clone(&bridge);
-            async move { Ok(response(bridge.0.serve(request).await)) }
+            async move {
+                if era == Era::Modern
+                    && let Destination::Reply(response) = bridge::route(&mut request, "grant", &Config::default())
+                {
+                    return Ok(response);
+                }
+                Ok(response(bridge.0.serve(request).await))
+            }
         });
-        clients.extend(connect(&mut connections, &server.await?, 1).await?);
+        clients.extend(connect(&mut connections, &server.await?, era, 1).await?);
         children.push(child);
     }
     measure(clients, &children, during).await
+}
+
+/// The state of a conversation of modern clients before its first server.
+fn implicit_snapshot() -> Result<Snapshot> {
+    let mut request = modern_call(1).map(Bytes::from);
+    let Destination::Implicit { snapshot, .. } = bridge::route(&mut request, "grant", &Config::default()) else {
+        return Err(Error::other("a call of a modern client has no place"));
+    };
+    Ok(snapshot)
 }
 
 /// Runs all clients concurrently: a warm-up, then the measurement.
@@ -265,6 +305,26 @@ fn call(id: u64) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{params}}}"#)
 }
 
+/// A call as clients of 2026-07-28 send it.
+fn modern_call(id: u64) -> Request<String> {
+    let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"bench","version":"1"}}"#;
+    let params = format!(
+        r#"{{"name":"test_echo","arguments":{{"text":"a text of some forty characters to echo"}},"_meta":{meta}}}"#
+    );
+    let mut request = Request::new(format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{params}}}"#
+    ));
+    *request.method_mut() = Method::POST;
+    for (name, value) in [
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "test_echo"),
+    ] {
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    request
+}
+
 /// Serves on a free port and returns its address.
 async fn listen<H, F, B>(servers: &mut JoinSet<()>, handler: H) -> Result<String>
 where
@@ -307,11 +367,16 @@ fn answer_fixed(request: &Request<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body));
     response
         .headers_mut()
-        .insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-async fn connect(connections: &mut JoinSet<hyper::Result<()>>, address: &str, count: usize) -> Result<Vec<Http>> {
+async fn connect(
+    connections: &mut JoinSet<hyper::Result<()>>,
+    address: &str,
+    era: Era,
+    count: usize,
+) -> Result<Vec<Http>> {
     let mut clients = Vec::new();
     for _ in 0..count {
         let stream = TcpStream::connect(address).await?;
@@ -319,7 +384,7 @@ async fn connect(connections: &mut JoinSet<hyper::Result<()>>, address: &str, co
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(Error::other)?;
         connections.spawn(connection);
-        clients.push(Http { sender, id: 0 });
+        clients.push(Http { sender, era, id: 0 });
     }
     Ok(clients)
 }
@@ -344,12 +409,18 @@ impl Client for Piped {
 impl Client for Http {
     async fn round_trip(&mut self) -> Result<()> {
         self.id += 1;
-        let request = Request::post("/mcp")
-            .header("host", "localhost")
-            .header("content-type", "application/json")
-            .header("accept", "application/json, text/event-stream")
-            .body(Full::from(call(self.id)))
-            .map_err(Error::other)?;
+        let mut request = match self.era {
+            Era::Legacy => Request::post("/mcp").body(call(self.id)).map_err(Error::other)?,
+            Era::Modern => modern_call(self.id),
+        }
+        .map(Full::from);
+        for (name, value) in [
+            ("host", "localhost"),
+            ("content-type", "application/json"),
+            ("accept", "application/json, text/event-stream"),
+        ] {
+            request.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
         let response = self.sender.send_request(request).await.map_err(Error::other)?;
         let status = response.status();
         let body = response.into_body().collect().await.map_err(Error::other)?.to_bytes();

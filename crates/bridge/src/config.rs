@@ -5,7 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{dropped::DropCounts, era_counts::EraCounts, memory::MemoryBudget, modern::state::StateSealer};
+use crate::{
+    dropped::DropCounts, era_counts::EraCounts, memory::MemoryBudget, modern::state::StateSealer,
+    parked_calls::ParkedCalls,
+};
 
 /// The limits, timeouts and counters of one conversation.
 #[derive(Clone, Debug)]
@@ -59,8 +62,11 @@ pub struct Config {
     /// The time for which a call waits for its client to answer the questions of the server
     /// (clients of 2026-07-28).
     pub park_time: Duration,
-    /// The calls that wait so; one more ends the oldest.
+    /// The calls of one conversation that wait so; one more ends the oldest.
     pub max_parked: usize,
+    /// The calls that wait so in all conversations with clones of one `Config`; for one more, the
+    /// oldest of its conversation ends, or its questions are answered with errors.
+    pub parked_calls: ParkedCalls,
     /// As [`sse_upgrade_delay`](Self::sse_upgrade_delay), for clients of 2026-07-28, to which an
     /// event stream can tell no HTTP status.
     pub modern_sse_upgrade_delay: Duration,
@@ -139,6 +145,7 @@ impl Default for Config {
             max_subscriptions: 1024,
             park_time: Duration::from_secs(300),
             max_parked: 16,
+            parked_calls: ParkedCalls::new(1000),
             modern_sse_upgrade_delay: Duration::from_secs(10),
             state_sealer: None,
             sessionless_legacy: true,

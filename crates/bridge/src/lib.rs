@@ -42,6 +42,7 @@ mod machine;
 mod memory;
 mod modern;
 mod owner;
+mod parked_calls;
 mod parsed;
 mod route;
 mod shared;
@@ -68,6 +69,7 @@ pub use self::{
     memory::MemoryBudget,
     modern::state::StateSealer,
     owner::Owner,
+    parked_calls::ParkedCalls,
     route::{Destination, ignores_session_id, route},
 };
 

@@ -137,6 +137,7 @@ impl StateMachine {
             capabilities: request.capabilities,
             log_level: request.log_level,
             stage: Stage::Running,
+            place: None,
             round: 0,
             asked: Vec::new(),
             questions: 0,

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::{
     jsonrpc::{Envelope, Id},
     modern::{ClientCapabilities, LogLevel},
+    parked_calls::ParkedPlace,
     streams::StreamId,
 };
 
@@ -24,6 +25,8 @@ pub(crate) struct ModernCall {
     /// The level of the newest request; `None` if it wants no log messages.
     pub(crate) log_level: Option<LogLevel>,
     pub(crate) stage: Stage,
+    /// The place among the parked calls of the process, while it is parked.
+    pub(crate) place: Option<ParkedPlace>,
     /// The number of retries.
     pub(crate) round: u32,
     /// The open questions of the server about this call, oldest first.

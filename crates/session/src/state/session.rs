@@ -126,6 +126,7 @@ impl Session {
             user = %user.0,
             grant = %grant.0,
             client = tracing::field::Empty,
+            implicit,
         );
         let gone = CancellationToken::new();
         Self {

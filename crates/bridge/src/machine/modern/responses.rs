@@ -14,6 +14,7 @@ use crate::{
         results::{self, URL_ELICITATION_REQUIRED},
         state::RequestState,
     },
+    parked_calls::ParkedPlace,
     tables::{
         calls::Call,
         modern_calls::{ModernCall, Stage},
@@ -71,7 +72,9 @@ impl StateMachine {
 
     /// Ends the exchange of a call with the questions of its server.
     pub(in crate::machine) fn ask_client(&mut self, now: Instant, number: u64) {
-        self.make_room_for_parked(now);
+        let Some(place) = self.take_parked_place(now) else {
+            return self.refuse_questions(number);
+        };
         let Some(call) = self.calls.get(number) else { return };
         let Some(modern) = &call.modern else { return };
         let (stream, id, round) = (call.stream, call.id.clone(), modern.round);
@@ -95,6 +98,9 @@ impl StateMachine {
             self.keep_outcome(now, (number, answered), &line, OUTCOME_TIME);
         }
         self.set_stage(number, Stage::Parked(now));
+        if let Some(modern) = self.calls.get_mut(number).and_then(|call| call.modern.as_mut()) {
+            modern.place = Some(place);
+        }
         self.timers.set(Timer::Call(number), now + self.config.park_time);
         self.put_response(now, stream, id.raw(), line);
         self.config.era_counts.note_parked();
@@ -106,14 +112,35 @@ impl StateMachine {
         }
     }
 
-    /// Ends the oldest parked call at the limit.
-    fn make_room_for_parked(&mut self, now: Instant) {
-        let parked = self.calls.parked();
-        if parked.len() < self.config.max_parked {
-            return;
+    /// A place for a call that is to be parked. At a limit the oldest one here ends for it; `None`
+    /// if there is none.
+    fn take_parked_place(&mut self, now: Instant) -> Option<ParkedPlace> {
+        let mut parked = self.calls.parked();
+        parked.sort_unstable();
+        for (at, (_, oldest)) in parked.iter().enumerate() {
+            if parked.len() - at < self.config.max_parked
+                && let Some(place) = self.config.parked_calls.take()
+            {
+                return Some(place);
+            }
+            self.time_out(now, *oldest);
         }
-        if let Some((_, oldest)) = parked.into_iter().min() {
-            self.time_out(now, oldest);
+        self.config.parked_calls.take()
+    }
+
+    /// The server of a call gets errors for its questions.
+    fn refuse_questions(&mut self, number: u64) {
+        self.set_stage(number, Stage::Running);
+        let modern = self.calls.get_mut(number).and_then(|call| call.modern.as_mut());
+        let asked = modern
+            .map(|modern| std::mem::take(&mut modern.asked))
+            .unwrap_or_default();
+        for asked in asked {
+            self.reject_question(
+                asked.question,
+                jsonrpc::UNAVAILABLE,
+                "too many requests wait for answers",
+            );
         }
     }
 

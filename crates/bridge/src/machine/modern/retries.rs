@@ -69,6 +69,7 @@ impl StateMachine {
             modern.rounds.begin((number, parked.round), answers.digest);
             parked.round += 1;
             parked.stage = Stage::Running;
+            parked.place = None;
             parked.capabilities = request.capabilities;
             parked.log_level = request.log_level;
             call.id = request.id;

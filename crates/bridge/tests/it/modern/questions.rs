@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bridge::ParkedCalls;
 use serde_json::json;
 
 use super::{accept, ask, bridge, bridge_with, call, config, json_of, list_tools, request, retry, rotate, start};
@@ -288,6 +289,40 @@ async fn parked_calls_beyond_the_limit_end_the_oldest() {
     assert!(server.line().await.contains(r#""id":5,"error""#));
     assert!(server.line().await.contains(&format!(r#""requestId":{oldest}"#)));
     assert_eq!(json_of(reply).await["result"]["resultType"], "input_required");
+}
+
+#[tokio::test(start_paused = true)]
+async fn parked_calls_of_all_conversations_have_one_limit() {
+    let config = bridge::Config {
+        parked_calls: ParkedCalls::new(1),
+        ..config()
+    };
+    let parked = config.parked_calls.clone();
+    let (one, mut server) = bridge_with(config.clone()).await;
+    let first = call(1, "t");
+    let reply = start(&one, first.clone());
+    list_tools(&mut server, "").await;
+    server.request().await;
+    ask(&mut server, 5, "?", None).await;
+    let asked = json_of(reply).await;
+    assert_eq!(parked.count(), 1);
+
+    // The other conversation has none to end for its own: its server gets an error.
+    let (other, mut other_server) = bridge_with(config).await;
+    let reply = start(&other, call(1, "t"));
+    list_tools(&mut other_server, "").await;
+    let (id, _) = other_server.request().await;
+    ask(&mut other_server, 5, "?", None).await;
+    assert!(other_server.line().await.contains(r#""id":5,"error""#));
+    other_server.result(id, r#"{"content":[]}"#).await;
+    assert_eq!(json_of(reply).await["result"]["resultType"], "complete");
+
+    drop(start(
+        &one,
+        retry(&first, 2, &asked, json!({ "elicitation-1": accept("1") })),
+    ));
+    assert!(server.line().await.contains(r#""id":5,"result""#));
+    assert_eq!(parked.count(), 0);
 }
 
 #[tokio::test(start_paused = true)]
