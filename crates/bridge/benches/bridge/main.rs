@@ -3,13 +3,16 @@
 //! For each number of sessions, one run measures four things in turn: the bare pipe to a child, a
 //! bare HTTP server that answers each request with the same bytes, and the bridge over HTTP in
 //! front of its child, for clients up to 2025-11-25 and for clients of 2026-07-28, which make no
-//! handshake and say with each request who they are. Each session is one client that sends its next request after the response to
-//! the previous one. CPU time covers this process (clients and servers) and the children.
+//! handshake and say with each request who they are. Each session is one client that sends its next
+//! request after the response to the previous one. CPU time covers this process (clients and
+//! servers) and the children.
 //!
 //! Environment: `BRIDGE_BENCH_CHILD` is the program to start, the `fake-forgejo-mcp` of `testkit`;
 //! `BRIDGE_BENCH_SECONDS` the duration of each measurement; `BRIDGE_BENCH_REPORT` a file for the
 //! report, which is printed in any case.
 #![expect(clippy::print_stdout, reason = "the benchmark prints its report")]
+
+mod client;
 
 use std::{
     convert::Infallible,
@@ -21,19 +24,21 @@ use std::{
     time::Duration,
 };
 
-use bridge::{Body, Config, Conversation, Destination, Outcome, Owner, Snapshot};
+use bridge::{Body, Config, Conversation, Destination, Outcome, Owner};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, client::conn::http1::SendRequest, service::service_fn};
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
+    io::BufReader,
+    net::TcpListener,
     process::{Child, ChildStdin, ChildStdout, Command},
     task::JoinSet,
     time::Instant,
 };
+
+use self::client::{Client, Era, Piped, connect, implicit_snapshot, initialize};
 
 const SESSIONS: [usize; 3] = [1, 16, 64];
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -48,32 +53,6 @@ struct Measured {
     cpu: Duration,
     /// In microseconds, sorted.
     latencies: Vec<u64>,
-}
-
-/// One client, which makes one round trip after the other.
-trait Client: Send + 'static {
-    fn round_trip(&mut self) -> impl Future<Output = Result<()>> + Send;
-}
-
-/// A client on the pipe to a child.
-struct Piped {
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    line: String,
-}
-
-/// A client of an HTTP server.
-struct Http {
-    sender: SendRequest<Full<Bytes>>,
-    era: Era,
-    id: u64,
-}
-
-/// The protocol of the clients.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Era {
-    Legacy,
-    Modern,
 }
 
 fn main() -> Result<()> {
@@ -204,15 +183,6 @@ async fn through_bridge(forgejo: &str, era: Era, sessions: usize, during: Durati
     measure(clients, &children, during).await
 }
 
-/// The state of a conversation of modern clients before its first server.
-fn implicit_snapshot() -> Result<Snapshot> {
-    let mut request = modern_call(1).map(Bytes::from);
-    let Destination::Implicit { snapshot, .. } = bridge::route(&mut request, "grant", &Config::default()) else {
-        return Err(Error::other("a call of a modern client has no place"));
-    };
-    Ok(snapshot)
-}
-
 /// Runs all clients concurrently: a warm-up, then the measurement.
 async fn measure<C: Client>(clients: Vec<C>, children: &[Child], during: Duration) -> Result<Measured> {
     let (clients, _) = run(clients, WARM_UP).await?;
@@ -295,36 +265,6 @@ fn start_child(forgejo: &str) -> Result<(Child, ChildStdin, ChildStdout)> {
     }
 }
 
-fn initialize() -> String {
-    let params = r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}"#;
-    format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{params}}}"#)
-}
-
-fn call(id: u64) -> String {
-    let params = r#"{"name":"test_echo","arguments":{"text":"a text of some forty characters to echo"}}"#;
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{params}}}"#)
-}
-
-/// A call as clients of 2026-07-28 send it.
-fn modern_call(id: u64) -> Request<String> {
-    let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"bench","version":"1"}}"#;
-    let params = format!(
-        r#"{{"name":"test_echo","arguments":{{"text":"a text of some forty characters to echo"}},"_meta":{meta}}}"#
-    );
-    let mut request = Request::new(format!(
-        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{params}}}"#
-    ));
-    *request.method_mut() = Method::POST;
-    for (name, value) in [
-        ("mcp-protocol-version", "2026-07-28"),
-        ("mcp-method", "tools/call"),
-        ("mcp-name", "test_echo"),
-    ] {
-        request.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    request
-}
-
 /// Serves on a free port and returns its address.
 async fn listen<H, F, B>(servers: &mut JoinSet<()>, handler: H) -> Result<String>
 where
@@ -369,67 +309,6 @@ fn answer_fixed(request: &Request<Bytes>) -> Response<Full<Bytes>> {
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
-}
-
-async fn connect(
-    connections: &mut JoinSet<hyper::Result<()>>,
-    address: &str,
-    era: Era,
-    count: usize,
-) -> Result<Vec<Http>> {
-    let mut clients = Vec::new();
-    for _ in 0..count {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
-        let (sender, connection) = handshake.await.map_err(Error::other)?;
-        connections.spawn(connection);
-        clients.push(Http { sender, era, id: 0 });
-    }
-    Ok(clients)
-}
-
-impl Piped {
-    async fn exchange(&mut self, line: &str) -> Result<()> {
-        self.input.write_all(format!("{line}\n").as_bytes()).await?;
-        self.line.clear();
-        match self.output.read_line(&mut self.line).await? {
-            0 => Err(Error::other("the child has ended")),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Client for Piped {
-    async fn round_trip(&mut self) -> Result<()> {
-        self.exchange(&call(1)).await
-    }
-}
-
-impl Client for Http {
-    async fn round_trip(&mut self) -> Result<()> {
-        self.id += 1;
-        let mut request = match self.era {
-            Era::Legacy => Request::post("/mcp").body(call(self.id)).map_err(Error::other)?,
-            Era::Modern => modern_call(self.id),
-        }
-        .map(Full::from);
-        for (name, value) in [
-            ("host", "localhost"),
-            ("content-type", "application/json"),
-            ("accept", "application/json, text/event-stream"),
-        ] {
-            request.headers_mut().insert(name, HeaderValue::from_static(value));
-        }
-        let response = self.sender.send_request(request).await.map_err(Error::other)?;
-        let status = response.status();
-        let body = response.into_body().collect().await.map_err(Error::other)?.to_bytes();
-        if status == 200 && body.starts_with(b"{") && body.windows(8).any(|part| part == b"\"result\"") {
-            Ok(())
-        } else {
-            Err(Error::other(format!("{status} {}", body.escape_ascii())))
-        }
-    }
 }
 
 impl Measured {
