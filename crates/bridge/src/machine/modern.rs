@@ -29,7 +29,7 @@ use super::StateMachine;
 use crate::{
     error::RejectReason,
     jsonrpc::{self, Envelope, MessageKind},
-    modern::{LogLevel, ModernError, ModernRequest, input::InputResponses, tools::Tools},
+    modern::{ModernError, ModernRequest, input::InputResponses, tools::Tools},
     streams::{Reader, StreamId},
     tables::{
         calls::Call,
@@ -166,21 +166,20 @@ impl StateMachine {
         Ok(reader)
     }
 
-    /// Prepares the link for a call that is about to be sent on it: the log level that the calls in
-    /// flight want.
+    /// Prepares the link for a call that is about to be sent on it, or goes on there: the log level
+    /// that the calls in flight want.
     pub(super) fn before_modern_call(&mut self, number: u64, link: u64) {
         let levels = self.calls.on(link).chain(self.calls.get(number));
         let levels = levels.filter_map(|call| call.modern.as_ref()?.log_level);
-        let Some(level) = levels.min().map(LogLevel::name) else {
+        let Some(level) = levels.min() else { return };
+        let entry = self.links.get_mut(link);
+        let Some(entry) = entry.filter(|entry| entry.log_level != Some(level) && !entry.write_closed) else {
             return;
         };
-        let set = self.handshake.settings().log_level.as_deref() == Some(level);
-        if set || !self.handshake.has_capability("logging") {
-            return;
+        if self.handshake.has_capability("logging") {
+            entry.log_level = Some(level);
+            self.send_setting(link, &ClientSetting::LogLevel(level.name().into()));
         }
-        let setting = ClientSetting::LogLevel(level.into());
-        self.send_setting(link, &setting);
-        self.handshake.apply_setting(setting, self.config.max_subscriptions);
     }
 
     /// A client has left the stream of its request.

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{config::QueueLimits, link::outbox::Outbox};
+use crate::{config::QueueLimits, link::outbox::Outbox, modern::LogLevel};
 
 /// Names a link of a conversation; newer links have greater numbers. The owner of the conversation
 /// assigns them, from 1.
@@ -29,6 +29,8 @@ pub(crate) struct LinkEntry {
     pub(crate) replay: Replay,
     /// The server has received `notifications/initialized`.
     pub(crate) initialized: bool,
+    /// The log level that calls of clients of 2026-07-28 have set last.
+    pub(crate) log_level: Option<LogLevel>,
     /// The server has answered a call. Readable after the end of the link, too.
     pub(crate) answered: Arc<AtomicBool>,
     /// The requests of the conversation itself that the server has not answered.
@@ -86,6 +88,7 @@ impl LinkEntry {
             write_closed: false,
             replay: Replay::None,
             initialized: false,
+            log_level: None,
             answered: Arc::default(),
             own: HashMap::new(),
         }

@@ -77,6 +77,9 @@ impl StateMachine {
             call.stream = reader.stream;
         }
         self.timers.set(Timer::Call(number), now + self.config.request_timeout);
+        if let Some(link) = self.calls.get(number).and_then(|call| call.link()) {
+            self.before_modern_call(number, link);
+        }
         let asked = self.calls.get_mut(number).and_then(|call| call.modern.as_mut());
         let asked = asked
             .map(|modern| std::mem::take(&mut modern.asked))
