@@ -69,9 +69,11 @@ impl StateMachine {
             question.task = Some(task.into());
             return self.ask_about_task(now, number);
         }
-        match self.asking_call(link, call) {
-            Some(call) => self.ask(now, number, call),
-            None => self.timers.set(Timer::Question(number), now + HOLD_TIME),
+        match (self.asking_call(link, call), call) {
+            (Some(call), _) => self.ask(now, number, call),
+            // No other call may answer it.
+            (None, Some(_)) => self.reject_question(number, jsonrpc::UNAVAILABLE, "the request has ended"),
+            (None, None) => self.timers.set(Timer::Question(number), now + HOLD_TIME),
         }
     }
 
@@ -95,7 +97,8 @@ impl StateMachine {
     /// The call that a question of a link is about.
     fn asking_call(&self, link: u64, hint: Option<u64>) -> Option<u64> {
         if let Some(hinted) = hint {
-            return Some(hinted).filter(|call| self.is_asking(*call));
+            let is_on_link = |call: &u64| self.calls.get(*call).is_some_and(|call| call.link() == Some(link));
+            return Some(hinted).filter(|call| is_on_link(call) && self.is_asking(*call));
         }
         let askers = self.modern.as_ref().map(|modern| &modern.askers)?;
         let calls = self.calls.on(link).filter_map(|call| call.modern.as_deref());
