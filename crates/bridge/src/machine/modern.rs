@@ -205,9 +205,16 @@ impl StateMachine {
         if let (Some(modern), Some(call)) = (&mut self.modern, self.calls.get_mut(number))
             && let Some(round) = call.modern.as_ref().and_then(|call| call.round.checked_sub(1))
             && let Some(round) = modern.rounds.get_mut((number, round))
-            && let Some((id, stream)) = round.followers.pop()
+            && let Some(follower) = round.followers.pop()
         {
-            (call.id, call.stream) = (id, stream);
+            (call.id, call.stream, call.token) = (follower.id, follower.stream, follower.token);
+            let link = call.link();
+            if let Some(call) = call.modern.as_mut() {
+                (call.capabilities, call.log_level) = (follower.capabilities, follower.log_level);
+            }
+            if let Some(link) = link {
+                self.before_modern_call(number, link);
+            }
             return;
         }
         let asked = self.calls.get_mut(number).and_then(|call| call.modern.as_mut());

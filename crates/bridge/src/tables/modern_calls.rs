@@ -81,7 +81,17 @@ pub(crate) struct Round {
     /// The response, under the id of its request. `None` while the call goes on.
     pub(crate) response: Option<Bytes>,
     /// The other requests that wait for the response.
-    pub(crate) followers: Vec<(Id, StreamId)>,
+    pub(crate) followers: Vec<Follower>,
+}
+
+/// A retry that waits for the outcome of an equal one, and takes its place if that client leaves.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    pub(crate) id: Id,
+    pub(crate) stream: StreamId,
+    pub(crate) token: Option<Id>,
+    pub(crate) capabilities: ClientCapabilities,
+    pub(crate) log_level: Option<LogLevel>,
 }
 
 /// The number of outcomes that are kept, and their bytes.
@@ -141,7 +151,7 @@ impl Rounds {
     /// The rounds that a retry on this stream follows.
     pub(crate) fn unfollow(&mut self, stream: StreamId) {
         for round in self.all.values_mut() {
-            round.followers.retain(|(_, follower)| *follower != stream);
+            round.followers.retain(|follower| follower.stream != stream);
         }
     }
 

@@ -57,9 +57,10 @@ impl StateMachine {
             self.timers.cancel(&Timer::Round(gone));
         }
         self.timers.set(Timer::Round(key), now + time);
-        for (id, stream) in followers {
+        for follower in followers {
             if let Ok(message) = Envelope::parse(line) {
-                self.put_response(now, stream, id.raw(), message.with_id(id.raw()));
+                let id = follower.id.raw();
+                self.put_response(now, follower.stream, id, message.with_id(id));
             }
         }
     }

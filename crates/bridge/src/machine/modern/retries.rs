@@ -11,7 +11,10 @@ use crate::{
     jsonrpc::Envelope,
     modern::{ModernError, ModernRequest, input, input::InputResponses, state::RequestState},
     streams::Reader,
-    tables::{modern_calls::Stage, timers::Timer},
+    tables::{
+        modern_calls::{Follower, Stage},
+        timers::Timer,
+    },
 };
 
 impl StateMachine {
@@ -127,7 +130,13 @@ impl StateMachine {
         }
         let reader = self.streams.open_private();
         match round.response.clone() {
-            None => round.followers.push((request.id.clone(), reader.stream)),
+            None => round.followers.push(Follower {
+                id: request.id.clone(),
+                stream: reader.stream,
+                token: request.token.clone(),
+                capabilities: request.capabilities.clone(),
+                log_level: request.log_level,
+            }),
             Some(response) => {
                 let message = Envelope::parse(&response).ok()?;
                 let line = message.with_id(request.id.raw());
