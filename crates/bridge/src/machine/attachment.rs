@@ -130,10 +130,14 @@ impl StateMachine {
             if !self.is_unwritten(call) {
                 continue;
             }
-            if self.calls.get(call).is_some_and(|call| call.cancelled) {
+            let Some(entry) = self.calls.get(call) else { continue };
+            if entry.cancelled {
                 self.finish_cancelled(now, call);
+            } else if entry.modern.as_ref().is_some_and(|modern| modern.is_parked()) {
+                // The next retry finds no call.
+                self.take_call(call);
             } else {
-                self.calls.requeue(call);
+                self.requeue(call);
             }
         }
         self.dispatch_waiting(now);
@@ -226,10 +230,16 @@ impl StateMachine {
         let again = unread || (call.repeatable && !asked && call.resends < MAX_RESENDS);
         if again && self.closed.is_none() {
             call.resends += u8::from(!unread);
-            self.calls.requeue(number);
+            self.requeue(number);
             return;
         }
         self.finish_unknown(now, number);
+    }
+
+    /// Lets a call wait for another link. Questions about it stay with the server that has asked.
+    fn requeue(&mut self, number: u64) {
+        self.drop_questions(number, "the request is no longer at this server");
+        self.calls.requeue(number);
     }
 
     /// Ends a call whose server is gone and may have carried it out.

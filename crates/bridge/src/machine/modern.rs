@@ -36,6 +36,7 @@ use crate::{
         modern_calls::{ModernCall, Rounds, Stage},
         settings::ClientSetting,
         subscriptions::Subscriptions,
+        timers::Timer,
     },
 };
 
@@ -217,18 +218,20 @@ impl StateMachine {
             }
             return;
         }
-        let asked = self.calls.get_mut(number).and_then(|call| call.modern.as_mut());
-        let asked = asked
-            .map(|modern| std::mem::take(&mut modern.asked))
-            .unwrap_or_default();
-        for asked in asked {
-            self.reject_question(
-                asked.question,
-                jsonrpc::UNAVAILABLE,
-                "the client has cancelled the request",
-            );
-        }
+        self.drop_questions(number, "the client has cancelled the request");
         let cancelled = jsonrpc::cancelled(&number.to_string(), "the client has closed the stream");
         self.cancel_call(now, number, cancelled);
+    }
+
+    /// Gives up the questions about a call, which goes on without them.
+    pub(super) fn drop_questions(&mut self, number: u64, why: &str) {
+        let call = self.calls.get_mut(number).and_then(|call| call.modern.as_mut());
+        let Some(modern) = call else { return };
+        modern.stage = Stage::Running;
+        let asked = std::mem::take(&mut modern.asked);
+        self.timers.cancel(&Timer::Gather(number));
+        for asked in asked {
+            self.reject_question(asked.question, jsonrpc::UNAVAILABLE, why);
+        }
     }
 }
