@@ -116,19 +116,23 @@ impl StateMachine {
             let state = state.clone();
             return self.retry(now, request, &state, answers);
         }
-        self.check_room(1).map_err(|reason| ModernError::rejected(&reason))?;
         if &*request.method == "subscriptions/listen" {
             return self.subscribe(request);
         }
-        let request = self.as_task(request)?;
-        let reader = self.streams.open_private();
-        self.begin_modern(now, request, answers, reader.stream);
-        Ok(reader)
+        self.begin_modern(now, request, answers)
     }
 
     /// Begins the call of a request.
-    fn begin_modern(&mut self, now: Instant, request: ModernRequest, answers: InputResponses, stream: StreamId) {
-        let mut call = Call::new(request.id, &request.method, 0, stream);
+    fn begin_modern(
+        &mut self,
+        now: Instant,
+        request: ModernRequest,
+        answers: InputResponses,
+    ) -> Result<Reader, ModernError> {
+        self.check_room(1).map_err(|reason| ModernError::rejected(&reason))?;
+        let request = self.as_task(request)?;
+        let reader = self.streams.open_private();
+        let mut call = Call::new(request.id, &request.method, 0, reader.stream);
         call.keyed = false;
         call.token = request.token;
         call.modern = Some(Box::new(ModernCall {
@@ -148,6 +152,7 @@ impl StateMachine {
             progress: None,
         }));
         self.begin(now, &request.message, call);
+        Ok(reader)
     }
 
     /// Begins a request of the conversation itself that waits for a server as those of clients do.

@@ -40,6 +40,7 @@ impl StateMachine {
 
     /// Opens a stream of announcements.
     pub(super) fn subscribe(&mut self, request: ModernRequest) -> Result<Reader, ModernError> {
+        self.check_room(1).map_err(|reason| ModernError::rejected(&reason))?;
         let capabilities = self.handshake.capabilities().cloned().unwrap_or_default();
         let filter = request.message.param("notifications");
         let filter = filter.and_then(|filter| Filter::parse(filter, &capabilities));

@@ -35,12 +35,10 @@ impl StateMachine {
         if state.content != request.content {
             return Err(invalid());
         }
-        self.check_room(0).map_err(|reason| ModernError::rejected(&reason))?;
         let Some(number) = state.call else {
-            let reader = self.streams.open_private();
-            self.begin_modern(now, request, answers, reader.stream);
-            return Ok(reader);
+            return self.begin_modern(now, request, answers);
         };
+        self.check_room(0).map_err(|reason| ModernError::rejected(&reason))?;
         if state.epoch != modern.epoch || state.tag != modern.tag {
             return Err(ModernError::request_state(Some("lost")));
         }
