@@ -172,16 +172,21 @@ impl ModernRequest {
         self
     }
 
-    /// True if a server may answer the request with questions (MCP 2026-07-28, "Multi Round-Trip
-    /// Requests").
+    /// True if a server may answer the request with questions.
     pub(crate) fn may_be_asked(&self) -> bool {
-        matches!(&*self.method, "tools/call" | "prompts/get" | "resources/read")
+        may_be_asked(&self.method)
     }
 
     /// The arguments of the request (JSON text).
     pub(crate) fn arguments(&self) -> Option<&str> {
         self.message.param("arguments")
     }
+}
+
+/// True if a server may answer requests of this method with questions (MCP 2026-07-28, "Multi
+/// Round-Trip Requests").
+pub(crate) fn may_be_asked(method: &str) -> bool {
+    matches!(method, "tools/call" | "prompts/get" | "resources/read")
 }
 
 fn content(method: &str, name: Option<&str>, arguments: Option<&str>) -> [u8; 16] {

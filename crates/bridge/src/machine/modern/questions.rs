@@ -18,6 +18,7 @@ use crate::{
         capabilities::{ELICITATION, ROOTS, SAMPLING},
         error::METHOD_NOT_FOUND,
         input,
+        request::may_be_asked,
     },
     tables::{
         modern_calls::{Asked, Stage},
@@ -120,8 +121,7 @@ impl StateMachine {
     /// True if a server may ask about a call.
     fn is_asking(&self, number: u64) -> bool {
         self.calls.get(number).is_some_and(|call| {
-            let asks = matches!(&*call.method, "tools/call" | "prompts/get" | "resources/read");
-            asks && !call.cancelled && call.modern.is_some() && call.link().is_some()
+            may_be_asked(&call.method) && !call.cancelled && call.modern.is_some() && call.link().is_some()
         })
     }
 

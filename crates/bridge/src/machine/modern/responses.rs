@@ -11,6 +11,7 @@ use crate::{
         capabilities::ELICITATION,
         error::INTERNAL,
         input,
+        request::may_be_asked,
         results::{self, URL_ELICITATION_REQUIRED},
         state::RequestState,
     },
@@ -172,7 +173,8 @@ impl StateMachine {
             return ModernError::missing_capability(missing).response(Some(id));
         }
         if error {
-            if results::code(outcome) == Some(URL_ELICITATION_REQUIRED)
+            if may_be_asked(&call.method)
+                && results::code(outcome) == Some(URL_ELICITATION_REQUIRED)
                 && let Some(line) = self.url_questions(call, modern, outcome)
             {
                 return line;
