@@ -109,10 +109,10 @@ impl StateMachine {
                 let has_asked = call.name.as_deref().is_some_and(|name| askers.contains(name));
                 let newest_first = u64::MAX - call.number;
                 match call.stage {
-                    Stage::Running if has_asked && call.asked.is_empty() => (0, call.number, None),
-                    Stage::Gathering(_) => (1, newest_first, None),
-                    Stage::Running => (2, newest_first, None),
-                    Stage::Parked(since) => (3, 0, Some(Reverse(since))),
+                    Stage::Running if has_asked && call.asked.is_empty() => (0, None, call.number),
+                    Stage::Gathering(_) => (1, None, newest_first),
+                    Stage::Running => (2, None, newest_first),
+                    Stage::Parked(since) => (3, Some(Reverse(since)), newest_first),
                 }
             })
             .map(|call| call.number)
@@ -145,6 +145,10 @@ impl StateMachine {
         modern.questions += 1;
         let taken = |key: &str| modern.asked.iter().any(|asked| *asked.key == *key);
         let hinted = input.key.as_deref().filter(|key| !taken(key));
+        // A key of the server may look like one that is made here.
+        while hinted.is_none() && taken(&input::key(None, &input.method, modern.questions)) {
+            modern.questions += 1;
+        }
         let key: Box<str> = input::key(hinted, &input.method, modern.questions).into();
         let ready = hinted.and_then(|key| modern.answers.remove(key));
         if let Some(answer) = ready.filter(|answer| input::is_valid(&input.method, answer)) {
