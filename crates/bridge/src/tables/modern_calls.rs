@@ -33,7 +33,7 @@ pub(crate) struct ModernCall {
     pub(crate) asked: Vec<Asked>,
     /// The number of questions so far, by which those without a key of their own are named.
     pub(crate) questions: usize,
-    /// Answers that the client has sent for keys without an open question.
+    /// Answers of the newest request for keys without an open question.
     pub(crate) answers: BTreeMap<Box<str>, Box<str>>,
     /// The server runs it as a task, if it accepts that.
     pub(crate) task: bool,

@@ -67,7 +67,7 @@ impl Timers {
     }
 
     #[cfg(test)]
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Timer> {
-        self.order.iter().map(|(_, timer)| timer)
+    pub(crate) fn all(&self) -> impl Iterator<Item = &(Instant, Timer)> {
+        self.order.iter()
     }
 }

@@ -100,7 +100,8 @@ impl StateMachine {
             && let Some(modern) = call.modern.as_mut()
         {
             modern.asked = open;
-            modern.answers.extend(answers.answers);
+            // Those of earlier rounds would add up without limit.
+            modern.answers = answers.answers;
             let line = |held: Envelope| Some(held.with_param("progressToken", call.token.as_ref()?.raw()));
             progress = modern.progress.take().and_then(line);
         }
