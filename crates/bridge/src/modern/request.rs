@@ -26,7 +26,8 @@ const METHODS: [&str; 13] = [
     "tools/call",
     "tools/list",
 ];
-/// The largest description of a client, in bytes: it is stored with its session.
+/// The largest description of a client and the largest set of capabilities, in bytes: both are
+/// stored with the session.
 const MAX_CLIENT_BYTES: usize = 16 * 1024;
 
 /// A request that has passed all checks that need no server.
@@ -78,7 +79,11 @@ impl ModernRequest {
 
         let version = meta.get(META_VERSION).and_then(json::string);
         let version = version.ok_or_else(|| invalid("params._meta has no protocol version"))?;
-        let capabilities = meta.get(META_CAPABILITIES).and_then(ClientCapabilities::parse);
+        let capabilities = meta.get(META_CAPABILITIES);
+        if capabilities.is_some_and(|capabilities| capabilities.len() > MAX_CLIENT_BYTES) {
+            return Err(invalid("the client capabilities are larger than 16 KiB"));
+        }
+        let capabilities = capabilities.and_then(ClientCapabilities::parse);
         let capabilities = capabilities.ok_or_else(|| invalid("params._meta has no client capabilities"))?;
         let client_info = meta.get(META_CLIENT_INFO).filter(|info| info.starts_with('{'));
         let client_info = client_info.map(Box::<str>::from);

@@ -58,6 +58,16 @@ async fn removed_and_unknown_methods_are_not_found() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_stored_of_a_client_has_a_limit() {
+    for name in ["clientCapabilities", "clientInfo"] {
+        let long = json!({ "experimental": { "x": { "y": "z".repeat(20_000) } } });
+        let request = call(1, "t").with_meta(&format!("io.modelcontextprotocol/{name}"), long);
+        let (status, body) = rejected(&request).await;
+        assert_eq!((status, body["error"]["code"].as_i64()), (400, Some(-32602)), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn errors_of_the_server_have_codes_and_status_of_this_era() {
     let (bridge, mut server) = bridge().await;
     let reply = start(
