@@ -10,6 +10,7 @@
 mod answer;
 mod discovery;
 mod mcp;
+mod modern;
 mod oauth;
 mod sign_in;
 mod sse;
@@ -30,6 +31,7 @@ use self::sign_in::SignIn;
 pub use self::{
     answer::Answer,
     mcp::Posted,
+    modern::{MODERN_PROTOCOL, ModernClient, Reply},
     sse::{Event, EventStream},
 };
 use crate::{browser::BrowserError, http_client};

@@ -158,6 +158,13 @@ impl Harness {
         client
     }
 
+    /// Another client than those of [`client`](Self::client), signed in: another grant of the user.
+    pub(crate) async fn other_client(&self, login: &str) -> Client {
+        let client = self.client().with_redirect_uri("http://127.0.0.1:33419/callback");
+        sign_in(&client, login).await;
+        client
+    }
+
     /// A client that is signed in and has a session.
     pub(crate) async fn in_session(&self, login: &str) -> Client {
         let client = self.signed_in(login).await;
@@ -217,6 +224,11 @@ fn options(port: u16, child: ChildCommand, settings: &[(&str, &str)]) -> BrokerO
 /// The fake of `forgejo-mcp`, with the tools that only tests call.
 pub(crate) fn fake_forgejo_mcp() -> ChildCommand {
     ChildCommand::fake_forgejo_mcp(&programs().fake_forgejo_mcp).with_test_tools()
+}
+
+/// The server with the fixtures of the conformance suite.
+pub(crate) fn conformance_mcp() -> ChildCommand {
+    ChildCommand::plain(&programs().conformance_mcp)
 }
 
 /// The password of a demo user.

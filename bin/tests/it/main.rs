@@ -15,6 +15,8 @@ mod conversation;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod eras;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod interop;
@@ -32,6 +34,8 @@ mod observability;
 mod randomized;
 #[cfg(test)]
 mod session_contract;
+#[cfg(test)]
+mod sessionless;
 #[cfg(test)]
 mod shared_server;
 #[cfg(test)]

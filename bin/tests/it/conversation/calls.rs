@@ -7,7 +7,7 @@ use super::{next_event, text_of};
 use crate::harness::messages::tool_call_request;
 
 /// A call whose answer has become a stream.
-pub(super) struct OpenCall {
+pub(crate) struct OpenCall {
     id: Value,
     stream: EventStream,
     last_event_id: Option<String>,
@@ -15,21 +15,21 @@ pub(super) struct OpenCall {
 
 /// A question of the server that the client has read.
 #[derive(Clone, Debug)]
-pub(super) struct Question {
-    pub(super) id: Value,
-    pub(super) text: String,
+pub(crate) struct Question {
+    pub(crate) id: Value,
+    pub(crate) text: String,
 }
 
 impl OpenCall {
     /// Calls a tool, and returns once the answer has become a stream, if only because it takes
     /// long.
-    pub(super) async fn start(client: &Client, id: impl Into<Value>, tool: &str, arguments: Value) -> Self {
+    pub(crate) async fn start(client: &Client, id: impl Into<Value>, tool: &str, arguments: Value) -> Self {
         let id = id.into();
         Self::post(client, &id, tool_call_request(id.clone(), tool, &arguments)).await
     }
 
     /// Posts the call with this id.
-    pub(super) async fn post(client: &Client, id: &Value, message: String) -> Self {
+    pub(crate) async fn post(client: &Client, id: &Value, message: String) -> Self {
         Self {
             id: id.clone(),
             stream: client.post_for_stream(message).await.unwrap(),
@@ -38,17 +38,17 @@ impl OpenCall {
     }
 
     /// Calls a tool that asks the user, with this id for its question.
-    pub(super) async fn ask(client: &Client, id: impl Into<Value>, question_id: &str, question: &str) -> Self {
+    pub(crate) async fn ask(client: &Client, id: impl Into<Value>, question_id: &str, question: &str) -> Self {
         let arguments = json!({ "id": question_id, "question": question });
         Self::start(client, id, "test_ask", arguments).await
     }
 
-    pub(super) fn id(&self) -> &Value {
+    pub(crate) fn id(&self) -> &Value {
         &self.id
     }
 
     /// The next message of the stream.
-    pub(super) async fn next(&mut self) -> Value {
+    pub(crate) async fn next(&mut self) -> Value {
         loop {
             let event = next_event(&mut self.stream).await.expect("the stream goes on");
             self.last_event_id = event.id.or(self.last_event_id.take());
@@ -59,7 +59,7 @@ impl OpenCall {
     }
 
     /// The next message, which must be a question.
-    pub(super) async fn question(&mut self) -> Question {
+    pub(crate) async fn question(&mut self) -> Question {
         let message = self.next().await;
         assert_eq!(message["method"], "elicitation/create", "{message}");
         Question {
@@ -69,7 +69,7 @@ impl OpenCall {
     }
 
     /// Reads to the response. Nothing else may come before it.
-    pub(super) async fn response(&mut self) -> Value {
+    pub(crate) async fn response(&mut self) -> Value {
         let message = self.next().await;
         assert!(
             message["id"] == self.id && message.get("method").is_none(),
@@ -80,12 +80,12 @@ impl OpenCall {
     }
 
     /// Reads to the end of the stream after its response.
-    pub(super) async fn end(&mut self) {
+    pub(crate) async fn end(&mut self) {
         assert_eq!(next_event(&mut self.stream).await, None);
     }
 
     /// Goes away, before the first message if none was read. Returns the id of the last event.
-    pub(super) async fn leave(mut self) -> String {
+    pub(crate) async fn leave(mut self) -> String {
         while self.last_event_id.is_none() {
             let event = next_event(&mut self.stream).await.expect("the stream goes on");
             assert_eq!(event.data, "", "a stream begins with an event without data");
@@ -96,21 +96,21 @@ impl OpenCall {
 }
 
 /// Accepts a question; the nonce says which answer it is. The broker takes every answer.
-pub(super) async fn accept(client: &Client, question: &Question, nonce: &str) {
+pub(crate) async fn accept(client: &Client, question: &Question, nonce: &str) {
     let result = json!({ "action": "accept", "content": { "nonce": nonce } });
     let answer = json!({ "jsonrpc": "2.0", "id": question.id, "result": result });
     assert_eq!(client.post(answer.to_string()).await.unwrap().status, 202);
 }
 
 /// Cancels a request of the client.
-pub(super) async fn cancel(client: &Client, id: &Value) {
+pub(crate) async fn cancel(client: &Client, id: &Value) {
     let params = json!({ "requestId": id });
     let notification = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params });
     assert_eq!(client.post(notification.to_string()).await.unwrap().status, 202);
 }
 
 /// The nonces of the answers that the child got to the questions of a call.
-pub(super) fn nonces(response: &Value) -> Vec<Value> {
+pub(crate) fn nonces(response: &Value) -> Vec<Value> {
     let text = text_of(response);
     let answers = text["answers"].as_array().unwrap().iter();
     answers
