@@ -35,7 +35,7 @@ pub(crate) struct Input {
     pub(crate) method: Box<str>,
     /// JSON text.
     pub(crate) params: Box<str>,
-    /// The key of the answer, if the server names one.
+    /// The key of the answer, if the server names one, or the question is about a task.
     pub(crate) key: Option<Box<str>>,
 }
 
@@ -118,12 +118,12 @@ impl Questions {
         on_link.map(|(number, _)| *number).collect()
     }
 
-    /// The questions about a task, oldest first.
-    pub(crate) fn of_task(&self, task: &str) -> impl Iterator<Item = (u64, &Input)> {
+    /// The questions about a task of a link, oldest first.
+    pub(crate) fn of_task(&self, link: LinkNumber, task: &str) -> impl Iterator<Item = (u64, &Input)> {
         let about = self
             .open
             .iter()
-            .filter(move |(_, question)| question.task.as_deref() == Some(task));
+            .filter(move |(_, question)| question.link == link && question.task.as_deref() == Some(task));
         about.filter_map(|(number, question)| Some((*number, question.input.as_deref()?)))
     }
 

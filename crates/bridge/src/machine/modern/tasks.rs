@@ -69,15 +69,17 @@ impl StateMachine {
     pub(crate) fn describe_task(&self, task: &str) -> Option<String> {
         let id = task_id(Some(task))?;
         let mut flat = results::flat_task(task, &self.client_task_id(task)?)?;
-        let questions = self.questions.of_task(&id).map(|(number, asked)| {
-            let key = input::key(asked.key.as_deref(), &asked.method, number_of(number));
+        let link = self.tasks.link(&id);
+        let questions = link.into_iter().flat_map(|link| self.questions.of_task(link, &id));
+        let questions = questions.map(|(_, asked)| {
+            let key = asked.key.as_deref().unwrap_or_default();
             let params = Object::parse(&asked.params).and_then(|params| input::question_params(&params, false));
             let params = params
                 .map(|params| format!(r#","params":{params}"#))
                 .unwrap_or_default();
             format!(
                 r#"{}:{{"method":{}{params}}}"#,
-                json::quote(&key),
+                json::quote(key),
                 json::quote(&asked.method)
             )
         });
@@ -98,9 +100,10 @@ impl StateMachine {
 
     /// Passes on answers to the questions about a task. Others are ignored.
     pub(crate) fn answer_task(&mut self, id: &str, answers: &InputResponses) {
-        let asked = self.questions.of_task(id).filter_map(|(number, asked)| {
-            let key = input::key(asked.key.as_deref(), &asked.method, number_of(number));
-            let answer = answers.answers.get(&*key)?;
+        let link = self.tasks.link(id);
+        let asked = link.into_iter().flat_map(|link| self.questions.of_task(link, id));
+        let asked = asked.filter_map(|(number, asked)| {
+            let answer = answers.answers.get(asked.key.as_deref()?)?;
             input::is_valid(&asked.method, answer).then(|| (number, answer.clone()))
         });
         for (number, answer) in asked.collect::<Vec<_>>() {
@@ -114,24 +117,37 @@ impl StateMachine {
         Some(format!("{}-{id}", self.modern.as_ref()?.tag))
     }
 
-    /// A question about a task waits for its answer, if the clients can answer it.
+    /// A question about a task waits for its answer, if the clients can answer it, under a key that
+    /// no other open question about the task has.
     pub(super) fn ask_about_task(&mut self, now: Instant, number: u64) {
         let capabilities = self.handshake.client_capabilities();
         let capabilities = capabilities.and_then(ClientCapabilities::parse).unwrap_or_default();
-        let question = self
-            .questions
-            .get_mut(number)
-            .and_then(|question| question.input.as_deref());
-        let missing = question.is_none_or(|asked| {
-            let params = Object::parse(&asked.params).unwrap_or_default();
-            capabilities.missing(&asked.method, &params).is_some()
-        });
-        if missing {
+        let Some(question) = self.questions.get_mut(number) else {
+            return;
+        };
+        let (Some(asked), Some(task)) = (question.input.clone(), question.task.clone()) else {
+            return;
+        };
+        let link = question.link;
+        let params = Object::parse(&asked.params).unwrap_or_default();
+        if capabilities.missing(&asked.method, &params).is_some() {
             self.reject_question(number, METHOD_NOT_FOUND, "the client has not declared this capability");
-        } else {
-            self.timers
-                .set(Timer::Question(number), now + self.config.question_timeout);
+            return;
         }
+        let taken = |key: &str| {
+            let mut about = self.questions.of_task(link, &task);
+            about.any(|(other, asked)| other != number && asked.key.as_deref() == Some(key))
+        };
+        let hinted = asked.key.clone().filter(|key| !taken(key));
+        let key = hinted.unwrap_or_else(|| {
+            let mut keys = (number_of(number)..).map(|number| input::key(None, &asked.method, number));
+            keys.find(|key| !taken(key)).unwrap_or_default().into()
+        });
+        if let Some(asked) = self.questions.get_mut(number).and_then(|question| question.input.as_mut()) {
+            asked.key = Some(key);
+        }
+        self.timers
+            .set(Timer::Question(number), now + self.config.question_timeout);
     }
 
     /// The status of a task goes to the streams that have asked for it, with the outcome of a task
@@ -140,9 +156,11 @@ impl StateMachine {
         let Some(task) = message.params().map(str::to_owned) else {
             return;
         };
+        let owner = task_id(Some(&task)).and_then(|id| self.tasks.link(&id));
         let Some(id) = self.client_task_id(&task) else { return };
         let streams = self.modern.as_ref().map(|modern| modern.subscriptions.for_task(&id));
-        if streams.is_none_or(|streams| streams.is_empty()) {
+        // Another server may use the same id.
+        if owner != Some(link) || streams.is_none_or(|streams| streams.is_empty()) {
             return;
         }
         let status = message.param("status").and_then(json::string);
