@@ -48,6 +48,9 @@ pub(crate) struct ModernCall {
 pub(crate) struct Asked {
     pub(crate) question: u64,
     pub(crate) key: Box<str>,
+    /// An answer under the key is for this question: the client has it from a result, or the server
+    /// has named it.
+    pub(crate) known: bool,
     pub(crate) method: Box<str>,
     /// The parameters for the client (JSON text).
     pub(crate) params: Option<Box<str>>,

@@ -159,6 +159,7 @@ impl StateMachine {
         modern.asked.push(Asked {
             question: number,
             key,
+            known: hinted.is_some(),
             method: input.method.clone(),
             params: input::question_params(&params, context).map(Box::from),
         });

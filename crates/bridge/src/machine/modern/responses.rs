@@ -102,6 +102,7 @@ impl StateMachine {
         self.set_stage(number, Stage::Parked(now));
         if let Some(modern) = self.calls.get_mut(number).and_then(|call| call.modern.as_mut()) {
             modern.place = Some(place);
+            modern.asked.iter_mut().for_each(|asked| asked.known = true);
         }
         self.timers.set(Timer::Call(number), now + self.config.park_time);
         self.put_response(now, stream, id.raw(), line);

@@ -87,7 +87,8 @@ impl StateMachine {
             .unwrap_or_default();
         let mut open = Vec::new();
         for asked in asked {
-            match answers.answers.remove(&asked.key) {
+            let answer = asked.known.then(|| answers.answers.remove(&asked.key));
+            match answer.flatten() {
                 Some(answer) if input::is_valid(&asked.method, &answer) => {
                     self.answer_question(asked.question, &answer);
                 }
