@@ -142,7 +142,9 @@ impl StateMachine {
 
     pub(super) fn refuse_call(&mut self, now: Instant, number: u64, why: &Refusal) {
         let Some(call) = self.take_call(number) else { return };
-        if !self.streams.refuse(call.stream, why) {
+        if self.streams.refuse(call.stream, why) {
+            self.refuse_followers(now, &call, why);
+        } else {
             self.respond_to_client(now, &call, |id| {
                 jsonrpc::error(id, jsonrpc::UNAVAILABLE, &why.to_string())
             });

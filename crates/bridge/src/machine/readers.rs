@@ -116,9 +116,9 @@ impl StateMachine {
     }
 
     /// A client that leaves while its call waits for a server, and that has no event id, gives the
-    /// call up: no server has it.
+    /// call up: no server has it. Those of 2026-07-28 do so wherever the call is.
     fn drop_if_waiting(&mut self, stream: StreamId) {
-        if self.streams.exists(stream) {
+        if self.streams.exists(stream) || self.modern.is_some() {
             return;
         }
         let of_stream = self.calls.waiting().into_iter();

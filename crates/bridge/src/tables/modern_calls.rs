@@ -145,10 +145,10 @@ impl Rounds {
         gone
     }
 
-    pub(crate) fn remove(&mut self, key: (u64, u32)) {
-        if let Some(round) = self.all.remove(&key) {
-            self.bytes -= round.response.map_or(0, |response| response.len());
-        }
+    pub(crate) fn remove(&mut self, key: (u64, u32)) -> Option<Round> {
+        let round = self.all.remove(&key)?;
+        self.bytes -= round.response.as_ref().map_or(0, |response| response.len());
+        Some(round)
     }
 
     /// The rounds that a retry on this stream follows.

@@ -8,10 +8,12 @@ use tokio::time::Instant;
 
 use super::super::StateMachine;
 use crate::{
-    jsonrpc::Envelope,
-    modern::{ModernError, ModernRequest, input, input::InputResponses, state::RequestState},
+    error::Refusal,
+    jsonrpc::{self, Envelope},
+    modern::{ModernError, ModernRequest, error::INTERNAL, input, input::InputResponses, state::RequestState},
     streams::Reader,
     tables::{
+        calls::Call,
         modern_calls::{Follower, Stage},
         timers::Timer,
     },
@@ -144,5 +146,21 @@ impl StateMachine {
             }
         }
         Some(reader)
+    }
+
+    /// Ends the retries that wait for the outcome of a call that gets no server.
+    pub(in crate::machine) fn refuse_followers(&mut self, now: Instant, call: &Call, why: &Refusal) {
+        let answered = call.modern.as_ref().and_then(|modern| {
+            let answered = modern.round.checked_sub(1)?;
+            Some((modern.number, answered))
+        });
+        let round = answered.and_then(|key| self.modern.as_mut()?.rounds.remove(key));
+        for follower in round.into_iter().flat_map(|round| round.followers) {
+            if !self.streams.refuse(follower.stream, why) {
+                let id = follower.id.raw();
+                let error = jsonrpc::error(id, INTERNAL, &why.to_string());
+                self.put_response(now, follower.stream, id, error);
+            }
+        }
     }
 }
