@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::StateMachine;
 use crate::{
+    dropped::DropReason,
     error::{ConnectError, Refusal, RejectReason},
     jsonrpc,
     tables::{
@@ -205,9 +206,14 @@ impl StateMachine {
     }
 
     pub(super) fn send_own_request(&mut self, link: LinkNumber, number: u64, request: OwnRequest, line: String) {
-        if let Some(entry) = self.links.get_mut(link).filter(|entry| !entry.write_closed) {
+        let Some(entry) = self.links.get_mut(link).filter(|entry| !entry.write_closed) else {
+            return;
+        };
+        // A request that is not sent has no answer that would remove it.
+        if entry.outbox.push_own(line.into()) {
             entry.own.insert(number, request);
-            self.send_own(link, line.into());
+        } else {
+            self.count(DropReason::ServerNotReading);
         }
     }
 

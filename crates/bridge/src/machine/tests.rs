@@ -233,3 +233,22 @@ fn the_ttl_of_a_task_ends_it() {
     machine.run_timers(now + Duration::from_millis(5000));
     assert_eq!(machine.in_flight(1), 0);
 }
+
+#[test]
+fn a_setting_that_its_server_never_reads_leaves_nothing_behind() {
+    let config = Config {
+        outgoing: crate::config::QueueLimits {
+            messages: 2,
+            bytes: 1000,
+        },
+        ..Config::default()
+    };
+    let mut machine = StateMachine::new(config, "tag", "grant", None);
+    assert!(machine.start_link(1));
+    machine.attach(Instant::now(), 1);
+    for _ in 0..100 {
+        machine.send_setting(1, &ClientSetting::Subscribe("a:b".into()));
+    }
+    let own = machine.links.get(1).map(|entry| entry.own.len());
+    assert_eq!(own, Some(4), "twice the limit of the queue");
+}
