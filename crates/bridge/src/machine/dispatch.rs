@@ -31,9 +31,12 @@ impl StateMachine {
             self.requests.want = Some(self.links.newest());
             return;
         };
-        if matches!(&*method, "initialize" | "server/discover")
-            && let Some(result) = self.handshake.result().map(Box::<str>::from)
-        {
+        let is_handshake = match &*method {
+            "initialize" => true,
+            "server/discover" => self.modern.is_some(),
+            _other => false,
+        };
+        if is_handshake && let Some(result) = self.handshake.result().map(Box::<str>::from) {
             // The replay of the recorded handshake has brought the result.
             self.finish(now, number, |id| jsonrpc::result(id, &result));
             return;

@@ -252,3 +252,20 @@ fn a_setting_that_its_server_never_reads_leaves_nothing_behind() {
     let own = machine.links.get(1).map(|entry| entry.own.len());
     assert_eq!(own, Some(4), "twice the limit of the queue");
 }
+
+#[test]
+fn discovery_in_a_session_with_a_handshake_reaches_the_server() {
+    let (mut machine, now) = machine();
+    let request = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
+    machine
+        .request(now, message(request), id("1"), "initialize", true)
+        .expect("accepted");
+    line(&mut machine);
+    let result = r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-11-25","capabilities":{}}}"#;
+    machine.receive(now, 1, message(result));
+    let discover = message(r#"{"jsonrpc":"2.0","id":2,"method":"server/discover"}"#);
+    machine
+        .request(now, discover, id("2"), "server/discover", true)
+        .expect("accepted");
+    assert!(line(&mut machine).contains("server/discover"));
+}
