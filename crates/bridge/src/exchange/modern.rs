@@ -83,8 +83,16 @@ async fn check_arguments(shared: &Arc<Shared>, headers: &HeaderMap, request: &Mo
         let result = message
             .as_ref()
             .filter(|message| matches!(message.kind(), MessageKind::Response { error: false, .. }));
-        // A server without a list has no annotations.
-        match result.and_then(|message| tools.add(message.outcome())) {
+        let Some(result) = result else {
+            let code = message.as_ref().and_then(|message| results::code(message.outcome()));
+            // A server without a list has no annotations. After any other error the next call reads
+            // the list again.
+            if code != Some(error::METHOD_NOT_FOUND.into()) {
+                return Ok(());
+            }
+            break;
+        };
+        match tools.add(result.outcome()) {
             Some(cursor) => params = format!(r#"{{"cursor":{cursor}}}"#),
             None => break,
         }

@@ -3,6 +3,7 @@
 mod announcements;
 mod errors;
 mod modern_server;
+mod question_limits;
 mod questions;
 mod requests;
 
