@@ -74,16 +74,17 @@ impl StateMachine {
 
     /// Ends the exchange of a call with the questions of its server.
     pub(in crate::machine) fn ask_client(&mut self, now: Instant, number: u64) {
+        let asked = self.calls.get(number).and_then(|call| call.modern.as_ref());
+        if asked.is_none_or(|modern| modern.asked.is_empty()) {
+            self.set_stage(number, Stage::Running);
+            return;
+        }
         let Some(place) = self.take_parked_place(now) else {
             return self.refuse_questions(number);
         };
         let Some(call) = self.calls.get(number) else { return };
         let Some(modern) = &call.modern else { return };
         let (stream, id, round) = (call.stream, call.id.clone(), modern.round);
-        if modern.asked.is_empty() {
-            self.set_stage(number, Stage::Running);
-            return;
-        }
         let state = self.seal_state(Some(number), round, modern.content);
         let questions = modern.asked.iter().map(|asked| {
             let params = asked.params.as_ref().map(|params| format!(r#","params":{params}"#));

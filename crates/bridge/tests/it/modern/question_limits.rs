@@ -2,7 +2,38 @@
 
 use serde_json::json;
 
-use super::{bridge, json_of, request, start};
+use super::{accept, ask, bridge, bridge_with, call, json_of, list_tools, request, retry, start};
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_is_withdrawn_at_once_ends_no_parked_call() {
+    let config = bridge::Config {
+        max_parked: 1,
+        ..config()
+    };
+    let (bridge, mut server) = bridge_with(config).await;
+    let first = call(1, "t");
+    let reply = start(&bridge, first.clone());
+    list_tools(&mut server, "").await;
+    let (parked, _) = server.request().await;
+    ask(&mut server, 5, "?", None).await;
+    let asked = json_of(reply).await;
+    let other = start(&bridge, call(2, "u"));
+    let (running, _) = server.request().await;
+    ask(&mut server, 6, "?", None).await;
+    server
+        .write(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":6}}"#)
+        .await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    server.result(running, "{}").await;
+    assert_eq!(json_of(other).await["result"]["resultType"], "complete");
+    let reply = start(
+        &bridge,
+        retry(&first, 3, &asked, json!({ "elicitation-1": accept("1") })),
+    );
+    assert!(server.line().await.contains(r#""id":5,"result""#));
+    server.result(parked, "{}").await;
+    assert_eq!(json_of(reply).await["result"]["resultType"], "complete");
+}
 
 #[tokio::test(start_paused = true)]
 async fn tools_that_could_not_be_read_are_read_again() {
