@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{accept, ask, bridge, bridge_with, call, json_of, list_tools, request, retry, start};
+use super::{accept, ask, bridge, bridge_with, call, json_of, list_tools, request, retry, rotate, start};
 
 #[tokio::test(start_paused = true)]
 async fn a_question_that_is_withdrawn_at_once_ends_no_parked_call() {
@@ -33,6 +33,26 @@ async fn a_question_that_is_withdrawn_at_once_ends_no_parked_call() {
     assert!(server.line().await.contains(r#""id":5,"result""#));
     server.result(parked, "{}").await;
     assert_eq!(json_of(reply).await["result"]["resultType"], "complete");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_names_no_call_of_another_server() {
+    let (bridge, mut old) = bridge().await;
+    let slow = start(&bridge, call(1, "slow"));
+    list_tools(&mut old, "").await;
+    let (slow_id, _) = old.request().await;
+    let (_link, mut new) = rotate(&bridge, 2).await;
+    assert!(new.line().await.contains("notifications/initialized"));
+    let (probe, _) = new.request().await;
+    new.result(probe, r#"{"tools":[]}"#).await;
+    let params =
+        json!({ "message": "?", "requestedSchema": {}, "_meta": { "forgejo-mcp-broker/call": slow_id.to_string() } });
+    let question = json!({ "jsonrpc": "2.0", "id": 5, "method": "elicitation/create", "params": params });
+    new.write(&question.to_string()).await;
+    assert!(new.line().await.contains(r#""id":5,"error""#), "no call is asked about");
+    old.result(slow_id, r#"{"content":["slow"]}"#).await;
+    let result = slow.await.expect("no panic").message().await;
+    assert!(result.contains(r#""content":["slow"]"#), "{result}");
 }
 
 #[tokio::test(start_paused = true)]
