@@ -132,16 +132,13 @@ impl StateMachine {
         };
         let Some(input) = question.input.clone() else { return };
         question.call = Some(call_number);
+        let params = Object::parse(&input.params).unwrap_or_default();
+        if self.reject_missing(call_number, number, &input.method, &params) {
+            return;
+        }
         let Some(modern) = self.calls.get_mut(call_number).and_then(|call| call.modern.as_mut()) else {
             return;
         };
-        let params = Object::parse(&input.params).unwrap_or_default();
-        if let Some(missing) = modern.capabilities.missing(&input.method, &params) {
-            merge(modern.missing.get_or_insert_default(), missing);
-            let why = "the client has not declared this capability";
-            self.reject_question(number, METHOD_NOT_FOUND, why);
-            return;
-        }
         modern.questions += 1;
         let taken = |key: &str| modern.asked.iter().any(|asked| *asked.key == *key);
         let hinted = input.key.as_deref().filter(|key| !taken(key));
@@ -173,6 +170,19 @@ impl StateMachine {
         if let Some(modern) = &mut self.modern {
             modern.note_asker(name.as_deref());
         }
+    }
+
+    /// Rejects a question that the client of its call has not declared. True if it has not.
+    pub(super) fn reject_missing(&mut self, call: u64, question: u64, method: &str, params: &Object<'_>) -> bool {
+        let modern = self.calls.get_mut(call).and_then(|call| call.modern.as_mut());
+        let Some(modern) = modern else { return false };
+        let Some(missing) = modern.capabilities.missing(method, params) else {
+            return false;
+        };
+        merge(modern.missing.get_or_insert_default(), missing);
+        let why = "the client has not declared this capability";
+        self.reject_question(question, METHOD_NOT_FOUND, why);
+        true
     }
 
     /// Lets the questions of a call go to its client within a moment. Those of a call without a

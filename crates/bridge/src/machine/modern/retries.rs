@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::super::StateMachine;
 use crate::{
     error::Refusal,
-    jsonrpc::{self, Envelope},
+    jsonrpc::{self, Envelope, object::Object},
     modern::{ModernError, ModernRequest, error::INTERNAL, input, input::InputResponses, state::RequestState},
     streams::Reader,
     tables::{
@@ -89,11 +89,14 @@ impl StateMachine {
             .unwrap_or_default();
         let mut open = Vec::new();
         for asked in asked {
+            let params = asked.params.as_deref().and_then(Object::parse).unwrap_or_default();
             let answer = asked.known.then(|| answers.answers.remove(&asked.key));
             match answer.flatten() {
                 Some(answer) if input::is_valid(&asked.method, &answer) => {
                     self.answer_question(asked.question, &answer);
                 }
+                // The retry may declare less than the request before it.
+                _ if self.reject_missing(number, asked.question, &asked.method, &params) => {}
                 _ => open.push(asked),
             }
         }

@@ -56,6 +56,27 @@ async fn a_server_names_no_call_of_another_server() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_retry_is_not_asked_for_what_it_does_not_declare() {
+    let (bridge, mut server) = bridge().await;
+    let first = call(1, "t");
+    let reply = start(&bridge, first.clone());
+    list_tools(&mut server, "").await;
+    let (id, _) = server.request().await;
+    ask(&mut server, 5, "?", None).await;
+    let asked = json_of(reply).await;
+    let again = retry(&first, 2, &asked, json!({}));
+    let again = again.with_meta("io.modelcontextprotocol/clientCapabilities", json!({ "sampling": {} }));
+    let reply = start(&bridge, again);
+    assert!(server.line().await.contains(r#""id":5,"error":{"code":-32601"#));
+    server.result(id, r#"{"isError":true}"#).await;
+    let error = json_of(reply).await["error"].clone();
+    assert_eq!(
+        (error["code"].as_i64(), &error["data"]["requiredCapabilities"]),
+        (Some(-32021), &json!({ "elicitation": {} }))
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn tools_that_could_not_be_read_are_read_again() {
     let (bridge, mut server) = bridge().await;
     let tool = || {
