@@ -33,7 +33,7 @@ use crate::{
     streams::{Reader, StreamId},
     tables::{
         calls::Call,
-        modern_calls::{ModernCall, Rounds, Stage},
+        modern_calls::{ModernCall, Rounds},
         settings::ClientSetting,
         subscriptions::Subscriptions,
         timers::Timer,
@@ -135,22 +135,10 @@ impl StateMachine {
         let mut call = Call::new(request.id, &request.method, 0, reader.stream);
         call.keyed = false;
         call.token = request.token;
-        call.modern = Some(Box::new(ModernCall {
-            number: 0,
-            name: request.name,
-            content: request.content,
-            capabilities: request.capabilities,
-            log_level: request.log_level,
-            stage: Stage::Running,
-            place: None,
-            round: 0,
-            asked: Vec::new(),
-            questions: 0,
-            answers: answers.answers,
-            task: request.as_task,
-            missing: None,
-            progress: None,
-        }));
+        let mut modern = ModernCall::new(request.name, request.content, request.capabilities, request.log_level);
+        modern.task = request.as_task;
+        modern.keep_answers(answers.answers);
+        call.modern = Some(Box::new(modern));
         self.begin(now, &request.message, call);
         Ok(reader)
     }

@@ -8,9 +8,9 @@
 //! 2025-11-25, "Sending Messages to the Server", point 6).
 //!
 //! Invariants: `by_key` names existing calls that are keyed, `waiting` exactly those without a
-//! link, and `kept_bytes` counts the lines of all calls.
+//! link, and `kept_bytes` counts the lines and the kept answers of all calls.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -116,6 +116,11 @@ impl Call {
         self.line = line;
     }
 
+    /// The bytes that the call keeps for its server.
+    fn kept_bytes(&self) -> usize {
+        self.line.len() + self.modern.as_ref().map_or(0, |modern| modern.answer_bytes())
+    }
+
     /// The link that runs the call.
     pub(crate) fn link(&self) -> Option<LinkNumber> {
         match self.place {
@@ -146,7 +151,7 @@ impl Calls {
             self.by_key.insert(call.id.key().clone(), number);
         }
         self.waiting.insert(number);
-        self.kept_bytes += call.line.len();
+        self.kept_bytes += call.kept_bytes();
         self.all.insert(number, call);
     }
 
@@ -171,7 +176,7 @@ impl Calls {
             self.by_key.remove(call.id.key());
         }
         self.waiting.remove(&number);
-        self.kept_bytes -= call.line.len();
+        self.kept_bytes -= call.kept_bytes();
         Some(call)
     }
 
@@ -232,7 +237,25 @@ impl Calls {
         }
     }
 
-    /// The bytes of all lines that are kept.
+    /// Keeps answers of the client of a modern call for questions that its server may ask later.
+    pub(crate) fn keep_answers(&mut self, number: u64, answers: BTreeMap<Box<str>, Box<str>>) {
+        let modern = self.all.get_mut(&number).and_then(|call| call.modern.as_mut());
+        if let Some(modern) = modern {
+            self.kept_bytes -= modern.answer_bytes();
+            modern.keep_answers(answers);
+            self.kept_bytes += modern.answer_bytes();
+        }
+    }
+
+    /// Takes the kept answer for a key.
+    pub(crate) fn take_answer(&mut self, number: u64, key: &str) -> Option<Box<str>> {
+        let modern = self.all.get_mut(&number)?.modern.as_mut()?;
+        let answer = modern.answers.remove(key)?;
+        self.kept_bytes -= key.len() + answer.len();
+        Some(answer)
+    }
+
+    /// The bytes of all lines and answers that are kept.
     pub(crate) fn kept_bytes(&self) -> usize {
         self.kept_bytes
     }

@@ -33,8 +33,9 @@ pub(crate) struct ModernCall {
     pub(crate) asked: Vec<Asked>,
     /// The number of questions so far, by which those without a key of their own are named.
     pub(crate) questions: usize,
-    /// Answers of the newest request for keys without an open question.
-    pub(crate) answers: BTreeMap<Box<str>, Box<str>>,
+    /// Answers of the newest request for keys without an open question. They change by
+    /// [`Calls`](super::calls::Calls) only, which counts their bytes.
+    pub(super) answers: BTreeMap<Box<str>, Box<str>>,
     /// The server runs it as a task, if it accepts that.
     pub(crate) task: bool,
     /// The capabilities that a question has lacked.
@@ -101,7 +102,51 @@ pub(crate) struct Follower {
 const MAX_ROUNDS: usize = 128;
 const MAX_BYTES: usize = 1024 * 1024;
 
+/// The bytes of the answers that a call keeps for keys without an open question.
+const MAX_ANSWER_BYTES: usize = 256 * 1024;
+
 impl ModernCall {
+    /// The call of a request that has begun to run.
+    pub(crate) fn new(
+        name: Option<Box<str>>,
+        content: [u8; 16],
+        capabilities: ClientCapabilities,
+        log_level: Option<LogLevel>,
+    ) -> Self {
+        Self {
+            number: 0,
+            name,
+            content,
+            capabilities,
+            log_level,
+            stage: Stage::Running,
+            place: None,
+            round: 0,
+            asked: Vec::new(),
+            questions: 0,
+            answers: BTreeMap::new(),
+            task: false,
+            missing: None,
+            progress: None,
+        }
+    }
+
+    /// Keeps the answers of the newest request instead of those before. Those that do not fit are
+    /// asked for again when their questions come.
+    pub(crate) fn keep_answers(&mut self, answers: BTreeMap<Box<str>, Box<str>>) {
+        let mut bytes = 0;
+        self.answers = answers;
+        self.answers.retain(|key, answer| {
+            bytes += key.len() + answer.len();
+            bytes <= MAX_ANSWER_BYTES
+        });
+    }
+
+    /// The bytes of the kept answers.
+    pub(super) fn answer_bytes(&self) -> usize {
+        self.answers.iter().map(|(key, answer)| key.len() + answer.len()).sum()
+    }
+
     pub(crate) fn is_parked(&self) -> bool {
         matches!(self.stage, Stage::Parked(_))
     }

@@ -147,19 +147,22 @@ impl StateMachine {
             modern.questions += 1;
         }
         let key: Box<str> = input::key(hinted, &input.method, modern.questions).into();
-        let ready = hinted.and_then(|key| modern.answers.remove(key));
+        let context = modern.capabilities.has_sampling_context();
+        let ready = hinted.and_then(|key| self.calls.take_answer(call_number, key));
         if let Some(answer) = ready.filter(|answer| input::is_valid(&input.method, answer)) {
             self.answer_question(number, &answer);
             return;
         }
-        let context = modern.capabilities.has_sampling_context();
-        modern.asked.push(Asked {
+        let asked = Asked {
             question: number,
             key,
             known: hinted.is_some(),
             method: input.method.clone(),
             params: input::question_params(&params, context).map(Box::from),
-        });
+        };
+        if let Some(modern) = self.calls.get_mut(call_number).and_then(|call| call.modern.as_mut()) {
+            modern.asked.push(asked);
+        }
         self.timers
             .set(Timer::Question(number), now + self.config.question_timeout);
         self.gather(now, call_number);

@@ -101,13 +101,12 @@ impl StateMachine {
             }
         }
         let asks = !open.is_empty();
+        self.calls.keep_answers(number, answers.answers);
         let mut progress = None;
         if let Some(call) = self.calls.get_mut(number)
             && let Some(modern) = call.modern.as_mut()
         {
             modern.asked = open;
-            // Those of earlier rounds would add up without limit.
-            modern.answers = answers.answers;
             let line = |held: Envelope| Some(held.with_param("progressToken", call.token.as_ref()?.raw()));
             progress = modern.progress.take().and_then(line);
         }

@@ -1,8 +1,10 @@
 //! Questions at the limits: of parked calls, of kept answers, of capabilities and of servers.
 
+use bridge::MemoryBudget;
 use serde_json::json;
 
-use super::{accept, ask, bridge, bridge_with, call, json_of, list_tools, request, retry, rotate, start};
+use super::{accept, ask, bridge, bridge_with, call, config, json_of, list_tools, request, retry, rotate, start};
+use crate::harness::until;
 
 #[tokio::test(start_paused = true)]
 async fn a_question_that_is_withdrawn_at_once_ends_no_parked_call() {
@@ -33,6 +35,34 @@ async fn a_question_that_is_withdrawn_at_once_ends_no_parked_call() {
     assert!(server.line().await.contains(r#""id":5,"result""#));
     server.result(parked, "{}").await;
     assert_eq!(json_of(reply).await["result"]["resultType"], "complete");
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_without_a_question_are_bounded_and_counted() {
+    let config = bridge::Config {
+        memory: MemoryBudget::new(1 << 30),
+        ..config()
+    };
+    let memory = config.memory.clone();
+    let (bridge, mut server) = bridge_with(config).await;
+    let junk = accept(&"x".repeat(100_000));
+    let first = call(1, "t").with_param("inputResponses", json!({ "a": junk, "b": junk, "c": junk, "d": junk }));
+    let reply = start(&bridge, first.clone());
+    list_tools(&mut server, "").await;
+    let (id, _) = server.request().await;
+    until(|| memory.used() > 0).await;
+    assert!((200_000..300_000).contains(&memory.used()), "{}", memory.used());
+    ask(&mut server, 5, "?", None).await;
+    let mut asked = json_of(reply).await;
+    for round in 0..4 {
+        let again = retry(&call(1, "t"), round, &asked, json!({ format!("{round}"): junk }));
+        asked = json_of(start(&bridge, again)).await;
+    }
+    assert!(memory.used() < 300_000, "{}", memory.used());
+    server.result(id, "{}").await;
+    let done = retry(&call(1, "t"), 9, &asked, json!({ "elicitation-1": accept("1") }));
+    assert_eq!(json_of(start(&bridge, done)).await["result"]["resultType"], "complete");
+    assert!(memory.used() < 10_000, "{}", memory.used());
 }
 
 #[tokio::test(start_paused = true)]
