@@ -136,3 +136,20 @@ async fn tools_that_could_not_be_read_are_read_again() {
         .await;
     assert_eq!(json_of(reply).await["error"]["code"], -32020);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_a_server_names_is_not_given_to_another_question() {
+    let (bridge, mut server) = bridge().await;
+    let first = call(1, "t");
+    let reply = start(&bridge, first.clone());
+    list_tools(&mut server, "").await;
+    server.request().await;
+    ask(&mut server, 5, "named", Some("elicitation-2")).await;
+    ask(&mut server, 6, "unnamed", None).await;
+    let reply = reply.await.expect("no panic").json().await;
+    assert_eq!(reply.matches(r#""elicitation-2":"#).count(), 1, "{reply}");
+    let asked: serde_json::Value = serde_json::from_str(&reply).expect("JSON");
+    let requests = &asked["result"]["inputRequests"];
+    assert_eq!(requests["elicitation-2"]["params"]["message"], "named");
+    assert_eq!(requests["elicitation-3"]["params"]["message"], "unnamed");
+}
