@@ -33,8 +33,7 @@ pub struct Config {
     pub cancel_grace: Duration,
     /// The time that a server request waits for a client before the server gets an error.
     pub listener_timeout: Duration,
-    /// The limit for replaying a handshake, and for the response to `initialize` before its answer
-    /// becomes an event stream.
+    /// The limit for replaying a handshake to a new server.
     pub handshake_timeout: Duration,
     /// The client requests in flight or waiting for a server; one more is rejected with 429.
     pub max_in_flight: usize,

@@ -33,7 +33,7 @@ use crate::{
     streams::{Reader, StreamId},
     tables::{
         calls::Call,
-        modern_calls::{ModernCall, Rounds},
+        modern_calls::{ModernCall, Rounds, Stage},
         settings::ClientSetting,
         subscriptions::Subscriptions,
         timers::Timer,
