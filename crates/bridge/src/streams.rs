@@ -41,7 +41,14 @@ pub(crate) use self::{
     unflushed::Unflushed,
 };
 use self::{event_queue::EventQueue, replay_buffer::ReplayBuffer};
-use crate::{config::Config, error::Refusal, jsonrpc, memory::Share, tables::links::LinkNumber};
+use crate::{
+    config::Config,
+    error::Refusal,
+    jsonrpc::{self, Id},
+    memory::Share,
+    modern::error::INTERNAL,
+    tables::links::LinkNumber,
+};
 
 /// Names a stream of one conversation. Newer streams have greater ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -171,10 +178,10 @@ impl Streams {
         self.open(requests, StreamKind::ResponseOnly { pending })
     }
 
-    /// Opens a stream whose client cannot resume it, for one response and the notifications of its
-    /// request.
-    pub(crate) fn open_private(&mut self) -> Reader {
-        let reader = self.open(RequestIds::default(), StreamKind::ResponseOnly { pending: 1 });
+    /// Opens a stream whose client cannot resume it, for the response to one request and the
+    /// notifications before it.
+    pub(crate) fn open_private(&mut self, request: &Id) -> Reader {
+        let reader = self.open(RequestIds::new([request]), StreamKind::ResponseOnly { pending: 1 });
         self.all
             .entry(reader.stream)
             .and_modify(|stream| stream.resumable = false);
@@ -278,8 +285,14 @@ impl Streams {
         let requests = stream.requests.clone();
         // The stream was refused after its exchange had decided on events.
         if let Some(why) = stream.refusal.take() {
+            // Only clients of 2026-07-28 cannot resume, and have another code for it.
+            let code = if stream.resumable {
+                jsonrpc::UNAVAILABLE
+            } else {
+                INTERNAL
+            };
             for request in requests.ids() {
-                let line = jsonrpc::error(request.raw(), jsonrpc::UNAVAILABLE, &why.to_string());
+                let line = jsonrpc::error(request.raw(), code, &why.to_string());
                 let kind = StreamMessageKind::Response;
                 self.push(reader.stream, StreamMessage { kind, link: 0, line });
             }

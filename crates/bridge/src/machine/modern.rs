@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use super::StateMachine;
 use crate::{
     error::RejectReason,
-    jsonrpc::{self, Envelope, MessageKind},
+    jsonrpc::{self, Envelope, MessageError, MessageKind},
     modern::{ModernError, ModernRequest, input::InputResponses, tools::Tools},
     streams::{Reader, StreamId},
     tables::{
@@ -131,7 +131,7 @@ impl StateMachine {
     ) -> Result<Reader, ModernError> {
         self.check_room(1).map_err(|reason| ModernError::rejected(&reason))?;
         let request = self.as_task(request)?;
-        let reader = self.streams.open_private();
+        let reader = self.streams.open_private(&request.id);
         let mut call = Call::new(request.id, &request.method, 0, reader.stream);
         call.keyed = false;
         call.token = request.token;
@@ -148,15 +148,17 @@ impl StateMachine {
     ///
     /// # Errors
     ///
-    /// [`RejectReason::TooManyRequests`].
+    /// [`RejectReason::TooManyRequests`], and [`RejectReason::InvalidMessage`] for a message that is
+    /// no request.
     pub(crate) fn internal_request(&mut self, now: Instant, request: &Envelope) -> Result<Reader, RejectReason> {
         self.check_room(1)?;
-        let reader = self.streams.open_private();
-        if let MessageKind::Request { id, method } = request.kind() {
-            let mut call = Call::new(id.clone(), method, 0, reader.stream);
-            call.keyed = false;
-            self.begin(now, request, call);
-        }
+        let MessageKind::Request { id, method } = request.kind() else {
+            return Err(RejectReason::InvalidMessage(MessageError::NotJsonRpc(None)));
+        };
+        let reader = self.streams.open_private(id);
+        let mut call = Call::new(id.clone(), method, 0, reader.stream);
+        call.keyed = false;
+        self.begin(now, request, call);
         Ok(reader)
     }
 

@@ -56,7 +56,7 @@ impl StateMachine {
         {
             self.end_subscription(oldest);
         }
-        let reader = self.streams.open_private();
+        let reader = self.streams.open_private(&request.id);
         let text = format!(
             r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{}}}}}"#,
             filter.to_json()

@@ -64,7 +64,7 @@ impl StateMachine {
         request: ModernRequest,
         mut answers: InputResponses,
     ) -> Reader {
-        let reader = self.streams.open_private();
+        let reader = self.streams.open_private(&request.id);
         if let Some(modern) = &mut self.modern
             && let Some(call) = self.calls.get_mut(number)
             && let Some(parked) = call.modern.as_mut()
@@ -132,7 +132,7 @@ impl StateMachine {
         if *round.answers.get_or_insert(answers.digest) != answers.digest {
             return None;
         }
-        let reader = self.streams.open_private();
+        let reader = self.streams.open_private(&request.id);
         match round.response.clone() {
             None => round.followers.push(Follower {
                 id: request.id.clone(),
