@@ -2,6 +2,7 @@
 //! schedules.
 
 mod model;
+mod modern_schedules;
 
 use std::{
     task::{Context, Poll, Waker},
