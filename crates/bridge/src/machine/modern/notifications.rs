@@ -122,7 +122,10 @@ impl StateMachine {
             return;
         };
         let wants = |call: &&crate::tables::calls::Call| {
-            let modern = call.modern.as_ref().filter(|modern| !modern.is_parked() && !call.cancelled);
+            let modern = call
+                .modern
+                .as_ref()
+                .filter(|modern| !modern.is_parked() && !call.cancelled);
             modern.is_some_and(|modern| modern.log_level.is_some_and(|wanted| wanted <= level))
         };
         let calls = self.calls.on(link).filter(wants);

@@ -143,7 +143,11 @@ impl StateMachine {
             let mut keys = (number_of(number)..).map(|number| input::key(None, &asked.method, number));
             keys.find(|key| !taken(key)).unwrap_or_default().into()
         });
-        if let Some(asked) = self.questions.get_mut(number).and_then(|question| question.input.as_mut()) {
+        if let Some(asked) = self
+            .questions
+            .get_mut(number)
+            .and_then(|question| question.input.as_mut())
+        {
             asked.key = Some(key);
         }
         self.timers

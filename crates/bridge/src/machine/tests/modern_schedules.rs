@@ -129,7 +129,7 @@ impl Schedule {
         }
         self.advance(1_000_000);
         assert!(self.machine.is_blank(), "{:?}", self.machine);
-        assert_eq!(self.machine.timers.all().collect::<Vec<_>>(), Vec::<&Timer>::new());
+        assert_eq!(self.machine.timers.all().count(), 0);
         self.machine.account_memory();
         assert_eq!(self.memory.used(), 0);
     }

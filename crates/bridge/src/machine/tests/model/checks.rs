@@ -131,7 +131,7 @@ impl Simulation {
         let machine = &self.machine;
         let retained = machine.streams.count_retained();
         let mut counts = (0, 0, 0, 0);
-        for timer in machine.timers.all() {
+        for (_, timer) in machine.timers.all() {
             match timer {
                 Timer::Call(call) => {
                     assert!(machine.calls.get(*call).is_some());

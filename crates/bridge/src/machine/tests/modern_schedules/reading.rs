@@ -10,7 +10,7 @@ impl Schedule {
     /// Each timer has its subject, and each call a timer and a client.
     pub(super) fn check(&self) {
         let machine = &self.machine;
-        for timer in machine.timers.all() {
+        for (_, timer) in machine.timers.all() {
             let exists = match timer {
                 Timer::Call(call) | Timer::Gather(call) => machine.calls.get(*call).is_some(),
                 Timer::Question(_) => !machine.questions.is_empty(),
