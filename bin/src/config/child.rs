@@ -22,8 +22,8 @@ section! {
     pub(crate) struct ChildConfig {
         /// `process`: each session has a child of its own. `http`: all sessions share one MCP
         /// server that the operator runs, and each request carries its user's token; nothing is
-        /// started, and of this section only `upstream`, `start_timeout` and `stop_grace` may be
-        /// set. [Shared server](shared-server.md) says how to choose.
+        /// started, and of this section only `upstream`, `era`, `start_timeout` and `stop_grace` may
+        /// be set. [Shared server](shared-server.md) says how to choose.
         mode: ChildMode = "process",
         /// The MCP server that is started for each session, without a shell: a path, or a name that
         /// is looked up in `PATH`. While it is missing, `/readyz` returns 503.
@@ -37,7 +37,8 @@ section! {
         env: Variables = { FORGEJO_ACCESS_TOKEN = "{access_token}" },
         /// The protocol that it speaks. `legacy`: MCP 2025-11-25 or before. `modern`: MCP
         /// 2026-07-28. `auto`: before the first session, another process of it is asked; the answer
-        /// holds for this version of the program file, one for `legacy` a day at most.
+        /// holds for this version of the program file, one for `legacy` a day at most. With `mode =
+        /// "http"` the shared server is asked, with the token of the first session.
         era: ChildEra = "auto",
         /// The time limit of its start. With `mode = "http"`: of the handshake of a session that is
         /// opened or revived; a session that the server has forgotten gets twice that to be opened
@@ -142,7 +143,7 @@ pub(crate) enum ChildMode {
     Http,
 }
 
-/// The protocol era of children.
+/// The protocol era of MCP servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChildEra {
     Auto,
@@ -169,7 +170,7 @@ kind!(
 const MIN_MESSAGE_SIZE: u64 = 1024;
 
 /// The keys of `[child]` that have an effect in both modes.
-const IN_BOTH_MODES: &[&str] = &["child.mode", "child.start_timeout", "child.stop_grace"];
+const IN_BOTH_MODES: &[&str] = &["child.mode", "child.era", "child.start_timeout", "child.stop_grace"];
 
 impl ChildConfig {
     pub(super) fn check(&self, reader: &mut Reader, keys: &[ConfigKey]) {

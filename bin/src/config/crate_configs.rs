@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use bridge::http::EndpointConfig;
+use bridge::{ServerEra, http::EndpointConfig};
 use broker::{BuildInfo, PublicUrl};
 use oauth::forgejo::ForgejoConfig;
 use supervisor::{Delivery, Isolation};
 use url::Url;
 
-use super::{ChildMode, Config};
+use super::{ChildEra, ChildMode, Config};
 use crate::{adapters::child::Program, version};
 
 /// The time after a child's own grace until it is gone: the kernel needs a moment to kill it.
@@ -95,6 +95,11 @@ pub(crate) fn endpoint(config: &Config) -> Option<EndpointConfig> {
     let url = upstream.url.clone().filter(|_| config.child.mode == ChildMode::Http)?;
     Some(EndpointConfig {
         url,
+        era: match config.child.era {
+            ChildEra::Auto => None,
+            ChildEra::Legacy => Some(ServerEra::Legacy),
+            ChildEra::Modern => Some(ServerEra::Modern),
+        },
         connect_timeout: upstream.connect_timeout,
         stop_grace: config.child.stop_grace,
     })

@@ -1,6 +1,8 @@
 //! The public type of the crate: the client's side of one session, and the links to its servers.
 
 use std::{fmt, future::Future, sync::Arc};
+#[cfg(feature = "http")]
+use std::{mem, sync::atomic::Ordering};
 
 use bytes::Bytes;
 use http::Request;
@@ -96,7 +98,7 @@ impl Conversation {
         let (link, task) = self.start_link(number)?;
         let translation = match era {
             ServerEra::Legacy => None,
-            ServerEra::Modern => Some(Translation::new(&self.config, &link.era_refused)),
+            ServerEra::Modern => Some(Translation::new(&task, &link.era_refused)),
         };
         link.tasks
             .spawn(stream_task::run(task, io, translation).in_current_span());
@@ -106,8 +108,8 @@ impl Conversation {
     /// Connects to a server over Streamable HTTP, with the current token of the user on each
     /// request.
     ///
-    /// As [`connect`](Self::connect) otherwise. The server is not reached before the first message
-    /// for it. When the link ends, so does its session at the server, within
+    /// As [`connect`](Self::connect) otherwise. The server is asked for its era if that is neither
+    /// given nor known, and again if it turns out not to be of the modern one. When the link ends, so does its session at the server, within
     /// [`EndpointConfig::stop_grace`](crate::http::EndpointConfig::stop_grace).
     ///
     /// # Errors
@@ -121,10 +123,19 @@ impl Conversation {
         endpoint: Arc<Endpoint>,
         tokens: Arc<dyn TokenSource>,
     ) -> Result<Link, ConnectError> {
-        let (link, task) = self.start_link(number)?;
-        link.tasks
-            .spawn(http_task::run(task, endpoint, tokens).in_current_span());
-        self.handshake(number, link).await
+        let mut repeated = false;
+        loop {
+            let (link, task) = self.start_link(number)?;
+            let era_refused = Arc::clone(&link.era_refused);
+            let (endpoint, tokens) = (Arc::clone(&endpoint), Arc::clone(&tokens));
+            let run = http_task::run(task, endpoint, tokens, Arc::clone(&era_refused));
+            link.tasks.spawn(run.in_current_span());
+            let connected = self.handshake(number, link).await;
+            let again = connected.is_err() && era_refused.load(Ordering::Relaxed);
+            if !again || mem::replace(&mut repeated, true) {
+                return connected;
+            }
+        }
     }
 
     /// Makes a link the current one, and retires the one before, which finishes what runs on it.

@@ -13,7 +13,8 @@ const MAX_OUTPUT: u64 = 1024 * 1024;
 const VERSION: &str = "2026-07-28";
 /// An error of that era: the version is not supported.
 const UNSUPPORTED_VERSION: i64 = -32022;
-const QUESTION: &str = concat!(
+/// `server/discover` as a line.
+pub(crate) const QUESTION: &str = concat!(
     r#"{"jsonrpc":"2.0","id":"era","method":"server/discover","params":{"_meta":{"#,
     r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","#,
     r#""io.modelcontextprotocol/clientCapabilities":{},"#,
@@ -54,7 +55,7 @@ impl EraAnswer {
     }
 
     /// Reads a response to the question.
-    fn of(response: &Value) -> Self {
+    pub(crate) fn of(response: &Value) -> Self {
         let error = &response["error"];
         let versions = if error["code"] == UNSUPPORTED_VERSION {
             &error["data"]["supported"]

@@ -175,6 +175,21 @@ impl ModernServer {
         lines
     }
 
+    /// The next line for the server, without its line break.
+    #[cfg(feature = "http")]
+    pub(crate) fn take_line(&mut self) -> Option<Bytes> {
+        self.output.take_line().map(|(line, _)| line)
+    }
+
+    /// The number of the machine's request that waits for this request.
+    #[cfg(feature = "http")]
+    pub(crate) fn number_of(&self, id: u64) -> Option<u64> {
+        match self.sent.get(&id)? {
+            SentRequest::Discover(number) | SentRequest::Call(number) => Some(*number),
+            SentRequest::TaskPoll(_) | SentRequest::Listen | SentRequest::Ignored => None,
+        }
+    }
+
     pub(crate) fn has_output(&self) -> bool {
         !self.output.is_empty()
     }

@@ -49,7 +49,7 @@ async fn run_io(
     tokio::pin!(reading);
     let timers = async {
         match translation {
-            Some(translation) => translation.run_timers(link).await,
+            Some(translation) => translation.run_timers().await,
             None => future::pending().await,
         }
     };
@@ -77,7 +77,7 @@ async fn read(
         let read = from_server.read_buf(framer.buffer()).await;
         while let Some(frame) = framer.next() {
             match (translation, frame) {
-                (Some(translation), frame) => translation.receive(link, &frame),
+                (Some(translation), frame) => _ = translation.receive(&frame),
                 (None, Frame::Line(line)) => inbox.receive(&line),
                 (None, Frame::TooLong(excerpt)) => inbox.line_too_long(&excerpt),
             }
@@ -99,7 +99,7 @@ async fn write(
     let (shared, number) = (&link.inbox.shared, link.inbox.number);
     loop {
         let take_output = || match translation {
-            Some(translation) => translation.take_output(link),
+            Some(translation) => translation.take_output(),
             None => shared.step(|machine| machine.take_output(number)),
         };
         while let Some(lines) = take_output() {

@@ -1,8 +1,9 @@
-//! The translator of a link to a server of the modern era, between the machine and the stream.
+//! The translator of a link to a server of the modern era, between the machine and the stream or the
+//! requests over HTTP.
 //!
-//! Lines of the machine are translated when the stream takes them, and lines of the server when
-//! they have arrived; what the translator has to say to the machine is delivered at once. All of it
-//! happens in the task of the link, so that the order of the messages stays.
+//! Lines of the machine are translated when the link takes them, and lines of the server when they
+//! have arrived; what the translator has to say to the machine is delivered at once, so that the
+//! order of the messages stays.
 
 use std::{
     convert::Infallible,
@@ -15,15 +16,22 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{LinkTask, framing::Frame, modern_server::ModernServer, unreadable_line};
+use super::{LinkTask, framing::Frame, inbox::Inbox, modern_server::ModernServer, unreadable_line};
+#[cfg(feature = "http")]
+use crate::machine::{OutgoingKind, OutgoingMessage};
 use crate::{
-    config::Config,
     dropped::DropReason,
     jsonrpc::{Envelope, MessageError},
 };
 
 #[derive(Debug)]
 pub(crate) struct Translation {
+    pub(super) inbox: Inbox,
+    /// Lines wait for the server.
+    output: Arc<Notify>,
+    /// The client's own `initialize` and its number, if it went to this link.
+    #[cfg(feature = "http")]
+    handshake: Mutex<Option<(u64, Bytes)>>,
     /// Never held across an await.
     server: Mutex<ModernServer>,
     /// The next deadline has changed.
@@ -31,38 +39,93 @@ pub(crate) struct Translation {
 }
 
 impl Translation {
-    /// The flag is set when the server turns out to be of another era.
-    pub(crate) fn new(config: &Config, era_refused: &Arc<AtomicBool>) -> Self {
+    /// The translation of a link. The flag is set when the server turns out to be of another era.
+    pub(crate) fn new(link: &LinkTask, era_refused: &Arc<AtomicBool>) -> Self {
+        let config = link.inbox.config.clone();
         Self {
-            server: Mutex::new(ModernServer::new(config.clone(), Arc::clone(era_refused))),
+            inbox: link.inbox.clone(),
+            output: Arc::clone(&link.output),
+            #[cfg(feature = "http")]
+            handshake: Mutex::default(),
+            server: Mutex::new(ModernServer::new(config, Arc::clone(era_refused))),
             deadline_changed: Notify::new(),
         }
     }
 
     /// The next lines for the server, each with its line break.
-    pub(crate) fn take_output(&self, link: &LinkTask) -> Option<Bytes> {
+    pub(crate) fn take_output(&self) -> Option<Bytes> {
         loop {
             if let Some(lines) = self.lock().take_output() {
                 return Some(lines);
             }
-            let (shared, number) = (&link.inbox.shared, link.inbox.number);
+            let (shared, number) = (&self.inbox.shared, self.inbox.number);
             let lines = shared.step(|machine| machine.take_output(number))?;
             for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                 // The machine writes nothing else.
                 if let Ok(message) = Envelope::parse(line) {
-                    self.step(link, |server, now| server.receive_from_machine(now, &message));
+                    self.step(|server, now| server.receive_from_machine(now, &message));
                 }
             }
         }
     }
 
-    /// Accepts a line of the server.
-    pub(crate) fn receive(&self, link: &LinkTask, frame: &Frame) {
-        let drop_counts = &link.inbox.config.drop_counts;
+    /// The next line for the server, without its line break. Its call counts as unread until
+    /// [`mark_sent`](Self::mark_sent).
+    #[cfg(feature = "http")]
+    pub(crate) fn take_line(&self) -> Option<Bytes> {
+        loop {
+            if let Some(line) = self.lock().take_line() {
+                return Some(line);
+            }
+            let (shared, number) = (&self.inbox.shared, self.inbox.number);
+            let OutgoingMessage { line, kind } = shared.step(|machine| machine.take_message(number))?;
+            if let OutgoingKind::Request {
+                number,
+                handshake: true,
+            } = kind
+            {
+                *self.handshake.lock().unwrap_or_else(PoisonError::into_inner) = Some((number, line.clone()));
+            }
+            // The machine writes nothing else.
+            if let Ok(message) = Envelope::parse(&line) {
+                self.step(|server, now| server.receive_from_machine(now, &message));
+            }
+        }
+    }
+
+    /// Notes that the request of this id goes to the server.
+    #[cfg(feature = "http")]
+    pub(crate) fn mark_sent(&self, id: u64) {
+        let number = self.lock().number_of(id);
+        if let Some(number) = number {
+            let link = self.inbox.number;
+            self.inbox.shared.step(|machine| machine.mark_sent(link, number));
+        }
+    }
+
+    /// Notes that the server has not acted on the handshake, which waits for another link then.
+    #[cfg(feature = "http")]
+    pub(crate) fn mark_handshake_unread(&self) {
+        let handshake = self.handshake.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((number, line)) = handshake {
+            let link = self.inbox.number;
+            self.inbox
+                .shared
+                .step(|machine| machine.mark_unread(link, number, line));
+        }
+    }
+
+    /// Accepts a line of the server. Returns the request that a line seems to answer which cannot be
+    /// read.
+    pub(crate) fn receive(&self, frame: &Frame) -> Option<u64> {
+        let drop_counts = &self.inbox.config.drop_counts;
         let (answered, why) = match frame {
-            Frame::Line(line) if line.trim_ascii().is_empty() => return,
+            Frame::Line(line) if line.trim_ascii().is_empty() => return None,
             Frame::Line(line) => match Envelope::parse(line) {
-                Ok(message) => return self.step(link, |server, now| server.receive_from_server(now, &message)),
+                Ok(message) => {
+                    self.receive_message(&message);
+                    return None;
+                }
                 Err(error) => {
                     drop_counts.count(match error {
                         MessageError::NotUtf8 | MessageError::NotJson => DropReason::InvalidJson,
@@ -79,17 +142,28 @@ impl Translation {
             }
         };
         if let Some(id) = answered {
-            self.step(link, |server, now| server.invalid_response(now, id, why));
+            self.fail(id, why);
         }
+        answered
+    }
+
+    /// Accepts a message of the server.
+    pub(crate) fn receive_message(&self, message: &Envelope) {
+        self.step(|server, now| server.receive_from_server(now, message));
+    }
+
+    /// Fails a request that the server has not answered, by its id there.
+    pub(crate) fn fail(&self, id: u64, why: &str) {
+        self.step(|server, now| server.invalid_response(now, id, why));
     }
 
     /// Runs what is due, without an end.
-    pub(crate) async fn run_timers(&self, link: &LinkTask) -> Infallible {
+    pub(crate) async fn run_timers(&self) -> Infallible {
         loop {
             let next = self.lock().next_deadline();
             match next {
                 Some(at) if timeout_at(at, self.deadline_changed.notified()).await.is_err() => {
-                    self.step(link, ModernServer::run_timers);
+                    self.step(ModernServer::run_timers);
                 }
                 Some(_) => {}
                 None => self.deadline_changed.notified().await,
@@ -97,7 +171,7 @@ impl Translation {
         }
     }
 
-    fn step(&self, link: &LinkTask, step: impl FnOnce(&mut ModernServer, Instant) -> Vec<Bytes>) {
+    fn step(&self, step: impl FnOnce(&mut ModernServer, Instant) -> Vec<Bytes>) {
         let (replies, changed, has_output) = {
             let mut server = self.lock();
             let before = server.next_deadline();
@@ -106,16 +180,16 @@ impl Translation {
         };
         for reply in replies {
             match Envelope::parse(&reply) {
-                Ok(message) => link.inbox.deliver(message),
+                Ok(message) => self.inbox.deliver(message),
                 // The parts of the server are JSON already, but may be nested too deeply.
-                Err(_) => link.inbox.config.drop_counts.count(DropReason::InvalidMessage),
+                Err(_) => self.inbox.config.drop_counts.count(DropReason::InvalidMessage),
             }
         }
         if changed {
             self.deadline_changed.notify_one();
         }
         if has_output {
-            link.output.notify_one();
+            self.output.notify_one();
         }
     }
 

@@ -102,7 +102,7 @@ impl StateMachine {
 }
 
 impl OutgoingKind {
-    fn of(line: &[u8]) -> Self {
+    pub(crate) fn of(line: &[u8]) -> Self {
         let Ok(message) = Envelope::parse(line) else {
             return Self::NotificationOrResponse;
         };

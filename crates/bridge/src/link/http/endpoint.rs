@@ -14,15 +14,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use http_body::{Body, Frame, SizeHint};
 use reqwest::Url;
 
-use super::error::HttpError;
+use super::{era::EraMemory, error::HttpError};
+use crate::link::era::ServerEra;
 
 /// Names the session (MCP 2025-11-25, transports, "Session Management").
 pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
-const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+pub(super) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// The idle time after which the kernel probes a connection.
@@ -33,6 +34,8 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 pub struct EndpointConfig {
     /// The URL of its MCP endpoint.
     pub url: Url,
+    /// The era that it speaks; `None`: it is asked.
+    pub era: Option<ServerEra>,
     /// The time limit for a connection.
     pub connect_timeout: Duration,
     /// The time limit for ending a session.
@@ -40,10 +43,11 @@ pub struct EndpointConfig {
 }
 
 /// The endpoint of a server, for any number of links. A connection carries one exchange at a time,
-/// and keeps nothing of a session.
+/// and keeps nothing of a session. The era of the server is remembered here, for all links.
 pub struct Endpoint {
     http: reqwest::Client,
     pub(super) config: EndpointConfig,
+    pub(super) era_memory: EraMemory,
 }
 
 /// The headers that name a session at the server; empty before the handshake.
@@ -62,6 +66,8 @@ pub(super) type OnSent = Arc<dyn Fn() + Send + Sync>;
 pub(super) enum UpstreamRequest {
     /// A message.
     Post(Bytes, Option<OnSent>),
+    /// A message with the headers that mirror it.
+    Mirrored(Bytes, Option<OnSent>, HeaderMap),
     /// The server's own messages, after this event if there is one.
     Listen(Option<String>),
     Delete,
@@ -92,7 +98,11 @@ impl Endpoint {
             .tcp_keepalive(TCP_KEEPALIVE)
             .user_agent("forgejo-mcp-broker")
             .build()?;
-        Ok(Self { http, config })
+        Ok(Self {
+            http,
+            config,
+            era_memory: EraMemory::default(),
+        })
     }
 
     /// One exchange, up to the head of the response. Dropping the future, or the response, ends it.
@@ -107,7 +117,7 @@ impl Endpoint {
         token: Option<&HeaderValue>,
     ) -> Result<reqwest::Response, HttpError> {
         let method = match request {
-            UpstreamRequest::Post(..) => Method::POST,
+            UpstreamRequest::Post(..) | UpstreamRequest::Mirrored(..) => Method::POST,
             UpstreamRequest::Listen(_) => Method::GET,
             UpstreamRequest::Delete => Method::DELETE,
         };
@@ -122,13 +132,10 @@ impl Endpoint {
             }
         }
         builder = match request {
-            UpstreamRequest::Post(message, on_sent) => builder
-                .header(header::ACCEPT, "application/json, text/event-stream")
-                .header(header::CONTENT_TYPE, "application/json")
-                .body(reqwest::Body::wrap(MessageBody {
-                    message: Some(message),
-                    on_sent,
-                })),
+            UpstreamRequest::Post(message, on_sent) => with_message(builder, message, on_sent),
+            UpstreamRequest::Mirrored(message, on_sent, mirrored) => {
+                with_message(builder, message, on_sent).headers(mirrored)
+            }
             UpstreamRequest::Listen(last_event_id) => {
                 let builder = builder.header(header::ACCEPT, "text/event-stream");
                 match last_event_id {
@@ -170,6 +177,16 @@ impl fmt::Debug for Endpoint {
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
+}
+
+fn with_message(builder: reqwest::RequestBuilder, message: Bytes, on_sent: Option<OnSent>) -> reqwest::RequestBuilder {
+    builder
+        .header(header::ACCEPT, "application/json, text/event-stream")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(reqwest::Body::wrap(MessageBody {
+            message: Some(message),
+            on_sent,
+        }))
 }
 
 /// Compares the media type of a response, without its parameters.

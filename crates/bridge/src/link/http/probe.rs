@@ -8,14 +8,17 @@ use super::{
     endpoint::{Endpoint, SESSION_ID, SessionHeaders, UpstreamRequest, has_media_type},
     error::HttpError,
 };
-use crate::BoxError;
+use crate::{
+    BoxError,
+    link::era::{EraAnswer, ServerEra},
+};
 
 /// A handshake; of its response only the status and the media type matter.
 const INITIALIZE: &[u8] = br#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"forgejo-mcp-broker","version":"0"}}}"#;
 
 impl Endpoint {
-    /// Opens a session without a token and ends it again. A server that asks for a token passes
-    /// too.
+    /// Opens a session without a token and ends it again, or asks a server of the modern era what
+    /// it is. A server that asks for a token passes too.
     ///
     /// # Errors
     ///
@@ -27,6 +30,13 @@ impl Endpoint {
     }
 
     async fn open_and_close(&self) -> Result<(), HttpError> {
+        if self.config.era != Some(ServerEra::Legacy) {
+            match self.ask_era().await? {
+                None | Some(EraAnswer::Modern) => return Ok(()),
+                Some(_) if self.config.era.is_some() => return Err(HttpError::NotMcp),
+                Some(_) => {}
+            }
+        }
         let initialize = UpstreamRequest::Post(Bytes::from_static(INITIALIZE), None);
         let response = self.send(initialize, &SessionHeaders::default(), None).await?;
         let session = response.headers().get(SESSION_ID).cloned();

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use tokio::time::sleep;
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     jsonrpc::{Envelope, MessageKind},
+    link::era::ServerEra,
     machine,
 };
 
@@ -71,10 +72,17 @@ impl ServerSession {
             }
             id.set_sensitive(true);
         }
-        let answer = self.read_response(response, request.number, &headers).await?;
+        let answer = match self.read_response(response, request.number, &headers).await {
+            Err(error @ HttpError::Refused(StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST)) => {
+                self.user.endpoint.doubt_era(ServerEra::Legacy).await;
+                return Err(error);
+            }
+            read => read?,
+        };
         let accepted = matches!(answer.kind(), MessageKind::Response { error: false, .. });
         let version = machine::result_version(answer.outcome()).filter(|_| accepted);
         let Some(version) = version else {
+            self.user.endpoint.doubt_era(ServerEra::Legacy).await;
             return Ok((SessionHeaders::default(), answer));
         };
         headers.version = HeaderValue::try_from(version).ok();
@@ -175,7 +183,7 @@ impl ServerSession {
 
 /// True for the response to the request of this number, also if its id has become a string, which
 /// the conversation does not accept.
-fn is_response_to(message: &Envelope, number: u64) -> bool {
+pub(super) fn is_response_to(message: &Envelope, number: u64) -> bool {
     let MessageKind::Response { id: Some(id), .. } = message.kind() else {
         return false;
     };

@@ -1,33 +1,28 @@
 //! One session at the server: its id there, the user's token on each message, and its end.
 //!
-//! Each message takes the user's current token, so a renewal changes nothing here. Two refusals are
-//! handled before the conversation sees them, since the server has not acted on the message and it
-//! can be sent again:
-//! - A token that is not accepted (401) is replaced, once for a message. A 403 is about permission:
-//!   another token of the user would have no more.
-//! - A session that the server has forgotten is [opened again](Self::reopen).
+//! A session that the server has forgotten is [opened again](Self::reopen) before the conversation
+//! sees the refusal, since the server has not acted on the message and it can be sent again.
 
 use std::{
     fmt, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use tokio::{sync::Mutex as AsyncMutex, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    endpoint::{Endpoint, SessionHeaders, UpstreamRequest},
+    endpoint::{SessionHeaders, UpstreamRequest},
     error::HttpError,
-    token::TokenSource,
+    user::UserEndpoint,
 };
 use crate::link::inbox::Inbox;
 
 pub(super) struct ServerSession {
     pub(super) inbox: Inbox,
-    endpoint: Arc<Endpoint>,
-    tokens: Arc<dyn TokenSource>,
-    state: Mutex<SessionState>,
+    pub(super) user: UserEndpoint,
+    state: Mutex<SessionHeaders>,
     /// Held while the session is reopened.
     pub(super) reopening: Arc<AsyncMutex<()>>,
     /// Reopenings in progress; the end waits for them.
@@ -40,20 +35,12 @@ pub(super) struct ServerSession {
     pub(super) ended: CancellationToken,
 }
 
-#[derive(Default)]
-struct SessionState {
-    headers: SessionHeaders,
-    /// The token that was sent last, for the final DELETE: no token is renewed for that.
-    last_token: Option<HeaderValue>,
-}
-
 impl ServerSession {
     /// A session that the server does not know yet.
-    pub(super) fn new(inbox: Inbox, endpoint: Arc<Endpoint>, tokens: Arc<dyn TokenSource>) -> Arc<Self> {
+    pub(super) fn new(inbox: Inbox, user: UserEndpoint) -> Arc<Self> {
         Arc::new(Self {
             inbox,
-            endpoint,
-            tokens,
+            user,
             state: Mutex::default(),
             reopening: Arc::default(),
             tasks: TaskTracker::new(),
@@ -95,20 +82,7 @@ impl ServerSession {
         request: &UpstreamRequest,
         headers: &SessionHeaders,
     ) -> Result<reqwest::Response, HttpError> {
-        let mut token = self.tokens.current().await?;
-        let mut replaced = false;
-        loop {
-            self.state().last_token = Some(token.clone());
-            let response = self.endpoint.send(request.clone(), headers, Some(&token)).await?;
-            let refused = response.status() == StatusCode::UNAUTHORIZED;
-            if !refused || mem::replace(&mut replaced, true) {
-                return Ok(response);
-            }
-            match self.tokens.replacement(&token).await? {
-                Some(replacement) => token = replacement,
-                None => return Ok(response),
-            }
-        }
+        self.user.send(request, headers).await
     }
 
     /// Ends the reopening in progress, and then the session at the server, if there is one. A
@@ -117,28 +91,27 @@ impl ServerSession {
         self.ended.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        let SessionState { headers, last_token } = mem::take(&mut *self.state());
+        let headers = mem::take(&mut *self.state());
         if headers.session.is_none() {
             return;
         }
-        let delete = self
-            .endpoint
-            .send(UpstreamRequest::Delete, &headers, last_token.as_ref());
-        let outcome = timeout(self.endpoint.config.stop_grace, delete).await;
+        let (endpoint, token) = (&self.user.endpoint, self.user.last_token());
+        let delete = endpoint.send(UpstreamRequest::Delete, &headers, token.as_ref());
+        let outcome = timeout(endpoint.config.stop_grace, delete).await;
         if !matches!(outcome, Ok(Ok(_))) {
             tracing::debug!("cannot delete the session at the MCP server");
         }
     }
 
     pub(super) fn headers(&self) -> SessionHeaders {
-        self.state().headers.clone()
+        self.state().clone()
     }
 
     pub(super) fn set_headers(&self, headers: SessionHeaders) {
-        self.state().headers = headers;
+        *self.state() = headers;
     }
 
-    fn state(&self) -> MutexGuard<'_, SessionState> {
+    fn state(&self) -> MutexGuard<'_, SessionHeaders> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

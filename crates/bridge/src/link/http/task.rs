@@ -1,4 +1,5 @@
-//! The task of a link over HTTP: messages go out as requests, responses and events come in.
+//! The task of a link over HTTP: messages go out as requests, responses and events come in. For a
+//! server of 2026-07-28, `modern` does that.
 //!
 //! Requests run concurrently. Messages without a response are sent one after the other in the
 //! client's order, and no request waits for them, except for `notifications/initialized`: the
@@ -9,7 +10,11 @@
 //! A server that cannot be reached for the handshake is like a child that does not start: the link
 //! ends. Later that is an error of the request, and the link continues.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -19,9 +24,12 @@ use tokio::{
 };
 use tracing::Instrument as _;
 
-use super::{endpoint::Endpoint, responses::PendingRequest, session::ServerSession, token::TokenSource};
+use super::{
+    endpoint::Endpoint, modern, responses::PendingRequest, session::ServerSession, token::TokenSource,
+    user::UserEndpoint,
+};
 use crate::{
-    link::LinkTask,
+    link::{LinkTask, era::ServerEra},
     machine::{OutgoingKind, OutgoingMessage},
 };
 
@@ -42,10 +50,31 @@ struct Requests {
     notifications: mpsc::Sender<Bytes>,
 }
 
+/// Runs until the link is closed or useless. The flag is set when the server turns out not to be of
+/// the modern era. Dropping the future ends all that is in progress, but not the session at the
+/// server.
+pub(crate) async fn run(
+    link: LinkTask,
+    endpoint: Arc<Endpoint>,
+    tokens: Arc<dyn TokenSource>,
+    era_refused: Arc<AtomicBool>,
+) {
+    let user = UserEndpoint::new(endpoint, tokens);
+    let era = tokio::select! {
+        biased;
+        () = link.closing.cancelled() => return,
+        era = user.era() => era,
+    };
+    match era {
+        Ok(ServerEra::Legacy) => run_session(link, user).await,
+        Ok(ServerEra::Modern) => modern::run(&link, user, era_refused).await,
+        Err(error) => tracing::warn!(reason = error.describe(), "the MCP server cannot be used"),
+    }
+}
+
 /// Runs until the link is closed or the session is lost, and then ends the session at the server.
-/// Dropping the future ends all that is in progress, but not the session at the server.
-pub(crate) async fn run(link: LinkTask, endpoint: Arc<Endpoint>, tokens: Arc<dyn TokenSource>) {
-    let session = ServerSession::new(link.inbox.clone(), endpoint, tokens);
+async fn run_session(link: LinkTask, user: UserEndpoint) {
+    let session = ServerSession::new(link.inbox.clone(), user);
     let (notifications, queued) = mpsc::channel(NOTIFICATION_QUEUE);
     let mut requests = Requests {
         session: Arc::clone(&session),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bridge::{
-    Config, ConnectError, Conversation, Link, Owner,
+    Config, ConnectError, Conversation, Link, Owner, ServerEra,
     http::{BoxFuture, Endpoint, EndpointConfig, TokenError, TokenSource},
 };
 use http::HeaderValue;
@@ -314,6 +314,7 @@ impl HttpTest {
 pub(super) fn endpoint(url: &str) -> Arc<Endpoint> {
     let config = EndpointConfig {
         url: url.parse().expect("a URL"),
+        era: Some(ServerEra::Legacy),
         connect_timeout: LIMIT,
         stop_grace: LIMIT,
     };
