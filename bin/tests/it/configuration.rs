@@ -243,7 +243,9 @@ async fn check_finds_out_whether_the_shared_server_responds() {
     let programs = tokio::task::spawn_blocking(programs).await.unwrap();
     for strict in [false, true] {
         let program = programs.fake_forgejo_mcp.clone();
-        let mut server = SharedMcp::start(program, &forgejo, free_port(), strict).await.unwrap();
+        let mut server = SharedMcp::start(program, &forgejo, free_port(), strict, "legacy")
+            .await
+            .unwrap();
         let there = with_shared(&server.url(), "");
         let elsewhere = with_shared(&server.url().replace("/mcp", "/elsewhere"), "");
         let checked = |configuration: String| tokio::task::spawn_blocking(move || check(&configuration, &[]));

@@ -63,12 +63,23 @@ impl Harness {
     /// A harness whose sessions share one MCP server. A strict server checks tokens and accepts
     /// only session ids that it issued.
     pub(crate) async fn with_shared_mcp(strict: bool, settings: &[(&str, &str)]) -> (Self, SharedMcp) {
+        Self::with_shared_mcp_of_era("legacy", strict, settings).await
+    }
+
+    /// As [`with_shared_mcp`](Self::with_shared_mcp), for a server of an era.
+    pub(crate) async fn with_shared_mcp_of_era(
+        era: &'static str,
+        strict: bool,
+        settings: &[(&str, &str)],
+    ) -> (Self, SharedMcp) {
         let port = free_port();
         let forgejo = FakeForgejo::start(Options::for_redirect(&redirect_uri(port)))
             .await
             .unwrap();
         let program = programs().fake_forgejo_mcp.clone();
-        let shared = SharedMcp::start(program, &forgejo, free_port(), strict).await.unwrap();
+        let shared = SharedMcp::start(program, &forgejo, free_port(), strict, era)
+            .await
+            .unwrap();
         let url = shared.url();
         let mut all = vec![("child.mode", "http"), ("child.upstream.url", &url)];
         all.extend_from_slice(settings);

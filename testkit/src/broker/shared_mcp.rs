@@ -16,18 +16,27 @@ pub struct SharedMcp {
     forgejo: String,
     port: u16,
     strict: &'static str,
+    era: &'static str,
     process: Option<Child>,
     log: Log,
 }
 
 impl SharedMcp {
-    /// Starts a server for a Forgejo, and waits until it serves. An error holds its log.
-    pub async fn start(program: PathBuf, forgejo: &FakeForgejo, port: u16, strict: bool) -> Result<Self> {
+    /// Starts a server of an [era](forgejo_mcp::ERA) for a Forgejo, and waits until it serves. An
+    /// error holds its log.
+    pub async fn start(
+        program: PathBuf,
+        forgejo: &FakeForgejo,
+        port: u16,
+        strict: bool,
+        era: &'static str,
+    ) -> Result<Self> {
         let mut server = Self {
             program,
             forgejo: forgejo.url().to_owned(),
             port,
             strict: if strict { "1" } else { "0" },
+            era,
             process: None,
             log: Log::default(),
         };
@@ -47,6 +56,7 @@ impl SharedMcp {
             .env_clear()
             .env(forgejo_mcp::TEST_TOOLS, "1")
             .env(forgejo_mcp::STRICT, self.strict)
+            .env(forgejo_mcp::ERA, self.era)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -68,6 +78,11 @@ impl SharedMcp {
     /// Makes it answer 400 to a session that it has not opened, from its next start on.
     pub fn set_bad_request_for_unknown_session(&mut self) {
         self.strict = "400";
+    }
+
+    /// Makes it a server of another [era](forgejo_mcp::ERA), from its next start on.
+    pub fn set_era(&mut self, era: &'static str) {
+        self.era = era;
     }
 
     pub async fn kill(&mut self) -> Result<()> {

@@ -88,7 +88,7 @@ impl CallContext {
     /// Sends a notification outside of any request, to the clients that want it.
     pub(super) async fn announce(&self, method: &str, params: &Value) {
         match &self.listens {
-            Some(listens) => modern::announce(self, listens, method, params).await,
+            Some(listens) => modern::announce(listens, method, params).await,
             // Fails only after the reader has gone, which ends everything.
             None => _ = self.listener.send(protocol::notification(method, params).into()).await,
         }

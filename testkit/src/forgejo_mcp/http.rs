@@ -5,6 +5,9 @@
 //! [`STRICT`](super::STRICT) it checks both. The answer to a request is JSON, or an event stream if
 //! messages precede it; a GET receives the messages of its session that belong to no request. A
 //! client that goes away ends its request, with a line on standard error.
+//!
+//! With [`ERA`](super::ERA) set to `modern` there are no sessions, and each request has to have the
+//! headers that mirror it.
 
 use std::{
     collections::HashMap,
@@ -15,10 +18,10 @@ use std::{
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Request, State},
+    extract::{DefaultBodyLimit, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response, Sse, sse::Event},
-    routing::get,
+    routing,
 };
 use futures_util::{StreamExt as _, stream};
 use http::{
@@ -36,9 +39,11 @@ use uuid::Uuid;
 use super::{
     CallContext, Line, Options, QUEUED_LINES, WORKERS,
     api::Api,
+    arguments::Era,
     inbox::Inbox,
     log,
-    protocol::{self, Incoming},
+    modern::{self, Listens},
+    protocol::{self, Incoming, Request, RpcError},
 };
 use crate::http_server::HttpServer;
 
@@ -56,6 +61,8 @@ struct Shared {
     /// stream. Every change is one operation, so a poisoned lock is still consistent; never held
     /// across an await.
     sessions: Mutex<HashMap<String, Option<mpsc::Sender<Line>>>>,
+    /// Of a server of the modern era.
+    listens: Option<Arc<Listens>>,
 }
 
 /// Writes to standard error if it is dropped before the request has its answer.
@@ -68,14 +75,19 @@ struct PendingGuard<'a> {
 pub(super) async fn serve(options: Arc<Options>, api: Arc<Api>, port: u16, terminate: &CancellationToken) -> u8 {
     let url = options.url.clone();
     let shared = Arc::new(Shared {
+        listens: (options.era == Era::Modern).then(Arc::default),
         options,
         api,
         inbox: Arc::default(),
         workers: Arc::new(Semaphore::new(WORKERS)),
         sessions: Mutex::default(),
     });
+    let route = match &shared.listens {
+        Some(_) => routing::post(post_modern),
+        None => routing::get(listen).post(post).delete(delete),
+    };
     let router = Router::new()
-        .route("/mcp", get(listen).post(post).delete(delete))
+        .route("/mcp", route)
         .route_layer(from_fn_with_state(Arc::clone(&shared), check_token))
         .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"))
         .fallback(async || (StatusCode::NOT_FOUND, "404 page not found"))
@@ -93,7 +105,7 @@ pub(super) async fn serve(options: Arc<Options>, api: Arc<Api>, port: u16, termi
     0
 }
 
-async fn check_token(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+async fn check_token(State(shared): State<Arc<Shared>>, request: axum::extract::Request, next: Next) -> Response {
     if shared.options.strict.is_some() {
         let token = token(request.headers());
         if token.is_none() || shared.api.with_token(token).user().await.is_err() {
@@ -143,42 +155,63 @@ async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
     let Some(session) = opened.as_deref().or(session) else {
         return shared.unknown_session();
     };
-    let (stream, mut lines) = mpsc::channel(QUEUED_LINES);
     let listener = shared.sessions().get(session).cloned().flatten();
-    let context = CallContext {
-        options: Arc::clone(&shared.options),
-        api: Arc::new(shared.api.with_token(token(&headers))),
-        inbox: Arc::clone(&shared.inbox),
-        workers: Arc::clone(&shared.workers),
-        listener: listener.unwrap_or_else(|| stream.clone()),
-        stream,
-        listens: None,
-        answers: None,
-    };
-    let mut producer = JoinSet::new();
-    producer.spawn(async move {
-        let mut guard = PendingGuard {
-            method: &request.method,
-            answered: false,
-        };
-        context.serve(&request).await;
-        guard.answered = true;
-    });
-    let Some(first) = lines.recv().await else {
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    };
-    let mut response = if is_response(&first) {
-        json(StatusCode::OK, first)
-    } else {
-        events(Some(first), lines, producer)
-    };
+    let mut response = shared.answer(&headers, request, listener).await;
     if let Some(id) = opened.and_then(|id| HeaderValue::try_from(id).ok()) {
         response.headers_mut().insert(SESSION_ID, id);
     }
     response
 }
 
+async fn post_modern(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    let request = match Incoming::read(&body) {
+        Incoming::Request(request) => request,
+        Incoming::Other(_) => return (StatusCode::ACCEPTED, "").into_response(),
+        Incoming::Invalid { id, error } => {
+            return json(StatusCode::BAD_REQUEST, protocol::response(&id, Err(error)));
+        }
+    };
+    if let Some(header) = modern::differing_header(&headers, &request) {
+        let error = RpcError::new(modern::HEADER_MISMATCH, format!("the header {header} differs"));
+        return json(StatusCode::BAD_REQUEST, protocol::response(&request.id, Err(error)));
+    }
+    log::info("request", &format!("method={}", request.method));
+    shared.answer(&headers, request, None).await
+}
+
 impl Shared {
+    /// Serves a request, with the sender to the GET stream of its session.
+    async fn answer(&self, headers: &HeaderMap, request: Request, listener: Option<mpsc::Sender<Line>>) -> Response {
+        let (stream, mut lines) = mpsc::channel(QUEUED_LINES);
+        let context = CallContext {
+            options: Arc::clone(&self.options),
+            api: Arc::new(self.api.with_token(token(headers))),
+            inbox: Arc::clone(&self.inbox),
+            workers: Arc::clone(&self.workers),
+            listener: listener.unwrap_or_else(|| stream.clone()),
+            stream,
+            listens: self.listens.clone(),
+            answers: None,
+        };
+        let mut producer = JoinSet::new();
+        producer.spawn(async move {
+            let mut guard = PendingGuard {
+                method: &request.method,
+                answered: false,
+            };
+            context.serve(&request).await;
+            guard.answered = true;
+        });
+        let Some(first) = lines.recv().await else {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        };
+        if !is_response(&first) {
+            return events(Some(first), lines, producer);
+        }
+        let status = self.listens.as_ref().map_or(StatusCode::OK, |_| modern::status(&first));
+        json(status, first)
+    }
+
     fn open(&self) -> String {
         let id = format!("{SESSION_PREFIX}{}", Uuid::new_v4());
         self.sessions().insert(id.clone(), None);

@@ -6,15 +6,19 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use super::{
-    CallContext, log,
+    CallContext, Line, log,
     protocol::{self, INVALID_PARAMS, METHOD_NOT_FOUND, Request, RpcError},
 };
 
 const VERSION: &str = "2026-07-28";
 const UNSUPPORTED_VERSION: i64 = -32022;
+pub(super) const HEADER_MISMATCH: i64 = -32020;
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 const META_LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
@@ -31,19 +35,28 @@ const LEVELS: [&str; 8] = [
     "emergency",
 ];
 
-/// The open `subscriptions/listen` requests: their ids and filters.
+/// The open `subscriptions/listen` requests.
 #[derive(Default)]
-pub(super) struct Listens(Mutex<Vec<(Value, Value)>>);
+pub(super) struct Listens(Mutex<Vec<Listen>>);
+
+#[derive(Clone)]
+pub(super) struct Listen {
+    id: Value,
+    filter: Value,
+    /// The stream of the request.
+    stream: mpsc::Sender<Line>,
+}
 
 impl Listens {
-    /// The ids of the requests whose filter matches.
-    fn ids(&self, matches: impl Fn(&Value) -> bool) -> Vec<Value> {
-        let open = self.open();
-        let matching = open.iter().filter(|(_, filter)| matches(filter));
-        matching.map(|(id, _)| id.clone()).collect()
+    /// The requests whose filter matches.
+    fn matching(&self, matches: impl Fn(&Value) -> bool) -> Vec<Listen> {
+        let mut open = self.open();
+        // Over HTTP the client ends a request by closing its stream.
+        open.retain(|listen| !listen.stream.is_closed());
+        open.iter().filter(|listen| matches(&listen.filter)).cloned().collect()
     }
 
-    fn open(&self) -> MutexGuard<'_, Vec<(Value, Value)>> {
+    fn open(&self) -> MutexGuard<'_, Vec<Listen>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -71,7 +84,11 @@ pub(super) async fn serve(context: &CallContext, listens: &Listens, request: &Re
             "subscriptions/listen" => {
                 let filter = &params["notifications"];
                 log::raw(&format!("listening pid={} {filter}\n", std::process::id()));
-                listens.open().push((id.clone(), filter.clone()));
+                listens.open().push(Listen {
+                    id: id.clone(),
+                    filter: filter.clone(),
+                    stream: context.stream.clone(),
+                });
                 let params = json!({ "_meta": { META_SUBSCRIPTION: id }, "notifications": filter });
                 let method = "notifications/subscriptions/acknowledged";
                 context.send(protocol::notification(method, &params)).await;
@@ -87,10 +104,47 @@ pub(super) async fn serve(context: &CallContext, listens: &Listens, request: &Re
     true
 }
 
+/// The first header of a request over HTTP that does not mirror it.
+pub(super) fn differing_header(headers: &HeaderMap, request: &Request) -> Option<&'static str> {
+    let Request { method, params, .. } = request;
+    let name = match method.as_str() {
+        "tools/call" | "prompts/get" => &params["name"],
+        "resources/read" => &params["uri"],
+        _other => &Value::Null,
+    };
+    let sent = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(decoded);
+    [
+        ("mcp-protocol-version", params["_meta"][META_VERSION].as_str()),
+        ("mcp-method", Some(method.as_str())),
+        ("mcp-name", name.as_str()),
+    ]
+    .into_iter()
+    .find_map(|(header, expected)| (sent(header).as_deref() != expected).then_some(header))
+}
+
+fn decoded(value: &str) -> String {
+    let encoded = value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?="));
+    let decoded = encoded.and_then(|encoded| STANDARD.decode(encoded).ok());
+    let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+    decoded.unwrap_or_else(|| value.to_owned())
+}
+
+/// The HTTP status of a response.
+pub(super) fn status(response: &[u8]) -> StatusCode {
+    let response: Value = serde_json::from_slice(response).unwrap_or_default();
+    match response["error"]["code"].as_i64() {
+        Some(METHOD_NOT_FOUND) => StatusCode::NOT_FOUND,
+        Some(UNSUPPORTED_VERSION | HEADER_MISMATCH) => StatusCode::BAD_REQUEST,
+        _ => StatusCode::OK,
+    }
+}
+
 /// Notes a notification.
 pub(super) fn receive(listens: &Listens, message: &Value) {
     if message["method"] == "notifications/cancelled" {
-        listens.open().retain(|(id, _)| *id != message["params"]["requestId"]);
+        listens
+            .open()
+            .retain(|listen| listen.id != message["params"]["requestId"]);
     }
 }
 
@@ -151,21 +205,22 @@ pub(super) fn result(mut result: Value) -> Value {
 }
 
 /// Sends a notification on each `subscriptions/listen` that it is for.
-pub(super) async fn announce(context: &CallContext, listens: &Listens, method: &str, params: &Value) {
-    let ids = match method {
-        "notifications/tools/list_changed" => listens.ids(|filter| filter["toolsListChanged"] == json!(true)),
+pub(super) async fn announce(listens: &Listens, method: &str, params: &Value) {
+    let listening = match method {
+        "notifications/tools/list_changed" => listens.matching(|filter| filter["toolsListChanged"] == json!(true)),
         _updated => subscriptions(listens, &params["uri"]),
     };
-    for id in ids {
+    for Listen { id, stream, .. } in listening {
         let mut params = params.clone();
         params["_meta"] = json!({ META_SUBSCRIPTION: id });
-        context.send(protocol::notification(method, &params)).await;
+        // Fails only after the reader has gone.
+        let _ = stream.send(protocol::notification(method, &params).into()).await;
     }
 }
 
 /// The requests that subscribe to a resource.
-pub(super) fn subscriptions(listens: &Listens, uri: &Value) -> Vec<Value> {
-    listens.ids(|filter| {
+pub(super) fn subscriptions(listens: &Listens, uri: &Value) -> Vec<Listen> {
+    listens.matching(|filter| {
         let uris = filter["resourceSubscriptions"].as_array();
         uris.is_some_and(|uris| uris.contains(uri))
     })

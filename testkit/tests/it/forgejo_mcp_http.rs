@@ -22,7 +22,7 @@ impl Double {
     async fn start(strict: bool) -> Self {
         let forgejo = FakeForgejo::start(Options::default()).await.unwrap();
         let program = Path::new(env!("CARGO_BIN_EXE_fake-forgejo-mcp"));
-        let server = SharedMcp::start(program.to_owned(), &forgejo, free_port(), strict).await;
+        let server = SharedMcp::start(program.to_owned(), &forgejo, free_port(), strict, "legacy").await;
         Self {
             http: testkit::http_client::client(Duration::from_secs(20)),
             server: server.unwrap(),

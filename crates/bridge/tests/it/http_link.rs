@@ -1,5 +1,6 @@
 //! Links over HTTP to a scripted server: the exact requests, and unusual responses.
 
+mod modern;
 mod script;
 
 use std::{

@@ -5,7 +5,7 @@
 //! its answer; any other refusal of the request is that of a legacy server. A refusal of the user
 //! (401, 403) says nothing. Links wait for one question together, and later ones do not ask.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -30,8 +30,6 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 const LEGACY_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// The life of such a verdict if the server has said nothing: it may be about to start.
 const UNCERTAIN_LIFE: Duration = Duration::from_secs(60);
-/// The time in which a verdict is not doubted again.
-const MIN_LIFE: Duration = Duration::from_secs(60);
 /// The longest answer, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
 /// The errors that only the modern era has: a header differs, a capability is missing.
@@ -66,6 +64,7 @@ impl UserEndpoint {
             return Ok(known.answer.era());
         }
         let asking = async { read_answer(self.send(&question(), &Default::default()).await?).await };
+        self.has_asked.store(true, Ordering::Relaxed);
         let answer = timeout(PROBE_TIMEOUT, asking).await.unwrap_or(Ok(EraAnswer::Silent))?;
         tracing::info!(?answer, "the MCP server was asked for its protocol era");
         *verdict = Some(Verdict {
@@ -73,6 +72,27 @@ impl UserEndpoint {
             since: Instant::now(),
         });
         Ok(answer.era())
+    }
+
+    /// Doubts the era of the server, which does not behave as it says. True if the next link will
+    /// ask for it.
+    pub(super) async fn doubt_era(&self, era: ServerEra) -> bool {
+        if self.endpoint.config.era.is_some() {
+            return false;
+        }
+        let mut verdict = self.endpoint.era_memory.verdict.lock().await;
+        if verdict.take_if(|verdict| verdict.answer.era() == era).is_some() {
+            tracing::info!(?era, "the MCP server will be asked for its protocol era again");
+        }
+        let doubted = verdict.is_none();
+        self.era_refused.fetch_or(doubted, Ordering::Relaxed);
+        doubted
+    }
+
+    /// As [`doubt_era`](Self::doubt_era), because the server refuses the handshake. A link that has
+    /// asked for the era itself has no reason for doubts.
+    pub(super) async fn doubt_era_by_handshake(&self, era: ServerEra) -> bool {
+        !self.has_asked.load(Ordering::Relaxed) && self.doubt_era(era).await
     }
 }
 
@@ -88,23 +108,6 @@ impl Endpoint {
             Err(HttpError::Refused(StatusCode::UNAUTHORIZED)) => Ok(None),
             answer => answer.map(Some),
         }
-    }
-
-    /// Doubts the era of the server: it does not behave as it says. True if it will be asked again.
-    pub(super) async fn doubt_era(&self, era: ServerEra) -> bool {
-        if self.config.era.is_some() {
-            return false;
-        }
-        let mut verdict = self.era_memory.verdict.lock().await;
-        let now = Instant::now();
-        let wrong = verdict.take_if(|verdict| {
-            let is_new = now.saturating_duration_since(verdict.since) < MIN_LIFE;
-            verdict.answer.era() == era && !(is_new && verdict.answer == EraAnswer::Legacy)
-        });
-        if wrong.is_some() {
-            tracing::info!(?era, "the MCP server will be asked for its protocol era again");
-        }
-        verdict.as_ref().is_none_or(|verdict| verdict.answer.era() != era)
     }
 }
 

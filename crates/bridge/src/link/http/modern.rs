@@ -43,6 +43,9 @@ use crate::{
     machine::OutgoingKind,
 };
 
+/// Begins the messages of a `subscriptions/listen`.
+const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+
 /// The requests of a link in progress. Dropping it ends them.
 struct Requests {
     exchange: Arc<Exchange>,
@@ -55,20 +58,17 @@ struct Requests {
 struct Exchange {
     user: UserEndpoint,
     translation: Translation,
-    era_refused: Arc<AtomicBool>,
     /// Changes may have been missed.
     missed_changes: AtomicBool,
     /// Cancelled when the link cannot continue.
     lost: CancellationToken,
 }
 
-/// Runs until the link is closed or useless. The flag is set when the server turns out to be of
-/// another era.
-pub(super) async fn run(link: &LinkTask, user: UserEndpoint, era_refused: Arc<AtomicBool>) {
+/// Runs until the link is closed or useless.
+pub(super) async fn run(link: &LinkTask, user: UserEndpoint) {
     let exchange = Arc::new(Exchange {
+        translation: Translation::new(link, &user.era_refused),
         user,
-        translation: Translation::new(link, &era_refused),
-        era_refused,
         missed_changes: AtomicBool::new(false),
         lost: CancellationToken::new(),
     });
@@ -148,17 +148,14 @@ impl Exchange {
             error,
             HttpError::Refused(StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED)
         );
-        let refused_era = refused_era && self.user.endpoint.doubt_era(ServerEra::Modern).await;
-        if refused_era {
-            self.era_refused.store(true, Ordering::Relaxed);
-        }
         if is_discover {
-            if refused_era {
+            if refused_era && self.user.doubt_era_by_handshake(ServerEra::Modern).await {
                 self.translation.mark_handshake_unread();
             }
             self.lost.cancel();
             return;
         }
+        let refused_era = refused_era && self.user.doubt_era(ServerEra::Modern).await;
         self.translation.fail(id, &error.for_client());
         if refused_era {
             self.lost.cancel();
@@ -181,7 +178,7 @@ impl Exchange {
             if let Ok(message) = Envelope::parse(&body)
                 && is_response_to(&message, id)
             {
-                return self.finish(message, status, is_discover).await;
+                return self.finish(message, is_discover).await;
             }
         }
         Err(if status.is_success() {
@@ -201,7 +198,7 @@ impl Exchange {
             };
             match message.kind() {
                 MessageKind::Response { .. } if is_response_to(&message, id) => {
-                    return self.finish(message, StatusCode::OK, is_discover).await;
+                    return self.finish(message, is_discover).await;
                 }
                 // The stream is for one request.
                 MessageKind::Response { .. } => {
@@ -223,22 +220,20 @@ impl Exchange {
         Err(HttpError::BrokenOff)
     }
 
-    /// Accepts the response to a request. That to `server/discover` of a server of another era is a
+    /// Accepts the response to a request. That of a server of another era to `server/discover` is a
     /// refusal, if the server can be asked again.
-    async fn finish(&self, response: Envelope, status: StatusCode, is_discover: bool) -> Result<(), HttpError> {
-        if is_discover {
+    async fn finish(&self, response: Envelope, is_discover: bool) -> Result<(), HttpError> {
+        if is_discover && self.may_doubt_era() {
             let message = serde_json::from_slice(&response.clone().into_line()).unwrap_or_default();
-            if EraAnswer::of(&message) != EraAnswer::Modern && self.user.endpoint.config.era.is_none() {
-                return Err(HttpError::Refused(if status.is_success() {
-                    StatusCode::NOT_FOUND
-                } else {
-                    status
-                }));
+            if EraAnswer::of(&message) != EraAnswer::Modern {
+                return Err(HttpError::Refused(StatusCode::NOT_FOUND));
             }
         }
         self.translation.receive_message(&response);
         Ok(())
     }
-}
 
-const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+    fn may_doubt_era(&self) -> bool {
+        self.user.endpoint.config.era.is_none() && !self.user.has_asked.load(Ordering::Relaxed)
+    }
+}

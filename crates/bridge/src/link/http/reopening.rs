@@ -66,7 +66,10 @@ impl ServerSession {
         };
         let opening = timeout(self.inbox.config.handshake_timeout, self.open(&request));
         let (fresh, answer) = match self.ended.run_until_cancelled(opening).await {
-            Some(Ok(opened)) => opened.map_err(|error| HttpError::NotReopened(Some(Box::new(error))))?,
+            Some(Ok(opened)) => opened.map_err(|error| match error {
+                error if error.is_final() => error,
+                error => HttpError::NotReopened(Some(Box::new(error))),
+            })?,
             // The server may be back in a moment: the session is kept.
             Some(Err(_)) | None => return Err(HttpError::NotReopened(None)),
         };

@@ -7,14 +7,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::HeaderValue;
 use tokio::time::sleep;
 
 use super::{
     endpoint::{SESSION_ID, SessionHeaders, UpstreamRequest, has_media_type},
     error::HttpError,
     events::{SseReader, StreamPosition, read_body},
-    session::ServerSession,
+    session::{ServerSession, may_mean_forgotten},
 };
 use crate::{
     jsonrpc::{Envelope, MessageKind},
@@ -73,20 +73,25 @@ impl ServerSession {
             id.set_sensitive(true);
         }
         let answer = match self.read_response(response, request.number, &headers).await {
-            Err(error @ HttpError::Refused(StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST)) => {
-                self.user.endpoint.doubt_era(ServerEra::Legacy).await;
-                return Err(error);
+            Err(HttpError::Refused(status)) if may_mean_forgotten(status) && self.doubt_era().await => {
+                return Err(HttpError::SessionLost(None));
             }
             read => read?,
         };
         let accepted = matches!(answer.kind(), MessageKind::Response { error: false, .. });
         let version = machine::result_version(answer.outcome()).filter(|_| accepted);
         let Some(version) = version else {
-            self.user.endpoint.doubt_era(ServerEra::Legacy).await;
+            if self.doubt_era().await {
+                return Err(HttpError::SessionLost(None));
+            }
             return Ok((SessionHeaders::default(), answer));
         };
         headers.version = HeaderValue::try_from(version).ok();
         Ok((headers, answer))
+    }
+
+    async fn doubt_era(&self) -> bool {
+        self.user.doubt_era_by_handshake(ServerEra::Legacy).await
     }
 
     /// Sends a message without a response.

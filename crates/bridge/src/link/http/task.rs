@@ -50,8 +50,8 @@ struct Requests {
     notifications: mpsc::Sender<Bytes>,
 }
 
-/// Runs until the link is closed or useless. The flag is set when the server turns out not to be of
-/// the modern era. Dropping the future ends all that is in progress, but not the session at the
+/// Runs until the link is closed or useless. The flag is set when the server does not behave as
+/// its era says. Dropping the future ends all that is in progress, but not the session at the
 /// server.
 pub(crate) async fn run(
     link: LinkTask,
@@ -59,7 +59,7 @@ pub(crate) async fn run(
     tokens: Arc<dyn TokenSource>,
     era_refused: Arc<AtomicBool>,
 ) {
-    let user = UserEndpoint::new(endpoint, tokens);
+    let user = UserEndpoint::new(endpoint, tokens, era_refused);
     let era = tokio::select! {
         biased;
         () = link.closing.cancelled() => return,
@@ -67,7 +67,7 @@ pub(crate) async fn run(
     };
     match era {
         Ok(ServerEra::Legacy) => run_session(link, user).await,
-        Ok(ServerEra::Modern) => modern::run(&link, user, era_refused).await,
+        Ok(ServerEra::Modern) => modern::run(&link, user).await,
         Err(error) => tracing::warn!(reason = error.describe(), "the MCP server cannot be used"),
     }
 }

@@ -1,4 +1,4 @@
-//! The endpoint for one user: each message has the user's current token.
+//! The endpoint for one user and one link: each message has the user's current token.
 //!
 //! A renewal therefore changes nothing here. A token that is not accepted (401) is replaced before
 //! the conversation sees it, once for a message, since the server has not acted on it. A 403 is
@@ -6,7 +6,7 @@
 
 use std::{
     mem,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
 use http::{HeaderValue, StatusCode};
@@ -21,11 +21,18 @@ pub(super) struct UserEndpoint {
     pub(super) endpoint: Arc<Endpoint>,
     tokens: Arc<dyn TokenSource>,
     last_token: Mutex<Option<HeaderValue>>,
+    /// The server was asked for its era here.
+    pub(super) has_asked: AtomicBool,
+    /// Set when the server does not behave as its era says.
+    pub(super) era_refused: Arc<AtomicBool>,
 }
 
 impl UserEndpoint {
-    pub(super) fn new(endpoint: Arc<Endpoint>, tokens: Arc<dyn TokenSource>) -> Self {
+    /// The flag is set when the server does not behave as its era says.
+    pub(super) fn new(endpoint: Arc<Endpoint>, tokens: Arc<dyn TokenSource>, era_refused: Arc<AtomicBool>) -> Self {
         Self {
+            has_asked: AtomicBool::new(false),
+            era_refused,
             endpoint,
             tokens,
             last_token: Mutex::default(),

@@ -70,6 +70,7 @@ pub(super) struct HttpTest {
     pub(super) owner: Arc<RecordingOwner>,
     pub(super) tokens: Arc<Tokens>,
     pub(super) link: Link,
+    endpoint: Arc<Endpoint>,
 }
 
 /// Tokens with a number that each renewal raises.
@@ -214,6 +215,11 @@ async fn read(stream: &mut BufReader<TcpStream>) -> Received {
 impl HttpTest {
     /// A conversation without a handshake, whose link 1 is attached.
     pub(super) async fn start(answers: impl IntoIterator<Item = String>) -> Self {
+        Self::start_as(Some(ServerEra::Legacy), answers).await
+    }
+
+    /// As [`start`](Self::start), with a server of this era, or one that is asked for it.
+    pub(super) async fn start_as(era: Option<ServerEra>, answers: impl IntoIterator<Item = String>) -> Self {
         let script = ScriptedServer::start(answers).await;
         let config = Config {
             max_line: MAX_MESSAGE,
@@ -225,7 +231,8 @@ impl HttpTest {
         let conversation = Conversation::new(config, "tag", "grant", Arc::clone(&owner) as Arc<dyn Owner>, None);
         let tokens = Arc::new(Tokens::default());
         let of_link = Arc::clone(&tokens) as Arc<dyn TokenSource>;
-        let link = conversation.connect_http(1, script.endpoint(), of_link).await;
+        let endpoint = endpoint_as(&script.url, era);
+        let link = conversation.connect_http(1, Arc::clone(&endpoint), of_link).await;
         conversation.attach(1);
         Self {
             script,
@@ -233,6 +240,7 @@ impl HttpTest {
             owner,
             tokens,
             link: link.expect("nothing to replay"),
+            endpoint,
         }
     }
 
@@ -251,7 +259,8 @@ impl HttpTest {
     /// Connects link 2 to the same server, and attaches it.
     pub(super) async fn connect_another(&self) -> Result<Link, ConnectError> {
         let tokens = Arc::new(Tokens::default());
-        let link = self.conversation.connect_http(2, self.script.endpoint(), tokens).await;
+        let endpoint = Arc::clone(&self.endpoint);
+        let link = self.conversation.connect_http(2, endpoint, tokens).await;
         self.conversation.attach(2);
         link
     }
@@ -312,9 +321,13 @@ impl HttpTest {
 }
 
 pub(super) fn endpoint(url: &str) -> Arc<Endpoint> {
+    endpoint_as(url, Some(ServerEra::Legacy))
+}
+
+fn endpoint_as(url: &str, era: Option<ServerEra>) -> Arc<Endpoint> {
     let config = EndpointConfig {
         url: url.parse().expect("a URL"),
-        era: Some(ServerEra::Legacy),
+        era,
         connect_timeout: LIMIT,
         stop_grace: LIMIT,
     };
