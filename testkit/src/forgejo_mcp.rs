@@ -16,9 +16,10 @@
 //!
 //! With [`TEST_TOOLS`] set to `1` it has tools that make it misbehave, accepts subscriptions, and
 //! writes each message that it gets to standard error. With [`SCRIPT`] a file says how it behaves
-//! from its start on. With [`ERA`] set to `modern` it speaks only MCP 2026-07-28. With [`STRICT`] set it is another kind of HTTP server: one that checks tokens and knows
-//! only the sessions that it has opened. Left out: the work of the other 138 tools, which
-//! are only listed, and the transport of 2024 (`sse`).
+//! from its start on. With [`ERA`] set to `modern` it speaks only MCP 2026-07-28. With [`STRICT`]
+//! set it is another kind of HTTP server: one that checks tokens and knows only the sessions that
+//! it has opened. Left out: the work of the other 138 tools, which are only listed, and the
+//! transport of 2024 (`sse`).
 
 mod api;
 mod arguments;

@@ -41,14 +41,7 @@ pub(crate) use self::{
     unflushed::Unflushed,
 };
 use self::{event_queue::EventQueue, replay_buffer::ReplayBuffer};
-use crate::{
-    config::Config,
-    error::Refusal,
-    jsonrpc::{self, Id},
-    memory::Share,
-    modern::error::INTERNAL,
-    tables::links::LinkNumber,
-};
+use crate::{config::Config, error::Refusal, jsonrpc::Id, memory::Share, tables::links::LinkNumber};
 
 /// Names a stream of one conversation. Newer streams have greater ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -272,33 +265,6 @@ impl Streams {
         responses.iter().for_each(|queued| self.release(queued));
         let lines = responses.into_iter().map(|queued| queued.message.line);
         Poll::Ready(ResponseMode::Json(lines.collect()))
-    }
-
-    /// Begins the event stream of a reader. With `prime` its client gets an event id and can resume
-    /// from now on, else from the first event. Returns the current position, or `None` if another
-    /// reader has replaced this one.
-    pub(crate) fn begin_events(&mut self, reader: Reader, prime: bool) -> Option<EventId> {
-        let epoch = self.epoch;
-        let stream = self.stream_of(reader)?;
-        stream.streaming = true;
-        stream.primed |= prime && stream.resumable;
-        let requests = stream.requests.clone();
-        // The stream was refused after its exchange had decided on events.
-        if let Some(why) = stream.refusal.take() {
-            // Only clients of 2026-07-28 cannot resume, and have another code for it.
-            let code = if stream.resumable {
-                jsonrpc::UNAVAILABLE
-            } else {
-                INTERNAL
-            };
-            for request in requests.ids() {
-                let line = jsonrpc::error(request.raw(), code, &why.to_string());
-                let kind = StreamMessageKind::Response;
-                self.push(reader.stream, StreamMessage { kind, link: 0, line });
-            }
-        }
-        let stream = self.stream_of(reader)?;
-        Some(stream.event_id(epoch, reader.stream))
     }
 
     /// The next event of a stream; `None` once it has ended, or if another reader has replaced this

@@ -1,5 +1,5 @@
-//! The translator of a link to a server of the modern era, between the machine and the stream or the
-//! requests over HTTP.
+//! The translator of a link to a server of the modern era, between the machine and the stream or
+//! the requests over HTTP.
 //!
 //! Lines of the machine are translated when the link takes them, and lines of the server when they
 //! have arrived; what the translator has to say to the machine is delivered at once, so that the
@@ -115,8 +115,8 @@ impl Translation {
         }
     }
 
-    /// Accepts a line of the server. Returns the request that a line seems to answer which cannot be
-    /// read.
+    /// Accepts a line of the server. Returns the request that a line seems to answer which cannot
+    /// be read.
     pub(crate) fn receive(&self, frame: &Frame) -> Option<u64> {
         let drop_counts = &self.inbox.config.drop_counts;
         let (answered, why) = match frame {

@@ -148,8 +148,8 @@ impl StateMachine {
     ///
     /// # Errors
     ///
-    /// [`RejectReason::TooManyRequests`], and [`RejectReason::InvalidMessage`] for a message that is
-    /// no request.
+    /// [`RejectReason::TooManyRequests`], and [`RejectReason::InvalidMessage`] for a message that
+    /// is no request.
     pub(crate) fn internal_request(&mut self, now: Instant, request: &Envelope) -> Result<Reader, RejectReason> {
         self.check_room(1)?;
         let MessageKind::Request { id, method } = request.kind() else {

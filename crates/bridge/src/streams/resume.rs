@@ -1,6 +1,7 @@
 //! Readers that detach from streams and resume them.
 
-use super::{EventId, Reader, StreamId, StreamKind, StreamMessage, Streams};
+use super::{EventId, Reader, StreamId, StreamKind, StreamMessage, StreamMessageKind, Streams};
+use crate::{jsonrpc, modern::error::INTERNAL};
 
 impl Streams {
     /// Detaches a reader. Returns unread messages that may go to another stream, and responses that
@@ -114,6 +115,33 @@ impl Streams {
 
     pub(crate) fn exists(&self, id: StreamId) -> bool {
         self.all.contains_key(&id)
+    }
+
+    /// Begins the event stream of a reader. With `prime` its client gets an event id and can resume
+    /// from now on, else from the first event. Returns the current position, or `None` if another
+    /// reader has replaced this one.
+    pub(crate) fn begin_events(&mut self, reader: Reader, prime: bool) -> Option<EventId> {
+        let epoch = self.epoch;
+        let stream = self.stream_of(reader)?;
+        stream.streaming = true;
+        stream.primed |= prime && stream.resumable;
+        let requests = stream.requests.clone();
+        // The stream was refused after its exchange had decided on events.
+        if let Some(why) = stream.refusal.take() {
+            // Only clients of 2026-07-28 cannot resume, and have another code for it.
+            let code = if stream.resumable {
+                jsonrpc::UNAVAILABLE
+            } else {
+                INTERNAL
+            };
+            for request in requests.ids() {
+                let line = jsonrpc::error(request.raw(), code, &why.to_string());
+                let kind = StreamMessageKind::Response;
+                self.push(reader.stream, StreamMessage { kind, link: 0, line });
+            }
+        }
+        let stream = self.stream_of(reader)?;
+        Some(stream.event_id(epoch, reader.stream))
     }
 
     /// True if nothing is kept here that a new instance would not have.

@@ -1,6 +1,7 @@
 //! The headers that mirror a request (MCP 2026-07-28, transports, "Request Metadata").
 //!
-//! Left out: `Mcp-Param-*`, for which the link would have to know the schemas of the server's tools.
+//! Left out: `Mcp-Param-*`, for which the link would have to know the schemas of the server's
+//! tools.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue};

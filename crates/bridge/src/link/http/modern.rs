@@ -1,5 +1,5 @@
-//! The task of a link to a server of 2026-07-28: each request of the translator is one POST, and its
-//! answer is JSON or an event stream for this request alone.
+//! The task of a link to a server of 2026-07-28: each request of the translator is one POST, and
+//! its answer is JSON or an event stream for this request alone.
 //!
 //! There is no session at the server. Closing a response is the cancellation of its request. An
 //! event stream that breaks off has lost its request, except for `subscriptions/listen`, which the
