@@ -241,9 +241,9 @@ async fn check_finds_out_whether_the_shared_server_responds() {
         .await
         .unwrap();
     let programs = tokio::task::spawn_blocking(programs).await.unwrap();
-    for strict in [false, true] {
+    for (strict, era) in [(false, "legacy"), (true, "legacy"), (false, "modern"), (true, "modern")] {
         let program = programs.fake_forgejo_mcp.clone();
-        let mut server = SharedMcp::start(program, &forgejo, free_port(), strict, "legacy")
+        let mut server = SharedMcp::start(program, &forgejo, free_port(), strict, era)
             .await
             .unwrap();
         let there = with_shared(&server.url(), "");
@@ -252,7 +252,7 @@ async fn check_finds_out_whether_the_shared_server_responds() {
         assert_eq!(
             checked(there.clone()).await.unwrap(),
             (Some(0), String::new()),
-            "strict: {strict}"
+            "strict: {strict}, {era}"
         );
         // Each session that the check opened has ended.
         assert_eq!(

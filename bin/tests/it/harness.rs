@@ -86,7 +86,9 @@ impl Harness {
         let mut options = options(port, ChildCommand::plain(&programs().fake_forgejo_mcp), &all);
         // There is no child.
         options.child = None;
-        options.settings.retain(|(key, _)| key != "child.era");
+        options
+            .settings
+            .retain(|(key, era)| key != "child.era" || era != "legacy");
         let broker = BrokerProcess::start(&programs().broker, &forgejo, options)
             .await
             .unwrap();

@@ -1,6 +1,8 @@
 //! `child.mode = "http"`: all sessions share one MCP server, and each request carries the Forgejo
 //! token of its own user.
 
+mod modern;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

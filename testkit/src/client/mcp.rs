@@ -116,6 +116,16 @@ impl Client {
         open(request.body(message.into())).await
     }
 
+    /// As [`post_for_stream`](Self::post_for_stream), with exactly these headers.
+    pub async fn raw_for_stream(
+        &self,
+        headers: HeaderMap,
+        message: impl Into<Bytes>,
+    ) -> Result<EventStream, ClientError> {
+        let request = self.http.post(self.mcp_url.clone()).headers(headers);
+        open(request.body(message.into())).await?.into_stream()
+    }
+
     /// Sends a JSON-RPC request with a new id; returns the answer, whatever it is, and the id.
     pub async fn request(&self, method: &str, params: Value) -> Result<(Answer, Value), ClientError> {
         let id = self.new_id();
