@@ -1,8 +1,8 @@
 //! Behavior of the state machine that is hard to cause from outside. `model` covers random
-//! schedules.
+//! schedules, `modern_model` those of clients of 2026-07-28.
 
 mod model;
-mod modern_schedules;
+mod modern_model;
 
 use std::{
     task::{Context, Poll, Waker},

@@ -250,7 +250,7 @@ struct Simulation {
 }
 
 /// Prints the seed of a failed schedule.
-struct SeedGuard(u64);
+pub(super) struct SeedGuard(pub(super) u64);
 
 fn config(ample_replay: bool) -> Config {
     let mut config = Config {
