@@ -48,7 +48,7 @@ async fn post(
     match &*request.method {
         "tools/call" => check_arguments(shared, headers, &request).await?,
         // What the server announces is known from its handshake.
-        "subscriptions/listen" if !shared.step(|machine| machine.handshake.is_negotiated()) => {
+        "subscriptions/listen" if !shared.step(|machine| machine.handshake.has_result()) => {
             _ = ask(shared, "server/discover", "{}").await?;
         }
         "tasks/get" | "tasks/update" | "tasks/cancel" => return tasks::serve(shared, &request).await,

@@ -214,6 +214,11 @@ impl Handshake {
         self.record().is_some_and(|record| !record.negotiable)
     }
 
+    /// True if a server has answered the handshake, if only one before a restart.
+    pub(crate) fn has_result(&self) -> bool {
+        self.result().is_some()
+    }
+
     /// The recorded `InitializeResult`.
     pub(super) fn result(&self) -> Option<&str> {
         self.record()?.result.as_deref()

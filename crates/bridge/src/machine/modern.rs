@@ -29,7 +29,7 @@ use super::StateMachine;
 use crate::{
     error::RejectReason,
     jsonrpc::{self, Envelope, MessageError, MessageKind},
-    modern::{ModernError, ModernRequest, input::InputResponses, tools::Tools},
+    modern::{ModernError, ModernRequest, input::InputResponses, results, tools::Tools},
     streams::{Reader, StreamId},
     tables::{
         calls::Call,
@@ -118,6 +118,15 @@ impl StateMachine {
         }
         if &*request.method == "subscriptions/listen" {
             return self.subscribe(request);
+        }
+        if &*request.method == "server/discover"
+            && let Some(result) = self.handshake.result().and_then(results::discover)
+        {
+            // The record is enough: no server is woken for the first request of every client.
+            let reader = self.streams.open_private(&request.id);
+            let id = request.id.raw();
+            self.put_response(now, reader.stream, id, jsonrpc::result(id, &result));
+            return Ok(reader);
         }
         self.begin_modern(now, request, answers)
     }

@@ -55,7 +55,8 @@ impl StateMachine {
         if !request.capabilities.tasks {
             return Err(ModernError::missing_tasks());
         }
-        if !self.has_tasks() {
+        // A server that has not been started yet has no task, whatever it announces.
+        if self.handshake.is_negotiated() && !self.has_tasks() {
             return Err(ModernError::method_not_found());
         }
         let name = request.name.as_deref().unwrap_or_default();
