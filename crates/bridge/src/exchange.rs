@@ -20,6 +20,7 @@ use crate::{
     error::{Refusal, RejectReason},
     jsonrpc::{Envelope, Id, MessageError, MessageKind},
     machine,
+    modern::{ModernError, request},
     parsed::Parsed,
     shared::{Shared, StreamHandle},
     streams::{EventId, Reader, ResponseMode},
@@ -75,6 +76,11 @@ pub(crate) async fn serve(shared: &Arc<Shared>, config: &Config, request: Reques
 /// Serves a message. It has no session id unless it is `keyed`.
 async fn post(shared: &Arc<Shared>, config: &Config, headers: &HeaderMap, message: Envelope, keyed: bool) -> Outcome {
     let accepted = match message.kind().clone() {
+        MessageKind::Request { id, .. } if keyed && request::meta_version(&message).is_some() => {
+            // Its header names an earlier version, or it would have come without the session.
+            let error = ModernError::header("the header mcp-protocol-version differs from the body");
+            return Outcome::Answer(response::modern_rejected(&error, Some(&id)));
+        }
         MessageKind::Request { id, method } => {
             return match post_request(shared, config, headers, message, (&id, &method), keyed).await {
                 Ok(outcome) => outcome,
