@@ -196,11 +196,12 @@ pub(crate) fn may_be_asked(method: &str) -> bool {
 
 fn content(method: &str, name: Option<&str>, arguments: Option<&str>) -> [u8; 16] {
     // An object without order; numbers keep their value.
-    let arguments: serde_json::Value = arguments
-        .and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_default();
+    let text = arguments.unwrap_or("null");
+    let value: Result<serde_json::Value, _> = serde_json::from_str(text);
+    // What is nested too deep is compared as it is written.
+    let arguments = value.map_or_else(|_| text.to_owned(), |value| value.to_string());
     let mut hash = Sha256::new();
-    for part in [method, name.unwrap_or_default(), &arguments.to_string()] {
+    for part in [method, name.unwrap_or_default(), &arguments] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
@@ -301,6 +302,8 @@ mod tests {
         let digest = |arguments| content("tools/call", Some("t"), Some(arguments));
         assert_eq!(digest(r#"{"a":1,"b":"x"}"#), digest(r#"{ "b": "\u0078", "a": 1 }"#));
         assert_ne!(digest(r#"{"a":1}"#), digest(r#"{"a":2}"#));
+        let deep = |inner| format!("{}{inner}{}", "[".repeat(200), "]".repeat(200));
+        assert_ne!(digest(&deep(1)), digest(&deep(2)));
         assert_ne!(content("a", Some("bc"), None), content("ab", Some("c"), None));
     }
 }
