@@ -25,6 +25,7 @@ const LONG_FORMS: &[(&str, &str)] = &[
     ("CHAOS_SECONDS", "600"),
     ("CRASH_ROUNDS", "500"),
     ("OAUTH_SCHEDULES", "10000"),
+    ("PARKED_CALLS", "10000"),
     ("PERMUTATIONS", "10000"),
 ];
 

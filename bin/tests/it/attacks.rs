@@ -17,6 +17,9 @@
 //! | floods of sign-ins and token requests | [`floods`] |
 //! | PKCE downgrade (CVE-2025-4144), replayed codes | [`tokens`] |
 //! | stolen refresh tokens, revocation of another token | [`tokens`] |
+//! | forged, replayed and foreign `requestState` | [`request_states`] |
+//! | headers that differ from the body | [`mirrored_headers`] |
+//! | floods of calls that wait for answers, and of capabilities | [`parked_calls`] |
 //!
 //! No test over HTTP can show that secrets are compared in constant time. The code ensures it:
 //! secrets are looked up by their hash and compared by one function of the crate `oauth`.
@@ -25,7 +28,10 @@ mod child;
 mod consent;
 mod documents;
 mod floods;
+mod mirrored_headers;
+mod parked_calls;
 mod registration;
+mod request_states;
 mod requests;
 mod tokens;
 

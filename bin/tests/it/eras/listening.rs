@@ -6,7 +6,7 @@ use testkit::client::{EventStream, ModernClient};
 use super::{with_every_feature, with_forms};
 use crate::{
     conversation::{CHILD_STARTED, IDLE, kill_child, next_event, next_message, rotate},
-    harness::SHORT_IDLE_TIMEOUT,
+    harness::{Harness, SHORT_IDLE_TIMEOUT},
 };
 
 const URI: &str = "test://a";
@@ -55,6 +55,12 @@ async fn update(client: &ModernClient, uri: &str) -> bool {
     reply.json()["subscribed"] == true
 }
 
+/// The number of requests of this method that children have got.
+fn received(harness: &Harness, method: &str) -> usize {
+    // The log quotes the last lines of a child that has died.
+    harness.broker.log().count(&format!("\"message\":\"got {method} "))
+}
+
 async fn announce(client: &ModernClient) {
     client.call_tool("test_announce", json!({})).await.unwrap().text();
 }
@@ -101,14 +107,8 @@ async fn resource_is_subscribed_to_while_any_stream_wants_it() {
     drop(second);
     harness.broker.log().contains("got resources/unsubscribe").await;
     assert!(!update(&alice, URI).await);
-    let received = |what| harness.broker.log().count(what);
-    assert_eq!(
-        (
-            received("got resources/subscribe"),
-            received("got resources/unsubscribe")
-        ),
-        (1, 1)
-    );
+    assert_eq!(received(&harness, "resources/subscribe"), 1);
+    assert_eq!(received(&harness, "resources/unsubscribe"), 1);
 }
 
 #[tokio::test]
@@ -126,12 +126,12 @@ async fn subscriptions_are_renewed_at_the_next_child() {
     tools.next("notifications/tools/list_changed").await;
     assert!(update(&alice, URI).await);
     resource.next("notifications/resources/updated").await;
-    assert_eq!(harness.broker.log().count("got resources/subscribe"), 3);
+    assert_eq!(received(&harness, "resources/subscribe"), 3);
 }
 
 #[tokio::test]
 async fn listening_wakes_no_child_and_goes_on_when_one_wakes() {
-    let (harness, alice) = with_forms(&SHORT_IDLE_TIMEOUT).await;
+    let (mut harness, alice) = with_forms(&SHORT_IDLE_TIMEOUT).await;
     announce(&alice).await;
     harness.broker.log().contains(IDLE).await;
     harness.wait_for_children(0).await;
@@ -140,6 +140,15 @@ async fn listening_wakes_no_child_and_goes_on_when_one_wakes() {
     assert_eq!(harness.broker.log().count(CHILD_STARTED), 2, "alice's has started once");
     assert!(update(&alice, URI).await);
     resource.next("notifications/resources/updated").await;
+    drop(resource);
+    harness.restart().await;
+    Listening::to_resource(&alice, URI).await;
+    harness.in_session("bob").await;
+    assert_eq!(
+        harness.broker.log().count(CHILD_STARTED),
+        4,
+        "alice's has started twice"
+    );
 }
 
 #[tokio::test]

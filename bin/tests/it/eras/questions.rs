@@ -114,6 +114,39 @@ async fn calls_in_parallel_with_equal_ids_have_their_own_questions() {
     }
 }
 
+/// Nothing says which call a question is about, so each client may get the other's: the answers
+/// still reach the tools that have asked, even if a call ends before its client has answered.
+#[tokio::test]
+async fn exchanged_questions_of_two_calls_are_both_answered() {
+    let (harness, alice) = with_forms(&[]).await;
+    child_of(&alice).await;
+    let mut calls = JoinSet::new();
+    for (mark, ms) in [("a", 600), ("b", 300)] {
+        let window = alice.client().modern().with_capabilities(json!({ "elicitation": {} }));
+        calls.spawn(async move {
+            let arguments = json!({ "mark": mark, "ms": ms, "ask": true });
+            let asked = window.call_tool("test_stamp", arguments).await.unwrap();
+            (mark, window, asked)
+        });
+        harness.broker.log().contains(&format!("took {mark} ")).await;
+    }
+    let mut calls = calls.join_all().await;
+    calls.sort_by_key(|(mark, ..)| std::cmp::Reverse(*mark));
+    let mut retries = JoinSet::new();
+    for (mark, window, asked) in calls {
+        let nonce = asked.questions()["elicitation-1"]["params"]["message"].clone();
+        let nonce = nonce.as_str().unwrap().to_owned();
+        let gave = format!("gave {nonce} ");
+        retries.spawn(async move { (mark, window.retry(&asked, yes(&nonce)).await.unwrap()) });
+        // The tool that has asked ends, before the next client answers.
+        harness.broker.log().contains(&gave).await;
+    }
+    for (mark, reply) in retries.join_all().await {
+        let json = reply.json();
+        assert_eq!((&json["mark"], &json["nonce"]), (&json!(mark), &json!(mark)));
+    }
+}
+
 #[tokio::test]
 async fn parked_call_stays_with_its_child_over_a_rotation() {
     let (harness, alice) = with_forms(&[]).await;
