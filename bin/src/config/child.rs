@@ -22,8 +22,8 @@ section! {
     pub(crate) struct ChildConfig {
         /// `process`: each session has a child of its own. `http`: all sessions share one MCP
         /// server that the operator runs, and each request carries its user's token; nothing is
-        /// started, and of this section only `upstream`, `era`, `start_timeout` and `stop_grace` may
-        /// be set. [Shared server](shared-server.md) says how to choose.
+        /// started, and of this section only `upstream`, `era`, `start_timeout` and `stop_grace`
+        /// may be set. [Shared server](shared-server.md) says how to choose.
         mode: ChildMode = "process",
         /// The MCP server that is started for each session, without a shell: a path, or a name that
         /// is looked up in `PATH`. While it is missing, `/readyz` returns 503.

@@ -173,7 +173,6 @@ impl Harness {
 
     /// Another client than those of [`client`](Self::client), signed in: another grant of the user.
     pub(crate) async fn other_client(&self, login: &str) -> Client {
-        let client = self.client().with_redirect_uri("http://127.0.0.1:33419/callback");
         let client = self.client().with_redirect_uri("http://127.0.0.1:33418/other");
         sign_in(&client, login).await;
         client

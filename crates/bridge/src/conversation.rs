@@ -109,7 +109,8 @@ impl Conversation {
     /// request.
     ///
     /// As [`connect`](Self::connect) otherwise. The server is asked for its era if that is neither
-    /// given nor known, and again if it turns out not to be of the modern one. When the link ends, so does its session at the server, within
+    /// given nor known, and again if it turns out to be of another one. When the link ends, so does
+    /// its session at the server, within
     /// [`EndpointConfig::stop_grace`](crate::http::EndpointConfig::stop_grace).
     ///
     /// # Errors

@@ -104,12 +104,6 @@ impl Client {
         self.post_and_read(message).await?.into_stream()
     }
 
-    /// The same with exactly these headers.
-    pub(super) async fn raw_for_stream(&self, headers: HeaderMap, body: String) -> Result<EventStream, ClientError> {
-        let request = self.http.post(self.mcp_url.clone()).headers(headers);
-        open(request.body(body)).await?.into_stream()
-    }
-
     /// Posts a message; if the answer is a stream, it can be read event by event.
     pub async fn post_and_read(&self, message: impl Into<Bytes>) -> Result<Posted, ClientError> {
         let request = self.http.post(self.mcp_url.clone()).headers(self.headers());

@@ -13,13 +13,15 @@
 //! - A call counts as read by the server from the first byte of its request on.
 //!
 //! The modules in reading order: `events` (an event stream), `token` (the port), `error`,
-//! `endpoint` (one HTTP exchange), `user` (the endpoint with the token of a user), `era` (the
-//! question for the era), `session` (one session at the server), `responses` and `listening` (its
-//! messages), `reopening` (of a session that is forgotten), `task` (the task of a link), `mirrored`
-//! and `modern` (the same for a server of 2026-07-28), `probe` (a check that the server exists).
+//! `era_memory` (the era of the server), `endpoint` (one HTTP exchange), `user` (the endpoint with
+//! the token of a user), `era` (the question for the era), `session` (one session at the server),
+//! `responses` and `listening` (its messages), `reopening` (of a session that is forgotten), `task`
+//! (the task of a link), `mirrored` and `modern` (the same for a server of 2026-07-28), `probe` (a
+//! check that the server exists).
 
 mod endpoint;
 mod era;
+mod era_memory;
 mod error;
 mod events;
 mod listening;

@@ -115,8 +115,7 @@ impl Translation {
         }
     }
 
-    /// Accepts a line of the server. Returns the request that a line seems to answer which cannot
-    /// be read.
+    /// Accepts a line of the server. Returns the request that an unreadable line seems to answer.
     pub(crate) fn receive(&self, frame: &Frame) -> Option<u64> {
         let drop_counts = &self.inbox.config.drop_counts;
         let (answered, why) = match frame {

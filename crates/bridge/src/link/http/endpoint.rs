@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use http_body::{Body, Frame, SizeHint};
 use reqwest::Url;
 
-use super::{era::EraMemory, error::HttpError};
+use super::{era_memory::EraMemory, error::HttpError};
 use crate::link::era::ServerEra;
 
 /// Names the session (MCP 2025-11-25, transports, "Session Management").

@@ -10,13 +10,11 @@ use std::{sync::atomic::Ordering, time::Duration};
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 use super::{
-    endpoint::{Endpoint, UpstreamRequest, has_media_type},
+    endpoint::{Endpoint, SessionHeaders, UpstreamRequest, has_media_type},
+    era_memory::Verdict,
     error::HttpError,
     events::{SseReader, StreamPosition, read_body},
     mirrored,
@@ -26,27 +24,10 @@ use crate::link::era::{EraAnswer, QUESTION, ServerEra};
 
 /// The time that a server has to answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
-/// The life of a verdict against the modern era.
-const LEGACY_LIFE: Duration = Duration::from_secs(24 * 3600);
-/// The life of such a verdict if the server has said nothing: it may be about to start.
-const UNCERTAIN_LIFE: Duration = Duration::from_secs(60);
 /// The longest answer, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
 /// The errors that only the modern era has: a header differs, a capability is missing.
 const MODERN_ERRORS: [i64; 2] = [-32020, -32021];
-
-/// The era of a server, if it was asked.
-#[derive(Debug, Default)]
-pub(super) struct EraMemory {
-    /// Held while the question is open: others wait for its answer.
-    verdict: Mutex<Option<Verdict>>,
-}
-
-#[derive(Debug)]
-struct Verdict {
-    answer: EraAnswer,
-    since: Instant,
-}
 
 impl UserEndpoint {
     /// The era of the server, asked with the user's token if it is not known. Cancel safe.
@@ -63,7 +44,7 @@ impl UserEndpoint {
         if let Some(known) = verdict.as_ref().filter(|verdict| verdict.is_valid(Instant::now())) {
             return Ok(known.answer.era());
         }
-        let asking = async { read_answer(self.send(&question(), &Default::default()).await?).await };
+        let asking = async { read_answer(self.send(&question(), &SessionHeaders::default()).await?).await };
         self.has_asked.store(true, Ordering::Relaxed);
         let answer = timeout(PROBE_TIMEOUT, asking).await.unwrap_or(Ok(EraAnswer::Silent))?;
         tracing::info!(?answer, "the MCP server was asked for its protocol era");
@@ -103,21 +84,10 @@ impl Endpoint {
     ///
     /// Any [`HttpError`].
     pub(super) async fn ask_era(&self) -> Result<Option<EraAnswer>, HttpError> {
-        let response = self.send(question(), &Default::default(), None).await?;
+        let response = self.send(question(), &SessionHeaders::default(), None).await?;
         match read_answer(response).await {
             Err(HttpError::Refused(StatusCode::UNAUTHORIZED)) => Ok(None),
             answer => answer.map(Some),
-        }
-    }
-}
-
-impl Verdict {
-    fn is_valid(&self, now: Instant) -> bool {
-        let age = now.saturating_duration_since(self.since);
-        match self.answer {
-            EraAnswer::Modern => true,
-            EraAnswer::Legacy => age < LEGACY_LIFE,
-            EraAnswer::Silent => age < UNCERTAIN_LIFE,
         }
     }
 }
