@@ -51,6 +51,7 @@ use super::{model::SeedGuard, *};
 use crate::{
     fuzz_tests::env_number,
     modern::{ClientCapabilities, ModernError, ModernRequest},
+    parked_calls::{ParkedCalls, ParkedPlace},
 };
 
 /// Ids of clients, several of which use the same.
@@ -80,6 +81,8 @@ const MAX_GATHER_TIME: Duration = Duration::from_millis(100);
 const MAX_IN_FLIGHT: usize = 6;
 const MAX_LISTENERS: usize = 2;
 const MAX_QUESTIONS: usize = 4;
+/// Of all conversations.
+const MAX_PARKED: usize = 3;
 const MAX_LINKS: usize = 3;
 const MAX_RESENDS: u8 = 3;
 
@@ -298,6 +301,8 @@ struct Simulation {
     exchanges: Vec<Exchange>,
     asked: Vec<Asked>,
     rounds: BTreeMap<(u64, u32), RoundModel>,
+    /// The parked calls of other conversations.
+    others: Vec<ParkedPlace>,
     questions: BTreeMap<Nonce, QuestionModel>,
     /// The tools and resources that have asked.
     askers: HashSet<&'static str>,
@@ -322,6 +327,7 @@ impl Simulation {
             question_timeout: QUESTION_TIMEOUT,
             cancel_grace: CANCEL_GRACE,
             park_time: PARK_TIME,
+            parked_calls: ParkedCalls::new(MAX_PARKED),
             state_sealer: Some(Arc::new(ClockSealer(Arc::clone(&clock)))),
             ..Config::default()
         };
@@ -345,6 +351,7 @@ impl Simulation {
             exchanges: Vec::new(),
             asked: Vec::new(),
             rounds: BTreeMap::new(),
+            others: Vec::new(),
             questions: BTreeMap::new(),
             askers: HashSet::new(),
             tools_known: false,

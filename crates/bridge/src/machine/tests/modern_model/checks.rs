@@ -28,6 +28,7 @@ impl Simulation {
             53 => self.attach(),
             54 => self.retire(),
             55 => self.crash(),
+            58 => self.park_elsewhere(),
             56 if self.once_in(4) => self.restart(),
             57 if self.once_in(2) => self.refuse(),
             _ => {
@@ -148,7 +149,9 @@ impl Simulation {
         let attached = self.exchanges.iter().filter(|exchange| exchange.attached);
         assert_eq!(machine.streams.count_attached(), attached.count());
         assert!(machine.calls.len() <= MAX_IN_FLIGHT && machine.questions.len() <= MAX_QUESTIONS);
-        assert!(machine.calls.parked().len() <= self.config.max_parked && self.subscriptions.len() <= MAX_LISTENERS);
+        let parked = machine.calls.parked().len();
+        assert_eq!(self.config.parked_calls.count(), parked + self.others.len());
+        assert!(parked <= self.config.max_parked && self.subscriptions.len() <= MAX_LISTENERS);
         for call in self.calls.values() {
             let found = machine.calls.get(call.number).expect("a call");
             assert_eq!(found.link(), call.place);

@@ -36,11 +36,14 @@ impl Simulation {
             self.call(nonce).stage = StageModel::Running;
             return;
         }
-        let parked = self.calls.iter();
-        let parked = parked.filter_map(|(nonce, call)| Some((call.parked_since()?, call.number, *nonce)));
-        let parked: Vec<_> = parked.collect();
-        if parked.len() >= self.config.max_parked {
-            let (_, _, oldest) = *parked.iter().min().expect("parked calls");
+        let mut parked = self.parked();
+        while parked.len() >= self.config.max_parked || parked.len() + self.others.len() >= MAX_PARKED {
+            let Some((_, _, oldest)) = parked.pop_first() else {
+                // Other conversations have taken all places.
+                self.close_asked(nonce);
+                self.call(nonce).stage = StageModel::Running;
+                return;
+            };
             self.time_out(oldest);
         }
         let now = self.now;
@@ -62,6 +65,26 @@ impl Simulation {
         self.settle(exchange.expect("a client"), outcome.clone());
         if let Some(answered) = round.checked_sub(1) {
             self.keep_outcome((number, answered), &outcome, OUTCOME_TIME);
+        }
+    }
+
+    /// The parked calls, in the order in which they were parked.
+    pub(super) fn parked(&self) -> BTreeSet<(Instant, u64, Nonce)> {
+        let calls = self.calls.iter();
+        let parked = calls.filter_map(|(nonce, call)| Some((call.parked_since()?, call.number, *nonce)));
+        parked.collect()
+    }
+
+    /// A call of another conversation is parked, or one goes on.
+    pub(super) fn park_elsewhere(&mut self) {
+        let taken = self.parked().len() + self.others.len();
+        if self.rng.bool() {
+            self.others.pop();
+        } else if let Some(place) = self.config.parked_calls.take() {
+            assert!(taken < MAX_PARKED);
+            self.others.push(place);
+        } else {
+            assert_eq!(taken, MAX_PARKED);
         }
     }
 }
