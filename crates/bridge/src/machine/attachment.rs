@@ -169,6 +169,10 @@ impl StateMachine {
     /// the session.
     pub(crate) fn close(&mut self, now: Instant, why: &Refusal) {
         self.closed.get_or_insert_with(|| why.clone());
+        for question in self.questions.take_all() {
+            self.timers.cancel(&Timer::Question(question));
+            self.streams.withdraw(question);
+        }
         for number in self.calls.numbers() {
             let Some(call) = self.calls.get(number) else { continue };
             if call.link().is_none() || call.unsent || self.is_unwritten(number) {
@@ -176,10 +180,6 @@ impl StateMachine {
             } else {
                 self.finish_unknown(now, number);
             }
-        }
-        for question in self.questions.take_all() {
-            self.timers.cancel(&Timer::Question(question));
-            self.streams.withdraw(question);
         }
         self.end_subscriptions();
         self.streams.end_listeners();

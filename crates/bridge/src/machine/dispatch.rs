@@ -101,10 +101,16 @@ impl StateMachine {
     /// Ends a call with a response, which is made for the id of the client. `false` if the client
     /// is gone.
     pub(super) fn finish(&mut self, now: Instant, number: u64, response: impl FnOnce(&str) -> bytes::Bytes) -> bool {
+        let asked = self.calls.get_mut(number).and_then(|call| call.modern.as_mut());
+        let asked = asked
+            .map(|modern| std::mem::take(&mut modern.asked))
+            .unwrap_or_default();
         let Some(call) = self.take_call(number) else {
             return false;
         };
-        self.respond_to_client(now, &call, response)
+        let delivered = self.respond_to_client(now, &call, response);
+        self.hand_over_questions(now, &call, asked);
+        delivered
     }
 
     /// Ends a cancelled call that no server will answer.
@@ -123,9 +129,7 @@ impl StateMachine {
         }
         if let Some(modern) = &call.modern {
             self.timers.cancel(&Timer::Gather(number));
-            for asked in &modern.asked {
-                self.reject_question(asked.question, jsonrpc::UNAVAILABLE, "the request has ended");
-            }
+            self.reject_questions(&modern.asked);
         }
         self.note_end();
         Some(call)

@@ -78,7 +78,7 @@ pub(crate) struct Rounds {
     bytes: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Round {
     /// The digest of the answers; `None` if the call has ended before any.
     pub(crate) answers: Option<[u8; 16]>,
@@ -86,6 +86,9 @@ pub(crate) struct Round {
     pub(crate) response: Option<Bytes>,
     /// The other requests that wait for the response.
     pub(crate) followers: Vec<Follower>,
+    /// The questions that the client had when the call ended. They are about other calls, and the
+    /// next retry brings their answers.
+    pub(crate) asked: Vec<Asked>,
 }
 
 /// A retry that waits for the outcome of an equal one, and takes its place if that client leaves.
@@ -161,20 +164,15 @@ impl Rounds {
     pub(crate) fn begin(&mut self, key: (u64, u32), answers: [u8; 16]) {
         let round = Round {
             answers: Some(answers),
-            response: None,
-            followers: Vec::new(),
+            ..Round::default()
         };
         self.all.insert(key, round);
     }
 
-    /// Keeps the outcome of a round. Returns the names of those that had to make room.
-    pub(crate) fn finish(&mut self, key: (u64, u32), response: Bytes) -> Vec<(u64, u32)> {
+    /// Keeps the outcome of a round. Returns those that had to make room, with their names.
+    pub(crate) fn finish(&mut self, key: (u64, u32), response: Bytes) -> Vec<((u64, u32), Round)> {
         self.bytes += response.len();
-        let round = self.all.entry(key).or_insert(Round {
-            answers: None,
-            response: None,
-            followers: Vec::new(),
-        });
+        let round = self.all.entry(key).or_default();
         if let Some(before) = round.response.replace(response) {
             self.bytes -= before.len();
         }
@@ -184,8 +182,7 @@ impl Rounds {
             let Some(oldest) = finished.map(|(key, _)| *key) else {
                 break;
             };
-            self.remove(oldest);
-            gone.push(oldest);
+            gone.extend(self.remove(oldest).map(|round| (oldest, round)));
         }
         gone
     }
@@ -223,6 +220,7 @@ mod tests {
         rounds.begin((0, 0), [0; 16]);
         for call in 1..=MAX_ROUNDS as u64 {
             let gone = rounds.finish((call, 0), Bytes::from_static(b"{}"));
+            let gone: Vec<_> = gone.into_iter().map(|(key, _)| key).collect();
             let expected = if call == MAX_ROUNDS as u64 {
                 vec![(1, 0)]
             } else {
@@ -232,7 +230,6 @@ mod tests {
         }
         let gone = rounds.finish((1000, 0), vec![0; MAX_BYTES + 1].into());
         assert_eq!((gone.len(), rounds.bytes()), (MAX_ROUNDS, 0));
-        rounds.remove((0, 0));
-        assert!(rounds.is_empty());
+        assert!(rounds.remove((0, 0)).is_some() && rounds.is_empty());
     }
 }

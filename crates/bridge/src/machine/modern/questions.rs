@@ -2,9 +2,11 @@
 //!
 //! Nothing that a server writes over a byte stream says which call a question is about. Of the
 //! calls that run on its link it belongs, in this order, to: the oldest one of a tool that has
-//! asked before and has no question yet; one that has just got a question; the newest one; and only
-//! then to the one that was parked last. All of them are of one grant and of equal capabilities,
-//! and an answer goes to the server by the question's own id, so a wrong guess still ends well.
+//! asked before and has no question yet; one that has just got a question; the oldest one of the
+//! tool of the newest one; the newest one; and only then to the one that was parked last. Servers
+//! mostly ask about calls of one tool in their order. All of them are of one grant and of equal
+//! capabilities, and an answer goes to the server by the question's own id, so a wrong guess still
+//! ends well.
 
 use std::cmp::Reverse;
 
@@ -21,7 +23,7 @@ use crate::{
         request::may_be_asked,
     },
     tables::{
-        modern_calls::{Asked, Stage},
+        modern_calls::{Asked, ModernCall, Stage},
         questions::{Input, Question},
         timers::Timer,
     },
@@ -96,23 +98,31 @@ impl StateMachine {
     }
 
     /// The call that a question of a link is about.
-    fn asking_call(&self, link: u64, hint: Option<u64>) -> Option<u64> {
+    pub(super) fn asking_call(&self, link: u64, hint: Option<u64>) -> Option<u64> {
         if let Some(hinted) = hint {
             let is_on_link = |call: &u64| self.calls.get(*call).is_some_and(|call| call.link() == Some(link));
             return Some(hinted).filter(|call| is_on_link(call) && self.is_asking(*call));
         }
         let askers = self.modern.as_ref().map(|modern| &modern.askers)?;
-        let calls = self.calls.on(link).filter_map(|call| call.modern.as_deref());
+        let calls: Vec<&ModernCall> = self
+            .calls
+            .on(link)
+            .filter_map(|call| call.modern.as_deref().filter(|call| self.is_asking(call.number)))
+            .collect();
+        let running = calls.iter().filter(|call| call.stage == Stage::Running);
+        let newest = running.max_by_key(|call| call.number);
         calls
-            .filter(|call| self.is_asking(call.number))
+            .iter()
             .min_by_key(|call| {
                 let has_asked = call.name.as_deref().is_some_and(|name| askers.contains(name));
+                let like_newest = newest.is_some_and(|newest| newest.name == call.name);
                 let newest_first = u64::MAX - call.number;
                 match call.stage {
                     Stage::Running if has_asked && call.asked.is_empty() => (0, None, call.number),
                     Stage::Gathering(_) => (1, None, newest_first),
-                    Stage::Running => (2, None, newest_first),
-                    Stage::Parked(since) => (3, Some(Reverse(since)), newest_first),
+                    Stage::Running if like_newest => (2, None, call.number),
+                    Stage::Running => (3, None, newest_first),
+                    Stage::Parked(since) => (4, Some(Reverse(since)), newest_first),
                 }
             })
             .map(|call| call.number)
@@ -126,7 +136,7 @@ impl StateMachine {
     }
 
     /// Adds a question to its call, unless the client has answered it or cannot.
-    fn ask(&mut self, now: Instant, number: u64, call_number: u64) {
+    pub(super) fn ask(&mut self, now: Instant, number: u64, call_number: u64) {
         let Some(question) = self.questions.get_mut(number) else {
             return;
         };

@@ -18,7 +18,7 @@ use crate::{
     parked_calls::ParkedPlace,
     tables::{
         calls::Call,
-        modern_calls::{ModernCall, Stage},
+        modern_calls::{Asked, ModernCall, Stage},
         timers::Timer,
     },
 };
@@ -54,8 +54,9 @@ impl StateMachine {
         let followers = round
             .map(|round| std::mem::take(&mut round.followers))
             .unwrap_or_default();
-        for gone in modern.rounds.finish(key, line.clone()) {
+        for (gone, round) in modern.rounds.finish(key, line.clone()) {
             self.timers.cancel(&Timer::Round(gone));
+            self.reject_questions(&round.asked);
         }
         self.timers.set(Timer::Round(key), now + time);
         for follower in followers {
@@ -67,8 +68,37 @@ impl StateMachine {
     }
 
     pub(in crate::machine) fn expire_outcome(&mut self, key: (u64, u32)) {
-        if let Some(modern) = &mut self.modern {
-            modern.rounds.remove(key);
+        let round = self.modern.as_mut().and_then(|modern| modern.rounds.remove(key));
+        if let Some(round) = round {
+            self.reject_questions(&round.asked);
+        }
+    }
+
+    /// The open questions of a call that its server has just answered are about other calls. Those
+    /// that its client has stay with its outcome, and the others go to another call.
+    pub(in crate::machine) fn hand_over_questions(&mut self, now: Instant, call: &Call, asked: Vec<Asked>) {
+        let (Some(modern), Some(ended)) = (&mut self.modern, &call.modern) else {
+            return;
+        };
+        if ended.is_parked() {
+            match modern.rounds.get_mut((ended.number, ended.round)) {
+                Some(round) => round.asked = asked,
+                None => self.reject_questions(&asked),
+            }
+            return;
+        }
+        for asked in asked {
+            let link = self.questions.get_mut(asked.question).map(|question| question.link);
+            match link.and_then(|link| self.asking_call(link, None)) {
+                Some(other) => self.ask(now, asked.question, other),
+                None => self.reject_questions(&[asked]),
+            }
+        }
+    }
+
+    pub(in crate::machine) fn reject_questions(&mut self, asked: &[Asked]) {
+        for asked in asked {
+            self.reject_question(asked.question, jsonrpc::UNAVAILABLE, "the request has ended");
         }
     }
 

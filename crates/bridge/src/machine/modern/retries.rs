@@ -132,6 +132,7 @@ impl StateMachine {
         if *round.answers.get_or_insert(answers.digest) != answers.digest {
             return None;
         }
+        let asked = std::mem::take(&mut round.asked);
         let reader = self.streams.open_private(&request.id);
         match round.response.clone() {
             None => round.followers.push(Follower {
@@ -145,6 +146,14 @@ impl StateMachine {
                 let message = Envelope::parse(&response).ok()?;
                 let line = message.with_id(request.id.raw());
                 self.put_response(now, reader.stream, request.id.raw(), line);
+            }
+        }
+        for asked in asked {
+            match answers.answers.get(&asked.key) {
+                Some(answer) if input::is_valid(&asked.method, answer) => {
+                    self.answer_question(asked.question, answer);
+                }
+                _ => self.reject_questions(&[asked]),
             }
         }
         Some(reader)

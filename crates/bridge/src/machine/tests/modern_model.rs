@@ -209,12 +209,14 @@ struct Asked {
 }
 
 /// A round of a call that a retry has answered, or whose call has ended before.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct RoundModel {
     answers: Option<String>,
     outcome: Option<(Outcome, Instant)>,
     /// The other retries that wait for the outcome.
     followers: Vec<(usize, Client)>,
+    /// The questions that the client had when the call ended. They are about other calls.
+    asked: Vec<Nonce>,
 }
 
 #[derive(Debug)]
@@ -223,8 +225,10 @@ struct QuestionModel {
     raw: &'static str,
     method: &'static str,
     number: u64,
+    /// The key that the server has named.
+    hint: Option<&'static str>,
     key: String,
-    /// The server has named the key.
+    /// The key is that of the server.
     hinted: bool,
     /// The client knows the key.
     shown: bool,

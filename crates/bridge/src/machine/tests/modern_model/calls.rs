@@ -114,8 +114,9 @@ impl Simulation {
 
     /// A call ends with an outcome.
     pub(super) fn finish(&mut self, nonce: Nonce, outcome: Outcome) {
-        self.close_asked(nonce);
-        let call = self.calls.remove(&nonce).expect("a call");
+        let mut call = self.calls.remove(&nonce).expect("a call");
+        let mut asked = std::mem::take(&mut call.asked);
+        asked.retain(|question| self.questions[question].open);
         let fails = matches!(outcome, Outcome::ServerError(_) | Outcome::Error | Outcome::Urls { .. });
         let outcome = if fails && call.missing {
             Outcome::MissingCapability
@@ -124,6 +125,7 @@ impl Simulation {
         };
         if call.is_parked() {
             self.keep_outcome((call.number, call.round), &outcome, PARK_TIME);
+            self.rounds.get_mut(&(call.number, call.round)).expect("kept").asked = asked;
             return;
         }
         if let Some(exchange) = call.exchange {
@@ -131,6 +133,14 @@ impl Simulation {
         }
         if let Some(answered) = call.round.checked_sub(1) {
             self.keep_outcome((call.number, answered), &outcome, OUTCOME_TIME);
+        }
+        // They are about other calls.
+        for question in asked {
+            let link = self.questions[&question].link;
+            match self.asking_call(link) {
+                Some(other) => self.ask(question, other),
+                None => self.reject(question),
+            }
         }
     }
 

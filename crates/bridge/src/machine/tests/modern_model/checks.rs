@@ -95,7 +95,10 @@ impl Simulation {
                     let nonce = *found.expect("a question").0;
                     self.reject(nonce);
                 }
-                Timer::Round(key) => _ = self.rounds.remove(&key),
+                Timer::Round(key) => {
+                    let round = self.rounds.remove(&key).expect("a round");
+                    round.asked.into_iter().for_each(|question| self.reject(question));
+                }
                 Timer::Task(task) => _ = self.tasks.remove(&task[1..].parse().expect("a number")),
                 Timer::Stream(_) => unreachable!("no stream can be resumed"),
             }

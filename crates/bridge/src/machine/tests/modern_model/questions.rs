@@ -53,6 +53,7 @@ impl Simulation {
             raw,
             method,
             number,
+            hint: key,
             key: key.unwrap_or_default().to_owned(),
             hinted: key.is_some(),
             shown: false,
@@ -84,7 +85,7 @@ impl Simulation {
     }
 
     /// The call that a question without a hint is about.
-    fn asking_call(&self, link: LinkNumber) -> Option<Nonce> {
+    pub(super) fn asking_call(&self, link: LinkNumber) -> Option<Nonce> {
         let calls = self
             .calls_at(Some(link))
             .into_iter()
@@ -103,9 +104,15 @@ impl Simulation {
         let parked = calls.iter().filter(|call| self.calls[call].is_parked());
         let found = running().find(known);
         let found = found.or_else(|| calls.iter().rev().find(gathering));
-        let found = found.or_else(|| running().next_back());
+        let newest = running().next_back();
+        let like_newest = |call: &&Nonce| newest.is_some_and(|newest| self.name_of(newest) == self.name_of(call));
+        let found = found.or_else(|| running().find(like_newest));
         let found = found.or_else(|| parked.max_by_key(|call| self.calls[call].parked_since()));
         found.copied()
+    }
+
+    fn name_of(&self, call: &Nonce) -> Option<&'static str> {
+        self.calls[call].wanted.name
     }
 
     /// A question is about a call.
@@ -120,8 +127,8 @@ impl Simulation {
             return;
         }
         let taken = |key: &str| call.asked.iter().any(|asked| self.questions[asked].key == key);
-        let key = self.questions[&nonce].key.clone();
-        let hinted = self.questions[&nonce].hinted && !taken(&key);
+        let key = self.questions[&nonce].hint.unwrap_or_default().to_owned();
+        let hinted = self.questions[&nonce].hint.is_some() && !taken(&key);
         call.questions += 1;
         let kind = kind(self.questions[&nonce].method);
         let key = if hinted {
@@ -134,7 +141,7 @@ impl Simulation {
         };
         let ready = if hinted { call.ready.remove(&key) } else { None };
         let question = self.questions.get_mut(&nonce).expect("a question");
-        question.hinted = hinted;
+        (question.hinted, question.shown) = (hinted, false);
         question.deadline = deadline;
         question.key = key;
         if let Some(answer) = ready.filter(|answer| is_valid(question.method, answer)) {

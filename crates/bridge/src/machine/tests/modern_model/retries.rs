@@ -1,5 +1,6 @@
 //! The clients of the model: what they answer to questions, and how they go wrong.
 
+use super::questions::has_capability;
 use super::{client::*, questions::is_valid, *};
 use crate::modern::state::RequestState;
 
@@ -159,7 +160,7 @@ impl Simulation {
             return;
         };
         known.answers = Some(text.to_owned());
-        let outcome = known.outcome.clone();
+        let (outcome, questions) = (known.outcome.clone(), std::mem::take(&mut known.asked));
         let reader = self.machine.modern_request(self.now, request).expect("a known round");
         let raw = client.raw;
         let exchange = self.open(reader, wanted, raw, Some(nonce));
@@ -168,6 +169,17 @@ impl Simulation {
             None => {
                 let round = self.rounds.get_mut(&(number, round)).expect("a round");
                 round.followers.push((exchange, client));
+            }
+        }
+        for question in questions
+            .into_iter()
+            .filter(|question| self.questions[question].open)
+            .collect::<Vec<_>>()
+        {
+            let model = &self.questions[&question];
+            match answers.get(&model.key) {
+                Some(answer) if is_valid(model.method, answer) => self.answer(question, answer),
+                _ => self.reject(question),
             }
         }
     }
@@ -192,8 +204,7 @@ impl Simulation {
         let (asked, held, link) = (std::mem::take(&mut call.asked), call.held.take(), call.place);
         let round = RoundModel {
             answers: Some(text.to_owned()),
-            outcome: None,
-            followers: Vec::new(),
+            ..RoundModel::default()
         };
         assert!(
             self.rounds.insert(answered, round).is_none(),
@@ -207,6 +218,11 @@ impl Simulation {
             let answer = (model.shown || model.hinted).then(|| answers.remove(&model.key));
             match answer.flatten() {
                 Some(answer) if is_valid(model.method, &answer) => self.answer(question, &answer),
+                // The retry declares less than the request before it.
+                _ if !has_capability(self.calls[&nonce].client.capabilities, model.method) => {
+                    self.call(nonce).missing = true;
+                    self.reject(question);
+                }
                 _ => open.push(question),
             }
         }

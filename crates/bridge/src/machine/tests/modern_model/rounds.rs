@@ -6,11 +6,7 @@ impl Simulation {
     /// Keeps an outcome for retries of a round that come later. Those that wait get it now.
     pub(super) fn keep_outcome(&mut self, key: (u64, u32), outcome: &Outcome, time: Duration) {
         let until = self.now + time;
-        let round = self.rounds.entry(key).or_insert(RoundModel {
-            answers: None,
-            outcome: None,
-            followers: Vec::new(),
-        });
+        let round = self.rounds.entry(key).or_default();
         round.outcome = Some((outcome.clone(), until));
         for (follower, _) in std::mem::take(&mut round.followers) {
             self.settle(follower, outcome.clone());
