@@ -73,8 +73,8 @@ impl Link {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// True if the server was connected as one of [the modern era](crate::ServerEra::Modern) and
-    /// has turned out to be of another one.
+    /// True if the server was connected as one of an [era](crate::ServerEra) and has turned out to
+    /// be of another one.
     #[must_use]
     pub fn has_refused_era(&self) -> bool {
         self.era_refused.load(Ordering::Relaxed)
