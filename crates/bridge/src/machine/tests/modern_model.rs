@@ -80,7 +80,7 @@ const GATHER_TIME: Duration = Duration::from_millis(25);
 const MAX_GATHER_TIME: Duration = Duration::from_millis(100);
 const MAX_IN_FLIGHT: usize = 6;
 const MAX_LISTENERS: usize = 2;
-const MAX_QUESTIONS: usize = 4;
+const MAX_QUESTIONS: usize = 6;
 /// Of all conversations.
 const MAX_PARKED: usize = 3;
 const MAX_LINKS: usize = 3;
@@ -364,6 +364,9 @@ impl Simulation {
             announced: BTreeMap::new(),
         };
         simulation.replace_server();
+        if simulation.rng.bool() {
+            simulation.read_tools();
+        }
         simulation
     }
 

@@ -19,12 +19,14 @@ impl Simulation {
             42..=43 => self.listen(),
             44 => self.tell_status(),
             45 => self.update_task(),
-            46 => self.name_task(),
+            46 if self.rng.bool() => self.name_task(),
+            46 => self.ask_in_a_row(),
             47 => self.ask_task(),
             48..=49 => self.disconnect(),
             50 => self.begin_some_events(),
             51 => self.read_tools(),
-            52 => self.start_link(),
+            52 if self.rng.bool() => self.start_link(),
+            52 => self.rotate(),
             53 => self.attach(),
             54 => self.retire(),
             55 => self.crash(),
@@ -55,7 +57,7 @@ impl Simulation {
     }
 
     /// Time passes. Each timer runs at its time, as with the timer task, or later with others.
-    fn advance(&mut self, time: Duration) {
+    pub(super) fn advance(&mut self, time: Duration) {
         let until = self.now + time;
         let late = self.once_in(4);
         while let Some(due) = self.machine.next_deadline().filter(|due| *due <= until) {

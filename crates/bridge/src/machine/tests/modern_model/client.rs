@@ -224,7 +224,10 @@ impl Simulation {
     pub(super) fn disconnect(&mut self) {
         let attached = (0..self.exchanges.len()).filter(|at| self.exchanges[*at].attached);
         let attached: Vec<_> = attached.collect();
-        if let Some(at) = self.pick(&attached) {
+        let followers = self.rounds.values().flat_map(|round| &round.followers);
+        let followers: Vec<_> = followers.map(|(exchange, _)| *exchange).collect();
+        let follower = self.pick(&followers).filter(|_| self.rng.bool());
+        if let Some(at) = follower.or_else(|| self.pick(&attached)) {
             self.leave(at);
         }
     }

@@ -41,14 +41,22 @@ impl Simulation {
                 let link = self.pick_link().expect("links");
                 self.end_link(link);
             }
-            self.start_link();
-            let link = self.last_link;
-            self.transfer_with(link, usize::MAX);
-            while self.links.get(&link).is_some_and(|model| !model.ready) {
-                self.answer_own();
-            }
-            self.attach();
+            self.rotate();
         }
+    }
+
+    /// Another server takes over, if there is room for one.
+    pub(super) fn rotate(&mut self) {
+        if self.links.len() >= MAX_LINKS {
+            return;
+        }
+        self.start_link();
+        let link = self.last_link;
+        self.transfer_with(link, usize::MAX);
+        while self.links.get(&link).is_some_and(|model| !model.ready) {
+            self.answer_own();
+        }
+        self.attach();
     }
 
     pub(super) fn retire(&mut self) {

@@ -12,8 +12,23 @@ impl Simulation {
 
     /// A server asks something. All servers use the same few ids.
     pub(super) fn ask_something(&mut self) {
+        let raw = self.pick(&SERVER_IDS).expect("ids");
+        if let Some(link) = self.pick_link() {
+            self.ask_on(link, raw);
+        }
+    }
+
+    /// A server asks several times, each time before the questions so far go to the client.
+    pub(super) fn ask_in_a_row(&mut self) {
         let Some(link) = self.pick_link() else { return };
-        let (raw, nonce) = (self.pick(&SERVER_IDS).expect("ids"), self.nonce());
+        for raw in SERVER_IDS {
+            self.ask_on(link, raw);
+            self.advance(Duration::from_millis(20));
+        }
+    }
+
+    fn ask_on(&mut self, link: LinkNumber, raw: &'static str) {
+        let nonce = self.nonce();
         let methods = [
             "elicitation/create",
             "elicitation/create",
