@@ -169,7 +169,8 @@ impl Rounds {
         self.all.insert(key, round);
     }
 
-    /// Keeps the outcome of a round. Returns those that had to make room, with their names.
+    /// Keeps the outcome of a round. Returns those that had to make room, with their names: first
+    /// those that a retry has had, oldest first.
     pub(crate) fn finish(&mut self, key: (u64, u32), response: Bytes) -> Vec<((u64, u32), Round)> {
         self.bytes += response.len();
         let round = self.all.entry(key).or_default();
@@ -178,8 +179,9 @@ impl Rounds {
         }
         let mut gone = Vec::new();
         while self.all.len() > MAX_ROUNDS || self.bytes > MAX_BYTES {
-            let finished = self.all.iter().find(|(_, round)| round.response.is_some());
-            let Some(oldest) = finished.map(|(key, _)| *key) else {
+            let others = self.all.iter().filter(|(other, round)| **other != key && round.response.is_some());
+            let first = others.min_by_key(|(other, round)| (round.answers.is_none(), **other));
+            let Some(oldest) = first.map(|(key, _)| *key) else {
                 break;
             };
             gone.extend(self.remove(oldest).map(|round| (oldest, round)));
@@ -229,7 +231,18 @@ mod tests {
             assert_eq!(gone, expected, "one that is open stays");
         }
         let gone = rounds.finish((1000, 0), vec![0; MAX_BYTES + 1].into());
-        assert_eq!((gone.len(), rounds.bytes()), (MAX_ROUNDS, 0));
-        assert!(rounds.remove((0, 0)).is_some() && rounds.is_empty());
+        assert_eq!((gone.len(), rounds.bytes()), (MAX_ROUNDS - 1, MAX_BYTES + 1));
+        assert!(rounds.remove((0, 0)).is_some() && rounds.remove((1000, 0)).is_some());
+        assert!(rounds.is_empty());
+    }
+
+    #[test]
+    fn an_outcome_that_no_retry_has_had_stays_longer() {
+        let mut rounds = Rounds::default();
+        rounds.finish((1, 0), vec![0; MAX_BYTES / 2].into());
+        rounds.begin((2, 0), [0; 16]);
+        rounds.finish((2, 0), vec![0; MAX_BYTES / 2].into());
+        let gone = rounds.finish((3, 0), vec![0; 10].into());
+        assert_eq!(gone.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [(2, 0)]);
     }
 }

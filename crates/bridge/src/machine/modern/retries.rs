@@ -73,6 +73,7 @@ impl StateMachine {
             parked.round += 1;
             parked.stage = Stage::Running;
             parked.place = None;
+            parked.missing = None;
             parked.capabilities = request.capabilities;
             parked.log_level = request.log_level;
             call.id = request.id;

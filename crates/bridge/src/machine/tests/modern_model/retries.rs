@@ -199,6 +199,7 @@ impl Simulation {
         let call = self.call(nonce);
         let answered = (call.number, call.round);
         call.round += 1;
+        call.missing = false;
         (call.stage, call.deadline) = (StageModel::Running, deadline);
         (call.exchange, call.client) = (Some(exchange), client);
         let (asked, held, link) = (std::mem::take(&mut call.asked), call.held.take(), call.place);
