@@ -54,11 +54,11 @@ impl StateMachine {
         let followers = round
             .map(|round| std::mem::take(&mut round.followers))
             .unwrap_or_default();
+        self.timers.set(Timer::Round(key), now + time);
         for (gone, round) in modern.rounds.finish(key, line.clone()) {
             self.timers.cancel(&Timer::Round(gone));
             self.reject_questions(&round.asked);
         }
-        self.timers.set(Timer::Round(key), now + time);
         for follower in followers {
             if let Ok(message) = Envelope::parse(line) {
                 let id = follower.id.raw();
