@@ -2,10 +2,13 @@
 //!
 //! The model predicts where each call is, when it ends and with which line, which answer each
 //! server gets, and which lines each client may read at which position. Links start, replace each
-//! other, close and crash; clients leave, come back at any position and repeat their requests; now
-//! and then the conversation is made again from its snapshot. The model checks that
+//! other, close and crash; clients leave, come back at any position and repeat their requests, some
+//! of which have no session id; now and then the conversation is made again from its snapshot. The
+//! model checks that
 //! - each request has exactly one outcome, a server's (byte for byte but for the id) or one error,
 //!   on a stream of its own exchange;
+//! - requests without a session id run side by side whatever their ids are, and a cancellation
+//!   without one acts only if exactly one request has its id;
 //! - a request reaches a second server only if the first has not read it, or if it changes nothing;
 //! - an answer, a progress and a cancellation of a client reach the link that they are for, once,
 //!   or nothing; each question gets one answer or one error while its server waits;
@@ -75,6 +78,8 @@ enum Action {
 #[derive(Clone, Debug)]
 struct CallModel {
     raw: &'static str,
+    /// It has a session id, so that no other request with one may have its id.
+    keyed: bool,
     action: Action,
     /// The parameters, and the progress token in them.
     params: String,

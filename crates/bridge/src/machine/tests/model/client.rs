@@ -32,6 +32,7 @@ impl Simulation {
         let params = format!("{{{}{}\"nonce\":{nonce}}}", meta.unwrap_or_default(), action.params());
         let call = CallModel {
             raw: self.pick(&IDS).expect("ids"),
+            keyed: true,
             action,
             params,
             token,
@@ -48,13 +49,15 @@ impl Simulation {
     }
 
     pub(super) fn request(&mut self) {
-        let (nonce, call) = self.new_call();
+        let (nonce, mut call) = self.new_call();
+        call.keyed = !self.once_in(3);
         self.send(nonce, call);
     }
 
     /// Repeats a request in flight, perhaps with another spelling of its id.
     pub(super) fn repeat(&mut self) {
-        let nonces: Vec<_> = self.calls.keys().copied().collect();
+        let keyed = self.calls.iter().filter(|(_, call)| call.keyed);
+        let nonces: Vec<_> = keyed.map(|(nonce, _)| *nonce).collect();
         let Some(nonce) = self.pick(&nonces) else { return };
         let mut call = self.calls[&nonce].clone();
         let spellings = IDS.into_iter().filter(|raw| id(raw).key() == id(call.raw).key());
@@ -66,8 +69,11 @@ impl Simulation {
     fn send(&mut self, nonce: Nonce, call: CallModel) {
         let (raw, method) = (call.raw, call.action.method());
         let text = call.text();
-        let (before, mut room) = (self.by_id(raw), self.has_room(1));
-        let sent = self.machine.request(self.now, message(&text), id(raw), method, true);
+        let before = self.by_id(raw).filter(|_| call.keyed);
+        let mut room = self.has_room(1);
+        let sent = self
+            .machine
+            .request(self.now, message(&text), id(raw), method, call.keyed);
         if let Some(before) = before {
             let old = &self.calls[&before];
             if self
@@ -143,7 +149,11 @@ impl Simulation {
         let requests = calls.iter().map(|(_, call)| (call.raw, Outcome::Open)).collect();
         self.open(reader, requests, BTreeSet::new());
         for (nonce, mut call) in calls {
-            call.number = self.machine.calls.by_key(id(call.raw).key()).expect("in flight");
+            call.number = if call.keyed {
+                self.machine.calls.by_key(id(call.raw).key()).expect("in flight")
+            } else {
+                self.machine.calls.numbers().pop().expect("in flight")
+            };
             let before = self.numbers.insert(call.number, Some(nonce));
             assert_eq!(before, None, "a number is used twice");
             (call.stream, call.exchange) = (Some(reader.stream), Some(exchange));
@@ -355,10 +365,16 @@ impl Simulation {
         let raw = self.pick(&IDS).expect("ids");
         let method = "notifications/cancelled";
         let text = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"requestId":{raw}}}}}"#);
+        let keyed = self.rng.bool();
         self.machine
-            .notify(self.now, message(&text), method, true)
+            .notify(self.now, message(&text), method, keyed)
             .expect("room");
-        let Some(nonce) = self.by_id(raw) else { return };
+        let nonce = match *self.all_with_id(raw) {
+            [nonce] if !keyed => Some(nonce),
+            _ if !keyed => None,
+            _ => self.by_id(raw),
+        };
+        let Some(nonce) = nonce else { return };
         let grace = self.now + CANCEL_GRACE;
         let call = self.calls.get_mut(&nonce).expect("a call");
         let Some(link) = call.place else {

@@ -3,13 +3,17 @@
 use super::*;
 
 impl Simulation {
-    /// The request in flight with an id.
+    /// The request in flight with an id, among those with a session id.
     pub(super) fn by_id(&self, raw: &str) -> Option<Nonce> {
+        let mut calls = self.all_with_id(raw).into_iter();
+        calls.find(|nonce| self.calls[nonce].keyed)
+    }
+
+    /// The requests in flight with an id.
+    pub(super) fn all_with_id(&self, raw: &str) -> Vec<Nonce> {
         let key = id(raw);
-        let mut calls = self.calls.iter();
-        calls
-            .find(|(_, call)| id(call.raw).key() == key.key())
-            .map(|(nonce, _)| *nonce)
+        let with_id = self.calls.iter().filter(|(_, call)| id(call.raw).key() == key.key());
+        with_id.map(|(nonce, _)| *nonce).collect()
     }
 
     pub(super) fn has_room(&self, requests: usize) -> bool {
