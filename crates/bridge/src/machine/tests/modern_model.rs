@@ -405,7 +405,7 @@ fn each_call_of_a_modern_client_ends_once_for_its_owner() {
     for seed in first..first + env_number("BRIDGE_SCHEDULES", 10_000) {
         let guard = SeedGuard(seed);
         let mut simulation = Simulation::new(seed, &snapshot);
-        for _ in 0..15 + simulation.rng.usize(..25) {
+        for _ in 0..15 + simulation.rng.usize(..20) {
             simulation.step();
         }
         simulation.end();
