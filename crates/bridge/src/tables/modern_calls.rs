@@ -179,7 +179,10 @@ impl Rounds {
         }
         let mut gone = Vec::new();
         while self.all.len() > MAX_ROUNDS || self.bytes > MAX_BYTES {
-            let others = self.all.iter().filter(|(other, round)| **other != key && round.response.is_some());
+            let others = self
+                .all
+                .iter()
+                .filter(|(other, round)| **other != key && round.response.is_some());
             let first = others.min_by_key(|(other, round)| (round.answers.is_none(), **other));
             let Some(oldest) = first.map(|(key, _)| *key) else {
                 break;
