@@ -25,7 +25,7 @@ use crate::harness::{Harness, InBackground, pick, rpc, run_ready_tasks};
 
 const SCHEDULES: u64 = 8000;
 const STEPS: usize = 30;
-/// The names of implicit sessions, of which a grant may have one.
+/// The names of implicit sessions, of which a grant keeps one that is not in use.
 const NAMES: [&str; 2] = ["a", "b"];
 const CALLERS: [&str; 4] = ["ann/x", "ann/y", "bob/x", "eve/x"];
 const TOTAL_QUOTA: usize = 4;
@@ -182,18 +182,20 @@ impl Run {
     async fn call(&mut self) {
         let (who, name) = (pick(&mut self.rng, &CALLERS), pick(&mut self.rng, &NAMES));
         let live = |row: &Row| row.who == who && row.name.is_some() && matches!(row.state, State::Live { .. });
-        let held = self.rows.iter().position(live);
-        if let Some(index) = held.filter(|index| self.rows[*index].name == Some(name)) {
-            return self.ping_session(index);
+        let held: Vec<usize> = (0..self.rows.len()).filter(|index| live(&self.rows[*index])).collect();
+        if let Some(index) = held.iter().find(|index| self.rows[**index].name == Some(name)) {
+            return self.ping_session(*index);
         }
-        let in_use = held.is_some_and(|index| !self.rows[index].pings.is_empty());
         let running = self.harness.spawner.running_backends();
         let request = self.harness.routed(Method::POST, who, name, &rpc("7", "ping"));
         let admit = |run: &mut Self| {
-            if let Some(index) = held.filter(|_| !in_use) {
-                run.end(index);
+            // Those that are in use stay.
+            for index in held {
+                if run.rows[index].pings.is_empty() {
+                    run.end(index);
+                }
             }
-            !in_use && run.admit(who)
+            run.admit(who)
         };
         let Some(call) = self.open(request, admit).await else {
             return;
