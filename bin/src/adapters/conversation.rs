@@ -80,6 +80,11 @@ impl Host for BridgeHost {
         route(bridge::route(request, &caller.grant.0, &self.config))
     }
 
+    fn initial_snapshot(&self, request: &Request<Bytes>) -> Option<Snapshot> {
+        let snapshot = bridge::initial_snapshot(request)?;
+        Some(Snapshot(snapshot.to_bytes()))
+    }
+
     fn ignores_session_id(&self, headers: &HeaderMap) -> bool {
         bridge::ignores_session_id(headers)
     }
@@ -87,17 +92,10 @@ impl Host for BridgeHost {
 
 /// The same place in the terms of the registry.
 fn route(route: bridge::Destination) -> Route {
-    let snapshot = |snapshot: bridge::Snapshot| Snapshot(snapshot.to_bytes());
     match route {
         bridge::Destination::Open => Route::Open,
-        bridge::Destination::Implicit { name, snapshot: made } => Route::Implicit {
-            name,
-            snapshot: snapshot(made),
-        },
-        bridge::Destination::LastInitialize { default, opens } => Route::LastInitialize {
-            default: snapshot(default),
-            opens,
-        },
+        bridge::Destination::Implicit { name } => Route::Implicit { name },
+        bridge::Destination::LastInitialize { opens } => Route::LastInitialize { opens },
         bridge::Destination::Tagged { tag, otherwise } => Route::Tagged {
             tag,
             otherwise: Box::new(self::route(*otherwise)),

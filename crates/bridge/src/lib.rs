@@ -70,7 +70,7 @@ pub use self::{
     modern::state::StateSealer,
     owner::Owner,
     parked_calls::ParkedCalls,
-    route::{Destination, ignores_session_id, route},
+    route::{Destination, ignores_session_id, initial_snapshot, route},
 };
 
 /// The error type of a response body. Bodies of a conversation never fail.

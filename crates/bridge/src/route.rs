@@ -15,7 +15,7 @@ use crate::{
     exchange::response,
     jsonrpc::{Envelope, Id, MessageError, MessageKind},
     machine::{LATEST, Snapshot},
-    modern::{self, ModernError, ModernRequest, request, state::RequestState},
+    modern::{self, ClientCapabilities, ModernError, ModernRequest, request, state::RequestState},
     parsed::Parsed,
 };
 
@@ -25,17 +25,14 @@ pub enum Destination {
     /// It opens a new session.
     Open,
     /// It belongs to the session of this name that has no id, of the caller's grant. If there is
-    /// none, its conversation is made from the snapshot.
+    /// none, its conversation is made from [`initial_snapshot`].
     Implicit {
         /// Names the capabilities of the client.
         name: [u8; 16],
-        /// The state of the conversation before its first server.
-        snapshot: Snapshot,
     },
-    /// It belongs to the session that the caller's grant has opened last.
+    /// It belongs to the session that the caller's grant has opened last. If the grant has never
+    /// opened one, its conversation is made from [`initial_snapshot`].
     LastInitialize {
-        /// The state of a conversation for a grant that has never opened one.
-        default: Snapshot,
         /// It is worth a session: a request, not a notification.
         opens: bool,
     },
@@ -56,7 +53,7 @@ pub fn route(request: &mut Request<Bytes>, principal: &str, config: &Config) -> 
     let is_modern = has_modern_version(request.headers());
     if request.method() == Method::GET && !is_modern {
         if config.sessionless_legacy {
-            return last_initialize(false);
+            return Destination::LastInitialize { opens: false };
         }
         return Destination::Reply(response::missing_session_id(None));
     }
@@ -80,11 +77,23 @@ pub fn route(request: &mut Request<Bytes>, principal: &str, config: &Config) -> 
             if &*method == "initialize" {
                 return Destination::Open;
             }
-            legacy(request, message, Some(&id), config, || last_initialize(true))
+            legacy(
+                request,
+                message,
+                Some(&id),
+                config,
+                Destination::LastInitialize { opens: true },
+            )
         }
         // No notification of clients exists in this era.
         MessageKind::Notification { .. } if is_modern => Destination::Reply(response::accepted()),
-        MessageKind::Notification { .. } => legacy(request, message, None, config, || last_initialize(false)),
+        MessageKind::Notification { .. } => legacy(
+            request,
+            message,
+            None,
+            config,
+            Destination::LastInitialize { opens: false },
+        ),
         MessageKind::Response { .. } if is_modern => {
             let error = ModernError::invalid_request("clients of this version send no responses");
             Destination::Reply(response::modern_rejected(&error, None))
@@ -92,14 +101,9 @@ pub fn route(request: &mut Request<Bytes>, principal: &str, config: &Config) -> 
         MessageKind::Response { id, .. } => {
             // The ids of questions begin with the short name of their session.
             let tag = id.as_ref().and_then(Id::text).and_then(|text| text.split_once('-'));
-            let tag = tag.map(|(tag, _)| Arc::from(tag));
-            legacy(request, message, None, config, || match tag {
-                Some(tag) => Destination::Tagged {
-                    tag,
-                    otherwise: Box::new(last_initialize(false)),
-                },
-                None => last_initialize(false),
-            })
+            let otherwise = Destination::LastInitialize { opens: false };
+            let destination = tagged(tag.map(|(tag, _)| tag), otherwise);
+            legacy(request, message, None, config, destination)
         }
     }
 }
@@ -122,13 +126,13 @@ fn legacy(
     message: Envelope,
     id: Option<&Id>,
     config: &Config,
-    route: impl FnOnce() -> Destination,
+    destination: Destination,
 ) -> Destination {
     if !config.sessionless_legacy {
         return Destination::Reply(response::missing_session_id(id));
     }
     request.extensions_mut().insert(Parsed::Legacy(Box::new(message)));
-    route()
+    destination
 }
 
 fn modern_request(
@@ -143,14 +147,8 @@ fn modern_request(
         Ok(checked) => checked,
         Err(error) => return Destination::Reply(response::modern_rejected(&error, Some(id))),
     };
-    let params = checked.capabilities.initialize_params(checked.client_info.as_deref());
-    let Some(snapshot) = Snapshot::without_handshake(&params, LATEST, true) else {
-        let error = ModernError::invalid_params("the capabilities are not JSON");
-        return Destination::Reply(response::modern_rejected(&error, Some(id)));
-    };
     let implicit = Destination::Implicit {
         name: checked.capabilities.fingerprint(),
-        snapshot,
     };
     let about_task = checked.method.starts_with("tasks/");
     let task = checked
@@ -158,26 +156,40 @@ fn modern_request(
         .as_deref()
         .filter(|_| about_task)
         .and_then(|id| id.split_once('-'));
-    let task = task.map(|(tag, _)| Arc::from(tag));
     let state = checked.request_state.as_ref().zip(config.state_sealer.as_ref());
     let state = state.and_then(|(state, sealer)| RequestState::open(state, &**sealer, principal));
-    request.extensions_mut().insert(Parsed::Modern(Box::new(checked)));
     // A retry belongs to the session that has asked, whatever it declares now, and so does a
     // request about a task.
-    match state.map(|state| state.tag.into()).or(task) {
+    let tag = state.as_ref().map(|state| &*state.tag).or(task.map(|(tag, _)| tag));
+    let destination = tagged(tag, implicit);
+    request.extensions_mut().insert(Parsed::Modern(Box::new(checked)));
+    destination
+}
+
+/// The session with this tag, if a request names one.
+fn tagged(tag: Option<&str>, otherwise: Destination) -> Destination {
+    match tag {
         Some(tag) => Destination::Tagged {
-            tag,
-            otherwise: Box::new(implicit),
+            tag: tag.into(),
+            otherwise: Box::new(otherwise),
         },
-        None => implicit,
+        None => otherwise,
     }
 }
 
-/// A client that has made no handshake declares nothing.
-fn last_initialize(opens: bool) -> Destination {
-    let params = r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"unknown","version":"0"}}"#;
-    match Snapshot::without_handshake(params, LATEST, false) {
-        Some(default) => Destination::LastInitialize { default, opens },
-        None => Destination::Reply(response::missing_session_id(None)),
+/// The state of a conversation before its first server, for a request that [`route`] has seen and
+/// whose session does not exist. `None` for a request that makes no session.
+#[must_use]
+pub fn initial_snapshot(request: &Request<Bytes>) -> Option<Snapshot> {
+    match request.extensions().get()? {
+        Parsed::Modern(request) => {
+            let params = request.capabilities.initialize_params(request.client_info.as_deref());
+            Snapshot::without_handshake(&params, LATEST, true)
+        }
+        // A client that has made no handshake declares nothing.
+        Parsed::Legacy(_) => {
+            let params = ClientCapabilities::parse("{}")?.initialize_params(None);
+            Snapshot::without_handshake(&params, LATEST, false)
+        }
     }
 }

@@ -43,7 +43,7 @@ pub use self::{
     backend::{LATE_STREAM_DELAY, ScriptedBackend},
     conversation::{ConversationCall, ScriptedConversation, ScriptedServer},
     credentials::{REJECTED_TOKEN, RefreshOutcome, ScriptedCredentials},
-    host::{ScriptedHost, StartOutcome, route_by_header},
+    host::{ScriptedHost, StartOutcome, initial_snapshot_by_header, route_by_header},
     spawner::{ScriptedSpawner, SpawnOutcome},
 };
 use crate::ports::{Caller, ClientId, GrantId, UserId};

@@ -5,7 +5,7 @@ use std::{
     io::{Error, Result},
 };
 
-use bridge::{Config, Destination, Snapshot};
+use bridge::{Config, Snapshot};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request};
 use http_body_util::{BodyExt, Full};
@@ -47,10 +47,8 @@ pub(crate) enum Era {
 /// The state of a conversation of modern clients before its first server.
 pub(crate) fn implicit_snapshot() -> Result<Snapshot> {
     let mut request = modern_call(1).map(Bytes::from);
-    let Destination::Implicit { snapshot, .. } = bridge::route(&mut request, "grant", &Config::default()) else {
-        return Err(Error::other("a call of a modern client has no place"));
-    };
-    Ok(snapshot)
+    bridge::route(&mut request, "grant", &Config::default());
+    bridge::initial_snapshot(&request).ok_or_else(|| Error::other("a call of a modern client makes no session"))
 }
 
 pub(crate) fn initialize() -> String {

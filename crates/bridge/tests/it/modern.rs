@@ -136,9 +136,9 @@ pub(crate) async fn bridge() -> (Arc<Bridge>, Server) {
 
 pub(crate) async fn bridge_with(config: Config) -> (Arc<Bridge>, Server) {
     let mut first = call(0, "t").http();
-    let Destination::Implicit { snapshot, .. } = bridge::route(&mut first, "grant", &config) else {
-        panic!("the request belongs to an implicit session");
-    };
+    let destination = bridge::route(&mut first, "grant", &config);
+    assert!(matches!(destination, Destination::Implicit { .. }));
+    let snapshot = bridge::initial_snapshot(&first).expect("it makes a session");
     let (near, far) = tokio::io::duplex(1 << 20);
     let mut server = Server::new(far, &config);
     let (bridge, ()) = tokio::join!(Bridge::connect(near, config, Some(&snapshot)), handshake(&mut server));

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use http::Extensions;
+use bytes::Bytes;
+use http::Request;
 use tokio::time::Instant;
 
 use super::{admission, serve_error::ServeError};
@@ -22,8 +23,8 @@ pub(super) fn find(state: &RegistryState, caller: &Caller, key: &SessionKey) -> 
     (session.grant == caller.grant && !session.has_ended()).then_some(session)
 }
 
-/// The implicit session with this key, made from `snapshot` if there is none. `extensions` are
-/// those of the request.
+/// The implicit session with this key. If there is none, it is made for the request, from the
+/// handshake of the grant if that has one.
 ///
 /// # Errors
 ///
@@ -32,8 +33,8 @@ pub(super) fn find_or_make(
     state: &Arc<RegistryState>,
     caller: &Arc<Caller>,
     key: SessionKey,
-    snapshot: Snapshot,
-    extensions: &Extensions,
+    handshake: Option<Snapshot>,
+    request: &Request<Bytes>,
 ) -> Result<Arc<Session>, ServeError> {
     if let Some(session) = find(state, caller, &key) {
         return Ok(session);
@@ -42,6 +43,10 @@ pub(super) fn find_or_make(
     if let Some(session) = find(state, caller, &key) {
         return Ok(session);
     }
+    let Some(snapshot) = handshake.or_else(|| state.host.initial_snapshot(request)) else {
+        tracing::error!("implicit session not made: the host has no snapshot for it");
+        return Err(ServeError::Internal);
+    };
     let now = Instant::now();
     // Before a session is ended for one that cannot start.
     admission::check_backoff(state, &caller.user, now)?;
@@ -63,7 +68,7 @@ pub(super) fn find_or_make(
     if !state.table.insert(&session) {
         return Err(SessionError::ShuttingDown.into());
     }
-    admission::check_revoked(state, &session, extensions)?;
+    admission::check_revoked(state, &session, request.extensions())?;
     state.schedule(&session, &session.lock().lifecycle, now);
     state.observer.on(Event::Opened);
     tracing::info!(session = %session.tag, "implicit session made");

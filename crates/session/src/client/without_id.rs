@@ -80,15 +80,14 @@ async fn place(
                 Some(session) => return Ok(Place::Session(session)),
                 None => route = *otherwise,
             },
-            Route::Implicit { name, snapshot } => {
+            Route::Implicit { name } => {
                 let key = SessionKey::implicit(&caller.grant, ImplicitName::Given(name));
-                return implicit(state, caller, key, snapshot, may_open, request);
+                return implicit(state, caller, key, None, may_open, request);
             }
-            Route::LastInitialize { default, opens } => {
+            Route::LastInitialize { opens } => {
                 return match last_initialize::find(state, caller).await? {
                     Found::Session(session) => Ok(Place::Session(session)),
                     Found::Ended { key, snapshot } => {
-                        let snapshot = snapshot.unwrap_or(default);
                         implicit(state, caller, key, snapshot, may_open && opens, request)
                     }
                 };
@@ -97,18 +96,18 @@ async fn place(
     }
 }
 
-/// The implicit session with this key. If there is none and it is not to be made, the answer is
-/// that of a client that has no session.
+/// The implicit session with this key, made from the handshake if there is one. If there is none
+/// and it is not to be made, the answer is that of a client that has no session.
 fn implicit(
     state: &Arc<RegistryState>,
     caller: &Arc<Caller>,
     key: SessionKey,
-    snapshot: Snapshot,
+    handshake: Option<Snapshot>,
     may_open: bool,
     request: &Request<Bytes>,
 ) -> Result<Place, ServeError> {
     if may_open {
-        return find_or_make(state, caller, key, snapshot, request.extensions()).map(Place::Session);
+        return find_or_make(state, caller, key, handshake, request).map(Place::Session);
     }
     if let Some(session) = find(state, caller, &key) {
         return Ok(Place::Session(session));

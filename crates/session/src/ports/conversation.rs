@@ -58,6 +58,13 @@ pub trait Host: fmt::Debug + Send + Sync + 'static {
         Route::Open
     }
 
+    /// The state from which an implicit session is made for a request that [`route`](Host::route)
+    /// has seen, unless the grant has a handshake to make it from. Not called for a session that
+    /// exists. `None` makes none: the answer is 500.
+    fn initial_snapshot(&self, _request: &Request<Bytes>) -> Option<Snapshot> {
+        None
+    }
+
     /// True if a session id has no meaning on a request with these headers: it is served as if it
     /// had none.
     fn ignores_session_id(&self, _headers: &HeaderMap) -> bool {

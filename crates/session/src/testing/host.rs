@@ -123,15 +123,18 @@ impl Host for ScriptedHost {
         route_by_header(request)
     }
 
+    fn initial_snapshot(&self, request: &Request<Bytes>) -> Option<Snapshot> {
+        initial_snapshot_by_header(request)
+    }
+
     fn ignores_session_id(&self, headers: &HeaderMap) -> bool {
         headers.contains_key(ROUTE)
     }
 }
 
 /// The place of a request without a session id, as its header `route` says: `last` or
-/// `last-passive` ([`Route::LastInitialize`] with the snapshot `default`), `reply`, `tagged TAG
-/// ELSE`, and any other text is the name and the snapshot of an implicit session. Without that
-/// header it is [`Route::Open`].
+/// `last-passive` ([`Route::LastInitialize`]), `reply`, `tagged TAG ELSE`, and any other text is
+/// the name of an implicit session. Without that header it is [`Route::Open`].
 ///
 /// # Panics
 ///
@@ -139,6 +142,20 @@ impl Host for ScriptedHost {
 pub fn route_by_header(request: &Request<Bytes>) -> Route {
     let route = request.headers().get(ROUTE);
     route.map_or(Route::Open, |route| parse_route(route.to_str().expect("text")))
+}
+
+/// The snapshot of an implicit session for a request that [`route_by_header`] has seen: its name,
+/// or `default` for the last `initialize`.
+///
+/// # Panics
+///
+/// If the header is malformed.
+pub fn initial_snapshot_by_header(request: &Request<Bytes>) -> Option<Snapshot> {
+    let route = request.headers().get(ROUTE)?.to_str().expect("text");
+    // The last word, behind any tags.
+    let name = route.rsplit(' ').next()?;
+    let text = if name.starts_with("last") { "default" } else { name };
+    Some(Snapshot(Bytes::copy_from_slice(text.as_bytes())))
 }
 
 fn parse_route(text: &str) -> Route {
@@ -149,20 +166,13 @@ fn parse_route(text: &str) -> Route {
             otherwise: Box::new(parse_route(otherwise)),
         };
     }
-    let snapshot = |text: &str| Snapshot(Bytes::copy_from_slice(text.as_bytes()));
     match text {
-        "last" | "last-passive" => Route::LastInitialize {
-            default: snapshot("default"),
-            opens: text == "last",
-        },
+        "last" | "last-passive" => Route::LastInitialize { opens: text == "last" },
         "reply" => Route::Reply(response(StatusCode::IM_A_TEAPOT, Bytes::new())),
         name => {
             let mut bytes = [0; 16];
             bytes[..name.len()].copy_from_slice(name.as_bytes());
-            Route::Implicit {
-                name: bytes,
-                snapshot: snapshot(name),
-            }
+            Route::Implicit { name: bytes }
         }
     }
 }

@@ -17,7 +17,10 @@ use session::{
         Body, BoxError, Caller, Clock, Conversation, ConversationInfo, Event, Host, Observer, Route, SessionHandle,
         Snapshot,
     },
-    testing::{ScriptedCredentials, ScriptedHost, ScriptedSpawner, SpawnOutcome, caller, route_by_header},
+    testing::{
+        ScriptedCredentials, ScriptedHost, ScriptedSpawner, SpawnOutcome, caller, initial_snapshot_by_header,
+        route_by_header,
+    },
 };
 use tokio::{task::JoinSet, time::Instant};
 
@@ -363,6 +366,10 @@ impl Host for RoutedPassThrough {
 
     fn route(&self, request: &mut Request<Bytes>, _caller: &Caller) -> Route {
         route_by_header(request)
+    }
+
+    fn initial_snapshot(&self, request: &Request<Bytes>) -> Option<Snapshot> {
+        initial_snapshot_by_header(request)
     }
 }
 
