@@ -24,6 +24,7 @@ use crate::{
     parsed::Parsed,
     shared::{Shared, StreamHandle},
     streams::{EventId, Reader, ResponseMode},
+    versions,
 };
 
 /// The outcome of an exchange.
@@ -200,7 +201,7 @@ fn listen(shared: &Arc<Shared>, config: &Config, headers: &HeaderMap) -> Result<
 fn check_version(shared: &Shared, headers: &HeaderMap) -> Result<(), RejectReason> {
     for version in headers.get_all("mcp-protocol-version") {
         let version = String::from_utf8_lossy(version.as_bytes()).trim().to_owned();
-        let supported = machine::SUPPORTED.contains(&version.as_str())
+        let supported = versions::SUPPORTED.contains(&version.as_str())
             || shared.step(|machine| machine.handshake.version() == Some(version.as_str()));
         if !supported {
             return Err(RejectReason::UnsupportedVersion(version));

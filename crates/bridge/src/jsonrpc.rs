@@ -8,6 +8,8 @@ mod id;
 pub(crate) mod json;
 pub(crate) mod object;
 
+use std::fmt;
+
 use bytes::Bytes;
 
 pub(crate) use self::{
@@ -22,6 +24,17 @@ pub(crate) const INVALID_PARAMS: i32 = -32602;
 pub(crate) const UNAVAILABLE: i32 = -32000;
 /// The other side did not answer in time.
 pub(crate) const TIMED_OUT: i32 = -32001;
+
+/// A request with an id and parameters (JSON texts).
+pub(crate) fn request(id: impl fmt::Display, method: &str, params: impl fmt::Display) -> String {
+    let method = json::quote(method);
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#)
+}
+
+/// The code of an error (JSON text).
+pub(crate) fn error_code(error: &str) -> Option<i64> {
+    error[json::member(error, "code")?].parse().ok()
+}
 
 /// An error response to the request with the id `id` (JSON text).
 pub(crate) fn error(id: &str, code: i32, message: &str) -> Bytes {

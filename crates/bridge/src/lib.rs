@@ -48,6 +48,7 @@ mod route;
 mod shared;
 mod streams;
 mod tables;
+mod versions;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;

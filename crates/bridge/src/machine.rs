@@ -52,10 +52,7 @@ use tokio::time::Instant;
 use self::handshake::Handshake;
 use self::modern::Modern;
 pub use self::snapshot::Snapshot;
-pub(crate) use self::{
-    batch::split_batch,
-    handshake::{LATEST, SUPPORTED, unsupported_version},
-};
+pub(crate) use self::{batch::split_batch, handshake::unsupported_version};
 #[cfg(feature = "http")]
 pub(crate) use self::{
     handshake::result_version,
@@ -76,6 +73,7 @@ use crate::{
         tasks::Tasks,
         timers::{Timer, Timers},
     },
+    versions,
 };
 
 /// The state machine of one conversation.
@@ -237,7 +235,7 @@ impl StateMachine {
         let prime = self
             .handshake
             .version()
-            .is_none_or(|version| version >= handshake::LATEST);
+            .is_none_or(|version| version >= versions::LATEST);
         let prime = prime && self.streams.is_resumable(reader.stream);
         Some((self.streams.begin_events(reader, prime)?, prime))
     }

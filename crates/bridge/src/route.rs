@@ -14,9 +14,10 @@ use crate::{
     config::Config,
     exchange::response,
     jsonrpc::{Envelope, Id, MessageError, MessageKind},
-    machine::{LATEST, Snapshot},
+    machine::Snapshot,
     modern::{self, ClientCapabilities, ModernError, ModernRequest, request, state::RequestState},
     parsed::Parsed,
+    versions::LATEST,
 };
 
 /// The session of a request.

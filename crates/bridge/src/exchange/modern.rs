@@ -11,8 +11,8 @@ use tokio::time::{Instant, timeout};
 use super::{Outcome, response, sse::SseBody};
 use crate::{
     config::Config,
-    jsonrpc::{Envelope, MessageKind, json},
-    modern::{ModernError, ModernRequest, error, results, tools::Tools},
+    jsonrpc::{self, Envelope, MessageKind, json},
+    modern::{ModernError, ModernRequest, error, tools::Tools},
     shared::{Shared, StreamHandle},
     streams::{Reader, ResponseMode},
 };
@@ -84,7 +84,9 @@ async fn check_arguments(shared: &Arc<Shared>, headers: &HeaderMap, request: &Mo
             .as_ref()
             .filter(|message| matches!(message.kind(), MessageKind::Response { error: false, .. }));
         let Some(result) = result else {
-            let code = message.as_ref().and_then(|message| results::code(message.outcome()));
+            let code = message
+                .as_ref()
+                .and_then(|message| jsonrpc::error_code(message.outcome()));
             // A server without a list has no annotations. After any other error the next call reads
             // the list again.
             if code != Some(error::METHOD_NOT_FOUND.into()) {
@@ -103,10 +105,7 @@ async fn check_arguments(shared: &Arc<Shared>, headers: &HeaderMap, request: &Mo
 
 /// The response of a server to a request of the conversation itself.
 async fn ask(shared: &Arc<Shared>, method: &str, params: &str) -> Result<Bytes, Unserved> {
-    let text = format!(
-        r#"{{"jsonrpc":"2.0","id":0,"method":{},"params":{params}}}"#,
-        json::quote(method)
-    );
+    let text = jsonrpc::request(0, method, params);
     let request = Envelope::parse(text.as_bytes()).map_err(|error| ModernError::invalid_request(error.to_string()))?;
     let reader = shared
         .step(|machine| machine.internal_request(Instant::now(), &request))
@@ -143,7 +142,7 @@ async fn answer(shared: &Arc<Shared>, config: &Config, reader: Reader) -> Outcom
 fn status(line: &[u8]) -> StatusCode {
     let code = std::str::from_utf8(line)
         .ok()
-        .and_then(|text| results::code(&text[json::member(text, "error")?]));
+        .and_then(|text| jsonrpc::error_code(&text[json::member(text, "error")?]));
     code.map_or(StatusCode::OK, error::status)
 }
 

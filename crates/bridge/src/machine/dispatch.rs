@@ -101,10 +101,7 @@ impl StateMachine {
     /// Ends a call with a response, which is made for the id of the client. `false` if the client
     /// is gone.
     pub(super) fn finish(&mut self, now: Instant, number: u64, response: impl FnOnce(&str) -> bytes::Bytes) -> bool {
-        let asked = self.calls.get_mut(number).and_then(|call| call.modern.as_mut());
-        let asked = asked
-            .map(|modern| std::mem::take(&mut modern.asked))
-            .unwrap_or_default();
+        let asked = self.calls.take_asked(number);
         let Some(call) = self.take_call(number) else {
             return false;
         };

@@ -12,23 +12,18 @@ use serde_json::Value;
 use super::snapshot::{self, Snapshot};
 use crate::{
     error::ConnectError,
-    jsonrpc::{Envelope, json},
+    jsonrpc::{self, Envelope, json},
     tables::{
         lists::Lists,
         settings::{ClientSetting, ClientSettings},
     },
+    versions::{LATEST, SUPPORTED, WITH_HANDSHAKE},
 };
 
-/// The newest protocol version with a handshake.
-pub(crate) const LATEST: &str = "2025-11-25";
 /// The largest parameters of an `initialize`, in bytes. They are stored for the life of a session.
 const MAX_PARAMS_BYTES: usize = 64 * 1024;
 /// The largest result of an `initialize` that is stored.
 const MAX_RESULT_BYTES: usize = 64 * 1024;
-/// The versions that a server may speak to clients that have negotiated none.
-const SUPPORTED_BY_SERVERS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", LATEST];
-/// The protocol versions of Streamable HTTP.
-pub(crate) const SUPPORTED: [&str; 3] = ["2025-03-26", "2025-06-18", LATEST];
 
 #[derive(Debug, Default)]
 pub(crate) struct Handshake {
@@ -140,8 +135,7 @@ impl Handshake {
     /// the client has, not the one that the client requested.
     pub(super) fn initialize(&self, number: u64) -> Option<Bytes> {
         let record = self.record()?;
-        let params = &record.params;
-        let text = format!(r#"{{"jsonrpc":"2.0","id":{number},"method":"initialize","params":{params}}}"#);
+        let text = jsonrpc::request(number, "initialize", &record.params);
         let mut message = Envelope::parse(text.as_bytes()).ok()?;
         message.set_param("protocolVersion", &json::quote(&record.version));
         Some(message.into_line())
@@ -156,7 +150,7 @@ impl Handshake {
     /// [`ConnectError::CapabilityMissing`].
     pub(super) fn check_replay(&mut self, error: bool, outcome: &str) -> Result<bool, ConnectError> {
         if error {
-            let code = error_code(outcome).ok_or(ConnectError::Unusable)?;
+            let code = jsonrpc::error_code(outcome).ok_or(ConnectError::Unusable)?;
             return Err(ConnectError::Refused { code });
         }
         let negotiated = result_version(outcome).ok_or(ConnectError::Unusable)?;
@@ -164,7 +158,7 @@ impl Handshake {
             return Err(ConnectError::Unusable);
         };
         let offered = snapshot::capabilities(outcome);
-        if record.negotiable && SUPPORTED_BY_SERVERS.contains(&&*negotiated) {
+        if record.negotiable && WITH_HANDSHAKE.contains(&&*negotiated) {
             record.negotiable = false;
             record.version = negotiated.into();
             record.capabilities = offered;
@@ -307,10 +301,6 @@ pub(super) fn lower_version(message: &mut Envelope) {
 
 pub(crate) fn result_version(result: &str) -> Option<String> {
     json::string(&result[json::member(result, "protocolVersion")?])
-}
-
-pub(crate) fn error_code(error: &str) -> Option<i64> {
-    error[json::member(error, "code")?].parse().ok()
 }
 
 /// The `data` of an error about an unsupported version (JSON text).

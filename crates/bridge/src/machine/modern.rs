@@ -101,20 +101,16 @@ impl StateMachine {
     /// # Errors
     ///
     /// A [`ModernError`].
-    pub(crate) fn modern_request(&mut self, now: Instant, request: ModernRequest) -> Result<Reader, ModernError> {
+    pub(crate) fn modern_request(&mut self, now: Instant, mut request: ModernRequest) -> Result<Reader, ModernError> {
         if self.modern.is_none() {
             return Err(ModernError::method_not_found());
         }
-        let answers = if request.may_be_asked() {
-            InputResponses::parse(request.input_responses.as_deref())?
-        } else {
-            InputResponses::default()
-        };
-        if request.may_be_asked()
-            && let Some(state) = &request.request_state
-        {
-            let state = state.clone();
-            return self.retry(now, request, &state, answers);
+        if request.may_be_asked() {
+            let answers = InputResponses::parse(request.input_responses.as_deref())?;
+            return match request.request_state.take() {
+                Some(state) => self.retry(now, request, &state, answers),
+                None => self.begin_modern(now, request, answers),
+            };
         }
         if &*request.method == "subscriptions/listen" {
             return self.subscribe(request);
@@ -128,7 +124,7 @@ impl StateMachine {
             self.put_response(now, reader.stream, id, jsonrpc::result(id, &result));
             return Ok(reader);
         }
-        self.begin_modern(now, request, answers)
+        self.begin_modern(now, request, InputResponses::default())
     }
 
     /// Begins the call of a request.
@@ -229,10 +225,11 @@ impl StateMachine {
 
     /// Gives up the questions about a call, which goes on without them.
     pub(super) fn drop_questions(&mut self, number: u64, why: &str) {
-        let call = self.calls.get_mut(number).and_then(|call| call.modern.as_mut());
-        let Some(modern) = call else { return };
+        let Some(modern) = self.calls.modern_mut(number) else {
+            return;
+        };
         modern.stage = Stage::Running;
-        let asked = std::mem::take(&mut modern.asked);
+        let asked = self.calls.take_asked(number);
         self.timers.cancel(&Timer::Gather(number));
         for asked in asked {
             self.reject_question(asked.question, jsonrpc::UNAVAILABLE, why);

@@ -8,15 +8,15 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::TASKS_EXTENSION;
-use crate::jsonrpc::{json::quote, object::Object};
+use crate::{
+    jsonrpc::{json::quote, object::Object},
+    versions::LATEST,
+};
 
 /// The methods with which a server asks its client.
 pub(crate) const ELICITATION: &str = "elicitation/create";
 pub(crate) const SAMPLING: &str = "sampling/createMessage";
 pub(crate) const ROOTS: &str = "roots/list";
-
-/// The newest version with a handshake, which a server gets.
-const HANDSHAKE_VERSION: &str = "2025-11-25";
 
 /// The capabilities of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl ClientCapabilities {
     pub(crate) fn initialize_params(&self, client_info: Option<&str>) -> String {
         let client_info = client_info.unwrap_or(r#"{"name":"unknown","version":"0"}"#);
         format!(
-            r#"{{"protocolVersion":"{HANDSHAKE_VERSION}","capabilities":{},"clientInfo":{client_info}}}"#,
+            r#"{{"protocolVersion":"{LATEST}","capabilities":{},"clientInfo":{client_info}}}"#,
             self.normal
         )
     }

@@ -9,7 +9,7 @@ use super::{
     CALL_HINT, KEY_HINT, ModernError,
     capabilities::{ELICITATION, ROOTS, SAMPLING},
 };
-use crate::jsonrpc::{Envelope, MessageKind, json, object::Object};
+use crate::jsonrpc::{self, Envelope, MessageKind, json, object::Object};
 
 /// The beginning of [`KEY_HINT`] and [`CALL_HINT`].
 const HINT_PREFIX: &str = "forgejo-mcp-broker/";
@@ -94,9 +94,15 @@ pub(crate) fn without_hints(question: &Envelope) -> Option<Envelope> {
     let MessageKind::Request { id, method } = question.kind() else {
         return None;
     };
-    let (id, method) = (id.raw(), json::quote(method));
-    let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#);
-    Envelope::parse(text.as_bytes()).ok()
+    Envelope::parse(jsonrpc::request(id.raw(), method, params).as_bytes()).ok()
+}
+
+/// A question as clients of this era get it, with the parameters from [`question_params`] (JSON
+/// text).
+pub(crate) fn question(method: &str, params: Option<&str>) -> String {
+    let params = params.map(|params| format!(r#","params":{params}"#));
+    let (method, params) = (json::quote(method), params.unwrap_or_default());
+    format!(r#"{{"method":{method}{params}}}"#)
 }
 
 /// The key of a question: the server's own, or the next one of its kind.

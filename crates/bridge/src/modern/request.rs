@@ -8,7 +8,7 @@ use super::{
     ClientCapabilities, LogLevel, META_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, META_PREFIX, META_VERSION,
     ModernError, VERSION, headers,
 };
-use crate::jsonrpc::{Envelope, Id, json, object::Object};
+use crate::jsonrpc::{self, Envelope, Id, json, object::Object};
 
 /// The methods that this side serves.
 const METHODS: [&str; 13] = [
@@ -57,6 +57,11 @@ pub(crate) struct ModernRequest {
 
 /// The version that a message names in its `_meta`, if it is of this era.
 pub(crate) fn meta_version(message: &Envelope) -> Option<String> {
+    // Most requests of earlier clients are told without a search for the members: only with a
+    // backslash could the name be spelled otherwise.
+    message
+        .params()
+        .filter(|params| params.contains(META_VERSION) || params.contains('\\'))?;
     let meta = message.param("_meta")?;
     json::string(&meta[json::member(meta, META_VERSION)?])
 }
@@ -140,12 +145,8 @@ impl ModernRequest {
         } else {
             params.set("_meta", meta.to_string());
         }
-        let text = format!(
-            r#"{{"jsonrpc":"2.0","id":0,"method":{},"params":{params}}}"#,
-            json::quote(method)
-        );
-        let message =
-            Envelope::parse(text.as_bytes()).map_err(|error| ModernError::invalid_request(error.to_string()))?;
+        let message = Envelope::parse(jsonrpc::request(0, method, params).as_bytes())
+            .map_err(|error| ModernError::invalid_request(error.to_string()))?;
         Ok(Self {
             id: id.clone(),
             method: method.into(),
@@ -167,8 +168,7 @@ impl ModernRequest {
         let params = self.message.params().and_then(Object::parse);
         let text = params.map(|mut params| {
             params.set("task", format!(r#"{{"ttl":{ttl}}}"#));
-            let method = json::quote(&self.method);
-            format!(r#"{{"jsonrpc":"2.0","id":0,"method":{method},"params":{params}}}"#)
+            jsonrpc::request(0, &self.method, params)
         });
         if let Some(Ok(message)) = text.map(|text| Envelope::parse(text.as_bytes())) {
             self.message = message;

@@ -2,7 +2,7 @@
 
 use super::{META_RELATED_TASK, META_SERVER_INFO, TASKS_EXTENSION, VERSION, error};
 use crate::jsonrpc::{
-    INVALID_PARAMS, TIMED_OUT, UNAVAILABLE, json,
+    self, INVALID_PARAMS, TIMED_OUT, UNAVAILABLE, json,
     object::{Object, elements},
 };
 
@@ -61,7 +61,7 @@ pub(crate) fn discover(initialized: &str) -> Option<String> {
 
 /// An error (JSON text) with a code of this era. `uri` is the resource that the request names.
 pub(crate) fn translate_error(text: &str, uri: Option<&str>) -> String {
-    let code = code(text);
+    let code = jsonrpc::error_code(text);
     let Some(mut error) = Object::parse(text) else {
         return text.to_owned();
     };
@@ -86,11 +86,6 @@ pub(crate) fn translate_error(text: &str, uri: Option<&str>) -> String {
         _other => {}
     }
     error.to_string()
-}
-
-/// The code of an error (JSON text).
-pub(crate) fn code(error: &str) -> Option<i64> {
-    error[json::member(error, "code")?].parse().ok()
 }
 
 /// True if a result of `tools/call` tells a failure.

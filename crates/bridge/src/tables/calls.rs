@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{
     links::LinkNumber,
-    modern_calls::{ModernCall, Stage},
+    modern_calls::{Asked, ModernCall, Stage},
     settings::ClientSetting,
 };
 use crate::{
@@ -163,6 +163,19 @@ impl Calls {
     /// [`requeue`](Self::requeue) only.
     pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut Call> {
         self.all.get_mut(&number)
+    }
+
+    /// What a call of a client of 2026-07-28 has beside the rest.
+    pub(crate) fn modern_mut(&mut self, number: u64) -> Option<&mut ModernCall> {
+        self.all.get_mut(&number)?.modern.as_deref_mut()
+    }
+
+    /// Takes the open questions about a call.
+    pub(crate) fn take_asked(&mut self, number: u64) -> Vec<Asked> {
+        let modern = self.modern_mut(number);
+        modern
+            .map(|modern| std::mem::take(&mut modern.asked))
+            .unwrap_or_default()
     }
 
     /// A call that runs on a link.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
 
-use crate::jsonrpc::{Envelope, json};
+use crate::jsonrpc::{self, Envelope, json};
 
 /// The lists of MCP with the member of a page that holds its items, and the notification that
 /// announces a change.
@@ -89,10 +89,8 @@ impl Probe {
 
     /// The request for a page, with this id; the first page has no cursor.
     pub(crate) fn request(&self, id: u64, cursor: Option<&str>) -> String {
-        let method = self.list.method;
         let params = cursor.map(|cursor| format!(r#"{{"cursor":{cursor}}}"#));
-        let params = params.unwrap_or_else(|| "{}".to_owned());
-        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#)
+        jsonrpc::request(id, self.list.method, params.as_deref().unwrap_or("{}"))
     }
 
     /// Adds a page (the text of a result).

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::jsonrpc::{Envelope, json};
+use crate::jsonrpc::{self, Envelope, json};
 
 const MAX_URI_BYTES: usize = 4096;
 const MAX_TOTAL_URI_BYTES: usize = 256 * 1024;
@@ -46,8 +46,7 @@ impl ClientSetting {
             Self::Subscribe(uri) => ("resources/subscribe", "uri", uri),
             Self::Unsubscribe(uri) => ("resources/unsubscribe", "uri", uri),
         };
-        let value = json::quote(value);
-        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{{"{name}":{value}}}}}"#)
+        jsonrpc::request(id, method, format!(r#"{{"{name}":{}}}"#, json::quote(value)))
     }
 }
 

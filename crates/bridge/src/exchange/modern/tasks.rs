@@ -18,7 +18,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, request: &ModernRequest) -> Resu
         "tasks/get" => get(shared, &params).await?,
         "tasks/cancel" => match self::request(shared, "tasks/cancel", &params).await? {
             // A task that has ended needs no cancellation.
-            Err(error) if results::code(&error) != Some(INVALID_PARAMS.into()) => Err(error),
+            Err(error) if jsonrpc::error_code(&error) != Some(INVALID_PARAMS.into()) => Err(error),
             _cancelled => Ok(None),
         },
         _update => {
@@ -40,7 +40,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, request: &ModernRequest) -> Resu
         }
         Err(text) => {
             let text = results::translate_error(&text, None);
-            let status = results::code(&text).map_or(http::StatusCode::OK, error::status);
+            let status = jsonrpc::error_code(&text).map_or(http::StatusCode::OK, error::status);
             response::json(status, jsonrpc::error_text(id, &text))
         }
     }))

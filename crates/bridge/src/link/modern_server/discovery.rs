@@ -5,15 +5,15 @@ use super::{
     INTERNAL, META_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, META_SERVER_INFO, META_VERSION, METHOD_NOT_FOUND,
     ModernServer, SentRequest, TASKS_EXTENSION, VERSION, results,
 };
-use crate::jsonrpc::{
-    self, Envelope, json,
-    object::{self, Object},
+use crate::{
+    jsonrpc::{
+        self, Envelope, json,
+        object::{self, Object},
+    },
+    modern::LogLevel,
+    versions::{LATEST, WITH_HANDSHAKE},
 };
-use crate::modern::LogLevel;
 
-/// The newest version with a handshake, and those before it.
-const LATEST: &str = "2025-11-25";
-const EARLIER: [&str; 3] = ["2024-11-05", "2025-03-26", "2025-06-18"];
 /// What the requests of the client say of it.
 #[derive(Debug)]
 pub(super) struct ClientSettings {
@@ -132,10 +132,7 @@ impl ModernServer {
         for (name, value) in more {
             params.set(name, *value);
         }
-        let method = json::quote(method);
-        Some(format!(
-            r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#
-        ))
+        Some(jsonrpc::request(id, method, params))
     }
 
     /// True if the client has declared that it answers such questions.
@@ -176,7 +173,9 @@ impl ClientSettings {
     /// The settings in an `initialize`.
     fn of(message: &Envelope) -> Self {
         let asked = message.param("protocolVersion").and_then(json::string);
-        let earlier = EARLIER.into_iter().find(|version| Some(*version) == asked.as_deref());
+        let version = WITH_HANDSHAKE
+            .into_iter()
+            .find(|version| Some(*version) == asked.as_deref());
         let mut capabilities = message
             .param("capabilities")
             .and_then(Object::parse)
@@ -187,7 +186,7 @@ impl ClientSettings {
             capabilities.set("roots", "{}");
         }
         Self {
-            version: earlier.unwrap_or(LATEST),
+            version: version.unwrap_or(LATEST),
             capabilities: capabilities.to_string().into(),
             info: message.param("clientInfo").map(Box::from),
             log_level: None,

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     dropped::DropReason,
-    jsonrpc::{Id, json, object::Object},
+    jsonrpc::{self, Id, json, object::Object},
 };
 
 /// The questions of one round.
@@ -188,8 +188,7 @@ impl<'t> Input<'t> {
         if self.kind == InputKind::Url {
             self.params.set("elicitationId", json::quote(&elicitation_id()));
         }
-        let (method, params) = (json::quote(&self.method), self.params);
-        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#)
+        jsonrpc::request(id, &self.method, self.params)
     }
 }
 

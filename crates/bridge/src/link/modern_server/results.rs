@@ -88,7 +88,7 @@ pub(super) fn error(id: &str, method: &str, error: &str) -> Bytes {
         }
         Some(_) => {}
     }
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{object}}}"#).into()
+    jsonrpc::error_text(id, &object.to_string())
 }
 
 /// The result of a tool that has failed with this text.

@@ -91,8 +91,7 @@ impl StateMachine {
 
     /// A question is over that its client has not answered.
     pub(in crate::machine) fn withdraw_modern(&mut self, number: u64, question: &Question) {
-        let call = question.call.and_then(|call| self.calls.get_mut(call));
-        if let Some(modern) = call.and_then(|call| call.modern.as_mut()) {
+        if let Some(modern) = question.call.and_then(|call| self.calls.modern_mut(call)) {
             modern.asked.retain(|asked| asked.question != number);
         }
     }
@@ -146,7 +145,7 @@ impl StateMachine {
         if self.reject_missing(call_number, number, &input.method, &params) {
             return;
         }
-        let Some(modern) = self.calls.get_mut(call_number).and_then(|call| call.modern.as_mut()) else {
+        let Some(modern) = self.calls.modern_mut(call_number) else {
             return;
         };
         modern.questions += 1;
@@ -170,16 +169,14 @@ impl StateMachine {
             method: input.method.clone(),
             params: input::question_params(&params, context).map(Box::from),
         };
-        if let Some(modern) = self.calls.get_mut(call_number).and_then(|call| call.modern.as_mut()) {
+        let mut name = None;
+        if let Some(modern) = self.calls.modern_mut(call_number) {
             modern.asked.push(asked);
+            name = modern.name.clone();
         }
         self.timers
             .set(Timer::Question(number), now + self.config.question_timeout);
         self.gather(now, call_number);
-        let name = self
-            .calls
-            .get(call_number)
-            .and_then(|call| call.modern.as_ref()?.name.clone());
         if let Some(modern) = &mut self.modern {
             modern.note_asker(name.as_deref());
         }
@@ -187,8 +184,9 @@ impl StateMachine {
 
     /// Rejects a question that the client of its call has not declared. True if it has not.
     pub(super) fn reject_missing(&mut self, call: u64, question: u64, method: &str, params: &Object<'_>) -> bool {
-        let modern = self.calls.get_mut(call).and_then(|call| call.modern.as_mut());
-        let Some(modern) = modern else { return false };
+        let Some(modern) = self.calls.modern_mut(call) else {
+            return false;
+        };
         let Some(missing) = modern.capabilities.missing(method, params) else {
             return false;
         };
@@ -201,8 +199,9 @@ impl StateMachine {
     /// Lets the questions of a call go to its client within a moment. Those of a call without a
     /// client wait for its retry.
     pub(super) fn gather(&mut self, now: Instant, call: u64) {
-        let modern = self.calls.get_mut(call).and_then(|call| call.modern.as_mut());
-        let Some(modern) = modern else { return };
+        let Some(modern) = self.calls.modern_mut(call) else {
+            return;
+        };
         let first = match modern.stage {
             Stage::Running => now,
             Stage::Gathering(first) => first,

@@ -104,46 +104,37 @@ impl StateMachine {
 
     /// Ends the exchange of a call with the questions of its server.
     pub(in crate::machine) fn ask_client(&mut self, now: Instant, number: u64) {
-        let asked = self.calls.get(number).and_then(|call| call.modern.as_ref());
-        if asked.is_none_or(|modern| modern.asked.is_empty()) {
-            self.set_stage(number, Stage::Running);
+        let Some(modern) = self.calls.modern_mut(number) else {
+            return;
+        };
+        if modern.asked.is_empty() {
+            modern.stage = Stage::Running;
             return;
         }
         let Some(place) = self.take_parked_place(now) else {
-            return self.refuse_questions(number);
+            return self.drop_questions(number, "too many requests wait for answers");
         };
         let Some(call) = self.calls.get(number) else { return };
         let Some(modern) = &call.modern else { return };
         let (stream, id, round) = (call.stream, call.id.clone(), modern.round);
         let state = self.seal_state(Some(number), round, modern.content);
         let questions = modern.asked.iter().map(|asked| {
-            let params = asked.params.as_ref().map(|params| format!(r#","params":{params}"#));
-            let request = format!(
-                r#"{{"method":{}{}}}"#,
-                json::quote(&asked.method),
-                params.unwrap_or_default()
-            );
-            (&*asked.key, request)
+            let question = input::question(&asked.method, asked.params.as_deref());
+            (&*asked.key, question)
         });
         let result = results::input_required(questions, &state, self.handshake.server_info());
         let line = jsonrpc::result(id.raw(), &result);
         if let Some(answered) = round.checked_sub(1) {
             self.keep_outcome(now, (number, answered), &line, OUTCOME_TIME);
         }
-        self.set_stage(number, Stage::Parked(now));
-        if let Some(modern) = self.calls.get_mut(number).and_then(|call| call.modern.as_mut()) {
+        if let Some(modern) = self.calls.modern_mut(number) {
+            modern.stage = Stage::Parked(now);
             modern.place = Some(place);
             modern.asked.iter_mut().for_each(|asked| asked.known = true);
         }
         self.timers.set(Timer::Call(number), now + self.config.park_time);
         self.put_response(now, stream, id.raw(), line);
         self.config.era_counts.note_parked();
-    }
-
-    fn set_stage(&mut self, number: u64, stage: Stage) {
-        if let Some(modern) = self.calls.get_mut(number).and_then(|call| call.modern.as_mut()) {
-            modern.stage = stage;
-        }
     }
 
     /// A place for a call that is to be parked. At a limit the oldest one here ends for it; `None`
@@ -160,22 +151,6 @@ impl StateMachine {
             self.time_out(now, *oldest);
         }
         self.config.parked_calls.take()
-    }
-
-    /// The server of a call gets errors for its questions.
-    fn refuse_questions(&mut self, number: u64) {
-        self.set_stage(number, Stage::Running);
-        let modern = self.calls.get_mut(number).and_then(|call| call.modern.as_mut());
-        let asked = modern
-            .map(|modern| std::mem::take(&mut modern.asked))
-            .unwrap_or_default();
-        for asked in asked {
-            self.reject_question(
-                asked.question,
-                jsonrpc::UNAVAILABLE,
-                "too many requests wait for answers",
-            );
-        }
     }
 
     fn seal_state(&self, call: Option<u64>, round: u32, content: [u8; 16]) -> String {
@@ -206,7 +181,7 @@ impl StateMachine {
         }
         if error {
             if may_be_asked(&call.method)
-                && results::code(outcome) == Some(URL_ELICITATION_REQUIRED)
+                && jsonrpc::error_code(outcome) == Some(URL_ELICITATION_REQUIRED)
                 && let Some(line) = self.url_questions(call, modern, outcome)
             {
                 return line;
@@ -248,7 +223,7 @@ impl StateMachine {
             }
             let params = input::question_params(&params, false)?;
             let key = input::key(None, ELICITATION, at + 1).into_owned();
-            questions.push((key, format!(r#"{{"method":"{ELICITATION}","params":{params}}}"#)));
+            questions.push((key, input::question(ELICITATION, Some(&params))));
         }
         if questions.is_empty() {
             return None;

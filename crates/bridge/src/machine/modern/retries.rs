@@ -84,12 +84,8 @@ impl StateMachine {
         if let Some(link) = self.calls.get(number).and_then(|call| call.link()) {
             self.before_modern_call(number, link);
         }
-        let asked = self.calls.get_mut(number).and_then(|call| call.modern.as_mut());
-        let asked = asked
-            .map(|modern| std::mem::take(&mut modern.asked))
-            .unwrap_or_default();
         let mut open = Vec::new();
-        for asked in asked {
+        for asked in self.calls.take_asked(number) {
             let params = asked.params.as_deref().and_then(Object::parse).unwrap_or_default();
             let answer = asked.known.then(|| answers.answers.remove(&asked.key));
             match answer.flatten() {

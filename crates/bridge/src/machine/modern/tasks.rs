@@ -75,13 +75,10 @@ impl StateMachine {
         let questions = questions.map(|(_, asked)| {
             let key = asked.key.as_deref().unwrap_or_default();
             let params = Object::parse(&asked.params).and_then(|params| input::question_params(&params, false));
-            let params = params
-                .map(|params| format!(r#","params":{params}"#))
-                .unwrap_or_default();
             format!(
-                r#"{}:{{"method":{}{params}}}"#,
+                "{}:{}",
                 json::quote(key),
-                json::quote(&asked.method)
+                input::question(&asked.method, params.as_deref())
             )
         });
         let questions: Vec<_> = questions.collect();
@@ -174,7 +171,7 @@ impl StateMachine {
         }
         let number = self.calls.next_number();
         let id = json::quote(&task_id(Some(&task)).unwrap_or_default());
-        let line = format!(r#"{{"jsonrpc":"2.0","id":{number},"method":"tasks/result","params":{{"taskId":{id}}}}}"#);
+        let line = jsonrpc::request(number, "tasks/result", format!(r#"{{"taskId":{id}}}"#));
         self.send_own_request(link, number, OwnRequest::TaskResult(task.into()), line);
     }
 
