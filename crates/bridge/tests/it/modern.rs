@@ -197,6 +197,16 @@ pub(crate) async fn ask(server: &mut Server, id: u64, message: &str, key: Option
     server.write(&question.to_string()).await;
 }
 
+/// Parks the first call of a conversation on a question with the id 5: the server's id of the call,
+/// and what the client gets.
+pub(crate) async fn park(bridge: &Arc<Bridge>, server: &mut Server, first: &ModernRequest) -> (u64, Value) {
+    let reply = start(bridge, first.clone());
+    list_tools(server, "").await;
+    let (id, _) = server.request().await;
+    ask(server, 5, "?", None).await;
+    (id, json_of(reply).await)
+}
+
 /// The retry of a request with answers.
 pub(crate) fn retry(request: &ModernRequest, id: impl Into<Value>, asked: &Value, responses: Value) -> ModernRequest {
     let mut retry = request.clone().with_param("inputResponses", responses);

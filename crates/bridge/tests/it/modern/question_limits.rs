@@ -3,7 +3,7 @@
 use bridge::MemoryBudget;
 use serde_json::json;
 
-use super::{accept, ask, bridge, bridge_with, call, config, json_of, list_tools, request, retry, rotate, start};
+use super::{accept, ask, bridge, bridge_with, call, config, json_of, list_tools, park, request, retry, rotate, start};
 use crate::harness::until;
 
 #[tokio::test(start_paused = true)]
@@ -14,11 +14,7 @@ async fn a_question_that_is_withdrawn_at_once_ends_no_parked_call() {
     };
     let (bridge, mut server) = bridge_with(config).await;
     let first = call(1, "t");
-    let reply = start(&bridge, first.clone());
-    list_tools(&mut server, "").await;
-    let (parked, _) = server.request().await;
-    ask(&mut server, 5, "?", None).await;
-    let asked = json_of(reply).await;
+    let (parked, asked) = park(&bridge, &mut server, &first).await;
     let other = start(&bridge, call(2, "u"));
     let (running, _) = server.request().await;
     ask(&mut server, 6, "?", None).await;
@@ -88,11 +84,7 @@ async fn a_server_names_no_call_of_another_server() {
 async fn a_retry_is_not_asked_for_what_it_does_not_declare() {
     let (bridge, mut server) = bridge().await;
     let first = call(1, "t");
-    let reply = start(&bridge, first.clone());
-    list_tools(&mut server, "").await;
-    let (id, _) = server.request().await;
-    ask(&mut server, 5, "?", None).await;
-    let asked = json_of(reply).await;
+    let (id, asked) = park(&bridge, &mut server, &first).await;
     let again = retry(&first, 2, &asked, json!({}));
     let again = again.with_meta("io.modelcontextprotocol/clientCapabilities", json!({ "sampling": {} }));
     let reply = start(&bridge, again);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bridge::ParkedCalls;
 use serde_json::json;
 
-use super::{accept, ask, bridge, bridge_with, call, config, json_of, list_tools, request, retry, rotate, start};
+use super::{accept, ask, bridge, bridge_with, call, config, json_of, list_tools, park, request, retry, rotate, start};
 use crate::harness::until;
 
 #[tokio::test(start_paused = true)]
@@ -104,11 +104,7 @@ async fn a_ready_answer_counts_for_a_key_that_the_server_names() {
 async fn a_state_is_good_for_one_request_and_one_set_of_answers() {
     let (bridge, mut server) = bridge().await;
     let first = call(1, "t");
-    let reply = start(&bridge, first.clone());
-    list_tools(&mut server, "").await;
-    let (id, _) = server.request().await;
-    ask(&mut server, 5, "?", None).await;
-    let asked = json_of(reply).await;
+    let (id, asked) = park(&bridge, &mut server, &first).await;
     let answers = json!({ "elicitation-1": accept("1") });
 
     let tampered = format!(
@@ -160,11 +156,7 @@ async fn a_state_is_good_for_one_request_and_one_set_of_answers() {
 async fn a_call_that_is_never_retried_is_cancelled() {
     let (bridge, mut server) = bridge().await;
     let first = call(1, "t");
-    let reply = start(&bridge, first.clone());
-    list_tools(&mut server, "").await;
-    let (id, _) = server.request().await;
-    ask(&mut server, 5, "?", None).await;
-    let asked = json_of(reply).await;
+    let (id, asked) = park(&bridge, &mut server, &first).await;
     let begun = tokio::time::Instant::now();
     assert!(server.line().await.contains(r#""id":5,"error""#));
     assert_eq!(begun.elapsed().as_secs(), 300);
@@ -179,11 +171,7 @@ async fn a_call_that_is_never_retried_is_cancelled() {
 async fn a_parked_call_stays_with_its_server() {
     let (bridge, mut old) = bridge().await;
     let first = call(1, "t");
-    let reply = start(&bridge, first.clone());
-    list_tools(&mut old, "").await;
-    let (id, _) = old.request().await;
-    ask(&mut old, 5, "?", None).await;
-    let asked = json_of(reply).await;
+    let (id, asked) = park(&bridge, &mut old, &first).await;
     let (_link, mut new) = rotate(&bridge, 2).await;
     assert!(new.line().await.contains("notifications/initialized"));
     let (probe, _) = new.request().await;
@@ -202,11 +190,7 @@ async fn a_parked_call_stays_with_its_server() {
 async fn a_parked_call_is_lost_with_its_server() {
     let (bridge, mut server) = bridge().await;
     let first = call(1, "t");
-    let reply = start(&bridge, first.clone());
-    list_tools(&mut server, "").await;
-    server.request().await;
-    ask(&mut server, 5, "?", None).await;
-    let asked = json_of(reply).await;
+    let (_, asked) = park(&bridge, &mut server, &first).await;
     drop(server);
     until(|| bridge.in_flight(1) == 0).await;
     let lost = start(
@@ -222,11 +206,7 @@ async fn a_parked_call_is_lost_with_its_server() {
 async fn a_question_belongs_to_the_call_that_is_known_to_ask() {
     let (bridge, mut server) = bridge().await;
     let asking = call(1, "asks");
-    let reply = start(&bridge, asking.clone());
-    list_tools(&mut server, "").await;
-    let (id, _) = server.request().await;
-    ask(&mut server, 5, "?", None).await;
-    let asked = json_of(reply).await;
+    let (id, asked) = park(&bridge, &mut server, &asking).await;
     // A call that began later runs while the first one goes on and asks once more.
     let reply = start(
         &bridge,
@@ -253,11 +233,7 @@ async fn a_question_belongs_to_the_call_that_is_known_to_ask() {
 async fn a_call_that_ends_while_it_is_parked_keeps_its_result_for_the_retry() {
     let (bridge, mut server) = bridge().await;
     let first = call(1, "t");
-    let reply = start(&bridge, first.clone());
-    list_tools(&mut server, "").await;
-    let (id, _) = server.request().await;
-    ask(&mut server, 5, "?", None).await;
-    let asked = json_of(reply).await;
+    let (id, asked) = park(&bridge, &mut server, &first).await;
     server
         .write(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":5}}"#)
         .await;
@@ -278,11 +254,7 @@ async fn parked_calls_beyond_the_limit_end_the_oldest() {
     };
     let (bridge, mut server) = bridge_with(config).await;
     let first = call(1, "t");
-    let reply = start(&bridge, first.clone());
-    list_tools(&mut server, "").await;
-    let (oldest, _) = server.request().await;
-    ask(&mut server, 5, "?", None).await;
-    json_of(reply).await;
+    let (oldest, _) = park(&bridge, &mut server, &first).await;
     let reply = start(&bridge, call(2, "u"));
     server.request().await;
     ask(&mut server, 6, "?", None).await;
@@ -300,11 +272,7 @@ async fn parked_calls_of_all_conversations_have_one_limit() {
     let parked = config.parked_calls.clone();
     let (one, mut server) = bridge_with(config.clone()).await;
     let first = call(1, "t");
-    let reply = start(&one, first.clone());
-    list_tools(&mut server, "").await;
-    server.request().await;
-    ask(&mut server, 5, "?", None).await;
-    let asked = json_of(reply).await;
+    let (_, asked) = park(&one, &mut server, &first).await;
     assert_eq!(parked.count(), 1);
 
     // The other conversation has none to end for its own: its server gets an error.
