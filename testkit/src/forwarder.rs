@@ -13,7 +13,7 @@
 mod tests;
 
 use std::{
-    io,
+    fs, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -29,6 +29,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
     header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
 };
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tokio::{sync::watch, time::Instant};
 
@@ -42,6 +43,12 @@ const TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 const MCP_PATH: &str = "/mcp";
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// The kernel's table of the IPv4 sockets of this network namespace (`proc_net_tcp(5)`). Nobody
+/// signals a change of it.
+const TCP_SOCKETS: &str = "/proc/net/tcp";
+
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The end of an event (HTML standard, section 9.2.5).
 const END_OF_EVENT: &[u8] = b"\n\n";
@@ -81,8 +88,8 @@ pub struct McpRequest {
     pub last_event_id: Option<String>,
     /// The status of the answer; `None` before its head has come.
     pub status: Option<StatusCode>,
-    /// The answer is an event stream.
-    pub is_stream: bool,
+    /// The answer is an event stream, and its first event has been passed on.
+    pub stream_begun: bool,
 }
 
 impl Forwarder {
@@ -142,6 +149,15 @@ impl Forwarder {
         // The sender lives as long as this forwarder.
         let _ = changes.wait_for(|()| condition(&self.requests())).await;
     }
+
+    /// Waits until the clients have read all that this forwarder has written to their connections.
+    /// Cancel safe.
+    pub async fn all_is_read(&self) -> io::Result<()> {
+        while unread_bytes(self.server.address().port(), &fs::read_to_string(TCP_SOCKETS)?) > 0 {
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+        Ok(())
+    }
 }
 
 impl Shared {
@@ -165,7 +181,7 @@ impl Shared {
             method: method.clone(),
             last_event_id: last_event_id.map(str::to_owned),
             status: None,
-            is_stream: false,
+            stream_begun: false,
         };
         let mut state = self.state();
         state.requests.push(request);
@@ -176,7 +192,7 @@ impl Shared {
     }
 
     async fn exchange(
-        &self,
+        self: &Arc<Self>,
         method: Method,
         uri: &Uri,
         mut headers: HeaderMap,
@@ -198,7 +214,6 @@ impl Shared {
         let content_type = response.headers().get(CONTENT_TYPE);
         let is_stream = content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
         if let Some(index) = recorded {
-            self.state().requests[index].is_stream = is_stream;
             self.state().requests[index].status = Some(response.status());
             self.changes.send_replace(());
         }
@@ -207,7 +222,16 @@ impl Shared {
         } else {
             None
         };
-        let mut response = http::Response::from(response).map(Body::new);
+        let shared = Arc::clone(self);
+        let mut response = http::Response::from(response).map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                if let Some(index) = recorded.filter(|_| is_stream) {
+                    shared.state().requests[index].stream_begun = true;
+                    shared.changes.send_replace(());
+                }
+                frame
+            }))
+        });
         response.headers_mut().remove(CONNECTION);
         response.headers_mut().remove(TRANSFER_ENCODING);
         if let Some(event) = first_event {
@@ -228,6 +252,26 @@ async fn forward(
 ) -> Response {
     let response = shared.exchange(method, &uri, headers, body).await;
     response.unwrap_or_else(|_| StatusCode::BAD_GATEWAY.into_response())
+}
+
+/// The bytes that wait in the buffers of connections to a port: sent from it and not acknowledged,
+/// or arrived at the other end and not read.
+fn unread_bytes(port: u16, sockets: &str) -> u64 {
+    let has_port = |address: &str| address.ends_with(&format!(":{port:04X}"));
+    let unread = sockets.lines().skip(1).filter_map(|line| {
+        let mut columns = line.split_whitespace().skip(1);
+        let (local, remote) = (columns.next()?, columns.next()?);
+        let (sent, arrived) = columns.nth(1)?.split_once(':')?;
+        let waiting = if has_port(remote) {
+            arrived
+        } else if has_port(local) && !remote.ends_with(":0000") {
+            sent
+        } else {
+            return None;
+        };
+        u64::from_str_radix(waiting, 16).ok()
+    });
+    unread.sum()
 }
 
 async fn first_event(response: &mut reqwest::Response) -> Result<Bytes, reqwest::Error> {

@@ -266,20 +266,6 @@ async fn call_that_is_not_answered_within_request_timeout_gets_an_error() {
 }
 
 #[tokio::test]
-async fn question_that_the_client_does_not_answer_within_question_timeout_gets_an_error() {
-    let harness = Harness::new(&[("session.question_timeout", "1s")]).await;
-    let alice = harness.in_session("alice").await;
-    let call = json!({ "name": "test_ask", "arguments": { "id": 1, "question": "delete it?" } });
-    let (answer, id) = alice.request("tools/call", call).await.unwrap();
-    let asked = |message: &Value| message["method"] == "elicitation/create";
-    assert!(answer.messages.iter().any(asked), "{}", answer.text());
-    // The server has an error instead of an answer, and goes on.
-    let response = answer.response_to(&id).unwrap();
-    let text = response["result"]["content"][0]["text"].as_str().unwrap();
-    assert!(text.contains("\"error\""), "{response}");
-}
-
-#[tokio::test]
 async fn health_reports_version_revision_and_store() {
     let harness = Harness::new(&[]).await;
     let health = Client::new(format!("{}/healthz", harness.broker.url()).parse().unwrap());

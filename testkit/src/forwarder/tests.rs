@@ -2,6 +2,11 @@
 
 use axum::{Router, body::Bytes, extract::State, response::IntoResponse as _};
 
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
 use super::*;
 
 const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"slow"}}"#;
@@ -78,4 +83,26 @@ async fn missing_broker_is_a_502() {
     server.stop().await;
     let answer = http.get(forwarder.url()).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
+}
+
+#[tokio::test]
+async fn what_a_client_has_not_read_is_seen() {
+    let (forwarder, _, _server, _) = start(None).await;
+    let mut client = TcpStream::connect(forwarder.server.address()).await.unwrap();
+    let request = b"POST /mcp HTTP/1.1\r\nhost: broker\r\ncontent-length: 0\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    forwarder
+        .wait_for(|requests| requests.iter().any(|request| request.stream_begun))
+        .await;
+    client.readable().await.unwrap();
+    let unread = || {
+        unread_bytes(
+            forwarder.server.address().port(),
+            &fs::read_to_string(TCP_SOCKETS).unwrap(),
+        )
+    };
+    assert!(unread() > 0);
+    client.read_buf(&mut BytesMut::with_capacity(4096)).await.unwrap();
+    forwarder.all_is_read().await.unwrap();
+    assert_eq!(unread(), 0);
 }

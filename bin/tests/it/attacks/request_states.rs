@@ -175,7 +175,7 @@ async fn replayed_request_state_gets_the_outcome_of_equal_answers_only() {
 
 #[tokio::test]
 async fn expired_request_state_is_invalid_and_its_call_is_cancelled() {
-    let harness = Harness::new(&[("session.input_timeout", "1s")]).await;
+    let harness = Harness::new(&[("session.input_timeout", "5s")]).await;
     let alice = with_forms(&harness.signed_in("alice").await);
     let asked = ask(&alice, "sure?").await;
     harness.broker.log().contains("got notifications/cancelled").await;

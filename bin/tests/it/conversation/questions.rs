@@ -142,7 +142,7 @@ async fn question_of_a_dead_child_is_cancelled_before_its_call_fails() {
 
 #[tokio::test]
 async fn question_that_is_not_answered_in_time_is_cancelled_and_fails_at_the_child() {
-    let harness = Harness::new(&[("session.question_timeout", "1s")]).await;
+    let harness = Harness::new(&[("session.question_timeout", "5s")]).await;
     let alice = harness.in_session("alice").await;
     let mut call = OpenCall::ask(&alice, "a", "q1", "sure?").await;
     let question = call.question().await;
@@ -155,7 +155,7 @@ async fn question_that_is_not_answered_in_time_is_cancelled_and_fails_at_the_chi
 
 #[tokio::test]
 async fn call_that_is_not_answered_in_time_fails_and_is_cancelled_at_the_child() {
-    let harness = Harness::new(&[("session.request_timeout", "2s")]).await;
+    let harness = Harness::new(&[("session.request_timeout", "5s")]).await;
     let alice = harness.in_session("alice").await;
     let child = harness.only_child();
     let mut call = OpenCall::start(&alice, "a", "test_sleep", json!({ "ms": 600_000 })).await;
