@@ -88,7 +88,7 @@ pub(crate) struct StateMachine {
     pub(crate) handshake: Handshake,
     /// For clients of 2026-07-28.
     modern: Option<Box<Modern>>,
-    timers: Timers,
+    pub(crate) timers: Timers,
     /// Set for good once the session has ended.
     closed: Option<Refusal>,
     requests: OwnerRequests,

@@ -71,8 +71,7 @@ pub fn route(request: &mut Request<Bytes>, principal: &str, config: &Config) -> 
     };
     match message.kind().clone() {
         MessageKind::Request { id, method } => {
-            let named = request::meta_version(&message).is_some();
-            if named || (is_modern && &*method != "initialize") {
+            if (is_modern && &*method != "initialize") || request::meta_version(&message).is_some() {
                 return modern_request(request, &message, &id, &method, principal, config);
             }
             if &*method == "initialize" {

@@ -97,13 +97,10 @@ impl Shared {
     ) -> (T, Option<R>) {
         let (outcome, requests, wakers, outputs, earlier, progress) = {
             let mut machine = self.lock();
-            let before = machine.next_deadline();
             let outcome = step(&mut machine);
-            let earlier = machine
-                .next_deadline()
-                .is_some_and(|at| before.is_none_or(|before| at < before));
+            let earlier = machine.timers.take_earlier();
             let wakers = machine.streams.take_wakers();
-            let outputs = machine.links.with_output();
+            let outputs = machine.links.take_output_signals();
             let progress = machine.take_progress();
             // Under the lock, so that the last step has the last word.
             #[cfg(feature = "http")]
@@ -143,7 +140,7 @@ pub(crate) async fn run_timers(shared: Weak<Shared>, ended: CancellationToken) {
         let Some(next) = shared.upgrade().map(|shared| {
             shared.step(|machine| {
                 machine.run_timers(Instant::now());
-                machine.next_deadline()
+                machine.timers.arm()
             })
         }) else {
             return;

@@ -89,7 +89,12 @@ impl Envelope {
         };
 
         // Parsing has rejected line breaks within strings by now.
-        let text = text.replace(['\n', '\r'], " ");
+        let is_one_line = !text.bytes().any(|byte| matches!(byte, b'\n' | b'\r'));
+        let text = if is_one_line {
+            text.to_owned()
+        } else {
+            text.replace(['\n', '\r'], " ")
+        };
         Ok(Self {
             text,
             kind,
@@ -97,6 +102,23 @@ impl Envelope {
             params_at,
             outcome_at: error_at.or(result_at),
         })
+    }
+
+    /// A request with these parameters (JSON text on one line), and with 0 for its id.
+    pub(crate) fn request(method: &str, params: &str) -> Self {
+        let head = r#"{"jsonrpc":"2.0","id":"#;
+        let before_params = format!(r#"{head}0,"method":{},"params":"#, json::quote(method));
+        let params_at = before_params.len()..before_params.len() + params.len();
+        Self {
+            text: [&before_params, params, "}"].concat(),
+            kind: MessageKind::Request {
+                id: Id::parse("0").expect("0 is an id"),
+                method: method.into(),
+            },
+            id_at: Some(head.len()..head.len() + 1),
+            params_at: Some(params_at),
+            outcome_at: None,
+        }
     }
 
     pub(crate) fn kind(&self) -> &MessageKind {
@@ -265,6 +287,14 @@ mod tests {
             }
         );
         assert_eq!(both.outcome(), "{}");
+    }
+
+    #[test]
+    fn a_written_request_is_the_one_that_is_read() {
+        let written = Envelope::request("a \"quoted\" method", r#"{"a":[1.0]}"#);
+        let parsed = Envelope::parse(written.text.as_bytes()).expect("a message");
+        assert_eq!(written.kind, parsed.kind);
+        assert_eq!((written.id_at, written.params_at), (parsed.id_at, parsed.params_at));
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(crate) fn string(text: &str) -> Option<String> {
 
 /// Encodes `value` as a JSON string, with its quotes.
 pub(crate) fn quote(value: &str) -> String {
-    serde_json::Value::from(value).to_string()
+    serde_json::to_string(value).expect("every string has a JSON form")
 }
 
 struct Object<'n, const N: usize> {

@@ -10,6 +10,9 @@ use serde_json::value::RawValue;
 
 use super::json;
 
+/// Up to this number, comparing all pairs of names is cheaper than hashing each.
+const FEW_MEMBERS: usize = 16;
+
 /// The members of an object, in their order. No name comes twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Object<'t>(Vec<(Cow<'t, str>, Cow<'t, str>)>);
@@ -26,6 +29,28 @@ impl<'t> Object<'t> {
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| &**value)
+    }
+
+    /// True if a reader that ignores case could take another member for one of these.
+    pub(crate) fn is_ambiguous(&self, names: &[&str]) -> bool {
+        let mut members = self.0.iter();
+        members.any(|(name, _)| {
+            names
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(name) && known != name)
+        })
+    }
+
+    fn has_name_twice(&self) -> bool {
+        let names = || self.0.iter().map(|(name, _)| &**name);
+        if self.0.len() <= FEW_MEMBERS {
+            return names()
+                .enumerate()
+                .any(|(at, name)| names().take(at).any(|earlier| earlier == name));
+        }
+        // Clients choose the number of members, so the names are not compared in pairs.
+        let mut seen = HashSet::with_capacity(self.0.len());
+        !names().all(|name| seen.insert(name))
     }
 
     /// The names and texts of the members.
@@ -86,14 +111,11 @@ impl<'de> Visitor<'de> for Members {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut object = Object::default();
-        // Clients choose the number of members, so the names are not searched one by one.
-        let mut names = HashSet::new();
         while let Some(name) = map.next_key::<BorrowedName<'de>>()? {
-            let value = map.next_value::<&'de RawValue>()?.get();
-            if !names.insert(name.0.clone()) {
-                return Err(A::Error::custom("a member comes twice"));
-            }
-            object.0.push((name.0, value.into()));
+            object.0.push((name.0, map.next_value::<&'de RawValue>()?.get().into()));
+        }
+        if object.has_name_twice() {
+            return Err(A::Error::custom("a member comes twice"));
         }
         Ok(object)
     }

@@ -7,6 +7,7 @@ use crate::{jsonrpc, tables::timers::Timer};
 
 impl StateMachine {
     /// The time of the next [`run_timers`](Self::run_timers).
+    #[cfg(test)]
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.timers.next()
     }

@@ -8,7 +8,7 @@ use super::{
     ClientCapabilities, LogLevel, META_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, META_PREFIX, META_VERSION,
     ModernError, VERSION, headers,
 };
-use crate::jsonrpc::{self, Envelope, Id, json, object::Object};
+use crate::jsonrpc::{Envelope, Id, json, object::Object};
 
 /// The methods that this side serves.
 const METHODS: [&str; 13] = [
@@ -74,11 +74,9 @@ impl ModernRequest {
     /// A [`ModernError`].
     pub(crate) fn check(headers: &HeaderMap, message: &Envelope, id: &Id, method: &str) -> Result<Self, ModernError> {
         let invalid = ModernError::invalid_params;
-        // Members that some readers would take for others are rejected with the rest of the object.
-        let params = message.params().unwrap_or("{}");
-        json::members(params, ["_meta", "name", "uri", "arguments", "taskId"])
-            .map_err(|_| invalid("the params are not an unambiguous object"))?;
-        let mut params = Object::parse(params).ok_or_else(|| invalid("the params have a member twice"))?;
+        let params = Object::parse(message.params().unwrap_or("{}"));
+        let params = params.filter(|params| !params.is_ambiguous(&["_meta", "name", "uri", "arguments", "taskId"]));
+        let mut params = params.ok_or_else(|| invalid("the params are not an unambiguous object"))?;
         let meta = params.get("_meta").map(str::to_owned).unwrap_or_default();
         let mut meta = Object::parse(&meta).ok_or_else(|| invalid("params._meta is missing"))?;
 
@@ -145,12 +143,10 @@ impl ModernRequest {
         } else {
             params.set("_meta", meta.to_string());
         }
-        let message = Envelope::parse(jsonrpc::request(0, method, params).as_bytes())
-            .map_err(|error| ModernError::invalid_request(error.to_string()))?;
         Ok(Self {
             id: id.clone(),
             method: method.into(),
-            message,
+            message: Envelope::request(method, &params.to_string()),
             capabilities,
             client_info,
             log_level,
@@ -166,12 +162,9 @@ impl ModernRequest {
     /// The same request as a task with this time to live, in milliseconds.
     pub(crate) fn into_task(mut self, ttl: u64) -> Self {
         let params = self.message.params().and_then(Object::parse);
-        let text = params.map(|mut params| {
+        if let Some(mut params) = params {
             params.set("task", format!(r#"{{"ttl":{ttl}}}"#));
-            jsonrpc::request(0, &self.method, params)
-        });
-        if let Some(Ok(message)) = text.map(|text| Envelope::parse(text.as_bytes())) {
-            self.message = message;
+            self.message = Envelope::request(&self.method, &params.to_string());
             self.as_task = true;
         }
         self

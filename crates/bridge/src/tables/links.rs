@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    mem,
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -22,6 +23,8 @@ pub(crate) struct LinkEntry {
     pub(crate) outbox: Outbox,
     /// Lines wait in the outbox. For a single waiter, who may find none.
     pub(crate) output: Arc<Notify>,
+    /// The number of the last line that the link was told of.
+    signaled: u64,
     pub(crate) stage: Stage,
     /// The server accepts no more messages; its own may still arrive.
     pub(crate) write_closed: bool,
@@ -84,6 +87,7 @@ impl LinkEntry {
         Self {
             outbox: Outbox::new(limits),
             output: Arc::default(),
+            signaled: 0,
             stage: Stage::Starting,
             write_closed: false,
             replay: Replay::None,
@@ -161,10 +165,13 @@ impl Links {
         self.all.values().map(|entry| entry.outbox.bytes()).sum()
     }
 
-    /// The signals of the links with lines to write.
-    pub(crate) fn with_output(&self) -> Vec<Arc<Notify>> {
-        let with_output = self.all.values().filter(|entry| !entry.outbox.is_empty());
-        with_output.map(|entry| Arc::clone(&entry.output)).collect()
+    /// The signals of the links that have got lines to write since the last call.
+    pub(crate) fn take_output_signals(&mut self) -> Vec<Arc<Notify>> {
+        let signals = self.all.values_mut().filter_map(|entry| {
+            let last = entry.outbox.last_number();
+            (mem::replace(&mut entry.signaled, last) < last).then(|| Arc::clone(&entry.output))
+        });
+        signals.collect()
     }
 
     fn retire(&mut self, number: LinkNumber) {

@@ -27,9 +27,28 @@ pub(crate) enum Timer {
 pub(crate) struct Timers {
     order: BTreeSet<(Instant, Timer)>,
     deadlines: HashMap<Timer, Instant>,
+    /// The time at which the task of the timers wakes up. It may be earlier than the first deadline,
+    /// so that most calls end without a word to the task.
+    wake_up: Option<Instant>,
 }
 
 impl Timers {
+    /// The time of the first deadline, at which the task of the timers is about to wake up.
+    pub(crate) fn arm(&mut self) -> Option<Instant> {
+        self.wake_up = self.next();
+        self.wake_up
+    }
+
+    /// True if the task of the timers has to be told of a deadline before its next wake-up.
+    pub(crate) fn take_earlier(&mut self) -> bool {
+        let Some(next) = self.next() else { return false };
+        let is_earlier = self.wake_up.is_none_or(|wake_up| next < wake_up);
+        if is_earlier {
+            self.wake_up = Some(next);
+        }
+        is_earlier
+    }
+
     /// Sets a deadline, which replaces the one before.
     pub(crate) fn set(&mut self, timer: Timer, at: Instant) {
         self.cancel(&timer);

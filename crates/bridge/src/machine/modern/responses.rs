@@ -190,9 +190,8 @@ impl StateMachine {
             return jsonrpc::error_text(id, &results::translate_error(outcome, uri));
         }
         let server_info = self.handshake.server_info();
-        let task = json::member(outcome, "task")
-            .filter(|_| modern.task)
-            .map(|at| &outcome[at]);
+        let task = modern.task.then(|| json::member(outcome, "task")).flatten();
+        let task = task.map(|at| &outcome[at]);
         let result = if &*call.method == "server/discover" {
             results::discover(outcome)
         } else if let Some((task, id)) = task.and_then(|task| Some((task, self.client_task_id(task)?))) {
