@@ -50,6 +50,11 @@ pub(crate) const SESSIONS: usize = 32;
 /// The default duration of a run in seconds.
 pub(crate) const SHORT_RUN: u64 = 24;
 const RESTARTS: u32 = 5;
+/// A run with less proves nothing.
+const MIN_KILLS: usize = 10;
+const MIN_ANSWERS: usize = 500;
+const MIN_QUESTIONS: usize = 50;
+const MIN_REVIVALS: usize = SESSIONS;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The real lifetime of a Forgejo token. It is longer than advertised: Forgejo cuts off fractions
 /// of seconds, and a late renewal on a slow machine is not a fault of the broker.
@@ -213,7 +218,10 @@ impl Chaos {
         assert!(oracle.violations.is_empty(), "{seed}: {}", oracle.report(&self.ledger));
         assert!(oracle.lost <= RESTARTS as usize, "{seed}: {oracle}");
         assert!(
-            kills > 10 && oracle.answered > 500 && oracle.questions > 50 && stats.revivals > SESSIONS,
+            kills > MIN_KILLS
+                && oracle.answered > MIN_ANSWERS
+                && oracle.questions > MIN_QUESTIONS
+                && stats.revivals > MIN_REVIVALS,
             "{seed}: too few kills, answers, questions or revivals"
         );
         assert!(

@@ -5,7 +5,10 @@ use std::{fs, time::Duration};
 use fastrand::Rng;
 use tokio::time::{Instant, sleep};
 
-use super::{Chaos, RESTARTS, ledger::Tag, now};
+use super::{Chaos, MIN_ANSWERS, MIN_KILLS, MIN_QUESTIONS, MIN_REVIVALS, RESTARTS, ledger::Tag, now};
+
+/// A run on a slow machine takes at most this many times the planned duration.
+const MAX_EXTENSION: u32 = 4;
 
 /// A child that was killed.
 #[derive(Clone, Debug)]
@@ -27,7 +30,8 @@ pub(crate) struct BrokerStop {
 }
 
 impl Chaos {
-    /// Kills children and restarts the broker for the duration of the plan.
+    /// Kills children and restarts the broker for the duration of the plan, and on a slow machine
+    /// until enough has happened.
     pub(crate) async fn inject_faults(&mut self) {
         let (start, duration) = (Instant::now(), self.plan.duration);
         let mut rng = Rng::with_seed(self.plan.seed);
@@ -38,6 +42,22 @@ impl Chaos {
             self.harness.broker.start_again().await.unwrap();
         }
         self.kill_until(start + duration, &mut rng).await;
+        while !self.is_eventful() && start.elapsed() < duration * MAX_EXTENSION {
+            self.kill_until(Instant::now() + duration / RESTARTS, &mut rng).await;
+        }
+    }
+
+    /// True if the run proves something; see the checks of [`finish`](Self::finish).
+    fn is_eventful(&mut self) -> bool {
+        self.ledger.read(self.harness.broker.log());
+        let entries = self.reports.entries();
+        let calls = &entries.calls;
+        let with_question = calls.iter().filter(|call| call.asks).count();
+        // Some of the calls have failed with their children.
+        self.kills.len() > MIN_KILLS
+            && calls.len() > 2 * MIN_ANSWERS
+            && with_question > 2 * MIN_QUESTIONS
+            && self.ledger.rotation_stats().revivals > MIN_REVIVALS
     }
 
     /// Stops the broker and checks that it leaves no children.
