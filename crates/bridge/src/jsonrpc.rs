@@ -31,6 +31,17 @@ pub(crate) fn request(id: impl fmt::Display, method: &str, params: impl fmt::Dis
     format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#)
 }
 
+/// The result or the error of a response (JSON text), and whether it is an error.
+pub(crate) fn outcome(response: &[u8]) -> Option<(&str, bool)> {
+    let text = std::str::from_utf8(response).ok()?;
+    let [result, error] = json::members(text, ["result", "error"]).ok()?;
+    // Some servers write `"error": null` beside a result.
+    match error.map(|at| &text[at]).filter(|error| *error != "null") {
+        Some(error) => Some((error, true)),
+        None => Some((&text[result?], false)),
+    }
+}
+
 /// The code of an error (JSON text).
 pub(crate) fn error_code(error: &str) -> Option<i64> {
     error[json::member(error, "code")?].parse().ok()

@@ -30,11 +30,11 @@ pub(crate) struct Piped {
     pub(crate) line: String,
 }
 
-/// A client of an HTTP server.
+/// A client of an HTTP server. It sends the same request again and again, so that next to nothing of
+/// what is measured is its own work.
 pub(crate) struct Http {
     sender: SendRequest<Full<Bytes>>,
-    era: Era,
-    id: u64,
+    request: Request<Full<Bytes>>,
 }
 
 /// The protocol of the clients.
@@ -46,7 +46,7 @@ pub(crate) enum Era {
 
 /// The state of a conversation of modern clients before its first server.
 pub(crate) fn implicit_snapshot() -> Result<Snapshot> {
-    let mut request = modern_call(1).map(Bytes::from);
+    let mut request = modern_call().map(Bytes::from);
     bridge::route(&mut request, "grant", &Config::default());
     bridge::initial_snapshot(&request).ok_or_else(|| Error::other("a call of a modern client makes no session"))
 }
@@ -62,13 +62,13 @@ fn call(id: u64) -> String {
 }
 
 /// A call as clients of 2026-07-28 send it.
-fn modern_call(id: u64) -> Request<String> {
+fn modern_call() -> Request<String> {
     let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"bench","version":"1"}}"#;
     let params = format!(
         r#"{{"name":"test_echo","arguments":{{"text":"a text of some forty characters to echo"}},"_meta":{meta}}}"#
     );
     let mut request = Request::new(format!(
-        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{params}}}"#
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#
     ));
     *request.method_mut() = Method::POST;
     for (name, value) in [
@@ -79,6 +79,23 @@ fn modern_call(id: u64) -> Request<String> {
         request.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     request
+}
+
+/// A call over HTTP.
+fn request(era: Era) -> Result<Request<Full<Bytes>>> {
+    let request = match era {
+        Era::Legacy => Request::post("/mcp").body(call(1)).map_err(Error::other)?,
+        Era::Modern => modern_call(),
+    };
+    let mut request = request.map(Full::from);
+    for (name, value) in [
+        ("host", "localhost"),
+        ("content-type", "application/json"),
+        ("accept", "application/json, text/event-stream"),
+    ] {
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    Ok(request)
 }
 
 pub(crate) async fn connect(
@@ -94,7 +111,10 @@ pub(crate) async fn connect(
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(Error::other)?;
         connections.spawn(connection);
-        clients.push(Http { sender, era, id: 0 });
+        clients.push(Http {
+            sender,
+            request: request(era)?,
+        });
     }
     Ok(clients)
 }
@@ -118,20 +138,11 @@ impl Client for Piped {
 
 impl Client for Http {
     async fn round_trip(&mut self) -> Result<()> {
-        self.id += 1;
-        let mut request = match self.era {
-            Era::Legacy => Request::post("/mcp").body(call(self.id)).map_err(Error::other)?,
-            Era::Modern => modern_call(self.id),
-        }
-        .map(Full::from);
-        for (name, value) in [
-            ("host", "localhost"),
-            ("content-type", "application/json"),
-            ("accept", "application/json, text/event-stream"),
-        ] {
-            request.headers_mut().insert(name, HeaderValue::from_static(value));
-        }
-        let response = self.sender.send_request(request).await.map_err(Error::other)?;
+        let response = self
+            .sender
+            .send_request(self.request.clone())
+            .await
+            .map_err(Error::other)?;
         let status = response.status();
         let body = response.into_body().collect().await.map_err(Error::other)?.to_bytes();
         if status == 200 && body.starts_with(b"{") && body.windows(8).any(|part| part == b"\"result\"") {

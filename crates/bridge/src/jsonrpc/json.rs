@@ -49,7 +49,15 @@ pub(crate) fn string(text: &str) -> Option<String> {
 
 /// Encodes `value` as a JSON string, with its quotes.
 pub(crate) fn quote(value: &str) -> String {
+    if is_plain(value) {
+        return ["\"", value, "\""].concat();
+    }
     serde_json::to_string(value).expect("every string has a JSON form")
+}
+
+/// True if a string is the same between the quotes of its JSON form.
+pub(crate) fn is_plain(value: &str) -> bool {
+    value.bytes().all(|byte| !matches!(byte, 0..0x20 | b'"' | b'\\'))
 }
 
 struct Object<'n, const N: usize> {
@@ -172,6 +180,9 @@ mod tests {
     #[test]
     fn strings_are_quoted_and_decoded() {
         assert_eq!(quote("a\"b\n"), r#""a\"b\n""#);
+        for plain in ["", "é/", "\u{7f}"] {
+            assert_eq!(quote(plain), serde_json::Value::from(plain).to_string());
+        }
         assert_eq!(string(r#""a\"b\n""#).as_deref(), Some("a\"b\n"));
         assert_eq!(string("12"), None);
     }

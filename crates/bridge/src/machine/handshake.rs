@@ -6,6 +6,8 @@
 //! 2025-11-25, "Version Negotiation"). The record includes the client's settings. A new server must
 //! agree on the client's version and have each capability that the client was promised.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -56,7 +58,7 @@ struct Record {
     params: Box<str>,
     /// The result of the newest server. Unknown until the first replay if an earlier instance has
     /// not recorded it.
-    result: Option<Box<str>>,
+    result: Option<InitializeResult>,
     /// The version that the client has.
     version: Box<str>,
     /// The capabilities that the client was promised.
@@ -66,13 +68,21 @@ struct Record {
     negotiable: bool,
 }
 
+/// The result of an `initialize`.
+#[derive(Debug)]
+struct InitializeResult {
+    text: Box<str>,
+    /// Where the text has `serverInfo`, which goes with every response to a client of 2026-07-28.
+    server_info: Option<Range<usize>>,
+}
+
 impl Handshake {
     /// The handshake of an earlier instance.
     pub(super) fn restored(snapshot: &Snapshot) -> Self {
         Self {
             state: HandshakeState::Complete(Record {
                 params: snapshot.params().into(),
-                result: snapshot.result().map(Box::from),
+                result: snapshot.result().map(InitializeResult::new),
                 version: snapshot.version().into(),
                 capabilities: snapshot.capabilities().clone(),
                 negotiable: snapshot.is_negotiable(),
@@ -114,7 +124,7 @@ impl Handshake {
         }
         self.state = HandshakeState::Complete(Record {
             params,
-            result: Some(outcome.into()),
+            result: Some(InitializeResult::new(outcome)),
             version: version.into(),
             capabilities: snapshot::capabilities(outcome),
             negotiable: false,
@@ -162,7 +172,7 @@ impl Handshake {
             record.negotiable = false;
             record.version = negotiated.into();
             record.capabilities = offered;
-            record.result = Some(outcome.into());
+            record.result = Some(InitializeResult::new(outcome));
             return Ok(true);
         }
         if negotiated.as_str() != &*record.version {
@@ -174,8 +184,8 @@ impl Handshake {
         if let Some(capability) = snapshot::missing_capability(&record.capabilities, &offered) {
             return Err(ConnectError::CapabilityMissing { capability });
         }
-        let changed = record.result.as_deref() != Some(outcome);
-        record.result = Some(outcome.into());
+        let changed = record.result.as_ref().is_none_or(|result| &*result.text != outcome);
+        record.result = Some(InitializeResult::new(outcome));
         Ok(changed)
     }
 
@@ -215,7 +225,7 @@ impl Handshake {
 
     /// The recorded `InitializeResult`.
     pub(super) fn result(&self) -> Option<&str> {
-        self.record()?.result.as_deref()
+        Some(&self.record()?.result.as_ref()?.text)
     }
 
     /// The capabilities of the server.
@@ -237,8 +247,8 @@ impl Handshake {
 
     /// What the server says about itself (JSON text).
     pub(crate) fn server_info(&self) -> Option<&str> {
-        let result = self.result()?;
-        Some(&result[json::member(result, "serverInfo")?])
+        let result = self.record()?.result.as_ref()?;
+        Some(&result.text[result.server_info.clone()?])
     }
 
     pub(super) fn settings(&self) -> &ClientSettings {
@@ -260,10 +270,7 @@ impl Handshake {
 
     pub(super) fn snapshot(&self, lists: &Lists) -> Option<Snapshot> {
         let record = self.record()?;
-        let result = record
-            .result
-            .as_deref()
-            .filter(|result| result.len() <= MAX_RESULT_BYTES);
+        let result = self.result().filter(|result| result.len() <= MAX_RESULT_BYTES);
         Snapshot::new(&snapshot::Parts {
             params: &record.params,
             result,
@@ -296,6 +303,15 @@ pub(super) fn lower_version(message: &mut Envelope) {
     let requested = message.param("protocolVersion").and_then(json::string);
     if requested.is_some_and(|requested| requested.as_str() > LATEST) {
         message.set_param("protocolVersion", &json::quote(LATEST));
+    }
+}
+
+impl InitializeResult {
+    fn new(text: &str) -> Self {
+        Self {
+            text: text.into(),
+            server_info: json::member(text, "serverInfo"),
+        }
     }
 }
 

@@ -31,13 +31,12 @@ impl InputResponses {
     /// A [`ModernError`] unless they are an object of objects.
     pub(crate) fn parse(text: Option<&str>) -> Result<Self, ModernError> {
         let invalid = || ModernError::invalid_params("params.inputResponses is not an object of objects");
-        let answers = Object::parse(text.unwrap_or("{}")).ok_or_else(invalid)?;
+        let Some(text) = text else { return Ok(Self::default()) };
+        let answers = Object::parse(text).ok_or_else(invalid)?;
         if answers.iter().any(|(_, answer)| !answer.starts_with('{')) {
             return Err(invalid());
         }
-        let value: Value = text
-            .and_then(|text| serde_json::from_str(text).ok())
-            .unwrap_or_default();
+        let value: Value = serde_json::from_str(text).unwrap_or_default();
         let hash = Sha256::digest(value.to_string());
         Ok(Self {
             answers: answers

@@ -15,6 +15,11 @@ pub(crate) const URL_ELICITATION_REQUIRED: i64 = -32042;
 /// The hints for caches say what is true of every list of a server with one user: it is private,
 /// and may change at any time.
 pub(crate) fn complete(method: &str, result: &str, server_info: Option<&str>) -> Option<String> {
+    if !is_cacheable(method)
+        && let Some(result) = append_members(result, server_info)
+    {
+        return Some(result);
+    }
     let mut result = Object::parse(result)?;
     if method == "tools/list"
         && let Some(tools) = result.get("tools").and_then(elements)
@@ -30,6 +35,20 @@ pub(crate) fn complete(method: &str, result: &str, server_info: Option<&str>) ->
     }
     set_server_info(&mut result, server_info);
     Some(result.to_string())
+}
+
+/// Appends what makes a result complete; `None` if it may have one of these members already. Most
+/// results of tools have none, and pass without a list of their members.
+fn append_members(result: &str, server_info: Option<&str>) -> Option<String> {
+    let [None, None] = json::members(result, ["resultType", "_meta"]).ok()? else {
+        return None;
+    };
+    let members = result.strip_suffix('}')?;
+    let is_empty = members.trim_end() == "{";
+    let comma = if is_empty { "" } else { "," };
+    let meta = server_info.map(|info| format!(r#","_meta":{{"{META_SERVER_INFO}":{info}}}"#));
+    let meta = meta.unwrap_or_default();
+    Some([members, comma, r#""resultType":"complete""#, &meta, "}"].concat())
 }
 
 /// The result of `server/discover` that an `InitializeResult` stands for; `None` if it is not an
@@ -195,6 +214,14 @@ mod tests {
                 r#"{"structuredContent":[1.0],"resultType":"complete","_meta":{"a":1,"io.modelcontextprotocol/serverInfo":{"name":"s"}}}"#
             )
         );
+        for (result, completed) in [
+            ("{}", r#"{"resultType":"complete"}"#),
+            ("{ }", r#"{ "resultType":"complete"}"#),
+            (r#"{"a":1}"#, r#"{"a":1,"resultType":"complete"}"#),
+            (r#"{"resultType":"other"}"#, r#"{"resultType":"complete"}"#),
+        ] {
+            assert_eq!(complete("tools/call", result, None).as_deref(), Some(completed));
+        }
         assert_eq!(complete("tools/call", "[]", None), None);
         let related = r#"{"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"x"}}}"#;
         assert_eq!(

@@ -5,7 +5,7 @@ use tokio::time::{Duration, Instant};
 
 use super::super::StateMachine;
 use crate::{
-    jsonrpc::{self, Envelope, MessageKind, json, object::Object},
+    jsonrpc::{self, Envelope, json, object::Object},
     modern::{
         ModernError,
         capabilities::ELICITATION,
@@ -169,11 +169,9 @@ impl StateMachine {
 
     fn translate(&self, call: &Call, modern: &ModernCall, response: &Bytes) -> Bytes {
         let id = call.id.raw();
-        let Ok(message) = Envelope::parse(response) else {
+        let Some((outcome, error)) = jsonrpc::outcome(response) else {
             return jsonrpc::error(id, INTERNAL, "the response of the MCP server is invalid");
         };
-        let error = matches!(message.kind(), MessageKind::Response { error: true, .. });
-        let outcome = message.outcome();
         if let Some(missing) = &modern.missing
             && (error || results::is_tool_error(outcome))
         {

@@ -29,16 +29,13 @@ const TASK_TTL: u64 = 600_000;
 impl StateMachine {
     /// Turns a call into a task if its tool can be one and the client knows tasks.
     pub(super) fn as_task(&self, request: ModernRequest) -> Result<ModernRequest, ModernError> {
-        if &*request.method != "tools/call" || !self.has_tasks() {
-            return Ok(request);
-        }
-        let tool = request
-            .name
-            .as_deref()
-            .and_then(|name| self.modern.as_ref()?.tools()?.get(name));
+        let is_call = &*request.method == "tools/call";
+        let name = request.name.as_deref().filter(|_| is_call);
+        let tool = name.and_then(|name| self.modern.as_ref()?.tools()?.get(name));
         match tool.map_or(TaskSupport::Forbidden, |tool| tool.task_support) {
-            TaskSupport::Required if !request.capabilities.tasks => Err(ModernError::missing_tasks()),
             TaskSupport::Forbidden => Ok(request),
+            _any if !self.has_tasks() => Ok(request),
+            TaskSupport::Required if !request.capabilities.tasks => Err(ModernError::missing_tasks()),
             TaskSupport::Optional | TaskSupport::Required if request.capabilities.tasks => {
                 Ok(request.into_task(TASK_TTL))
             }
