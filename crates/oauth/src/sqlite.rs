@@ -72,7 +72,8 @@ use std::{
 };
 
 use sqlx::{
-    SqlSafeStr as _, Sqlite, SqlitePool, Transaction,
+    Connection as _, SqlSafeStr as _, Sqlite, SqlitePool, Transaction,
+    error::DatabaseError,
     migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -245,7 +246,16 @@ impl SqliteStore {
 
     /// Begins a change. Dropping it undoes it.
     async fn begin(&self) -> Result<Change, StoreError> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+        match self.writer.begin_with("BEGIN IMMEDIATE").await {
+            Err(sqlx::Error::Database(error)) if !is_busy(&*error) => {
+                tracing::warn!(%error, "the database cannot begin a change: opening it again");
+                if let Ok(connection) = self.writer.acquire().await {
+                    let _ = connection.close().await;
+                }
+                Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+            }
+            begun => Ok(begun?),
+        }
     }
 
     /// Makes a change of one statement. Returns the number of rows that it affected.
@@ -255,6 +265,14 @@ impl SqliteStore {
         change.commit().await?;
         Ok(done.rows_affected())
     }
+}
+
+/// Another process is writing.
+fn is_busy(error: &dyn DatabaseError) -> bool {
+    const BUSY: i32 = 5;
+    // The low byte is the primary code (SQLite, "Result and Error Codes").
+    let code = error.code().and_then(|code| code.parse::<i32>().ok());
+    code.is_some_and(|code| code & 0xff == BUSY)
 }
 
 /// sqlx has a macro for this, but its macros compile sqlx and SQLite a second time, for the
@@ -276,6 +294,9 @@ async fn pool(connections: u32, options: SqliteConnectOptions) -> Result<SqliteP
     SqlitePoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        // SQLite undoes a transaction by itself after some errors (full disk, failed input or
+        // output), which sqlx does not notice: such a connection can begin no other one.
+        .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }))
         .connect_with(options)
         .await
         .map_err(OpenStoreError::Database)

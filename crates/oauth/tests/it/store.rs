@@ -66,6 +66,33 @@ async fn pools_can_be_shared_with_other_tables_and_migrations() {
 }
 
 #[tokio::test]
+async fn writes_go_on_after_sqlite_has_undone_a_transaction_by_itself() {
+    let world = World::new().await;
+    let mut change = world.store.writer().begin_with("BEGIN IMMEDIATE").await.unwrap();
+    sqlx::query("ROLLBACK").execute(&mut *change).await.unwrap();
+    drop(change);
+    world.client().await;
+}
+
+#[tokio::test]
+async fn writes_go_on_after_the_database_was_full() {
+    let world = World::new().await;
+    let writer = world.store.writer();
+    let limit = "PRAGMA max_page_count = 1";
+    sqlx::query(limit).execute(writer).await.unwrap();
+    let large = |number| {
+        let mut client = registered(number);
+        client.name = Some("x".repeat(100_000));
+        world.store.insert_client(client, 1000, UNIX_EPOCH)
+    };
+    large(0).await.expect_err("the database is full");
+    let unlimited = "PRAGMA max_page_count = 4294967294";
+    sqlx::query(unlimited).execute(writer).await.unwrap();
+    large(1).await.unwrap();
+    world.client().await;
+}
+
+#[tokio::test]
 async fn readers_do_not_wait_for_writers_and_writers_queue() {
     const WRITERS: usize = 64;
     let world = World::new().await;
