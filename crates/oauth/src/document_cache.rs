@@ -90,7 +90,7 @@ impl<T> DocumentCache<T> {
         if let Some(value) = self.find(name, is_fresh) {
             return Ok(value);
         }
-        let read = self.fetch(url, now).await.and_then(|document| {
+        let read = self.fetch(url).await.and_then(|document| {
             let value = parse(&document.body).map_err(FetchError::Refused)?;
             Ok((value, document.fresh_for))
         });
@@ -112,7 +112,8 @@ impl<T> DocumentCache<T> {
         self.entries().get(name).map(|entry| Arc::clone(&entry.value))
     }
 
-    async fn fetch(&self, url: &Url, now: SystemTime) -> Result<Document, FetchError> {
+    async fn fetch(&self, url: &Url) -> Result<Document, FetchError> {
+        let now = self.clock.uptime();
         let host = url.host_str().unwrap_or_default();
         self.host_fetches
             .check(host, now)

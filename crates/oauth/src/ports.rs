@@ -9,7 +9,13 @@ mod revocation;
 mod store;
 mod upstream;
 
-use std::{fmt, time::SystemTime};
+use std::{
+    fmt,
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
 
 use crate::ids::{GrantId, UserId};
 
@@ -24,10 +30,13 @@ pub use revocation::{
 pub use store::{Store, StoreError, StoreFuture};
 pub use upstream::{GrantedScope, Upstream, UpstreamError, UpstreamTokens, UpstreamUser};
 
-/// The wall clock: lifetimes of tokens outlive the process, and a monotonic clock does not.
+/// The time, on two clocks.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// The time now.
+    /// The wall clock, for lifetimes that outlive the process. It may be set back.
     fn now(&self) -> SystemTime;
+
+    /// The time since a fixed moment of this process, for rate limits. It never goes back.
+    fn uptime(&self) -> Duration;
 }
 
 /// The receiver of grant events: it ends the sessions that run on a grant, and counts them.
@@ -56,5 +65,10 @@ impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the only read of the wall clock in this crate")]
     fn now(&self) -> SystemTime {
         SystemTime::now()
+    }
+
+    fn uptime(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
     }
 }

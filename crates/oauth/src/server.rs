@@ -130,7 +130,7 @@ impl AuthorizationServer {
             accounts: Arc::new(accounts),
             code_exchanges,
             documents: fetch.map(|fetch| ClientDocuments::new(fetch, Arc::clone(&clock))),
-            rate_limits: RateLimits::new(&settings.config),
+            rate_limits: RateLimits::new(&settings.config, Arc::clone(&clock)),
             settings,
             sealer,
             upstream,

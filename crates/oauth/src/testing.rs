@@ -14,22 +14,44 @@ pub use network::TestNetwork;
 
 /// A clock that stands still until a test moves it.
 #[derive(Debug)]
-pub struct ManualClock(Mutex<SystemTime>);
+pub struct ManualClock(Mutex<ManualTime>);
+
+#[derive(Clone, Copy, Debug)]
+struct ManualTime {
+    now: SystemTime,
+    uptime: Duration,
+}
 
 impl ManualClock {
     /// A clock that shows a time.
     pub fn at(now: SystemTime) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(now)))
+        let uptime = Duration::ZERO;
+        Arc::new(Self(Mutex::new(ManualTime { now, uptime })))
     }
 
     /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += by;
+        let mut time = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        time.now += by;
+        time.uptime += by;
+    }
+
+    /// Sets the wall clock back.
+    pub fn set_back(&self, by: Duration) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).now -= by;
+    }
+
+    fn time(&self) -> ManualTime {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> SystemTime {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.time().now
+    }
+
+    fn uptime(&self) -> Duration {
+        self.time().uptime
     }
 }

@@ -45,7 +45,7 @@ pub(super) async fn authenticate(
             if !secret::same(&secret.0, &hash.0) {
                 return Err(invalid());
             }
-            state.rate_limits.client_request(&client.client_id, state.clock.now())?;
+            state.rate_limits.client_request(&client.client_id)?;
         }
         ClientAuth::PrivateKeyJwt(source) => {
             let assertion = credentials.assertion.as_deref().ok_or_else(invalid)?;

@@ -2,8 +2,8 @@
 //!
 //! A public client's identifier is no secret, and all its users share it. Requests that anyone can
 //! send with it must not use up the limits of signed-in users: their tokens count by grant and by
-//! user, and only refused requests count by the client's identifier at the token endpoint. Sign-ins
-//! do count by client, since no user is known when one begins.
+//! user, and a code or refresh token that is invalid counts towards no limit, so that a client always
+//! learns that its own is. Sign-ins do count by client, since no user is known when one begins.
 //!
 //! **Each kind of write that anyone can cause has a global limit**, so that a flood is refused and
 //! does not occupy the only writer of the database. The limits for strangers (registrations and
@@ -27,21 +27,20 @@
 //! and with five clients those of everyone (with fewer if `sign_ins_per_minute` is below 50).
 //! Signed-in users are not affected.
 
-use std::{
-    hash::Hash,
-    time::{Duration, SystemTime},
-};
+use std::{hash::Hash, sync::Arc, time::Duration};
 
 use super::oauth_error::OAuthError;
 use crate::{
     config::Config,
     ids::{ClientId, GrantId, UserId},
+    ports::Clock,
     rate_limiter::{RateLimiter, RetryAfter},
 };
 
 /// The rate limits of a server.
 #[derive(Debug)]
 pub(super) struct RateLimits {
+    clock: Arc<dyn Clock>,
     registrations: RateLimiter<()>,
     client_management: RateLimiter<ClientId>,
     all_management: RateLimiter<()>,
@@ -54,8 +53,6 @@ pub(super) struct RateLimits {
     grant_tokens: RateLimiter<GrantId>,
     user_tokens: RateLimiter<UserId>,
     all_tokens: RateLimiter<()>,
-    /// Invalid codes and refresh tokens.
-    invalid_grants: RateLimiter<ClientId>,
 }
 
 /// The smallest number of clients that can use up the limit of all sign-ins.
@@ -66,10 +63,11 @@ const USERS_PER_TOKEN_LIMIT: u32 = 50;
 const SMALLEST_SHARE: u32 = 10;
 
 impl RateLimits {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, clock: Arc<dyn Clock>) -> Self {
         let share = |of: u32, among: u32| (of / among).max(SMALLEST_SHARE);
         let (sign_ins, tokens) = (config.sign_ins_per_minute, config.tokens_per_minute);
         Self {
+            clock,
             registrations: RateLimiter::per_minute(config.registrations_per_minute),
             client_management: RateLimiter::new(20, Duration::from_secs(3)),
             all_management: RateLimiter::new(600, Duration::from_millis(100)),
@@ -80,65 +78,69 @@ impl RateLimits {
             grant_tokens: RateLimiter::new(60, Duration::from_secs(1)),
             user_tokens: RateLimiter::per_minute(share(tokens, USERS_PER_TOKEN_LIMIT)),
             all_tokens: RateLimiter::per_minute(tokens),
-            invalid_grants: RateLimiter::new(100, Duration::from_secs(1)),
         }
     }
 
     /// Counts a registration.
-    pub(super) fn registration(&self, now: SystemTime) -> Result<(), OAuthError> {
-        self.registrations.check(&(), now).map_err(|wait| {
+    pub(super) fn registration(&self) -> Result<(), OAuthError> {
+        self.registrations.check(&(), self.clock.uptime()).map_err(|wait| {
             tracing::warn!("oauth.registrations_per_minute exceeded: registration answered with 429");
             OAuthError::TooManyRequests(wait)
         })
     }
 
     /// Counts a read or change of a registration by its client.
-    pub(super) fn management(&self, client_id: &ClientId, now: SystemTime) -> Result<(), OAuthError> {
-        check_client(&self.client_management, client_id, "client", client_id, now)
+    pub(super) fn management(&self, client_id: &ClientId) -> Result<(), OAuthError> {
+        check_client(
+            &self.client_management,
+            client_id,
+            "client",
+            client_id,
+            self.clock.uptime(),
+        )
     }
 
     /// Counts a change of a registration.
-    pub(super) fn registration_change(&self, now: SystemTime) -> Result<(), OAuthError> {
-        check_all(&self.all_management, "registration changes", now)
+    pub(super) fn registration_change(&self) -> Result<(), OAuthError> {
+        check_all(&self.all_management, "registration changes", self.clock.uptime())
     }
 
     /// Counts a sign-in that begins, for a client or for *Your connections*.
-    pub(super) fn sign_in(&self, client_id: Option<&ClientId>, now: SystemTime) -> Result<(), RetryAfter> {
+    pub(super) fn sign_in(&self, client_id: Option<&ClientId>) -> Result<(), RetryAfter> {
         let client = client_id.map(|id| id.0.as_str());
         self.client_sign_ins
-            .check(&client_id.cloned(), now)
+            .check(&client_id.cloned(), self.clock.uptime())
             .inspect_err(|_| tracing::warn!(client, "client exceeds its share of oauth.sign_ins_per_minute"))?;
         self.all_sign_ins
-            .check(&(), now)
+            .check(&(), self.clock.uptime())
             .inspect_err(|_| tracing::warn!("oauth.sign_ins_per_minute exceeded: sign-in refused"))
     }
 
     /// Counts a signed assertion.
-    pub(super) fn assertion(&self, now: SystemTime) -> Result<(), OAuthError> {
-        check_all(&self.all_assertions, "assertions", now)
+    pub(super) fn assertion(&self) -> Result<(), OAuthError> {
+        check_all(&self.all_assertions, "assertions", self.clock.uptime())
     }
 
     /// Counts a request of an authenticated client.
-    pub(super) fn client_request(&self, client_id: &ClientId, now: SystemTime) -> Result<(), OAuthError> {
-        check_client(&self.client_requests, client_id, "client", client_id, now)
+    pub(super) fn client_request(&self, client_id: &ClientId) -> Result<(), OAuthError> {
+        check_client(
+            &self.client_requests,
+            client_id,
+            "client",
+            client_id,
+            self.clock.uptime(),
+        )
     }
 
     /// Counts a use of a code or refresh token that is valid as far as a read can show.
-    pub(super) fn token_request(
-        &self,
-        grant: &GrantId,
-        user: UserId,
-        client_id: &ClientId,
-        now: SystemTime,
-    ) -> Result<(), OAuthError> {
-        check_client(&self.grant_tokens, grant, "grant", client_id, now)?;
-        check_client(&self.user_tokens, &user, "user", client_id, now)?;
-        check_all(&self.all_tokens, "token requests (oauth.tokens_per_minute)", now)
-    }
-
-    /// Counts an invalid code or refresh token. An error is the response to a client with too many.
-    pub(super) fn invalid_grant(&self, client_id: &ClientId, now: SystemTime) -> Result<(), OAuthError> {
-        check_client(&self.invalid_grants, client_id, "client", client_id, now)
+    pub(super) fn token_request(&self, grant: &GrantId, user: UserId, client_id: &ClientId) -> Result<(), OAuthError> {
+        check_client(&self.grant_tokens, grant, "grant", client_id, self.clock.uptime())?;
+        check_client(&self.user_tokens, &user, "user", client_id, self.clock.uptime())?;
+        check_all(
+            &self.all_tokens,
+            "token requests (oauth.tokens_per_minute)",
+            self.clock.uptime(),
+        )
     }
 }
 
@@ -148,7 +150,7 @@ fn check_client<K: Clone + Eq + Hash>(
     key: &K,
     subject: &'static str,
     client_id: &ClientId,
-    now: SystemTime,
+    now: Duration,
 ) -> Result<(), OAuthError> {
     limiter.check(key, now).map_err(|wait| {
         tracing::warn!(
@@ -160,7 +162,7 @@ fn check_client<K: Clone + Eq + Hash>(
 }
 
 /// Counts a request towards a limit of all clients.
-fn check_all(limiter: &RateLimiter<()>, what: &'static str, now: SystemTime) -> Result<(), OAuthError> {
+fn check_all(limiter: &RateLimiter<()>, what: &'static str, now: Duration) -> Result<(), OAuthError> {
     limiter.check(&(), now).map_err(|wait| {
         tracing::warn!("rate limit of all {what} exceeded: answered with 503");
         OAuthError::Overloaded(wait)

@@ -46,7 +46,7 @@ pub(super) async fn register(state: &ServerState, request: &Request<Bytes>) -> R
     let object = registration_request::parse_object(request.body())?;
     let request = RegistrationRequest::validate(object, state)?;
     let now = state.clock.now();
-    let within_limit = state.rate_limits.registration(now);
+    let within_limit = state.rate_limits.registration();
     let fingerprint = fingerprint(&request);
     if let (Err(_), Some(fingerprint)) = (&within_limit, fingerprint)
         && let Some(known) = state.clients.client_by_fingerprint(fingerprint).await?

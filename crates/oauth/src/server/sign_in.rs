@@ -35,7 +35,7 @@ pub(super) async fn begin(
     };
     state
         .rate_limits
-        .sign_in(client, now)
+        .sign_in(client)
         .map_err(|_| ErrorPage::TooManySignIns)?;
     let max_pending = state
         .settings

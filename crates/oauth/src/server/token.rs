@@ -43,16 +43,11 @@ pub(super) async fn token(state: &ServerState, request: &Request<Bytes>) -> Resu
     if !state.settings.is_resource(params.value("resource")) {
         return Err(OAuthError::InvalidTarget);
     }
-    let tokens = match grant_type {
+    match grant_type {
         "authorization_code" => redeem_code(state, &client, &params).await,
         "refresh_token" => refresh(state, &client, &params).await,
         _ => Err(OAuthError::UnsupportedGrantType),
-    };
-    if let Err(OAuthError::InvalidGrant(_)) = tokens {
-        // Only refused requests count by client.
-        state.rate_limits.invalid_grant(&client.client_id, state.clock.now())?;
     }
-    tokens
 }
 
 async fn redeem_code(
@@ -81,7 +76,7 @@ async fn redeem_code(
     let now = state.clock.now();
     state
         .rate_limits
-        .token_request(&record.grant.id, record.grant.user, &client.client_id, now)?;
+        .token_request(&record.grant.id, record.grant.user, &client.client_id)?;
     let refresh = secret::mint(secret::REFRESH);
     issue(state, client, PresentedToken::Code(code), refresh, now).await
 }
@@ -97,7 +92,7 @@ async fn refresh(state: &ServerState, client: &ClientRecord, params: &Params) ->
     let now = state.clock.now();
     state
         .rate_limits
-        .token_request(&grant.id, grant.user, &client.client_id, now)?;
+        .token_request(&grant.id, grant.user, &client.client_id)?;
     if !scope::allows_refresh(&grant.scope, params.value("scope")) {
         return Err(OAuthError::InvalidScope);
     }

@@ -53,8 +53,8 @@ pub(super) async fn verify(
         return Err(refuse(client, "it has no jti or no exp"));
     };
     // The signature is the client's: its rate limit counts from here, before anything is written.
-    state.rate_limits.client_request(&client.client_id, now)?;
-    state.rate_limits.assertion(now)?;
+    state.rate_limits.client_request(&client.client_id)?;
+    state.rate_limits.assertion()?;
     // The length marks where the client identifier ends and the `jti` begins.
     let client_id = &client.client_id.0;
     let assertion = secret::hash(&format!("{}:{client_id}{id}", client_id.len()));

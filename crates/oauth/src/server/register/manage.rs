@@ -47,13 +47,12 @@ pub(in crate::server) async fn manage(
     let mut client = client
         .filter(|client| is_token_of(&state.sealer, client, token))
         .ok_or(OAuthError::InvalidRegistrationToken)?;
-    let now = state.clock.now();
-    state.rate_limits.management(&client.client_id, now)?;
+    state.rate_limits.management(&client.client_id)?;
     if request.method() != Method::GET {
         if client.registration_token.is_none() {
             return Err(OAuthError::RegistrationFixed);
         }
-        state.rate_limits.registration_change(now)?;
+        state.rate_limits.registration_change()?;
         if request.method() == Method::DELETE {
             state.revocations.delete_client(client.client_id.clone()).await?;
             let client = client.client_id.0;
