@@ -6,18 +6,19 @@
 //!   store (`lease`): a caller that comes during a renewal gets its outcome;
 //! - it runs on a task of its own, so that a caller who goes away does not lose the tokens that
 //!   Forgejo has just made;
-//! - the new tokens are in the store before they are used, and replace only those that were
-//!   renewed: a sign-in in between wins;
+//! - the new tokens replace only those that were renewed: a sign-in in between wins. While the store
+//!   fails they are used from memory (`held`);
 //! - a refusal ends something only if, in one transaction, the stored tokens are still the refused
 //!   ones and no sign-in is running in any process: a refusal of tokens that have just been
 //!   replaced says nothing about the user (see [`code_exchanges`](crate::code_exchanges) for the
 //!   order of sign-ins);
-//! - tokens sealed with a key that is not in the key file end nothing: another process may have the
-//!   key, or the operator put it back;
-//! - a renewed token is used at once to ask for its user: Forgejo renews tokens of users whom it
-//!   has locked out.
+//! - tokens that no key opens end nothing: another process may have the key, or the operator put it
+//!   back;
+//! - a renewed token is used to ask for its user, beside its first use: Forgejo renews tokens of
+//!   users whom it has locked out.
 
 mod error;
+mod held;
 mod lease;
 mod renewal;
 mod reseal;
@@ -40,6 +41,7 @@ use crate::{
     secret,
 };
 pub use error::{AccountError, TerminalError};
+use held::HeldTokens;
 use renewal::Renewals;
 
 /// The account of one user. Clones are the same account.
@@ -58,6 +60,9 @@ pub struct UpstreamToken {
     pub expires_at: SystemTime,
 }
 
+/// The time before its expiry at which a token is renewed whose pair waits for the store.
+const LEAD_WHILE_HELD: Duration = Duration::from_secs(60);
+
 /// The accounts of all users.
 #[derive(Debug)]
 pub(crate) struct Accounts {
@@ -73,6 +78,7 @@ pub(crate) struct Accounts {
     /// This process among those that hold leases.
     owner: LeaseOwner,
     renewals: Renewals,
+    held: HeldTokens,
 }
 
 impl Account {
@@ -86,19 +92,26 @@ impl Account {
     /// [`AccountError::Terminal`] when the user has to sign in again, else
     /// [`AccountError::Transient`].
     pub async fn valid_token(&self) -> Result<UpstreamToken, AccountError> {
-        let Some(record) = self.accounts.store.account(self.user).await? else {
-            return self.accounts.join_or_start_renewal(self.user, None).await;
+        let accounts = &self.accounts;
+        let (record, lead) = match accounts.held.get(self.user) {
+            // What the store would not take either is renewed as late as possible.
+            Some(held) => (held.record, LEAD_WHILE_HELD),
+            None => {
+                let Some(record) = accounts.store.account(self.user).await? else {
+                    return accounts.join_or_start_renewal(self.user, None).await;
+                };
+                (record, accounts.refresh_lead)
+            }
         };
         let version = Some(record.version);
-        let now = self.accounts.clock.now();
-        match self.accounts.open(&record) {
-            Ok(token) if token.expires_at > now + self.accounts.refresh_lead_for(&record) => Ok(token),
-            Ok(token) => match self.accounts.join_or_start_renewal(self.user, version).await {
+        let now = accounts.clock.now();
+        match accounts.open(&record) {
+            Ok(token) if token.expires_at > now + refresh_lead_for(&record, lead) => Ok(token),
+            Ok(token) => match accounts.join_or_start_renewal(self.user, version).await {
                 Err(AccountError::Transient(_)) if token.expires_at > now => Ok(token),
                 outcome => outcome,
             },
-            Err(error @ OpenError::UnknownKey(_)) => Err(AccountError::unreadable(self.user, error)),
-            Err(OpenError::Forged) => self.accounts.join_or_start_renewal(self.user, version).await,
+            Err(error) => Err(AccountError::unreadable(self.user, error)),
         }
     }
 
@@ -143,6 +156,7 @@ impl Accounts {
             refresh_lead,
             owner: LeaseOwner(i64::from_be_bytes(secret::random())),
             renewals: Renewals::default(),
+            held: HeldTokens::default(),
         }
     }
 
@@ -154,18 +168,18 @@ impl Accounts {
         }
     }
 
-    /// The time that a token must have left to be given out as it is. A token that lives shorter
-    /// than twice the lead is renewed at half its life, so that a long lead does not mean a renewal
-    /// each time.
-    fn refresh_lead_for(&self, record: &AccountRecord) -> Duration {
-        let lifetime = record.expires_at.duration_since(record.issued_at).unwrap_or_default();
-        self.refresh_lead.min(lifetime / 2)
-    }
-
     fn open(&self, record: &AccountRecord) -> Result<UpstreamToken, OpenError> {
         Ok(UpstreamToken {
             access_token: self.sealer.open_access_token(record)?,
             expires_at: record.expires_at,
         })
     }
+}
+
+/// The time that a token must have left to be given out as it is. A token that lives shorter than
+/// twice the lead is renewed at half its life, so that a long lead does not mean a renewal each
+/// time.
+fn refresh_lead_for(record: &AccountRecord, lead: Duration) -> Duration {
+    let lifetime = record.expires_at.duration_since(record.issued_at).unwrap_or_default();
+    lead.min(lifetime / 2)
 }

@@ -78,6 +78,9 @@ pub struct Forgejo {
 /// The longest lifetime of an access token. It keeps times from overflowing.
 const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+/// A token counts as expired this much early, but at most a tenth of its lifetime.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(2);
+
 type OAuthClient = BasicClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
 
 /// The response of `GET /api/v1/user`, as far as it is read.
@@ -220,9 +223,6 @@ impl Upstream for Forgejo {
     fn user<'a>(&'a self, access_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamUser, UpstreamError>> {
         Box::pin(async move {
             let response = self.get(access_token, &["user"]).await?;
-            if refusals::is_lockout(&response) {
-                return Err(UpstreamError::Refused("the user is locked out".to_owned()));
-            }
             if response.status() != StatusCode::OK {
                 return Err(refusals::of_api(&response));
             }
@@ -319,8 +319,15 @@ fn tokens(
     Ok(UpstreamTokens {
         access_token: response.access_token().secret().clone().into(),
         refresh_token: refresh_token.secret().clone().into(),
-        expires_in: expires_in.min(MAX_LIFETIME),
+        expires_in: safe_lifetime(expires_in),
     })
+}
+
+/// The time for which a token is used. Forgejo cuts the expiry to whole seconds and counts from before
+/// its answer arrives, so the last two seconds of a token are not safe.
+fn safe_lifetime(expires_in: Duration) -> Duration {
+    let margin = EXPIRY_MARGIN.min(expires_in / 10);
+    expires_in.min(MAX_LIFETIME) - margin
 }
 
 fn is_active_by_default() -> bool {

@@ -1,26 +1,29 @@
-//! Repeated writes of what must not be lost.
+//! Writes of what must not be lost, repeated until the store takes them.
 
 use std::{future::Future, time::Duration};
 
-use crate::ports::StoreError;
+use crate::{ids::UserId, ports::StoreError};
 
-/// The number of attempts.
-const ATTEMPTS: u32 = 3;
-/// The wait after the first failed attempt. It grows with each.
-const BACKOFF: Duration = Duration::from_millis(200);
+/// The wait between two attempts.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Writes upstream tokens to the store. The upstream no longer accepts the former ones, so that a
-/// busy store is worth waiting for.
-pub(crate) async fn store_with_retries<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
+/// Writes the upstream tokens of a sign-in to the store. The upstream no longer accepts the former
+/// ones, so that there is no last attempt.
+pub(crate) async fn until_stored<T, F>(user: UserId, mut attempt: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, StoreError>>,
 {
-    let mut failed = 0;
+    let mut failed = false;
     loop {
         match attempt().await {
-            Err(_) if failed + 1 < ATTEMPTS => failed += 1,
-            outcome => return outcome,
+            Ok(stored) => return stored,
+            Err(error) if !failed => {
+                failed = true;
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(user = user.0, error, "sign-in not stored: tried again each second");
+            }
+            Err(_) => {}
         }
-        tokio::time::sleep(BACKOFF * failed).await;
+        tokio::time::sleep(INTERVAL).await;
     }
 }

@@ -35,6 +35,8 @@ pub(super) const LIFETIME: Duration = Duration::from_secs(10);
 /// upstream takes to answer a renewal. A holder stores the new tokens before anything else, so that
 /// no process waits for the rest.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest wait for the release of a lease: callers wait for the outcome of the renewal.
+pub(super) const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The interval at which a process polls for the progress of another.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 

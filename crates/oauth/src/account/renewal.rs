@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::{
     AccountError, Accounts, TerminalError, UpstreamToken,
+    held::{Held, Placement},
     lease::{self, Lease},
 };
 use crate::{
@@ -16,8 +17,6 @@ use crate::{
     keepalive,
     ports::{RefusalOutcome, RefusedTokens, UpstreamError, UpstreamTokens},
     records::AccountRecord,
-    retry,
-    seal::OpenError,
 };
 
 type Renewal = Result<UpstreamToken, AccountError>;
@@ -53,7 +52,15 @@ impl Accounts {
                     let outcome = accounts.renew(user, version).await;
                     // Callers that come after the outcome is published begin a new renewal.
                     drop(guard);
+                    let (outcome, renewed) = match outcome {
+                        Ok((token, renewed)) => (Ok(token), renewed),
+                        Err(error) => (Err(error), None),
+                    };
+                    let token = outcome.as_ref().ok().cloned();
                     sender.send_replace(Some(outcome));
+                    if let (Some(token), Some(version)) = (token, renewed) {
+                        accounts.end_if_locked_out(user, version, &token).await;
+                    }
                 });
                 receiver
             };
@@ -64,39 +71,51 @@ impl Accounts {
         outcome.unwrap_or_else(|| Err(AccountError::transient("the renewal was interrupted")))
     }
 
-    async fn renew(&self, user: UserId, version: Option<TokenVersion>) -> Renewal {
-        let account = match self.acquire_lease(user, version).await? {
-            Lease::AlreadyRenewed(record) => return self.opened(&record),
+    /// Returns the token, and its version if it has just been renewed.
+    async fn renew(
+        self: &Arc<Self>,
+        user: UserId,
+        version: Option<TokenVersion>,
+    ) -> Result<(UpstreamToken, Option<TokenVersion>), AccountError> {
+        let held = self.held.get(user);
+        let stored = held.as_ref().map(|held| held.stored).or(version);
+        let account = match self.acquire_lease(user, stored).await? {
+            Lease::AlreadyRenewed(record) => return Ok((self.opened(&record)?, None)),
             Lease::Acquired(account) => account,
         };
-        let work = self.renew_leased(user, account);
+        let work = self.renew_leased(user, account, held);
         let outcome = keepalive::with_extended_lease(lease::LIFETIME, work, || self.extend_lease(user)).await;
-        self.release_lease(user).await;
+        // A lease that is not released expires in a moment.
+        let _ = tokio::time::timeout(lease::RELEASE_TIMEOUT, self.release_lease(user)).await;
         outcome
     }
 
-    async fn renew_leased(&self, user: UserId, account: Option<AccountRecord>) -> Renewal {
-        let Some(record) = account else {
-            return self.end_user(user, None, TerminalError::NoAccount).await;
+    async fn renew_leased(
+        self: &Arc<Self>,
+        user: UserId,
+        account: Option<AccountRecord>,
+        held: Option<Held>,
+    ) -> Result<(UpstreamToken, Option<TokenVersion>), AccountError> {
+        let Some(stored) = account else {
+            let ended = self.end_user(user, None, TerminalError::NoAccount).await;
+            return ended.map(|token| (token, None));
         };
-        let version = Some(record.version);
-        let refresh_token = match self.sealer.open_refresh_token(&record) {
-            Ok(token) => token,
-            Err(error @ OpenError::UnknownKey(_)) => return Err(AccountError::unreadable(user, error)),
-            Err(error @ OpenError::Forged) => {
-                return self.end_user(user, version, TerminalError::Unreadable(error)).await;
-            }
-        };
+        let stored_version = stored.version;
+        let record = held.filter(|held| held.stored == stored_version);
+        let record = record.map_or(stored, |held| held.record);
+        let refresh_token = self.sealer.open_refresh_token(&record);
+        let refresh_token = refresh_token.map_err(|error| AccountError::unreadable(user, error))?;
         let error = match self.upstream.refresh(&refresh_token).await {
             Ok(tokens) => {
                 tracing::debug!(user = user.0, "Forgejo tokens renewed");
-                return self.accept(record, tokens).await;
-            }
-            Err(UpstreamError::Refused(text)) => {
-                return self.end_user(user, version, TerminalError::Refused(text)).await;
+                return self.accept(user, stored_version, tokens).await;
             }
             Err(error) => error,
         };
+        if let Some(refusal) = self.refusal(&record, &error).await {
+            let ended = self.end_user(user, Some(stored_version), refusal).await;
+            return ended.map(|token| (token, None));
+        }
         if matches!(error, UpstreamError::Misconfigured(_)) {
             tracing::error!(user = user.0, %error, "Forgejo tokens not renewed: check the [forgejo] configuration");
         } else {
@@ -106,38 +125,42 @@ impl Accounts {
         Err(AccountError::transient(error))
     }
 
-    /// Stores renewed tokens in place of the former ones, and checks that their user is not locked
-    /// out.
-    async fn accept(&self, former: AccountRecord, tokens: UpstreamTokens) -> Renewal {
-        let user = former.user;
-        let renewed = self.sealer.seal_account(user, &tokens, self.clock.now());
-        let replaced = retry::store_with_retries(|| self.store.replace_account(renewed.clone(), former.version)).await;
-        let replaced = replaced.inspect_err(|error| {
-            let error = error as &dyn std::error::Error;
-            tracing::error!(
-                user = user.0,
-                error,
-                "renewed Forgejo tokens not stored: the store failed repeatedly; the user must sign in again"
-            );
-        })?;
-        let token = if replaced {
-            UpstreamToken {
-                access_token: tokens.access_token,
-                expires_at: renewed.expires_at,
+    /// The reason why the user has to sign in again, if the upstream has refused to renew the tokens
+    /// for good. A reason that is not known counts only if the upstream refuses the access token, too.
+    async fn refusal(&self, record: &AccountRecord, error: &UpstreamError) -> Option<TerminalError> {
+        match error {
+            UpstreamError::Refused(text) => Some(TerminalError::Refused(text.clone())),
+            UpstreamError::Unconfirmed(text) => {
+                let token = self.open(record).ok()?;
+                let refused = self.upstream.user(&token.access_token).await;
+                matches!(refused, Err(UpstreamError::Refused(_))).then(|| TerminalError::Refused(text.clone()))
             }
-        } else {
-            // The user has signed in again or was ended in between: the stored tokens count.
-            match self.store.account(user).await? {
-                Some(newer) => self.opened(&newer)?,
-                None => return Err(AccountError::Terminal(TerminalError::NoAccount)),
-            }
-        };
-        if self.is_locked_out(&token).await {
-            return self
-                .end_user(user, Some(renewed.version), TerminalError::LockedOut)
-                .await;
+            UpstreamError::LockedOut(_) => Some(TerminalError::LockedOut),
+            UpstreamError::Misconfigured(_) | UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_) => None,
         }
-        Ok(token)
+    }
+
+    /// Stores renewed tokens in place of those named `stored`.
+    async fn accept(
+        self: &Arc<Self>,
+        user: UserId,
+        stored: TokenVersion,
+        tokens: UpstreamTokens,
+    ) -> Result<(UpstreamToken, Option<TokenVersion>), AccountError> {
+        let renewed = self.sealer.seal_account(user, &tokens, self.clock.now());
+        let version = renewed.version;
+        let token = UpstreamToken {
+            access_token: tokens.access_token,
+            expires_at: renewed.expires_at,
+        };
+        match self.place_renewed(renewed, stored).await {
+            Placement::Stored | Placement::Held => Ok((token, Some(version))),
+            // The user has signed in again or was ended in between: the stored tokens count.
+            Placement::Replaced => match self.store.account(user).await? {
+                Some(newer) => Ok((self.opened(&newer)?, None)),
+                None => Err(AccountError::Terminal(TerminalError::NoAccount)),
+            },
+        }
     }
 
     /// Ends a user's grants because the tokens named `version` are useless, unless other tokens
@@ -174,12 +197,18 @@ impl Accounts {
             .map_err(|error| AccountError::unreadable(record.user, error))
     }
 
-    /// Asks whether the upstream has locked out the user of a new token. Without an answer the user
-    /// counts as active.
-    async fn is_locked_out(&self, token: &UpstreamToken) -> bool {
-        match self.upstream.user(&token.access_token).await {
+    /// Ends the grants of a user whom the upstream has locked out. Without an answer the user counts as
+    /// active.
+    async fn end_if_locked_out(&self, user: UserId, version: TokenVersion, token: &UpstreamToken) {
+        let locked_out = match self.upstream.user(&token.access_token).await {
             Ok(user) => !user.active,
-            Err(error) => matches!(error, UpstreamError::Refused(_)),
+            Err(error) => matches!(error, UpstreamError::LockedOut(_)),
+        };
+        if locked_out
+            && let Err(AccountError::Transient(error)) =
+                self.end_user(user, Some(version), TerminalError::LockedOut).await
+        {
+            tracing::warn!(user = user.0, %error, "user who is locked out at Forgejo not ended: the next renewal tries again");
         }
     }
 }

@@ -19,22 +19,28 @@ impl CodeExchanges {
         user: UserId,
         mut tokens: UpstreamTokens,
         code: Option<CodeRecord>,
-    ) -> Result<(), StoreError> {
+    ) {
         let code = code.as_ref();
         for _ in 0..MAX_RENEWALS {
-            if self.store(user, Some((&tokens, Some(exchange))), code).await? {
-                return Ok(());
+            if self.store(user, Some((&tokens, Some(exchange))), code).await {
+                return;
             }
-            let renewal = async |exchange| Ok((exchange, self.upstream.refresh(&tokens.refresh_token).await));
-            match self.run::<_, StoreError>(renewal).await? {
+            // The store is the only part that can fail.
+            let renewed = retry::until_stored(user, || {
+                self.run(async |exchange| Ok((exchange, self.upstream.refresh(&tokens.refresh_token).await)))
+            });
+            match renewed.await {
                 (by, Ok(renewed)) => (exchange, tokens) = (by, renewed),
                 // The stored tokens are the valid ones. The grant goes on with them.
-                (_, Err(UpstreamError::Refused(_))) => return self.store(user, None, code).await.map(drop),
+                (_, Err(UpstreamError::Refused(_))) => {
+                    self.store(user, None, code).await;
+                    return;
+                }
                 // It says nothing about the tokens: the next renewal may.
                 (_, Err(_)) => {}
             }
         }
-        self.store(user, Some((&tokens, None)), code).await.map(drop)
+        self.store(user, Some((&tokens, None)), code).await;
     }
 
     /// Returns `false` if the order of the tokens is unknown.
@@ -43,20 +49,12 @@ impl CodeExchanges {
         user: UserId,
         tokens: Option<(&UpstreamTokens, Option<ExchangeId>)>,
         code: Option<&CodeRecord>,
-    ) -> Result<bool, StoreError> {
+    ) -> bool {
         let tokens = tokens.map(|(tokens, exchange)| SignInTokens {
             account: self.sealer.seal_account(user, tokens, self.clock.now()),
             exchange,
         });
-        let stored = retry::store_with_retries(|| self.store_once(tokens.clone(), code)).await;
-        stored.inspect_err(|error| {
-            let error = error as &dyn std::error::Error;
-            tracing::error!(
-                user = user.0,
-                error,
-                "sign-in not stored: the store failed repeatedly; the user must sign in again"
-            );
-        })
+        retry::until_stored(user, || self.store_once(tokens.clone(), code)).await
     }
 
     async fn store_once(&self, tokens: Option<SignInTokens>, code: Option<&CodeRecord>) -> Result<bool, StoreError> {

@@ -3,8 +3,11 @@
 //! The token endpoint answers `unauthorized_client` for a code or refresh token that is invalid,
 //! and also for a wrong client secret when a code is exchanged; `invalid_client` for an unknown
 //! client and for a wrong secret at a refresh. So at a refresh `unauthorized_client` and
-//! `invalid_grant` mean that the user has to sign in again, and `invalid_client` that the operator
-//! has to mend the configuration, which ends no access.
+//! `invalid_grant` may mean that the user has to sign in again, which only a known description tells,
+//! and `invalid_client` that the operator has to mend the configuration, which ends no access.
+//!
+//! **A refusal that ends access has to be Forgejo's own.** A proxy in front of it can answer with any
+//! status, so a response of the API counts only with the members that Forgejo writes.
 
 use http::StatusCode;
 use oauth2::{
@@ -23,6 +26,25 @@ pub(super) enum TokenRequest {
     /// A refresh token for new tokens.
     Refresh,
 }
+
+/// The body of an error response of the API, as far as it is read. Forgejo writes both members.
+#[derive(serde::Deserialize)]
+struct ErrorBody {
+    message: String,
+    #[serde(rename = "url")]
+    _url: String,
+}
+
+/// Descriptions with which Forgejo and Gitea refuse a refresh token for good.
+const DEAD_REFRESH_TOKEN: [&str; 5] = [
+    "unable to parse refresh token",
+    "token is not a refresh token",
+    "token was already used",
+    "grant does not exist",
+    "not issued to this client",
+];
+/// Another refresh of the same user came first; the next one tells more.
+const CONCURRENT_REFRESH: &str = "cannot increase the grant counter";
 
 /// The meaning of a refusal by the token endpoint.
 pub(super) fn of_token_request(
@@ -47,8 +69,17 @@ pub(super) fn of_token_request(
         {
             UpstreamError::Misconfigured(text)
         }
-        (BasicErrorResponseType::InvalidGrant | BasicErrorResponseType::UnauthorizedClient, _) => {
+        (BasicErrorResponseType::InvalidGrant | BasicErrorResponseType::UnauthorizedClient, TokenRequest::Exchange) => {
             UpstreamError::Refused(text)
+        }
+        (BasicErrorResponseType::InvalidGrant | BasicErrorResponseType::UnauthorizedClient, TokenRequest::Refresh) => {
+            if DEAD_REFRESH_TOKEN.iter().any(|dead| description.contains(dead)) {
+                UpstreamError::Refused(text)
+            } else if description.contains(CONCURRENT_REFRESH) {
+                UpstreamError::Unexpected(text)
+            } else {
+                UpstreamError::Unconfirmed(text)
+            }
         }
         (
             BasicErrorResponseType::InvalidClient
@@ -64,9 +95,11 @@ pub(super) fn of_token_request(
 /// The meaning of a response of the API that is not a success.
 pub(super) fn of_api(response: &http::Response<Vec<u8>>) -> UpstreamError {
     let status = response.status();
-    let text = format!("{}: {}", status.as_u16(), redact(&message(response)));
+    let message = error_body(response).map(|body| redact(&body.message));
+    let text = format!("{}: {}", status.as_u16(), message.unwrap_or_default());
     match status {
-        StatusCode::UNAUTHORIZED => UpstreamError::Refused(text),
+        StatusCode::UNAUTHORIZED if error_body(response).is_some() => UpstreamError::Refused(text),
+        StatusCode::FORBIDDEN if is_lockout(response) => UpstreamError::LockedOut(text),
         StatusCode::FORBIDDEN => UpstreamError::Misconfigured(text),
         _ => UpstreamError::Unexpected(text),
     }
@@ -74,20 +107,13 @@ pub(super) fn of_api(response: &http::Response<Vec<u8>>) -> UpstreamError {
 
 /// Reports whether the API says that the user is locked out: disabled, prohibited from signing in,
 /// or not activated. A 403 for a missing scope is no such answer.
-pub(super) fn is_lockout(response: &http::Response<Vec<u8>>) -> bool {
-    response.status() == StatusCode::FORBIDDEN
-        && ["prohibited from signing in", "account is not activated"]
-            .iter()
-            .any(|text| message(response).contains(text))
+fn is_lockout(response: &http::Response<Vec<u8>>) -> bool {
+    let texts = ["prohibited from signing in", "account is not activated"];
+    let body = error_body(response);
+    body.is_some_and(|body| texts.iter().any(|text| body.message.contains(text)))
 }
 
-/// The error message of the API.
-fn message(response: &http::Response<Vec<u8>>) -> String {
-    #[derive(serde::Deserialize)]
-    struct ErrorBody {
-        message: String,
-    }
-    serde_json::from_slice(response.body())
-        .map(|body: ErrorBody| body.message)
-        .unwrap_or_default()
+/// The body of an error response that Forgejo itself has written.
+fn error_body(response: &http::Response<Vec<u8>>) -> Option<ErrorBody> {
+    serde_json::from_slice(response.body()).ok()
 }

@@ -38,15 +38,15 @@ pub trait Upstream: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`UpstreamError::Refused`] when the user has to sign in again; the others say nothing about
-    /// the user.
+    /// [`UpstreamError::Refused`] when the user has to sign in again, and
+    /// [`UpstreamError::Unconfirmed`] when that is likely; the others say nothing about the user.
     fn refresh<'a>(&'a self, refresh_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamTokens, UpstreamError>>;
 
     /// The user of a token. It may be retried.
     ///
     /// # Errors
     ///
-    /// [`UpstreamError::Refused`] when the token is invalid or its user is locked out, else any
+    /// [`UpstreamError::LockedOut`], [`UpstreamError::Refused`] when the token is invalid, else any
     /// other.
     fn user<'a>(&'a self, access_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamUser, UpstreamError>>;
 
@@ -104,9 +104,16 @@ pub enum GrantedScope {
 /// A failure of the upstream. No variant holds a token: texts of the upstream have been redacted.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// The user's code or token is refused for good.
+    /// The upstream itself refuses the user's code or token for good, for a known reason.
     #[error("Forgejo refuses the code or token: {0}")]
     Refused(String),
+    /// The upstream refuses the user's refresh token for an unknown reason. Only together with
+    /// another sign is this a refusal for good.
+    #[error("Forgejo refuses the refresh token for an unknown reason: {0}")]
+    Unconfirmed(String),
+    /// The user may not sign in at the upstream.
+    #[error("Forgejo has locked the user out: {0}")]
+    LockedOut(String),
     /// The upstream rejects the configuration of the broker. The user cannot mend it.
     #[error("Forgejo rejects the configuration of the broker: {0}")]
     Misconfigured(String),

@@ -7,11 +7,12 @@
 mod complete;
 mod error;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::timeout;
 
 use super::{
     Body, approvals::Approvals, authorization_response, cookie::BrowserId, pages::ErrorPage, params::Params, response,
@@ -25,6 +26,9 @@ use crate::{
 };
 use complete::CompletedSignIn;
 use error::SignInError;
+
+/// The longest time for which a browser waits for its sign-in.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// `GET`: the browser returns.
 pub(super) async fn callback(state: &Arc<ServerState>, request: &Request<Bytes>) -> Result<Response<Body>, ErrorPage> {
@@ -53,10 +57,14 @@ pub(super) async fn callback(state: &Arc<ServerState>, request: &Request<Bytes>)
             state.code_exchanges.run(complete).await
         }
     };
-    let completed = state.tasks.spawn(task).await.unwrap_or_else(|error| {
-        tracing::error!(%error, "sign-in failed: its task panicked, which is a bug");
-        Err(SignInError::Forgejo { denied: false })
-    });
+    // The task goes on when the browser has left or got an answer.
+    let completed = match timeout(ANSWER_TIMEOUT, state.tasks.spawn(task)).await {
+        Ok(completed) => completed.unwrap_or_else(|error| {
+            tracing::error!(%error, "sign-in failed: its task panicked, which is a bug");
+            Err(SignInError::Forgejo { denied: false })
+        }),
+        Err(_elapsed) => Err(SignInError::TooSlow),
+    };
     Ok(match completed {
         Ok(CompletedSignIn::Code {
             code,

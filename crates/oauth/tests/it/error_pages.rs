@@ -405,7 +405,7 @@ async fn a_user_locked_out_during_the_sign_in_sees_a_page() {
     let client = world.client().await;
     let mut browser = Browser::default();
     let to_forgejo = browser.approve(&world, &client).await;
-    // The scripted upstream does not know this user, and refuses the token that it has just issued.
+    // The scripted upstream does not know this user, and refuses to tell who it is.
     let back = browser.return_from(&world, &to_forgejo, oauth::ids::UserId(99)).await;
     assert_eq!(back.status, StatusCode::FORBIDDEN, "{back:?}");
     assert!(back.body.contains("locked this account") && back.body.contains("error=access_denied"));

@@ -149,7 +149,7 @@ async fn code_exchange_sends_verifier_secret_and_redirect_uri() {
     let pair = server.exchange().await.unwrap();
     assert_eq!(pair.access_token.expose_secret(), JWT);
     assert_eq!(pair.refresh_token.expose_secret(), "the next one");
-    assert_eq!(pair.expires_in, Duration::from_secs(3600));
+    assert_eq!(pair.expires_in, Duration::from_secs(3598));
     let request = server.last_request();
     assert_eq!(request.line, "POST /git/login/oauth/access_token");
     for part in [
@@ -174,7 +174,6 @@ async fn refresh_refusals_are_classified() {
         ("unauthorized_client", "token was already used"),
         ("invalid_grant", "grant does not exist"),
         ("invalid_grant", "refresh token was not issued to this client"),
-        ("invalid_grant", "cannot increase the grant counter"),
     ] {
         let outcome = Server::error(error, description).await.refresh().await;
         assert!(
@@ -182,6 +181,11 @@ async fn refresh_refusals_are_classified() {
             "{error}: {description}: {outcome:?}"
         );
     }
+    let outcome = Server::error("invalid_grant", "cannot increase the grant counter").await;
+    let outcome = outcome.refresh().await;
+    assert!(matches!(outcome, Err(UpstreamError::Unexpected(_))), "{outcome:?}");
+    let outcome = Server::error("invalid_grant", "a new reason").await.refresh().await;
+    assert!(matches!(outcome, Err(UpstreamError::Unconfirmed(_))), "{outcome:?}");
     for (error, description) in [
         ("invalid_client", "invalid client secret"),
         ("invalid_client", "cannot load client with client id: 'x'"),
@@ -246,6 +250,39 @@ async fn failing_server_refuses_no_user() {
     }
     let huge = Server::json(200, &"x".repeat(300 * 1024)).await;
     assert!(matches!(huge.refresh().await, Err(UpstreamError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn answer_that_a_proxy_can_give_refuses_no_user() {
+    for server in [
+        Server::answering(401, &[("content-type", "text/html")], "<h1>Sign in first</h1>").await,
+        Server::json(401, r#"{"message":"authentication required"}"#).await,
+        Server::answering(
+            403,
+            &[("content-type", "text/html")],
+            "This account is prohibited from signing in",
+        )
+        .await,
+    ] {
+        let outcome = server.forgejo.user(&secret(JWT)).await;
+        assert!(
+            matches!(
+                outcome,
+                Err(UpstreamError::Unexpected(_) | UpstreamError::Misconfigured(_))
+            ),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn last_seconds_of_a_token_are_not_used() {
+    for (expires_in, used) in [(3600, 3598.0), (10, 9.0)] {
+        let body =
+            format!(r#"{{"access_token":"x","token_type":"bearer","expires_in":{expires_in},"refresh_token":"y"}}"#);
+        let tokens = Server::json(200, &body).await.refresh().await.unwrap();
+        assert_eq!(tokens.expires_in.as_secs_f64(), used);
+    }
 }
 
 #[tokio::test]
@@ -418,10 +455,10 @@ async fn unknown_scope_and_failed_introspection_are_distinguished() {
 
 #[tokio::test]
 async fn locked_out_user_is_distinguished_from_missing_scope() {
-    let text = r#"{"message":"This account is prohibited from signing in, please contact your site administrator."}"#;
+    let text = r#"{"message":"This account is prohibited from signing in, please contact your site administrator.","url":"x"}"#;
     let server = Server::json(403, text).await;
     let error = server.forgejo.user(&secret(JWT)).await.unwrap_err();
-    assert!(matches!(error, UpstreamError::Refused(_)), "{error:?}");
+    assert!(matches!(error, UpstreamError::LockedOut(_)), "{error:?}");
     let text = r#"{"message":"token does not have at least one of required scope(s): [read:user]"}"#;
     let server = Server::json(403, text).await;
     let error = server.forgejo.user(&secret(JWT)).await.unwrap_err();

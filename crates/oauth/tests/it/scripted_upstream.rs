@@ -34,6 +34,8 @@ pub(crate) struct ScriptedUpstream {
 pub(crate) enum ScriptedFailure {
     /// The user is refused for good.
     Refused,
+    /// The user is refused for an unknown reason.
+    Unconfirmed,
     /// The broker's configuration is not accepted.
     Misconfigured,
     /// No answer.
@@ -58,6 +60,7 @@ struct State {
     pairs: HashMap<UserId, u32>,
     failure: Option<ScriptedFailure>,
     members_unavailable: bool,
+    user_unavailable: bool,
     granted_scope: GrantedScope,
     expires_in: Duration,
 }
@@ -75,6 +78,7 @@ impl Default for ScriptedUpstream {
             pairs: HashMap::new(),
             failure: None,
             members_unavailable: false,
+            user_unavailable: false,
             granted_scope: GrantedScope::AsRequested,
             expires_in: Duration::from_secs(3600),
         };
@@ -131,6 +135,11 @@ impl ScriptedUpstream {
     /// Membership lookups fail from now on, or succeed again.
     pub(crate) fn set_members_unavailable(&self, unavailable: bool) {
         self.state().members_unavailable = unavailable;
+    }
+
+    /// Lookups of users fail from now on, or succeed again.
+    pub(crate) fn set_user_unavailable(&self, unavailable: bool) {
+        self.state().user_unavailable = unavailable;
     }
 
     /// Tokens have this scope from now on.
@@ -202,6 +211,7 @@ impl State {
         match self.failure {
             None => Ok(()),
             Some(ScriptedFailure::Refused) => Err(UpstreamError::Refused("as scripted".to_owned())),
+            Some(ScriptedFailure::Unconfirmed) => Err(UpstreamError::Unconfirmed("as scripted".to_owned())),
             Some(ScriptedFailure::Misconfigured) => Err(UpstreamError::Misconfigured("as scripted".to_owned())),
             Some(ScriptedFailure::Unavailable) => Err(UpstreamError::Unavailable("as scripted".into())),
         }
@@ -267,10 +277,13 @@ impl Upstream for ScriptedUpstream {
 
     fn user<'a>(&'a self, access_token: &'a SecretString) -> BoxFuture<'a, Result<UpstreamUser, UpstreamError>> {
         Box::pin(async move {
+            if self.state().user_unavailable {
+                return Err(UpstreamError::Unexpected("as scripted".to_owned()));
+            }
             let id = access_token.expose_secret().split('-').nth(1);
             let id = id.and_then(|id| id.parse().ok().map(UserId));
             id.and_then(|id| self.state().users.get(&id).cloned())
-                .ok_or_else(|| UpstreamError::Refused("401: no such token".to_owned()))
+                .ok_or_else(|| UpstreamError::LockedOut("403: prohibited".to_owned()))
         })
     }
 

@@ -4,7 +4,10 @@
 //! The exchange has invalidated the refresh token on which earlier grants live. If the user has an
 //! account, the new tokens are therefore stored even if the sign-in itself fails.
 
+use std::time::Duration;
+
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::Instant;
 
 use super::error::SignInError;
 use crate::{
@@ -15,6 +18,10 @@ use crate::{
     secret,
     server::{browser_session::BrowserSession, state::ServerState},
 };
+
+/// The waits between requests for the user of new tokens. Each doubles the one before.
+const FIRST_USER_RETRY: Duration = Duration::from_millis(200);
+const LAST_USER_RETRY: Duration = Duration::from_secs(10);
 
 /// The result of a sign-in.
 pub(super) enum CompletedSignIn {
@@ -39,9 +46,8 @@ pub(super) async fn complete(
     let upstream = &*state.upstream;
     let callback = state.settings.endpoint("callback");
     let tokens = upstream.exchange(&code, &verifier, &callback).await?;
-    let user = match fetch_user(upstream, &tokens.access_token).await {
-        // The token is new, so that Forgejo refuses the user and not the token.
-        Err(UpstreamError::Refused(_)) => return Err(SignInError::NotAllowed { login: None }),
+    let user = match fetch_user(upstream, &tokens).await {
+        Err(UpstreamError::LockedOut(_)) => return Err(SignInError::NotAllowed { login: None }),
         outcome => outcome?,
     };
     let checked = match check_sign_in(state, &purpose, &tokens, &user).await {
@@ -79,16 +85,22 @@ pub(super) async fn complete(
     state
         .code_exchanges
         .store_sign_in_tokens(exchange, id, tokens, grant)
-        .await?;
+        .await;
     completed
 }
 
-/// Asks for the user of a token, twice if Forgejo is not available: without an answer the new
-/// tokens would be lost.
-async fn fetch_user(upstream: &dyn Upstream, access_token: &SecretString) -> Result<UpstreamUser, UpstreamError> {
-    match upstream.user(access_token).await {
-        Err(UpstreamError::Unavailable(_)) => upstream.user(access_token).await,
-        outcome => outcome,
+/// Asks for the user of new tokens for as long as they live: without an answer they would be lost, and
+/// with them the user's earlier access.
+async fn fetch_user(upstream: &dyn Upstream, tokens: &UpstreamTokens) -> Result<UpstreamUser, UpstreamError> {
+    let end = Instant::now() + tokens.expires_in;
+    let mut wait = FIRST_USER_RETRY;
+    loop {
+        match upstream.user(&tokens.access_token).await {
+            Err(UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_)) if Instant::now() + wait < end => {}
+            outcome => return outcome,
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LAST_USER_RETRY);
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) enum SignInError {
     ScopeMismatch { granted: Vec<String> },
     /// The remembered approval is another user's, or no longer valid.
     ApprovalInvalid,
+    /// Forgejo or the store has not answered in time; the sign-in goes on without the browser.
+    TooSlow,
     /// Forgejo is not available; a later sign-in may succeed.
     UpstreamUnavailable(UpstreamError),
     /// Forgejo refused the user, or the broker itself.
@@ -58,6 +60,11 @@ impl SignInError {
             Self::ApprovalInvalid => return response::see_other(&restart_uri()),
             Self::Forgejo { denied: true } => refused("access_denied", "the user declined at Forgejo"),
             Self::Forgejo { denied: false } => refused("server_error", "Forgejo refused the authorization"),
+            Self::TooSlow => {
+                tracing::warn!("sign-in not answered in time: Forgejo or the store is slow or not available");
+                let description = "Forgejo is not available now";
+                ("temporarily_unavailable", description, ErrorPage::UpstreamUnavailable)
+            }
             Self::UpstreamUnavailable(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "sign-in failed for now: Forgejo is not available");
@@ -94,7 +101,10 @@ impl From<UpstreamError> for SignInError {
     fn from(error: UpstreamError) -> Self {
         match error {
             UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_) => Self::UpstreamUnavailable(error),
-            UpstreamError::Refused(_) | UpstreamError::Misconfigured(_) => Self::UpstreamRefused(error),
+            UpstreamError::LockedOut(_) => Self::NotAllowed { login: None },
+            UpstreamError::Refused(_) | UpstreamError::Unconfirmed(_) | UpstreamError::Misconfigured(_) => {
+                Self::UpstreamRefused(error)
+            }
         }
     }
 }
