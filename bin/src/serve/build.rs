@@ -43,6 +43,7 @@ impl Application {
             Arc::new(events.clone()),
             Some(fetcher::fetcher()?),
         )?;
+        server.check_keys().await?;
         let resealed = server.reseal_accounts().await;
         let resealed = resealed.context("cannot seal the accounts with the newest key")?;
         if resealed > 0 {

@@ -19,6 +19,7 @@
 
 mod error;
 mod held;
+mod key_check;
 mod lease;
 mod renewal;
 mod reseal;
@@ -42,6 +43,7 @@ use crate::{
 };
 pub use error::{AccountError, TerminalError};
 use held::HeldTokens;
+pub use key_check::KeyCheckError;
 use renewal::Renewals;
 
 /// The account of one user. Clones are the same account.

@@ -66,6 +66,6 @@ mod retry;
 mod revocation;
 mod secret;
 
-pub use account::{Account, AccountError, UpstreamToken};
+pub use account::{Account, AccountError, KeyCheckError, UpstreamToken};
 pub use config::Config;
 pub use server::{AuthorizationServer, Body, BoxError, Caller};

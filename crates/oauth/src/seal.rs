@@ -73,6 +73,19 @@ impl Sealer {
         self.open_bytes(sealed, &record_data(kind, key))
     }
 
+    /// A value of each key, by its number, from which the key cannot be told.
+    pub(crate) fn check_values(&self) -> impl Iterator<Item = (u32, [u8; 32])> {
+        self.keys
+            .iter()
+            .map(|(number, key)| (*number, keyed_hash(key, "key check", &[])))
+    }
+
+    /// The number of the key that has sealed something.
+    pub(crate) fn key_number(sealed: &[u8]) -> Option<u32> {
+        let number = sealed.get(1..5)?;
+        number.try_into().ok().map(u32::from_be_bytes)
+    }
+
     fn seal_bytes(&self, plain: &[u8], associated_data: &[u8]) -> Vec<u8> {
         let (number, key) = self.current();
         let nonce: [u8; NONCE_LENGTH] = secret::random();

@@ -40,7 +40,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     access_token_cache::AccessTokenCache,
     access_tokens::AccessTokens,
-    account::Accounts,
+    account::{Accounts, KeyCheckError},
     cimd::ClientDocuments,
     code_exchanges::CodeExchanges,
     config::{Config, ConfigError, ConfigErrors},
@@ -251,6 +251,16 @@ impl AuthorizationServer {
     /// [`StoreError`].
     pub async fn record_uses(&self) -> Result<(), StoreError> {
         self.state.access_tokens.record_uses().await
+    }
+
+    /// Checks that the keys are those of the database. The program calls it at its start, before it
+    /// listens.
+    ///
+    /// # Errors
+    ///
+    /// Any [`KeyCheckError`].
+    pub async fn check_keys(&self) -> Result<(), KeyCheckError> {
+        self.state.accounts.check_keys().await
     }
 
     /// Seals the upstream tokens with the newest key that older keys have sealed, and returns the

@@ -74,7 +74,7 @@ use std::{
 use sqlx::{
     Connection as _, SqlSafeStr as _, Sqlite, SqlitePool, Transaction,
     error::DatabaseError,
-    migrate::{Migration, MigrationType, Migrator},
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -107,14 +107,24 @@ pub enum OpenStoreError {
     /// The database cannot be used.
     #[error("cannot open the database")]
     Database(#[source] sqlx::Error),
-    /// The tables cannot be migrated: the database is newer than this program, or damaged.
-    #[error("cannot migrate the database: it is newer than this program, or damaged")]
-    Migration(#[source] sqlx::migrate::MigrateError),
+    /// A newer version of this program has used the database. Nothing was changed.
+    #[error(
+        "the database was written by version {written_by}, and this is {VERSION}: use that version, or a newer one"
+    )]
+    Newer {
+        /// The newest version that has used the database.
+        written_by: String,
+    },
+    /// The tables cannot be migrated: the database is damaged.
+    #[error("cannot migrate the database: it is damaged")]
+    Migration(#[source] MigrateError),
 }
 
 type Change = Transaction<'static, Sqlite>;
 type Query = sqlx::query::Query<'static, Sqlite, <Sqlite as sqlx::Database>::Arguments>;
 
+/// The version of this program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The number of connections that read.
 const READERS: u32 = 4;
 /// The longest wait of a writer for one in another process.
@@ -123,7 +133,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The migrations, as version, description and SQL: a file of `migrations` each.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "oauth", include_str!("../migrations/0001_oauth.sql")),
     (10, "clients", include_str!("../migrations/0010_clients.sql")),
     (
@@ -142,6 +152,7 @@ const MIGRATIONS: [(i64, &str, &str); 6] = [
         "application type",
         include_str!("../migrations/0040_application_type.sql"),
     ),
+    (50, "key checks", include_str!("../migrations/0050_key_checks.sql")),
 ];
 
 impl SqliteStore {
@@ -206,9 +217,26 @@ impl SqliteStore {
             let mut change = writer.begin_with("BEGIN IMMEDIATE").await?;
             // As `run` does; the future of `run` is not `Send` for every lifetime.
             migrations.run_direct(None, &mut *change, false).await?;
+            sqlx::query(
+                "INSERT INTO oauth_program (id, version) VALUES (1, ?) ON CONFLICT DO UPDATE SET version = excluded.version",
+            )
+            .bind(VERSION)
+            .execute(&mut *change)
+            .await?;
             Ok(change.commit().await?)
         };
-        migrated.await.map_err(OpenStoreError::Migration)?;
+        match migrated.await {
+            Ok(()) => {}
+            Err(MigrateError::VersionMissing(_)) => {
+                let newest = sqlx::query_scalar("SELECT version FROM oauth_program")
+                    .fetch_one(&readers)
+                    .await;
+                return Err(OpenStoreError::Newer {
+                    written_by: newest.unwrap_or_else(|_| "an unknown version".to_owned()),
+                });
+            }
+            Err(error) => return Err(OpenStoreError::Migration(error)),
+        }
         Ok(Self {
             writer,
             readers,

@@ -21,10 +21,6 @@ pub enum TerminalError {
     /// There is no account.
     #[error("the user has no account")]
     NoAccount,
-    /// The stored tokens cannot be opened: another key of the same number has sealed them, or they
-    /// have been changed.
-    #[error("the stored Forgejo tokens cannot be opened")]
-    Unreadable(#[source] OpenError),
     /// The upstream has locked the user out.
     #[error("Forgejo has locked the user out")]
     LockedOut,

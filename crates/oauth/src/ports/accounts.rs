@@ -45,6 +45,12 @@ pub trait AccountStore: fmt::Debug + Send + Sync + 'static {
     /// The users who have an account.
     fn account_users(&self) -> StoreFuture<'_, Vec<UserId>>;
 
+    /// The values that check the keys, by the number of the key.
+    fn key_checks(&self) -> StoreFuture<'_, Vec<(u32, Vec<u8>)>>;
+
+    /// Stores the value that checks a key.
+    fn add_key_check(&self, number: u32, value: Vec<u8>) -> StoreFuture<'_, ()>;
+
     /// Finds the account of a user.
     fn account(&self, user: UserId) -> StoreFuture<'_, Option<AccountRecord>>;
 

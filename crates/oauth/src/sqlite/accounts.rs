@@ -22,6 +22,20 @@ impl AccountStore for SqliteStore {
         })
     }
 
+    fn key_checks(&self) -> StoreFuture<'_, Vec<(u32, Vec<u8>)>> {
+        Box::pin(async move {
+            let checks = sqlx::query_as("SELECT number, hmac FROM oauth_key_checks");
+            Ok(checks.fetch_all(&self.readers).await?)
+        })
+    }
+
+    fn add_key_check(&self, number: u32, value: Vec<u8>) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let query = sqlx::query("INSERT OR IGNORE INTO oauth_key_checks (number, hmac) VALUES (?, ?)");
+            self.execute(query.bind(number).bind(value)).await.map(drop)
+        })
+    }
+
     fn account(&self, user: UserId) -> StoreFuture<'_, Option<AccountRecord>> {
         Box::pin(find(&self.readers, user))
     }

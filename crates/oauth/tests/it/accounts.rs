@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use oauth::{Account, AccountError, Config, account::TerminalError};
+use oauth::{Account, AccountError, Config, KeyCheckError, account::TerminalError};
 use secrecy::ExposeSecret as _;
 
 use crate::{
@@ -404,6 +404,18 @@ async fn accounts_of_a_missing_key_are_kept_until_it_returns() {
 }
 
 #[tokio::test]
+async fn wrong_key_is_noticed_without_any_account() {
+    let mut world = World::new().await;
+    world.server.check_keys().await.unwrap();
+    world.server.check_keys().await.unwrap();
+    world.restart([8; 32]).await;
+    let error = world.server.check_keys().await.unwrap_err();
+    assert!(matches!(error, KeyCheckError::WrongKey(1)), "{error:?}");
+    world.restart([7; 32]).await;
+    world.server.check_keys().await.unwrap();
+}
+
+#[tokio::test]
 async fn database_without_its_key_yields_no_upstream_token() {
     let mut world = World::new().await;
     let client = world.client().await;
@@ -421,6 +433,9 @@ async fn database_without_its_key_yields_no_upstream_token() {
     assert!(found, "the files looked at are the database");
 
     world.restart([8; 32]).await;
+    // A database of an earlier version has no values that check keys.
+    let error = world.server.check_keys().await.unwrap_err();
+    assert!(matches!(error, KeyCheckError::WrongKey(1)), "{error:?}");
     let account = account_of(&world, &tokens).await;
     let error = account.valid_token().await.unwrap_err();
     assert!(matches!(error, AccountError::Transient(_)), "{error:?}");

@@ -66,6 +66,26 @@ async fn pools_can_be_shared_with_other_tables_and_migrations() {
 }
 
 #[tokio::test]
+async fn database_of_a_newer_version_is_named_and_not_changed() {
+    let world = World::new().await;
+    world.store.close().await;
+    let url = format!("sqlite://{}", world.database().display());
+    let newer = sqlx::SqlitePool::connect(&url).await.unwrap();
+    let change = "INSERT INTO _oauth_migrations (version, description, success, checksum, execution_time)
+                      VALUES (9999, 'later', 1, x'00', 0);
+                  UPDATE oauth_program SET version = '99.0.0'";
+    sqlx::raw_sql(change).execute(&newer).await.unwrap();
+    newer.close().await;
+    let before = std::fs::read(world.database()).unwrap();
+    let error = SqliteStore::open(world.database()).await.unwrap_err().to_string();
+    assert!(
+        error.contains("version 99.0.0") && error.contains(env!("CARGO_PKG_VERSION")),
+        "{error}"
+    );
+    assert_eq!(std::fs::read(world.database()).unwrap(), before);
+}
+
+#[tokio::test]
 async fn writes_go_on_after_sqlite_has_undone_a_transaction_by_itself() {
     let world = World::new().await;
     let mut change = world.store.writer().begin_with("BEGIN IMMEDIATE").await.unwrap();
