@@ -27,9 +27,10 @@ use crate::{
     access_token_cache::AccessTokenCache,
     ids::{ClientId, GrantId, UserId},
     ports::{
-        GrantEvents, NewTokens, PresentedToken, Redemption, RefusalOutcome, RefusedTokens, RevocationStore, SignIn,
-        SignedIn, StoreError,
+        GrantEvents, NewTokens, PresentedToken, Redemption, RefusalOutcome, RefusedTokens, Revocation, RevocationStore,
+        SignIn, SignedIn, StoreError,
     },
+    records::TokenHash,
 };
 
 use poll::LogPosition;
@@ -100,6 +101,21 @@ impl Revocations {
                 Ok(Redemption::FamilyRevoked(grant)) => this.cache.forget_grant(grant),
                 Ok(Redemption::Issued(grant)) => this.cache.forget_grant(&grant.id),
                 Ok(Redemption::Invalid) => {}
+                Err(_) => this.cache.forget_all(),
+            }
+            outcome
+        })
+        .await
+    }
+
+    /// Ends the sign-in of a token. Returns whether it was the last of its grant.
+    pub(crate) async fn end_family(self: &Arc<Self>, token: TokenHash) -> Result<Option<Revocation>, StoreError> {
+        self.run(async move |this| {
+            let outcome = this.store.end_family(token).await;
+            match &outcome {
+                Ok(Some(ended)) if ended.whole_grant => this.grant_ended(&ended.grant),
+                Ok(Some(ended)) => this.cache.forget_grant(&ended.grant),
+                Ok(None) => {}
                 Err(_) => this.cache.forget_all(),
             }
             outcome

@@ -35,11 +35,11 @@ pub enum PresentedToken {
 pub enum Redemption {
     /// The new tokens are in the store. This is their grant.
     Issued(GrantRecord),
-    /// The code or token had been used before, so that someone else may hold it. This grant has
-    /// ended.
+    /// The code or token had been used before, so that someone else may hold it. Its family was the
+    /// last one of this grant, which has ended.
     GrantRevoked(GrantId),
-    /// The code had been used before: the tokens of its family have been revoked. This grant goes
-    /// on with its other families.
+    /// The code or token had been used before: the tokens of its family have been revoked. This
+    /// grant goes on with its other families.
     FamilyRevoked(GrantId),
     /// The code or token is unknown or has expired.
     Invalid,
@@ -118,7 +118,7 @@ pub struct Revocation {
 /// generation in its family. A token of the newest generation, when used, makes the next one. A
 /// token of the generation before it (the predecessor) is good too, and adds its tokens to the
 /// newest generation without making another. Anything older has been used and superseded: it ends
-/// the grant.
+/// its family. What happens in one family ends no other one, and the last family ends the grant.
 ///
 /// The rest of the crate calls these through [`Revocations`](crate::revocation::Revocations), which
 /// reports what has ended.
@@ -129,9 +129,12 @@ pub trait RevocationStore: fmt::Debug + Send + Sync + 'static {
     fn complete_sign_in(&self, sign_in: SignIn, now: SystemTime) -> StoreFuture<'_, Option<SignedIn>>;
 
     /// Redeems a code for tokens of generation one, or a refresh token by the rule above. A second
-    /// use of a code revokes the tokens of the first (RFC 6749 section 4.1.2), and ends the grant
-    /// if nothing else is left of it.
+    /// use of a code revokes the tokens of the first (RFC 6749 section 4.1.2).
     fn redeem(&self, presented: PresentedToken, tokens: NewTokens, now: SystemTime) -> StoreFuture<'_, Redemption>;
+
+    /// Ends the family of an access token or refresh token, which may have expired or been replaced
+    /// (RFC 7009 section 2.1). `None` for a token that no family has.
+    fn end_family(&self, token: TokenHash) -> StoreFuture<'_, Option<Revocation>>;
 
     /// Deletes a client and ends its grants, which are returned.
     fn delete_client<'a>(&'a self, client_id: &'a ClientId) -> StoreFuture<'a, Vec<GrantId>>;

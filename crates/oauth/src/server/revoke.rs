@@ -1,4 +1,5 @@
-//! Revocation (RFC 7009): either token of a grant ends the whole grant.
+//! Revocation (RFC 7009): any token of a sign-in, also one that was replaced or has expired, ends that
+//! sign-in and no other. The last sign-in ends the grant.
 //!
 //! The response is the same for an unknown token (section 2.2), and for a token of another client,
 //! which stays valid.
@@ -15,14 +16,16 @@ pub(super) async fn revoke(state: &ServerState, request: &Request<Bytes>) -> Res
     let token = params
         .value("token")
         .ok_or(OAuthError::InvalidRequest("token is missing"))?;
-    let grant = state.grants.grant_of_token(secret::hash(token)).await?;
+    let token = secret::hash(token);
+    let grant = state.grants.grant_of_token(token).await?;
     if let Some(grant) = grant.filter(|grant| grant.client_id == client.client_id) {
-        state.revocations.end_grant(grant.id.clone()).await?;
+        let ended = state.revocations.end_family(token).await?;
         tracing::info!(
             user = grant.user.0,
             client = grant.client_id.0,
             grant = grant.id.0,
-            "grant revoked by its client"
+            last = ended.is_some_and(|ended| ended.whole_grant),
+            "sign-in revoked by its client"
         );
     }
     Ok(response::plain(StatusCode::OK, ""))

@@ -12,6 +12,7 @@ use crate::{
         NewTokens, PresentedToken, Redemption, RefusalOutcome, RefusedTokens, Revocation, RevocationBatch,
         RevocationStore, SignIn, SignedIn, StoreError, StoreFuture,
     },
+    records::TokenHash,
 };
 
 /// The number of log entries that one call reads.
@@ -61,6 +62,15 @@ impl RevocationStore for SqliteStore {
             };
             change.commit().await?;
             Ok(outcome)
+        })
+    }
+
+    fn end_family(&self, token: TokenHash) -> StoreFuture<'_, Option<Revocation>> {
+        Box::pin(async move {
+            let mut change = self.begin().await?;
+            let ended = tokens::end_family_of(&mut change, token).await?;
+            change.commit().await?;
+            Ok(ended)
         })
     }
 

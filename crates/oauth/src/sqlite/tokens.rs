@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::{Change, columns::seconds, grants};
 use crate::{
     ids::GrantId,
-    ports::{NewTokens, Redemption, StoreError},
+    ports::{NewTokens, Redemption, Revocation, StoreError},
     records::TokenHash,
 };
 
@@ -41,7 +41,7 @@ pub(super) async fn redeem_code(
     let family = FamilyId(code.0.to_vec());
     // Reuse comes before expiry: a code that is presented twice has leaked, however late.
     if used {
-        return revoke_family(change, grant, &family).await;
+        return Ok(revoke_family(change, grant, &family).await?.into());
     }
     if expires_at <= seconds(now) {
         return Ok(Redemption::Invalid);
@@ -81,16 +81,27 @@ pub(super) async fn redeem_refresh_token(
         return Ok(Redemption::Invalid);
     };
     if own < newest - 1 {
-        grants::delete(change, &grant).await?;
-        return Ok(Redemption::GrantRevoked(grant));
+        return Ok(revoke_family(change, grant, &family).await?.into());
     }
     issue(change, &grant, &family, own + 1, new, now).await?;
     Ok(Redemption::Issued(grants::find(change, &grant).await?))
 }
 
+pub(super) async fn end_family_of(change: &mut Change, token: TokenHash) -> Result<Option<Revocation>, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT grant_id, family FROM oauth_access_tokens WHERE token_hash = ?1
+         UNION SELECT grant_id, family FROM oauth_refresh_tokens WHERE token_hash = ?1",
+    );
+    let found: Option<(GrantId, FamilyId)> = query.bind(token).fetch_optional(&mut **change).await?;
+    match found {
+        Some((grant, family)) => revoke_family(change, grant, &family).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 /// Revokes the tokens of a family, and ends the grant if no other sign-in has left tokens or an
 /// unused code.
-async fn revoke_family(change: &mut Change, grant: GrantId, family: &FamilyId) -> Result<Redemption, StoreError> {
+async fn revoke_family(change: &mut Change, grant: GrantId, family: &FamilyId) -> Result<Revocation, StoreError> {
     for statement in [
         "DELETE FROM oauth_access_tokens WHERE grant_id = ? AND family = ?",
         "DELETE FROM oauth_refresh_tokens WHERE grant_id = ? AND family = ?",
@@ -107,7 +118,10 @@ async fn revoke_family(change: &mut Change, grant: GrantId, family: &FamilyId) -
     .await?;
     if !goes_on {
         grants::delete(change, &grant).await?;
-        return Ok(Redemption::GrantRevoked(grant));
+        return Ok(Revocation {
+            grant,
+            whole_grant: true,
+        });
     }
     // Other processes may have cached the access tokens.
     execute!(
@@ -115,7 +129,20 @@ async fn revoke_family(change: &mut Change, grant: GrantId, family: &FamilyId) -
         "INSERT INTO oauth_endings (grant_id, ended) VALUES (?, 0)",
         &grant
     );
-    Ok(Redemption::FamilyRevoked(grant))
+    Ok(Revocation {
+        grant,
+        whole_grant: false,
+    })
+}
+
+impl From<Revocation> for Redemption {
+    fn from(revocation: Revocation) -> Self {
+        if revocation.whole_grant {
+            Self::GrantRevoked(revocation.grant)
+        } else {
+            Self::FamilyRevoked(revocation.grant)
+        }
+    }
 }
 
 /// Adds tokens of a generation to a family. The refresh token may exist: the same predecessor has

@@ -102,11 +102,15 @@ async fn a_second_sign_in_of_a_client_keeps_its_grant() {
     let rotated = world.refresh(&client, &rotated.refresh).await.tokens();
     world.refresh(&client, &third.refresh).await.tokens();
     assert!(world.events.take().is_empty());
-    // Reuse in one of them ends the grant, and with it both.
-    world.refresh(&client, &rotated.refresh).await.tokens();
+    // Reuse in one of them ends that one, and the grant goes on with the other.
+    let newest = world.refresh(&client, &rotated.refresh).await.tokens();
     assert_eq!(world.refresh(&client, &first.refresh).await.error(), invalid_grant());
+    assert_eq!(world.refresh(&client, &newest.refresh).await.error(), invalid_grant());
+    assert!(world.events.take().is_empty());
+    let fourth = world.refresh(&client, &third.refresh).await.tokens();
+    world.refresh(&client, &fourth.refresh).await.tokens();
+    assert_eq!(world.refresh(&client, &second.refresh).await.error(), invalid_grant());
     assert_eq!(world.events.take(), [format!("grant {grant}")]);
-    assert_eq!(world.refresh(&client, &third.refresh).await.error(), invalid_grant());
     // The next sign-in makes a new grant.
     let anew = world.tokens(&client, ALICE).await;
     assert_ne!(world.caller(&anew.access).await.grant(), &grant);
@@ -362,7 +366,7 @@ async fn a_grant_has_a_limited_number_of_access_tokens() {
 }
 
 #[tokio::test]
-async fn revoking_either_token_ends_the_grant() {
+async fn revoking_either_token_of_the_last_sign_in_ends_the_grant() {
     let world = World::new().await;
     let client = world.client().await;
     for which in ["access", "refresh"] {
@@ -386,6 +390,40 @@ async fn revoking_either_token_ends_the_grant() {
         assert_eq!(world.refresh(&client, &tokens.refresh).await.error(), invalid_grant());
         world.caller(&bob.access).await;
     }
+}
+
+#[tokio::test]
+async fn revoking_a_token_ends_its_sign_in_and_no_other() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let revoke = async |token: &str| {
+        let fields = [("client_id", client.as_str()), ("token", token)];
+        assert_eq!(world.form("/oauth/revoke", &fields).await.status, StatusCode::OK);
+    };
+    let laptop = world.tokens(&client, ALICE).await;
+    let phone = world.tokens(&client, ALICE).await;
+    let replaced = laptop.refresh.clone();
+    let laptop = world.refresh(&client, &laptop.refresh).await.tokens();
+    let grant = world.caller(&phone.access).await.grant().to_owned();
+    // A token that was replaced stands for its sign-in, too.
+    revoke(&replaced).await;
+    assert_eq!(
+        world.authenticate(&laptop.access).await.unwrap_err().status,
+        StatusCode::UNAUTHORIZED
+    );
+    assert_eq!(world.refresh(&client, &laptop.refresh).await.error(), invalid_grant());
+    world.caller(&phone.access).await;
+    let phone = world.refresh(&client, &phone.refresh).await.tokens();
+    assert!(world.events.take().is_empty());
+    // Nor does it end a later sign-in.
+    let again = world.tokens(&client, ALICE).await;
+    revoke(&replaced).await;
+    world.caller(&again.access).await;
+    revoke(&phone.access).await;
+    world.caller(&again.access).await;
+    assert!(world.events.take().is_empty());
+    revoke(&again.refresh).await;
+    assert_eq!(world.events.take(), [format!("grant {grant}")]);
 }
 
 #[tokio::test]
