@@ -15,8 +15,10 @@
 //! - tokens that no key opens end nothing: another process may have the key, or the operator put it
 //!   back;
 //! - a renewed token is used to ask for its user, beside its first use: Forgejo renews tokens of
-//!   users whom it has locked out.
+//!   users whom it has locked out, who have left an allowed organization, or who have another login
+//!   now.
 
+mod backoff;
 mod error;
 mod held;
 mod key_check;
@@ -26,7 +28,7 @@ mod reseal;
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -34,6 +36,8 @@ use secrecy::SecretString;
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    allowed_users::AllowedUsers,
+    config::Settings,
     ids::{LeaseOwner, UserId},
     ports::{AccountStore, Clock, Store, Upstream},
     records::AccountRecord,
@@ -41,6 +45,7 @@ use crate::{
     seal::{OpenError, Sealer},
     secret,
 };
+use backoff::Backoff;
 pub use error::{AccountError, TerminalError};
 use held::HeldTokens;
 pub use key_check::KeyCheckError;
@@ -69,6 +74,7 @@ const LEAD_WHILE_HELD: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Accounts {
     store: Arc<dyn AccountStore>,
+    allowed_users: AllowedUsers,
     revocations: Arc<Revocations>,
     sealer: Sealer,
     upstream: Arc<dyn Upstream>,
@@ -81,6 +87,8 @@ pub(crate) struct Accounts {
     owner: LeaseOwner,
     renewals: Renewals,
     held: HeldTokens,
+    /// Each method leaves it consistent; never held across an await.
+    backoff: Mutex<Backoff>,
 }
 
 impl Account {
@@ -141,24 +149,26 @@ impl fmt::Debug for Account {
 impl Accounts {
     pub(crate) fn new(
         store: &Arc<dyn Store>,
+        settings: Arc<Settings>,
         revocations: Arc<Revocations>,
         sealer: Sealer,
         upstream: Arc<dyn Upstream>,
         clock: Arc<dyn Clock>,
         tasks: TaskTracker,
-        refresh_lead: Duration,
     ) -> Self {
         Self {
             store: Arc::<dyn Store>::clone(store),
+            refresh_lead: settings.config.refresh_lead,
+            allowed_users: AllowedUsers::new(settings, Arc::clone(&upstream)),
             revocations,
             sealer,
             upstream,
             clock,
             tasks,
-            refresh_lead,
             owner: LeaseOwner(i64::from_be_bytes(secret::random())),
             renewals: Renewals::default(),
             held: HeldTokens::default(),
+            backoff: Mutex::default(),
         }
     }
 
@@ -168,6 +178,10 @@ impl Accounts {
             accounts: Arc::clone(self),
             user,
         }
+    }
+
+    fn backoff(&self) -> MutexGuard<'_, Backoff> {
+        self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open(&self, record: &AccountRecord) -> Result<UpstreamToken, OpenError> {

@@ -161,7 +161,7 @@ impl Forgejo {
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<http::Response<Vec<u8>>, UpstreamError> {
         let invalid = |_| UpstreamError::unexpected("the access token does not fit into a header");
         let response = self.http.exchange(request.build().map_err(invalid)?).await;
-        response.map_err(|error| UpstreamError::Unavailable(Box::new(error)))
+        Ok(response?)
     }
 }
 

@@ -51,6 +51,7 @@ pub mod testing;
 mod access_token_cache;
 mod access_tokens;
 mod allow_list;
+mod allowed_users;
 mod cimd;
 mod client_metadata;
 mod client_name;

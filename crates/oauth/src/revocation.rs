@@ -135,6 +135,20 @@ impl Revocations {
         .await
     }
 
+    /// Notes the login that a user has now. Access goes by the user's id; the allow-list of users and
+    /// the pages go by the login.
+    pub(crate) async fn note_login(self: &Arc<Self>, user: UserId, login: String) -> Result<(), StoreError> {
+        self.run(async move |this| {
+            let changed = this.store.set_login(user, &login).await?;
+            if changed {
+                tracing::info!(user = user.0, login, "user has another login at Forgejo");
+                this.cache.forget_user(user);
+            }
+            Ok(())
+        })
+        .await
+    }
+
     pub(crate) async fn end_grant(self: &Arc<Self>, grant: GrantId) -> Result<(), StoreError> {
         self.run(async move |this| {
             let outcome = this.store.end_grant(&grant).await;

@@ -41,6 +41,7 @@ use crate::{
     access_token_cache::AccessTokenCache,
     access_tokens::AccessTokens,
     account::{Accounts, KeyCheckError},
+    allowed_users::AllowedUsers,
     cimd::ClientDocuments,
     code_exchanges::CodeExchanges,
     config::{Config, ConfigError, ConfigErrors},
@@ -89,7 +90,7 @@ impl AuthorizationServer {
         events: Arc<dyn GrantEvents>,
         fetch: Option<Arc<dyn Fetch>>,
     ) -> Result<Self, ConfigErrors> {
-        let settings = config.into_settings()?;
+        let settings = Arc::new(config.into_settings()?);
         if !settings.config.allowed_orgs.is_empty() && !upstream.reads_organizations() {
             return Err(ConfigErrors(vec![ConfigError::new(
                 "forgejo.allowed_orgs",
@@ -106,12 +107,12 @@ impl AuthorizationServer {
         );
         let accounts = Accounts::new(
             &store,
+            Arc::clone(&settings),
             revocations.clone(),
             sealer.clone(),
             Arc::clone(&upstream),
             Arc::clone(&clock),
             tasks.clone(),
-            settings.config.refresh_lead,
         );
         let code_exchanges = CodeExchanges::new(
             &store,
@@ -131,6 +132,7 @@ impl AuthorizationServer {
             code_exchanges,
             documents: fetch.map(|fetch| ClientDocuments::new(fetch, Arc::clone(&clock))),
             rate_limits: RateLimits::new(&settings.config, Arc::clone(&clock)),
+            allowed_users: AllowedUsers::new(Arc::clone(&settings), Arc::clone(&upstream)),
             settings,
             sealer,
             upstream,

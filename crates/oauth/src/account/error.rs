@@ -21,6 +21,9 @@ pub enum TerminalError {
     /// There is no account.
     #[error("the user has no account")]
     NoAccount,
+    /// The user is on no allow-list any more.
+    #[error("the user is on no allow-list any more")]
+    NotAllowed,
     /// The upstream has locked the user out.
     #[error("Forgejo has locked the user out")]
     LockedOut,

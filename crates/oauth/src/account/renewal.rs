@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::{
     AccountError, Accounts, TerminalError, UpstreamToken,
+    backoff::Failed,
     held::{Held, Placement},
     lease::{self, Lease},
 };
@@ -41,6 +42,9 @@ impl Accounts {
     ) -> Renewal {
         let mut running = {
             let mut renewals = self.renewals.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if !renewals.contains_key(&user) {
+                self.backoff().check(user, self.clock.uptime())?;
+            }
             let new = || {
                 let (sender, receiver) = watch::channel(None);
                 let accounts = Arc::clone(self);
@@ -59,7 +63,7 @@ impl Accounts {
                     let token = outcome.as_ref().ok().cloned();
                     sender.send_replace(Some(outcome));
                     if let (Some(token), Some(version)) = (token, renewed) {
-                        accounts.end_if_locked_out(user, version, &token).await;
+                        accounts.check_user(user, version, &token).await;
                     }
                 });
                 receiver
@@ -107,6 +111,9 @@ impl Accounts {
         let refresh_token = refresh_token.map_err(|error| AccountError::unreadable(user, error))?;
         let error = match self.upstream.refresh(&refresh_token).await {
             Ok(tokens) => {
+                if let Some(failures) = self.backoff().succeed(user) {
+                    tracing::info!(failures, "Forgejo renews tokens again");
+                }
                 tracing::debug!(user = user.0, "Forgejo tokens renewed");
                 return self.accept(user, stored_version, tokens).await;
             }
@@ -116,13 +123,27 @@ impl Accounts {
             let ended = self.end_user(user, Some(stored_version), refusal).await;
             return ended.map(|token| (token, None));
         }
-        if matches!(error, UpstreamError::Misconfigured(_)) {
-            tracing::error!(user = user.0, %error, "Forgejo tokens not renewed: check the [forgejo] configuration");
-        } else {
+        let failed = Failed::of(&error);
+        let misconfigured = matches!(error, UpstreamError::Misconfigured(_));
+        let error = AccountError::transient(error);
+        // Only the first failure is logged: the others say the same.
+        if self.backoff().fail(user, failed, &error, self.clock.uptime()) {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(user = user.0, error, "Forgejo tokens not renewed: next request retries");
+            if misconfigured {
+                tracing::error!(
+                    user = user.0,
+                    error,
+                    "Forgejo tokens not renewed: check the [forgejo] configuration"
+                );
+            } else {
+                tracing::warn!(
+                    user = user.0,
+                    error,
+                    "Forgejo tokens not renewed: tried again after a wait"
+                );
+            }
         }
-        Err(AccountError::transient(error))
+        Err(error)
     }
 
     /// The reason why the user has to sign in again, if the upstream has refused to renew the tokens
@@ -136,7 +157,10 @@ impl Accounts {
                 matches!(refused, Err(UpstreamError::Refused(_))).then(|| TerminalError::Refused(text.clone()))
             }
             UpstreamError::LockedOut(_) => Some(TerminalError::LockedOut),
-            UpstreamError::Misconfigured(_) | UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_) => None,
+            UpstreamError::Misconfigured(_)
+            | UpstreamError::Busy { .. }
+            | UpstreamError::Unavailable(_)
+            | UpstreamError::Unexpected(_) => None,
         }
     }
 
@@ -197,18 +221,32 @@ impl Accounts {
             .map_err(|error| AccountError::unreadable(record.user, error))
     }
 
-    /// Ends the grants of a user whom the upstream has locked out. Without an answer the user counts as
-    /// active.
-    async fn end_if_locked_out(&self, user: UserId, version: TokenVersion, token: &UpstreamToken) {
-        let locked_out = match self.upstream.user(&token.access_token).await {
-            Ok(user) => !user.active,
-            Err(error) => matches!(error, UpstreamError::LockedOut(_)),
+    /// Looks at the user of renewed tokens: one who may not use this server any more is ended, and a
+    /// new login is noted. Without an answer the user stays.
+    async fn check_user(&self, user: UserId, version: TokenVersion, token: &UpstreamToken) {
+        let found = match self.upstream.user(&token.access_token).await {
+            Ok(found) => found,
+            Err(UpstreamError::LockedOut(_)) => {
+                return self.end_checked_user(user, version, TerminalError::LockedOut).await;
+            }
+            Err(_) => return,
         };
-        if locked_out
-            && let Err(AccountError::Transient(error)) =
-                self.end_user(user, Some(version), TerminalError::LockedOut).await
-        {
-            tracing::warn!(user = user.0, %error, "user who is locked out at Forgejo not ended: the next renewal tries again");
+        let reason = if !found.active {
+            TerminalError::LockedOut
+        } else if matches!(self.allowed_users.allows(&token.access_token, &found).await, Ok(false)) {
+            TerminalError::NotAllowed
+        } else {
+            if let Err(error) = self.revocations.note_login(user, found.login).await {
+                tracing::warn!(user = user.0, %error, "login of a user not stored: the next renewal tries again");
+            }
+            return;
+        };
+        self.end_checked_user(user, version, reason).await;
+    }
+
+    async fn end_checked_user(&self, user: UserId, version: TokenVersion, reason: TerminalError) {
+        if let Err(AccountError::Transient(error)) = self.end_user(user, Some(version), reason).await {
+            tracing::warn!(user = user.0, %error, "user who may not use this server not ended: the next renewal tries again");
         }
     }
 }

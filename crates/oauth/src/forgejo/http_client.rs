@@ -2,10 +2,14 @@
 
 use std::{error::Error as _, time::Duration};
 
+use http::header;
 use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 
 use super::redact::redact;
-use crate::{outbound_http, ports::BoxFuture};
+use crate::{
+    outbound_http,
+    ports::{BoxFuture, UpstreamError},
+};
 
 /// The longest time for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -16,8 +20,11 @@ const MAX_BODY: usize = 256 * 1024;
 
 /// A failed exchange: its cause, without the URL. A later try may succeed.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct TransportError(String);
+#[error("{text}")]
+pub(super) struct TransportError {
+    text: String,
+    retry_after: Option<Duration>,
+}
 
 /// A client that can be shared.
 #[derive(Clone, Debug)]
@@ -44,14 +51,16 @@ impl HttpClient {
         })?;
         let status = response.status();
         if outbound_http::is_unavailable(status) {
-            return Err(TransportError(format!(
-                "Forgejo answered with status {}",
-                status.as_u16()
-            )));
+            let retry_after = response.headers().get(header::RETRY_AFTER);
+            let seconds = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
+            return Err(TransportError {
+                text: format!("Forgejo answered with status {}", status.as_u16()),
+                retry_after: seconds.map(Duration::from_secs),
+            });
         }
         let body = outbound_http::read_body(&mut response, MAX_BODY).await;
         let body = body.map_err(|error| TransportError::new("the response broke off", &error))?;
-        let too_long = || TransportError(format!("the response is longer than {MAX_BODY} bytes"));
+        let too_long = || TransportError::from(format!("the response is longer than {MAX_BODY} bytes"));
         let mut answer = http::Response::new(body.ok_or_else(too_long)?);
         *answer.status_mut() = status;
         *answer.headers_mut() = std::mem::take(response.headers_mut());
@@ -64,7 +73,25 @@ impl TransportError {
     fn new(what: &str, error: &reqwest::Error) -> Self {
         let root = std::iter::successors(error.source(), |&error| error.source()).last();
         let cause = redact(&root.map(ToString::to_string).unwrap_or_default());
-        Self(format!("{what}: {cause}"))
+        format!("{what}: {cause}").into()
+    }
+}
+
+impl From<String> for TransportError {
+    fn from(text: String) -> Self {
+        Self {
+            text,
+            retry_after: None,
+        }
+    }
+}
+
+impl From<TransportError> for UpstreamError {
+    fn from(error: TransportError) -> Self {
+        match error.retry_after {
+            Some(retry_after) => Self::Busy { retry_after },
+            None => Self::Unavailable(Box::new(error)),
+        }
     }
 }
 

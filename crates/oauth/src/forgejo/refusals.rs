@@ -53,7 +53,7 @@ pub(super) fn of_token_request(
 ) -> UpstreamError {
     let response = match error {
         RequestTokenError::ServerResponse(response) => response,
-        RequestTokenError::Request(error) => return UpstreamError::Unavailable(Box::new(error)),
+        RequestTokenError::Request(error) => return error.into(),
         // The body may hold anything, and is not shown.
         RequestTokenError::Parse(..) => {
             return UpstreamError::Unexpected("the token endpoint did not answer in JSON".to_owned());

@@ -139,6 +139,9 @@ pub trait RevocationStore: fmt::Debug + Send + Sync + 'static {
     /// Deletes a client and ends its grants, which are returned.
     fn delete_client<'a>(&'a self, client_id: &'a ClientId) -> StoreFuture<'a, Vec<GrantId>>;
 
+    /// Stores the login that a user has now with the user's grants. Returns whether it is another.
+    fn set_login<'a>(&'a self, user: UserId, login: &'a str) -> StoreFuture<'a, bool>;
+
     /// Ends a grant with its codes and tokens. Ending a grant that does not exist is no error.
     fn end_grant<'a>(&'a self, grant: &'a GrantId) -> StoreFuture<'a, ()>;
 

@@ -117,6 +117,12 @@ pub enum UpstreamError {
     /// The upstream rejects the configuration of the broker. The user cannot mend it.
     #[error("Forgejo rejects the configuration of the broker: {0}")]
     Misconfigured(String),
+    /// The upstream asks to wait.
+    #[error("Forgejo asks to wait for {} s", retry_after.as_secs())]
+    Busy {
+        /// The time until the next try.
+        retry_after: Duration,
+    },
     /// The upstream cannot be reached or has failed; a later try may succeed.
     #[error("Forgejo is unavailable")]
     Unavailable(#[source] BoxError),

@@ -8,6 +8,7 @@ use super::rate_limits::RateLimits;
 use crate::{
     access_tokens::AccessTokens,
     account::Accounts,
+    allowed_users::AllowedUsers,
     cimd::ClientDocuments,
     code_exchanges::CodeExchanges,
     config::Settings,
@@ -19,7 +20,8 @@ use crate::{
 /// The settings and the services of a server.
 #[derive(Debug)]
 pub(super) struct ServerState {
-    pub(super) settings: Settings,
+    pub(super) settings: Arc<Settings>,
+    pub(super) allowed_users: AllowedUsers,
     pub(super) clients: Arc<dyn ClientStore>,
     pub(super) grants: Arc<dyn GrantStore>,
     pub(super) store: Arc<dyn Store>,

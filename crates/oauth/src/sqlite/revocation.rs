@@ -92,6 +92,26 @@ impl RevocationStore for SqliteStore {
         })
     }
 
+    fn set_login<'a>(&'a self, user: UserId, login: &'a str) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            // Few users have another login, and a renewal must not wait for a writer for the others.
+            let differs =
+                sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM oauth_grants WHERE user_id = ? AND login <> ?)");
+            let differs: bool = differs.bind(user).bind(login).fetch_one(&self.readers).await?;
+            if differs {
+                let mut change = self.begin().await?;
+                execute!(
+                    change,
+                    "UPDATE oauth_grants SET login = ? WHERE user_id = ?",
+                    login,
+                    user
+                );
+                change.commit().await?;
+            }
+            Ok(differs)
+        })
+    }
+
     fn end_grant<'a>(&'a self, grant: &'a GrantId) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             let mut change = self.begin().await?;

@@ -180,13 +180,15 @@ async fn transient_failures_and_misconfiguration_end_nothing() {
             matches!(account.refresh().await, Err(AccountError::Transient(_))),
             "{failure:?}"
         );
+        world.clock.advance(Duration::from_secs(10));
     }
     // A token that is about to expire is given out all the same. An expired one is not.
-    world.clock.advance(Duration::from_secs(3500));
+    world.clock.advance(Duration::from_secs(3470));
     assert_eq!(current(&account).await, "access-11-1");
     world.clock.advance(Duration::from_secs(100));
     assert!(matches!(account.valid_token().await, Err(AccountError::Transient(_))));
     world.upstream.set_failure(None);
+    world.clock.advance(Duration::from_secs(60));
     assert_eq!(current(&account).await, "access-11-2");
     assert!(world.events.take().is_empty());
 }
@@ -238,6 +240,80 @@ async fn sign_in_that_fails_after_the_exchange_keeps_earlier_grants() {
 
     let account = account_of(&world, &first).await;
     assert_eq!(refreshed(&account).await, "access-11-3");
+}
+
+#[tokio::test]
+async fn former_member_loses_access_at_the_next_renewal_and_others_notice_nothing() {
+    let mut config = Config::new(ISSUER);
+    config.allowed_orgs = vec!["staff".to_owned()];
+    let world = World::with(config).await;
+    for login in ["alice", "bob"] {
+        world.upstream.add_member("staff", login);
+    }
+    let client = world.client().await;
+    let (alice, bob) = (world.tokens(&client, ALICE).await, world.tokens(&client, BOB).await);
+    world.upstream.remove_member("staff", "alice");
+    for tokens in [&alice, &bob] {
+        account_of(&world, tokens).await.refresh().await.unwrap();
+    }
+    world.server.finish_sign_ins().await;
+    assert_eq!(world.events.take(), ["user 11"]);
+    assert_eq!(
+        world.authenticate(&alice.access).await.unwrap_err().status,
+        StatusCode::UNAUTHORIZED
+    );
+    world.caller(&bob.access).await;
+    world.refresh(&client, &bob.refresh).await.tokens();
+}
+
+#[tokio::test]
+async fn allow_list_of_users_goes_by_the_login_that_the_user_has_now() {
+    let mut config = Config::new(ISSUER);
+    config.allowed_users = vec!["alice".to_owned(), "anna".to_owned()];
+    let world = World::with(config).await;
+    let client = world.client().await;
+    let tokens = world.tokens(&client, ALICE).await;
+    let account = account_of(&world, &tokens).await;
+    world.upstream.rename(ALICE, "anna");
+    account.refresh().await.unwrap();
+    world.server.finish_sign_ins().await;
+    // Another user who takes the old login is another user.
+    world.upstream.rename(BOB, "alice");
+    let bob = world.tokens(&client, BOB).await;
+    assert_ne!(
+        world.caller(&bob.access).await.grant(),
+        world.caller(&tokens.access).await.grant()
+    );
+    world.upstream.rename(ALICE, "anne");
+    account.refresh().await.unwrap();
+    world.server.finish_sign_ins().await;
+    assert_eq!(world.events.take(), ["user 11"]);
+    world.caller(&bob.access).await;
+}
+
+#[tokio::test]
+async fn requests_during_an_outage_ask_forgejo_once_a_second() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let alice = account_of(&world, &world.tokens(&client, ALICE).await).await;
+    let bob = account_of(&world, &world.tokens(&client, BOB).await).await;
+    world.upstream.set_failure(Some(ScriptedFailure::Unavailable));
+    world.clock.advance(Duration::from_secs(3600));
+    for _ in 0..5 {
+        for _ in 0..100 {
+            for account in [&alice, &bob] {
+                let outcome = account.valid_token().await;
+                assert!(matches!(outcome, Err(AccountError::Transient(_))), "{outcome:?}");
+            }
+        }
+        world.clock.advance(Duration::from_secs(1));
+    }
+    let during = world.upstream.renewals.arrivals();
+    assert!((3..=5).contains(&during), "{during} renewals in five seconds");
+    world.upstream.set_failure(None);
+    world.clock.advance(Duration::from_secs(60));
+    alice.valid_token().await.unwrap();
+    bob.valid_token().await.unwrap();
 }
 
 /// Makes the store refuse to change accounts, as if the disk were full.

@@ -106,6 +106,17 @@ impl ScriptedUpstream {
         self.state().users.get_mut(&id).unwrap().active = false;
     }
 
+    /// Gives a user another login.
+    pub(crate) fn rename(&self, id: UserId, login: &str) {
+        self.state().users.get_mut(&id).unwrap().login = login.to_owned();
+    }
+
+    /// Makes a member of an organization leave it.
+    pub(crate) fn remove_member(&self, organization: &str, login: &str) {
+        let is_member = |(org, member): &(String, String)| org == organization && member == login;
+        self.state().members.retain(|entry| !is_member(entry));
+    }
+
     /// Makes a user a member of an organization.
     pub(crate) fn add_member(&self, organization: &str, login: &str) {
         self.state().members.push((organization.to_owned(), login.to_owned()));

@@ -338,6 +338,7 @@ async fn a_refresh_requires_an_account() {
             "{trouble:?}"
         );
         assert_eq!(answer.header(http::header::RETRY_AFTER), "5");
+        world.clock.advance(Duration::from_secs(5));
     }
     world.upstream.set_failure(None);
     // The token is still valid, and no grant has ended.

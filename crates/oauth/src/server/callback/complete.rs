@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 use super::error::SignInError;
 use crate::{
-    config::Settings,
     ids::{ExchangeId, GrantId, UserId},
     ports::{GrantStore, GrantedScope, Upstream, UpstreamError, UpstreamTokens, UpstreamUser},
     records::{ClientRequest, CodeRecord, GrantRecord, Purpose},
@@ -96,7 +95,8 @@ async fn fetch_user(upstream: &dyn Upstream, tokens: &UpstreamTokens) -> Result<
     let mut wait = FIRST_USER_RETRY;
     loop {
         match upstream.user(&tokens.access_token).await {
-            Err(UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_)) if Instant::now() + wait < end => {}
+            Err(UpstreamError::Busy { .. } | UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_))
+                if Instant::now() + wait < end => {}
             outcome => return outcome,
         }
         tokio::time::sleep(wait).await;
@@ -112,7 +112,7 @@ async fn check_sign_in(
     tokens: &UpstreamTokens,
     user: &UpstreamUser,
 ) -> Result<(), SignInError> {
-    if !is_allowed(&state.settings, &*state.upstream, tokens, user).await? {
+    if !state.allowed_users.allows(&tokens.access_token, user).await? {
         let login = Some(user.login.clone());
         return Err(SignInError::NotAllowed { login });
     }
@@ -121,31 +121,6 @@ async fn check_sign_in(
         check_scope(&*state.upstream, tokens, user.id).await?;
     }
     Ok(())
-}
-
-/// Returns whether a user may use this server: active at Forgejo, and on one of the two allow-lists
-/// unless both are empty.
-async fn is_allowed(
-    settings: &Settings,
-    upstream: &dyn Upstream,
-    tokens: &UpstreamTokens,
-    user: &UpstreamUser,
-) -> Result<bool, UpstreamError> {
-    if !user.active {
-        return Ok(false);
-    }
-    if settings.allows_everyone() || settings.lists_user(&user.login) {
-        return Ok(true);
-    }
-    for organization in &settings.config.allowed_orgs {
-        if upstream
-            .is_member(&tokens.access_token, organization, &user.login)
-            .await?
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 async fn check_approval(grants: &dyn GrantStore, request: &ClientRequest, user: UserId) -> Result<(), SignInError> {

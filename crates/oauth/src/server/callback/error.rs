@@ -100,7 +100,9 @@ impl From<StoreError> for SignInError {
 impl From<UpstreamError> for SignInError {
     fn from(error: UpstreamError) -> Self {
         match error {
-            UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_) => Self::UpstreamUnavailable(error),
+            UpstreamError::Busy { .. } | UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_) => {
+                Self::UpstreamUnavailable(error)
+            }
             UpstreamError::LockedOut(_) => Self::NotAllowed { login: None },
             UpstreamError::Refused(_) | UpstreamError::Unconfirmed(_) | UpstreamError::Misconfigured(_) => {
                 Self::UpstreamRefused(error)
