@@ -16,6 +16,7 @@ mod flow;
 mod forgejo;
 mod https;
 mod processes;
+mod query_plans;
 mod rate_limits;
 mod recorded_events;
 mod registration;
