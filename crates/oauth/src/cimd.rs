@@ -211,6 +211,7 @@ mod tests {
             json!({"redirect_uris": "https://client.example/"}),
             json!({"redirect_uris": ["https://client.example/", "javascript:alert(1)"]}),
             json!({"redirect_uris": ["http://client.example/"]}),
+            json!({"redirect_uris": ["https://client.example/?iss=https://evil.example"]}),
             json!({"client_secret": "x"}),
             json!({"client_secret_expires_at": 0}),
             json!({"token_endpoint_auth_method": "client_secret_basic"}),

@@ -301,6 +301,20 @@ mod tests {
     }
 
     #[test]
+    fn configured_redirect_uri_with_a_response_parameter_is_refused() {
+        let mut config = Config::new("https://example.org");
+        config.clients = vec![StaticClient {
+            client_id: ClientId("x".to_owned()),
+            client_secret: None,
+            name: None,
+            redirect_uris: vec!["https://client.example/?state=x".to_owned()],
+        }];
+        let errors = config.validate().unwrap_err();
+        assert_eq!(errors.0[0].key, "oauth.clients");
+        assert!(errors.0[0].message.contains("authorization response"), "{errors}");
+    }
+
+    #[test]
     fn all_errors_are_reported_at_once() {
         let mut config = Config::new("nonsense");
         config.code_ttl = Duration::from_secs(3600);

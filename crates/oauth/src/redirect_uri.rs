@@ -9,7 +9,7 @@ use url::{Host, Url};
 /// The longest redirect URI, in bytes.
 const MAX_LENGTH: usize = 2048;
 
-/// Checks a redirect URI of a registration.
+/// Checks a redirect URI that a client registers or publishes, or that the configuration has.
 ///
 /// # Errors
 ///
@@ -30,6 +30,9 @@ pub(crate) fn check(uri: &str) -> Result<(), &'static str> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err("a redirect URI must not have user information");
     }
+    if url.query().is_some_and(has_response_parameter) {
+        return Err("the query of a redirect URI must not have a parameter of the authorization response");
+    }
     match url.scheme() {
         "https" => Ok(()),
         "http" if is_loopback(&url) => Ok(()),
@@ -43,13 +46,16 @@ pub(crate) fn check(uri: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Returns whether a presented redirect URI matches a registered one.
+/// Returns whether a presented redirect URI matches a registered one. A URI that fails [`check`]
+/// matches none, whenever it was registered.
 pub(crate) fn matches(registered: &str, presented: &str) -> bool {
+    if check(presented).is_err() {
+        return false;
+    }
     if registered == presented {
         return true;
     }
-    let (Ok(_), Ok(registered), Ok(presented)) = (check(presented), Url::parse(registered), Url::parse(presented))
-    else {
+    let (Ok(registered), Ok(presented)) = (Url::parse(registered), Url::parse(presented)) else {
         return false;
     };
     // RFC 8252 section 7.3: an application chooses the loopback port when it listens. `localhost`
@@ -95,6 +101,18 @@ pub(crate) fn is_local(uri: &str) -> bool {
 /// user's device can receive it.
 pub(crate) fn is_remote_https(uri: &str) -> bool {
     Url::parse(uri).is_ok_and(|url| url.scheme() == "https" && !is_loopback(&url))
+}
+
+/// Returns whether a query has a parameter that the authorization response adds, or one that a
+/// client could take for it: a parameter occurs once (RFC 6749 section 3.1), and many clients read
+/// the first (RFC 6749 section 4.1.2, RFC 9207 section 2, OpenID Connect Session Management section
+/// 3). Some clients ignore the case of a name or separate parameters by a semicolon, too.
+fn has_response_parameter(query: &str) -> bool {
+    let unified = query.replace(';', "&");
+    url::form_urlencoded::parse(unified.as_bytes()).any(|(name, _)| {
+        let name = name.trim().to_ascii_lowercase();
+        name.starts_with("error") || matches!(name.as_str(), "code" | "iss" | "session_state" | "state")
+    })
 }
 
 /// Returns whether the host of a URL is a loopback address.
@@ -149,6 +167,37 @@ mod tests {
             assert!(check(uri).is_err(), "{uri}");
         }
         assert!(check(&format!("https://example.org/{}", "a".repeat(2048))).is_err());
+    }
+
+    #[test]
+    fn response_parameters_in_a_redirect_uri_are_refused() {
+        for query in [
+            "iss=https://evil.example",
+            "a=b&iss",
+            "%69ss=x",
+            "ISS=x",
+            "a=b;iss=x",
+            "code=x",
+            "state=x",
+            "+state=x",
+            "error=x",
+            "error_description=x",
+            "error_uri=x",
+            "session_state=x",
+        ] {
+            for base in [
+                "https://client.example/cb",
+                "http://127.0.0.1/cb",
+                "com.example.app:/cb",
+            ] {
+                let uri = format!("{base}?{query}");
+                assert!(check(&uri).is_err(), "{uri}");
+                assert!(!matches(&uri, &uri), "{uri}: registered before the rule existed");
+            }
+        }
+        for query in ["", "a=b", "issuer=x", "mode=code", "states=x", "app=code;b=c"] {
+            assert_eq!(check(&format!("https://client.example/cb?{query}")), Ok(()), "{query}");
+        }
     }
 
     #[test]

@@ -75,6 +75,10 @@ async fn unusable_metadata_is_refused() {
             "invalid_redirect_uri",
         ),
         (
+            json!({"redirect_uris": ["https://example.org/?iss=https://evil.example"]}),
+            "invalid_redirect_uri",
+        ),
+        (
             json!({"redirect_uris": "https://example.org/"}),
             "invalid_client_metadata",
         ),
