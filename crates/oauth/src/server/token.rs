@@ -56,14 +56,16 @@ async fn redeem_code(
     params: &Params,
 ) -> Result<Response<Body>, OAuthError> {
     let code = required(params, "code", "code is missing")?;
-    let redirect_uri = required(params, "redirect_uri", "redirect_uri is missing")?;
+    // OAuth 2.1 section 10.2: the parameter is optional, and binding if it is sent. The code stays
+    // bound to its client and verifier, and went nowhere but to its redirect URI.
+    let redirect_uri = params.value("redirect_uri");
     let verifier = required(params, "code_verifier", "code_verifier is missing")?;
     let code = secret::hash(code);
     let record = state.grants.code(code).await?;
     let record = record.ok_or(OAuthError::InvalidGrant(CODE_REFUSED))?;
     // RFC 6749 section 4.1.3: the client and the redirect URI; RFC 7636 section 4.6: the verifier.
     if record.grant.client_id != client.client_id
-        || record.redirect_uri != redirect_uri
+        || redirect_uri.is_some_and(|redirect_uri| redirect_uri != record.redirect_uri)
         || !pkce::matches_challenge(verifier, &record.code_challenge)
     {
         tracing::warn!(

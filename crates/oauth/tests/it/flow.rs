@@ -344,7 +344,6 @@ async fn an_unknown_client_or_redirect_uri_never_redirects() {
     for change in [
         ("client_id", "fmb_client_unknown"),
         ("client_id", ""),
-        ("redirect_uri", ""),
         ("redirect_uri", "https://evil.example/callback"),
         ("redirect_uri", "http://127.0.0.1:4711/callback/"),
         ("redirect_uri", "http://127.0.0.1:4711/callback?x=y"),
@@ -361,6 +360,43 @@ async fn an_unknown_client_or_redirect_uri_never_redirects() {
     // A repeated parameter is ambiguous: both values are ignored.
     let twice = format!("/oauth/authorize?{}&client_id=other", encode(&authorization(&client)));
     assert_eq!(world.get(&twice).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_client_with_one_redirect_uri_may_leave_it_out() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let fields = authorization(&client);
+    let fields = crate::world::with(&fields, &[("redirect_uri", "")]);
+    let mut browser = Browser::default();
+    let page = browser.authorize(&world, &fields).await;
+    assert_eq!(page.status, StatusCode::OK, "{page:?}");
+    let to_forgejo = browser.answer(&world, &page, "approve").await;
+    let back = browser.return_from(&world, &to_forgejo, ALICE).await;
+    assert!(back.location().as_str().starts_with(crate::world::REDIRECT));
+    let code = back.parameter("code").unwrap();
+    let form = crate::world::code_form(&client, &code);
+    let other = crate::world::with(&form, &[("redirect_uri", "http://127.0.0.1:4711/other")]);
+    let refused = world.form("/oauth/token", &other).await;
+    assert_eq!(refused.error(), (400, "invalid_grant".to_owned()));
+    let without = crate::world::with(&form, &[("redirect_uri", "")]);
+    world.form("/oauth/token", &without).await.tokens();
+}
+
+#[tokio::test]
+async fn a_client_with_several_redirect_uris_must_name_one() {
+    let world = World::new().await;
+    let metadata = serde_json::json!({
+        "redirect_uris": [crate::world::REDIRECT, "https://client.example/callback"],
+        "token_endpoint_auth_method": "none",
+    });
+    let registered = world.register(metadata).await.json();
+    let client = registered["client_id"].as_str().unwrap();
+    let fields = authorization(client);
+    let fields = crate::world::with(&fields, &[("redirect_uri", "")]);
+    let page = Browser::default().authorize(&world, &fields).await;
+    assert_eq!(page.status, StatusCode::BAD_REQUEST, "{page:?}");
+    assert!(!page.headers.contains_key(header::LOCATION));
 }
 
 #[tokio::test]

@@ -15,6 +15,25 @@ fn invalid_grant() -> (u16, String) {
 }
 
 #[tokio::test]
+async fn a_token_request_may_leave_out_the_redirect_uri_but_not_the_verifier() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let code = Browser::default().sign_in(&world, &client, ALICE).await;
+    let form = code_form(&client, &code);
+    let form = with(&form, &[("redirect_uri", "")]);
+    let other = world.client_named("Other").await;
+    for (changes, error) in [
+        (&[("code_verifier", "")][..], "invalid_request"),
+        (&[("code_verifier", crate::world::CHALLENGE)], "invalid_grant"),
+        (&[("client_id", other.as_str())], "invalid_grant"),
+    ] {
+        let refused = world.form("/oauth/token", &with(&form, changes)).await;
+        assert_eq!(refused.error(), (400, error.to_owned()), "{changes:?}");
+    }
+    world.form("/oauth/token", &form).await.tokens();
+}
+
+#[tokio::test]
 async fn a_code_is_bound_to_client_redirect_uri_and_verifier() {
     let world = World::new().await;
     let (client, other) = (world.client().await, world.client_named("Other").await);
@@ -30,7 +49,7 @@ async fn a_code_is_bound_to_client_redirect_uri_and_verifier() {
         let answer = world.form("/oauth/token", &with(&form, &[change])).await;
         assert_eq!(answer.error(), invalid_grant(), "{change:?}");
     }
-    for missing in ["code", "redirect_uri", "code_verifier", "grant_type"] {
+    for missing in ["code", "code_verifier", "grant_type"] {
         let answer = world.form("/oauth/token", &with(&form, &[(missing, "")])).await;
         assert_eq!(answer.error(), (400, "invalid_request".to_owned()), "{missing}");
     }

@@ -66,8 +66,14 @@ async fn find_client(state: &ServerState, params: &Params) -> Result<ClientRecor
     client.ok_or(ErrorPage::UnknownClient)
 }
 
+/// The redirect URI of a request. It may be absent if the client has only one (RFC 6749 section
+/// 3.1.2.3).
 fn registered_redirect_uri(client: &ClientRecord, params: &Params) -> Result<String, ErrorPage> {
-    let presented = params.value("redirect_uri").ok_or(ErrorPage::BadRequest)?;
+    let presented = match (params.value("redirect_uri"), &client.redirect_uris[..]) {
+        (Some(presented), _) => presented,
+        (None, [only]) => only,
+        (None, _) => return Err(ErrorPage::BadRequest),
+    };
     let mut registered = client.redirect_uris.iter();
     if !registered.any(|registered| redirect_uri::matches(registered, presented)) {
         return Err(ErrorPage::UnknownRedirectUri);
