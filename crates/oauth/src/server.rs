@@ -21,6 +21,7 @@ mod pages;
 mod params;
 mod rate_limits;
 mod register;
+mod resource;
 mod response;
 mod revoke;
 mod scope;

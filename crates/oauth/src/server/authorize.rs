@@ -15,8 +15,15 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 
 use super::{
-    Body, approvals::Approvals, authorization_response, cookie::BrowserId, csrf, pages::ErrorPage, params::Params,
-    response, sign_in, state::ServerState,
+    Body,
+    approvals::Approvals,
+    authorization_response,
+    cookie::BrowserId,
+    csrf,
+    pages::ErrorPage,
+    params::{Params, RESOURCE},
+    response, sign_in,
+    state::ServerState,
 };
 use crate::{
     config::Settings,
@@ -29,9 +36,27 @@ pub(super) use error::AuthorizeError;
 /// The purpose of the CSRF token in the form of the consent page.
 const CONSENT: &str = "consent";
 
+/// The parameters of the endpoint: the client's, and those of the form.
+const PARAMS: [&str; 14] = [
+    "response_type",
+    "response_mode",
+    "client_id",
+    "redirect_uri",
+    "state",
+    "code_challenge",
+    "code_challenge_method",
+    "scope",
+    RESOURCE,
+    "prompt",
+    "request",
+    "request_uri",
+    "decision",
+    csrf::FIELD,
+];
+
 /// `GET`: shows the consent page.
 pub(super) async fn show(state: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, AuthorizeError> {
-    let params = Params::from_query(request).map_err(ErrorPage::from)?;
+    let params = Params::read_query(request, &PARAMS);
     let (client, mut client_request) = validate(state, &params).await?;
     let secure = state.settings.secure;
     // A browser keeps its cookie, so that a page in another tab stays valid.
@@ -55,7 +80,7 @@ pub(super) async fn decide(state: &ServerState, request: &Request<Bytes>) -> Res
     if !csrf::is_same_origin(&state.settings.origin, request.headers()) {
         return Err(ErrorPage::OtherSite.into());
     }
-    let params = Params::from_form(request).map_err(ErrorPage::from)?;
+    let params = Params::read_form(request, &PARAMS).map_err(ErrorPage::from)?;
     let (_, client_request) = validate(state, &params).await?;
     let browser = BrowserId::from_headers(request.headers(), state.settings.secure).ok_or(ErrorPage::OtherBrowser)?;
     if !csrf::verify(&state.sealer, CONSENT, &csrf_parts(&browser, &client_request), &params) {

@@ -30,9 +30,12 @@ use error::SignInError;
 /// The longest time for which a browser waits for its sign-in.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// The parameters that Forgejo sends.
+const PARAMS: [&str; 3] = ["state", "code", "error"];
+
 /// `GET`: the browser returns.
 pub(super) async fn callback(state: &Arc<ServerState>, request: &Request<Bytes>) -> Result<Response<Body>, ErrorPage> {
-    let params = Params::from_query(request)?;
+    let params = Params::from_query(request, &PARAMS)?;
     let forgejo_state = params.value("state").ok_or(ErrorPage::SignInOver)?;
     // Before the state is spent, so that the user can load the page again.
     let permit = state.code_exchanges.try_acquire().ok_or_else(|| {

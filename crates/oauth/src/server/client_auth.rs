@@ -17,6 +17,12 @@ use crate::{
     secret,
 };
 
+/// The parameters that identify and authenticate a client.
+pub(super) const CLIENT_ID: &str = "client_id";
+pub(super) const SECRET: &str = "client_secret";
+pub(super) const ASSERTION: &str = "client_assertion";
+pub(super) const ASSERTION_TYPE: &str = "client_assertion_type";
+
 /// The credentials of a request.
 struct ClientCredentials {
     client_id: String,
@@ -59,8 +65,8 @@ impl ClientCredentials {
     /// Reads the credentials, which may come in one way only (RFC 6749 section 2.3).
     fn from_request(headers: &HeaderMap, params: &Params) -> Result<Self, OAuthError> {
         let malformed = |reason| Err(OAuthError::InvalidRequest(reason));
-        let client_id = params.value("client_id");
-        let (secret, assertion) = (params.value("client_secret"), params.value("client_assertion"));
+        let client_id = params.value(CLIENT_ID);
+        let (secret, assertion) = (params.value(SECRET), params.value(ASSERTION));
         let in_header = basic_credentials(headers)?;
         let basic = in_header.is_some();
         let ways = [basic, secret.is_some(), assertion.is_some()];
@@ -78,7 +84,7 @@ impl ClientCredentials {
                 basic,
             });
         }
-        if assertion.is_some() && params.value("client_assertion_type") != Some(assertion::TYPE) {
+        if assertion.is_some() && params.value(ASSERTION_TYPE) != Some(assertion::TYPE) {
             return malformed("this client_assertion_type is not supported");
         }
         // RFC 7521 section 4.2: the assertion names the client, which the parameter may repeat.

@@ -68,7 +68,7 @@ pub(super) async fn act(state: &ServerState, request: &Request<Bytes>) -> Result
     if !csrf::is_same_origin(&state.settings.origin, request.headers()) {
         return Err(ErrorPage::OtherSite);
     }
-    let params = Params::from_form(request)?;
+    let params = Params::from_form(request, &["action", "grant", csrf::FIELD])?;
     let secure = state.settings.secure;
     let browser = BrowserId::from_headers(request.headers(), secure).ok_or(ErrorPage::OtherBrowser)?;
     let session = BrowserSession::from_request(state, request.headers(), &browser);

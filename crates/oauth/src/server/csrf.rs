@@ -14,14 +14,17 @@ use crate::seal::Sealer;
 
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
-/// The token of a form, for its hidden field `csrf`.
+/// The field of a form that carries its token.
+pub(super) const FIELD: &str = "csrf";
+
+/// The token of a form, for its hidden field [`FIELD`].
 pub(super) fn token(sealer: &Sealer, purpose: &str, parts: &[&str]) -> String {
     URL_SAFE_NO_PAD.encode(sealer.keyed_hash(purpose, parts))
 }
 
 /// Returns whether a form carries the token for `parts`.
 pub(super) fn verify(sealer: &Sealer, purpose: &str, parts: &[&str], form: &Params) -> bool {
-    let token = URL_SAFE_NO_PAD.decode(form.value("csrf").unwrap_or_default());
+    let token = URL_SAFE_NO_PAD.decode(form.value(FIELD).unwrap_or_default());
     token.is_ok_and(|token| sealer.matches_keyed_hash(purpose, parts, &token))
 }
 

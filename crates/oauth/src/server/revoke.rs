@@ -10,8 +10,19 @@ use http::{Request, Response, StatusCode};
 use super::{Body, client_auth, oauth_error::OAuthError, params::Params, response, state::ServerState};
 use crate::secret;
 
+/// The parameters of the endpoint. The type of the token is evident, so that the hint is ignored
+/// (RFC 7009 section 2.1).
+const PARAMS: [&str; 6] = [
+    "token",
+    "token_type_hint",
+    client_auth::CLIENT_ID,
+    client_auth::SECRET,
+    client_auth::ASSERTION,
+    client_auth::ASSERTION_TYPE,
+];
+
 pub(super) async fn revoke(state: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, OAuthError> {
-    let params = Params::from_form(request)?;
+    let params = Params::from_form(request, &PARAMS)?;
     let client = client_auth::authenticate(state, request.headers(), &params).await?;
     let token = params
         .value("token")

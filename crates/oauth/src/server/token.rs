@@ -14,7 +14,13 @@ use http::{Request, Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
-use super::{Body, client_auth, oauth_error::OAuthError, params::Params, response, scope, state::ServerState};
+use super::{
+    Body, client_auth,
+    oauth_error::OAuthError,
+    params::{Params, RESOURCE},
+    resource, response, scope,
+    state::ServerState,
+};
 use crate::{
     account::AccountError,
     pkce,
@@ -33,14 +39,29 @@ struct TokenResponse<'a> {
     scope: &'a str,
 }
 
+/// The parameters of the endpoint.
+const PARAMS: [&str; 11] = [
+    "grant_type",
+    "code",
+    "redirect_uri",
+    "code_verifier",
+    "refresh_token",
+    "scope",
+    RESOURCE,
+    client_auth::CLIENT_ID,
+    client_auth::SECRET,
+    client_auth::ASSERTION,
+    client_auth::ASSERTION_TYPE,
+];
+
 const CODE_REFUSED: &str = "the code is unknown, expired, used, or not for this request";
 const REFRESH_REFUSED: &str = "the refresh token is unknown, expired, used or revoked";
 
 pub(super) async fn token(state: &ServerState, request: &Request<Bytes>) -> Result<Response<Body>, OAuthError> {
-    let params = Params::from_form(request)?;
+    let params = Params::from_form(request, &PARAMS)?;
     let grant_type = required(&params, "grant_type", "grant_type is missing")?;
     let client = client_auth::authenticate(state, request.headers(), &params).await?;
-    if !state.settings.is_resource(params.value("resource")) {
+    if !resource::is_own(&state.settings, &params) {
         return Err(OAuthError::InvalidTarget);
     }
     match grant_type {

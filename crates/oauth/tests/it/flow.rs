@@ -358,8 +358,81 @@ async fn an_unknown_client_or_redirect_uri_never_redirects() {
         assert!(answer.header(header::CONTENT_TYPE).starts_with("text/html"));
     }
     // A repeated parameter is ambiguous: both values are ignored.
-    let twice = format!("/oauth/authorize?{}&client_id=other", encode(&authorization(&client)));
-    assert_eq!(world.get(&twice).await.status, StatusCode::BAD_REQUEST);
+    for repeated in ["client_id=other", "redirect_uri=http://127.0.0.1:4711/callback"] {
+        let twice = format!("/oauth/authorize?{}&{repeated}", encode(&authorization(&client)));
+        let answer = world.get(&twice).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        assert!(!answer.headers.contains_key(header::LOCATION));
+    }
+}
+
+#[tokio::test]
+async fn several_resources_are_an_invalid_target() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let own = ("resource", "https://broker.example/mcp");
+    for second in [own, ("resource", "https://other.example/mcp")] {
+        let mut fields = authorization(&client).to_vec();
+        fields.extend([own, second]);
+        let answer = Browser::default().authorize(&world, &fields).await;
+        assert_eq!(answer.parameter("error").as_deref(), Some("invalid_target"));
+        assert_eq!(answer.parameter("state").as_deref(), Some("xyz"));
+        assert_eq!(answer.parameter("iss").as_deref(), Some(ISSUER));
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("client_id", client.as_str()),
+            own,
+            second,
+        ];
+        let refused = world.form("/oauth/token", &form).await;
+        assert_eq!(refused.error(), (400, "invalid_target".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn unknown_parameters_are_ignored_and_known_ones_must_not_be_repeated() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let unknown = [
+        ("nonce", "1"),
+        ("nonce", "2"),
+        ("refresh_token", "a"),
+        ("refresh_token", "b"),
+        ("scope", ""),
+    ];
+    let fields = [&authorization(&client)[..], &unknown, &[("scope", "mcp")]].concat();
+    let mut browser = Browser::default();
+    let page = browser.authorize(&world, &fields).await;
+    assert_eq!(page.status, StatusCode::OK, "{page:?}");
+    let to_forgejo = browser.answer(&world, &page, "approve").await;
+    let code = browser
+        .return_from(&world, &to_forgejo, ALICE)
+        .await
+        .parameter("code")
+        .unwrap();
+    let form = [&crate::world::code_form(&client, &code)[..], &unknown[..2]].concat();
+    world.form("/oauth/token", &form).await.tokens();
+
+    for (repeated, state) in [
+        (("scope", "mcp"), Some("xyz")),
+        (("code_challenge_method", "plain"), Some("xyz")),
+        (("state", "other"), None),
+    ] {
+        let fields = [&authorization(&client)[..], &[("scope", "mcp"), repeated]].concat();
+        let answer = Browser::default().authorize(&world, &fields).await;
+        assert_eq!(
+            answer.parameter("error").as_deref(),
+            Some("invalid_request"),
+            "{repeated:?}"
+        );
+        assert_eq!(answer.parameter("state").as_deref(), state, "{repeated:?}");
+    }
+    let form = [&crate::world::code_form(&client, "x")[..], &[("code", "y")]].concat();
+    let refused = world.form("/oauth/token", &form).await;
+    assert_eq!(refused.error(), (400, "invalid_request".to_owned()));
+    let revocation = [("client_id", client.as_str()), ("token", "x"), ("token", "y")];
+    let refused = world.form("/oauth/revoke", &revocation).await;
+    assert_eq!(refused.error(), (400, "invalid_request".to_owned()));
 }
 
 #[tokio::test]

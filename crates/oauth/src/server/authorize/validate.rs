@@ -9,7 +9,9 @@ use crate::{
     pkce,
     records::{ClientRecord, ClientRequest},
     redirect_uri,
-    server::{authorization_response, client_lookup, pages::ErrorPage, params::Params, scope, state::ServerState},
+    server::{
+        authorization_response, client_lookup, pages::ErrorPage, params::Params, resource, scope, state::ServerState,
+    },
 };
 
 /// An error and its description (RFC 6749 section 4.1.2.1).
@@ -23,6 +25,10 @@ pub(super) async fn validate(
     state: &ServerState,
     params: &Params,
 ) -> Result<(ClientRecord, ClientRequest), AuthorizeError> {
+    // Two clients or two redirect URIs: neither is known to be the client's.
+    if params.is_repeated("client_id") || params.is_repeated("redirect_uri") {
+        return Err(ErrorPage::BadRequest.into());
+    }
     let client = find_client(state, params).await?;
     let settings = &state.settings;
     let mut request = ClientRequest {
@@ -47,10 +53,12 @@ pub(super) async fn validate(
 /// Checks the other parameters and adds them to the request.
 fn fill_in(request: &mut ClientRequest, settings: &Settings, params: &Params) -> Result<(), ErrorParams> {
     request.client_state = client_state(params)?;
+    // RFC 6749 section 4.1.2.1: a repeated parameter is an invalid request.
+    params.check_single().map_err(|error| ("invalid_request", error.0))?;
     check_response_type(params)?;
     check_request_object(params)?;
     request.code_challenge = code_challenge(params)?;
-    if !settings.is_resource(params.value("resource")) {
+    if !resource::is_own(settings, params) {
         return Err(("invalid_target", "resource is not the resource of this server"));
     }
     let scope = scope::for_new_grant(params.value("scope"));
@@ -90,6 +98,7 @@ fn is_trusted(settings: &Settings, request: &ClientRequest) -> bool {
 
 fn client_state(params: &Params) -> Result<Option<String>, ErrorParams> {
     match params.value("state") {
+        Some(_) if params.is_repeated("state") => Err(("invalid_request", "state is repeated")),
         Some(state) if state.len() > MAX_STATE => Err(("invalid_request", "state is too long")),
         state => Ok(state.map(str::to_owned)),
     }
