@@ -22,6 +22,9 @@ pub(super) enum OAuthError {
     InvalidTarget,
     /// A redirect URI cannot be registered (RFC 7591 section 3.2.2).
     InvalidRedirectUri(&'static str),
+    /// The metadata is not sent as JSON (RFC 7591 section 3.1). A page of another site can send
+    /// other types without a preflight (Fetch standard, "CORS-safelisted request-header").
+    NotJson,
     /// The client's metadata cannot be registered (RFC 7591 section 3.2.2).
     InvalidClientMetadata(&'static str),
     RegistrationClosed,
@@ -84,6 +87,11 @@ impl OAuthError {
             Self::InvalidGrant(reason) => bad("invalid_grant", reason),
             Self::InvalidRedirectUri(reason) => bad("invalid_redirect_uri", reason),
             Self::InvalidClientMetadata(reason) => bad("invalid_client_metadata", reason),
+            Self::NotJson => (
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "invalid_client_metadata",
+                "the metadata must be sent as application/json",
+            ),
             Self::InvalidTarget => bad("invalid_target", "resource is not the resource of this server"),
             Self::InvalidScope => bad("invalid_scope", "the scope is malformed or exceeds the grant"),
             Self::UnsupportedGrantType => bad(

@@ -43,7 +43,7 @@ pub(super) async fn register(state: &ServerState, request: &Request<Bytes>) -> R
     if !state.settings.allows_registration() {
         return Err(OAuthError::RegistrationClosed);
     }
-    let object = registration_request::parse_object(request.body())?;
+    let object = registration_request::parse_object(request)?;
     let request = RegistrationRequest::validate(object, state)?;
     let now = state.clock.now();
     let within_limit = state.rate_limits.registration();

@@ -26,6 +26,7 @@ async fn manage(world: &World, method: Method, registered: &Value, token: &str, 
     let request = Request::builder()
         .method(method)
         .uri(uri)
+        .header(header::CONTENT_TYPE, "application/json")
         .header(header::AUTHORIZATION, format!("Bearer {token}"));
     world.send(request.body(body).unwrap()).await
 }

@@ -1,7 +1,7 @@
 //! Registration, and the authentication of clients.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::{StatusCode, header};
+use http::{Request, StatusCode, header};
 use oauth::{
     Config,
     config::{Registration, StaticClient},
@@ -102,6 +102,34 @@ async fn unusable_metadata_is_refused() {
     ] {
         let answer = world.register(metadata.clone()).await;
         assert_eq!(answer.error(), (400, error.to_owned()), "{metadata}");
+    }
+}
+
+#[tokio::test]
+async fn metadata_of_another_content_type_is_refused() {
+    let world = World::new().await;
+    let metadata = json!({"redirect_uris": [REDIRECT], "token_endpoint_auth_method": "none"});
+    let register = async |types: &[&str]| {
+        let mut request = Request::post("/oauth/register");
+        for kind in types {
+            request = request.header(header::CONTENT_TYPE, *kind);
+        }
+        world.send(request.body(metadata.to_string().into()).unwrap()).await
+    };
+    for types in [
+        &[][..],
+        &["text/plain"],
+        &["text/plain; application/json"],
+        &["application/x-www-form-urlencoded"],
+        &["multipart/form-data"],
+        &["application/jsonp"],
+        &["application/json", "text/plain"],
+    ] {
+        let answer = register(types).await;
+        assert_eq!(answer.error(), (415, "invalid_client_metadata".to_owned()), "{types:?}");
+    }
+    for kind in ["application/json", "Application/JSON; charset=utf-8"] {
+        assert_eq!(register(&[kind]).await.status, StatusCode::CREATED, "{kind}");
     }
 }
 

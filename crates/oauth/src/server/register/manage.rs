@@ -59,7 +59,7 @@ pub(in crate::server) async fn manage(
             tracing::info!(client, "client deleted its registration; its grants have ended");
             return Ok(response::no_content());
         }
-        client = replaced(state, client, request.body())?;
+        client = replaced(state, client, request)?;
         if !state.clients.update_client(client.clone()).await? {
             return Err(OAuthError::InvalidRegistrationToken);
         }
@@ -76,9 +76,9 @@ pub(in crate::server) async fn manage(
 
 /// The client with new metadata (section 2.2), which replaces everything but its identity and its
 /// credentials.
-fn replaced(state: &ServerState, client: ClientRecord, body: &[u8]) -> Result<ClientRecord, OAuthError> {
+fn replaced(state: &ServerState, client: ClientRecord, request: &Request<Bytes>) -> Result<ClientRecord, OAuthError> {
     let refuse = |reason| Err(OAuthError::InvalidClientMetadata(reason));
-    let object = registration_request::parse_object(body)?;
+    let object = registration_request::parse_object(request)?;
     if object.get("client_id").and_then(Value::as_str) != Some(client.client_id.0.as_str()) {
         return refuse("client_id must be that of the client");
     }

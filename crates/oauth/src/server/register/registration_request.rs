@@ -1,6 +1,8 @@
 //! The validated metadata of a client that registers or changes its registration (RFC 7591 sections
 //! 2 and 3.2.2).
 
+use bytes::Bytes;
+use http::{HeaderMap, Request, header};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -39,12 +41,26 @@ const MAX_REDIRECT_URIS: usize = 10;
 
 const NOT_METADATA: OAuthError = OAuthError::InvalidClientMetadata("the body must be a JSON object of client metadata");
 
-/// Reads the JSON object of a request.
-pub(super) fn parse_object(body: &[u8]) -> Result<Map<String, Value>, OAuthError> {
+/// Reads the JSON object of a request (RFC 7591 section 3.1, RFC 7592 section 2.2).
+pub(super) fn parse_object(request: &Request<Bytes>) -> Result<Map<String, Value>, OAuthError> {
+    if !is_json(request.headers()) {
+        return Err(OAuthError::NotJson);
+    }
+    let body = request.body();
     if body.len() > MAX_BODY {
         return Err(OAuthError::InvalidClientMetadata("the metadata is too long"));
     }
     serde_json::from_slice(body).map_err(|_| NOT_METADATA)
+}
+
+/// Returns whether the content type is `application/json`, stated once.
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (types.next(), types.next()) else {
+        return false;
+    };
+    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
 }
 
 impl RegistrationRequest {
