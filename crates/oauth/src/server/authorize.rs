@@ -36,8 +36,11 @@ pub(super) use error::AuthorizeError;
 /// The purpose of the CSRF token in the form of the consent page.
 const CONSENT: &str = "consent";
 
+/// The field of the form with the name of the client that the page has shown.
+const CLIENT_NAME: &str = "client_name";
+
 /// The parameters of the endpoint: the client's, and those of the form.
-const PARAMS: [&str; 14] = [
+const PARAMS: [&str; 15] = [
     "response_type",
     "response_mode",
     "client_id",
@@ -51,6 +54,7 @@ const PARAMS: [&str; 14] = [
     "request",
     "request_uri",
     "decision",
+    CLIENT_NAME,
     csrf::FIELD,
 ];
 
@@ -69,8 +73,7 @@ pub(super) async fn show(state: &ServerState, request: &Request<Bytes>) -> Resul
         let begun = sign_in::begin(state, &browser, Purpose::Client(client_request)).await;
         begun.unwrap_or_else(ErrorPage::into_response)
     } else {
-        let csrf = csrf::token(&state.sealer, CONSENT, &csrf_parts(&browser, &client_request));
-        consent_page::consent_page(state, &client, &client_request, &csrf)
+        consent_page::consent_page(state, &browser, &client, &client_request)
     };
     Ok(response::with_cookie(response, browser.set_cookie(secure)))
 }
@@ -81,12 +84,18 @@ pub(super) async fn decide(state: &ServerState, request: &Request<Bytes>) -> Res
         return Err(ErrorPage::OtherSite.into());
     }
     let params = Params::read_form(request, &PARAMS).map_err(ErrorPage::from)?;
-    let (_, client_request) = validate(state, &params).await?;
+    let (client, client_request) = validate(state, &params).await?;
     let browser = BrowserId::from_headers(request.headers(), state.settings.secure).ok_or(ErrorPage::OtherBrowser)?;
-    if !csrf::verify(&state.sealer, CONSENT, &csrf_parts(&browser, &client_request), &params) {
+    let shown = params.value(CLIENT_NAME).unwrap_or_default();
+    let parts = csrf_parts(&browser, &client_request, shown);
+    if !csrf::verify(&state.sealer, CONSENT, &parts, &params) {
         return Err(ErrorPage::OtherBrowser.into());
     }
     match params.value("decision") {
+        // The client has renamed itself since: the user consents to what the page says, no more.
+        Some("approve") if shown != consent_page::shown_name(&client) => {
+            Ok(consent_page::consent_page(state, &browser, &client, &client_request))
+        }
         Some("approve") => Ok(sign_in::begin(state, &browser, Purpose::Client(client_request)).await?),
         Some("deny") => {
             let issuer = state.settings.issuer();
@@ -120,9 +129,10 @@ fn request_params(request: &ClientRequest) -> [(&'static str, &str); 7] {
 }
 
 /// The parts that the CSRF token of the consent page covers.
-fn csrf_parts<'a>(browser: &'a BrowserId, request: &'a ClientRequest) -> [&'a str; 6] {
+fn csrf_parts<'a>(browser: &'a BrowserId, request: &'a ClientRequest, shown_name: &'a str) -> [&'a str; 7] {
     [
         browser.as_str(),
+        shown_name,
         &request.client_id.0,
         &request.redirect_uri,
         request.client_state.as_deref().unwrap_or_default(),

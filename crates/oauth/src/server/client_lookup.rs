@@ -2,7 +2,10 @@
 //! that is described by the document at the URL that is its identifier.
 
 use super::{oauth_error::OAuthError, pages::ErrorPage, state::ServerState};
-use crate::{cimd, config::Registration, fetch::FetchError, ids::ClientId, ports::StoreError, records::ClientRecord};
+use crate::{
+    cimd, client_name::clean_name, config::Registration, fetch::FetchError, ids::ClientId, ports::StoreError,
+    records::ClientRecord,
+};
 
 /// The reason why a lookup has no answer.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ pub(super) async fn find(state: &ServerState, client_id: &ClientId) -> Result<Op
     if cimd::is_url(&client_id.0) {
         return described(state, client_id).await;
     }
-    state.clients.client(client_id).await.map_err(LookupError::Store)
+    registered(state, client_id).await.map_err(LookupError::Store)
 }
 
 /// Finds a client without a network request, for pages that show many.
@@ -52,7 +55,17 @@ pub(super) async fn find_cached(state: &ServerState, client_id: &ClientId) -> Re
         let documents = state.documents.as_ref();
         return Ok(documents.and_then(|documents| documents.cached_client(&client_id.0)));
     }
-    state.clients.client(client_id).await
+    registered(state, client_id).await
+}
+
+/// Finds a registered client. Its name is what the present rules leave of it, whenever it was
+/// registered.
+pub(super) async fn registered(state: &ServerState, client_id: &ClientId) -> Result<Option<ClientRecord>, StoreError> {
+    let mut client = state.clients.client(client_id).await?;
+    if let Some(client) = &mut client {
+        client.name = client.name.as_deref().and_then(clean_name);
+    }
+    Ok(client)
 }
 
 fn configured(state: &ServerState, client_id: &ClientId) -> Option<ClientRecord> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{StatusCode, header};
+use http::{Request, StatusCode, header};
 use oauth::{Config, ports::GrantedScope};
 
 use crate::{
@@ -96,6 +96,51 @@ async fn html_in_client_metadata_is_escaped() {
 }
 
 #[tokio::test]
+async fn a_name_without_visible_characters_is_shown_as_missing() {
+    let world = World::new().await;
+    for name in [
+        "\u{3164}\u{3164}",
+        "\u{2800}",
+        "\u{115f}\u{34f}\u{fe0f}\u{e0100}",
+        &"\u{301}".repeat(99),
+    ] {
+        let client = world.client_named(name).await;
+        let page = Browser::default().authorize(&world, &authorization(&client)).await;
+        assert!(
+            page.body.contains("An application without a name"),
+            "{name:?}: {}",
+            page.body
+        );
+        assert!(!page.body.contains(name), "{name:?}");
+    }
+}
+
+#[tokio::test]
+async fn consent_is_for_the_name_that_the_page_has_shown() {
+    let world = World::new().await;
+    let metadata = |name| serde_json::json!({"client_name": name, "redirect_uris": [REDIRECT]});
+    let registered = world.register(metadata("Notes")).await.json();
+    let client = registered["client_id"].as_str().unwrap();
+    let mut browser = Browser::default();
+    let page = browser.authorize(&world, &authorization(client)).await;
+    let mut renamed = metadata("Forgejo administration");
+    renamed["client_id"] = client.into();
+    let token = registered["registration_access_token"].as_str().unwrap();
+    let path = registered["registration_client_uri"].as_str().unwrap();
+    let request = Request::put(path.strip_prefix(ISSUER).unwrap())
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::AUTHORIZATION, format!("Bearer {token}"));
+    let request = request.body(renamed.to_string().into()).unwrap();
+    assert_eq!(world.send(request).await.status, StatusCode::OK);
+
+    let again = browser.answer(&world, &page, "approve").await;
+    assert_eq!(again.status, StatusCode::OK, "{again:?}");
+    assert!(again.body.contains("Forgejo administration"), "{}", again.body);
+    let approved = browser.answer(&world, &again, "approve").await;
+    assert_eq!(approved.location().host_str(), Some("forgejo.example"));
+}
+
+#[tokio::test]
 async fn client_gets_access_denied_when_the_user_declines() {
     let world = World::new().await;
     let client = world.client().await;
@@ -132,6 +177,7 @@ async fn consent_is_bound_to_the_browser_and_the_request_of_the_page() {
         ("redirect_uri", "http://127.0.0.1:9/callback"),
         ("state", "other"),
         ("code_challenge", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
+        ("client_name", "Another name"),
         ("csrf", ""),
         ("csrf", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
     ] {

@@ -3,12 +3,14 @@
 use askama::Template;
 use http::{Response, StatusCode};
 
-use super::request_params;
+use super::{CONSENT, csrf_parts, request_params};
 use crate::{
     records::{ClientRecord, ClientRequest},
     redirect_uri,
     server::{
         Body,
+        cookie::BrowserId,
+        csrf,
         pages::{self, UNNAMED_CLIENT},
         state::ServerState,
     },
@@ -31,16 +33,23 @@ struct Consent<'a> {
     csrf: &'a str,
 }
 
-/// The page for a request. `csrf` proves that it was made for the browser.
+/// The name of a client on the page.
+pub(super) fn shown_name(client: &ClientRecord) -> &str {
+    client.name.as_deref().unwrap_or(UNNAMED_CLIENT)
+}
+
+/// The page for a request in a browser.
 pub(super) fn consent_page(
     state: &ServerState,
+    browser: &BrowserId,
     client: &ClientRecord,
     request: &ClientRequest,
-    csrf: &str,
 ) -> Response<Body> {
     let (settings, upstream) = (&state.settings, &*state.upstream);
+    let client_name = shown_name(client);
+    let csrf = csrf::token(&state.sealer, CONSENT, &csrf_parts(browser, request, client_name));
     let page = Consent {
-        client_name: client.name.as_deref().unwrap_or(UNNAMED_CLIENT),
+        client_name,
         domain: client.domain.as_deref(),
         local: redirect_uri::is_local(&request.redirect_uri),
         destination: redirect_uri::display(&request.redirect_uri),
@@ -50,7 +59,7 @@ pub(super) fn consent_page(
         action: settings.endpoint("authorize"),
         connections: settings.endpoint("connections"),
         fields: request_params(request),
-        csrf,
+        csrf: &csrf,
     };
     pages::html(StatusCode::OK, &page)
 }

@@ -18,7 +18,7 @@ use crate::{
     records::{ClientAuth, ClientRecord},
     seal::Sealer,
     secret,
-    server::{Body, guard, oauth_error::OAuthError, response, state::ServerState},
+    server::{Body, client_lookup, guard, oauth_error::OAuthError, response, state::ServerState},
 };
 
 /// Members of the metadata that only the server sets.
@@ -43,7 +43,7 @@ pub(in crate::server) async fn manage(
     let client_id = request.uri().path().rsplit('/').next().unwrap_or_default();
     let token = guard::bearer_token(request.headers()).map_err(|_| OAuthError::InvalidRegistrationToken)?;
     // Section 2: an unknown client gets the same response.
-    let client = state.clients.client(&ClientId(client_id.to_owned())).await?;
+    let client = client_lookup::registered(state, &ClientId(client_id.to_owned())).await?;
     let mut client = client
         .filter(|client| is_token_of(&state.sealer, client, token))
         .ok_or(OAuthError::InvalidRegistrationToken)?;
