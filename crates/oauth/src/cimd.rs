@@ -125,11 +125,8 @@ fn parse_client(json: &[u8], client_id: &ClientId, url: &Url) -> Result<ClientRe
     }
     let metadata = ClientMetadata::from_object(object).ok_or("the document is not client metadata")?;
     metadata.check_flow()?;
-    let redirect_uris = metadata.redirect_uris.clone().filter(|uris| !uris.is_empty());
-    let redirect_uris = redirect_uris.ok_or("redirect_uris is missing")?;
-    for uri in &redirect_uris {
-        redirect_uri::check(uri)?;
-    }
+    let redirect_uris = metadata.redirect_uris.clone().unwrap_or_default();
+    let redirect_uris = redirect_uri::allowed(redirect_uris, redirect_uri::check)?;
     let name = metadata.client_name.as_deref().and_then(clean_name);
     let name = name.ok_or("client_name is missing")?;
     let auth = match metadata.token_endpoint_auth_method.as_deref() {
@@ -196,6 +193,13 @@ mod tests {
     }
 
     #[test]
+    fn redirect_uris_that_are_not_allowed_are_dropped_from_a_document() {
+        let uris = ["x-client:/callback", "https://client.example/callback", "ssh://-o"];
+        let client = document(&json!({ "redirect_uris": uris })).unwrap();
+        assert_eq!(client.redirect_uris, ["https://client.example/callback"]);
+    }
+
+    #[test]
     fn an_invalid_document_is_refused() {
         for changes in [
             json!({"client_id": "https://client.example/other.json"}),
@@ -209,7 +213,7 @@ mod tests {
             json!({"client_name": null}),
             json!({"redirect_uris": []}),
             json!({"redirect_uris": "https://client.example/"}),
-            json!({"redirect_uris": ["https://client.example/", "javascript:alert(1)"]}),
+            json!({"redirect_uris": ["javascript:alert(1)", "x-client:/callback"]}),
             json!({"redirect_uris": ["http://client.example/"]}),
             json!({"redirect_uris": ["https://client.example/?iss=https://evil.example"]}),
             json!({"client_secret": "x"}),

@@ -4,6 +4,8 @@
 //! The match is exact (RFC 9700 section 2.1), except for the port of a loopback address (RFC 8252
 //! section 7.3). A redirect URI is stored and used as the client wrote it: parsing only checks it.
 
+mod scheme;
+
 use url::{Host, Url};
 
 /// The longest redirect URI, in bytes.
@@ -33,16 +35,32 @@ pub(crate) fn check(uri: &str) -> Result<(), &'static str> {
     if url.query().is_some_and(has_response_parameter) {
         return Err("the query of a redirect URI must not have a parameter of the authorization response");
     }
-    match url.scheme() {
-        "https" => Ok(()),
-        "http" if is_loopback(&url) => Ok(()),
-        "http" => Err("a redirect URI with http must point to a loopback address"),
-        // These make a browser run or read something instead of opening an application.
-        "about" | "blob" | "chrome" | "content" | "data" | "file" | "filesystem" | "ftp" | "intent" | "jar"
-        | "javascript" | "mailto" | "resource" | "tel" | "vbscript" | "view-source" | "ws" | "wss" => {
-            Err("this scheme is not allowed in a redirect URI")
+    scheme::check(&url)
+}
+
+/// The redirect URIs of a client that `check` lets pass. A client may register several, of which
+/// one suffices, so that a server drops the others (RFC 7591 section 3.2.1) and names in its
+/// response those that are registered.
+///
+/// # Errors
+///
+/// The reason for the first URI, if none is left.
+pub(crate) fn allowed(
+    mut uris: Vec<String>,
+    check: impl Fn(&str) -> Result<(), &'static str>,
+) -> Result<Vec<String>, &'static str> {
+    let mut refused = None;
+    uris.retain(|uri| match check(uri) {
+        Ok(()) => true,
+        Err(reason) => {
+            refused.get_or_insert(reason);
+            false
         }
-        _ => Ok(()),
+    });
+    match refused {
+        Some(reason) if uris.is_empty() => Err(reason),
+        _ if uris.is_empty() => Err("redirect_uris is missing"),
+        _ => Ok(uris),
     }
 }
 

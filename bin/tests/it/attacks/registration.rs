@@ -113,6 +113,12 @@ async fn dangerous_redirect_uri_is_not_registered() {
         "data:text/html,<script>alert(1)</script>",
         "file:///etc/passwd",
         "vbscript:x",
+        "feed:javascript:alert(1)",
+        "ms-msdt:/id",
+        "search-ms:query=x",
+        "ssh://-oProxyCommand=x",
+        "itms-services://?action=download-manifest",
+        "https://client.example/?iss=https://evil.example",
         "blob:https://client.example/1",
         "http://client.example/callback",
         "https://user:password@client.example/",
@@ -144,7 +150,7 @@ async fn markup_in_client_metadata_is_escaped() {
         "scope": MARKUP,
         "software_id": MARKUP,
         "software_version": MARKUP,
-        "redirect_uris": ["https://client.example/callback?x='%22onload=alert(1)", "x-app:/'onload=alert(1)<b>"],
+        "redirect_uris": ["https://client.example/callback?x='%22onload=alert(1)", "com.example.app:/'onload=alert(1)<b>"],
         "token_endpoint_auth_method": "none",
     });
     let reply = attacker.register(&metadata).await;

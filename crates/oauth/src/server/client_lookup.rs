@@ -4,7 +4,7 @@
 use super::{oauth_error::OAuthError, pages::ErrorPage, state::ServerState};
 use crate::{
     cimd, client_name::clean_name, config::Registration, fetch::FetchError, ids::ClientId, ports::StoreError,
-    records::ClientRecord,
+    records::ClientRecord, redirect_uri,
 };
 
 /// The reason why a lookup has no answer.
@@ -58,12 +58,13 @@ pub(super) async fn find_cached(state: &ServerState, client_id: &ClientId) -> Re
     registered(state, client_id).await
 }
 
-/// Finds a registered client. Its name is what the present rules leave of it, whenever it was
-/// registered.
+/// Finds a registered client. Its name and its redirect URIs are what the present rules leave of
+/// them, whenever they were registered.
 pub(super) async fn registered(state: &ServerState, client_id: &ClientId) -> Result<Option<ClientRecord>, StoreError> {
     let mut client = state.clients.client(client_id).await?;
     if let Some(client) = &mut client {
         client.name = client.name.as_deref().and_then(clean_name);
+        client.redirect_uris.retain(|uri| redirect_uri::check(uri).is_ok());
     }
     Ok(client)
 }

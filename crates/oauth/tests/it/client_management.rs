@@ -272,11 +272,13 @@ async fn the_allow_list_restricts_redirect_uris() {
     assert!(world.get("/.well-known/oauth-authorization-server").await.json()["registration_endpoint"].is_string());
     for (uris, status) in [
         (&["https://claude.ai/cb", REDIRECT][..], 201),
-        (&["https://claude.ai/cb", "https://evil.example/"], 400),
+        (&["https://evil.example/", "https://claude.ai/cb"], 201),
         (&["https://claude.ai.evil.example/"], 400),
         (&["cursor://x/cb"], 400),
     ] {
-        assert_eq!(world.register(public(uris)).await.status.as_u16(), status, "{uris:?}");
+        let answer = world.register(public(uris)).await;
+        assert_eq!(answer.status.as_u16(), status, "{uris:?}");
+        assert!(!answer.body.contains("evil.example"), "{}", answer.body);
     }
     config.allowed_redirect_hosts.clear();
     let world = World::with(config).await;

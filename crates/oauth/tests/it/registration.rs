@@ -6,11 +6,13 @@ use oauth::{
     Config,
     config::{Registration, StaticClient},
     ids::ClientId,
+    ports::{ClientStore as _, Clock as _},
+    records::{ClientAuth, ClientRecord},
 };
 use serde_json::{Value, json};
 
 use crate::{
-    browser::Browser,
+    browser::{Browser, authorization},
     world::{ALICE, ISSUER, REDIRECT, World, code_form, encode, form_request, with},
 };
 
@@ -67,7 +69,7 @@ async fn unusable_metadata_is_refused() {
         (json!({"redirect_uris": []}), "invalid_redirect_uri"),
         (json!({"redirect_uris": many}), "invalid_redirect_uri"),
         (
-            json!({"redirect_uris": [REDIRECT, "javascript:alert(1)"]}),
+            json!({"redirect_uris": ["javascript:alert(1)", "ms-msdt:/id"]}),
             "invalid_redirect_uri",
         ),
         (
@@ -103,6 +105,67 @@ async fn unusable_metadata_is_refused() {
         let answer = world.register(metadata.clone()).await;
         assert_eq!(answer.error(), (400, error.to_owned()), "{metadata}");
     }
+}
+
+#[tokio::test]
+async fn redirect_uris_that_are_not_allowed_are_dropped_and_the_response_names_the_others() {
+    let world = World::new().await;
+    let uris = [
+        "search-ms:query=x",
+        REDIRECT,
+        "http://example.org/callback",
+        "cursor://anysphere.cursor-mcp/oauth/callback",
+        "https://example.org/?iss=x",
+        "x-client:/callback",
+    ];
+    let metadata = json!({"redirect_uris": uris, "token_endpoint_auth_method": "none"});
+    let answer = world.register(metadata).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.body);
+    let kept = json!([REDIRECT, "cursor://anysphere.cursor-mcp/oauth/callback"]);
+    assert_eq!(answer.json()["redirect_uris"], kept);
+    let registered = answer.json();
+    let client = registered["client_id"].as_str().unwrap();
+    for uri in uris {
+        let fields = with(&authorization(client), &[("redirect_uri", uri)]);
+        let page = Browser::default().authorize(&world, &fields).await;
+        let is_kept = kept.as_array().unwrap().contains(&json!(uri));
+        let expected = if is_kept {
+            StatusCode::OK
+        } else {
+            StatusCode::BAD_REQUEST
+        };
+        assert_eq!(page.status, expected, "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_registered_under_earlier_rules_keeps_its_identifier_and_its_allowed_redirect_uris() {
+    let world = World::new().await;
+    let uris = ["ms-msdt:/id", REDIRECT, "https://example.org/?state=x"];
+    let client = ClientRecord {
+        client_id: ClientId("fmb_client_earlier".to_owned()),
+        name: Some("\u{3164}".to_owned()),
+        redirect_uris: uris.map(str::to_owned).to_vec(),
+        auth: ClientAuth::None,
+        application_type: None,
+        created_at: world.clock.now(),
+        domain: None,
+        registration_token: None,
+        fingerprint: None,
+    };
+    let inserted = world.store.insert_client(client, 10, world.clock.now()).await;
+    inserted.unwrap();
+    for uri in ["ms-msdt:/id", "https://example.org/?state=x"] {
+        let fields = with(&authorization("fmb_client_earlier"), &[("redirect_uri", uri)]);
+        let page = Browser::default().authorize(&world, &fields).await;
+        assert_eq!(page.status, StatusCode::BAD_REQUEST, "{uri}");
+        assert!(!page.headers.contains_key(header::LOCATION), "{uri}");
+    }
+    let page = Browser::default()
+        .authorize(&world, &authorization("fmb_client_earlier"))
+        .await;
+    assert!(page.body.contains("An application without a name"), "{}", page.body);
+    world.tokens("fmb_client_earlier", ALICE).await;
 }
 
 #[tokio::test]

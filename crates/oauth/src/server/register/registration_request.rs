@@ -68,7 +68,8 @@ impl RegistrationRequest {
     pub(super) fn validate(object: Map<String, Value>, state: &ServerState) -> Result<Self, OAuthError> {
         let metadata = ClientMetadata::from_object(object).ok_or(NOT_METADATA)?;
         let redirect_uris = metadata.redirect_uris.clone().unwrap_or_default();
-        check_redirect_uris(&redirect_uris, &state.settings).map_err(OAuthError::InvalidRedirectUri)?;
+        let redirect_uris =
+            allowed_redirect_uris(redirect_uris, &state.settings).map_err(OAuthError::InvalidRedirectUri)?;
         metadata.check_flow().map_err(OAuthError::InvalidClientMetadata)?;
         let name = metadata.client_name.as_deref().and_then(clean_name);
         let application_type = metadata.application_type();
@@ -104,19 +105,16 @@ impl AuthMethod {
     }
 }
 
-fn check_redirect_uris(redirect_uris: &[String], settings: &Settings) -> Result<(), &'static str> {
-    if redirect_uris.is_empty() {
-        return Err("redirect_uris is missing");
-    }
+fn allowed_redirect_uris(redirect_uris: Vec<String>, settings: &Settings) -> Result<Vec<String>, &'static str> {
     if redirect_uris.len() > MAX_REDIRECT_URIS {
         return Err("a client may have ten redirect URIs at most");
     }
     let is_restricted = settings.config.registration == Registration::AllowList;
-    for uri in redirect_uris {
+    redirect_uri::allowed(redirect_uris, |uri| {
         redirect_uri::check(uri)?;
         if is_restricted && !settings.allow_list.allows_redirect(uri) {
             return Err("this redirect URI is not on the allow-list of this server");
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
