@@ -133,7 +133,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The migrations, as version, description and SQL: a file of `migrations` each.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (1, "oauth", include_str!("../migrations/0001_oauth.sql")),
     (10, "clients", include_str!("../migrations/0010_clients.sql")),
     (
@@ -151,6 +151,11 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
         40,
         "application type",
         include_str!("../migrations/0040_application_type.sql"),
+    ),
+    (
+        41,
+        "pending browser",
+        include_str!("../migrations/0041_pending_browser.sql"),
     ),
     (50, "key checks", include_str!("../migrations/0050_key_checks.sql")),
     (51, "expiry", include_str!("../migrations/0051_expiry.sql")),

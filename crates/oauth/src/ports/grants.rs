@@ -28,6 +28,9 @@ pub trait GrantStore: fmt::Debug + Send + Sync + 'static {
     /// which it began.
     fn take_pending(&self, state: TokenHash, browser: TokenHash, now: SystemTime) -> StoreFuture<'_, PendingLookup>;
 
+    /// The pending sign-in of a browser, which stays. `None` if the browser has none or several.
+    fn only_pending(&self, browser: TokenHash, now: SystemTime) -> StoreFuture<'_, Option<PendingRecord>>;
+
     /// Finds a code, used or not, expired or not.
     fn code(&self, code: TokenHash) -> StoreFuture<'_, Option<CodeRecord>>;
 

@@ -5,6 +5,7 @@
 //! browser goes away.
 
 mod complete;
+mod declined;
 mod error;
 
 use std::{sync::Arc, time::Duration};
@@ -36,6 +37,10 @@ const PARAMS: [&str; 3] = ["state", "code", "error"];
 /// `GET`: the browser returns.
 pub(super) async fn callback(state: &Arc<ServerState>, request: &Request<Bytes>) -> Result<Response<Body>, ErrorPage> {
     let params = Params::from_query(request, &PARAMS)?;
+    let code = match (params.value("code"), params.value("error")) {
+        (Some(code), None) => SecretString::from(code.to_owned()),
+        (_, Some(_)) | (None, None) => return declined::declined(state, request, &params).await,
+    };
     let forgejo_state = params.value("state").ok_or(ErrorPage::SignInOver)?;
     // Before the state is spent, so that the user can load the page again.
     let permit = state.code_exchanges.try_acquire().ok_or_else(|| {
@@ -47,10 +52,6 @@ pub(super) async fn callback(state: &Arc<ServerState>, request: &Request<Bytes>)
     let browser = BrowserId::from_headers(request.headers(), state.settings.secure).ok_or(ErrorPage::OtherBrowser)?;
     let pending = take_pending(state, forgejo_state, &browser).await?;
     let purpose = pending.purpose;
-    let code = match forgejo_code(&params) {
-        Ok(code) => code,
-        Err(error) => return Ok(error.into_response(state, &purpose)),
-    };
     let verifier = sign_in::pkce_verifier(&state.sealer, forgejo_state);
     let task = {
         let (state, purpose) = (Arc::clone(state), purpose.clone());
@@ -101,21 +102,6 @@ async fn take_pending(
         }
         PendingLookup::NotFound => Err(ErrorPage::SignInOver),
     }
-}
-
-fn forgejo_code(params: &Params) -> Result<SecretString, SignInError> {
-    if let Some(error) = params.value("error") {
-        // The error may be any text, so that it is not logged.
-        let denied = error == "access_denied";
-        if denied {
-            tracing::info!("sign-in declined by the user at Forgejo");
-        } else {
-            tracing::warn!("sign-in failed: Forgejo returned an error (check [forgejo])");
-        }
-        return Err(SignInError::Forgejo { denied });
-    }
-    let code = params.value("code").ok_or(SignInError::Forgejo { denied: false })?;
-    Ok(SecretString::from(code.to_owned()))
 }
 
 /// The cookie that remembers an approval. One that was remembered before keeps its expiry.

@@ -27,6 +27,10 @@ impl GrantStore for SqliteStore {
         Box::pin(pending::take(self, state, browser, now))
     }
 
+    fn only_pending(&self, browser: TokenHash, now: SystemTime) -> StoreFuture<'_, Option<PendingRecord>> {
+        Box::pin(pending::only(self, browser, now))
+    }
+
     fn code(&self, code: TokenHash) -> StoreFuture<'_, Option<CodeRecord>> {
         Box::pin(async move {
             let query = sqlx::query_as(

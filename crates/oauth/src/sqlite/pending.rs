@@ -86,6 +86,20 @@ pub(super) async fn take(
     Ok(PendingLookup::Found(Box::new(pending)))
 }
 
+pub(super) async fn only(
+    store: &SqliteStore,
+    browser: TokenHash,
+    now: SystemTime,
+) -> Result<Option<PendingRecord>, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT state_hash, browser_hash, client_id, redirect_uri, client_state, code_challenge, scope, approved_by,
+                expires_at
+         FROM oauth_pending WHERE browser_hash = ? AND expires_at > ? LIMIT 2",
+    );
+    let mut found: Vec<PendingRecord> = query.bind(browser).bind(seconds(now)).fetch_all(&store.readers).await?;
+    Ok(found.pop().filter(|_| found.is_empty()))
+}
+
 impl FromRow<'_, SqliteRow> for PendingRecord {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
         let required = |column: &str| {

@@ -283,6 +283,64 @@ async fn client_gets_the_error_when_forgejo_refuses() {
 }
 
 #[tokio::test]
+async fn a_callback_without_a_code_tells_the_client_that_access_is_denied() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let mut browser = Browser::default();
+    for (query, expected) in [
+        ("", "access_denied"),
+        ("?", "access_denied"),
+        ("?error=access_denied", "access_denied"),
+        ("?error=access_denied&code=x", "access_denied"),
+        ("?error=temporarily_unavailable", "server_error"),
+        ("?error_description=x", "access_denied"),
+    ] {
+        let to_forgejo = browser.approve(&world, &client).await;
+        let state = to_forgejo.parameter("state").unwrap();
+        let bare = browser.open(&world, &format!("/oauth/callback{query}")).await;
+        // The sign-in is still under way: any page could have led the browser there.
+        let named = format!("/oauth/callback?state={state}&{}", query.trim_start_matches('?'));
+        let named = browser.open(&world, &named).await;
+        for back in [bare, named] {
+            assert!(back.location().as_str().starts_with(REDIRECT), "{query}");
+            assert_eq!(back.parameter("error").as_deref(), Some(expected), "{query}");
+            assert_eq!(back.parameter("state").as_deref(), Some("xyz"), "{query}");
+            assert_eq!(back.parameter("iss").as_deref(), Some(ISSUER), "{query}");
+        }
+    }
+    let to_forgejo = browser.approve(&world, &client).await;
+    browser.open(&world, "/oauth/callback").await.location();
+    let back = browser.return_from(&world, &to_forgejo, ALICE).await;
+    assert!(back.parameter("code").is_some(), "{back:?}");
+}
+
+#[tokio::test]
+async fn a_bare_callback_redirects_only_if_the_browser_has_exactly_one_sign_in() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let mut browser = Browser::default();
+    let page = async |browser: &mut Browser, query: &str, status| {
+        let page = browser.open(&world, &format!("/oauth/callback{query}")).await;
+        assert_eq!(page.status, status, "{page:?}");
+        assert!(!page.headers.contains_key(header::LOCATION), "{page:?}");
+    };
+    // Without a cookie, before a sign-in, with two of them, and after they have expired.
+    page(&mut browser, "", StatusCode::BAD_REQUEST).await;
+    page(&mut browser, "?error=access_denied", StatusCode::FORBIDDEN).await;
+    browser.authorize(&world, &authorization(&client)).await;
+    page(&mut browser, "", StatusCode::BAD_REQUEST).await;
+    browser.approve(&world, &client).await;
+    page(&mut Browser::default(), "?error=access_denied", StatusCode::FORBIDDEN).await;
+    browser.approve(&world, &client).await;
+    page(&mut browser, "?error=access_denied", StatusCode::FORBIDDEN).await;
+    world.clock.advance(Duration::from_secs(600));
+    page(&mut browser, "", StatusCode::BAD_REQUEST).await;
+    // A code without a state never counts for a sign-in.
+    browser.approve(&world, &client).await;
+    page(&mut browser, "?code=x", StatusCode::BAD_REQUEST).await;
+}
+
+#[tokio::test]
 async fn a_user_locked_out_at_forgejo_is_refused_and_loses_all_grants() {
     let world = World::new().await;
     let client = world.client().await;
