@@ -24,8 +24,13 @@ section! {
         code_ttl: Duration = "60s",
         /// `open`: clients may register themselves (RFC 7591) or be described by a document at the
         /// URL that is their name (client ID metadata documents). `closed`: only `oauth.clients`.
-        /// `allow-list`: clients that the next two keys name.
+        /// `allow-list`: clients that `oauth.allowed_redirect_hosts` and
+        /// `oauth.allowed_client_domains` name.
         registration: Registration = "open",
+        /// Clients may be described by documents, as far as `oauth.registration` permits. `false`
+        /// where the broker cannot reach the hosts of documents: clients that see it register
+        /// instead.
+        cimd: bool = true,
         /// With `allow-list`: hosts in the redirect URIs of a client that registers itself.
         /// `"claude.ai"` is that host with https, `"*.example.org"` the hosts below it,
         /// `"localhost"` the user's own machine, `"cursor:"` a private scheme (a domain name in

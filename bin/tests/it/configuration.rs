@@ -56,6 +56,19 @@ fn valid_configuration_passes() {
 }
 
 #[test]
+fn metadata_documents_can_be_switched_off() {
+    let off = format!("{VALID}[oauth]\ncimd = false\n");
+    assert_eq!(check(&off, &[]), (Some(0), String::new()));
+    assert_eq!(
+        check(VALID, &[("BROKER_OAUTH__CIMD", "false")]),
+        (Some(0), String::new())
+    );
+    let (code, message) = check(&format!("{VALID}[oauth]\ncimd = \"maybe\"\n"), &[]);
+    assert_eq!(code, Some(64), "{message}");
+    assert!(message.contains("oauth.cimd"), "{message}");
+}
+
+#[test]
 fn all_errors_are_reported_at_once_with_key_and_source() {
     let faulty = r#"
 [server]

@@ -40,6 +40,9 @@ pub struct Config {
     pub refresh_lead: Duration,
     /// The clients that may register themselves or describe themselves by a document.
     pub registration: Registration,
+    /// `true`: a client may be described by a document at the URL that is its identifier, as
+    /// `registration` permits. `false`: no client may, apart from those of the configuration.
+    pub cimd: bool,
     /// With [`Registration::AllowList`]: the hosts of redirect URIs that a client may register.
     /// `example.org`, `*.example.org`, `localhost` for loopback addresses, `cursor:` for a private
     /// scheme.
@@ -118,6 +121,7 @@ impl Config {
             code_ttl: Duration::from_secs(60),
             refresh_lead: Duration::from_secs(5 * 60),
             registration: Registration::Open,
+            cimd: true,
             allowed_redirect_hosts: Vec::new(),
             allowed_client_domains: Vec::new(),
             max_clients: 10_000,

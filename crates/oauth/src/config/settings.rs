@@ -68,7 +68,7 @@ impl Settings {
 
     /// Returns whether any client may be described by a document.
     pub(crate) fn allows_documents(&self) -> bool {
-        self.admits_clients(self.allow_list.has_client_domains())
+        self.config.cimd && self.admits_clients(self.allow_list.has_client_domains())
     }
 
     fn admits_clients(&self, is_any_listed: bool) -> bool {

@@ -14,6 +14,8 @@ pub(super) enum LookupError {
     Store(StoreError),
     /// The document of the client cannot be read now.
     Unavailable,
+    /// The identifier is a URL, and no client may be described by a document here.
+    DocumentsNotAccepted,
 }
 
 impl From<LookupError> for OAuthError {
@@ -21,6 +23,7 @@ impl From<LookupError> for OAuthError {
         match error {
             LookupError::Store(error) => error.into(),
             LookupError::Unavailable => Self::ClientUnavailable,
+            LookupError::DocumentsNotAccepted => Self::DocumentsNotAccepted,
         }
     }
 }
@@ -31,6 +34,7 @@ impl From<LookupError> for ErrorPage {
             LookupError::Store(error) => error.into(),
             // Client ID metadata document draft, section 4.3.
             LookupError::Unavailable => Self::ClientUnavailable,
+            LookupError::DocumentsNotAccepted => Self::DocumentsNotAccepted,
         }
     }
 }
@@ -77,7 +81,7 @@ fn configured(state: &ServerState, client_id: &ClientId) -> Option<ClientRecord>
 async fn described(state: &ServerState, client_id: &ClientId) -> Result<Option<ClientRecord>, LookupError> {
     let settings = &state.settings;
     let Some(documents) = state.documents.as_ref().filter(|_| settings.allows_documents()) else {
-        return Ok(None);
+        return Err(LookupError::DocumentsNotAccepted);
     };
     let url = match cimd::client_url(&client_id.0) {
         Ok(url) => url,

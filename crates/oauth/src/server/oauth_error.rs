@@ -33,6 +33,8 @@ pub(super) enum OAuthError {
     InvalidRegistrationToken,
     /// The registration cannot be changed (RFC 7592 sections 2.2 and 2.3).
     RegistrationFixed,
+    /// The client identifier is a URL, and no client may be described by a document here.
+    DocumentsNotAccepted,
     /// The document or the keys that the client publishes cannot be read now.
     ClientUnavailable,
     /// The client has sent too many requests (RFC 6585 section 4).
@@ -100,6 +102,10 @@ impl OAuthError {
             ),
             Self::InvalidClient { .. } => {
                 let description = "the client is unknown or not authenticated";
+                (S::UNAUTHORIZED, "invalid_client", description)
+            }
+            Self::DocumentsNotAccepted => {
+                let description = "clients cannot be described by metadata documents here: register the client instead";
                 (S::UNAUTHORIZED, "invalid_client", description)
             }
             Self::InvalidRegistrationToken => {

@@ -195,6 +195,22 @@ async fn the_allow_list_restricts_the_hosts_of_documents() {
         assert_eq!(page.status == StatusCode::OK, allowed);
         assert_eq!(host.requests("/metadata.json"), usize::from(allowed));
     }
+    // Documents are switched off apart from registration.
+    let mut switched_off = Config::new(ISSUER);
+    switched_off.cimd = false;
+    let (world, host) = described_with(switched_off, &document()).await;
+    let metadata = world.get("/.well-known/oauth-authorization-server").await.json();
+    assert_eq!(metadata["client_id_metadata_document_supported"], false);
+    assert!(metadata["registration_endpoint"].is_string());
+    let page = Browser::default().authorize(&world, &authorization(CLIENT)).await;
+    assert_eq!(page.status, StatusCode::BAD_REQUEST);
+    assert!(page.body.contains("client ID metadata document"), "{}", page.body);
+    let refused = world.refresh(CLIENT, "fmb_rt_unknown").await;
+    assert_eq!(refused.error(), (401, "invalid_client".to_owned()));
+    assert!(refused.body.contains("metadata documents"), "{}", refused.body);
+    assert_eq!(host.requests("/metadata.json"), 0);
+    let client = world.client().await;
+    world.tokens(&client, ALICE).await;
     // A server without a fetcher does not announce support.
     let metadata = World::new()
         .await

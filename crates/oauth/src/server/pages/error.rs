@@ -23,6 +23,8 @@ pub(in crate::server) enum ErrorPage {
     /// The sign-in is unknown, has expired or was completed before.
     SignInOver,
     TooManySignIns,
+    /// The identifier of the client is a URL, and no client may be described by a document here.
+    DocumentsNotAccepted,
     /// The document of the client cannot be read now.
     ClientUnavailable,
     Store,
@@ -91,6 +93,13 @@ impl ErrorPage {
                 S::SERVICE_UNAVAILABLE,
                 "Too many sign-ins",
                 "Too many sign-ins are in progress. Try again in a few minutes.",
+            ),
+            Self::DocumentsNotAccepted => (
+                S::BAD_REQUEST,
+                "This kind of application is not accepted",
+                "The application names itself by the address of a document about it (client ID metadata document). This \
+                 server accepts only applications that register or that its operator knows. If the application can \
+                 register, remove the connection in it and add it again; else ask the operator of this server.",
             ),
             Self::ClientUnavailable => (
                 S::SERVICE_UNAVAILABLE,
