@@ -34,8 +34,8 @@ section! {
         /// With `allow-list`: hosts in the redirect URIs of a client that registers itself.
         /// `"claude.ai"` is that host with https, `"*.example.org"` the hosts below it,
         /// `"localhost"` the user's own machine, `"cursor:"` a private scheme (a domain name in
-        /// reverse order, as `"com.example.app:"`, or that of a well-known client). Empty: no client
-        /// may register itself.
+        /// reverse order, as `"com.example.app:"`, or that of a well-known client). Empty: no
+        /// client may register itself.
         allowed_redirect_hosts: Vec<String> = [],
         /// With `allow-list`: the hosts whose documents may describe a client, as `"claude.ai"` or
         /// `"*.example.org"`. Empty: no client may be described by a document.

@@ -8,6 +8,7 @@ mod accounts;
 mod approvals;
 mod browser;
 mod cimd;
+mod clauses;
 mod client_management;
 mod connections;
 mod error_pages;
