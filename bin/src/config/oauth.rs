@@ -40,6 +40,10 @@ section! {
         /// With `allow-list`: the hosts whose documents may describe a client, as `"claude.ai"` or
         /// `"*.example.org"`. Empty: no client may be described by a document.
         allowed_client_domains: Vec<String> = [],
+        /// Clients that are refused at once, whatever the keys above permit: a client identifier, a
+        /// host (`"evil.example"`) or the hosts below a domain (`"*.evil.example"`) of metadata
+        /// documents or redirect URIs. Their grants end when the broker starts.
+        blocked_clients: Vec<String> = [],
         /// The most clients that may be registered. At that number, new clients replace unused
         /// ones.
         max_clients: u32 = 10000,

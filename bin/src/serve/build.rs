@@ -70,6 +70,9 @@ impl Application {
             .await;
         let registry = Arc::new(registry.context("loading persisted sessions failed")?);
         events.set_registry(Arc::clone(&registry));
+        // Now that the sessions of an ended grant can end, too.
+        let ended = server.end_blocked_clients().await;
+        ended.context("cannot end the grants of blocked clients")?;
 
         let metrics = MetricsPage::new(counts, Arc::clone(&registry), backends.supervisor.clone());
         let mut broker = Broker::new(

@@ -69,6 +69,16 @@ fn metadata_documents_can_be_switched_off() {
 }
 
 #[test]
+fn clients_can_be_blocked() {
+    let blocked = format!("{VALID}[oauth]\nblocked_clients = [\"evil.example\", \"*.bad.example\"]\n");
+    assert_eq!(check(&blocked, &[]), (Some(0), String::new()));
+    let environment = [("BROKER_OAUTH__BLOCKED_CLIENTS", "fmb_client_1,*")];
+    let (code, message) = check(VALID, &environment);
+    assert_eq!(code, Some(64), "{message}");
+    assert!(message.contains("oauth.blocked_clients"), "{message}");
+}
+
+#[test]
 fn all_errors_are_reported_at_once_with_key_and_source() {
     let faulty = r#"
 [server]

@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::{
     allow_list::AllowList,
+    block_list::BlockList,
     ids::ClientId,
     records::{ClientAuth, ClientRecord},
     redirect_uri, secret,
@@ -50,6 +51,9 @@ pub struct Config {
     /// With [`Registration::AllowList`]: the hosts whose documents describe clients. `example.org`,
     /// `*.example.org`.
     pub allowed_client_domains: Vec<String>,
+    /// Clients that are refused, whatever else permits them: a client identifier, a host of a
+    /// metadata document or a redirect URI, or `*.example.org` for the hosts below one.
+    pub blocked_clients: Vec<String>,
     /// The largest number of registered clients. At the limit, unused clients make room for new
     /// ones.
     pub max_clients: u32,
@@ -124,6 +128,7 @@ impl Config {
             cimd: true,
             allowed_redirect_hosts: Vec::new(),
             allowed_client_domains: Vec::new(),
+            blocked_clients: Vec::new(),
             max_clients: 10_000,
             registrations_per_minute: 60,
             sign_ins_per_minute: 3_000,
@@ -177,8 +182,15 @@ impl Config {
                 format!("{entry:?} is not a valid entry of this list"),
             ));
         }
-        match (url, allow_list) {
-            (Some(url), Ok(allow_list)) if errors.is_empty() => Ok(Settings::new(self, &url, allow_list)),
+        let block_list = BlockList::read(&self.blocked_clients);
+        for entry in block_list.as_ref().err().into_iter().flatten() {
+            let message = format!("{entry:?} is neither a client identifier, a host nor *.DOMAIN");
+            errors.push(ConfigError::new("oauth.blocked_clients", message));
+        }
+        match (url, allow_list, block_list) {
+            (Some(url), Ok(allow_list), Ok(block_list)) if errors.is_empty() => {
+                Ok(Settings::new(self, &url, allow_list, block_list))
+            }
             _ => Err(ConfigErrors(errors)),
         }
     }

@@ -18,7 +18,8 @@
 //! - [`forgejo`]: the client for Forgejo, which implements [`ports::Upstream`];
 //! - [`fetch`]: the hardened fetcher of URLs that clients choose;
 //! - private modules: clients (`cimd`, `client_metadata`, `client_name`, `document_cache`,
-//!   `redirect_uri`, `allow_list`), proofs (`pkce`, `jwt`, `secret`), access (`access_tokens`,
+//!   `redirect_uri`, `allow_list`, `block_list`), proofs (`pkce`, `jwt`, `secret`), access
+//!   (`access_tokens`,
 //!   `access_token_cache`, `revocation`, `rate_limiter`), writes of new tokens (`code_exchanges`,
 //!   `keepalive`, `retry`), and `outbound_http`;
 //! - `sqlite` (feature `sqlite`): a store in SQLite;
@@ -52,6 +53,7 @@ mod access_token_cache;
 mod access_tokens;
 mod allow_list;
 mod allowed_users;
+mod block_list;
 mod cimd;
 mod client_metadata;
 mod client_name;

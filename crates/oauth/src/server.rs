@@ -6,6 +6,7 @@
 mod approvals;
 mod authorization_response;
 mod authorize;
+mod blocked_clients;
 mod browser_session;
 mod callback;
 mod client_auth;
@@ -275,6 +276,16 @@ impl AuthorizationServer {
     /// [`StoreError`].
     pub async fn reseal_accounts(&self) -> Result<usize, StoreError> {
         self.state.accounts.reseal().await
+    }
+
+    /// Ends the grants of clients that the configuration blocks, and returns their number. The
+    /// program calls it once at start.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn end_blocked_clients(&self) -> Result<usize, StoreError> {
+        blocked_clients::end_grants(&self.state).await
     }
 
     /// Waits for the sign-ins and renewals under way, each of which ends within the timeouts of the

@@ -3,7 +3,7 @@
 use url::Url;
 
 use super::{Config, Registration, StaticClient};
-use crate::{allow_list::AllowList, records::ClientRecord};
+use crate::{allow_list::AllowList, block_list::BlockList, records::ClientRecord};
 
 /// A valid configuration.
 #[derive(Debug)]
@@ -18,17 +18,19 @@ pub(crate) struct Settings {
     /// Cookies can be `Secure`.
     pub(crate) secure: bool,
     pub(crate) allow_list: AllowList,
+    pub(crate) block_list: BlockList,
     pub(crate) clients: Vec<ClientRecord>,
 }
 
 impl Settings {
-    pub(super) fn new(config: Config, url: &Url, allow_list: AllowList) -> Self {
+    pub(super) fn new(config: Config, url: &Url, allow_list: AllowList, block_list: BlockList) -> Self {
         Self {
             origin: url.origin().ascii_serialization(),
             prefix: url.path().trim_end_matches('/').to_owned(),
             resource: format!("{}/mcp", config.public_url),
             secure: url.scheme() == "https",
             allow_list,
+            block_list,
             clients: config.clients.iter().map(StaticClient::to_record).collect(),
             config,
         }

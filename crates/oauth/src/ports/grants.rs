@@ -4,7 +4,7 @@ use std::{fmt, time::SystemTime};
 
 use super::StoreFuture;
 use crate::{
-    ids::{GrantId, UserId},
+    ids::{ClientId, GrantId, UserId},
     records::{AccessTokenRecord, CodeRecord, GrantRecord, GrantSummary, PendingRecord, TokenHash},
 };
 
@@ -42,6 +42,12 @@ pub trait GrantStore: fmt::Debug + Send + Sync + 'static {
 
     /// The grants of a user, the last used first. Their number is limited.
     fn grants_of_user(&self, user: UserId) -> StoreFuture<'_, Vec<GrantSummary>>;
+
+    /// The clients that have grants.
+    fn clients_with_grants(&self) -> StoreFuture<'_, Vec<ClientId>>;
+
+    /// The grants of a client.
+    fn grants_of_client<'a>(&'a self, client_id: &'a ClientId) -> StoreFuture<'a, Vec<GrantId>>;
 
     /// Records when grants, and with them their clients, were used. Grants that have ended are
     /// skipped.

@@ -16,6 +16,8 @@ pub(super) enum LookupError {
     Unavailable,
     /// The identifier is a URL, and no client may be described by a document here.
     DocumentsNotAccepted,
+    /// The operator has blocked the client.
+    Blocked,
 }
 
 impl From<LookupError> for OAuthError {
@@ -24,6 +26,7 @@ impl From<LookupError> for OAuthError {
             LookupError::Store(error) => error.into(),
             LookupError::Unavailable => Self::ClientUnavailable,
             LookupError::DocumentsNotAccepted => Self::DocumentsNotAccepted,
+            LookupError::Blocked => Self::ClientBlocked,
         }
     }
 }
@@ -35,12 +38,29 @@ impl From<LookupError> for ErrorPage {
             // Client ID metadata document draft, section 4.3.
             LookupError::Unavailable => Self::ClientUnavailable,
             LookupError::DocumentsNotAccepted => Self::DocumentsNotAccepted,
+            LookupError::Blocked => Self::ClientBlocked,
         }
     }
 }
 
 /// Finds a client. `None`: there is no such client, or its document is refused.
 pub(super) async fn find(state: &ServerState, client_id: &ClientId) -> Result<Option<ClientRecord>, LookupError> {
+    let block_list = &state.settings.block_list;
+    // Before its document is fetched.
+    let is_blocked = block_list.blocks_id(client_id);
+    let client = if is_blocked {
+        None
+    } else {
+        find_any(state, client_id).await?
+    };
+    if is_blocked || client.as_ref().is_some_and(|client| block_list.blocks(client)) {
+        tracing::info!("client refused: it is on oauth.blocked_clients");
+        return Err(LookupError::Blocked);
+    }
+    Ok(client)
+}
+
+async fn find_any(state: &ServerState, client_id: &ClientId) -> Result<Option<ClientRecord>, LookupError> {
     if let Some(client) = configured(state, client_id) {
         return Ok(Some(client));
     }

@@ -33,6 +33,8 @@ pub(super) enum OAuthError {
     InvalidRegistrationToken,
     /// The registration cannot be changed (RFC 7592 sections 2.2 and 2.3).
     RegistrationFixed,
+    /// The operator has blocked the client.
+    ClientBlocked,
     /// The client identifier is a URL, and no client may be described by a document here.
     DocumentsNotAccepted,
     /// The document or the keys that the client publishes cannot be read now.
@@ -102,6 +104,10 @@ impl OAuthError {
             ),
             Self::InvalidClient { .. } => {
                 let description = "the client is unknown or not authenticated";
+                (S::UNAUTHORIZED, "invalid_client", description)
+            }
+            Self::ClientBlocked => {
+                let description = "the operator of this server has blocked the client";
                 (S::UNAUTHORIZED, "invalid_client", description)
             }
             Self::DocumentsNotAccepted => {

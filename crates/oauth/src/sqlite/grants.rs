@@ -10,7 +10,7 @@ use super::{
     pending,
 };
 use crate::{
-    ids::{GrantId, UserId},
+    ids::{ClientId, GrantId, UserId},
     ports::{GrantStore, PendingLookup, SignedIn, StoreError, StoreFuture},
     records::{AccessTokenRecord, CodeRecord, GrantRecord, GrantSummary, PendingRecord, TokenHash},
 };
@@ -71,6 +71,20 @@ impl GrantStore for SqliteStore {
                  FROM oauth_grants WHERE user_id = ? ORDER BY last_used_at DESC, created_at DESC, grant_id",
             );
             Ok(query.bind(user).fetch_all(&self.readers).await?)
+        })
+    }
+
+    fn clients_with_grants(&self) -> StoreFuture<'_, Vec<ClientId>> {
+        Box::pin(async move {
+            let query = sqlx::query_scalar("SELECT DISTINCT client_id FROM oauth_grants");
+            Ok(query.fetch_all(&self.readers).await?)
+        })
+    }
+
+    fn grants_of_client<'a>(&'a self, client_id: &'a ClientId) -> StoreFuture<'a, Vec<GrantId>> {
+        Box::pin(async move {
+            let query = sqlx::query_scalar("SELECT grant_id FROM oauth_grants WHERE client_id = ?");
+            Ok(query.bind(client_id).fetch_all(&self.readers).await?)
         })
     }
 

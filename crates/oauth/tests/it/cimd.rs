@@ -294,6 +294,23 @@ fn signing_document() -> Value {
 }
 
 #[tokio::test]
+async fn a_blocked_host_ends_the_grants_of_its_documents_and_is_not_fetched() {
+    let (mut world, host) = described(&document()).await;
+    let tokens = world.tokens(CLIENT, ALICE).await;
+    world.config.blocked_clients = vec!["client.example".to_owned()];
+    world.restart([7; 32]).await;
+    assert_eq!(world.server.end_blocked_clients().await.unwrap(), 1);
+    let fetched = host.requests("/metadata.json");
+    assert!(world.authenticate(&tokens.access).await.is_err());
+    let page = Browser::default().authorize(&world, &authorization(CLIENT)).await;
+    assert_eq!(page.status, StatusCode::FORBIDDEN);
+    assert!(page.body.contains("has blocked the application"), "{}", page.body);
+    let refused = world.refresh(CLIENT, &tokens.refresh).await;
+    assert_eq!(refused.error(), (401, "invalid_client".to_owned()));
+    assert_eq!(host.requests("/metadata.json"), fetched);
+}
+
+#[tokio::test]
 async fn a_client_signs_with_either_algorithm_and_may_rotate_its_key() {
     let (world, host) = described(&signing_document()).await;
     let (first, second) = (Signer::es256(), Signer::rs256());

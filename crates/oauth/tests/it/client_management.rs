@@ -8,8 +8,8 @@ use oauth::{Config, config::Registration};
 use serde_json::{Value, json};
 
 use crate::{
-    browser::Browser,
-    world::{ALICE, Answer, BOB, ISSUER, REDIRECT, World, code_form},
+    browser::{Browser, authorization},
+    world::{ALICE, Answer, BOB, ISSUER, REDIRECT, World, code_form, with},
 };
 
 fn public(uris: &[&str]) -> Value {
@@ -261,6 +261,47 @@ async fn a_flood_of_registrations_is_limited_but_known_clients_still_register() 
         world.register(public(&["https://flood.example/x"])).await.status,
         StatusCode::CREATED
     );
+}
+
+#[tokio::test]
+async fn blocked_clients_are_refused_and_lose_their_grants_at_start() {
+    let mut world = World::new().await;
+    let (named, honest) = (world.client_named("Named").await, world.client().await);
+    let elsewhere = world.client_at("Elsewhere", "https://app.evil.example/cb").await;
+    let mut browser = Browser::default();
+    let fields = with(
+        &authorization(&elsewhere),
+        &[("redirect_uri", "https://app.evil.example/cb")],
+    );
+    let page = browser.authorize(&world, &fields).await;
+    let to_forgejo = browser.answer(&world, &page, "approve").await;
+    let back = browser.return_from(&world, &to_forgejo, BOB).await;
+    let code = back.parameter("code").unwrap();
+    let exchanged = world
+        .exchange_at(&elsewhere, &code, "https://app.evil.example/cb")
+        .await;
+    let (first, second, kept) = (
+        world.tokens(&named, ALICE).await,
+        exchanged.tokens(),
+        world.tokens(&honest, ALICE).await,
+    );
+
+    world.config.blocked_clients = vec![named.clone(), "*.evil.example".to_owned()];
+    world.restart([7; 32]).await;
+    assert_eq!(world.server.end_blocked_clients().await.unwrap(), 2);
+    assert_eq!(world.server.end_blocked_clients().await.unwrap(), 0);
+    for (client, tokens) in [(&named, first), (&elsewhere, second)] {
+        assert!(world.authenticate(&tokens.access).await.is_err());
+        let refused = world.refresh(client, &tokens.refresh).await;
+        assert_eq!(refused.error(), (401, "invalid_client".to_owned()));
+        let page = Browser::default().authorize(&world, &authorization(client)).await;
+        assert_eq!(page.status, StatusCode::FORBIDDEN);
+        assert!(page.body.contains("has blocked the application"), "{}", page.body);
+    }
+    let refused = world.register(public(&["https://other.evil.example/cb"])).await;
+    assert_eq!(refused.error(), (400, "invalid_redirect_uri".to_owned()));
+    world.caller(&kept.access).await;
+    world.tokens(&honest, BOB).await;
 }
 
 #[tokio::test]

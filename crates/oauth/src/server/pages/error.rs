@@ -23,6 +23,8 @@ pub(in crate::server) enum ErrorPage {
     /// The sign-in is unknown, has expired or was completed before.
     SignInOver,
     TooManySignIns,
+    /// The operator has blocked the client.
+    ClientBlocked,
     /// The identifier of the client is a URL, and no client may be described by a document here.
     DocumentsNotAccepted,
     /// The document of the client cannot be read now.
@@ -93,6 +95,11 @@ impl ErrorPage {
                 S::SERVICE_UNAVAILABLE,
                 "Too many sign-ins",
                 "Too many sign-ins are in progress. Try again in a few minutes.",
+            ),
+            Self::ClientBlocked => (
+                S::FORBIDDEN,
+                "This application is blocked",
+                "The operator of this server has blocked the application that sent you here.",
             ),
             Self::DocumentsNotAccepted => (
                 S::BAD_REQUEST,

@@ -115,6 +115,9 @@ fn allowed_redirect_uris(redirect_uris: Vec<String>, settings: &Settings) -> Res
         if is_restricted && !settings.allow_list.allows_redirect(uri) {
             return Err("this redirect URI is not on the allow-list of this server");
         }
+        if settings.block_list.blocks_uri(uri) {
+            return Err("the operator of this server has blocked the host of this redirect URI");
+        }
         Ok(())
     })
 }
