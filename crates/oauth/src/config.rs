@@ -13,6 +13,7 @@ use url::Url;
 use crate::{
     allow_list::AllowList,
     block_list::BlockList,
+    client_name::clean_name,
     ids::ClientId,
     records::{ClientAuth, ClientRecord},
     redirect_uri, secret,
@@ -203,7 +204,8 @@ impl StaticClient {
         });
         ClientRecord {
             client_id: self.client_id.clone(),
-            name: self.name.clone(),
+            // A browser may send the name of the consent page back in another form than this one.
+            name: self.name.as_deref().and_then(clean_name),
             redirect_uris: self.redirect_uris.clone(),
             auth,
             application_type: None,

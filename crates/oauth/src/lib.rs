@@ -19,9 +19,8 @@
 //! - [`fetch`]: the hardened fetcher of URLs that clients choose;
 //! - private modules: clients (`cimd`, `client_metadata`, `client_name`, `document_cache`,
 //!   `redirect_uri`, `allow_list`, `block_list`), proofs (`pkce`, `jwt`, `secret`), access
-//!   (`access_tokens`,
-//!   `access_token_cache`, `revocation`, `rate_limiter`), writes of new tokens (`code_exchanges`,
-//!   `keepalive`, `retry`), and `outbound_http`;
+//!   (`access_tokens`, `access_token_cache`, `revocation`, `rate_limiter`), writes of new tokens
+//!   (`code_exchanges`, `keepalive`, `retry`), and `outbound_http`;
 //! - `sqlite` (feature `sqlite`): a store in SQLite;
 //! - `testing` (feature `testing`): a clock that is set by hand, and a network of test hosts.
 //!

@@ -265,6 +265,27 @@ async fn state_at_forgejo_is_issued_after_consent_and_valid_once() {
     assert!(again.status.is_client_error() && again.redirect().is_none());
 }
 
+/// RFC 6749 section 4.1.2.1: a client learns that its user has canceled at Forgejo.
+#[tokio::test]
+async fn user_who_cancels_at_forgejo_returns_to_the_client() {
+    let harness = Harness::new(&[]).await;
+    let client = registered_client(&harness, "honest", REDIRECT).await;
+    let authorize = client.authorize_url().unwrap();
+    let mut browser = Browser::new();
+    let page = browser.get(&authorize).await.unwrap();
+    let forgejo = submit(&mut browser, &page, "approve").await.redirect().unwrap();
+    let canceled = browser
+        .deny(&forgejo, "alice", &password("alice"), REDIRECT)
+        .await
+        .unwrap();
+    assert_eq!(query_parameter(&canceled, "error").as_deref(), Some("access_denied"));
+    assert_eq!(
+        query_parameter(&canceled, "state"),
+        query_parameter(&authorize, "state")
+    );
+    assert_eq!(query_parameter(&canceled, "iss"), Some(harness.broker.url()));
+}
+
 /// RFC 9207: each authorization response has `iss`, errors included, so that a client of several
 /// servers can detect a mix-up.
 #[tokio::test]
