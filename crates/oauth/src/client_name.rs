@@ -153,6 +153,21 @@ mod tests {
         );
     }
 
+    /// A name is cleaned when it is stored and again when it is read.
+    #[test]
+    fn a_clean_name_stays_as_it_is() {
+        let marks = "\u{301}".repeat(9);
+        for name in [
+            format!("a{marks} \u{200b} b{marks}"),
+            format!("{}\u{3164} {}", "x ".repeat(60), "y".repeat(60)),
+            format!("{} z", "w".repeat(99)),
+        ] {
+            let clean = clean_name(&name).unwrap();
+            assert!(clean.chars().count() <= MAX_NAME);
+            assert_eq!(clean_name(&clean).as_deref(), Some(clean.as_str()));
+        }
+    }
+
     #[test]
     fn names_of_all_scripts_are_kept() {
         for name in [

@@ -62,8 +62,9 @@ impl OAuthError {
         let (status, error, description) = self.content();
         let mut response = response::json_error(status, error, description);
         let headers = response.headers_mut();
-        // RFC 6749 section 5.2: in the scheme that the client used, which may be Basic for a blocked
-        // one. RFC 6750 section 3: a registration token is a bearer token, of one endpoint alone.
+        // RFC 6749 section 5.2: in the scheme that the client used, which may be Basic for a
+        // blocked one. RFC 6750 section 3: a registration token is a bearer token, of one endpoint
+        // alone.
         if let Self::InvalidClient { basic: true } | Self::ClientBlocked = self {
             let challenge = HeaderValue::from_static("Basic realm=\"oauth\"");
             headers.insert(header::WWW_AUTHENTICATE, challenge);
