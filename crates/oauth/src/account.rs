@@ -6,8 +6,8 @@
 //!   store (`lease`): a caller that comes during a renewal gets its outcome;
 //! - it runs on a task of its own, so that a caller who goes away does not lose the tokens that
 //!   Forgejo has just made;
-//! - the new tokens replace only those that were renewed: a sign-in in between wins. While the store
-//!   fails they are used from memory (`held`);
+//! - the new tokens replace only those that were renewed: a sign-in in between wins. While the
+//!   store fails they are used from memory (`held`);
 //! - a refusal ends something only if, in one transaction, the stored tokens are still the refused
 //!   ones and no sign-in is running in any process: a refusal of tokens that have just been
 //!   replaced says nothing about the user (see [`code_exchanges`](crate::code_exchanges) for the

@@ -1,5 +1,5 @@
-//! The decision whether a user of the upstream may use this server. It is made at each sign-in and at
-//! each renewal of the account, with the login and the organizations that the user has then.
+//! The decision whether a user of the upstream may use this server. It is made at each sign-in and
+//! at each renewal of the account, with the login and the organizations that the user has then.
 
 use std::sync::Arc;
 

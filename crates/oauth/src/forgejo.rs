@@ -323,8 +323,8 @@ fn tokens(
     })
 }
 
-/// The time for which a token is used. Forgejo cuts the expiry to whole seconds and counts from before
-/// its answer arrives, so the last two seconds of a token are not safe.
+/// The time for which a token is used. Forgejo cuts the expiry to whole seconds and counts from
+/// before its answer arrives, so the last two seconds of a token are not safe.
 fn safe_lifetime(expires_in: Duration) -> Duration {
     let margin = EXPIRY_MARGIN.min(expires_in / 10);
     expires_in.min(MAX_LIFETIME) - margin

@@ -135,8 +135,8 @@ impl Revocations {
         .await
     }
 
-    /// Notes the login that a user has now. Access goes by the user's id; the allow-list of users and
-    /// the pages go by the login.
+    /// Notes the login that a user has now. Access goes by the user's id; the allow-list of users
+    /// and the pages go by the login.
     pub(crate) async fn note_login(self: &Arc<Self>, user: UserId, login: String) -> Result<(), StoreError> {
         self.run(async move |this| {
             let changed = this.store.set_login(user, &login).await?;

@@ -30,8 +30,8 @@ pub(crate) struct Piped {
     pub(crate) line: String,
 }
 
-/// A client of an HTTP server. It sends the same request again and again, so that next to nothing of
-/// what is measured is its own work.
+/// A client of an HTTP server. It sends the same request again and again, so that next to nothing
+/// of what is measured is its own work.
 pub(crate) struct Http {
     sender: SendRequest<Full<Bytes>>,
     request: Request<Full<Bytes>>,

@@ -27,8 +27,8 @@ pub(crate) enum Timer {
 pub(crate) struct Timers {
     order: BTreeSet<(Instant, Timer)>,
     deadlines: HashMap<Timer, Instant>,
-    /// The time at which the task of the timers wakes up. It may be earlier than the first deadline,
-    /// so that most calls end without a word to the task.
+    /// The time at which the task of the timers wakes up. It may be earlier than the first
+    /// deadline, so that most calls end without a word to the task.
     wake_up: Option<Instant>,
 }
 

@@ -1,8 +1,8 @@
 //! When a failed renewal may be tried again.
 //!
-//! Many requests of a user come while a renewal fails, and each needs the token. Only the first asks
-//! Forgejo; the others get its error until a wait is over, which doubles with each failure of the user.
-//! While Forgejo as a whole does not answer, all users together ask once a second.
+//! Many requests of a user come while a renewal fails, and each needs the token. Only the first
+//! asks Forgejo; the others get its error until a wait is over, which doubles with each failure of
+//! the user. While Forgejo as a whole does not answer, all users together ask once a second.
 //!
 //! The state machine takes the time as an argument.
 

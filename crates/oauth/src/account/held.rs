@@ -105,8 +105,8 @@ impl HeldTokens {
         self.entries().get(&user).cloned()
     }
 
-    /// Holds tokens, which may replace held ones. Returns `true` if no task stores the user's tokens
-    /// yet.
+    /// Holds tokens, which may replace held ones. Returns `true` if no task stores the user's
+    /// tokens yet.
     fn insert(&self, held: Held) -> bool {
         self.entries().insert(held.record.user, held).is_none()
     }

@@ -1,7 +1,7 @@
 //! The check that the keys are those of the database.
 //!
-//! With a wrong key of the right number nothing could be opened, and everything would look forged. The
-//! store therefore has a value of each key, which only that key yields.
+//! With a wrong key of the right number nothing could be opened, and everything would look forged.
+//! The store therefore has a value of each key, which only that key yields.
 
 use std::collections::HashSet;
 

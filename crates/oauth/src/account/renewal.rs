@@ -146,8 +146,9 @@ impl Accounts {
         Err(error)
     }
 
-    /// The reason why the user has to sign in again, if the upstream has refused to renew the tokens
-    /// for good. A reason that is not known counts only if the upstream refuses the access token, too.
+    /// The reason why the user has to sign in again, if the upstream has refused to renew the
+    /// tokens for good. A reason that is not known counts only if the upstream refuses the access
+    /// token, too.
     async fn refusal(&self, record: &AccountRecord, error: &UpstreamError) -> Option<TerminalError> {
         match error {
             UpstreamError::Refused(text) => Some(TerminalError::Refused(text.clone())),
@@ -221,8 +222,8 @@ impl Accounts {
             .map_err(|error| AccountError::unreadable(record.user, error))
     }
 
-    /// Looks at the user of renewed tokens: one who may not use this server any more is ended, and a
-    /// new login is noted. Without an answer the user stays.
+    /// Looks at the user of renewed tokens: one who may not use this server any more is ended, and
+    /// a new login is noted. Without an answer the user stays.
     async fn check_user(&self, user: UserId, version: TokenVersion, token: &UpstreamToken) {
         let found = match self.upstream.user(&token.access_token).await {
             Ok(found) => found,

@@ -3,11 +3,12 @@
 //! The token endpoint answers `unauthorized_client` for a code or refresh token that is invalid,
 //! and also for a wrong client secret when a code is exchanged; `invalid_client` for an unknown
 //! client and for a wrong secret at a refresh. So at a refresh `unauthorized_client` and
-//! `invalid_grant` may mean that the user has to sign in again, which only a known description tells,
-//! and `invalid_client` that the operator has to mend the configuration, which ends no access.
+//! `invalid_grant` may mean that the user has to sign in again, which only a known description
+//! tells, and `invalid_client` that the operator has to mend the configuration, which ends no
+//! access.
 //!
-//! **A refusal that ends access has to be Forgejo's own.** A proxy in front of it can answer with any
-//! status, so a response of the API counts only with the members that Forgejo writes.
+//! **A refusal that ends access has to be Forgejo's own.** A proxy in front of it can answer with
+//! any status, so a response of the API counts only with the members that Forgejo writes.
 
 use http::StatusCode;
 use oauth2::{

@@ -2,8 +2,9 @@
 //!
 //! A public client's identifier is no secret, and all its users share it. Requests that anyone can
 //! send with it must not use up the limits of signed-in users: their tokens count by grant and by
-//! user, and a code or refresh token that is invalid counts towards no limit, so that a client always
-//! learns that its own is. Sign-ins do count by client, since no user is known when one begins.
+//! user, and a code or refresh token that is invalid counts towards no limit, so that a client
+//! always learns that its own is. Sign-ins do count by client, since no user is known when one
+//! begins.
 //!
 //! **Each kind of write that anyone can cause has a global limit**, so that a flood is refused and
 //! does not occupy the only writer of the database. The limits for strangers (registrations and

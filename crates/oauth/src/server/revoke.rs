@@ -1,5 +1,5 @@
-//! Revocation (RFC 7009): any token of a sign-in, also one that was replaced or has expired, ends that
-//! sign-in and no other. The last sign-in ends the grant.
+//! Revocation (RFC 7009): any token of a sign-in, also one that was replaced or has expired, ends
+//! that sign-in and no other. The last sign-in ends the grant.
 //!
 //! The response is the same for an unknown token (section 2.2), and for a token of another client,
 //! which stays valid.

@@ -94,7 +94,8 @@ impl RevocationStore for SqliteStore {
 
     fn set_login<'a>(&'a self, user: UserId, login: &'a str) -> StoreFuture<'a, bool> {
         Box::pin(async move {
-            // Few users have another login, and a renewal must not wait for a writer for the others.
+            // Few users have another login, and a renewal must not wait for a writer for the
+            // others.
             let differs =
                 sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM oauth_grants WHERE user_id = ? AND login <> ?)");
             let differs: bool = differs.bind(user).bind(login).fetch_one(&self.readers).await?;

@@ -516,7 +516,7 @@ async fn database_without_its_key_yields_no_upstream_token() {
     let error = account.valid_token().await.unwrap_err();
     assert!(matches!(error, AccountError::Transient(_)), "{error:?}");
     assert_eq!(world.upstream.renewals.arrivals(), 0);
-    // A key that is wrong by mistake ends nobody.
+    // A key that is wrong by mistake ends no user.
     world.restart([7; 32]).await;
     let account = account_of(&world, &tokens).await;
     assert_eq!(current(&account).await, "access-11-1");

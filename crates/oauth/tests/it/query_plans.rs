@@ -20,12 +20,17 @@ const WHOLE_TABLES: [&str; 5] = [
 async fn no_statement_reads_a_whole_table() {
     let world = World::new().await;
     let mut statements = Vec::new();
-    collect(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/sqlite")), &mut statements);
+    collect(
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/sqlite")),
+        &mut statements,
+    );
     assert!(statements.len() > 30, "only {} statements were found", statements.len());
     let mut scans = Vec::new();
     for statement in statements {
         let explained = format!("EXPLAIN QUERY PLAN {statement}");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(explained)).fetch_all(world.store.readers()).await;
+        let rows = sqlx::query(sqlx::AssertSqlSafe(explained))
+            .fetch_all(world.store.readers())
+            .await;
         let rows = rows.unwrap_or_else(|error| panic!("{error}: {statement}"));
         for row in rows {
             let step: String = row.get("detail");

@@ -88,8 +88,8 @@ pub(super) async fn complete(
     completed
 }
 
-/// Asks for the user of new tokens for as long as they live: without an answer they would be lost, and
-/// with them the user's earlier access.
+/// Asks for the user of new tokens for as long as they live: without an answer they would be lost,
+/// and with them the user's earlier access.
 async fn fetch_user(upstream: &dyn Upstream, tokens: &UpstreamTokens) -> Result<UpstreamUser, UpstreamError> {
     let end = Instant::now() + tokens.expires_in;
     let mut wait = FIRST_USER_RETRY;
