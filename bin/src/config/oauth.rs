@@ -20,6 +20,10 @@ section! {
         access_token_ttl: Duration = "1h",
         /// The lifetime of an unused refresh token.
         refresh_token_ttl: Duration = "30d",
+        /// The time from the issue of a refresh token on for which the token that it replaces is
+        /// good, a day at most; a later use ends the sign-in. Unset: until the new token is used,
+        /// since clients lose answers, share tokens between processes and come back days later.
+        refresh_grace: Option<Duration> = unset,
         /// The lifetime of authorization codes.
         code_ttl: Duration = "60s",
         /// `open`: clients may register themselves (RFC 7591) or be described by a document at the

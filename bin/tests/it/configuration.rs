@@ -79,6 +79,15 @@ fn clients_can_be_blocked() {
 }
 
 #[test]
+fn grace_of_a_replaced_refresh_token_can_be_limited() {
+    let limited = format!("{VALID}[oauth]\nrefresh_grace = \"60s\"\n");
+    assert_eq!(check(&limited, &[]), (Some(0), String::new()));
+    let (code, message) = check(&limited.replace("60s", "2d"), &[]);
+    assert_eq!(code, Some(64), "{message}");
+    assert!(message.contains("oauth.refresh_grace"), "{message}");
+}
+
+#[test]
 fn all_errors_are_reported_at_once_with_key_and_source() {
     let faulty = r#"
 [server]

@@ -35,6 +35,9 @@ pub struct Config {
     pub access_token_grace: Duration,
     /// The lifetime of a refresh token, counted from its issue.
     pub refresh_token_ttl: Duration,
+    /// The time from the issue of a refresh token on for which its predecessor is good, a day at
+    /// most. `None`: until the token is used.
+    pub refresh_grace: Option<Duration>,
     /// The lifetime of an authorization code.
     pub code_ttl: Duration,
     /// An account is refreshed once its upstream token has less than this left, or less than half
@@ -123,6 +126,7 @@ impl Config {
             access_token_ttl: Duration::from_secs(60 * 60),
             access_token_grace: Duration::from_secs(60),
             refresh_token_ttl: 30 * DAY,
+            refresh_grace: None,
             code_ttl: Duration::from_secs(60),
             refresh_lead: Duration::from_secs(5 * 60),
             registration: Registration::Open,
@@ -162,6 +166,9 @@ impl Config {
             if duration < Duration::from_secs(1) || duration > 3650 * DAY {
                 errors.push(ConfigError::new(key, "must be between one second and ten years"));
             }
+        }
+        if self.refresh_grace.is_some_and(|grace| grace > DAY) {
+            errors.push(ConfigError::new("oauth.refresh_grace", "must be one day at most"));
         }
         if self.refresh_lead > DAY {
             errors.push(ConfigError::new("session.refresh_lead", "must be one day at most"));

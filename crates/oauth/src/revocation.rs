@@ -99,7 +99,7 @@ impl Revocations {
             match &outcome {
                 Ok(Redemption::GrantRevoked(grant)) => this.grant_ended(grant),
                 Ok(Redemption::FamilyRevoked(grant)) => this.cache.forget_grant(grant),
-                Ok(Redemption::Issued(grant)) => this.cache.forget_grant(&grant.id),
+                Ok(Redemption::Issued(grant) | Redemption::Reissued(grant)) => this.cache.forget_grant(&grant.id),
                 Ok(Redemption::Invalid) => {}
                 Err(_) => this.cache.forget_all(),
             }

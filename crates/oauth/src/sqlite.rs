@@ -133,7 +133,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The migrations, as version, description and SQL: a file of `migrations` each.
-const MIGRATIONS: [(i64, &str, &str); 9] = [
+const MIGRATIONS: [(i64, &str, &str); 10] = [
     (1, "oauth", include_str!("../migrations/0001_oauth.sql")),
     (10, "clients", include_str!("../migrations/0010_clients.sql")),
     (
@@ -159,6 +159,11 @@ const MIGRATIONS: [(i64, &str, &str); 9] = [
     ),
     (50, "key checks", include_str!("../migrations/0050_key_checks.sql")),
     (51, "expiry", include_str!("../migrations/0051_expiry.sql")),
+    (
+        52,
+        "refresh issued",
+        include_str!("../migrations/0052_refresh_issued.sql"),
+    ),
 ];
 
 impl SqliteStore {

@@ -1,6 +1,9 @@
 //! The changes of the store that can end access, and the log of what has ended.
 
-use std::{fmt, time::SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use super::{SignInTokens, StoreFuture};
 use crate::{
@@ -27,7 +30,13 @@ pub enum PresentedToken {
     /// An authorization code.
     Code(TokenHash),
     /// A refresh token.
-    Refresh(TokenHash),
+    Refresh {
+        /// Its hash.
+        token: TokenHash,
+        /// The time from the issue of its successor on for which it is good. `None`: until its
+        /// successor is used.
+        grace: Option<Duration>,
+    },
 }
 
 /// The outcome of presenting a code or refresh token.
@@ -35,6 +44,8 @@ pub enum PresentedToken {
 pub enum Redemption {
     /// The new tokens are in the store. This is their grant.
     Issued(GrantRecord),
+    /// The refresh token is the predecessor of the newest one, whose family has more tokens now.
+    Reissued(GrantRecord),
     /// The code or token had been used before, so that someone else may hold it. Its family was the
     /// last one of this grant, which has ended.
     GrantRevoked(GrantId),
@@ -117,8 +128,9 @@ pub struct Revocation {
 /// Refresh tokens come in families: the exchange of a code begins one. Each refresh token has a
 /// generation in its family. A token of the newest generation, when used, makes the next one. A
 /// token of the generation before it (the predecessor) is good too, and adds its tokens to the
-/// newest generation without making another. Anything older has been used and superseded: it ends
-/// its family. What happens in one family ends no other one, and the last family ends the grant.
+/// newest generation without making another, within its grace. Anything older has been used and
+/// superseded: it ends its family. What happens in one family ends no other one, and the last
+/// family ends the grant.
 ///
 /// The rest of the crate calls these through [`Revocations`](crate::revocation::Revocations), which
 /// reports what has ended.

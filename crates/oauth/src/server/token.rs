@@ -127,7 +127,11 @@ async fn refresh(state: &ServerState, client: &ClientRecord, params: &Params) ->
     }
     let successor = state.sealer.keyed_hash("refresh successor", &[presented]);
     let refresh = secret::with_prefix(secret::REFRESH, successor);
-    issue(state, client, PresentedToken::Refresh(hash), refresh, now).await
+    let presented = PresentedToken::Refresh {
+        token: hash,
+        grace: state.settings.config.refresh_grace,
+    };
+    issue(state, client, presented, refresh, now).await
 }
 
 fn required<'p>(params: &'p Params, name: &str, missing: &'static str) -> Result<&'p str, OAuthError> {
@@ -145,7 +149,7 @@ async fn issue(
 ) -> Result<Response<Body>, OAuthError> {
     let (what, refused) = match &presented {
         PresentedToken::Code(_) => ("authorization code", CODE_REFUSED),
-        PresentedToken::Refresh(_) => ("refresh token", REFRESH_REFUSED),
+        PresentedToken::Refresh { .. } => ("refresh token", REFRESH_REFUSED),
     };
     let (config, now) = (&state.settings.config, state.clock.now());
     let access = secret::mint(secret::ACCESS);
@@ -155,8 +159,17 @@ async fn issue(
         refresh: secret::hash(refresh.expose_secret()),
         refresh_expires_at: now + config.refresh_token_ttl,
     };
-    let (grant, consequence) = match state.revocations.redeem(presented, tokens, presented_at).await? {
-        Redemption::Issued(grant) => {
+    let redemption = state.revocations.redeem(presented, tokens, presented_at).await?;
+    if let Redemption::Reissued(grant) = &redemption {
+        tracing::info!(
+            client = client.client_id.0,
+            user = grant.user.0,
+            grant = grant.id.0,
+            "refresh token used again that was replaced and whose successor is not in use"
+        );
+    }
+    let (grant, consequence) = match redemption {
+        Redemption::Issued(grant) | Redemption::Reissued(grant) => {
             let body = TokenResponse {
                 access_token: access.expose_secret(),
                 token_type: "Bearer",

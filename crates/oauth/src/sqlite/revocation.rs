@@ -56,8 +56,8 @@ impl RevocationStore for SqliteStore {
             let mut change = self.begin().await?;
             let outcome = match presented {
                 PresentedToken::Code(code) => tokens::redeem_code(&mut change, code, &tokens, now).await?,
-                PresentedToken::Refresh(token) => {
-                    tokens::redeem_refresh_token(&mut change, token, &tokens, now).await?
+                PresentedToken::Refresh { token, grace } => {
+                    tokens::redeem_refresh_token(&mut change, token, grace, &tokens, now).await?
                 }
             };
             change.commit().await?;

@@ -1,7 +1,7 @@
 //! Codes and refresh tokens redeemed for tokens, by the rule of
 //! [`RevocationStore`](crate::ports::RevocationStore).
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::{Change, columns::seconds, grants};
 use crate::{
@@ -62,29 +62,40 @@ pub(super) async fn redeem_code(
 pub(super) async fn redeem_refresh_token(
     change: &mut Change,
     token: TokenHash,
+    grace: Option<Duration>,
     new: &NewTokens,
     now: SystemTime,
 ) -> Result<Redemption, StoreError> {
     let query = sqlx::query_as(
-        "SELECT grant_id, family, generation,
-                (SELECT max(generation) FROM oauth_refresh_tokens AS f
-                 WHERE f.grant_id = r.grant_id AND f.family = r.family)
+        "SELECT r.grant_id, r.family, r.generation, f.generation, f.issued_at
          FROM oauth_refresh_tokens AS r
-         WHERE token_hash = ? AND expires_at > ?",
+         JOIN oauth_refresh_tokens AS f ON f.grant_id = r.grant_id AND f.family = r.family
+         WHERE r.token_hash = ? AND r.expires_at > ?
+         ORDER BY f.generation DESC LIMIT 1",
     );
-    let found: Option<(GrantId, FamilyId, i64, i64)> = query
+    let found: Option<(GrantId, FamilyId, i64, i64, i64)> = query
         .bind(token)
         .bind(seconds(now))
         .fetch_optional(&mut **change)
         .await?;
-    let Some((grant, family, own, newest)) = found else {
+    let Some((grant, family, own, newest, newest_at)) = found else {
         return Ok(Redemption::Invalid);
     };
-    if own < newest - 1 {
+    let is_predecessor = own == newest - 1;
+    let grace_is_over = grace.is_some_and(|grace| {
+        let end = newest_at.saturating_add_unsigned(grace.as_secs());
+        is_predecessor && newest_at > 0 && end < seconds(now)
+    });
+    if own < newest - 1 || grace_is_over {
         return Ok(revoke_family(change, grant, &family).await?.into());
     }
     issue(change, &grant, &family, own + 1, new, now).await?;
-    Ok(Redemption::Issued(grants::find(change, &grant).await?))
+    let grant = grants::find(change, &grant).await?;
+    Ok(if is_predecessor {
+        Redemption::Reissued(grant)
+    } else {
+        Redemption::Issued(grant)
+    })
 }
 
 pub(super) async fn end_family_of(change: &mut Change, token: TokenHash) -> Result<Option<Revocation>, StoreError> {
@@ -170,13 +181,14 @@ async fn issue(
     );
     execute!(
         change,
-        "INSERT INTO oauth_refresh_tokens (token_hash, grant_id, family, generation, expires_at)
-         VALUES (?, ?, ?, ?, ?) ON CONFLICT (token_hash) DO NOTHING",
+        "INSERT INTO oauth_refresh_tokens (token_hash, grant_id, family, generation, expires_at, issued_at)
+         VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (token_hash) DO NOTHING",
         new.refresh,
         grant,
         family,
         generation,
-        seconds(new.refresh_expires_at)
+        seconds(new.refresh_expires_at),
+        seconds(now)
     );
     execute!(
         change,

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use oauth::Config;
 
 use crate::{
     browser::{Browser, authorization},
     scripted_upstream::ScriptedFailure,
-    world::{ALICE, BOB, World, code_form, with},
+    world::{ALICE, BOB, ISSUER, World, code_form, with},
 };
 
 fn invalid_grant() -> (u16, String) {
@@ -223,6 +224,25 @@ async fn a_predecessor_is_valid_until_its_successor_is_used() {
         world.authenticate(&third.access).await.unwrap_err().status,
         StatusCode::UNAUTHORIZED
     );
+}
+
+#[tokio::test]
+async fn a_predecessor_is_valid_within_its_grace() {
+    let mut config = Config::new(ISSUER);
+    config.refresh_grace = Some(Duration::from_secs(60));
+    let world = World::with(config).await;
+    let client = world.client().await;
+    let other = world.tokens(&client, ALICE).await;
+    let first = world.tokens(&client, ALICE).await;
+    let second = world.refresh(&client, &first.refresh).await.tokens();
+    world.clock.advance(Duration::from_secs(40));
+    world.refresh(&client, &first.refresh).await.tokens();
+    // The grace counts from the issue of the successor, however often it is issued again.
+    world.clock.advance(Duration::from_secs(21));
+    assert_eq!(world.refresh(&client, &first.refresh).await.error(), invalid_grant());
+    assert_eq!(world.refresh(&client, &second.refresh).await.error(), invalid_grant());
+    world.refresh(&client, &other.refresh).await.tokens();
+    assert!(world.events.take().is_empty());
 }
 
 #[tokio::test]
