@@ -257,8 +257,12 @@ impl Upstream for Forgejo {
                 StatusCode::OK => {}
                 // Another server that speaks Forgejo's OAuth2, without introspection.
                 StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => return Ok(GrantedScope::Unknown),
-                StatusCode::UNAUTHORIZED => {
+                // Only a challenge is about the broker: a dead token has a 401 without one.
+                StatusCode::UNAUTHORIZED if response.headers().contains_key(header::WWW_AUTHENTICATE) => {
                     return Err(UpstreamError::Misconfigured("introspection is refused".to_owned()));
+                }
+                StatusCode::UNAUTHORIZED => {
+                    return Err(UpstreamError::Refused("the token is not active".to_owned()));
                 }
                 status => return Err(UpstreamError::unexpected(format!("introspection: {}", status.as_u16()))),
             }

@@ -445,9 +445,13 @@ async fn unknown_scope_and_failed_introspection_are_distinguished() {
     let error = Server::json(200, r#"{"active":false}"#).await;
     let error = error.forgejo.granted_scope(&secret(JWT)).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Refused(_)), "{error:?}");
-    let error = Server::json(401, "{}").await;
+    let challenge = ("www-authenticate", "Basic realm=\"Gitea OAuth2\"");
+    let error = Server::answering(401, &[challenge], "").await;
     let error = error.forgejo.granted_scope(&secret(JWT)).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Misconfigured(_)), "{error:?}");
+    let error = Server::answering(401, &[("content-type", "text/plain")], "").await;
+    let error = error.forgejo.granted_scope(&secret(JWT)).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Refused(_)), "{error:?}");
     let error = Server::json(503, "{}").await;
     let error = error.forgejo.granted_scope(&secret(JWT)).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Unavailable(_)), "{error:?}");
