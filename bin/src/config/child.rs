@@ -91,13 +91,18 @@ section! {
 
 section! {
     impl supervisor::Isolation {
-        /// It gains no privileges, whatever it executes. `landlock` needs this.
+        /// It gains no privileges, whatever it executes. `landlock` and `seccomp` need this.
         no_new_privileges: bool = true,
         /// It has no capabilities, even if the broker is root.
         drop_capabilities: bool = true,
         /// It sees files by an allow-list, and cannot signal or trace processes that it did not
         /// start.
         landlock: bool = true,
+        /// System calls that it does not need, and that affect other processes or the kernel
+        /// itself, fail: limits and priorities of others, tracing, keys, shared memory of System V,
+        /// namespaces, mounts, io_uring, BPF. Turn it off for a server with a sandbox of its own,
+        /// such as a browser.
+        seccomp: bool = true,
         /// Absolute paths that it may read and execute beyond the default list, such as the modules
         /// of a server.
         readable: Vec<PathBuf> = [],

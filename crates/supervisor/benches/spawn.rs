@@ -116,6 +116,7 @@ fn methods() -> Vec<(&'static str, Method)> {
         no_new_privileges: false,
         drop_capabilities: false,
         landlock: false,
+        seccomp: false,
         own_directory: false,
         ..Isolation::default()
     };
@@ -132,8 +133,10 @@ fn methods() -> Vec<(&'static str, Method)> {
     isolation.own_directory = true;
     methods.push(("+ own directory", supervised_method(&isolation)));
     isolation.landlock = true;
+    methods.push(("+ Landlock", supervised_method(&isolation)));
+    isolation.seccomp = true;
     assert_eq!(isolation, Isolation::default(), "the table ends with the default");
-    methods.push(("+ Landlock: the default", supervised_method(&isolation)));
+    methods.push(("+ seccomp: the default", supervised_method(&isolation)));
     if rustix::process::geteuid().is_root() {
         isolation.users = Some(3_200_000..=3_200_999);
         methods.push(("+ own user", supervised_method(&isolation)));

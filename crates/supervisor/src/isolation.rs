@@ -1,10 +1,10 @@
 //! Isolation of children from the machine, from this process and from each other.
 //!
 //! It has several independent layers: no way to gain privileges, no capabilities, an allow-list of
-//! files, a private directory, limits, and, if the operator provides for them, a private user and a
-//! private control group. A probe finds the layers that the machine supports once, and logs them
-//! ([`IsolationReport`]). Each layer found is then required of every child: if it fails for one,
-//! that child does not start.
+//! files, a filter of system calls, a private directory, limits, and, if the operator provides for
+//! them, a private user and a private control group. A probe finds the layers that the machine
+//! supports once, and logs them ([`IsolationReport`]). Each layer found is then required of every
+//! child: if it fails for one, that child does not start.
 //!
 //! The network is not restricted, since children need it.
 
@@ -18,6 +18,7 @@ mod report;
 mod runtime_dir;
 mod sandbox;
 mod setup;
+mod system_calls;
 mod user_pool;
 
 use std::ops::RangeInclusive;
@@ -44,6 +45,10 @@ pub struct Isolation {
     /// Landlock: an allow-list of files; no signals to, no abstract-socket connections to, and no
     /// tracing of outside processes. Needs [`no_new_privileges`](Self::no_new_privileges).
     pub landlock: bool,
+    /// Seccomp: system calls that affect other processes, create namespaces or mounts, or reach
+    /// seldom used parts of the kernel fail. Needs
+    /// [`no_new_privileges`](Self::no_new_privileges).
+    pub seccomp: bool,
     /// Files and directories that children may read and execute beyond [`DEFAULT_READABLE`], the
     /// program, the files that its arguments name by an absolute path, and the certificates that
     /// its environment names.
@@ -91,6 +96,7 @@ impl Default for Isolation {
             no_new_privileges: true,
             drop_capabilities: true,
             landlock: true,
+            seccomp: true,
             readable: Vec::new(),
             writable: Vec::new(),
             own_directory: true,
@@ -122,6 +128,11 @@ impl Isolation {
         check(
             self.landlock && !self.no_new_privileges,
             "isolation.landlock",
+            "needs isolation.no_new_privileges",
+        );
+        check(
+            self.seccomp && !self.no_new_privileges,
+            "isolation.seccomp",
             "needs isolation.no_new_privileges",
         );
         check(bad_users, "isolation.users", "must be a range of user numbers above 0");
@@ -167,8 +178,9 @@ mod tests {
 
     #[test]
     fn invalid_values_are_rejected() {
-        let bad: [fn(&mut Isolation); 5] = [
-            |isolation| isolation.no_new_privileges = false,
+        let bad: [fn(&mut Isolation); 6] = [
+            |isolation| (isolation.no_new_privileges, isolation.seccomp) = (false, false),
+            |isolation| (isolation.no_new_privileges, isolation.landlock) = (false, false),
             |isolation| isolation.users = Some(0..=10),
             #[expect(clippy::reversed_empty_ranges, reason = "the rejected value")]
             |isolation| isolation.users = Some(20..=10),

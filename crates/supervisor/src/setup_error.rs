@@ -27,6 +27,7 @@ pub(crate) enum SetupStep {
     User,
     NoNewPrivileges,
     Landlock,
+    SystemCalls,
     DeathSignal,
     /// The check that the parent still lives.
     Parent,
@@ -44,6 +45,7 @@ impl fmt::Display for SetupStep {
             Self::User => "switching the user",
             Self::NoNewPrivileges => "setting no_new_privs",
             Self::Landlock => "enforcing Landlock rules",
+            Self::SystemCalls => "installing the filter of system calls",
             Self::DeathSignal => "setting the parent-death signal",
             Self::Parent => "checking that the parent lives",
         })

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit};
 
@@ -12,6 +13,7 @@ use super::child_dir::ChildDirs;
 use super::file_rules::{self, ChildPaths, FileRules};
 use super::probe;
 use super::report::{IsolationReport, Layer};
+use super::system_calls::SystemCallFilter;
 use super::user_pool::UserPool;
 use super::{Isolation, IsolationLimits};
 
@@ -23,6 +25,7 @@ pub(crate) struct IsolationPlan {
     pub(super) drop_capabilities: bool,
     pub(super) drop_bounding_set: bool,
     pub(super) files: Option<FileRules>,
+    pub(super) system_calls: Option<Arc<SystemCallFilter>>,
     pub(super) directories: Option<ChildDirs>,
     pub(super) users: Option<UserPool>,
     pub(super) cgroups: Option<Cgroups>,
@@ -45,7 +48,8 @@ impl IsolationPlan {
         } else {
             None
         };
-        let probed = probe::try_all(ruleset)?;
+        let system_calls = SystemCallFilter::new().map(Arc::new);
+        let probed = probe::try_all(ruleset, system_calls.clone().ok())?;
 
         let no_new_privileges = isolation.no_new_privileges
             && report
@@ -60,6 +64,12 @@ impl IsolationPlan {
                 .ok_or("needs Linux 6.12");
             report.record(Layer::Scopes, scopes);
         }
+        let system_calls = if isolation.seccomp {
+            let installed = |filter| probed.system_calls.map(|()| filter).map_err(|error| error.to_string());
+            report.record(Layer::SystemCalls, system_calls.and_then(installed))
+        } else {
+            None
+        };
         let users = isolation.users.clone().and_then(|range| {
             let users = probe::other_users().map(|()| UserPool::new(range));
             report.record(Layer::User, users)
@@ -85,6 +95,7 @@ impl IsolationPlan {
             drop_bounding_set: drop_capabilities && probed.bounding_set,
             files: landlock.then_some(files),
             limits: resource_limits(limits, cgroups.is_some(), |resource| getrlimit(resource).maximum),
+            system_calls,
             directories,
             users,
             cgroups,

@@ -6,12 +6,14 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::thread;
 
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capabilities, set_no_new_privs};
 
 use super::setup;
+use super::system_calls::SystemCallFilter;
 
 /// The results of the probe, with the reason of each failure.
 #[derive(Debug)]
@@ -21,10 +23,11 @@ pub(super) struct ProbeResults {
     /// True if the bounding set can be emptied too. Not tried without CAP_SETPCAP.
     pub(super) bounding_set: bool,
     pub(super) landlock: Result<(), Errno>,
+    pub(super) system_calls: Result<(), Errno>,
 }
 
 /// Tries every step on a separate thread, in the order of [`ChildSetup`](super::ChildSetup).
-pub(super) fn try_all(ruleset: Option<OwnedFd>) -> io::Result<ProbeResults> {
+pub(super) fn try_all(ruleset: Option<OwnedFd>, filter: Option<Arc<SystemCallFilter>>) -> io::Result<ProbeResults> {
     let probe = thread::Builder::new().name("probe".to_owned()).spawn(move || {
         let bounding_set = has(CapabilitySet::SETPCAP) && setup::empty_bounding_set().is_ok();
         ProbeResults {
@@ -32,6 +35,7 @@ pub(super) fn try_all(ruleset: Option<OwnedFd>) -> io::Result<ProbeResults> {
             capabilities: setup::drop_capabilities(),
             no_new_privileges: set_no_new_privs(true),
             landlock: ruleset.map_or(Err(Errno::NOSYS), |ruleset| setup::enforce_ruleset(&ruleset)),
+            system_calls: filter.map_or(Err(Errno::NOSYS), |filter| filter.install()),
         }
     })?;
     probe.join().map_err(|_| io::Error::other("the probe panicked"))
@@ -62,7 +66,7 @@ mod tests {
     #[test]
     fn probe_changes_nothing_for_this_process() {
         let before = (capabilities(None).unwrap(), rustix::thread::no_new_privs().unwrap());
-        let results = try_all(None).unwrap();
+        let results = try_all(None, None).unwrap();
         assert_eq!(results.no_new_privileges, Ok(()));
         assert_eq!(results.landlock, Err(Errno::NOSYS));
         let after = (capabilities(None).unwrap(), rustix::thread::no_new_privs().unwrap());

@@ -14,6 +14,8 @@ pub enum Layer {
     Files,
     /// No signals and no abstract-socket connections to outside processes (Landlock, Linux 6.12).
     Scopes,
+    /// A filter of system calls (seccomp).
+    SystemCalls,
     /// A private working directory.
     Directory,
     /// A private user.
@@ -51,6 +53,7 @@ impl Layer {
             Self::NoNewPrivileges => "isolation.no_new_privileges",
             Self::Capabilities => "isolation.drop_capabilities",
             Self::Files | Self::Scopes => "isolation.landlock",
+            Self::SystemCalls => "isolation.seccomp",
             Self::Directory => "isolation.directory",
             Self::User => "isolation.users",
             Self::Cgroup => "isolation.cgroup",
@@ -65,6 +68,9 @@ impl Layer {
             Self::Capabilities => "capabilities cannot be dropped: children keep those of the broker",
             Self::Files => "Landlock is not available: children run without file isolation",
             Self::Scopes => "Landlock scopes are not available: children can signal other processes",
+            Self::SystemCalls => {
+                "seccomp is not available: children can change limits and priorities of other processes"
+            }
             Self::Directory => "private directories are not available: children run in /",
             Self::User => "private users are not available: children run as the broker's user",
             Self::Cgroup => "control groups are not available: limits apply to single processes",
@@ -114,6 +120,7 @@ impl fmt::Display for Layer {
             Self::Capabilities => "no capabilities",
             Self::Files => "Landlock files",
             Self::Scopes => "Landlock scopes",
+            Self::SystemCalls => "seccomp",
             Self::Directory => "own directory",
             Self::User => "own user",
             Self::Cgroup => "own control group",

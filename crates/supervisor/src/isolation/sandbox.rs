@@ -91,6 +91,7 @@ impl Sandbox {
             user: self.user.as_ref().map(|user| user.number),
             no_new_privileges: plan.no_new_privileges,
             ruleset: ruleset.flatten(),
+            system_calls: plan.system_calls.clone(),
         })
     }
 }

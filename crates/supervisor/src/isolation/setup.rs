@@ -7,10 +7,11 @@
 //! The order matters: the session first; the control group; the descriptors; the bounding set,
 //! while the capability to change it exists; the user, while the capability to switch exists; all
 //! other capabilities; `no_new_privs`, which Landlock requires; Landlock, which may forbid the
-//! steps above; the limits, which the steps above may exceed; and last the death signal, since the
-//! kernel clears it when the user changes.
+//! steps above; the limits, which the steps above may exceed; the death signal, since the kernel
+//! clears it when the user changes; and last the filter of system calls, which may deny any step.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, FdFlags};
@@ -23,6 +24,7 @@ use rustix::thread::{
     set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
+use super::system_calls::SystemCallFilter;
 use crate::clone_exec;
 use crate::setup_error::SetupStep;
 
@@ -45,6 +47,7 @@ pub(crate) struct ChildSetup {
     pub(crate) no_new_privileges: bool,
     /// A Landlock ruleset, complete except for the child's own directory in `/proc`.
     pub(crate) ruleset: Option<OwnedFd>,
+    pub(super) system_calls: Option<Arc<SystemCallFilter>>,
 }
 
 impl ChildSetup {
@@ -83,11 +86,13 @@ impl ChildSetup {
         set_parent_process_death_signal(Some(Signal::KILL)).map_err(in_step(SetupStep::DeathSignal))?;
         // If the parent died before the line above, the child missed the signal and already has
         // another parent. If it dies after that line, the signal arrives.
-        if getppid() == Some(self.parent) {
-            Ok(())
-        } else {
-            Err((SetupStep::Parent, Errno::SRCH))
+        if getppid() != Some(self.parent) {
+            return Err((SetupStep::Parent, Errno::SRCH));
         }
+        if let Some(filter) = &self.system_calls {
+            filter.install().map_err(in_step(SetupStep::SystemCalls))?;
+        }
+        Ok(())
     }
 }
 

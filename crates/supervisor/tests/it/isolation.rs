@@ -23,6 +23,7 @@ async fn every_layer_that_needs_no_operator_setup_is_active() {
         Layer::Capabilities,
         Layer::Files,
         Layer::Scopes,
+        Layer::SystemCalls,
         Layer::Directory,
     ];
     assert_eq!(report.active, layers);
@@ -35,12 +36,43 @@ async fn child_has_no_privileges_and_gains_none() {
     let child = supervisor.spawn(spec("cat", &["/proc/self/status"])).await.unwrap();
     let lines = ChildLines::with(&child).read_all().await;
     assert_eq!(status(&lines, "NoNewPrivs:"), "1");
+    assert_eq!(status(&lines, "Seccomp:"), "2");
     for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
         assert_eq!(status(&lines, set), "0000000000000000", "{set}");
     }
     if is_root() {
         assert_eq!(status(&lines, "CapBnd:"), "0000000000000000");
     }
+}
+
+#[tokio::test]
+async fn child_has_the_system_calls_of_its_own_processes() {
+    let supervisor = supervisor();
+    // Its own limits, priority and processors; processes, pipes and threads as usual.
+    let text = "ulimit -n 32 && ulimit -n; nice -n 5 nice; taskset 1 echo pinned; chrt --idle 0 echo idle; \
+                ionice -c 3 echo slow; echo piped | cat; echo $(sh -c 'echo nested')";
+    let child = supervisor.spawn(script(text)).await.unwrap();
+    let expected = ["32", "5", "pinned", "idle", "slow", "piped", "nested"];
+    assert_eq!(
+        ChildLines::with(&child).read_all().await,
+        expected,
+        "{:?}",
+        child.last_stderr()
+    );
+}
+
+#[tokio::test]
+async fn system_calls_are_not_filtered_if_the_configuration_says_so() {
+    let supervisor = supervisor_with(|config| config.isolation.seccomp = false);
+    assert!(!supervisor.isolation().active.contains(&Layer::SystemCalls));
+    let child = supervisor.spawn(spec("cat", &["/proc/self/status"])).await.unwrap();
+    let lines = ChildLines::with(&child).read_all().await;
+    assert_eq!(status(&lines, "Seccomp:"), status(&own_status(), "Seccomp:"));
+}
+
+fn own_status() -> Vec<String> {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    status.lines().map(str::to_owned).collect()
 }
 
 #[tokio::test]

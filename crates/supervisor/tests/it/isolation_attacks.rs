@@ -9,17 +9,30 @@ use std::fs;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::process::Command;
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, PidfdGetfdFlags, Signal, kill_process, pidfd_getfd, pidfd_open, pidfd_send_signal,
+    Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal, getpriority_process, kill_process, pidfd_getfd,
+    pidfd_open, pidfd_send_signal, prlimit, setpriority_process,
 };
+use rustix::thread::{sched_getaffinity, sched_setaffinity};
 use supervisor::Isolation;
 
 use crate::support::{ChildLines, is_root, role, script, supervisor_with};
 
 /// Variables with the attacker's targets.
 const ENVIRONMENT: [&str; 4] = ["TARGET_SIBLING", "TARGET_PARENT", "TARGET_STORE", "TARGET_SOCKET"];
+
+/// Attempts for which there is no safe function, as scripts. The first two remove what they create.
+const COMMANDS: [(&str, &str); 6] = [
+    ("create shared memory", "ipcrm -m $(ipcmk -M 1 | tr -dc 0-9)"),
+    ("create semaphores", "ipcrm -s $(ipcmk -S 1 | tr -dc 0-9)"),
+    ("create user namespace", "unshare --user true"),
+    ("create mount namespace", "unshare --mount true"),
+    ("create network namespace", "unshare --net true"),
+    ("mount", "unshare --mount mount -t tmpfs none /mnt"),
+];
 
 /// The result of every attempt: `done`, or the error.
 type Outcome = BTreeMap<String, String>;
@@ -33,6 +46,7 @@ async fn run_attacker(isolated: bool) -> Outcome {
                 no_new_privileges: false,
                 drop_capabilities: false,
                 landlock: false,
+                seccomp: false,
                 own_directory: false,
                 ..Isolation::default()
             };
@@ -94,7 +108,7 @@ async fn isolated_child_cannot_read_or_affect_others() {
         .map(|(name, _)| name.as_str())
         .collect();
     assert_eq!(allowed, ["read own environment", "read passwd"], "{outcome:#?}");
-    assert_eq!(refused.len(), 20, "{outcome:#?}");
+    assert_eq!(refused.len(), 20 + 6 + COMMANDS.len(), "{outcome:#?}");
     // Each result is a refusal, and not merely "not found".
     for (attempt, result) in &outcome {
         assert!(
@@ -114,11 +128,26 @@ async fn child_without_isolation_can_read_and_affect_others() {
         "signal sibling",
         "read store",
         "connect to socket",
+        "limit sibling",
+        "slow down sibling",
+        "pin sibling",
+        "create shared memory",
     ] {
         assert_eq!(outcome[attempt], "done", "{outcome:#?}");
     }
     if is_root() {
-        for attempt in ["read parent environ", "trace parent", "read shadow", "signal parent"] {
+        for attempt in [
+            "read parent environ",
+            "trace parent",
+            "read shadow",
+            "signal parent",
+            "limit parent",
+            "slow down parent",
+            "pin parent",
+            "create user namespace",
+            "create mount namespace",
+            "mount",
+        ] {
             assert_eq!(outcome[attempt], "done", "{outcome:#?}");
         }
     }
@@ -179,10 +208,34 @@ fn role_attacker() {
         let pidfd = pidfd_open(pid, PidfdFlags::empty());
         let taken = pidfd.and_then(|pidfd| pidfd_getfd(&pidfd, 0, PidfdGetfdFlags::empty()));
         attempt(&format!("trace {who}"), taken.map(drop).map_err(Into::into));
+        // Each sets what is set already.
+        let unlimited = Rlimit {
+            current: None,
+            maximum: None,
+        };
+        let limited = prlimit(Some(pid), Resource::Fsize, unlimited);
+        attempt(&format!("limit {who}"), limited.map(drop).map_err(Into::into));
+        let priority = getpriority_process(Some(pid)).unwrap();
+        let slowed = setpriority_process(Some(pid), priority);
+        attempt(&format!("slow down {who}"), slowed.map_err(Into::into));
+        let processors = sched_getaffinity(Some(pid)).unwrap();
+        let pinned = sched_setaffinity(Some(pid), &processors);
+        attempt(&format!("pin {who}"), pinned.map_err(Into::into));
         if who == "sibling" {
             let sent = pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| pidfd_send_signal(&pidfd, Signal::CONT));
             attempt("signal sibling by descriptor", sent.map_err(Into::into));
         }
+    }
+    for (name, script) in COMMANDS {
+        let output = Command::new("/bin/sh").args(["-c", script]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let result = match said.to_lowercase() {
+            _ if output.status.success() => Ok(()),
+            refused if refused.contains("not permitted") => Err(Errno::PERM.into()),
+            refused if refused.contains("permission denied") => Err(Errno::ACCESS.into()),
+            _ => Err(std::io::Error::other(said)),
+        };
+        attempt(name, result);
     }
     println!("attacker: finished");
 }
