@@ -120,10 +120,28 @@ fn read(sources: &Sources) -> Result<(Reader, Config), ConfigErrors> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Sources, load};
+    use super::{Config, ConfigErrors, Sources, crate_configs, load};
 
     /// The errors of a file and an environment besides the required keys, each as `key (source)`.
     fn errors(file: &str, environment: &[(&str, &str)]) -> Vec<String> {
+        let (loaded, file) = load_with_required(file, environment);
+        let errors = loaded.err().map_or_else(Vec::new, |errors| errors.0);
+        let describe = |source: &str| {
+            if source == file {
+                "file".to_owned()
+            } else {
+                source.to_owned()
+            }
+        };
+        let lines = errors
+            .iter()
+            .map(|error| format!("{} ({})", error.key, describe(&error.source)));
+        lines.collect()
+    }
+
+    /// Loads a file and an environment with the required keys but `forgejo.scopes`. Returns the
+    /// path of the file too.
+    fn load_with_required(file: &str, environment: &[(&str, &str)]) -> (Result<Config, ConfigErrors>, String) {
         let path = tempfile::NamedTempFile::new().unwrap();
         let required = [
             ("BROKER_FORGEJO__URL", "http://localhost"),
@@ -138,18 +156,7 @@ mod tests {
             file: Some(path.path().to_owned()),
             environment: environment.collect(),
         };
-        let errors = load(&sources).err().map_or_else(Vec::new, |errors| errors.0);
-        let describe = |source: &str| {
-            if source == file {
-                "file".to_owned()
-            } else {
-                source.to_owned()
-            }
-        };
-        let lines = errors
-            .iter()
-            .map(|error| format!("{} ({})", error.key, describe(&error.source)));
-        lines.collect()
+        (load(&sources), file)
     }
 
     #[test]
@@ -178,6 +185,45 @@ mod tests {
             ["server.listen (file)"]
         );
         assert_eq!(errors("[other]\n[server]", &[scopes]), [""; 0]);
+    }
+
+    #[test]
+    fn children_may_connect_to_the_port_of_forgejo_and_to_those_of_the_configuration() {
+        let scopes = ("BROKER_FORGEJO__SCOPES", "read:user");
+        let name = "BROKER_CHILD__ISOLATION__CONNECT_PORTS";
+        let ports = |file: &str, environment: &[(&str, &str)]| {
+            let (loaded, _) = load_with_required(file, &[&[scopes], environment].concat());
+            crate_configs::supervisor(&loaded.unwrap()).isolation.connect_ports
+        };
+        assert_eq!(ports("", &[]), [80]);
+        assert_eq!(
+            ports("", &[("BROKER_FORGEJO__URL", "https://forge.example:3000/git")]),
+            [3000]
+        );
+        assert_eq!(ports("", &[("BROKER_FORGEJO__URL", "https://forge.example")]), [443]);
+        assert_eq!(
+            ports("[child.isolation]\nconnect_ports = [53, 3128]", &[]),
+            [80, 53, 3128]
+        );
+        assert_eq!(ports("", &[(name, "[65535]")]), [80, 65535]);
+        for invalid in ["[0]", "[65536]", "[-1]", "['3128']", "3128", "proxy"] {
+            let key = format!("child.isolation.connect_ports ({name})");
+            assert_eq!(errors("", &[scopes, (name, invalid)]), [key], "{invalid}");
+        }
+    }
+
+    #[test]
+    fn isolation_layers_can_be_turned_off() {
+        let scopes = ("BROKER_FORGEJO__SCOPES", "read:user");
+        let off = "[child.isolation]\nno_new_privileges = false\nlandlock = false\nnetwork = false\nseccomp = false";
+        let (loaded, _) = load_with_required(off, &[scopes]);
+        let isolation = crate_configs::supervisor(&loaded.unwrap()).isolation;
+        assert!(!isolation.no_new_privileges && !isolation.landlock && !isolation.network && !isolation.seccomp);
+        // All three need the first.
+        assert_eq!(
+            errors("[child.isolation]\nno_new_privileges = false", &[scopes]).len(),
+            3
+        );
     }
 
     #[test]

@@ -91,13 +91,19 @@ section! {
 
 section! {
     impl supervisor::Isolation {
-        /// It gains no privileges, whatever it executes. `landlock` and `seccomp` need this.
+        /// It gains no privileges, whatever it executes. `landlock`, `network` and
+        /// `seccomp` need this.
         no_new_privileges: bool = true,
         /// It has no capabilities, even if the broker is root.
         drop_capabilities: bool = true,
         /// It sees files by an allow-list, and cannot signal or trace processes that it did not
         /// start.
         landlock: bool = true,
+        /// It connects by TCP only to the port of `forgejo.url` and to `isolation.connect_ports`, and
+        /// binds no port. UDP, and the hosts at these ports, are not restricted.
+        network: bool = true,
+        /// TCP ports that it may connect to beyond that of `forgejo.url`, such as that of a proxy.
+        connect_ports: Ports = [],
         /// System calls that it does not need, and that affect other processes or the kernel
         /// itself, fail: limits and priorities of others, tracing, keys, shared memory of System V,
         /// namespaces, mounts, io_uring, BPF. Turn it off for a server with a sandbox of its own,
@@ -167,6 +173,10 @@ kind!(
     Variables: Vec<(String, SecretString)>, "table of texts", variables
 );
 kind!(
+    /// Ports that a connection can have.
+    Ports: Vec<u16>, "port numbers", ports
+);
+kind!(
     /// The longest message of a shared server, in bytes.
     MessageSize: usize, "bytes", message_size
 );
@@ -214,6 +224,16 @@ fn message_size(value: &Value) -> Result<usize, String> {
         return Err("must be at least 1KiB".to_owned());
     }
     Ok(usize::try_from(size).unwrap_or(usize::MAX))
+}
+
+fn ports(value: &Value) -> Result<Vec<u16>, String> {
+    let error = || "must be an array of port numbers above zero".to_owned();
+    let port = |value: &Value| {
+        let port = value.as_integer().and_then(|port| u16::try_from(port).ok());
+        port.filter(|port| *port > 0)
+    };
+    let ports = structure(value).and_then(|value| value.as_array()?.iter().map(port).collect());
+    ports.ok_or_else(error)
 }
 
 fn variables(value: &Value) -> Result<Vec<(String, SecretString)>, String> {

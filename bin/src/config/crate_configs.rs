@@ -46,6 +46,7 @@ pub(crate) fn supervisor(config: &Config) -> supervisor::Config {
         .secret_descriptors
         .iter()
         .map(|name| (name.clone(), Delivery::Descriptor));
+    let forgejo = config.forgejo.url.port_or_known_default().into_iter();
     supervisor::Config {
         start_timeout: child.start_timeout,
         stop_grace: child.stop_grace,
@@ -54,6 +55,7 @@ pub(crate) fn supervisor(config: &Config) -> supervisor::Config {
         limits: child.limits.clone(),
         isolation: Isolation {
             required: child.require_isolation,
+            connect_ports: forgejo.chain(child.isolation.connect_ports.clone()).collect(),
             ..child.isolation.clone()
         },
         delivery: files.chain(descriptors).collect(),

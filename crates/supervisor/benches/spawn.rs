@@ -116,6 +116,7 @@ fn methods() -> Vec<(&'static str, Method)> {
         no_new_privileges: false,
         drop_capabilities: false,
         landlock: false,
+        network: false,
         seccomp: false,
         own_directory: false,
         ..Isolation::default()
@@ -132,7 +133,7 @@ fn methods() -> Vec<(&'static str, Method)> {
     methods.push(("+ no capabilities", supervised_method(&isolation)));
     isolation.own_directory = true;
     methods.push(("+ own directory", supervised_method(&isolation)));
-    isolation.landlock = true;
+    (isolation.landlock, isolation.network) = (true, true);
     methods.push(("+ Landlock", supervised_method(&isolation)));
     isolation.seccomp = true;
     assert_eq!(isolation, Isolation::default(), "the table ends with the default");

@@ -1,16 +1,16 @@
 //! Isolation of children from the machine, from this process and from each other.
 //!
 //! It has several independent layers: no way to gain privileges, no capabilities, an allow-list of
-//! files, a filter of system calls, a private directory, limits, and, if the operator provides for
-//! them, a private user and a private control group. A probe finds the layers that the machine
-//! supports once, and logs them ([`IsolationReport`]). Each layer found is then required of every
-//! child: if it fails for one, that child does not start.
-//!
-//! The network is not restricted, since children need it.
+//! files and of TCP ports, a filter of system calls, a private directory, limits, and, if the
+//! operator provides for them, a private user and a private control group. A probe finds the layers
+//! that the machine supports once, and logs them ([`IsolationReport`]). Each layer found is then
+//! required of every child: if it fails for one, that child does not start.
 
 mod cgroup;
 mod child_dir;
 mod file_rules;
+mod landlock_rules;
+mod network_rules;
 mod plan;
 mod probe;
 mod remove_tree;
@@ -45,6 +45,11 @@ pub struct Isolation {
     /// Landlock: an allow-list of files; no signals to, no abstract-socket connections to, and no
     /// tracing of outside processes. Needs [`no_new_privileges`](Self::no_new_privileges).
     pub landlock: bool,
+    /// Landlock: children connect by TCP only to [`connect_ports`](Self::connect_ports), and bind no
+    /// port. Needs [`no_new_privileges`](Self::no_new_privileges).
+    pub network: bool,
+    /// The TCP ports to which children may connect, whatever the host. None by default.
+    pub connect_ports: Vec<u16>,
     /// Seccomp: system calls that affect other processes, create namespaces or mounts, or reach
     /// seldom used parts of the kernel fail. Needs
     /// [`no_new_privileges`](Self::no_new_privileges).
@@ -96,6 +101,8 @@ impl Default for Isolation {
             no_new_privileges: true,
             drop_capabilities: true,
             landlock: true,
+            network: true,
+            connect_ports: Vec::new(),
             seccomp: true,
             readable: Vec::new(),
             writable: Vec::new(),
@@ -129,6 +136,16 @@ impl Isolation {
             self.landlock && !self.no_new_privileges,
             "isolation.landlock",
             "needs isolation.no_new_privileges",
+        );
+        check(
+            self.network && !self.no_new_privileges,
+            "isolation.network",
+            "needs isolation.no_new_privileges",
+        );
+        check(
+            self.connect_ports.contains(&0),
+            "isolation.connect_ports",
+            "must not hold port 0",
         );
         check(
             self.seccomp && !self.no_new_privileges,
@@ -178,9 +195,26 @@ mod tests {
 
     #[test]
     fn invalid_values_are_rejected() {
-        let bad: [fn(&mut Isolation); 6] = [
-            |isolation| (isolation.no_new_privileges, isolation.seccomp) = (false, false),
-            |isolation| (isolation.no_new_privileges, isolation.landlock) = (false, false),
+        let without = |change: fn(&mut Isolation)| {
+            move |isolation: &mut Isolation| {
+                isolation.no_new_privileges = false;
+                (isolation.landlock, isolation.network, isolation.seccomp) = (false, false, false);
+                change(isolation);
+            }
+        };
+        for layer in [
+            without(|isolation| isolation.landlock = true),
+            without(|isolation| isolation.network = true),
+            without(|isolation| isolation.seccomp = true),
+        ] {
+            let mut isolation = Isolation::default();
+            layer(&mut isolation);
+            let mut rejected = 0;
+            isolation.check(|bad, _, _| rejected += usize::from(bad));
+            assert_eq!(rejected, 1, "{isolation:?}");
+        }
+        let bad: [fn(&mut Isolation); 5] = [
+            |isolation| isolation.connect_ports = vec![443, 0],
             |isolation| isolation.users = Some(0..=10),
             #[expect(clippy::reversed_empty_ranges, reason = "the rejected value")]
             |isolation| isolation.users = Some(20..=10),

@@ -10,19 +10,19 @@
 //! Rules refer to files, not to names. So the list is opened again for each child: if a resolver
 //! file was replaced, the next child gets the new one.
 //!
-//! Landlock does not restrict `stat`, reading symbolic links, or the network here.
+//! Landlock does not restrict `stat`, reading symbolic links, changes of modes, owners, times and
+//! attributes, or connections to UNIX sockets by path.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr,
-    RulesetCreated, RulesetCreatedAttr, Scope,
+    RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 use rustix::io::Errno;
 
@@ -124,11 +124,14 @@ impl FileRules {
         }
     }
 
-    /// A ruleset for one child, or `None` if the kernel has no Landlock.
-    pub(super) fn ruleset(&self, child: &ChildPaths<'_>) -> io::Result<Option<OwnedFd>> {
-        let ruleset = Ruleset::default().handle_access(AccessFs::from_all(VERSION));
-        let ruleset = ruleset.and_then(|ruleset| ruleset.scope(Scope::from_all(VERSION)));
-        let mut ruleset = ruleset.and_then(Ruleset::create).map_err(io::Error::other)?;
+    /// Makes a ruleset deny all files, and all scopes.
+    pub(super) fn deny_all(ruleset: Ruleset) -> Result<Ruleset, RulesetError> {
+        let ruleset = ruleset.handle_access(AccessFs::from_all(VERSION))?;
+        ruleset.scope(Scope::from_all(VERSION))
+    }
+
+    /// Adds the files that one child may access.
+    pub(super) fn allow(&self, mut ruleset: RulesetCreated, child: &ChildPaths<'_>) -> io::Result<RulesetCreated> {
         let resolver = fs::canonicalize("/etc/resolv.conf").unwrap_or_default();
         let certificates = certificates(child.variables);
         let readable = self.readable.iter().chain(&certificates).map(PathBuf::as_path);
@@ -146,24 +149,15 @@ impl FileRules {
         for path in writable.chain(child.directory) {
             ruleset = allow(ruleset, path, write_access())?;
         }
-        Ok(ruleset.into())
+        Ok(ruleset)
     }
 }
 
-/// Returns true if the kernel can restrict files. Creates a ruleset, which restricts nothing.
-pub(super) fn landlock_is_supported() -> bool {
-    let ruleset = strict().handle_access(AccessFs::from_all(ABI::V1));
-    ruleset.and_then(Ruleset::create).is_ok()
-}
-
-/// As [`landlock_is_supported`], for scopes.
+/// Returns true if the kernel has scopes. Creates a ruleset, which restricts nothing.
 pub(super) fn scopes_are_supported() -> bool {
-    let ruleset = strict().scope(Scope::from_all(VERSION));
+    let strict = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    let ruleset = strict.scope(Scope::from_all(VERSION));
     ruleset.and_then(Ruleset::create).is_ok()
-}
-
-fn strict() -> Ruleset {
-    Ruleset::default().set_compatibility(CompatLevel::HardRequirement)
 }
 
 /// All access except creating devices and executing, so that no file that a child writes becomes a

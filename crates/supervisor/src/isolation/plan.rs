@@ -10,7 +10,9 @@ use rustix::process::{Resource, Rlimit, getrlimit};
 
 use super::cgroup::Cgroups;
 use super::child_dir::ChildDirs;
-use super::file_rules::{self, ChildPaths, FileRules};
+use super::file_rules::{self, ChildPaths};
+use super::landlock_rules::LandlockRules;
+use super::network_rules::NetworkRules;
 use super::probe;
 use super::report::{IsolationReport, Layer};
 use super::system_calls::SystemCallFilter;
@@ -24,7 +26,7 @@ pub(crate) struct IsolationPlan {
     pub(super) no_new_privileges: bool,
     pub(super) drop_capabilities: bool,
     pub(super) drop_bounding_set: bool,
-    pub(super) files: Option<FileRules>,
+    pub(super) landlock: Option<LandlockRules>,
     pub(super) system_calls: Option<Arc<SystemCallFilter>>,
     pub(super) directories: Option<ChildDirs>,
     pub(super) users: Option<UserPool>,
@@ -37,19 +39,16 @@ impl IsolationPlan {
     /// private directories.
     pub(crate) fn new(isolation: &Isolation, limits: &IsolationLimits, temporary: Option<&OsStr>) -> io::Result<Self> {
         let mut report = IsolationReport::default();
-        let files = FileRules::new(&isolation.readable, &isolation.writable);
-        let ruleset = if file_rules::landlock_is_supported() {
-            files.ruleset(&ChildPaths {
-                program: Path::new("/"),
-                args: &[],
-                directory: None,
-                variables: &BTreeMap::new(),
-            })?
-        } else {
-            None
+        let rules = LandlockRules::new(isolation);
+        let nothing = ChildPaths {
+            program: Path::new("/"),
+            args: &[],
+            directory: None,
+            variables: &BTreeMap::new(),
         };
+        let ruleset = rules.as_ref().map(|rules| rules.ruleset(&nothing)).transpose()?;
         let system_calls = SystemCallFilter::new().map(Arc::new);
-        let probed = probe::try_all(ruleset, system_calls.clone().ok())?;
+        let probed = probe::try_all(ruleset.flatten(), system_calls.clone().ok())?;
 
         let no_new_privileges = isolation.no_new_privileges
             && report
@@ -57,12 +56,14 @@ impl IsolationPlan {
                 .is_some();
         let drop_capabilities =
             isolation.drop_capabilities && report.record(Layer::Capabilities, probed.capabilities).is_some();
-        let landlock = isolation.landlock && report.record(Layer::Files, probed.landlock).is_some();
         if isolation.landlock {
-            let scopes = (landlock && file_rules::scopes_are_supported())
-                .then_some(())
-                .ok_or("needs Linux 6.12");
-            report.record(Layer::Scopes, scopes);
+            report.record(Layer::Files, probed.landlock);
+            let scopes = probed.landlock.is_ok() && file_rules::scopes_are_supported();
+            report.record(Layer::Scopes, scopes.then_some(()).ok_or("needs Linux 6.12"));
+        }
+        if isolation.network {
+            let network = probed.landlock.is_ok() && NetworkRules::are_supported();
+            report.record(Layer::Network, network.then_some(()).ok_or("needs Linux 6.7"));
         }
         let system_calls = if isolation.seccomp {
             let installed = |filter| probed.system_calls.map(|()| filter).map_err(|error| error.to_string());
@@ -93,7 +94,7 @@ impl IsolationPlan {
             no_new_privileges,
             drop_capabilities,
             drop_bounding_set: drop_capabilities && probed.bounding_set,
-            files: landlock.then_some(files),
+            landlock: rules.filter(|_| probed.landlock.is_ok()),
             limits: resource_limits(limits, cgroups.is_some(), |resource| getrlimit(resource).maximum),
             system_calls,
             directories,

@@ -5,13 +5,13 @@
 //! would change the whole process, so they are looked up and not tried.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capabilities, set_no_new_privs};
 
+use super::landlock_rules::ChildRuleset;
 use super::setup;
 use super::system_calls::SystemCallFilter;
 
@@ -27,7 +27,10 @@ pub(super) struct ProbeResults {
 }
 
 /// Tries every step on a separate thread, in the order of [`ChildSetup`](super::ChildSetup).
-pub(super) fn try_all(ruleset: Option<OwnedFd>, filter: Option<Arc<SystemCallFilter>>) -> io::Result<ProbeResults> {
+pub(super) fn try_all(
+    ruleset: Option<ChildRuleset>,
+    filter: Option<Arc<SystemCallFilter>>,
+) -> io::Result<ProbeResults> {
     let probe = thread::Builder::new().name("probe".to_owned()).spawn(move || {
         let bounding_set = has(CapabilitySet::SETPCAP) && setup::empty_bounding_set().is_ok();
         ProbeResults {

@@ -14,6 +14,8 @@ pub enum Layer {
     Files,
     /// No signals and no abstract-socket connections to outside processes (Landlock, Linux 6.12).
     Scopes,
+    /// An allow-list of TCP ports (Landlock, Linux 6.7).
+    Network,
     /// A filter of system calls (seccomp).
     SystemCalls,
     /// A private working directory.
@@ -53,6 +55,7 @@ impl Layer {
             Self::NoNewPrivileges => "isolation.no_new_privileges",
             Self::Capabilities => "isolation.drop_capabilities",
             Self::Files | Self::Scopes => "isolation.landlock",
+            Self::Network => "isolation.network",
             Self::SystemCalls => "isolation.seccomp",
             Self::Directory => "isolation.directory",
             Self::User => "isolation.users",
@@ -68,6 +71,7 @@ impl Layer {
             Self::Capabilities => "capabilities cannot be dropped: children keep those of the broker",
             Self::Files => "Landlock is not available: children run without file isolation",
             Self::Scopes => "Landlock scopes are not available: children can signal other processes",
+            Self::Network => "Landlock's TCP rules are not available: children can connect to any port",
             Self::SystemCalls => {
                 "seccomp is not available: children can change limits and priorities of other processes"
             }
@@ -120,6 +124,7 @@ impl fmt::Display for Layer {
             Self::Capabilities => "no capabilities",
             Self::Files => "Landlock files",
             Self::Scopes => "Landlock scopes",
+            Self::Network => "Landlock TCP",
             Self::SystemCalls => "seccomp",
             Self::Directory => "own directory",
             Self::User => "own user",

@@ -80,7 +80,7 @@ impl Sandbox {
             directory: self.path(),
             variables,
         };
-        let ruleset = plan.files.as_ref().map(|files| files.ruleset(&paths)).transpose()?;
+        let ruleset = plan.landlock.as_ref().map(|rules| rules.ruleset(&paths)).transpose()?;
         Ok(ChildSetup {
             parent: getpid(),
             cgroup: self.cgroup.as_ref().map(Cgroup::open_procs).transpose()?,

@@ -10,7 +10,7 @@
 //! steps above; the limits, which the steps above may exceed; the death signal, since the kernel
 //! clears it when the user changes; and last the filter of system calls, which may deny any step.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -24,6 +24,7 @@ use rustix::thread::{
     set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
+use super::landlock_rules::ChildRuleset;
 use super::system_calls::SystemCallFilter;
 use crate::clone_exec;
 use crate::setup_error::SetupStep;
@@ -45,8 +46,8 @@ pub(crate) struct ChildSetup {
     /// The user and group to switch to.
     pub(crate) user: Option<u32>,
     pub(crate) no_new_privileges: bool,
-    /// A Landlock ruleset, complete except for the child's own directory in `/proc`.
-    pub(crate) ruleset: Option<OwnedFd>,
+    /// Complete except for the child's own directory in `/proc`.
+    pub(crate) ruleset: Option<ChildRuleset>,
     pub(super) system_calls: Option<Arc<SystemCallFilter>>,
 }
 
@@ -138,12 +139,19 @@ fn switch_user(number: u32) -> Result<(), Errno> {
 
 /// Adds the process's own directory in `/proc`, which has no name before the process exists, to the
 /// ruleset, and restricts the calling thread by it.
-pub(super) fn enforce_ruleset(ruleset: &OwnedFd) -> Result<(), Errno> {
-    match rustix::fs::open(c"/proc/self", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(own) => clone_exec::allow_beneath(ruleset.as_fd(), own.as_fd(), super::file_rules::READ_BITS)?,
-        // There is no /proc to read.
-        Err(Errno::NOENT) => {}
-        Err(error) => return Err(error),
+pub(super) fn enforce_ruleset(ruleset: &ChildRuleset) -> Result<(), Errno> {
+    let descriptor = ruleset.descriptor.as_fd();
+    if ruleset.files {
+        allow_own_directory(descriptor)?;
     }
-    clone_exec::restrict_self(ruleset.as_fd())
+    clone_exec::restrict_self(descriptor)
+}
+
+fn allow_own_directory(ruleset: BorrowedFd<'_>) -> Result<(), Errno> {
+    match rustix::fs::open(c"/proc/self", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(own) => clone_exec::allow_beneath(ruleset, own.as_fd(), super::file_rules::READ_BITS),
+        // There is no /proc to read.
+        Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error),
+    }
 }

@@ -98,6 +98,18 @@ const DENIED_ON_OTHERS_AND_USERS: [(libc::c_long, u64); 2] = [
     (libc::SYS_ioprio_set, IOPRIO_WHO_USER),
 ];
 
+/// The families of sockets that children may create: UNIX, IPv4, IPv6, and netlink, with which C
+/// libraries list addresses.
+const SOCKETS: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
+/// Protocols that fall back to TCP with a server that knows only that, past Landlock's TCP rules:
+/// multipath TCP, and `IPPROTO_SMC` of linux/in.h.
+const TCP_BY_OTHER_NAMES: [libc::c_int; 2] = [libc::IPPROTO_MPTCP, 256];
+
+/// Calls that connect a TCP socket themselves if their flags contain MSG_FASTOPEN, past Landlock's
+/// TCP rules, with the index of the flags.
+const SENDING: [(libc::c_long, u8); 3] = [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)];
+
 /// The flags of `clone` and `unshare` that create namespaces.
 const NAMESPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWUSER,
@@ -167,9 +179,9 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError>
         let condition = SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)?;
         SeccompRule::new(vec![condition])
     };
-    let has = |flag: libc::c_int| {
+    let has = |index, flag: libc::c_int| {
         let flag = u64::from(flag.unsigned_abs());
-        rule(0, SeccompCmpOp::MaskedEq(flag), flag)
+        rule(index, SeccompCmpOp::MaskedEq(flag), flag)
     };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = DENIED.into_iter().map(|call| (call, Vec::new())).collect();
     for (call, process) in DENIED_ON_OTHERS {
@@ -181,11 +193,27 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError>
             vec![rule(1, SeccompCmpOp::Ne, 0)?, rule(0, SeccompCmpOp::Eq, user)?],
         );
     }
-    let mut creating: Vec<SeccompRule> = NAMESPACES.into_iter().map(has).collect::<Result<_, _>>()?;
+    let mut creating: Vec<SeccompRule> = NAMESPACES
+        .into_iter()
+        .map(|flag| has(0, flag))
+        .collect::<Result<_, _>>()?;
     rules.insert(libc::SYS_clone, creating.clone());
     // Among the flags of `clone`, this one would be a part of the signal at the end.
-    creating.push(has(libc::CLONE_NEWTIME)?);
+    creating.push(has(0, libc::CLONE_NEWTIME)?);
     rules.insert(libc::SYS_unshare, creating);
+    let other = |family: libc::c_int| {
+        let family = family.unsigned_abs().into();
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, family)
+    };
+    let others = SOCKETS.into_iter().map(other).collect::<Result<_, _>>()?;
+    let mut sockets = vec![SeccompRule::new(others)?];
+    for protocol in TCP_BY_OTHER_NAMES {
+        sockets.push(rule(2, SeccompCmpOp::Eq, protocol.unsigned_abs().into())?);
+    }
+    rules.insert(libc::SYS_socket, sockets);
+    for (call, flags) in SENDING {
+        rules.insert(call, vec![has(flags, libc::MSG_FASTOPEN)?]);
+    }
     Ok(rules)
 }
 
@@ -213,7 +241,7 @@ mod tests {
     const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | 38;
 
     /// The result of the filter for a call, by the rules of classic BPF.
-    fn result(architecture: u32, number: u32, args: [u64; 2]) -> u32 {
+    fn result(architecture: u32, number: u32, args: &[u64]) -> u32 {
         let SystemCallFilter(program) = SystemCallFilter::new().unwrap();
         let low = |arg: u64| u32::try_from(arg & 0xFFFF_FFFF).unwrap();
         let (mut at, mut word) = (0, 0);
@@ -226,9 +254,8 @@ mod tests {
                     word = match k {
                         NUMBER => number,
                         ARCHITECTURE => architecture,
-                        16 => low(args[0]),
-                        24 => low(args[1]),
-                        other => panic!("a load at {other}"),
+                        // The low words of the arguments.
+                        other => low(args[usize::try_from((other - 16) / 8).unwrap()]),
                     }
                 }
                 // BPF_ALU | BPF_AND | BPF_K
@@ -243,13 +270,13 @@ mod tests {
         }
     }
 
-    fn call(number: libc::c_long, args: [u64; 2]) -> u32 {
+    fn call<const N: usize>(number: libc::c_long, args: [u64; N]) -> u32 {
         let native = if cfg!(target_arch = "aarch64") {
             0xC000_00B7
         } else {
             0xC000_003E
         };
-        result(native, number.try_into().unwrap(), args)
+        result(native, number.try_into().unwrap(), &args)
     }
 
     fn flag(flag: libc::c_int) -> u64 {
@@ -296,12 +323,33 @@ mod tests {
     }
 
     #[test]
+    fn sockets_reach_tcp_servers_only_by_connect() {
+        let socket = |family, protocol| call(libc::SYS_socket, [flag(family), 1, flag(protocol)]);
+        for family in SOCKETS {
+            assert_eq!(socket(family, 0), ALLOWED);
+        }
+        assert_eq!(socket(libc::AF_INET6, libc::IPPROTO_TCP), ALLOWED);
+        for family in [libc::AF_VSOCK, libc::AF_ALG, libc::AF_PACKET, 43] {
+            assert_eq!(socket(family, 0), EPERM);
+        }
+        for protocol in TCP_BY_OTHER_NAMES {
+            assert_eq!(socket(libc::AF_INET, protocol), EPERM);
+        }
+        for (number, flags) in SENDING {
+            let mut args = [0; 4];
+            assert_eq!(call(number, args), ALLOWED);
+            args[usize::from(flags)] = flag(libc::MSG_FASTOPEN | libc::MSG_NOSIGNAL);
+            assert_eq!(call(number, args), EPERM);
+        }
+    }
+
+    #[test]
     fn clone3_and_foreign_architectures_have_no_calls() {
         assert_eq!(call(libc::SYS_clone3, [0, 0]), ENOSYS);
         let getpid = u32::try_from(libc::SYS_getpid).unwrap();
         // i386 and arm.
         for foreign in [0x4000_0003, 0x4000_0028] {
-            assert_eq!(result(foreign, getpid, [0, 0]), ENOSYS);
+            assert_eq!(result(foreign, getpid, &[]), ENOSYS);
         }
         assert_eq!(call(libc::SYS_getpid + libc::c_long::from(X32), [0, 0]), ENOSYS);
         assert_eq!(call(libc::SYS_getpid, [0, 0]), ALLOWED);
@@ -316,7 +364,6 @@ mod tests {
             libc::SYS_memfd_create,
             libc::SYS_sched_getaffinity,
             libc::SYS_epoll_pwait,
-            libc::SYS_socket,
             libc::SYS_membarrier,
             libc::SYS_rseq,
             libc::SYS_seccomp,

@@ -23,6 +23,7 @@ async fn every_layer_that_needs_no_operator_setup_is_active() {
         Layer::Capabilities,
         Layer::Files,
         Layer::Scopes,
+        Layer::Network,
         Layer::SystemCalls,
         Layer::Directory,
     ];
@@ -59,6 +60,39 @@ async fn child_has_the_system_calls_of_its_own_processes() {
         "{:?}",
         child.last_stderr()
     );
+}
+
+/// A script that connects to a port, binds another one, and says `yes` or `no` to each. It needs
+/// Bash, whose redirections connect, and Perl.
+fn network_script(port: u16) -> String {
+    format!(
+        "bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}' && echo yes || echo no
+         perl -MIO::Socket::INET -e 'exit !IO::Socket::INET->new(Listen => 1, LocalPort => 0)' && echo yes || echo no"
+    )
+}
+
+#[tokio::test]
+async fn child_connects_only_to_the_ports_of_the_configuration_and_binds_none() {
+    let listeners = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let [allowed, other] = listeners
+        .each_ref()
+        .map(|listener| listener.local_addr().unwrap().port());
+    let restricted = supervisor_with(|config| config.isolation.connect_ports = vec![allowed]);
+    // Without the other rules of Landlock, these hold too.
+    let alone = supervisor_with(|config| {
+        config.isolation.connect_ports = vec![allowed];
+        config.isolation.landlock = false;
+    });
+    for supervisor in [&restricted, &alone] {
+        for (port, connected) in [(allowed, "yes"), (other, "no")] {
+            let child = supervisor.spawn(script(&network_script(port))).await.unwrap();
+            assert_eq!(ChildLines::with(&child).read_all().await, [connected, "no"]);
+        }
+    }
+    let unrestricted = supervisor_with(|config| config.isolation.network = false);
+    assert!(!unrestricted.isolation().active.contains(&Layer::Network));
+    let child = unrestricted.spawn(script(&network_script(other))).await.unwrap();
+    assert_eq!(ChildLines::with(&child).read_all().await, ["yes", "yes"]);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -22,7 +23,13 @@ use supervisor::Isolation;
 use crate::support::{ChildLines, is_root, role, script, supervisor_with};
 
 /// Variables with the attacker's targets.
-const ENVIRONMENT: [&str; 4] = ["TARGET_SIBLING", "TARGET_PARENT", "TARGET_STORE", "TARGET_SOCKET"];
+const ENVIRONMENT: [&str; 5] = [
+    "TARGET_SIBLING",
+    "TARGET_PARENT",
+    "TARGET_STORE",
+    "TARGET_SOCKET",
+    "TARGET_PORT",
+];
 
 /// Attempts for which there is no safe function, as scripts. The first two remove what they create.
 const COMMANDS: [(&str, &str); 6] = [
@@ -46,6 +53,7 @@ async fn run_attacker(isolated: bool) -> Outcome {
                 no_new_privileges: false,
                 drop_capabilities: false,
                 landlock: false,
+                network: false,
                 seccomp: false,
                 own_directory: false,
                 ..Isolation::default()
@@ -57,6 +65,8 @@ async fn run_attacker(isolated: bool) -> Outcome {
     fs::set_permissions(store.path(), fs::Permissions::from_mode(0o600)).unwrap();
     let socket = format!("attacked-{}-{isolated}", std::process::id());
     let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&socket).unwrap()).unwrap();
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
 
     let mut spec = script("pwd; cat");
     spec.env = vec![("TOKEN".into(), "t0k3n-of-the-sibling".into())];
@@ -70,6 +80,7 @@ async fn run_attacker(isolated: bool) -> Outcome {
         std::process::id().to_string(),
         store.path().to_str().unwrap().to_owned(),
         socket,
+        listener.local_addr().unwrap().port().to_string(),
     ];
     attacker.env = ENVIRONMENT
         .iter()
@@ -108,7 +119,7 @@ async fn isolated_child_cannot_read_or_affect_others() {
         .map(|(name, _)| name.as_str())
         .collect();
     assert_eq!(allowed, ["read own environment", "read passwd"], "{outcome:#?}");
-    assert_eq!(refused.len(), 20 + 6 + COMMANDS.len(), "{outcome:#?}");
+    assert_eq!(refused.len(), 20 + 8 + COMMANDS.len(), "{outcome:#?}");
     // Each result is a refusal, and not merely "not found".
     for (attempt, result) in &outcome {
         assert!(
@@ -128,6 +139,8 @@ async fn child_without_isolation_can_read_and_affect_others() {
         "signal sibling",
         "read store",
         "connect to socket",
+        "connect to port",
+        "bind port",
         "limit sibling",
         "slow down sibling",
         "pin sibling",
@@ -156,7 +169,7 @@ async fn child_without_isolation_can_read_and_affect_others() {
 #[test]
 #[ignore = "a role that another test starts as a child"]
 fn role_attacker() {
-    let [sibling, parent, store, socket] = ENVIRONMENT.map(|name| std::env::var(name).unwrap());
+    let [sibling, parent, store, socket, port] = ENVIRONMENT.map(|name| std::env::var(name).unwrap());
     let attempt = |name: &str, result: Result<(), std::io::Error>| {
         let result = match result.as_ref().map_err(Errno::from_io_error) {
             Ok(()) => "done".to_owned(),
@@ -185,6 +198,11 @@ fn role_attacker() {
             .and_then(|address| UnixStream::connect_addr(&address))
             .map(drop),
     );
+    attempt(
+        "connect to port",
+        TcpStream::connect(format!("127.0.0.1:{port}")).map(drop),
+    );
+    attempt("bind port", TcpListener::bind("127.0.0.1:0").map(drop));
     let directory = std::env::var("TARGET_DIRECTORY").unwrap();
     attempt("list sibling directory", fs::read_dir(directory).map(drop));
     for (who, number) in [("sibling", sibling), ("parent", parent)] {
