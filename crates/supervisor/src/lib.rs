@@ -45,6 +45,7 @@ mod setup_error;
 mod spawn_thread;
 mod stderr;
 mod stop_sequence;
+mod zombie_reaper;
 
 pub use child::Child;
 pub use config::{Config, DEFAULT_INHERITED, Delivery};

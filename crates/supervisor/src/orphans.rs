@@ -90,6 +90,21 @@ pub(crate) fn sweep(no_new_privs: bool) -> BTreeSet<i32> {
     found
 }
 
+/// True if there is a child that was started and not yet reaped.
+pub(crate) fn any_child() -> bool {
+    !children().is_empty()
+}
+
+/// Reaps the orphans that have ended. Those that run belong to a child that runs, too.
+pub(crate) fn reap_zombies(no_new_privs: bool) {
+    let children = children();
+    for pid in child_pids().into_iter().filter_map(Pid::from_raw) {
+        if !children.contains(&number(pid)) && is_zombie(pid) && is_orphan(pid, no_new_privs) {
+            let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        }
+    }
+}
+
 fn children() -> MutexGuard<'static, BTreeSet<i32>> {
     CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -101,6 +116,11 @@ fn number(pid: Pid) -> i32 {
 fn is_orphan(pid: Pid, no_new_privs: bool) -> bool {
     let other_session = matches!((session(pid), session(getpid())), (Some(theirs), Some(ours)) if theirs != ours);
     other_session && (!no_new_privs || has_no_new_privs(pid))
+}
+
+/// True if the process has ended and nothing has waited for it.
+fn is_zombie(pid: Pid) -> bool {
+    stat(number(pid)).is_some_and(|stat| stat.rsplit_once(')').is_some_and(|(_, state)| state.starts_with(" Z")))
 }
 
 /// The session of a process. 0 if the session began outside our PID namespace, as for a program

@@ -25,6 +25,7 @@ use crate::isolation::Sandbox;
 use crate::launch::{Launcher, PreparedChild};
 use crate::orphans;
 use crate::spec::ChildSpec;
+use crate::zombie_reaper::ZombieReaper;
 
 /// Maximum number of queued jobs. A spawn takes about a millisecond; if the queue is full, the
 /// sender waits.
@@ -34,6 +35,7 @@ const QUEUE_CAPACITY: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct SpawnThread {
     queue: mpsc::Sender<Job>,
+    zombie_reaper: ZombieReaper,
 }
 
 type Job = Box<dyn FnOnce(&Launcher) + Send>;
@@ -72,20 +74,27 @@ pub(crate) struct ReapedProcess {
 }
 
 impl SpawnThread {
-    /// Starts the thread.
+    /// Starts the thread, and that of the [`ZombieReaper`].
     pub(crate) fn start(launcher: Launcher) -> io::Result<Self> {
+        let zombie_reaper = ZombieReaper::start(launcher.plan.marks_children())?;
         let (queue, mut jobs) = mpsc::channel::<Job>(QUEUE_CAPACITY);
         thread::Builder::new().name("spawner".to_owned()).spawn(move || {
             while let Some(job) = jobs.blocking_recv() {
                 job(&launcher);
             }
         })?;
-        Ok(Self { queue })
+        Ok(Self { queue, zombie_reaper })
     }
 
     /// Spawns a child.
     pub(crate) async fn spawn(&self, spec: ChildSpec) -> Result<SpawnedProcess, SpawnError> {
-        let spawned = self.run(move |launcher| spawn(launcher, &spec)).await;
+        let zombie_reaper = self.zombie_reaper.clone();
+        let spawned = self.run(move |launcher| {
+            let spawned = spawn(launcher, &spec);
+            zombie_reaper.wake();
+            spawned
+        });
+        let spawned = spawned.await;
         spawned.ok_or_else(panicked)?
     }
 

@@ -16,7 +16,7 @@ use supervisor::Supervisor;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::support::{ChildLines, ProcessWatch, script, soon, spec, supervisor, supervisor_with};
+use crate::support::{ChildLines, ProcessWatch, role, script, soon, spec, supervisor, supervisor_with};
 
 /// The process of a role. Its drop kills it.
 struct Role {
@@ -58,6 +58,13 @@ fn two_thousand_spawns_leak_no_descriptor_task_thread_or_child() {
 #[test]
 fn two_hundred_stops_during_work_leak_no_descriptor_task_thread_or_child() {
     assert_nothing_leaked("role_stop_at_work");
+}
+
+#[test]
+fn zombies_of_a_running_child_are_reaped() {
+    let mut role = Role::start("role_parent_of_zombies");
+    assert_eq!(role.read_after("zombies: "), "none");
+    assert!(role.process.wait().unwrap().success());
 }
 
 fn assert_nothing_leaked(role: &str) {
@@ -237,6 +244,41 @@ async fn join_all(futures: impl Iterator<Item: Future<Output = ()>>) {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a role that another test starts as a process of its own"]
+async fn role_parent_of_zombies() {
+    let supervisor = supervisor();
+    let child = supervisor.spawn(role("leaks::role_orphaning")).await.unwrap();
+    let mut stdio = ChildLines::with(&child);
+    stdio.read_after("orphaned").await;
+    // The first thread gets the orphans; the child belongs to the thread that spawned it.
+    let orphans = || std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap();
+    let count_becomes = async |expected| {
+        while orphans().split_whitespace().count() != expected {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon("the orphans to be ours", count_becomes(8)).await;
+    stdio.write_line("end them").await.unwrap();
+    soon("the end of all orphans", count_becomes(0)).await;
+    assert!(child.exit().is_none(), "the child runs on");
+    println!("zombies: none");
+}
+
+#[test]
+#[ignore = "a role that another test starts as a child"]
+fn role_orphaning() {
+    rustix::process::set_child_subreaper(None).unwrap();
+    // Each orphan ends with a byte of the input.
+    let text = "for n in 1 2 3 4 5 6 7 8; do (head -c 1 > /dev/null <&3 &); done 3<&0";
+    let status = Command::new("/bin/sh").args(["-c", text]).status().unwrap();
+    assert!(status.success());
+    println!("orphaned");
+    loop {
+        std::thread::park();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
