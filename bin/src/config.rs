@@ -213,6 +213,37 @@ mod tests {
     }
 
     #[test]
+    fn users_of_children_are_chosen_by_word_or_by_range() {
+        use supervisor::ChildUsers::{Auto, Off, Range};
+        let scopes = ("BROKER_FORGEJO__SCOPES", "read:user");
+        let name = "BROKER_CHILD__ISOLATION__USERS";
+        let users = |file: &str, environment: &[(&str, &str)]| {
+            let (loaded, _) = load_with_required(file, &[&[scopes], environment].concat());
+            crate_configs::supervisor(&loaded.unwrap()).isolation.users
+        };
+        assert_eq!(users("", &[]), Auto);
+        assert_eq!(users("[child.isolation]\nusers = 'off'", &[]), Off);
+        assert_eq!(
+            users("[child.isolation]\nusers = [100000, 165535]", &[]),
+            Range(100_000..=165_535)
+        );
+        assert_eq!(users("", &[(name, "[7, 7]")]), Range(7..=7));
+        assert_eq!(users("[child.isolation]\nusers = 'off'", &[(name, "auto")]), Auto);
+        for invalid in [
+            "root",
+            "[7]",
+            "[9, 7]",
+            "[0, 7]",
+            "[7, 4294967295]",
+            "['a', 'b']",
+            "true",
+        ] {
+            let key = format!("child.isolation.users ({name})");
+            assert_eq!(errors("", &[scopes, (name, invalid)]), [key], "{invalid}");
+        }
+    }
+
+    #[test]
     fn isolation_layers_can_be_turned_off() {
         let scopes = ("BROKER_FORGEJO__SCOPES", "read:user");
         let off = "[child.isolation]\nno_new_privileges = false\nlandlock = false\nnetwork = false\nseccomp = false";

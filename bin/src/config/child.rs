@@ -3,15 +3,16 @@
 //! The two modes share a section, and a key that has no effect in the chosen one is an error: an
 //! operator who configures isolation must not believe in one that is not there.
 
-use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
+use supervisor::ChildUsers;
 use toml::Value;
 use url::{Host, Url};
 
 use super::{
     key::ConfigKey,
-    kinds::{Bytes, FilledText, Kind, PositiveDuration, bytes, choice, collect, each, kind, structure, text},
+    kinds::{Bytes, FilledText, Kind, PositiveDuration, bytes, choice, collect, each, kind, range, structure, text},
     reader::Reader,
     section::section,
 };
@@ -99,8 +100,8 @@ section! {
         /// It sees files by an allow-list, and cannot signal or trace processes that it did not
         /// start.
         landlock: bool = true,
-        /// It connects by TCP only to the port of `forgejo.url` and to `isolation.connect_ports`, and
-        /// binds no port. UDP, and the hosts at these ports, are not restricted.
+        /// It connects by TCP only to the port of `forgejo.url` and to `isolation.connect_ports`,
+        /// and binds no port. UDP, and the hosts at these ports, are not restricted.
         network: bool = true,
         /// TCP ports that it may connect to beyond that of `forgejo.url`, such as that of a proxy.
         connect_ports: Ports = [],
@@ -117,11 +118,13 @@ section! {
         /// It works in an empty directory of its own, which is removed after its end.
         own_directory: bool = true,
         /// The parent of these directories; unset: `TMPDIR` or `/tmp`. Other users must be able to
-        /// pass through it if `isolation.users` is set.
+        /// pass through it if children have users of their own.
         directory: Option<PathBuf> = unset,
-        /// Users that children run as, each its own: `[first, last]`. Needs root and a range that
-        /// nothing else uses.
-        users: Option<RangeInclusive<u32>> = unset,
+        /// The users that children run as. `auto`: each its own, from a range that common
+        /// allocators do not use, if the broker is root and if such a user can execute the program
+        /// and access what the configuration names; the start warns if it cannot. `[first, last]`:
+        /// each its own from this range, which nothing else may use. `off`: that of the broker.
+        users: ChildUsers = "auto",
         /// A directory of the control group file system (version 2) that is delegated to the
         /// broker, and that has no processes itself: each child gets a group in it.
         cgroup: Option<PathBuf> = unset,
@@ -163,6 +166,7 @@ pub(crate) enum ChildEra {
 }
 
 choice!(ChildEra: Auto = "auto", Legacy = "legacy", Modern = "modern");
+kind!(ChildUsers, "`auto`, `off` or two numbers", users);
 choice!(ChildMode: Process = "process", Http = "http");
 kind!(
     /// Arguments of a child, with placeholders.
@@ -224,6 +228,17 @@ fn message_size(value: &Value) -> Result<usize, String> {
         return Err("must be at least 1KiB".to_owned());
     }
     Ok(usize::try_from(size).unwrap_or(usize::MAX))
+}
+
+fn users(value: &Value) -> Result<ChildUsers, String> {
+    match value.as_str().map(str::trim) {
+        Some("auto") => Ok(ChildUsers::Auto),
+        Some("off") => Ok(ChildUsers::Off),
+        Some(_) | None => match range(value) {
+            Ok(range) => Ok(ChildUsers::Range(range)),
+            Err(_) => Err("must be \"auto\", \"off\", or the first and the last number: [100000, 165535]".to_owned()),
+        },
+    }
 }
 
 fn ports(value: &Value) -> Result<Vec<u16>, String> {

@@ -58,6 +58,7 @@ pub(crate) fn supervisor(config: &Config) -> supervisor::Config {
             connect_ports: forgejo.chain(child.isolation.connect_ports.clone()).collect(),
             ..child.isolation.clone()
         },
+        program: Some(program(config).lookup()),
         delivery: files.chain(descriptors).collect(),
         ..supervisor::Config::new(std::env::vars_os())
     }

@@ -4,14 +4,14 @@
 
 mod parse;
 
-use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 use toml::Value;
 use url::Url;
 
-use parse::{address, count, duration, flag, positive, range, url};
-pub(super) use parse::{bytes, collect, each, filled, list, literal, secret_file, structure, tables, text};
+use parse::{address, count, duration, flag, positive, url};
+pub(super) use parse::{bytes, collect, each, filled, list, literal, range, secret_file, structure, tables, text};
 
 /// A kind of value.
 pub(crate) trait Kind {
@@ -122,7 +122,6 @@ kind!(Duration, "duration", duration);
 kind!(usize, "number", count);
 kind!(u32, "number", count);
 kind!(u64, "number", count);
-kind!(RangeInclusive<u32>, "two numbers", range);
 kind!(bool, "`true` or `false`", flag);
 kind!(PathBuf, "path", |value| text(value).map(PathBuf::from));
 kind!(Vec<String>, "texts", list);

@@ -23,6 +23,8 @@ scopes = ["read:user"]
 /// Runs the broker on a machine that has a program `forgejo-mcp`.
 fn broker(arguments: &[&str], configuration: &str, environment: &[(&str, &str)]) -> Output {
     let directory = TempDir::new().unwrap();
+    // Children may have users of their own, who have to find the program.
+    std::fs::set_permissions(&directory, Permissions::from_mode(0o711)).unwrap();
     std::fs::write(directory.path().join("broker.toml"), configuration).unwrap();
     let program = directory.path().join("forgejo-mcp");
     std::fs::write(&program, "").unwrap();
@@ -185,6 +187,8 @@ fn check_finds_out_whether_the_program_of_children_is_there() {
 #[test]
 fn check_leaves_the_directory_of_children_unchanged() {
     let directory = TempDir::new().unwrap();
+    // Children may have users of their own, who have to pass through it.
+    std::fs::set_permissions(&directory, Permissions::from_mode(0o711)).unwrap();
     let path = directory.path().display();
     let valid = format!("{VALID}[child.isolation]\ndirectory = \"{path}\"\n");
     assert_eq!(check(&valid, &[]), (Some(0), String::new()));

@@ -16,7 +16,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use supervisor::{ChildSpec, Config, Isolation, Supervisor};
+use supervisor::{ChildSpec, ChildUsers, Config, Isolation, Supervisor};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -139,7 +139,7 @@ fn methods() -> Vec<(&'static str, Method)> {
     assert_eq!(isolation, Isolation::default(), "the table ends with the default");
     methods.push(("+ seccomp: the default", supervised_method(&isolation)));
     if rustix::process::geteuid().is_root() {
-        isolation.users = Some(3_200_000..=3_200_999);
+        isolation.users = ChildUsers::Range(3_200_000..=3_200_999);
         methods.push(("+ own user", supervised_method(&isolation)));
     }
     methods

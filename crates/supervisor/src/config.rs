@@ -10,8 +10,10 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
+
 use crate::error::{InvalidConfigError, InvalidField, SpawnError};
-use crate::isolation::{Isolation, IsolationLimits, IsolationPlan, IsolationReport};
+use crate::isolation::{ExpectedProgram, Isolation, IsolationLimits, IsolationPlan, IsolationReport};
 use crate::program;
 use crate::spec::ChildSpec;
 
@@ -60,6 +62,9 @@ pub struct Config {
     pub limits: IsolationLimits,
     /// The isolation of children.
     pub isolation: Isolation,
+    /// The children to come, if they are known and alike: the default of [`Isolation::users`] needs
+    /// to know their program. None by default.
+    pub program: Option<ChildSpec>,
     /// The delivery of a spec's variables, by name. Variables that are not named here are delivered
     /// by [`Delivery::Environment`].
     pub delivery: BTreeMap<String, Delivery>,
@@ -93,6 +98,7 @@ impl Config {
             stderr_lines_per_second: 50,
             limits: IsolationLimits::default(),
             isolation: Isolation::default(),
+            program: None,
             delivery: BTreeMap::new(),
         }
     }
@@ -162,16 +168,28 @@ impl Config {
     }
 
     /// Probes which isolation layers this machine supports, as
-    /// [`Supervisor::new`](crate::Supervisor::new) does, and leaves nothing behind. The
-    /// configuration must be valid.
+    /// [`Supervisor::new`](crate::Supervisor::new) does, and leaves nothing behind but the
+    /// directory of the locks of private users. The configuration must be valid.
     ///
     /// # Errors
     ///
     /// If the system refuses the probe or its thread.
     pub fn try_isolation(&self) -> io::Result<IsolationReport> {
-        Ok(IsolationPlan::new(&self.isolation, &self.limits, self.temporary())?
-            .report
-            .clone())
+        Ok(self.plan()?.report)
+    }
+
+    /// Probes the isolation layers.
+    pub(crate) fn plan(&self) -> io::Result<IsolationPlan> {
+        let program = self.program.as_ref().map(|spec| {
+            let own = spec.env.iter();
+            let own = own.map(|(name, value)| (name.into(), value.expose_secret().into()));
+            ExpectedProgram {
+                path: self.find_program(spec).map_err(|error| error.to_string()),
+                args: &spec.args,
+                variables: self.inherited().into_iter().chain(own).collect(),
+            }
+        });
+        IsolationPlan::new(&self.isolation, &self.limits, self.temporary(), program.as_ref())
     }
 }
 
@@ -186,6 +204,7 @@ impl fmt::Debug for Config {
             .field("stderr_lines_per_second", &self.stderr_lines_per_second)
             .field("limits", &self.limits)
             .field("isolation", &self.isolation)
+            .field("program", &self.program)
             .field("delivery", &self.delivery)
             .finish_non_exhaustive()
     }
@@ -194,6 +213,7 @@ impl fmt::Debug for Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isolation::ChildUsers;
 
     fn environment() -> Vec<(OsString, OsString)> {
         [("PATH", "/bin"), ("BROKER_SECRET", "hunter2"), ("TZ", "UTC")]
@@ -223,7 +243,10 @@ mod tests {
             (|config| config.stderr_line_limit = 0, "stderr_line_limit"),
             (|config| config.stderr_lines_per_second = 0, "stderr_lines_per_second"),
             (|config| config.limits.open_files = Some(0), "limits.open_files"),
-            (|config| config.isolation.users = Some(0..=10), "isolation.users"),
+            (
+                |config| config.isolation.users = ChildUsers::Range(0..=10),
+                "isolation.users",
+            ),
             (
                 |config| config.delivery = [("../TOKEN".to_owned(), Delivery::File)].into(),
                 "delivery",

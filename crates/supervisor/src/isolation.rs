@@ -1,13 +1,14 @@
 //! Isolation of children from the machine, from this process and from each other.
 //!
 //! It has several independent layers: no way to gain privileges, no capabilities, an allow-list of
-//! files and of TCP ports, a filter of system calls, a private directory, limits, and, if the
-//! operator provides for them, a private user and a private control group. A probe finds the layers
-//! that the machine supports once, and logs them ([`IsolationReport`]). Each layer found is then
-//! required of every child: if it fails for one, that child does not start.
+//! files and of TCP ports, a filter of system calls, a private directory, limits, a private user
+//! where that works, and, if the operator provides for it, a private control group. A probe finds
+//! the layers that the machine supports once, and logs them ([`IsolationReport`]). Each layer found
+//! is then required of every child: if it fails for one, that child does not start.
 
 mod cgroup;
 mod child_dir;
+mod child_users;
 mod file_rules;
 mod landlock_rules;
 mod network_rules;
@@ -20,6 +21,7 @@ mod sandbox;
 mod setup;
 mod system_calls;
 mod user_pool;
+mod user_trial;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -28,6 +30,7 @@ use std::time::Duration;
 pub use file_rules::DEFAULT_READABLE;
 pub use report::{IsolationReport, Layer, MissingLayer};
 
+pub(crate) use child_users::ExpectedProgram;
 pub(crate) use plan::IsolationPlan;
 pub(crate) use sandbox::Sandbox;
 pub(crate) use setup::ChildSetup;
@@ -45,8 +48,8 @@ pub struct Isolation {
     /// Landlock: an allow-list of files; no signals to, no abstract-socket connections to, and no
     /// tracing of outside processes. Needs [`no_new_privileges`](Self::no_new_privileges).
     pub landlock: bool,
-    /// Landlock: children connect by TCP only to [`connect_ports`](Self::connect_ports), and bind no
-    /// port. Needs [`no_new_privileges`](Self::no_new_privileges).
+    /// Landlock: children connect by TCP only to [`connect_ports`](Self::connect_ports), and bind
+    /// no port. Needs [`no_new_privileges`](Self::no_new_privileges).
     pub network: bool,
     /// The TCP ports to which children may connect, whatever the host. None by default.
     pub connect_ports: Vec<u16>,
@@ -67,12 +70,26 @@ pub struct Isolation {
     /// The parent of these directories. The default is the `TMPDIR` of the configured environment,
     /// or `/tmp`.
     pub directory: Option<PathBuf>,
-    /// Each child gets its own user and group from this range. Needs root, and a range that nothing
-    /// else uses. Off by default.
-    pub users: Option<RangeInclusive<u32>>,
+    /// Each child gets its own user and group.
+    pub users: ChildUsers,
     /// A directory of the control group file system (version 2) that is delegated to this process:
     /// each child gets a group in it. Off by default.
     pub cgroup: Option<PathBuf>,
+}
+
+/// The users that children run as.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ChildUsers {
+    /// Each child has its own, from a range that common allocators do not use, if this process has
+    /// the capabilities to start processes as other users, and if such a user can execute
+    /// [`Config::program`](crate::Config::program) and access the paths that the configuration
+    /// names. If it cannot, or if the program is missing, the layer is reported as missing.
+    #[default]
+    Auto,
+    /// Each child has its own from this range, which nothing else may use. Needs root.
+    Range(RangeInclusive<u32>),
+    /// Children run as the user of this process.
+    Off,
 }
 
 /// Resource limits of a child. For `None`, the child inherits the limit of this process. Core dumps
@@ -108,7 +125,7 @@ impl Default for Isolation {
             writable: Vec::new(),
             own_directory: true,
             directory: None,
-            users: None,
+            users: ChildUsers::Auto,
             cgroup: None,
         }
     }
@@ -130,8 +147,10 @@ impl Isolation {
     /// Calls `check` for each rule with whether the field breaks it, the field, and the rule.
     pub(crate) fn check(&self, mut check: impl FnMut(bool, &'static str, &'static str)) {
         let relative = |paths: &[PathBuf]| paths.iter().any(|path| !path.is_absolute());
-        let users = self.users.as_ref();
-        let bad_users = users.is_some_and(|users| users.is_empty() || *users.start() == 0 || *users.end() == u32::MAX);
+        let bad_users = match &self.users {
+            ChildUsers::Range(users) => users.is_empty() || *users.start() == 0 || *users.end() == u32::MAX,
+            ChildUsers::Auto | ChildUsers::Off => false,
+        };
         check(
             self.landlock && !self.no_new_privileges,
             "isolation.landlock",
@@ -215,9 +234,9 @@ mod tests {
         }
         let bad: [fn(&mut Isolation); 5] = [
             |isolation| isolation.connect_ports = vec![443, 0],
-            |isolation| isolation.users = Some(0..=10),
+            |isolation| isolation.users = ChildUsers::Range(0..=10),
             #[expect(clippy::reversed_empty_ranges, reason = "the rejected value")]
-            |isolation| isolation.users = Some(20..=10),
+            |isolation| isolation.users = ChildUsers::Range(20..=10),
             |isolation| isolation.readable = vec!["relative".into()],
             |isolation| isolation.writable = vec!["relative".into()],
         ];

@@ -52,6 +52,6 @@ pub use config::{Config, DEFAULT_INHERITED, Delivery};
 pub use error::{InvalidConfigError, InvalidField, ReadyError, SpawnError, SupervisorError};
 pub use exit::Exit;
 pub use io::ChildIo;
-pub use isolation::{DEFAULT_READABLE, Isolation, IsolationLimits, IsolationReport, Layer, MissingLayer};
+pub use isolation::{ChildUsers, DEFAULT_READABLE, Isolation, IsolationLimits, IsolationReport, Layer, MissingLayer};
 pub use spec::ChildSpec;
 pub use supervisor::Supervisor;

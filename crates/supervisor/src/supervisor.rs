@@ -14,7 +14,7 @@ use crate::child::{Child, ChildState};
 use crate::child_task::ChildTask;
 use crate::config::{self, Config};
 use crate::error::{InvalidConfigError, SpawnError, SupervisorError};
-use crate::isolation::{IsolationPlan, IsolationReport, Layer};
+use crate::isolation::{IsolationReport, Layer};
 use crate::launch::Launcher;
 use crate::orphans;
 use crate::spawn_thread::SpawnThread;
@@ -47,8 +47,7 @@ impl Supervisor {
     /// [`SupervisorError::Thread`] if the system refuses the probe or a thread.
     pub fn new(config: Config) -> Result<Self, SupervisorError> {
         config.check()?;
-        let plan = IsolationPlan::new(&config.isolation, &config.limits, config.temporary())
-            .map_err(SupervisorError::Probe)?;
+        let plan = config.plan().map_err(SupervisorError::Probe)?;
         let report = plan.report.clone();
         report.log();
         if config.isolation.required && !report.missing.is_empty() {

@@ -123,7 +123,7 @@ pub(in crate::config) fn bytes(value: &Value) -> Result<u64, String> {
     number.ok_or_else(|| "must be a number of bytes such as \"512MiB\"".to_owned())
 }
 
-pub(super) fn range(value: &Value) -> Result<RangeInclusive<u32>, String> {
+pub(in crate::config) fn range(value: &Value) -> Result<RangeInclusive<u32>, String> {
     let number = |value: &Value| value.as_integer().and_then(|number| u32::try_from(number).ok());
     let range = structure(value).and_then(|value| match value.as_array()?.as_slice() {
         [first, last] => Some(number(first)?..=number(last)?),

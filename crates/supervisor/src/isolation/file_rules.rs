@@ -183,7 +183,7 @@ fn allow(ruleset: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> io
 
 /// A file that an argument names, such as a script: the operator who wrote the argument wants the
 /// child to read it.
-fn file_of_argument(argument: &OsString) -> Option<&Path> {
+pub(super) fn file_of_argument(argument: &OsString) -> Option<&Path> {
     let path = Path::new(argument);
     (path.is_absolute() && path.is_file()).then_some(path)
 }
@@ -196,7 +196,7 @@ fn resolver_directory(target: &Path) -> Option<&Path> {
 }
 
 /// The certificates that an environment names: `SSL_CERT_FILE` and the parts of `SSL_CERT_DIR`.
-fn certificates<'a>(variables: impl IntoIterator<Item = (&'a OsString, &'a OsString)>) -> Vec<PathBuf> {
+pub(super) fn certificates<'a>(variables: impl IntoIterator<Item = (&'a OsString, &'a OsString)>) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     for (name, value) in variables {
         let parts = value.as_bytes().split(|&byte| byte == b':');

@@ -10,6 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit};
 
 use super::cgroup::Cgroups;
 use super::child_dir::ChildDirs;
+use super::child_users::{self, ExpectedProgram};
 use super::file_rules::{self, ChildPaths};
 use super::landlock_rules::LandlockRules;
 use super::network_rules::NetworkRules;
@@ -36,8 +37,13 @@ pub(crate) struct IsolationPlan {
 
 impl IsolationPlan {
     /// Probes which of the requested layers are available. `temporary` is the default parent of
-    /// private directories.
-    pub(crate) fn new(isolation: &Isolation, limits: &IsolationLimits, temporary: Option<&OsStr>) -> io::Result<Self> {
+    /// private directories; `program` is that of the children to come, if known.
+    pub(crate) fn new(
+        isolation: &Isolation,
+        limits: &IsolationLimits,
+        temporary: Option<&OsStr>,
+        program: Option<&ExpectedProgram<'_>>,
+    ) -> io::Result<Self> {
         let mut report = IsolationReport::default();
         let rules = LandlockRules::new(isolation);
         let nothing = ChildPaths {
@@ -71,13 +77,11 @@ impl IsolationPlan {
         } else {
             None
         };
-        let users = isolation.users.clone().and_then(|range| {
-            let users = probe::other_users().map(|()| UserPool::new(range));
-            report.record(Layer::User, users)
-        });
+        let default = || temporary.map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+        let parent = isolation.directory.clone().unwrap_or_else(default);
+        let users = child_users::choose(isolation, &parent, program)?;
+        let users = users.and_then(|users| report.record(Layer::User, users));
         let directories = if isolation.own_directory {
-            let default = || temporary.map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
-            let parent = isolation.directory.clone().unwrap_or_else(default);
             report.record(Layer::Directory, ChildDirs::new(&parent, users.is_some()))
         } else {
             None

@@ -130,7 +130,7 @@ pub(super) fn drop_capabilities() -> Result<(), Errno> {
 
 /// Switches to a user, with the group of the same number and no other group. The calls change the
 /// calling thread, which is the only one here.
-fn switch_user(number: u32) -> Result<(), Errno> {
+pub(super) fn switch_user(number: u32) -> Result<(), Errno> {
     let (user, group) = (Uid::from_raw(number), Gid::from_raw(number));
     set_thread_groups(&[])?;
     set_thread_res_gid(group, group, group)?;

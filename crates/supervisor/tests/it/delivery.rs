@@ -62,7 +62,7 @@ async fn file_delivery_gives_the_file_to_the_private_user_of_the_child() {
         .unwrap();
     let supervisor = supervisor_with(|config| {
         config.delivery = [("TOKEN".to_owned(), Delivery::File)].into();
-        config.isolation.users = Some(3_100_000..=3_100_000);
+        config.isolation.users = supervisor::ChildUsers::Range(3_100_000..=3_100_000);
         config.isolation.directory = Some(parent.path().into());
     });
     let child = supervisor

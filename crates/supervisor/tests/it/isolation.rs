@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use supervisor::{Config, Layer, Supervisor, SupervisorError};
+use supervisor::{ChildUsers, Config, Layer, Supervisor, SupervisorError};
 
 use crate::support::{ChildLines, done, is_root, script, soon, spec, supervisor, supervisor_with};
 
@@ -230,7 +230,7 @@ async fn each_child_has_a_private_user_if_a_range_is_configured() {
     let parent = tempfile::tempdir().unwrap();
     fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o711)).unwrap();
     let supervisor = supervisor_with(|config| {
-        config.isolation.users = Some(3_000_000..=3_000_001);
+        config.isolation.users = ChildUsers::Range(3_000_000..=3_000_001);
         config.isolation.directory = Some(parent.path().into());
     });
     if !is_root() {
@@ -265,6 +265,80 @@ async fn each_child_has_a_private_user_if_a_range_is_configured() {
     );
     let again = start().await.unwrap();
     assert_eq!(ChildLines::with(&again).read_line().await.as_deref(), Some("3000000"));
+}
+
+/// The user numbers of children that live at the same time, two of each configuration.
+async fn users_of(changes: [fn(&mut Config); 2]) -> Vec<u32> {
+    let mut users = Vec::new();
+    let (mut living, mut supervisors) = (Vec::new(), Vec::new());
+    for change in changes {
+        let supervisor = supervisor_with(|config| {
+            config.program = Some(script("exit 0"));
+            change(config);
+        });
+        for _ in 0..2 {
+            let child = supervisor.spawn(script("id -u; cat")).await.unwrap();
+            let mut stdio = ChildLines::with(&child);
+            users.push(stdio.read_number().await.unsigned_abs());
+            living.push((child, stdio));
+        }
+        supervisors.push(supervisor);
+    }
+    users
+}
+
+#[tokio::test]
+async fn children_of_root_have_private_users_by_default_that_no_supervisor_shares() {
+    let users = users_of([|_| {}, |_| {}]).await;
+    if !is_root() {
+        let own = rustix::process::getuid().as_raw();
+        assert_eq!(users, [own; 4]);
+        return;
+    }
+    let different: std::collections::BTreeSet<u32> = users.iter().copied().collect();
+    assert_eq!(different.len(), 4, "{users:?}");
+    assert!(
+        users.iter().all(|user| (0x7F00_0000..=0x7F00_FFFF).contains(user)),
+        "{users:?}"
+    );
+
+    let off: fn(&mut Config) = |config| config.isolation.users = ChildUsers::Off;
+    let unknown: fn(&mut Config) = |config| config.program = None;
+    assert_eq!(users_of([off, unknown]).await, [0; 4]);
+}
+
+#[tokio::test]
+async fn private_users_are_missing_if_such_a_user_cannot_run_the_program() {
+    if !is_root() {
+        return;
+    }
+    let private = tempfile::tempdir().unwrap();
+    fs::set_permissions(private.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let program = private.path().join("program");
+    fs::copy("/bin/sh", &program).unwrap();
+    let mut default = Config::new(std::env::vars_os());
+    default.program = Some(script("exit 0"));
+    let (mut executed, mut read, mut readable, mut directory) =
+        (default.clone(), default.clone(), default.clone(), default);
+    executed.program = Some(spec(program.to_str().unwrap(), &[]));
+    read.program = Some(spec("/bin/sh", &[program.to_str().unwrap()]));
+    readable.isolation.readable = vec![private.path().into()];
+    directory.isolation.directory = Some(private.path().into());
+    for (config, path) in [
+        (executed, program.as_path()),
+        (read, &program),
+        (readable, private.path()),
+        (directory, private.path()),
+    ] {
+        let supervisor = Supervisor::new(config).unwrap();
+        let missing = &supervisor.isolation().missing;
+        assert_eq!(missing[0].layer, Layer::User);
+        assert!(missing[0].reason.contains(path.to_str().unwrap()), "{missing:?}");
+        let child = supervisor.spawn(script("id -u")).await.unwrap();
+        assert_eq!(ChildLines::with(&child).read_all().await, ["0"]);
+    }
+    let supervisor = supervisor_with(|config| config.program = Some(spec("/no/such/program", &[])));
+    assert_eq!(supervisor.isolation().missing[0].layer, Layer::User);
 }
 
 #[tokio::test]

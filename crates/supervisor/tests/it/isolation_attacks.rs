@@ -12,23 +12,33 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::process::Command;
 
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, XattrFlags, setxattr, utimensat};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal, getpriority_process, kill_process, pidfd_getfd,
     pidfd_open, pidfd_send_signal, prlimit, setpriority_process,
 };
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
-use supervisor::Isolation;
+use supervisor::{Isolation, IsolationReport, Layer};
 
 use crate::support::{ChildLines, is_root, role, script, supervisor_with};
 
 /// Variables with the attacker's targets.
-const ENVIRONMENT: [&str; 5] = [
+const ENVIRONMENT: [&str; 6] = [
     "TARGET_SIBLING",
     "TARGET_PARENT",
     "TARGET_STORE",
     "TARGET_SOCKET",
     "TARGET_PORT",
+    "TARGET_PATH",
+];
+
+/// Attempts that only a private user refuses.
+const BY_USER: [&str; 4] = [
+    "change mode of store",
+    "change times of store",
+    "change attributes of store",
+    "connect to socket at path",
 ];
 
 /// Attempts for which there is no safe function, as scripts. The first two remove what they create.
@@ -44,10 +54,11 @@ const COMMANDS: [(&str, &str); 6] = [
 /// The result of every attempt: `done`, or the error.
 type Outcome = BTreeMap<String, String>;
 
-async fn run_attacker(isolated: bool) -> Outcome {
+async fn run_attacker(isolated: bool) -> (Outcome, IsolationReport) {
+    let mut attacker = role("isolation_attacks::role_attacker");
     let supervisor = supervisor_with(|config| {
         if isolated {
-            config.isolation.required = true;
+            config.program = Some(attacker.clone());
         } else {
             config.isolation = Isolation {
                 no_new_privileges: false,
@@ -60,6 +71,10 @@ async fn run_attacker(isolated: bool) -> Outcome {
             };
         }
     });
+    let report = supervisor.isolation().clone();
+    // Without root, or if other users cannot execute this binary.
+    let missing = report.missing.iter().filter(|missing| missing.layer != Layer::User);
+    assert_eq!(missing.count(), 0, "{report:?}");
     let store = tempfile::NamedTempFile::new().unwrap();
     fs::write(store.path(), "the store").unwrap();
     fs::set_permissions(store.path(), fs::Permissions::from_mode(0o600)).unwrap();
@@ -67,6 +82,10 @@ async fn run_attacker(isolated: bool) -> Outcome {
     let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&socket).unwrap()).unwrap();
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    let path = directory.path().join("socket");
+    let _at_path = UnixListener::bind(&path).unwrap();
 
     let mut spec = script("pwd; cat");
     spec.env = vec![("TOKEN".into(), "t0k3n-of-the-sibling".into())];
@@ -74,13 +93,13 @@ async fn run_attacker(isolated: bool) -> Outcome {
     let mut sibling_stdio = ChildLines::with(&sibling);
     let directory = sibling_stdio.read_line().await.unwrap();
 
-    let mut attacker = role("isolation_attacks::role_attacker");
     let values = [
         sibling.pid().to_string(),
         std::process::id().to_string(),
         store.path().to_str().unwrap().to_owned(),
         socket,
         listener.local_addr().unwrap().port().to_string(),
+        path.to_str().unwrap().to_owned(),
     ];
     attacker.env = ENVIRONMENT
         .iter()
@@ -102,12 +121,19 @@ async fn run_attacker(isolated: bool) -> Outcome {
     // The sibling is unharmed.
     sibling_stdio.write_line("alive").await.unwrap();
     assert_eq!(sibling_stdio.read_line().await.as_deref(), Some("alive"));
-    outcome
+    (outcome, report)
 }
 
 #[tokio::test]
 async fn isolated_child_cannot_read_or_affect_others() {
-    let outcome = run_attacker(true).await;
+    let (mut outcome, report) = run_attacker(true).await;
+    // Landlock does not restrict these.
+    let by_user = BY_USER.map(|attempt| outcome.remove(attempt).unwrap());
+    if report.active.contains(&Layer::User) {
+        for result in by_user {
+            assert!(["EACCES", "EPERM"].contains(&result.as_str()), "{result}");
+        }
+    }
     let refused: Vec<&str> = outcome
         .iter()
         .filter(|(_, result)| *result != "done")
@@ -131,7 +157,7 @@ async fn isolated_child_cannot_read_or_affect_others() {
 
 #[tokio::test]
 async fn child_without_isolation_can_read_and_affect_others() {
-    let outcome = run_attacker(false).await;
+    let (outcome, _) = run_attacker(false).await;
     for attempt in [
         "read sibling environ",
         "read sibling maps",
@@ -141,6 +167,9 @@ async fn child_without_isolation_can_read_and_affect_others() {
         "connect to socket",
         "connect to port",
         "bind port",
+        "change mode of store",
+        "change times of store",
+        "connect to socket at path",
         "limit sibling",
         "slow down sibling",
         "pin sibling",
@@ -169,7 +198,7 @@ async fn child_without_isolation_can_read_and_affect_others() {
 #[test]
 #[ignore = "a role that another test starts as a child"]
 fn role_attacker() {
-    let [sibling, parent, store, socket, port] = ENVIRONMENT.map(|name| std::env::var(name).unwrap());
+    let [sibling, parent, store, socket, port, path] = ENVIRONMENT.map(|name| std::env::var(name).unwrap());
     let attempt = |name: &str, result: Result<(), std::io::Error>| {
         let result = match result.as_ref().map_err(Errno::from_io_error) {
             Ok(()) => "done".to_owned(),
@@ -188,7 +217,26 @@ fn role_attacker() {
         "write store",
         fs::OpenOptions::new().append(true).open(&store).map(drop),
     );
+    attempt(
+        "change mode of store",
+        fs::set_permissions(&store, fs::Permissions::from_mode(0o600)),
+    );
+    let now = Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        },
+        last_modification: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        },
+    };
+    let touched = utimensat(CWD, &store, &now, AtFlags::empty());
+    attempt("change times of store", touched.map_err(Into::into));
+    let attribute = setxattr(&store, "user.attacked", b"yes", XattrFlags::empty());
+    attempt("change attributes of store", attribute.map_err(Into::into));
     attempt("replace store", fs::remove_file(&store));
+    attempt("connect to socket at path", UnixStream::connect(path).map(drop));
     attempt("list temporary files", fs::read_dir("/tmp").map(drop));
     attempt("list processes", fs::read_dir("/proc").map(drop));
     attempt("list home of root", fs::read_dir("/root").map(drop));
