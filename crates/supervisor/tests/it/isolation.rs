@@ -165,6 +165,18 @@ async fn child_cannot_execute_files_that_it_writes() {
     assert_eq!(ChildLines::with(&child).read_all().await, ["126", "0"]);
 }
 
+/// That written files are not executable is no boundary: interpreters read them. The restrictions
+/// belong to the process and hold for any code.
+#[tokio::test]
+async fn code_that_a_child_writes_has_the_restrictions_of_the_child() {
+    let supervisor = supervisor();
+    let text = "echo 'echo runs; cat /etc/shadow || echo refused; grep Seccomp: /proc/$$/status' > mine; exec sh mine";
+    let child = supervisor.spawn(script(text)).await.unwrap();
+    let lines = ChildLines::with(&child).read_all().await;
+    assert_eq!(lines[..2], ["runs", "refused"]);
+    assert_eq!(status(&lines, "Seccomp:"), "2");
+}
+
 #[tokio::test]
 async fn configuration_adds_readable_and_writable_paths() {
     let (readable, writable) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

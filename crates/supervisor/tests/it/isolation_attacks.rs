@@ -10,6 +10,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, XattrFlags, setxattr, utimensat};
@@ -153,6 +154,28 @@ async fn isolated_child_cannot_read_or_affect_others() {
             "{attempt}: {result}"
         );
     }
+}
+
+/// The regular tests of a builder run as root or as a plain user; this covers the latter for both.
+#[test]
+fn isolated_child_of_a_plain_user_cannot_read_or_affect_others() {
+    if !is_root() {
+        return;
+    }
+    let binary = std::env::current_exe().unwrap();
+    let as_user = |program: &Path, args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=3300000", "--regid=3300000", "--clear-groups"]);
+        command.arg(program).args(args).output().unwrap()
+    };
+    // A build below a private directory cannot be executed by others.
+    if !as_user(&binary, &["--list"]).status.success() {
+        return;
+    }
+    let test = "isolation_attacks::isolated_child_cannot_read_or_affect_others";
+    let output = as_user(&binary, &["--exact", test]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
 }
 
 #[tokio::test]
