@@ -11,7 +11,7 @@
 //! file was replaced, the next child gets the new one.
 //!
 //! Landlock does not restrict `stat`, reading symbolic links, changes of modes, owners, times and
-//! attributes, or connections to UNIX sockets by path.
+//! attributes, and before its version 9 not connections to UNIX sockets by path either.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -94,7 +94,10 @@ const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/full"];
 pub(super) const READ_BITS: u64 = AccessFs::ReadFile as u64 | AccessFs::ReadDir as u64;
 
 /// The requested version of Landlock. An older kernel applies the rules that it knows.
-const VERSION: ABI = ABI::V6;
+const VERSION: ABI = ABI::V9;
+
+/// Directories of the sockets with which a C library resolves names: systemd-resolved and nscd.
+const RESOLVER_SOCKETS: [&str; 3] = ["/run/systemd/resolve", "/run/nscd", "/var/run/nscd"];
 
 /// The part of the allow-list that is the same for all children.
 #[derive(Clone, Debug)]
@@ -144,6 +147,9 @@ impl FileRules {
         }
         for path in DEVICES {
             ruleset = allow(ruleset, Path::new(path), AccessFs::ReadFile | AccessFs::WriteFile)?;
+        }
+        for path in RESOLVER_SOCKETS {
+            ruleset = allow(ruleset, Path::new(path), AccessFs::ResolveUnix.into())?;
         }
         let writable = self.writable.iter().map(PathBuf::as_path);
         for path in writable.chain(child.directory) {
@@ -235,6 +241,16 @@ mod tests {
     fn writable_files_are_not_executable() {
         assert!(!write_access().contains(AccessFs::Execute));
         assert!(write_access().contains(AccessFs::Truncate | AccessFs::Refer | AccessFs::WriteFile));
+        assert!(write_access().contains(AccessFs::MakeSock | AccessFs::ResolveUnix));
+    }
+
+    #[test]
+    fn rule_for_sockets_is_valid_on_any_kernel() {
+        let directory = tempfile::tempdir().unwrap();
+        let ruleset = FileRules::deny_all(Ruleset::default())
+            .and_then(Ruleset::create)
+            .unwrap();
+        allow(ruleset, directory.path(), AccessFs::ResolveUnix.into()).unwrap();
     }
 
     #[test]
