@@ -50,6 +50,29 @@ async fn equal_request_ids_of_two_sessions_get_their_own_responses() {
 }
 
 #[tokio::test]
+async fn children_have_users_of_their_own_if_the_broker_is_root() {
+    let user = |process: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u32>().unwrap()
+    };
+    let own = user("self");
+    for (setting, private) in [("auto", own == 0), ("off", false)] {
+        let harness = Harness::new(&[("child.isolation.users", setting)]).await;
+        // The programs of the tests may lie below a private directory.
+        let private = private && harness.broker.log().count("private users are not available") == 0;
+        let _sessions = [harness.in_session("alice").await, harness.in_session("bob").await];
+        let children = harness.broker.children().unwrap();
+        let users: BTreeSet<u32> = children.iter().map(|child| user(&child.pid.to_string())).collect();
+        if private {
+            assert!(users.len() == 2 && !users.contains(&own), "{users:?}");
+        } else {
+            assert_eq!(users, BTreeSet::from([own]));
+        }
+    }
+}
+
+#[tokio::test]
 async fn child_inherits_only_listed_environment_variables() {
     let harness = Harness::new(&[("log.format", "json")]).await;
     let session = harness.in_session("alice").await;
