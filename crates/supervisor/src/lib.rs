@@ -36,6 +36,7 @@ mod supervisor;
 mod child_process;
 mod child_task;
 mod clone_exec;
+mod dumpable;
 mod io;
 mod isolation;
 mod launch;

@@ -15,11 +15,11 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::thread;
 
-use rustix::process::{dumpable_behavior, set_dumpable_behavior};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::child_process::ChildProcess;
 use crate::clone_exec;
+use crate::dumpable;
 use crate::error::SpawnError;
 use crate::isolation::Sandbox;
 use crate::launch::{Launcher, PreparedChild};
@@ -162,14 +162,13 @@ fn spawn(launcher: &Launcher, spec: &ChildSpec) -> Result<SpawnedProcess, SpawnE
     let PreparedChild { image, setup, sandbox } = launcher.prepare(spec)?;
     let (streams, child_ends) = StdStreams::new().map_err(SpawnError::from_system)?;
     let spawned = orphans::spawn(|| {
-        // A child that changes its user while it shares our memory makes the kernel clear our
-        // dumpable flag (`commit_creds` of kernel/cred.c), so restore it.
-        let before = dumpable_behavior();
-        let spawned = clone_exec::spawn(&image, child_ends.each_ref().map(AsFd::as_fd), &|| setup.apply());
-        if let (Some(_), Ok(before)) = (setup.user, before) {
-            let _ = set_dumpable_behavior(before);
+        let spawn = || clone_exec::spawn(&image, child_ends.each_ref().map(AsFd::as_fd), &|| setup.apply());
+        // The child changes its user while it shares our memory.
+        if setup.user.is_some() {
+            dumpable::preserved(spawn)
+        } else {
+            spawn()
         }
-        spawned
     });
     let (pid, pidfd) = spawned.map_err(|error| SpawnError::from_setup(&spec.program, error))?;
     let process = ChildProcess::new(pid, pidfd, launcher.plan.marks_children());

@@ -12,9 +12,9 @@ use std::thread;
 
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
-use rustix::process::{dumpable_behavior, set_dumpable_behavior};
 
 use super::setup;
+use crate::dumpable;
 
 /// The longest first line of a script that is read.
 const MAX_FIRST_LINE: u64 = 4096;
@@ -68,9 +68,7 @@ impl UserNeeds {
 
 /// Tries the paths as a user. Fails if the system refuses the thread.
 pub(super) fn try_as(user: u32, needs: UserNeeds) -> io::Result<Result<(), Obstacle>> {
-    // A thread that changes its user makes the kernel clear the flag of this process.
-    let dumpable = dumpable_behavior();
-    let trial = thread::Builder::new().name("trial".to_owned()).spawn(move || {
+    let attempt = move || {
         let switched = setup::switch_user(user).and_then(|()| setup::drop_capabilities());
         switched.map_err(Obstacle::Switch)?;
         let denied = needs
@@ -78,12 +76,11 @@ pub(super) fn try_as(user: u32, needs: UserNeeds) -> io::Result<Result<(), Obsta
             .into_iter()
             .find(|(path, wanted)| access(path, *wanted).is_err());
         denied.map_or(Ok(()), |(path, _)| Err(Obstacle::Path(path)))
-    })?;
-    let result = trial.join().map_err(|_| io::Error::other("the trial panicked"));
-    if let Ok(dumpable) = dumpable {
-        let _ = set_dumpable_behavior(dumpable);
-    }
-    result
+    };
+    dumpable::preserved(|| {
+        let trial = thread::Builder::new().name("trial".to_owned()).spawn(attempt)?;
+        trial.join().map_err(|_| io::Error::other("the trial panicked"))
+    })
 }
 
 /// The interpreter that the first line of a script names (execve(2)).
@@ -129,7 +126,7 @@ mod tests {
         }
         assert!(rustix::process::geteuid().is_root());
         assert_eq!(
-            dumpable_behavior().unwrap(),
+            rustix::process::dumpable_behavior().unwrap(),
             rustix::process::DumpableBehavior::Dumpable
         );
     }
