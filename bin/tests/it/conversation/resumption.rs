@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use testkit::{Client, client::ClientError};
 use tokio::time::timeout;
 
-use super::{DIED, SOON, call, calls::OpenCall, next_event};
+use super::{DIED, SOON, call, calls::OpenCall, kill_child, next_event};
 use crate::harness::{Harness, messages::tool_call_request};
 
 /// The time within which a client that resumes a lost call must learn that it is lost.
@@ -48,8 +48,7 @@ async fn resumed_call_of_a_dead_child_fails_at_once_while_the_session_sleeps() {
     let alice = harness.in_session("alice").await;
     for id in [json!("lost"), json!(7)] {
         let last = begin_and_leave(&alice, &id).await;
-        harness.only_child().kill().unwrap();
-        harness.broker.log().contains(DIED).await;
+        kill_child(&harness).await;
         assert_lost(&alice, &last, &id).await;
         assert_eq!(harness.broker.children().unwrap(), [], "no child is needed for it");
         call(&alice, "test_echo", json!({})).await;
