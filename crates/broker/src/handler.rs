@@ -81,8 +81,7 @@ pub(crate) async fn handle<G: Send + 'static>(
 }
 
 async fn respond(state: Arc<AppState>, route: Route, target: Uri, mut request: Request<Incoming>) -> McpAnswer {
-    // Monitoring systems address the broker by its IP address.
-    if !route.is_monitoring() {
+    if !route.allows_any_host() {
         let checked = state.host_origin.check_host(request.uri(), request.headers());
         if let Err(error) = checked {
             return error_response(error, route).into();

@@ -3,16 +3,16 @@
 //! Their order matters: host and origin before anything is looked up, the bearer before any detail
 //! of the request is rejected, and the body last, once its sender is authenticated.
 
-use http::{HeaderMap, Method, Request, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 
 use crate::{
     app_state::AppState,
     cors,
     http_error::HttpError,
-    media_type::{EVENT_STREAM, JSON},
-    ports::McpAnswer,
-    request_body,
+    media_type::{EVENT_STREAM, JSON, names_html},
+    ports::{McpAnswer, ResponseBody},
+    request_body, response,
 };
 
 /// Serves a request whose host has been checked.
@@ -28,7 +28,7 @@ pub(crate) async fn serve(state: &AppState, request: Request<Incoming>) -> Resul
         return Ok(response.into());
     }
     if let Err(challenge) = state.authority.authenticate(&mut parts).await {
-        return Ok(challenge.into());
+        return Ok(for_browser(state, &parts, challenge).into());
     }
     let limits = &state.config.limits;
     let body = match parts.method {
@@ -43,6 +43,34 @@ pub(crate) async fn serve(state: &AppState, request: Request<Incoming>) -> Resul
         _ => return Err(HttpError::MethodNotAllowed(cors::ALLOWED_METHODS)),
     };
     Ok(state.mcp.serve(Request::from_parts(parts, body)).await)
+}
+
+/// The challenge with a page as its body, if the user has opened the URL in a browser.
+fn for_browser(state: &AppState, parts: &Parts, challenge: Response<ResponseBody>) -> Response<ResponseBody> {
+    let is_page = matches!(parts.method, Method::GET | Method::HEAD)
+        && challenge.status() == StatusCode::UNAUTHORIZED
+        && !parts.headers.contains_key(header::AUTHORIZATION)
+        && names_html(&parts.headers);
+    if !is_page {
+        return challenge;
+    }
+    let page = response::html(StatusCode::UNAUTHORIZED, sign_in_page(state.config.public_url.prefix()));
+    let (page, body) = page.into_parts();
+    let (mut head, _) = challenge.into_parts();
+    head.headers.remove(header::CONTENT_LENGTH);
+    head.headers.extend(page.headers);
+    Response::from_parts(head, body)
+}
+
+/// `prefix` is part of a valid URI, so it needs no escaping apart from `&` and `'`.
+fn sign_in_page(prefix: &str) -> String {
+    let prefix = prefix.replace('&', "&amp;").replace('\'', "&#39;");
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>MCP endpoint</title>\n\
+         <h1>This address is for MCP clients</h1>\n\
+         <p>Add it to your MCP client, which then asks you to sign in. \
+         <a href=\"{prefix}/\">About this server</a></p>\n</html>\n"
+    )
 }
 
 /// MCP 2025-11-25, transports, "Sending Messages to the Server": the response may have either type,

@@ -6,7 +6,19 @@
 use http::{HeaderMap, header};
 
 pub(crate) const JSON: MediaType = MediaType("application", "json");
+const HTML: MediaType = MediaType("text", "html");
 pub(crate) const EVENT_STREAM: MediaType = MediaType("text", "event-stream");
+
+/// Returns true if `Accept` names HTML, as that of a browser does.
+pub(crate) fn names_html(headers: &HeaderMap) -> bool {
+    let is_html = |range: &str| {
+        range
+            .split(';')
+            .next()
+            .is_some_and(|range| HTML.matched_by(range.trim()) == Some(2))
+    };
+    HTML.is_acceptable(headers) && accepted_ranges(headers).any(is_html)
+}
 
 /// A media type in lower case.
 #[derive(Clone, Copy, Debug)]

@@ -15,6 +15,10 @@ pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Respo
     whole(status, "text/plain; charset=utf-8", text)
 }
 
+pub(crate) fn html(status: StatusCode, page: impl Into<Bytes>) -> Response<ResponseBody> {
+    whole(status, "text/html; charset=utf-8", page)
+}
+
 pub(crate) fn empty(status: StatusCode) -> Response<ResponseBody> {
     let mut response = whole(status, "text/plain", Bytes::new());
     response.headers_mut().remove(header::CONTENT_TYPE);

@@ -30,6 +30,8 @@ impl Route {
             Some(rest) if rest.starts_with('/') => rest,
             _ => path,
         };
+        // A client may add a slash to the URL that its user types, and stops at a 404.
+        let inner = if inner == "/mcp/" { "/mcp" } else { inner };
         let route = match inner {
             "/mcp" => Self::Mcp,
             "/healthz" => Self::Health,
@@ -53,6 +55,12 @@ impl Route {
             Self::Index => "index",
             Self::Unknown => "unknown",
         }
+    }
+
+    /// True for the paths at which any `Host` is allowed: load balancers address each broker by its
+    /// IP address.
+    pub(crate) fn allows_any_host(self) -> bool {
+        matches!(self, Self::Health | Self::Ready)
     }
 
     /// True for the paths that monitoring systems poll.
@@ -84,7 +92,7 @@ mod tests {
             ("/healthz", Route::Health),
             ("/readyz", Route::Ready),
             ("/", Route::Index),
-            ("/mcp/", Route::Unknown),
+            ("/mcp//", Route::Unknown),
             ("/MCP", Route::Unknown),
             ("//mcp", Route::Unknown),
             ("/metrics", Route::Metrics),
@@ -99,6 +107,8 @@ mod tests {
     fn prefix_is_stripped_only_at_a_segment_boundary() {
         for (path, route, inner) in [
             ("/a/b/mcp", Route::Mcp, "/mcp"),
+            ("/a/b/mcp/", Route::Mcp, "/mcp"),
+            ("/mcp/", Route::Mcp, "/mcp"),
             ("/mcp", Route::Mcp, "/mcp"),
             ("/a/b", Route::Index, "/"),
             ("/a/b/", Route::Index, "/"),

@@ -46,8 +46,8 @@ scrape_configs:
     static_configs: [{ targets: [\"127.0.0.1:8080\"] }]
 ```
 
-Without a token everyone who reaches the broker can read the metrics: then the proxy in front must not publish `/metrics`. As with `/healthz`, the
-`Host` of the request is not checked. No label holds a user, a session, a client, or any other text of a client.
+Without a token everyone who reaches the broker can read the metrics: then the proxy in front must not publish `/metrics`. Unlike for `/healthz`, the
+`Host` of the request must be allowed: scrape the name of `public_url`, or add the address to `server.allowed_hosts`. No label holds a user, a session, a client, or any other text of a client.
 With `child.mode = \"http\"` a child is the session at the shared server, except in `forgejo_mcp_broker_children`, which counts processes and stays zero.
 Counters begin at zero with the process. The average of a histogram is its `_sum` divided by its `_count`.
 

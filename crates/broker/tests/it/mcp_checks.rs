@@ -338,3 +338,42 @@ async fn unauthenticated_request_with_a_large_body_gets_401() {
         assert_eq!(response.status, 401, "{size}");
     }
 }
+
+#[tokio::test]
+async fn trailing_slash_is_served_as_mcp() {
+    let broker = Harness::start().await;
+    let mut request = valid_post("{}");
+    *request.uri_mut() = "/mcp/".parse().expect("a URI");
+    assert_eq!(broker.send(request).await.body, "POST /mcp 2 from the caller");
+    let response = broker.send(get("/mcp/")).await;
+    assert_eq!(
+        (response.status, response.header("www-authenticate")),
+        (401, Some("Bearer"))
+    );
+}
+
+#[tokio::test]
+async fn browser_gets_the_challenge_with_a_page() {
+    let broker = Harness::with(config("https://mcp.example/a")).await;
+    let opened = |accept: &'static str, bearer: Option<&'static str>| {
+        let mut request = get("/a/mcp");
+        let headers = request.headers_mut();
+        headers.insert("accept", HeaderValue::from_static(accept));
+        headers.extend(bearer.map(|bearer| (http::header::AUTHORIZATION, HeaderValue::from_static(bearer))));
+        broker.send(request)
+    };
+    let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let page = opened(browser, None).await;
+    assert_eq!((page.status, page.header("www-authenticate")), (401, Some("Bearer")));
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert!(page.body.contains("href=\"/a/\""), "{}", page.body);
+    for (accept, bearer) in [
+        ("text/event-stream", None),
+        ("*/*", None),
+        ("text/html;q=0", None),
+        (browser, Some("Bearer bad")),
+    ] {
+        let response = opened(accept, bearer).await;
+        assert_eq!((response.status, response.body.as_str()), (401, "who?"), "{accept}");
+    }
+}

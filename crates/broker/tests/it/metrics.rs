@@ -56,13 +56,13 @@ fn assert_exposition(response: &Received) {
 }
 
 #[tokio::test]
-async fn metrics_are_served_for_any_host_and_under_the_prefix() {
+async fn metrics_are_served_for_allowed_hosts_and_under_the_prefix() {
     let broker = broker_with_metrics(&Arc::default(), None).await;
-    for (path, host) in [
-        ("/metrics", "10.0.0.7:8080"),
-        ("/metrics", "mcp.example"),
-        ("/prefix/metrics", "mcp.example"),
-    ] {
+    let mut foreign = get("/metrics");
+    let host = "10.0.0.7:8080".parse().expect("a host");
+    foreign.headers_mut().insert("host", host);
+    assert_eq!(broker.send(foreign).await.status, 403);
+    for (path, host) in [("/metrics", "mcp.example"), ("/prefix/metrics", "mcp.example")] {
         let mut request = get(path);
         request.headers_mut().insert("host", host.parse().expect("a host"));
         assert_exposition(&broker.send(request).await);

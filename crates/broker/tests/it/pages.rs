@@ -64,7 +64,7 @@ async fn prefix_is_stripped_and_the_root_still_works() {
 }
 
 #[tokio::test]
-async fn host_is_checked_except_for_monitoring_paths() {
+async fn host_is_checked_except_for_health_and_readiness() {
     let broker = Harness::start().await;
     for (path, status) in [
         ("/", 403),
@@ -73,7 +73,7 @@ async fn host_is_checked_except_for_monitoring_paths() {
         ("/nowhere", 403),
         ("/healthz", 200),
         ("/readyz", 200),
-        ("/metrics", 404),
+        ("/metrics", 403),
     ] {
         let mut request = get(path);
         request
@@ -132,7 +132,7 @@ async fn index_shows_the_mcp_url() {
 #[tokio::test]
 async fn unknown_paths_and_methods_are_rejected() {
     let broker = Harness::start().await;
-    for path in ["/metrics", "/mcp/", "/oauth", "/favicon.ico"] {
+    for path in ["/metrics", "/mcp//", "/oauth", "/favicon.ico"] {
         assert_eq!(broker.send(get(path)).await.status, 404, "{path}");
     }
     let mut post = get("/");
