@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bridge::{ServerEra, http::EndpointConfig};
-use broker::{BuildInfo, PublicUrl};
+use broker::{BuildInfo, HttpLimits, PublicUrl};
 use oauth::forgejo::ForgejoConfig;
 use supervisor::{Delivery, Isolation};
 use url::Url;
@@ -122,7 +122,12 @@ pub(crate) fn broker(config: &Config) -> Result<broker::Config> {
         revision: version::REVISION.to_owned(),
     };
     let server = &config.server;
+    let limits = HttpLimits {
+        connections: server.max_connections,
+        ..HttpLimits::default()
+    };
     Ok(broker::Config {
+        limits,
         allowed_hosts: server.allowed_hosts.clone(),
         allowed_origins: server.allowed_origins.clone(),
         drain_deadline: server.drain_timeout,

@@ -29,6 +29,9 @@ section! {
         /// Values of the `Origin` header that are accepted besides the origin of `public_url`, such
         /// as `"http://localhost:6274"`.
         allowed_origins: Origins = [],
+        /// The most connections. At the limit a new one takes the place of the one that has been
+        /// without a request longest. The limit of open files must be well above it.
+        max_connections: usize = 4096,
         /// After SIGTERM: how long requests in flight may take to finish.
         drain_timeout: Duration = "10s",
     }

@@ -25,6 +25,7 @@
 //! secrets are looked up by their hash and compared by one function of the crate `oauth`.
 
 mod child;
+mod connections;
 mod consent;
 mod documents;
 mod floods;

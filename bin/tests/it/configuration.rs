@@ -97,6 +97,7 @@ listen = "here"
 public_url = "http://mcp.example.org"
 allowed_hosts = ["https://alias.example/"]
 allowed_origins = ["nonsense"]
+max_connections = 0
 [forgejo]
 url = "git.example.org"
 client_id = ""
@@ -114,6 +115,7 @@ reap_interval = "300000000000y"
         "server.public_url",
         "server.allowed_hosts",
         "server.allowed_origins",
+        "server.max_connections",
         "forgejo.client_id",
         "session.reap_interval",
         "forgejo.url",

@@ -36,14 +36,18 @@ pub struct HttpLimits {
     pub head_bytes: usize,
     /// Maximum header fields of a request. More is 431.
     pub head_fields: usize,
-    /// Maximum time for a request's head to arrive; on a kept connection also for the next request
-    /// to begin.
+    /// Maximum time of a new connection until its first byte.
+    pub first_byte_timeout: Duration,
+    /// Maximum time for a request's head to arrive, on a new connection after its first byte; on a
+    /// kept connection also for the next request to begin.
     pub head_timeout: Duration,
     /// Maximum time for a request's body to arrive. Longer is 408.
     pub body_timeout: Duration,
-    /// Maximum time of an open connection without any request.
+    /// Maximum time of an open connection between two requests.
     pub idle_timeout: Duration,
-    /// Maximum concurrent connections. Further ones wait to be accepted.
+    /// Maximum concurrent connections. A further one takes the place of the one that has been
+    /// without a request longest. If all have requests, a few more are accepted, and get 503 except
+    /// at the paths of health checks.
     pub connections: usize,
     /// Maximum concurrent requests on one HTTP/2 connection.
     pub streams: u32,
@@ -80,6 +84,7 @@ impl Default for HttpLimits {
             oauth_body: 64 * 1024,
             head_bytes: 64 * 1024,
             head_fields: 100,
+            first_byte_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(120),

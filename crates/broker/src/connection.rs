@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{app_state::AppState, config::HttpLimits, handler};
+use crate::{app_state::AppState, config::HttpLimits, connection_table::ConnectionSlot, handler};
 
 /// Maximum time for a peer to close an idle connection.
 const IDLE_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,7 +36,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Tracks the requests of one connection.
 #[derive(Clone, Debug)]
-struct Activity(watch::Sender<ConnectionUse>);
+struct Activity {
+    uses: watch::Sender<ConnectionUse>,
+    slot: Option<Arc<ConnectionSlot>>,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct ConnectionUse {
@@ -55,24 +58,37 @@ struct RequestGuard(Activity);
 struct TrackedExecutor(TaskTracker);
 
 /// Serves a connection until it closes. `cut` closes it at once.
-pub(crate) async fn run(stream: TcpStream, state: Arc<AppState>, cut: CancellationToken) {
+pub(crate) async fn run(stream: TcpStream, slot: ConnectionSlot, state: Arc<AppState>, cut: CancellationToken) {
     let limits = state.config.limits.clone();
     let draining = state.draining.clone();
+    let (reserved, evicted) = (slot.reserved, slot.evicted.clone());
     let builder = builder(&limits, state.tasks.clone());
-    let activity = Activity::new();
+    let activity = Activity::new(Some(Arc::new(slot)));
     let requests = activity.clone();
     // Makes a drain wait for the first request, which has its own token once this one is dropped.
     let first = state.unfinished.token();
+    if !begins(&stream, &limits, &draining, &evicted).await {
+        tracing::debug!("silent connection closed");
+        return;
+    }
     let service = service_fn(move |request| {
         let (state, guard, unfinished) = (Arc::clone(&state), requests.begin(), state.unfinished.token());
-        async move { Ok::<_, Infallible>(handler::handle(state, request, guard, unfinished).await) }
+        async move { Ok::<_, Infallible>(handler::handle(state, request, reserved, guard, unfinished).await) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
 
     let idle = tokio::select! {
         result = connection.as_mut() => return log(result),
         () = draining.cancelled() => false,
-        () = activity.idle_for(limits.idle_timeout) => true,
+        () = activity.wait_until_idle(&limits) => true,
+        () = async {
+            evicted.cancelled().await;
+            // A request that began at the same moment is served.
+            activity.idle_for(Duration::ZERO).await;
+        } => {
+            tracing::debug!("silent connection closed for another one");
+            return;
+        }
     };
     if !idle {
         tokio::select! {
@@ -90,6 +106,24 @@ pub(crate) async fn run(stream: TcpStream, state: Arc<AppState>, cut: Cancellati
         result = connection => log(result),
         () = cut.cancelled() => tracing::debug!("connection cut"),
         () = sleep(IDLE_CLOSE_TIMEOUT), if idle => tracing::debug!("idle connection cut"),
+    }
+}
+
+/// Waits for the first byte of a connection. Returns false if it is not worth serving.
+async fn begins(
+    stream: &TcpStream,
+    limits: &HttpLimits,
+    draining: &CancellationToken,
+    evicted: &CancellationToken,
+) -> bool {
+    let mut byte = [0];
+    tokio::select! {
+        biased;
+        // The drain has its own limit for the first request.
+        () = draining.cancelled() => true,
+        // Readiness alone may be false.
+        first = timeout(limits.first_byte_timeout, stream.peek(&mut byte)) => matches!(first, Ok(Ok(1))),
+        () = evicted.cancelled() => false,
     }
 }
 
@@ -119,16 +153,20 @@ fn log(result: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
 }
 
 impl Activity {
-    fn new() -> Self {
-        Self(watch::Sender::new(ConnectionUse {
+    fn new(slot: Option<Arc<ConnectionSlot>>) -> Self {
+        let uses = watch::Sender::new(ConnectionUse {
             requests: 0,
             begun: false,
             changed: Instant::now(),
-        }))
+        });
+        Self { uses, slot }
     }
 
     fn begin(&self) -> RequestGuard {
-        self.0.send_modify(|connection| {
+        self.uses.send_modify(|connection| {
+            if let Some(slot) = self.slot.as_ref().filter(|_| connection.requests == 0) {
+                slot.set_busy();
+            }
             connection.requests += 1;
             connection.begun = true;
             connection.changed = Instant::now();
@@ -139,18 +177,31 @@ impl Activity {
     /// Returns once a draining connection may be closed after its requests in flight.
     async fn wait_until_quiet(&self) {
         sleep(DRAIN_SETTLE).await;
-        if self.0.borrow().begun {
+        if self.uses.borrow().begun {
             let _ = timeout(DRAIN_QUIET_TIMEOUT, self.idle_for(DRAIN_QUIET_PERIOD)).await;
         } else {
-            let mut changes = self.0.subscribe();
+            let mut changes = self.uses.subscribe();
             let first = changes.wait_for(|connection| connection.begun);
             let _ = timeout(DRAIN_FIRST_REQUEST, first).await;
         }
     }
 
+    /// Returns once the connection has been without a request for too long: before its first one
+    /// the limit is that of a head.
+    async fn wait_until_idle(&self, limits: &HttpLimits) {
+        let mut changes = self.uses.subscribe();
+        let first = changes.wait_for(|connection| connection.begun);
+        if timeout(limits.head_timeout.min(limits.idle_timeout), first)
+            .await
+            .is_ok()
+        {
+            self.idle_for(limits.idle_timeout).await;
+        }
+    }
+
     /// Returns once there has been no request for `time`.
     async fn idle_for(&self, time: Duration) {
-        let mut changes = self.0.subscribe();
+        let mut changes = self.uses.subscribe();
         loop {
             let ConnectionUse { requests, changed, .. } = *changes.borrow_and_update();
             tokio::select! {
@@ -165,9 +216,12 @@ impl Activity {
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.0.send_modify(|connection| {
+        self.0.uses.send_modify(|connection| {
             connection.requests = connection.requests.saturating_sub(1);
             connection.changed = Instant::now();
+            if let Some(slot) = self.0.slot.as_ref().filter(|_| connection.requests == 0) {
+                slot.set_silent(connection.changed);
+            }
         });
     }
 }
@@ -188,7 +242,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn connection_is_idle_only_after_its_last_request() {
-        let activity = Activity::new();
+        let activity = Activity::new(None);
         let limit = Duration::from_secs(60);
         let began = Instant::now();
         let (first, second) = (activity.begin(), activity.begin());

@@ -24,10 +24,12 @@ use crate::{
 };
 
 /// Handles a request. Holds `guard` until the response body has been sent, and so `unfinished`, for
-/// which a drain waits, unless the response is a stream that only listens.
+/// which a drain waits, unless the response is a stream that only listens. A connection of the
+/// reserve serves only health checks.
 pub(crate) async fn handle<G: Send + 'static>(
     state: Arc<AppState>,
     request: Request<Incoming>,
+    reserved: bool,
     guard: G,
     unfinished: TaskTrackerToken,
 ) -> Response<ResponseBody> {
@@ -41,7 +43,9 @@ pub(crate) async fn handle<G: Send + 'static>(
     let unfinished = (!listens).then_some(unfinished);
 
     // Dropping the handle aborts the task, so that it does not outlive the connection.
-    let task = state.tasks.spawn(respond(Arc::clone(&state), route, target, request));
+    let task = state
+        .tasks
+        .spawn(respond(Arc::clone(&state), route, target, reserved, request));
     let McpAnswer { mut response, span } = AbortOnDropHandle::new(task).await.unwrap_or_else(|error| {
         // The panic hook has logged the place; this logs the consequence.
         tracing::error!(%error, "request handler panicked");
@@ -80,7 +84,16 @@ pub(crate) async fn handle<G: Send + 'static>(
     })
 }
 
-async fn respond(state: Arc<AppState>, route: Route, target: Uri, mut request: Request<Incoming>) -> McpAnswer {
+async fn respond(
+    state: Arc<AppState>,
+    route: Route,
+    target: Uri,
+    reserved: bool,
+    mut request: Request<Incoming>,
+) -> McpAnswer {
+    if reserved && !route.is_monitoring() {
+        return error_response(HttpError::TooManyConnections, route).into();
+    }
     if !route.allows_any_host() {
         let checked = state.host_origin.check_host(request.uri(), request.headers());
         if let Err(error) = checked {

@@ -27,6 +27,8 @@ pub(crate) enum HttpError {
     BodyTimeout,
     /// The body ended early.
     BodyIncomplete,
+    /// The limit of connections is reached, and all of them have requests.
+    TooManyConnections,
     /// The token for the metrics is missing or wrong.
     MetricsToken,
     /// The metrics cannot be encoded.
@@ -57,7 +59,9 @@ impl HttpError {
             // RFC 6750 section 3.
             Self::MetricsToken => Some((header::WWW_AUTHENTICATE, "Bearer")),
             // The rest of the body would be parsed as the next request.
-            Self::BodyTooLarge | Self::BodyTimeout | Self::BodyIncomplete => Some((header::CONNECTION, "close")),
+            Self::BodyTooLarge | Self::BodyTimeout | Self::BodyIncomplete | Self::TooManyConnections => {
+                Some((header::CONNECTION, "close"))
+            }
             Self::BadHost
             | Self::HostNotAllowed
             | Self::OriginNotAllowed
@@ -71,7 +75,16 @@ impl HttpError {
         if let Some((name, value)) = extra {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
+        if let Some(seconds) = self.retry_after() {
+            let value = HeaderValue::from_static(seconds);
+            response.headers_mut().insert(header::RETRY_AFTER, value);
+        }
         response
+    }
+
+    /// Seconds after which the client may try again (RFC 9110 section 10.2.3).
+    fn retry_after(self) -> Option<&'static str> {
+        (self == Self::TooManyConnections).then_some("1")
     }
 
     fn status_and_message(self) -> (StatusCode, &'static str) {
@@ -92,6 +105,7 @@ impl HttpError {
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time"),
             Self::BodyIncomplete => (StatusCode::BAD_REQUEST, "The body is incomplete"),
+            Self::TooManyConnections => (StatusCode::SERVICE_UNAVAILABLE, "Too many connections: try again"),
             Self::MetricsToken => (StatusCode::UNAUTHORIZED, "Unauthorized"),
             Self::NotFound => (StatusCode::NOT_FOUND, "Not found"),
             Self::MetricsFailed | Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
@@ -110,6 +124,7 @@ impl HttpError {
             Self::BodyTooLarge => "body exceeds its size limit",
             Self::BodyTimeout => "body exceeds its timeout",
             Self::BodyIncomplete => "body ended early",
+            Self::TooManyConnections => "limit of connections is reached, and all have requests",
             Self::MetricsToken => "token for the metrics is missing or wrong",
             Self::MetricsFailed => "metrics cannot be encoded",
             Self::NotFound => "no such path",

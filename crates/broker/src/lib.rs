@@ -20,6 +20,7 @@
 mod app_state;
 mod config;
 mod connection;
+mod connection_table;
 mod cors;
 mod handler;
 mod health;

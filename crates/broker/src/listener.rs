@@ -1,11 +1,14 @@
-//! The accept loop: accepts connections up to the limit and survives transient errors.
+//! The accept loop: makes room for new connections at the limit, and survives transient errors.
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
+use tokio::{
+    net::TcpListener,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::{app_state::AppState, connection};
+use crate::{app_state::AppState, connection, connection_table::ConnectionTable};
 
 /// Delay before the next accept if the system is out of descriptors or memory.
 const EXHAUSTED_RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -27,24 +30,26 @@ enum AcceptFailure {
 ///
 /// If the socket is broken.
 pub(crate) async fn accept(listener: &TcpListener, state: &Arc<AppState>, cut: &CancellationToken) -> io::Result<()> {
-    let permits = Arc::new(Semaphore::new(state.config.limits.connections));
+    let table = ConnectionTable::new(state.config.limits.connections);
     loop {
         let accepted = tokio::select! {
             biased;
             () = state.draining.cancelled() => return Ok(()),
-            // Take the permit first: connections over the limit wait in the system's queue, which
-            // is bounded as well.
+            // Wait for room first: connections beyond it wait in the system's queue, which is
+            // bounded as well.
             accepted = async {
-                let permit = Arc::clone(&permits).acquire_owned().await;
-                listener.accept().await.map(|(stream, _peer)| (stream, permit))
+                table.room().await;
+                listener.accept().await
             } => accepted,
         };
-        let (stream, permit) = match accepted {
+        let (stream, _peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => match classify(&error) {
                 AcceptFailure::PeerGone => continue,
                 AcceptFailure::Exhausted => {
                     tracing::warn!(%error, "cannot accept connections for now; retrying");
+                    // The limit of the system may be lower than that of the configuration.
+                    table.evict_oldest();
                     sleep(EXHAUSTED_RETRY_DELAY).await;
                     continue;
                 }
@@ -55,11 +60,10 @@ pub(crate) async fn accept(listener: &TcpListener, state: &Arc<AppState>, cut: &
             // Harmless: the kernel only delays small writes to combine them.
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let connection = connection::run(stream, Arc::clone(state), cut.clone());
-        state.tasks.spawn(async move {
-            connection.await;
-            drop(permit);
-        });
+        let slot = table.insert(Instant::now());
+        state
+            .tasks
+            .spawn(connection::run(stream, slot, Arc::clone(state), cut.clone()));
     }
 }
 

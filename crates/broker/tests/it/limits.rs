@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
-use crate::harness::{Harness, TIMEOUT, config, get, read_to_end, valid_post};
+use crate::harness::{Harness, config, get, read_to_end, valid_post};
 
 const HEAD: &str = "POST /mcp HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer good\r\n\
                     content-type: application/json\r\n";
@@ -99,6 +99,7 @@ async fn large_head_is_rejected() {
 #[tokio::test]
 async fn silent_connection_is_closed() {
     let mut config = config("https://mcp.example");
+    config.limits.first_byte_timeout = Duration::from_millis(50);
     config.limits.idle_timeout = Duration::from_millis(50);
     let broker = Harness::with(config).await;
     let mut silent = broker.raw(b"").await;
@@ -111,6 +112,7 @@ async fn silent_connection_is_closed() {
 #[tokio::test]
 async fn connection_with_an_open_stream_is_not_idle() {
     let mut config = config("https://mcp.example");
+    config.limits.first_byte_timeout = Duration::from_millis(50);
     config.limits.idle_timeout = Duration::from_millis(50);
     let broker = Harness::with(config).await;
     let request = "GET /mcp HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer good\r\n\r\n";
@@ -132,20 +134,50 @@ async fn connection_with_an_open_stream_is_not_idle() {
 }
 
 #[tokio::test]
-async fn connections_over_the_limit_wait() {
+async fn silent_connections_make_room_for_requests() {
     let mut config = config("https://mcp.example");
-    config.limits.connections = 1;
+    config.limits.connections = 4;
     let broker = Harness::with(config).await;
-    let ask = b"GET /readyz HTTP/1.1\r\nconnection: close\r\n\r\n";
-    let mut first = broker.raw(b"").await;
-    let mut second = broker.raw(ask).await;
-    let mut byte = [0; 1];
-    let early = tokio::time::timeout(Duration::from_millis(100), second.read(&mut byte)).await;
-    assert!(early.is_err(), "the limit is reached");
-    first.write_all(ask).await.expect("a write");
-    assert!(read_to_end(&mut first).await.starts_with("HTTP/1.1 200"));
-    let response = tokio::time::timeout(TIMEOUT, read_to_end(&mut second))
-        .await
-        .expect("a free connection");
-    assert!(response.starts_with("HTTP/1.1 200"));
+    let kept = b"GET /readyz HTTP/1.1\r\n\r\n";
+    let mut idle = broker.raw(kept).await;
+    let mut head = [0; 12];
+    idle.read_exact(&mut head).await.expect("an answer");
+    let mut flood = Vec::new();
+    for round in 0..10 {
+        for _ in 0..4 {
+            flood.push(broker.raw(b"").await);
+            flood.push(broker.raw(b"GET /healthz HTTP/1.1\r\nhost").await);
+        }
+        assert_eq!(broker.send(get("/healthz")).await.status, 200, "{round}");
+        assert_eq!(broker.send(valid_post("{}")).await.status, 200, "{round}");
+    }
+    for mut silent in flood.drain(..70).chain([idle]) {
+        read_to_end(&mut silent).await;
+    }
+}
+
+#[tokio::test]
+async fn health_is_served_when_all_connections_are_busy() {
+    let mut config = config("https://mcp.example");
+    config.limits.connections = 2;
+    let broker = Harness::with(config).await;
+    let slow = format!("{HEAD}content-length: 4\r\n\r\nslow");
+    let mut busy = Vec::new();
+    for _ in 0..2 {
+        busy.push(broker.raw(slow.as_bytes()).await);
+        broker.mcp.begun.notified().await;
+    }
+    for _ in 0..40 {
+        assert_eq!(broker.send(get("/healthz")).await.status, 200);
+        assert_eq!(broker.send(get("/readyz")).await.status, 200);
+        let refused = broker.send(valid_post("{}")).await;
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    }
+    broker.mcp.release.send_replace(true);
+    for mut stream in busy {
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.expect("an answer");
+        assert_eq!(&head, b"HTTP/1.1 200", "a busy connection is never closed for another");
+    }
+    assert_eq!(broker.send(valid_post("{}")).await.status, 200);
 }
