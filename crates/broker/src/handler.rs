@@ -23,6 +23,9 @@ use crate::{
     route::{self, Route},
 };
 
+/// Maximum characters of a path or of a method in the log.
+const MAX_LOGGED_CHARACTERS: usize = 256;
+
 /// Handles a request. Holds `guard` until the response body has been sent, and so `unfinished`, for
 /// which a drain waits, unless the response is a stream that only listens. A connection of the
 /// reserve serves only health checks.
@@ -158,13 +161,21 @@ fn error_response(error: HttpError, route: Route) -> Response<ResponseBody> {
     error.response(route)
 }
 
+/// The beginning of a text that a client chose: the log has room for no more.
+fn shorten(text: &str) -> &str {
+    text.char_indices()
+        .nth(MAX_LOGGED_CHARACTERS)
+        .map_or(text, |(end, _)| &text[..end])
+}
+
 /// Logs one line per request. No header, query or id: they may contain secrets.
 fn log(route: Route, method: &Method, path: &str, status: StatusCode, duration: Duration) {
     let (status, milliseconds) = (status.as_u16(), duration.as_millis());
+    let (method, path) = (shorten(method.as_str()), shorten(path));
     if route.is_monitoring() {
         // Monitoring systems poll these every few seconds.
-        tracing::debug!(%method, path, status, milliseconds, "request completed");
+        tracing::debug!(method, path, status, milliseconds, "request completed");
     } else {
-        tracing::info!(%method, path, status, milliseconds, "request completed");
+        tracing::info!(method, path, status, milliseconds, "request completed");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use http::{Method, StatusCode};
 
-use super::{Attacker, FORM_TYPE, JSON_TYPE};
+use super::{Attacker, FORM_TYPE, JSON_TYPE, REDIRECT};
 use crate::harness::{
     Harness, login_of,
     messages::{initialize_request, tools_list_request},
@@ -215,4 +215,27 @@ async fn paths_that_resemble_a_route_do_not_reach_it() {
         );
         assert!(reply.headers.get("mcp-session-id").is_none());
     }
+}
+
+/// A client that sends long paths, methods and names fills neither the log nor a line of it.
+#[tokio::test]
+async fn long_text_of_a_client_is_cut_in_the_log() {
+    let harness = Harness::new(&[("log.filter", "debug")]).await;
+    let alice = harness.in_session("alice").await;
+    let attacker = Attacker::new(&harness);
+    let long = "x".repeat(60_000);
+    for (method, path) in [
+        ("GET", format!("/{long}")),
+        ("GET", format!("/oauth/authorize?client_id={long}")),
+        (long.as_str(), "/mcp".to_owned()),
+    ] {
+        let sent = attacker.send(method, &path, &[("user-agent", &long)], "").await;
+        assert!(sent.is_ok_and(|reply| reply.status.is_client_error()));
+    }
+    attacker.register_client(&"y".repeat(60), REDIRECT).await;
+    assert_eq!(login_of(&alice).await, "alice");
+    harness.broker.log().contains("request completed").await;
+    let log = harness.broker.log().text();
+    let longest = log.lines().map(str::len).max().unwrap();
+    assert!(longest < 2048, "a line of {longest} bytes");
 }
