@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use broker::ports::{Authority, BoxFuture, ResponseBody};
+use broker::ports::{Authority, BoxFuture, GrantKey, ResponseBody};
 use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use oauth::AuthorizationServer;
@@ -52,14 +52,16 @@ impl OAuthAuthority {
 }
 
 impl Authority for OAuthAuthority {
-    fn authenticate<'a>(&'a self, parts: &'a mut Parts) -> BoxFuture<'a, Result<(), Response<ResponseBody>>> {
+    fn authenticate<'a>(&'a self, parts: &'a mut Parts) -> BoxFuture<'a, Result<GrantKey, Response<ResponseBody>>> {
         Box::pin(async move {
             // Taken before the look-up: a later end of the grant reaches the registry later.
             let checked = AuthenticatedAt(Instant::now());
             let caller = self.server.authenticate(&parts.headers).await?;
             parts.extensions.insert(checked);
-            parts.extensions.insert(self.session_caller(&caller));
-            Ok(())
+            let caller = self.session_caller(&caller);
+            let grant = GrantKey(Arc::clone(&caller.grant.0));
+            parts.extensions.insert(caller);
+            Ok(grant)
         })
     }
 

@@ -124,6 +124,8 @@ pub(crate) fn broker(config: &Config) -> Result<broker::Config> {
     let server = &config.server;
     let limits = HttpLimits {
         connections: server.max_connections,
+        exchanges: server.max_exchanges,
+        exchanges_per_grant: server.max_exchanges_per_grant,
         ..HttpLimits::default()
     };
     Ok(broker::Config {

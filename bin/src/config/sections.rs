@@ -32,6 +32,11 @@ section! {
         /// The most connections. At the limit a new one takes the place of the one that has been
         /// without a request longest. The limit of open files must be well above it.
         max_connections: usize = 4096,
+        /// The most requests to `/mcp` that are in progress at once, open streams included; then
+        /// 503. The last quarter is only for sign-ins that have few.
+        max_exchanges: usize = 4096,
+        /// The most of them that belong to one sign-in of a user with a client; then 429.
+        max_exchanges_per_grant: usize = 128,
         /// After SIGTERM: how long requests in flight may take to finish.
         drain_timeout: Duration = "10s",
     }

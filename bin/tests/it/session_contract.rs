@@ -14,7 +14,7 @@ use std::{
 
 use broker::{
     Broker, BuildInfo, PublicUrl,
-    ports::{Authority, BoxFuture, McpAnswer, McpService, ResponseBody},
+    ports::{Authority, BoxFuture, GrantKey, McpAnswer, McpService, ResponseBody},
 };
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, request::Parts};
@@ -448,8 +448,8 @@ struct CountingSpawner {
 }
 
 impl Authority for AuthorityWithoutCaller {
-    fn authenticate<'a>(&'a self, _parts: &'a mut Parts) -> BoxFuture<'a, Result<(), Response<ResponseBody>>> {
-        Box::pin(async { Ok(()) })
+    fn authenticate<'a>(&'a self, _parts: &'a mut Parts) -> BoxFuture<'a, Result<GrantKey, Response<ResponseBody>>> {
+        Box::pin(async { Ok(GrantKey("none".into())) })
     }
 
     fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>> {

@@ -6,6 +6,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
+    exchange_limiter::ExchangeLimiter,
     host_origin::HostOriginPolicy,
     metrics::MetricsEndpoint,
     ports::{Authority, McpService, Probe},
@@ -20,6 +21,7 @@ pub(crate) struct AppState {
     pub(crate) mcp: Arc<dyn McpService>,
     pub(crate) probes: Vec<Arc<dyn Probe>>,
     pub(crate) readiness: Readiness,
+    pub(crate) exchanges: Arc<ExchangeLimiter>,
     /// `None` if `/metrics` is not served.
     pub(crate) metrics: Option<MetricsEndpoint>,
     /// Cancelled when the drain begins.

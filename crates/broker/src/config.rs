@@ -49,6 +49,11 @@ pub struct HttpLimits {
     /// without a request longest. If all have requests, a few more are accepted, and get 503 except
     /// at the paths of health checks.
     pub connections: usize,
+    /// Maximum concurrent exchanges at `/mcp`, open streams included. More is 503. The last quarter
+    /// is only for grants that have few.
+    pub exchanges: usize,
+    /// Maximum concurrent exchanges of one grant. More is 429.
+    pub exchanges_per_grant: usize,
     /// Maximum concurrent requests on one HTTP/2 connection.
     pub streams: u32,
 }
@@ -89,6 +94,8 @@ impl Default for HttpLimits {
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(120),
             connections: 4096,
+            exchanges: 4096,
+            exchanges_per_grant: 128,
             streams: 128,
         }
     }

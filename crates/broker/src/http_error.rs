@@ -29,6 +29,10 @@ pub(crate) enum HttpError {
     BodyIncomplete,
     /// The limit of connections is reached, and all of them have requests.
     TooManyConnections,
+    /// The grant has as many exchanges as it may have.
+    TooManyExchanges,
+    /// All grants together have as many exchanges as they may have.
+    Overloaded,
     /// The token for the metrics is missing or wrong.
     MetricsToken,
     /// The metrics cannot be encoded.
@@ -68,6 +72,8 @@ impl HttpError {
             | Self::PostNotAcceptable
             | Self::GetNotAcceptable
             | Self::UnsupportedMediaType
+            | Self::TooManyExchanges
+            | Self::Overloaded
             | Self::MetricsFailed
             | Self::NotFound
             | Self::Panicked => None,
@@ -84,7 +90,11 @@ impl HttpError {
 
     /// Seconds after which the client may try again (RFC 9110 section 10.2.3).
     fn retry_after(self) -> Option<&'static str> {
-        (self == Self::TooManyConnections).then_some("1")
+        let passes = matches!(
+            self,
+            Self::TooManyConnections | Self::TooManyExchanges | Self::Overloaded
+        );
+        passes.then_some("1")
     }
 
     fn status_and_message(self) -> (StatusCode, &'static str) {
@@ -106,6 +116,14 @@ impl HttpError {
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time"),
             Self::BodyIncomplete => (StatusCode::BAD_REQUEST, "The body is incomplete"),
             Self::TooManyConnections => (StatusCode::SERVICE_UNAVAILABLE, "Too many connections: try again"),
+            Self::TooManyExchanges => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many requests of this sign-in are in progress: wait for an answer or end a stream",
+            ),
+            Self::Overloaded => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too many requests in progress: try again",
+            ),
             Self::MetricsToken => (StatusCode::UNAUTHORIZED, "Unauthorized"),
             Self::NotFound => (StatusCode::NOT_FOUND, "Not found"),
             Self::MetricsFailed | Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
@@ -125,6 +143,8 @@ impl HttpError {
             Self::BodyTimeout => "body exceeds its timeout",
             Self::BodyIncomplete => "body ended early",
             Self::TooManyConnections => "limit of connections is reached, and all have requests",
+            Self::TooManyExchanges => "limit of exchanges of one grant is reached",
+            Self::Overloaded => "limit of all exchanges is reached",
             Self::MetricsToken => "token for the metrics is missing or wrong",
             Self::MetricsFailed => "metrics cannot be encoded",
             Self::NotFound => "no such path",

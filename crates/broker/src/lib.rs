@@ -7,9 +7,9 @@
 //!
 //! Invariants:
 //!
-//! - A request to `/mcp` passes its checks in a fixed order: Host, Origin, bearer, method, media
-//!   types, size. Its body is not read before its sender is authenticated, and nothing is looked up
-//!   for a host or origin that is not allowed.
+//! - A request to `/mcp` passes its checks in a fixed order: Host, Origin, bearer, exchanges of the
+//!   grant, method, media types, size. Its body is not read before its sender is authenticated, and
+//!   nothing is looked up for a host or origin that is not allowed.
 //! - Nothing that is published derives from a request: [`PublicUrl`] is configuration.
 //! - Each connection and each request is a task of one tracker, and [`Broker::serve`] returns once
 //!   none is left.
@@ -22,6 +22,7 @@ mod config;
 mod connection;
 mod connection_table;
 mod cors;
+mod exchange_limiter;
 mod handler;
 mod health;
 mod host_origin;

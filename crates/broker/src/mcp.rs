@@ -1,14 +1,16 @@
 //! The checks of `/mcp`.
 //!
 //! Their order matters: host and origin before anything is looked up, the bearer before any detail
-//! of the request is rejected, and the body last, once its sender is authenticated.
+//! of the request is rejected, then the limit of the sender's exchanges, and the body last.
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, header, request::Parts};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use crate::{
     app_state::AppState,
     cors,
+    exchange_limiter::ExchangeGuard,
     http_error::HttpError,
     media_type::{EVENT_STREAM, JSON, names_html},
     ports::{McpAnswer, ResponseBody},
@@ -27,9 +29,12 @@ pub(crate) async fn serve(state: &AppState, request: Request<Incoming>) -> Resul
     if let Some(response) = cors::preflight(&parts) {
         return Ok(response.into());
     }
-    if let Err(challenge) = state.authority.authenticate(&mut parts).await {
-        return Ok(for_browser(state, &parts, challenge).into());
-    }
+    let grant = match state.authority.authenticate(&mut parts).await {
+        Ok(grant) => grant,
+        Err(challenge) => return Ok(for_browser(state, &parts, challenge).into()),
+    };
+    // Before the body: unfinished ones count, too.
+    let exchange = state.exchanges.begin(grant)?;
     let limits = &state.config.limits;
     let body = match parts.method {
         Method::POST => {
@@ -42,7 +47,18 @@ pub(crate) async fn serve(state: &AppState, request: Request<Incoming>) -> Resul
         Method::DELETE => bytes::Bytes::new(),
         _ => return Err(HttpError::MethodNotAllowed(cors::ALLOWED_METHODS)),
     };
-    Ok(state.mcp.serve(Request::from_parts(parts, body)).await)
+    let mut answer = state.mcp.serve(Request::from_parts(parts, body)).await;
+    answer.response = answer.response.map(|body| held_by(body, exchange));
+    Ok(answer)
+}
+
+/// The body, which drops the guard at its end.
+fn held_by(body: ResponseBody, exchange: ExchangeGuard) -> ResponseBody {
+    let hold = move |frame| {
+        let _exchange = &exchange;
+        frame
+    };
+    body.map_frame(hold).boxed_unsync()
 }
 
 /// The challenge with a page as its body, if the user has opened the URL in a browser.

@@ -3,7 +3,7 @@
 //! The HTTP server knows paths, limits and lifetimes. The [`Authority`] authenticates callers, the
 //! [`McpService`] serves MCP requests, [`Probe`]s determine health, and [`Metrics`] counts.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, request};
@@ -20,7 +20,7 @@ pub type ResponseBody = UnsyncBoxBody<Bytes, PortError>;
 /// The authorization server and the guard of `/mcp`.
 pub trait Authority: fmt::Debug + Send + Sync + 'static {
     /// Authenticates a request to `/mcp` and attaches the caller to `parts.extensions` for the
-    /// [`McpService`].
+    /// [`McpService`]. Returns the grant of the caller, by which its limits are counted.
     ///
     /// Dropping the future has no side effects.
     ///
@@ -28,11 +28,18 @@ pub trait Authority: fmt::Debug + Send + Sync + 'static {
     ///
     /// A complete response: 401 or 403 with `WWW-Authenticate` (RFC 6750 section 3), or 503 if the
     /// caller cannot be determined now.
-    fn authenticate<'a>(&'a self, parts: &'a mut request::Parts) -> BoxFuture<'a, Result<(), Response<ResponseBody>>>;
+    fn authenticate<'a>(
+        &'a self,
+        parts: &'a mut request::Parts,
+    ) -> BoxFuture<'a, Result<GrantKey, Response<ResponseBody>>>;
 
     /// Serves one request under `/oauth/` or `/.well-known/`, with 404 for an unknown path.
     fn serve(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<ResponseBody>>;
 }
+
+/// The grant that a caller has: requests with the same one share its limits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GrantKey(pub Arc<str>);
 
 /// The answer of an [`McpService`].
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     app_state::AppState,
     config::Config,
+    exchange_limiter::ExchangeLimiter,
     host_origin::HostOriginPolicy,
     listener,
     metrics::MetricsEndpoint,
@@ -41,6 +42,7 @@ impl Broker {
     ) -> Self {
         let state = AppState {
             host_origin: HostOriginPolicy::new(&config),
+            exchanges: ExchangeLimiter::new(config.limits.exchanges, config.limits.exchanges_per_grant),
             config,
             authority,
             mcp,

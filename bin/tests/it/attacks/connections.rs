@@ -1,6 +1,7 @@
-//! Floods of connections: users and health checks are still served.
+//! Floods of connections and of requests that do not end: users and health checks are still served.
 
 use http::StatusCode;
+use serde_json::json;
 
 use super::Attacker;
 use crate::harness::{Harness, login_of, raw_http::RawConnection};
@@ -22,4 +23,32 @@ async fn flood_of_silent_connections_keeps_nobody_out() {
         assert_eq!(login_of(&alice).await, "alice");
     }
     assert_eq!(silent[0].next_line().await, "", "the oldest connection is closed");
+}
+
+/// One user starts more slow calls than it may; another user and health checks are served.
+#[tokio::test]
+async fn slow_calls_of_one_user_delay_no_other() {
+    let limits = [("server.max_exchanges", "16"), ("server.max_exchanges_per_grant", "4")];
+    let harness = Harness::new(&limits).await;
+    let (alice, bob) = (harness.in_session("alice").await, harness.in_session("bob").await);
+    let token = alice.access_token().unwrap();
+    let session = format!("mcp-session-id: {}\r\n", alice.session_id().unwrap());
+    let mut slow = Vec::new();
+    // Each begins a body that it does not finish.
+    for _ in 0..8 {
+        let mut call = RawConnection::open(&harness).await;
+        call.send_head(&token, &session, 100).await;
+        slow.push(call);
+    }
+    let mut refused = 0;
+    while refused < 4 {
+        let (answer, _) = alice.request("ping", json!({})).await.unwrap();
+        refused += usize::from(answer.status == StatusCode::TOO_MANY_REQUESTS);
+    }
+    let attacker = Attacker::new(&harness);
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(attacker.get(path, &[]).await.status, StatusCode::OK, "{path}");
+    }
+    assert_eq!(login_of(&bob).await, "bob");
+    drop(slow);
 }

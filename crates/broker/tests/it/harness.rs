@@ -8,10 +8,10 @@ use std::{
 
 use broker::{
     Broker, BrokerError, BuildInfo, Config, PublicUrl,
-    ports::{Authority, BoxFuture, McpAnswer, McpService, PortError, Probe, ResponseBody},
+    ports::{Authority, BoxFuture, GrantKey, McpAnswer, McpService, PortError, Probe, ResponseBody},
 };
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header, request};
+use http::{HeaderValue, Request, Response, StatusCode, header, request};
 use http_body_util::{
     BodyExt, Full,
     channel::{Channel, Sender},
@@ -34,9 +34,9 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct CallLog(Mutex<Vec<String>>);
 
-/// Accepts only the bearer token `good`.
+/// Accepts only the bearer tokens `good` and `other`, of two grants.
 #[derive(Debug)]
-struct SingleTokenAuthority(Arc<CallLog>);
+struct TwoTokensAuthority(Arc<CallLog>);
 
 /// Behaves as the body of the request says.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl Harness {
             streams: Mutex::default(),
         });
         let [store, program] = ["store", "program"].map(|name| Arc::new(Switch(watch::Sender::new(true), name)));
-        let authority = Arc::new(SingleTokenAuthority(Arc::clone(&calls)));
+        let authority = Arc::new(TwoTokensAuthority(Arc::clone(&calls)));
         let probes: Vec<Arc<dyn Probe>> = vec![Arc::clone(&store) as _];
         let broker = Broker::new(config, authority, Arc::clone(&mcp) as _, probes);
         let broker = change(broker.with_readiness_probes(vec![Arc::clone(&program) as _]));
@@ -225,14 +225,22 @@ impl CallLog {
     }
 }
 
-impl Authority for SingleTokenAuthority {
-    fn authenticate<'a>(&'a self, parts: &'a mut request::Parts) -> BoxFuture<'a, Result<(), Response<ResponseBody>>> {
+impl Authority for TwoTokensAuthority {
+    fn authenticate<'a>(
+        &'a self,
+        parts: &'a mut request::Parts,
+    ) -> BoxFuture<'a, Result<GrantKey, Response<ResponseBody>>> {
         Box::pin(async {
             self.0.record("authenticate".into());
             let bearer = parts.headers.get(header::AUTHORIZATION);
-            if bearer.is_some_and(|value| value == "Bearer good") {
+            let grant = match bearer.map(HeaderValue::as_bytes) {
+                Some(b"Bearer good") => Some("a grant"),
+                Some(b"Bearer other") => Some("another grant"),
+                _ => None,
+            };
+            if let Some(grant) = grant {
                 parts.extensions.insert("the caller");
-                return Ok(());
+                return Ok(GrantKey(grant.into()));
             }
             let mut response = answer(StatusCode::UNAUTHORIZED, "who?");
             let challenge = header::HeaderValue::from_static("Bearer");

@@ -6,3 +6,4 @@ mod limits;
 mod mcp_checks;
 mod metrics;
 mod pages;
+mod sharing;
