@@ -124,6 +124,7 @@ pub(crate) fn broker(config: &Config) -> Result<broker::Config> {
     let server = &config.server;
     let limits = HttpLimits {
         connections: server.max_connections,
+        bodies: usize::try_from(server.max_body_memory).unwrap_or(usize::MAX),
         exchanges: server.max_exchanges,
         exchanges_per_grant: server.max_exchanges_per_grant,
         ..HttpLimits::default()

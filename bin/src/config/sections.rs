@@ -10,7 +10,7 @@ use url::Url;
 
 use super::{
     key::ConfigKey,
-    kinds::{FilledText, Kind, PositiveDuration, choice, each, kind, list, text},
+    kinds::{Bytes, FilledText, Kind, PositiveDuration, choice, each, kind, list, text},
     reader::Reader,
     section::{Section, section},
 };
@@ -37,6 +37,10 @@ section! {
         max_exchanges: usize = 4096,
         /// The most of them that belong to one sign-in of a user with a client; then 429.
         max_exchanges_per_grant: usize = 128,
+        /// The most bytes of request bodies to `/mcp` that are in memory at once; then 503. One
+        /// sign-in may have a quarter of them, but one body of 4 MiB in any case. Bodies elsewhere,
+        /// which strangers may send, have another quarter.
+        max_body_memory: Bytes = "64MiB",
         /// After SIGTERM: how long requests in flight may take to finish.
         drain_timeout: Duration = "10s",
     }

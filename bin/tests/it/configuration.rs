@@ -98,6 +98,7 @@ public_url = "http://mcp.example.org"
 allowed_hosts = ["https://alias.example/"]
 allowed_origins = ["nonsense"]
 max_connections = 0
+max_body_memory = "much"
 max_exchanges = 0
 max_exchanges_per_grant = 0
 [forgejo]
@@ -118,6 +119,7 @@ reap_interval = "300000000000y"
         "server.allowed_hosts",
         "server.allowed_origins",
         "server.max_connections",
+        "server.max_body_memory",
         "server.max_exchanges",
         "server.max_exchanges_per_grant",
         "forgejo.client_id",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    body_budget::BodyBudget,
     config::Config,
     exchange_limiter::ExchangeLimiter,
     host_origin::HostOriginPolicy,
@@ -22,6 +23,9 @@ pub(crate) struct AppState {
     pub(crate) probes: Vec<Arc<dyn Probe>>,
     pub(crate) readiness: Readiness,
     pub(crate) exchanges: Arc<ExchangeLimiter>,
+    /// The bodies of authenticated requests.
+    pub(crate) user_bodies: Arc<BodyBudget>,
+    pub(crate) stranger_bodies: Arc<BodyBudget>,
     /// `None` if `/metrics` is not served.
     pub(crate) metrics: Option<MetricsEndpoint>,
     /// Cancelled when the drain begins.

@@ -32,6 +32,9 @@ pub struct HttpLimits {
     pub mcp_body: usize,
     /// Maximum bytes of a body under `/oauth/`. More is 413.
     pub oauth_body: usize,
+    /// Maximum bytes of all unanswered bodies at `/mcp`. A quarter of it is the maximum of one
+    /// grant, and that of all other bodies, which have a budget of their own. More is 503.
+    pub bodies: usize,
     /// Maximum bytes of a request's head. More is 431. At least 8192.
     pub head_bytes: usize,
     /// Maximum header fields of a request. More is 431.
@@ -87,6 +90,7 @@ impl Default for HttpLimits {
         Self {
             mcp_body: 4 * 1024 * 1024,
             oauth_body: 64 * 1024,
+            bodies: 64 * 1024 * 1024,
             head_bytes: 64 * 1024,
             head_fields: 100,
             first_byte_timeout: Duration::from_secs(10),
@@ -96,7 +100,7 @@ impl Default for HttpLimits {
             connections: 4096,
             exchanges: 4096,
             exchanges_per_grant: 128,
-            streams: 128,
+            streams: 32,
         }
     }
 }

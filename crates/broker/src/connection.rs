@@ -31,6 +31,12 @@ const DRAIN_QUIET_PERIOD: Duration = Duration::from_millis(500);
 /// Minimum time that a drain waits before it closes a connection, for the runtime to notice a
 /// request that is already in the socket.
 const DRAIN_SETTLE: Duration = Duration::from_millis(20);
+/// Bytes that a client may send on one HTTP/2 stream before they are read.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// The same for all streams of a connection.
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+/// Maximum bytes that wait to be sent on one HTTP/2 stream.
+const SEND_BUFFER: usize = 64 * 1024;
 /// Interval and timeout of HTTP/2 pings to a silent peer.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
@@ -140,6 +146,10 @@ fn builder(limits: &HttpLimits, tasks: TaskTracker) -> auto::Builder<TrackedExec
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(limits.streams)
+        // What a connection may hold besides the bodies that are counted.
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_INTERVAL);
     builder

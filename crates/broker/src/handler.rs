@@ -143,7 +143,8 @@ async fn dispatch(state: &AppState, route: Route, request: Request<Incoming>) ->
 async fn authority(state: &AppState, request: Request<Incoming>) -> Result<Response<ResponseBody>, HttpError> {
     let limits = &state.config.limits;
     let (parts, incoming) = request.into_parts();
-    let body = request_body::read(incoming, limits.oauth_body, limits.body_timeout).await?;
+    let mut reservation = state.stranger_bodies.reservation(None);
+    let body = request_body::read(incoming, limits.oauth_body, limits.body_timeout, &mut reservation).await?;
     // HEAD stays HEAD: only the authority knows which of its paths have no side effects.
     Ok(state.authority.serve(Request::from_parts(parts, body)).await)
 }

@@ -25,6 +25,8 @@ pub(crate) enum HttpError {
     UnsupportedMediaType,
     BodyTooLarge,
     BodyTimeout,
+    /// All bodies together are too large for now.
+    BodyBudgetExceeded,
     /// The body ended early.
     BodyIncomplete,
     /// The limit of connections is reached, and all of them have requests.
@@ -63,9 +65,11 @@ impl HttpError {
             // RFC 6750 section 3.
             Self::MetricsToken => Some((header::WWW_AUTHENTICATE, "Bearer")),
             // The rest of the body would be parsed as the next request.
-            Self::BodyTooLarge | Self::BodyTimeout | Self::BodyIncomplete | Self::TooManyConnections => {
-                Some((header::CONNECTION, "close"))
-            }
+            Self::BodyTooLarge
+            | Self::BodyTimeout
+            | Self::BodyIncomplete
+            | Self::BodyBudgetExceeded
+            | Self::TooManyConnections => Some((header::CONNECTION, "close")),
             Self::BadHost
             | Self::HostNotAllowed
             | Self::OriginNotAllowed
@@ -92,7 +96,7 @@ impl HttpError {
     fn retry_after(self) -> Option<&'static str> {
         let passes = matches!(
             self,
-            Self::TooManyConnections | Self::TooManyExchanges | Self::Overloaded
+            Self::BodyBudgetExceeded | Self::TooManyConnections | Self::TooManyExchanges | Self::Overloaded
         );
         passes.then_some("1")
     }
@@ -114,6 +118,10 @@ impl HttpError {
             ),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time"),
+            Self::BodyBudgetExceeded => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too many request bodies are in progress: try again",
+            ),
             Self::BodyIncomplete => (StatusCode::BAD_REQUEST, "The body is incomplete"),
             Self::TooManyConnections => (StatusCode::SERVICE_UNAVAILABLE, "Too many connections: try again"),
             Self::TooManyExchanges => (
@@ -141,6 +149,7 @@ impl HttpError {
             Self::UnsupportedMediaType => "Content-Type or Content-Encoding is not supported",
             Self::BodyTooLarge => "body exceeds its size limit",
             Self::BodyTimeout => "body exceeds its timeout",
+            Self::BodyBudgetExceeded => "bodies in progress exceed their budget",
             Self::BodyIncomplete => "body ended early",
             Self::TooManyConnections => "limit of connections is reached, and all have requests",
             Self::TooManyExchanges => "limit of exchanges of one grant is reached",

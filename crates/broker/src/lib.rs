@@ -18,6 +18,7 @@
 //! terminates TLS.
 
 mod app_state;
+mod body_budget;
 mod config;
 mod connection;
 mod connection_table;

@@ -34,12 +34,13 @@ pub(crate) async fn serve(state: &AppState, request: Request<Incoming>) -> Resul
         Err(challenge) => return Ok(for_browser(state, &parts, challenge).into()),
     };
     // Before the body: unfinished ones count, too.
-    let exchange = state.exchanges.begin(grant)?;
+    let exchange = state.exchanges.begin(grant.clone())?;
+    let mut reservation = state.user_bodies.reservation(Some(grant));
     let limits = &state.config.limits;
     let body = match parts.method {
         Method::POST => {
             check_post(&parts.headers)?;
-            request_body::read(incoming, limits.mcp_body, limits.body_timeout).await?
+            request_body::read(incoming, limits.mcp_body, limits.body_timeout, &mut reservation).await?
         }
         Method::GET if EVENT_STREAM.is_acceptable(&parts.headers) => bytes::Bytes::new(),
         Method::GET => return Err(HttpError::GetNotAcceptable),
@@ -48,6 +49,7 @@ pub(crate) async fn serve(state: &AppState, request: Request<Incoming>) -> Resul
         _ => return Err(HttpError::MethodNotAllowed(cors::ALLOWED_METHODS)),
     };
     let mut answer = state.mcp.serve(Request::from_parts(parts, body)).await;
+    drop(reservation);
     answer.response = answer.response.map(|body| held_by(body, exchange));
     Ok(answer)
 }

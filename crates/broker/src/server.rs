@@ -8,6 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app_state::AppState,
+    body_budget::BodyBudget,
     config::Config,
     exchange_limiter::ExchangeLimiter,
     host_origin::HostOriginPolicy,
@@ -42,6 +43,8 @@ impl Broker {
     ) -> Self {
         let state = AppState {
             host_origin: HostOriginPolicy::new(&config),
+            user_bodies: BodyBudget::of_users(&config.limits),
+            stranger_bodies: BodyBudget::of_strangers(&config.limits),
             exchanges: ExchangeLimiter::new(config.limits.exchanges, config.limits.exchanges_per_grant),
             config,
             authority,

@@ -3,6 +3,8 @@
 use http::StatusCode;
 use serde_json::json;
 
+use tokio::task::JoinSet;
+
 use super::Attacker;
 use crate::harness::{Harness, login_of, raw_http::RawConnection};
 
@@ -51,4 +53,27 @@ async fn slow_calls_of_one_user_delay_no_other() {
     }
     assert_eq!(login_of(&bob).await, "bob");
     drop(slow);
+}
+
+/// Strangers send bodies that do not end, more than the broker keeps; a user is still served.
+#[tokio::test]
+async fn unfinished_bodies_of_strangers_take_nothing_from_users() {
+    let harness = Harness::new(&[("server.max_body_memory", "256KiB")]).await;
+    let alice = harness.in_session("alice").await;
+    let address = harness.broker.url().strip_prefix("http://").unwrap().to_owned();
+    let mut waiting = JoinSet::new();
+    for path in ["/oauth/token", "/oauth/register"] {
+        for _ in 0..8 {
+            let mut stranger = RawConnection::open(&harness).await;
+            let head = format!("POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 65536\r\n\r\n");
+            stranger.send(&format!("{head}{}", "x".repeat(30_000))).await;
+            waiting.spawn(async move { stranger.next_line().await });
+        }
+    }
+    // Two of these bodies fit.
+    for _ in 0..14 {
+        let refused = waiting.join_next().await.unwrap().unwrap();
+        assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    }
+    assert_eq!(login_of(&alice).await, "alice");
 }

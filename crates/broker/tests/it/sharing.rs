@@ -1,9 +1,11 @@
 //! One user who takes all that there is leaves enough for the others.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderValue, Request};
 use http_body_util::Full;
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
 use crate::harness::{Harness, Received, config, get, valid_post};
 
@@ -47,4 +49,72 @@ async fn grant_at_its_limit_of_exchanges_gets_429_and_others_are_served() {
         stream.read_exact(&mut head).await.expect("an answer");
         assert_eq!(&head, b"HTTP/1.1 200");
     }
+}
+
+/// The start of a request whose body does not end.
+fn unfinished(path: &str, bearer: &str, sent: usize) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: mcp.example\r\nauthorization: Bearer {bearer}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{}",
+        sent + 1,
+        "x".repeat(sent)
+    )
+}
+
+async fn broker_with_small_budget() -> Harness {
+    let mut config = config("https://mcp.example");
+    config.limits.mcp_body = 100;
+    config.limits.oauth_body = 100;
+    config.limits.bodies = 800;
+    Harness::with(config).await
+}
+
+/// Sends unfinished bodies until one gets an answer. Returns the answer and the connections that
+/// wait.
+async fn fill_budget(broker: &Harness, path: &str, bearer: &str) -> (Vec<TcpStream>, String) {
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        let mut stream = broker.raw(unfinished(path, bearer, 90).as_bytes()).await;
+        let mut answer = [0; 512];
+        let read = timeout(Duration::from_millis(200), stream.read(&mut answer)).await;
+        if let Ok(read) = read {
+            let length = read.expect("an answer");
+            return (waiting, String::from_utf8_lossy(&answer[..length]).to_lowercase());
+        }
+        waiting.push(stream);
+    }
+    panic!("the budget has no limit");
+}
+
+#[tokio::test]
+async fn unfinished_bodies_of_strangers_take_nothing_from_users() {
+    let broker = broker_with_small_budget().await;
+    let (waiting, refused) = fill_budget(&broker, "/oauth/token", "bad").await;
+    assert_eq!(waiting.len(), 2, "a quarter of the budget");
+    assert!(refused.starts_with("http/1.1 503"), "{refused}");
+    assert!(refused.contains("retry-after: 1"), "{refused}");
+    // At /mcp the bodies of strangers are not read.
+    for _ in 0..20 {
+        let mut stream = broker.raw(unfinished("/mcp", "bad", 90).as_bytes()).await;
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.expect("an answer");
+        assert_eq!(&head, b"HTTP/1.1 401");
+    }
+    let body = "x".repeat(100);
+    assert_eq!(broker.send(valid_post(&body)).await.status, 200);
+    drop(waiting);
+    // The bytes return when the connections end.
+    let mut form = get("/oauth/token");
+    *form.method_mut() = http::Method::POST;
+    *form.body_mut() = Full::from(body);
+    while broker.send(form.clone()).await.status != 200 {}
+}
+
+#[tokio::test]
+async fn unfinished_bodies_of_one_user_take_a_share_only() {
+    let broker = broker_with_small_budget().await;
+    let (waiting, refused) = fill_budget(&broker, "/mcp", "good").await;
+    assert_eq!(waiting.len(), 2, "a quarter of the budget");
+    assert!(refused.starts_with("http/1.1 503"), "{refused}");
+    assert_eq!(broker.send(post_of_other()).await.status, 200);
 }
