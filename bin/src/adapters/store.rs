@@ -1,10 +1,10 @@
 //! `broker`'s readiness probe of the store, by `oauth`.
 
 use broker::ports::{BoxFuture, PortError, Probe};
-use oauth::AuthorizationServer;
+use oauth::sqlite::WriteProbe;
 
 #[derive(Clone, Debug)]
-pub(crate) struct StoreProbe(pub(crate) AuthorizationServer);
+pub(crate) struct StoreProbe(pub(crate) WriteProbe);
 
 impl Probe for StoreProbe {
     fn name(&self) -> &'static str {
@@ -12,6 +12,6 @@ impl Probe for StoreProbe {
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), PortError>> {
-        Box::pin(async { Ok(self.0.probe().await?) })
+        Box::pin(async { Ok(self.0.check().await?) })
     }
 }

@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use broker::Broker;
-use oauth::{AuthorizationServer, forgejo::Forgejo, ports::SystemClock, sqlite::SqliteStore};
+use oauth::{
+    AuthorizationServer,
+    forgejo::Forgejo,
+    ports::SystemClock,
+    sqlite::{SqliteStore, WriteProbe},
+};
 use session::{RegistryBuilder, sqlite::SqliteRecords};
 
 use super::{backends::Backends, fetcher, sealing_key, test_token_grace};
@@ -75,13 +80,17 @@ impl Application {
         ended.context("cannot end the grants of blocked clients")?;
 
         let metrics = MetricsPage::new(counts, Arc::clone(&registry), backends.supervisor.clone());
+        let path = &config.store.path;
+        let probe = WriteProbe::new(store.clone(), path);
+        let probe = probe.with_context(|| format!("cannot find the store {}", path.display()))?;
+        let mut probes = backends.probes(config);
+        probes.push(Arc::new(StoreProbe(probe)));
         let mut broker = Broker::new(
             crate_configs::broker(config)?,
             Arc::new(OAuthAuthority::new(server.clone())),
             Arc::new(RegistryService::new(registry, server.clone())),
-            vec![Arc::new(StoreProbe(server.clone()))],
         )
-        .with_readiness_probes(backends.probes(config));
+        .with_readiness_probes(probes);
         if config.metrics.enabled {
             broker = broker.with_metrics(Arc::new(metrics), config.metrics.token.clone());
         }

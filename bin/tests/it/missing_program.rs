@@ -1,15 +1,16 @@
 //! The program of children is missing: log, readiness, responses, and the way back.
 
-use std::{fs, os::unix::fs::symlink};
+use std::{fs, os::unix::fs::symlink, time::Duration};
 
 use http::{Method, StatusCode};
 use testkit::{
     Client,
     broker::{ChildCommand, programs},
 };
+use tokio::time::{sleep, timeout};
 
 use crate::harness::{
-    Harness, login_of,
+    Harness, WAIT_LIMIT, login_of,
     messages::{assert_error, initialize_request, initialize_until},
 };
 
@@ -17,6 +18,16 @@ async fn readiness(harness: &Harness) -> (u16, String) {
     let client = Client::new(format!("{}/readyz", harness.broker.url()).parse().unwrap());
     let answer = client.raw(Method::GET, client.headers(), "").await.unwrap();
     (answer.status.as_u16(), answer.text())
+}
+
+/// Waits until readiness is as expected: a result holds for a second.
+async fn readiness_becomes(harness: &Harness, expected: &(u16, String)) {
+    let wait = timeout(WAIT_LIMIT, async {
+        while readiness(harness).await != *expected {
+            sleep(Duration::from_millis(10)).await;
+        }
+    });
+    wait.await.unwrap_or_else(|_| panic!("readiness is never {expected:?}"));
 }
 
 #[tokio::test]
@@ -51,7 +62,7 @@ async fn missing_program_is_warned_of_and_not_ready_and_renews_nothing_until_it_
     fs::remove_file(&program).unwrap();
 
     symlink(&programs().fake_forgejo_mcp, &program).unwrap();
-    assert_eq!(readiness(&harness).await, (200, "ready\n".to_owned()));
+    readiness_becomes(&harness, &(200, "ready\n".to_owned())).await;
     let session = alice.another_session();
     initialize_until(&session, StatusCode::OK).await;
     session.initialize().await.unwrap();
@@ -61,6 +72,7 @@ async fn missing_program_is_warned_of_and_not_ready_and_renews_nothing_until_it_
 
     // Each change is logged once, however often readiness is asked for.
     fs::remove_file(&program).unwrap();
+    readiness_becomes(&harness, &not_ready).await;
     for _ in 0..3 {
         assert_eq!(readiness(&harness).await, not_ready);
     }

@@ -1,10 +1,11 @@
 //! Metrics and logs: the counters, and the fields of each session's log lines.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::Value;
 use testkit::{Client, client::Answer};
+use tokio::time::Instant;
 
 use crate::harness::{Harness, login_of, start_endless_call};
 
@@ -229,4 +230,27 @@ async fn log_lines_of_a_session_carry_user_and_client_and_never_its_id() {
         assert!(clients.contains(&client.client_id().unwrap().as_str()), "{owners:?}");
     }
     assert!(!log.contains(&id) && !log.contains(&bob.session_id().unwrap()));
+}
+
+#[tokio::test]
+async fn deleted_database_is_noticed_and_the_broker_stays_alive() {
+    let harness = Harness::new(&[]).await;
+    let status = async |path: &str| {
+        let client = Client::new(format!("{}{path}", harness.broker.url()).parse().unwrap());
+        client.raw(Method::GET, HeaderMap::new(), "").await.unwrap().status
+    };
+    assert_eq!(status("/readyz").await, 200);
+    let deleted = Instant::now();
+    std::fs::remove_file(harness.broker.directory().join("broker.db")).unwrap();
+    // Without any request.
+    harness.broker.log().contains("readiness probe failed").await;
+    assert!(deleted.elapsed() < Duration::from_secs(5), "{:?}", deleted.elapsed());
+    assert_eq!(status("/readyz").await, 503);
+    assert_eq!(status("/healthz").await, 200);
+    let log = harness.broker.log().text();
+    let line = log
+        .lines()
+        .find(|line| line.contains("readiness probe failed"))
+        .unwrap();
+    assert!(line.contains("ERROR") && line.contains("is gone"), "{line}");
 }

@@ -207,12 +207,7 @@ async fn rule_05_request_without_a_caller_is_500_and_starts_no_backend() {
         revision: String::new(),
     };
     let config = broker::Config::new(PublicUrl::parse(&url).unwrap(), build);
-    let broker = Broker::new(
-        config,
-        Arc::new(AuthorityWithoutCaller),
-        Arc::new(Sessions(registry)),
-        vec![],
-    );
+    let broker = Broker::new(config, Arc::new(AuthorityWithoutCaller), Arc::new(Sessions(registry)));
     let shutdown = CancellationToken::new();
     let mut serving = JoinSet::new();
     serving.spawn(broker.serve(listener, shutdown.clone()));

@@ -10,7 +10,7 @@ use crate::{
     exchange_limiter::ExchangeLimiter,
     host_origin::HostOriginPolicy,
     metrics::MetricsEndpoint,
-    ports::{Authority, McpService, Probe},
+    ports::{Authority, McpService},
     readiness::Readiness,
 };
 
@@ -20,7 +20,6 @@ pub(crate) struct AppState {
     pub(crate) host_origin: HostOriginPolicy,
     pub(crate) authority: Arc<dyn Authority>,
     pub(crate) mcp: Arc<dyn McpService>,
-    pub(crate) probes: Vec<Arc<dyn Probe>>,
     pub(crate) readiness: Readiness,
     pub(crate) exchanges: Arc<ExchangeLimiter>,
     /// The bodies of authenticated requests.

@@ -120,7 +120,7 @@ async fn dispatch(state: &AppState, route: Route, request: Request<Incoming>) ->
         Route::Authority => authority(state, request).await,
         Route::Health => {
             check_read_only(&request)?;
-            Ok(health::health(state).await)
+            Ok(health::health(state))
         }
         Route::Ready => {
             check_read_only(&request)?;

@@ -1,7 +1,7 @@
 //! The traits that the HTTP server needs from outside.
 //!
 //! The HTTP server knows paths, limits and lifetimes. The [`Authority`] authenticates callers, the
-//! [`McpService`] serves MCP requests, [`Probe`]s determine health, and [`Metrics`] counts.
+//! [`McpService`] serves MCP requests, [`Probe`]s determine readiness, and [`Metrics`] counts.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -60,9 +60,9 @@ pub trait McpService: fmt::Debug + Send + Sync + 'static {
     fn stop(&self) -> BoxFuture<'_, ()>;
 }
 
-/// A component that must work for the broker to be healthy, or to be ready.
+/// A component that must work for the broker to be ready.
 pub trait Probe: fmt::Debug + Send + Sync + 'static {
-    /// The name in `/healthz` or `/readyz`.
+    /// The name in `/readyz`.
     fn name(&self) -> &'static str;
 
     /// Checks that the component works.

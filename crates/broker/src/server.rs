@@ -35,12 +35,7 @@ pub enum BrokerError {
 impl Broker {
     /// Builds the server. Nothing runs before [`Broker::serve`].
     #[must_use]
-    pub fn new(
-        config: Config,
-        authority: Arc<dyn Authority>,
-        mcp: Arc<dyn McpService>,
-        probes: Vec<Arc<dyn Probe>>,
-    ) -> Self {
+    pub fn new(config: Config, authority: Arc<dyn Authority>, mcp: Arc<dyn McpService>) -> Self {
         let state = AppState {
             host_origin: HostOriginPolicy::new(&config),
             user_bodies: BodyBudget::of_users(&config.limits),
@@ -49,7 +44,6 @@ impl Broker {
             config,
             authority,
             mcp,
-            probes,
             readiness: Readiness::default(),
             metrics: None,
             draining: CancellationToken::new(),
@@ -59,8 +53,8 @@ impl Broker {
         Self { state }
     }
 
-    /// Returns 503 from `/readyz` while one of these probes fails. They run once when the broker
-    /// begins to serve, so that a failure is logged, and at each request to `/readyz`.
+    /// Returns 503 from `/readyz` while one of these probes fails. They run every few seconds, so
+    /// that a failure is logged soon, and at requests to `/readyz`, at most once a second.
     #[must_use]
     pub fn with_readiness_probes(mut self, probes: Vec<Arc<dyn Probe>>) -> Self {
         self.state.readiness = Readiness::new(probes);
@@ -97,8 +91,11 @@ impl Broker {
         // A connection checks `cut` only while it drains.
         let _drain_on_drop = state.draining.clone().drop_guard();
 
-        let first_check = Arc::clone(&state);
-        state.tasks.spawn(async move { first_check.readiness.check().await });
+        let watching = Arc::clone(&state);
+        let watch = async move { watching.readiness.watch().await };
+        state
+            .tasks
+            .spawn(state.draining.clone().run_until_cancelled_owned(watch));
         let result = listener::accept(&listener, &state, &cut).await;
         drop(listener);
         state.draining.cancel();

@@ -62,6 +62,7 @@ mod pending;
 mod process_lock;
 mod revocation;
 mod tokens;
+mod write_probe;
 
 use std::{
     fs, io,
@@ -78,6 +79,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+pub use self::write_probe::{WriteProbe, WriteProbeError};
 use crate::ports::StoreError;
 use process_lock::DatabaseLock;
 

@@ -57,8 +57,8 @@ pub(crate) struct Harness {
     pub(crate) addr: SocketAddr,
     pub(crate) calls: Arc<CallLog>,
     pub(crate) mcp: Arc<ScriptedMcp>,
+    /// Readiness depends on it and on the next one.
     pub(crate) store: Arc<Switch>,
-    /// Readiness depends on it.
     pub(crate) program: Arc<Switch>,
     pub(crate) shutdown: CancellationToken,
     server: JoinSet<Result<(), BrokerError>>,
@@ -101,9 +101,9 @@ impl Harness {
         });
         let [store, program] = ["store", "program"].map(|name| Arc::new(Switch(watch::Sender::new(true), name)));
         let authority = Arc::new(TwoTokensAuthority(Arc::clone(&calls)));
-        let probes: Vec<Arc<dyn Probe>> = vec![Arc::clone(&store) as _];
-        let broker = Broker::new(config, authority, Arc::clone(&mcp) as _, probes);
-        let broker = change(broker.with_readiness_probes(vec![Arc::clone(&program) as _]));
+        let probes: Vec<Arc<dyn Probe>> = vec![Arc::clone(&store) as _, Arc::clone(&program) as _];
+        let broker = Broker::new(config, authority, Arc::clone(&mcp) as _);
+        let broker = change(broker.with_readiness_probes(probes));
         let shutdown = CancellationToken::new();
         let mut server = JoinSet::new();
         let stop = shutdown.clone();
