@@ -19,7 +19,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::build::Application;
 use crate::{config::Config, logging, version};
 
-/// The time limit for the end of sign-ins and of the store, after the last request.
+/// The time limit for the end of sign-ins and renewals, after the last request.
+const SIGN_IN_TIMEOUT: Duration = Duration::from_secs(3);
+/// The time limit for their end and that of the store.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves until a signal stops the process, and returns when no child is left.
@@ -70,7 +72,8 @@ async fn serve(config: &Config) -> Result<()> {
     tasks.close();
     let drained = async {
         application.backends.stop_all().await;
-        server.finish_sign_ins().await;
+        // A sign-in or a renewal that waits for Forgejo or for the store must not keep the rest.
+        let _ = timeout(SIGN_IN_TIMEOUT, server.finish_sign_ins()).await;
         if let Err(error) = server.record_uses().await {
             tracing::warn!(%error, "cannot store when grants were last used");
         }

@@ -100,10 +100,11 @@ section! {
         /// It sees files by an allow-list, and cannot signal or trace processes that it did not
         /// start.
         landlock: bool = true,
-        /// It connects by TCP only to the port of `forgejo.url` and to `isolation.connect_ports`,
-        /// and binds no port. UDP, and the hosts at these ports, are not restricted.
+        /// It connects by TCP only to the port of `forgejo.url`, to those of URLs that are values
+        /// of `child.env` or arguments, and to `isolation.connect_ports`, and binds no port. UDP,
+        /// and the hosts at these ports, are not restricted.
         network: bool = true,
-        /// TCP ports that it may connect to beyond that of `forgejo.url`, such as that of a proxy.
+        /// TCP ports that it may connect to beyond those, such as 53 for a resolver that uses TCP.
         connect_ports: Ports = [],
         /// System calls that it does not need, and that affect other processes or the kernel
         /// itself, fail: limits and priorities of others, tracing, keys, shared memory of System V,

@@ -6,6 +6,7 @@ use anyhow::Result;
 use bridge::{ServerEra, http::EndpointConfig};
 use broker::{BuildInfo, HttpLimits, PublicUrl};
 use oauth::forgejo::ForgejoConfig;
+use secrecy::ExposeSecret as _;
 use supervisor::{Delivery, Isolation};
 use url::Url;
 
@@ -47,6 +48,11 @@ pub(crate) fn supervisor(config: &Config) -> supervisor::Config {
         .iter()
         .map(|name| (name.clone(), Delivery::Descriptor));
     let forgejo = config.forgejo.url.port_or_known_default().into_iter();
+    // The operator may give children another address of Forgejo, or of a proxy.
+    let values = child.env.iter().map(|(_, value)| value.expose_secret());
+    let texts = child.args.iter().map(String::as_str).chain(values);
+    let given = texts.filter_map(|text| Url::parse(text).ok()?.port_or_known_default());
+    let forgejo = forgejo.chain(given);
     supervisor::Config {
         start_timeout: child.start_timeout,
         stop_grace: child.stop_grace,

@@ -87,7 +87,11 @@ impl FromRequestParts<Arc<Shared>> for ApiUser {
         };
         if user.prohibited {
             let text = "This account is prohibited from signing in, please contact your site administrator.";
-            return Err(ApiError::new(&instance, StatusCode::FORBIDDEN, text));
+            // Forgejo writes no URL here.
+            return Err(ApiError {
+                status: StatusCode::FORBIDDEN,
+                body: json!({ "message": text }),
+            });
         }
         Ok(Self(Some((user, access))))
     }

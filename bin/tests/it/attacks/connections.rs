@@ -35,18 +35,19 @@ async fn slow_calls_of_one_user_delay_no_other() {
     let (alice, bob) = (harness.in_session("alice").await, harness.in_session("bob").await);
     let token = alice.access_token().unwrap();
     let session = format!("mcp-session-id: {}\r\n", alice.session_id().unwrap());
-    let mut slow = Vec::new();
+    let mut slow = JoinSet::new();
     // Each begins a body that it does not finish.
     for _ in 0..8 {
         let mut call = RawConnection::open(&harness).await;
         call.send_head(&token, &session, 100).await;
-        slow.push(call);
+        slow.spawn(async move { call.next_line().await });
     }
-    let mut refused = 0;
-    while refused < 4 {
-        let (answer, _) = alice.request("ping", json!({})).await.unwrap();
-        refused += usize::from(answer.status == StatusCode::TOO_MANY_REQUESTS);
+    for _ in 0..4 {
+        let refused = slow.join_next().await.unwrap().unwrap();
+        assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
     }
+    let (answer, _) = alice.request("ping", json!({})).await.unwrap();
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
     let attacker = Attacker::new(&harness);
     for path in ["/healthz", "/readyz"] {
         assert_eq!(attacker.get(path, &[]).await.status, StatusCode::OK, "{path}");

@@ -82,7 +82,8 @@ impl Backoff {
         };
         let failure = Failure {
             count: count.saturating_add(1),
-            next: now + wait,
+            // A wait that Forgejo has asked for stays.
+            next: known.map_or(Duration::ZERO, |known| known.next).max(now + wait),
             error: error.clone(),
         };
         match failed {
@@ -95,9 +96,15 @@ impl Backoff {
         count == 0
     }
 
-    /// Records an answer of Forgejo. Returns the number of failures of an outage that it ends.
+    /// Records a renewal. Returns the number of failures of an outage that it ends.
     pub(super) fn succeed(&mut self, user: UserId) -> Option<u32> {
         self.users.remove(&user);
+        self.end_outage()
+    }
+
+    /// Records that Forgejo answers, whatever it says. Returns the number of failures of an outage
+    /// that this ends.
+    pub(super) fn end_outage(&mut self) -> Option<u32> {
         self.outage.take().map(|outage| outage.count)
     }
 }

@@ -23,11 +23,14 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct HeldTokens(Mutex<HashMap<UserId, Held>>);
 
-/// Sealed tokens, and the version of those in the store that they replace.
+/// Sealed tokens that replace others.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) record: AccountRecord,
+    /// Those in the store when the renewal began.
     pub(super) stored: TokenVersion,
+    /// Those whose refresh token was used. They may have been held themselves, and stored since.
+    pub(super) renewed_from: TokenVersion,
 }
 
 /// The outcome of storing renewed tokens.
@@ -47,12 +50,12 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 const STORE_WAIT: Duration = Duration::from_secs(1);
 
 impl Accounts {
-    /// Stores renewed tokens in place of those named `stored`. A task of its own tries until the
+    /// Stores renewed tokens in place of those that they replace. A task of its own tries until the
     /// store has answered, whether or not the caller still waits.
-    pub(super) async fn place_renewed(self: &Arc<Self>, record: AccountRecord, stored: TokenVersion) -> Placement {
-        let user = record.user;
+    pub(super) async fn place_renewed(self: &Arc<Self>, held: Held) -> Placement {
+        let user = held.record.user;
         let (sender, mut placed) = watch::channel(Placement::Held);
-        if self.held.insert(Held { record, stored }) {
+        if self.held.insert(held) {
             let accounts = Arc::clone(self);
             self.tasks
                 .spawn(async move { _ = sender.send(accounts.store_held(user).await) });
@@ -69,12 +72,17 @@ impl Accounts {
             let Some(held) = self.held.get(user) else {
                 return Placement::Replaced;
             };
-            match self.store.replace_account(held.record.clone(), held.stored).await {
+            let mut replaced = self.store.replace_account(held.record.clone(), held.stored).await;
+            if matches!(replaced, Ok(false)) && held.renewed_from != held.stored {
+                replaced = self.store.replace_account(held.record.clone(), held.renewed_from).await;
+            }
+            match replaced {
                 Ok(replaced) => {
                     if !self.held.finish(user, &held, replaced) {
                         continue;
                     }
                     if failed {
+                        self.release_lease(user).await;
                         tracing::info!(user = user.0, "renewed Forgejo tokens stored: the store works again");
                     }
                     return if replaced {
@@ -94,6 +102,7 @@ impl Accounts {
                 }
                 Err(_) => {}
             }
+            self.extend_lease(user).await;
             tokio::time::sleep(RETRY_INTERVAL).await;
         }
     }

@@ -44,13 +44,18 @@ impl Accounts {
         }
         let stored = self.store.key_checks().await?;
         for (number, value) in self.sealer.check_values() {
+            let is_unused = opened.is_empty() && forged.is_empty();
             match stored.iter().find(|(known, _)| *known == number) {
+                // Nothing is sealed with the key of that time.
+                Some((_, known)) if known[..] != value && is_unused => {
+                    self.store.set_key_check(number, value.to_vec()).await?;
+                }
                 Some((_, known)) if known[..] != value => return Err(KeyCheckError::WrongKey(number)),
                 Some(_) => {}
                 None if forged.contains(&number) && !opened.contains(&number) => {
                     return Err(KeyCheckError::WrongKey(number));
                 }
-                None => self.store.add_key_check(number, value.to_vec()).await?,
+                None => self.store.set_key_check(number, value.to_vec()).await?,
             }
         }
         Ok(())

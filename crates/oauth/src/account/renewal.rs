@@ -3,9 +3,10 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     AccountError, Accounts, TerminalError, UpstreamToken,
@@ -21,6 +22,9 @@ use crate::{
 };
 
 type Renewal = Result<UpstreamToken, AccountError>;
+
+/// The longest wait for sign-ins under way before a user is ended. A later renewal waits again.
+const EXCHANGE_WAIT: Duration = Duration::from_secs(15);
 
 /// The running renewals. Each has an entry for exactly as long as its task runs.
 #[derive(Debug, Default)]
@@ -89,6 +93,11 @@ impl Accounts {
         };
         let work = self.renew_leased(user, account, held);
         let outcome = keepalive::with_extended_lease(lease::LIFETIME, work, || self.extend_lease(user)).await;
+        if self.held.get(user).is_some() {
+            // Other processes must not renew what the store has: the task that stores the tokens
+            // keeps the lease.
+            return outcome;
+        }
         // A lease that is not released expires in a moment.
         let _ = tokio::time::timeout(lease::RELEASE_TIMEOUT, self.release_lease(user)).await;
         outcome
@@ -115,7 +124,7 @@ impl Accounts {
                     tracing::info!(failures, "Forgejo renews tokens again");
                 }
                 tracing::debug!(user = user.0, "Forgejo tokens renewed");
-                return self.accept(user, stored_version, tokens).await;
+                return self.accept(user, (stored_version, record.version), tokens).await;
             }
             Err(error) => error,
         };
@@ -124,6 +133,11 @@ impl Accounts {
             return ended.map(|token| (token, None));
         }
         let failed = Failed::of(&error);
+        if failed == Failed::User
+            && let Some(failures) = self.backoff().end_outage()
+        {
+            tracing::info!(failures, "Forgejo answers again");
+        }
         let misconfigured = matches!(error, UpstreamError::Misconfigured(_));
         let error = AccountError::transient(error);
         // Only the first failure is logged: the others say the same.
@@ -165,11 +179,12 @@ impl Accounts {
         }
     }
 
-    /// Stores renewed tokens in place of those named `stored`.
+    /// Stores renewed tokens in place of those that are in the store, or of those that were renewed
+    /// if these are there by now.
     async fn accept(
         self: &Arc<Self>,
         user: UserId,
-        stored: TokenVersion,
+        (stored, renewed_from): (TokenVersion, TokenVersion),
         tokens: UpstreamTokens,
     ) -> Result<(UpstreamToken, Option<TokenVersion>), AccountError> {
         let renewed = self.sealer.seal_account(user, &tokens, self.clock.now());
@@ -178,7 +193,12 @@ impl Accounts {
             access_token: tokens.access_token,
             expires_at: renewed.expires_at,
         };
-        match self.place_renewed(renewed, stored).await {
+        let held = Held {
+            record: renewed,
+            stored,
+            renewed_from,
+        };
+        match self.place_renewed(held).await {
             Placement::Stored | Placement::Held => Ok((token, Some(version))),
             // The user has signed in again or was ended in between: the stored tokens count.
             Placement::Replaced => match self.store.account(user).await? {
@@ -197,13 +217,19 @@ impl Accounts {
             owner: self.owner,
             newest: None,
         };
+        let end = Instant::now() + EXCHANGE_WAIT;
         loop {
             match self.revocations.end_refused_user(refused, self.clock.now()).await? {
                 RefusalOutcome::Revoked => break,
                 RefusalOutcome::LeaseHeld => return Err(AccountError::lease_held()),
                 RefusalOutcome::Replaced(record) => return self.opened(&record),
                 // Exchanges that begin later have not invalidated the tokens.
-                RefusalOutcome::ExchangeRunning(exchange) => refused.newest = Some(exchange),
+                RefusalOutcome::ExchangeRunning(exchange) if Instant::now() < end => refused.newest = Some(exchange),
+                RefusalOutcome::ExchangeRunning(_) => {
+                    return Err(AccountError::transient(
+                        "a sign-in is under way, which may be this user's",
+                    ));
+                }
             }
             tokio::time::sleep(lease::POLL_INTERVAL).await;
         }

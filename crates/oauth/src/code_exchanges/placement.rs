@@ -1,5 +1,7 @@
 //! The place of new upstream tokens in the order of the user's sign-ins.
 
+use std::time::Duration;
+
 use super::CodeExchanges;
 use crate::{
     ids::{ExchangeId, UserId},
@@ -8,6 +10,8 @@ use crate::{
     retry,
 };
 
+/// The wait after a renewal that Forgejo has not answered.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 /// The number of renewals that look for the newest tokens.
 const MAX_RENEWALS: u32 = 3;
 
@@ -32,12 +36,12 @@ impl CodeExchanges {
             match renewed.await {
                 (by, Ok(renewed)) => (exchange, tokens) = (by, renewed),
                 // The stored tokens are the valid ones. The grant goes on with them.
-                (_, Err(UpstreamError::Refused(_))) => {
+                (_, Err(UpstreamError::Refused(_) | UpstreamError::Unconfirmed(_) | UpstreamError::LockedOut(_))) => {
                     self.store(user, None, code).await;
                     return;
                 }
                 // It says nothing about the tokens: the next renewal may.
-                (_, Err(_)) => {}
+                (_, Err(_)) => tokio::time::sleep(RENEWAL_INTERVAL).await,
             }
         }
         self.store(user, Some((&tokens, None)), code).await;

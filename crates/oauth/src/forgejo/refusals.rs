@@ -28,12 +28,12 @@ pub(super) enum TokenRequest {
     Refresh,
 }
 
-/// The body of an error response of the API, as far as it is read. Forgejo writes both members.
+/// The body of an error response of the API, as far as it is read. Forgejo writes the URL of its
+/// documentation into most of them, but not where it locks a user out.
 #[derive(serde::Deserialize)]
 struct ErrorBody {
     message: String,
-    #[serde(rename = "url")]
-    _url: String,
+    url: Option<String>,
 }
 
 /// Descriptions with which Forgejo and Gitea refuse a refresh token for good.
@@ -96,11 +96,16 @@ pub(super) fn of_token_request(
 /// The meaning of a response of the API that is not a success.
 pub(super) fn of_api(response: &http::Response<Vec<u8>>) -> UpstreamError {
     let status = response.status();
-    let message = error_body(response).map(|body| redact(&body.message));
+    let body = error_body(response);
+    let message = body.as_ref().map(|body| redact(&body.message));
     let text = format!("{}: {}", status.as_u16(), message.unwrap_or_default());
     match status {
-        StatusCode::UNAUTHORIZED if error_body(response).is_some() => UpstreamError::Refused(text),
-        StatusCode::FORBIDDEN if is_lockout(response) => UpstreamError::LockedOut(text),
+        StatusCode::UNAUTHORIZED if body.as_ref().is_some_and(|body| body.url.is_some()) => {
+            UpstreamError::Refused(text)
+        }
+        StatusCode::FORBIDDEN if body.as_ref().is_some_and(is_lockout) => UpstreamError::LockedOut(text),
+        // Without a body of Forgejo the answer is a proxy's.
+        StatusCode::FORBIDDEN if body.is_none() => UpstreamError::Unexpected(text),
         StatusCode::FORBIDDEN => UpstreamError::Misconfigured(text),
         _ => UpstreamError::Unexpected(text),
     }
@@ -108,10 +113,9 @@ pub(super) fn of_api(response: &http::Response<Vec<u8>>) -> UpstreamError {
 
 /// Reports whether the API says that the user is locked out: disabled, prohibited from signing in,
 /// or not activated. A 403 for a missing scope is no such answer.
-fn is_lockout(response: &http::Response<Vec<u8>>) -> bool {
+fn is_lockout(body: &ErrorBody) -> bool {
     let texts = ["prohibited from signing in", "account is not activated"];
-    let body = error_body(response);
-    body.is_some_and(|body| texts.iter().any(|text| body.message.contains(text)))
+    texts.iter().any(|text| body.message.contains(text))
 }
 
 /// The body of an error response that Forgejo itself has written.

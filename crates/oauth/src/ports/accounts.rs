@@ -49,7 +49,7 @@ pub trait AccountStore: fmt::Debug + Send + Sync + 'static {
     fn key_checks(&self) -> StoreFuture<'_, Vec<(u32, Vec<u8>)>>;
 
     /// Stores the value that checks a key.
-    fn add_key_check(&self, number: u32, value: Vec<u8>) -> StoreFuture<'_, ()>;
+    fn set_key_check(&self, number: u32, value: Vec<u8>) -> StoreFuture<'_, ()>;
 
     /// Finds the account of a user.
     fn account(&self, user: UserId) -> StoreFuture<'_, Option<AccountRecord>>;

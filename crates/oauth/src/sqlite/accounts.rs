@@ -29,9 +29,9 @@ impl AccountStore for SqliteStore {
         })
     }
 
-    fn add_key_check(&self, number: u32, value: Vec<u8>) -> StoreFuture<'_, ()> {
+    fn set_key_check(&self, number: u32, value: Vec<u8>) -> StoreFuture<'_, ()> {
         Box::pin(async move {
-            let query = sqlx::query("INSERT OR IGNORE INTO oauth_key_checks (number, hmac) VALUES (?, ?)");
+            let query = sqlx::query("INSERT OR REPLACE INTO oauth_key_checks (number, hmac) VALUES (?, ?)");
             self.execute(query.bind(number).bind(value)).await.map(drop)
         })
     }

@@ -23,9 +23,12 @@ impl RevocationStore for SqliteStore {
         Box::pin(async move {
             let SignIn { tokens, code } = sign_in;
             let mut change = self.begin().await?;
-            if let Some(tokens) = tokens
-                && !accounts::put(&mut change, tokens).await?
-            {
+            let placed = match tokens {
+                Some(tokens) => accounts::put(&mut change, tokens).await?,
+                // The account may have been ended since.
+                None => accounts::find(&mut *change, code.grant.user).await?.is_some(),
+            };
+            if !placed {
                 return Ok(None);
             }
             let signed_in = grants::put(&mut change, &code.grant, now).await?;

@@ -459,7 +459,7 @@ async fn unknown_scope_and_failed_introspection_are_distinguished() {
 
 #[tokio::test]
 async fn locked_out_user_is_distinguished_from_missing_scope() {
-    let text = r#"{"message":"This account is prohibited from signing in, please contact your site administrator.","url":"x"}"#;
+    let text = r#"{"message":"This account is prohibited from signing in, please contact your site administrator."}"#;
     let server = Server::json(403, text).await;
     let error = server.forgejo.user(&secret(JWT)).await.unwrap_err();
     assert!(matches!(error, UpstreamError::LockedOut(_)), "{error:?}");

@@ -55,7 +55,7 @@ pub(super) async fn complete(
                 user = user.id.0,
                 login = user.login,
                 "sign-in refused, all grants of the user ended: the user is locked out at Forgejo or on no allow-list \
-                 (oauth.allowed_users, forgejo.allowed_orgs)"
+                 (forgejo.allowed_users, forgejo.allowed_orgs)"
             );
             // The user's earlier sign-ins must not continue either.
             state.revocations.end_user(user.id).await?;
@@ -95,8 +95,17 @@ async fn fetch_user(upstream: &dyn Upstream, tokens: &UpstreamTokens) -> Result<
     let mut wait = FIRST_USER_RETRY;
     loop {
         match upstream.user(&tokens.access_token).await {
-            Err(UpstreamError::Busy { .. } | UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_))
-                if Instant::now() + wait < end => {}
+            Err(
+                error @ (UpstreamError::Busy { .. } | UpstreamError::Unavailable(_) | UpstreamError::Unexpected(_)),
+            ) if Instant::now() + wait < end => {
+                if wait == FIRST_USER_RETRY {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(
+                        error,
+                        "Forgejo does not tell who has signed in: asked again until it does"
+                    );
+                }
+            }
             outcome => return outcome,
         }
         tokio::time::sleep(wait).await;
