@@ -4,6 +4,10 @@
 //! strangers may send, so an unfinished body of a stranger takes nothing from users. Each owner has
 //! a share of a budget at most. Bytes count as they arrive, not as they are announced, until the
 //! request is answered. A body that exceeds the budget is refused.
+//!
+//! The token endpoint belongs to those that strangers may use, and signed-in users need it. Its
+//! requests are small, so the first bytes of each body are free there: strangers who use up their
+//! budget refuse no token. The number of connections and streams bounds the free bytes.
 
 use std::{
     collections::HashMap,
@@ -17,10 +21,15 @@ const GRANT_SHARE: usize = 4;
 /// The size of the budget of strangers in relation to that of users, as a divisor.
 const STRANGERS_SHARE: usize = 4;
 
+/// The bytes of each body of a stranger that do not count.
+const FREE_BYTES: usize = 1024;
+
 /// A budget of bytes.
 #[derive(Debug)]
 pub(crate) struct BodyBudget {
     limit: usize,
+    /// The first bytes of each body, which do not count.
+    free: usize,
     /// Maximum bytes of one owner.
     share: usize,
     used: Mutex<UsedBytes>,
@@ -38,6 +47,8 @@ struct UsedBytes {
 pub(crate) struct BodyReservation {
     budget: Arc<BodyBudget>,
     owner: Option<GrantKey>,
+    /// The bytes that it may still have for free.
+    free: usize,
     bytes: usize,
 }
 
@@ -45,18 +56,19 @@ impl BodyBudget {
     /// The budget of authenticated requests. The share of a grant holds one body at least.
     pub(crate) fn of_users(limits: &HttpLimits) -> Arc<Self> {
         let limit = limits.bodies.max(limits.mcp_body);
-        Self::new(limit, (limit / GRANT_SHARE).max(limits.mcp_body))
+        Self::new(limit, (limit / GRANT_SHARE).max(limits.mcp_body), 0)
     }
 
     /// The budget of everyone else.
     pub(crate) fn of_strangers(limits: &HttpLimits) -> Arc<Self> {
         let limit = (limits.bodies / STRANGERS_SHARE).max(limits.oauth_body);
-        Self::new(limit, limit)
+        Self::new(limit, limit, FREE_BYTES)
     }
 
-    fn new(limit: usize, share: usize) -> Arc<Self> {
+    fn new(limit: usize, share: usize, free: usize) -> Arc<Self> {
         Arc::new(Self {
             limit,
+            free,
             share,
             used: Mutex::default(),
         })
@@ -67,6 +79,7 @@ impl BodyBudget {
         BodyReservation {
             budget: Arc::clone(self),
             owner,
+            free: self.free,
             bytes: 0,
         }
     }
@@ -79,6 +92,12 @@ impl BodyReservation {
     ///
     /// [`HttpError::BodyBudgetExceeded`] if the budget or the share of the owner lacks them.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), HttpError> {
+        let free = self.free.min(bytes);
+        self.free -= free;
+        let bytes = bytes - free;
+        if bytes == 0 {
+            return Ok(());
+        }
         let mut used = self.budget.used.lock().unwrap_or_else(PoisonError::into_inner);
         let own = used.by_owner.get(&self.owner).copied().unwrap_or(0);
         let (own, total) = (own.saturating_add(bytes), used.total.saturating_add(bytes));
@@ -112,7 +131,7 @@ mod tests {
 
     #[test]
     fn bytes_return_to_the_budget() {
-        let budget = BodyBudget::new(10, 10);
+        let budget = BodyBudget::new(10, 10, 0);
         let (mut first, mut second) = (budget.reservation(None), budget.reservation(None));
         assert_eq!(first.grow(6), Ok(()));
         assert_eq!(second.grow(5), Err(HttpError::BodyBudgetExceeded));
@@ -126,8 +145,19 @@ mod tests {
     }
 
     #[test]
+    fn small_bodies_of_strangers_need_no_budget() {
+        let budget = BodyBudget::new(10, 10, 4);
+        let (mut large, mut small) = (budget.reservation(None), budget.reservation(None));
+        assert_eq!(large.grow(14), Ok(()));
+        assert_eq!(small.grow(3), Ok(()));
+        assert_eq!(small.grow(2), Err(HttpError::BodyBudgetExceeded));
+        drop((large, small));
+        assert_eq!(budget.used.lock().unwrap().total, 0);
+    }
+
+    #[test]
     fn one_grant_has_a_share_only() {
-        let budget = BodyBudget::new(10, 4);
+        let budget = BodyBudget::new(10, 4, 0);
         let of = |name: &str| budget.reservation(Some(GrantKey(name.into())));
         let (mut first, mut second, mut other) = (of("a"), of("a"), of("b"));
         assert_eq!(first.grow(3), Ok(()));
