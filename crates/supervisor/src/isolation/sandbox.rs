@@ -30,9 +30,7 @@ impl Sandbox {
     /// Makes about a dozen file system calls, so it blocks.
     /// Fails if the system refuses one of them, or no user is free.
     pub(crate) fn new(plan: &IsolationPlan) -> io::Result<Self> {
-        let none_free = || io::Error::from(rustix::io::Errno::AGAIN);
-        let lease = |users: &UserPool| users.lease().ok_or_else(none_free);
-        let user = plan.users.as_ref().map(lease).transpose()?;
+        let user = plan.users.as_ref().map(UserPool::lease).transpose()?;
         let owner = user.as_ref().map(|user| user.number);
         Ok(Self {
             cgroup: plan.cgroups.as_ref().map(|groups| groups.create()).transpose()?,

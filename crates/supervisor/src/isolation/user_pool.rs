@@ -5,7 +5,7 @@
 //! this one, never hand out the same number at the same time. The lock ends with the process.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -68,25 +68,33 @@ impl UserPool {
         })
     }
 
-    /// The next free number, if any.
-    pub(super) fn lease(&self) -> Option<UserLease> {
+    /// The next free number.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if none is free, and the first error of the system.
+    pub(super) fn lease(&self) -> io::Result<UserLease> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // In case it was removed. Without it, no lock succeeds below.
         let _ = create(&self.locks);
         let before = *self.range.start()..state.next;
         let mut numbers = (state.next..=*self.range.end()).chain(before);
-        let (number, file, lock) = numbers.find_map(|number| {
+        let (number, file, lock) = loop {
+            let number = numbers.next().ok_or(rustix::io::Errno::AGAIN)?;
             let file = self.locks.join(number.to_string());
-            let free = !state.taken.contains(&number);
-            free.then(|| lock(&file))?.map(|lock| (number, file, lock))
-        })?;
+            if !state.taken.contains(&number)
+                && let Some(lock) = lock(&file)?
+            {
+                break (number, file, lock);
+            }
+        };
         state.taken.insert(number);
         state.next = if number == *self.range.end() {
             *self.range.start()
         } else {
             number + 1
         };
-        Some(UserLease {
+        Ok(UserLease {
             number,
             file,
             _lock: lock,
@@ -112,18 +120,24 @@ fn create(locks: &Path) -> io::Result<()> {
     }
 }
 
-/// Creates and locks a file, if no one has it locked.
-fn lock(path: &Path) -> Option<File> {
+/// Creates and locks a file. `None` if another has it locked, or has just removed it.
+fn lock(path: &Path) -> io::Result<Option<File>> {
     let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(path)
-        .ok()?;
-    file.try_lock().ok()?;
-    let (locked, found) = (file.metadata().ok()?, fs::symlink_metadata(path).ok()?);
-    (locked.ino() == found.ino() && locked.dev() == found.dev()).then_some(file)
+        .open(path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    let Ok(found) = fs::symlink_metadata(path) else {
+        return Ok(None);
+    };
+    let locked = file.metadata()?;
+    Ok((locked.ino() == found.ino() && locked.dev() == found.dev()).then_some(file))
 }
 
 #[cfg(test)]
@@ -133,7 +147,7 @@ mod tests {
     use super::*;
 
     fn numbers(pool: &UserPool) -> Vec<UserLease> {
-        std::iter::from_fn(|| pool.lease()).collect()
+        std::iter::from_fn(|| pool.lease().ok()).collect()
     }
 
     #[test]
@@ -142,7 +156,7 @@ mod tests {
         let users = UserPool::new(70_000..=70_001, locks.path()).unwrap();
         let (one, two) = (users.lease().unwrap(), users.lease().unwrap());
         assert_eq!((one.number, two.number), (70_000, 70_001));
-        assert!(users.lease().is_none());
+        assert!(users.lease().is_err());
         drop(one);
         assert_eq!(users.lease().unwrap().number, 70_000);
     }
@@ -156,7 +170,7 @@ mod tests {
         assert_eq!((first.number, second.number), (70_000, 70_001));
         let rest = numbers(&one);
         assert_eq!(rest.len(), 8);
-        assert!(two.lease().is_none());
+        assert!(two.lease().is_err());
         drop((first, rest));
         assert_eq!(numbers(&two).len(), 9);
     }
@@ -170,7 +184,7 @@ mod tests {
         }
         // The directory may be removed meanwhile.
         fs::remove_dir(locks.path()).unwrap();
-        assert!(users.lease().is_some());
+        assert!(users.lease().is_ok());
         assert_eq!(fs::read_dir(locks.path()).unwrap().count(), 0);
     }
 
