@@ -4,7 +4,7 @@ use std::fs;
 
 use supervisor::{ChildSpec, Config, Delivery, Supervisor, SupervisorError};
 
-use crate::support::{ChildLines, done, is_root, script, supervisor_with};
+use crate::support::{ChildLines, can_lease_users, done, script, supervisor_with};
 
 const SECRET: &str = "s3cr3t-t0k3n";
 
@@ -53,7 +53,7 @@ async fn file_delivery_writes_a_private_file_that_is_removed_with_the_child() {
 
 #[tokio::test]
 async fn file_delivery_gives_the_file_to_the_private_user_of_the_child() {
-    if !is_root() {
+    if !can_lease_users() {
         return;
     }
     let parent = tempfile::Builder::new()

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use supervisor::{ChildUsers, Config, Layer, Supervisor, SupervisorError};
 
-use crate::support::{ChildLines, done, is_root, script, soon, spec, supervisor, supervisor_with};
+use crate::support::{ChildLines, can_lease_users, done, is_root, script, soon, spec, supervisor, supervisor_with};
 
 /// The value of a line of `/proc/self/status` that a child printed.
 fn status<'a>(lines: &'a [String], name: &str) -> &'a str {
@@ -245,7 +245,7 @@ async fn each_child_has_a_private_user_if_a_range_is_configured() {
         config.isolation.users = ChildUsers::Range(3_000_000..=3_000_001);
         config.isolation.directory = Some(parent.path().into());
     });
-    if !is_root() {
+    if !can_lease_users() {
         assert_eq!(supervisor.isolation().missing[0].layer, Layer::User);
         return;
     }
@@ -302,7 +302,7 @@ async fn users_of(changes: [fn(&mut Config); 2]) -> Vec<u32> {
 #[tokio::test]
 async fn children_of_root_have_private_users_by_default_that_no_supervisor_shares() {
     let users = users_of([|_| {}, |_| {}]).await;
-    if !is_root() {
+    if !can_lease_users() {
         let own = rustix::process::getuid().as_raw();
         assert_eq!(users, [own; 4]);
         return;

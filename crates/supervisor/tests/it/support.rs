@@ -127,6 +127,11 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// True if children can have private users: their numbers are leased by files below `/run`.
+pub(crate) fn can_lease_users() -> bool {
+    is_root() && std::fs::create_dir_all("/run/supervised-users").is_ok() && tempfile::tempfile_in("/run").is_ok()
+}
+
 impl ProcessWatch {
     pub(crate) fn on(pid: impl TryInto<i32, Error: Debug>) -> Self {
         let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
