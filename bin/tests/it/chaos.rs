@@ -56,6 +56,7 @@ const MIN_ANSWERS: usize = 500;
 const MIN_QUESTIONS: usize = 50;
 const MIN_REVIVALS: usize = SESSIONS;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The real lifetime of a Forgejo token. It is longer than advertised: Forgejo cuts off fractions
 /// of seconds, and a late renewal on a slow machine is not a fault of the broker.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(30);
@@ -148,7 +149,7 @@ impl Chaos {
             ("session.max_sessions_per_user", "64"),
             ("child.stop_grace", "2s"),
             // A call with an open question holds a stop up: its answer would need a new connection.
-            ("server.drain_timeout", "1s"),
+            ("server.drain_timeout", &format!("{}s", DRAIN_TIMEOUT.as_secs())),
             // Each call writes a line.
             ("child.stderr_lines_per_second", "1000"),
             ("log.filter", "info,supervisor=debug"),

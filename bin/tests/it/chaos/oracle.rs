@@ -28,6 +28,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
+    DRAIN_TIMEOUT,
     faults::{BrokerStop, Kill},
     ledger::{Ledger, Tag},
 };
@@ -147,6 +148,10 @@ impl Oracle {
                 CallOutcome::Failed(error) if call.asks && has_stopped(stops, call) => {
                     oracle.stopped += 1;
                     check_response(error)
+                }
+                CallOutcome::Failed(error) if has_waited(ledger, stops, call, error) => {
+                    oracle.stopped += 1;
+                    Ok(())
                 }
                 CallOutcome::Failed(error) => {
                     check_failure(ledger, kills, call, error, tag, &mut used_kills).inspect(|()| oracle.excused += 1)
@@ -345,6 +350,17 @@ fn is_lost(ledger: &Ledger, stops: &[BrokerStop], call: &Call) -> bool {
     };
     call.keeps_connection
         && NO_RESPONSE_ERRORS.iter().any(|text| error.contains(text))
+        && ledger.takers(&call.mark).is_empty()
+        && has_stopped(stops, call)
+}
+
+/// True if the request has waited for a child for longer than the broker drains, as on a machine
+/// that is busy. No child has got it, so its client may send it again.
+fn has_waited(ledger: &Ledger, stops: &[BrokerStop], call: &Call, error: &str) -> bool {
+    const SHUTTING_DOWN: &str = "Shutting down: try again later";
+    let waited = call.end.saturating_sub(call.start);
+    error.contains(SHUTTING_DOWN)
+        && waited > DRAIN_TIMEOUT
         && ledger.takers(&call.mark).is_empty()
         && has_stopped(stops, call)
 }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::Accounts;
 use crate::{
@@ -67,6 +67,7 @@ impl Accounts {
 
     /// Stores the held tokens of a user, and those that replace them meanwhile.
     async fn store_held(&self, user: UserId) -> Placement {
+        let begun = Instant::now();
         let mut failed = false;
         loop {
             let Some(held) = self.held.get(user) else {
@@ -81,8 +82,11 @@ impl Accounts {
                     if !self.held.finish(user, &held, replaced) {
                         continue;
                     }
-                    if failed {
+                    if failed || begun.elapsed() >= STORE_WAIT {
+                        // The renewal has not waited, and has left the lease to this task.
                         self.release_lease(user).await;
+                    }
+                    if failed {
                         tracing::info!(user = user.0, "renewed Forgejo tokens stored: the store works again");
                     }
                     return if replaced {
