@@ -139,6 +139,14 @@ mod tests {
         lines.collect()
     }
 
+    const SCOPES: (&str, &str) = ("BROKER_FORGEJO__SCOPES", "read:user");
+
+    /// The isolation by a file and an environment with the required keys.
+    fn isolation(file: &str, environment: &[(&str, &str)]) -> supervisor::Isolation {
+        let (loaded, _) = load_with_required(file, &[&[SCOPES], environment].concat());
+        crate_configs::supervisor(&loaded.unwrap()).isolation
+    }
+
     /// Loads a file and an environment with the required keys but `forgejo.scopes`. Returns the
     /// path of the file too.
     fn load_with_required(file: &str, environment: &[(&str, &str)]) -> (Result<Config, ConfigErrors>, String) {
@@ -161,7 +169,6 @@ mod tests {
 
     #[test]
     fn an_error_names_the_variable_that_sets_a_part_of_the_key() {
-        let scopes = ("BROKER_FORGEJO__SCOPES", "read:user");
         for (name, error) in [
             ("BROKER_OTHER__KEY", "other (BROKER_OTHER__KEY)"),
             (
@@ -171,7 +178,7 @@ mod tests {
             ("BROKER_CHILD__ENV__", "child.env (BROKER_CHILD__ENV__)"),
         ] {
             assert_eq!(
-                errors("[server]\ndrain_timeout = \"1s\"", &[scopes, (name, "1")]),
+                errors("[server]\ndrain_timeout = \"1s\"", &[SCOPES, (name, "1")]),
                 [error]
             );
         }
@@ -179,22 +186,17 @@ mod tests {
 
     #[test]
     fn a_quoted_path_is_not_a_key_and_an_empty_section_says_nothing() {
-        let scopes = ("BROKER_FORGEJO__SCOPES", "read:user");
         assert_eq!(
-            errors("'server.listen' = '127.0.0.1:1'", &[scopes]),
+            errors("'server.listen' = '127.0.0.1:1'", &[SCOPES]),
             ["server.listen (file)"]
         );
-        assert_eq!(errors("[other]\n[server]", &[scopes]), [""; 0]);
+        assert_eq!(errors("[other]\n[server]", &[SCOPES]), [""; 0]);
     }
 
     #[test]
     fn children_may_connect_to_the_port_of_forgejo_and_to_those_of_the_configuration() {
-        let scopes = ("BROKER_FORGEJO__SCOPES", "read:user");
         let name = "BROKER_CHILD__ISOLATION__CONNECT_PORTS";
-        let ports = |file: &str, environment: &[(&str, &str)]| {
-            let (loaded, _) = load_with_required(file, &[&[scopes], environment].concat());
-            crate_configs::supervisor(&loaded.unwrap()).isolation.connect_ports
-        };
+        let ports = |file: &str, environment: &[(&str, &str)]| isolation(file, environment).connect_ports;
         assert_eq!(ports("", &[]), [80]);
         assert_eq!(
             ports("", &[("BROKER_FORGEJO__URL", "https://forge.example:3000/git")]),
@@ -208,19 +210,15 @@ mod tests {
         assert_eq!(ports("", &[(name, "[65535]")]), [80, 65535]);
         for invalid in ["[0]", "[65536]", "[-1]", "['3128']", "3128", "proxy"] {
             let key = format!("child.isolation.connect_ports ({name})");
-            assert_eq!(errors("", &[scopes, (name, invalid)]), [key], "{invalid}");
+            assert_eq!(errors("", &[SCOPES, (name, invalid)]), [key], "{invalid}");
         }
     }
 
     #[test]
     fn users_of_children_are_chosen_by_word_or_by_range() {
         use supervisor::ChildUsers::{Auto, Off, Range};
-        let scopes = ("BROKER_FORGEJO__SCOPES", "read:user");
         let name = "BROKER_CHILD__ISOLATION__USERS";
-        let users = |file: &str, environment: &[(&str, &str)]| {
-            let (loaded, _) = load_with_required(file, &[&[scopes], environment].concat());
-            crate_configs::supervisor(&loaded.unwrap()).isolation.users
-        };
+        let users = |file: &str, environment: &[(&str, &str)]| isolation(file, environment).users;
         assert_eq!(users("", &[]), Auto);
         assert_eq!(users("[child.isolation]\nusers = 'off'", &[]), Off);
         assert_eq!(
@@ -239,20 +237,18 @@ mod tests {
             "true",
         ] {
             let key = format!("child.isolation.users ({name})");
-            assert_eq!(errors("", &[scopes, (name, invalid)]), [key], "{invalid}");
+            assert_eq!(errors("", &[SCOPES, (name, invalid)]), [key], "{invalid}");
         }
     }
 
     #[test]
     fn isolation_layers_can_be_turned_off() {
-        let scopes = ("BROKER_FORGEJO__SCOPES", "read:user");
         let off = "[child.isolation]\nno_new_privileges = false\nlandlock = false\nnetwork = false\nseccomp = false";
-        let (loaded, _) = load_with_required(off, &[scopes]);
-        let isolation = crate_configs::supervisor(&loaded.unwrap()).isolation;
+        let isolation = isolation(off, &[]);
         assert!(!isolation.no_new_privileges && !isolation.landlock && !isolation.network && !isolation.seccomp);
         // All three need the first.
         assert_eq!(
-            errors("[child.isolation]\nno_new_privileges = false", &[scopes]).len(),
+            errors("[child.isolation]\nno_new_privileges = false", &[SCOPES]).len(),
             3
         );
     }

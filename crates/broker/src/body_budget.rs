@@ -9,12 +9,9 @@
 //! requests are small, so the first bytes of each body are free there: strangers who use up their
 //! budget refuse no token. The number of connections and streams bounds the free bytes.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::{config::HttpLimits, http_error::HttpError, ports::GrantKey};
+use crate::{config::HttpLimits, http_error::HttpError, ports::GrantKey, usage::Usage};
 
 /// The share of one grant in the budget of users, as a divisor.
 const GRANT_SHARE: usize = 4;
@@ -32,14 +29,7 @@ pub(crate) struct BodyBudget {
     free: usize,
     /// Maximum bytes of one owner.
     share: usize,
-    used: Mutex<UsedBytes>,
-}
-
-#[derive(Debug, Default)]
-struct UsedBytes {
-    total: usize,
-    /// Has no entry for an owner without bytes.
-    by_owner: HashMap<Option<GrantKey>, usize>,
+    used: Mutex<Usage<Option<GrantKey>>>,
 }
 
 /// The bytes of one body, until it is dropped.
@@ -99,13 +89,14 @@ impl BodyReservation {
             return Ok(());
         }
         let mut used = self.budget.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = used.by_owner.get(&self.owner).copied().unwrap_or(0);
-        let (own, total) = (own.saturating_add(bytes), used.total.saturating_add(bytes));
+        let (own, total) = (
+            used.of(&self.owner).saturating_add(bytes),
+            used.total().saturating_add(bytes),
+        );
         if own > self.budget.share || total > self.budget.limit {
             return Err(HttpError::BodyBudgetExceeded);
         }
-        used.total = total;
-        used.by_owner.insert(self.owner.clone(), own);
+        used.add(&self.owner, bytes);
         drop(used);
         self.bytes += bytes;
         Ok(())
@@ -115,13 +106,7 @@ impl BodyReservation {
 impl Drop for BodyReservation {
     fn drop(&mut self) {
         let mut used = self.budget.used.lock().unwrap_or_else(PoisonError::into_inner);
-        used.total = used.total.saturating_sub(self.bytes);
-        if let Some(own) = used.by_owner.get_mut(&self.owner) {
-            *own = own.saturating_sub(self.bytes);
-            if *own == 0 {
-                used.by_owner.remove(&self.owner);
-            }
-        }
+        used.remove(&self.owner, self.bytes);
     }
 }
 
@@ -140,8 +125,7 @@ mod tests {
         drop(first);
         assert_eq!(second.grow(6), Ok(()));
         drop(second);
-        let used = budget.used.lock().unwrap();
-        assert!(used.total == 0 && used.by_owner.is_empty());
+        assert!(budget.used.lock().unwrap().is_empty());
     }
 
     #[test]
@@ -152,7 +136,7 @@ mod tests {
         assert_eq!(small.grow(3), Ok(()));
         assert_eq!(small.grow(2), Err(HttpError::BodyBudgetExceeded));
         drop((large, small));
-        assert_eq!(budget.used.lock().unwrap().total, 0);
+        assert!(budget.used.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -5,12 +5,9 @@
 //! without end slows no other down. The last part of the total is for grants that have few
 //! exchanges: many grants at their limit leave room for the others.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::{http_error::HttpError, ports::GrantKey};
+use crate::{http_error::HttpError, ports::GrantKey, usage::Usage};
 
 /// The part of the total that is only for grants with few exchanges, as a divisor.
 const RESERVE_DIVISOR: usize = 4;
@@ -21,14 +18,7 @@ const FEW_EXCHANGES: usize = 4;
 pub(crate) struct ExchangeLimiter {
     total: usize,
     per_grant: usize,
-    running: Mutex<RunningExchanges>,
-}
-
-#[derive(Debug, Default)]
-struct RunningExchanges {
-    total: usize,
-    /// Has no entry for a grant without exchanges.
-    by_grant: HashMap<GrantKey, usize>,
+    running: Mutex<Usage<GrantKey>>,
 }
 
 /// Counts one exchange until it is dropped.
@@ -55,7 +45,7 @@ impl ExchangeLimiter {
     /// of all.
     pub(crate) fn begin(self: &Arc<Self>, grant: GrantKey) -> Result<ExchangeGuard, HttpError> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = running.by_grant.get(&grant).copied().unwrap_or(0);
+        let own = running.of(&grant);
         if own >= self.per_grant {
             return Err(HttpError::TooManyExchanges);
         }
@@ -65,11 +55,10 @@ impl ExchangeLimiter {
         } else {
             self.total - reserve
         };
-        if running.total >= room {
+        if running.total() >= room {
             return Err(HttpError::Overloaded);
         }
-        running.total += 1;
-        running.by_grant.insert(grant.clone(), own + 1);
+        running.add(&grant, 1);
         drop(running);
         Ok(ExchangeGuard {
             limiter: Arc::clone(self),
@@ -81,13 +70,7 @@ impl ExchangeLimiter {
 impl Drop for ExchangeGuard {
     fn drop(&mut self) {
         let mut running = self.limiter.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.total = running.total.saturating_sub(1);
-        if let Some(own) = running.by_grant.get_mut(&self.grant) {
-            *own = own.saturating_sub(1);
-            if *own == 0 {
-                running.by_grant.remove(&self.grant);
-            }
-        }
+        running.remove(&self.grant, 1);
     }
 }
 
@@ -122,7 +105,6 @@ mod tests {
         guards.push(begin("d").unwrap());
         assert_eq!(begin("e").err(), Some(HttpError::Overloaded));
         drop(guards);
-        assert!(limiter.running.lock().unwrap().by_grant.is_empty());
-        assert_eq!(limiter.running.lock().unwrap().total, 0);
+        assert!(limiter.running.lock().unwrap().is_empty());
     }
 }

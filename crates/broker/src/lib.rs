@@ -40,6 +40,7 @@ mod response;
 mod route;
 mod server;
 mod url;
+mod usage;
 
 pub use config::{BuildInfo, Config, HttpLimits};
 pub use server::{Broker, BrokerError};

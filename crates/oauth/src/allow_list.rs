@@ -6,7 +6,7 @@
 
 use url::Url;
 
-use crate::redirect_uri;
+use crate::{host_name, redirect_uri};
 
 /// The two lists, with checked entries.
 #[derive(Clone, Debug, Default)]
@@ -93,9 +93,7 @@ impl Entry {
             Some(name) => (name, true),
             None => (text, false),
         };
-        let url = Url::parse(&format!("https://{name}/")).ok()?;
-        // Only a name in the form that the parser writes.
-        if name.contains('*') || url.host_str() != Some(name) || url.as_str() != format!("https://{name}/") {
+        if !host_name::is_host(name) {
             return None;
         }
         Some(if below {
@@ -111,7 +109,7 @@ impl Entry {
         };
         match self {
             Self::Host(name) => host == name,
-            Self::Below(name) => host.strip_suffix(name.as_str()).is_some_and(|rest| rest.ends_with('.')),
+            Self::Below(name) => host_name::is_below(host, name),
             Self::Loopback | Self::Scheme(_) => false,
         }
     }

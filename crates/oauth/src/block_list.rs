@@ -3,7 +3,7 @@
 
 use url::Url;
 
-use crate::{cimd, ids::ClientId, records::ClientRecord};
+use crate::{cimd, host_name, ids::ClientId, records::ClientRecord};
 
 /// The list, with checked entries.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +25,9 @@ impl BlockList {
         let mut invalid = Vec::new();
         for entry in entries {
             match entry.strip_prefix("*.") {
-                Some(domain) if is_host(domain) => list.domains.push(domain.to_ascii_lowercase()),
+                Some(domain) if host_name::is_host(&domain.to_ascii_lowercase()) => {
+                    list.domains.push(domain.to_ascii_lowercase());
+                }
                 None if is_name(entry) => list.names.push(entry.clone()),
                 Some(_) | None => invalid.push(entry.clone()),
             }
@@ -57,22 +59,13 @@ impl BlockList {
             return false;
         };
         self.names.iter().any(|name| name.eq_ignore_ascii_case(host))
-            || self.domains.iter().any(|domain| {
-                let below = host.strip_suffix(domain.as_str());
-                below.is_some_and(|below| below.ends_with('.'))
-            })
+            || self.domains.iter().any(|domain| host_name::is_below(host, domain))
     }
 }
 
 /// Returns whether an entry can be a client identifier or a host.
 fn is_name(entry: &str) -> bool {
     !entry.is_empty() && entry.bytes().all(|b| b.is_ascii_graphic() && b != b'*')
-}
-
-/// Returns whether a text is a host name in the form in which a URL has it, in any case.
-fn is_host(text: &str) -> bool {
-    let host = text.to_ascii_lowercase();
-    is_name(text) && Url::parse(&format!("https://{host}/")).is_ok_and(|url| url.host_str() == Some(host.as_str()))
 }
 
 #[cfg(test)]

@@ -33,24 +33,24 @@ pub(crate) fn clean_name(name: &str) -> Option<String> {
     let mut clean = String::new();
     let (mut length, mut marks) = (0, MAX_MARKS);
     for c in name.chars() {
-        let keep = match effect(c) {
+        let kept = match effect(c) {
             Effect::Visible => {
                 marks = 0;
-                true
+                Some(c)
             }
             // Without a character before it, a mark would change the words of the page.
             Effect::Mark => {
                 marks += 1;
-                marks <= MAX_MARKS
+                (marks <= MAX_MARKS).then_some(c)
             }
             Effect::Space => {
                 marks = MAX_MARKS;
-                !clean.is_empty() && !clean.ends_with(' ')
+                (!clean.is_empty() && !clean.ends_with(' ')).then_some(' ')
             }
-            Effect::Hidden => false,
+            Effect::Hidden => None,
         };
-        if keep {
-            clean.push(if effect(c) == Effect::Space { ' ' } else { c });
+        if let Some(c) = kept {
+            clean.push(c);
             length += 1;
         }
         if length == MAX_NAME {

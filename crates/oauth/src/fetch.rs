@@ -16,7 +16,6 @@
 mod address;
 mod freshness;
 mod hardened;
-mod json_type;
 mod url_rules;
 
 use std::{fmt, time::Duration};

@@ -106,18 +106,18 @@ impl Envelope {
 
     /// A request with these parameters (JSON text on one line), and with 0 for its id.
     pub(crate) fn request(method: &str, params: &str) -> Self {
-        let head = r#"{"jsonrpc":"2.0","id":"#;
-        let before_params = format!(r#"{head}0,"method":{},"params":"#, json::quote(method));
-        let params_at = before_params.len()..before_params.len() + params.len();
+        let text = super::request(0, method, params);
+        let id_at = r#"{"jsonrpc":"2.0","id":"#.len();
+        let params_end = text.len() - "}".len();
         Self {
-            text: [&before_params, params, "}"].concat(),
             kind: MessageKind::Request {
                 id: Id::parse("0").expect("0 is an id"),
                 method: method.into(),
             },
-            id_at: Some(head.len()..head.len() + 1),
-            params_at: Some(params_at),
+            id_at: Some(id_at..id_at + 1),
+            params_at: Some(params_end - params.len()..params_end),
             outcome_at: None,
+            text,
         }
     }
 

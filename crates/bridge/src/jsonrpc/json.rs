@@ -56,7 +56,7 @@ pub(crate) fn quote(value: &str) -> String {
 }
 
 /// True if a string is the same between the quotes of its JSON form.
-pub(crate) fn is_plain(value: &str) -> bool {
+fn is_plain(value: &str) -> bool {
     value.bytes().all(|byte| !matches!(byte, 0..0x20 | b'"' | b'\\'))
 }
 

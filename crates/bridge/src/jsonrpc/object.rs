@@ -93,13 +93,8 @@ impl fmt::Display for Object<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("{")?;
         for (at, (name, value)) in self.0.iter().enumerate() {
-            f.write_str(if at == 0 { "" } else { "," })?;
-            if json::is_plain(name) {
-                write!(f, "\"{name}\"")?;
-            } else {
-                f.write_str(&json::quote(name))?;
-            }
-            write!(f, ":{value}")?;
+            let comma = if at == 0 { "" } else { "," };
+            write!(f, "{comma}{}:{value}", json::quote(name))?;
         }
         f.write_str("}")
     }

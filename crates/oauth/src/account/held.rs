@@ -60,8 +60,7 @@ impl Accounts {
             self.tasks
                 .spawn(async move { _ = sender.send(accounts.store_held(user).await) });
         }
-        let outcome = tokio::time::timeout(STORE_WAIT, placed.changed()).await;
-        drop(outcome);
+        let _ = tokio::time::timeout(STORE_WAIT, placed.changed()).await;
         *placed.borrow()
     }
 
@@ -82,7 +81,7 @@ impl Accounts {
                     if !self.held.finish(user, &held, replaced) {
                         continue;
                     }
-                    if failed || begun.elapsed() >= STORE_WAIT {
+                    if begun.elapsed() >= STORE_WAIT {
                         // The renewal has not waited, and has left the lease to this task.
                         self.release_lease(user).await;
                     }

@@ -60,15 +60,7 @@ impl Accounts {
                     let outcome = accounts.renew(user, version).await;
                     // Callers that come after the outcome is published begin a new renewal.
                     drop(guard);
-                    let (outcome, renewed) = match outcome {
-                        Ok((token, renewed)) => (Ok(token), renewed),
-                        Err(error) => (Err(error), None),
-                    };
-                    let token = outcome.as_ref().ok().cloned();
                     sender.send_replace(Some(outcome));
-                    if let (Some(token), Some(version)) = (token, renewed) {
-                        accounts.check_user(user, version, &token).await;
-                    }
                 });
                 receiver
             };
@@ -79,16 +71,11 @@ impl Accounts {
         outcome.unwrap_or_else(|| Err(AccountError::transient("the renewal was interrupted")))
     }
 
-    /// Returns the token, and its version if it has just been renewed.
-    async fn renew(
-        self: &Arc<Self>,
-        user: UserId,
-        version: Option<TokenVersion>,
-    ) -> Result<(UpstreamToken, Option<TokenVersion>), AccountError> {
+    async fn renew(self: &Arc<Self>, user: UserId, version: Option<TokenVersion>) -> Renewal {
         let held = self.held.get(user);
         let stored = held.as_ref().map(|held| held.stored).or(version);
         let account = match self.acquire_lease(user, stored).await? {
-            Lease::AlreadyRenewed(record) => return Ok((self.opened(&record)?, None)),
+            Lease::AlreadyRenewed(record) => return self.opened(&record),
             Lease::Acquired(account) => account,
         };
         let work = self.renew_leased(user, account, held);
@@ -108,10 +95,9 @@ impl Accounts {
         user: UserId,
         account: Option<AccountRecord>,
         held: Option<Held>,
-    ) -> Result<(UpstreamToken, Option<TokenVersion>), AccountError> {
+    ) -> Renewal {
         let Some(stored) = account else {
-            let ended = self.end_user(user, None, TerminalError::NoAccount).await;
-            return ended.map(|token| (token, None));
+            return self.end_user(user, None, TerminalError::NoAccount).await;
         };
         let stored_version = stored.version;
         let record = held.filter(|held| held.stored == stored_version);
@@ -129,8 +115,7 @@ impl Accounts {
             Err(error) => error,
         };
         if let Some(refusal) = self.refusal(&record, &error).await {
-            let ended = self.end_user(user, Some(stored_version), refusal).await;
-            return ended.map(|token| (token, None));
+            return self.end_user(user, Some(stored_version), refusal).await;
         }
         let failed = Failed::of(&error);
         if failed == Failed::User
@@ -180,13 +165,13 @@ impl Accounts {
     }
 
     /// Stores renewed tokens in place of those that are in the store, or of those that were renewed
-    /// if these are there by now.
+    /// if these are there by now. A task of its own then looks at the user.
     async fn accept(
         self: &Arc<Self>,
         user: UserId,
         (stored, renewed_from): (TokenVersion, TokenVersion),
         tokens: UpstreamTokens,
-    ) -> Result<(UpstreamToken, Option<TokenVersion>), AccountError> {
+    ) -> Renewal {
         let renewed = self.sealer.seal_account(user, &tokens, self.clock.now());
         let version = renewed.version;
         let token = UpstreamToken {
@@ -199,10 +184,15 @@ impl Accounts {
             renewed_from,
         };
         match self.place_renewed(held).await {
-            Placement::Stored | Placement::Held => Ok((token, Some(version))),
+            Placement::Stored | Placement::Held => {
+                let (accounts, checked) = (Arc::clone(self), token.clone());
+                self.tasks
+                    .spawn(async move { accounts.check_user(user, version, &checked).await });
+                Ok(token)
+            }
             // The user has signed in again or was ended in between: the stored tokens count.
             Placement::Replaced => match self.store.account(user).await? {
-                Some(newer) => Ok((self.opened(&newer)?, None)),
+                Some(newer) => self.opened(&newer),
                 None => Err(AccountError::Terminal(TerminalError::NoAccount)),
             },
         }

@@ -7,8 +7,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::Semaphore;
 use url::Url;
 
-use super::{Document, Fetch, FetchError, address, check_url, freshness, json_type};
-use crate::{BoxError, outbound_http, ports::BoxFuture};
+use super::{Document, Fetch, FetchError, address, check_url, freshness};
+use crate::{BoxError, content_type, outbound_http, ports::BoxFuture};
 
 /// The longest time for one document, including the wait for a permit.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -92,7 +92,7 @@ impl HardenedFetcher {
         if status != StatusCode::OK {
             return Err(FetchError::Refused("the status is not 200"));
         }
-        if !json_type::is_json(response.headers()) {
+        if !content_type::is_json(response.headers()) {
             return Err(FetchError::Refused("it is not JSON"));
         }
         let fresh_for = freshness::lifetime(response.headers());

@@ -63,7 +63,7 @@ impl Sealer {
     /// Reports whether the newest key sealed something.
     pub(super) fn is_current(&self, sealed: &[u8]) -> bool {
         let (number, _) = self.current();
-        sealed.get(1..5) == Some(number.to_be_bytes().as_slice())
+        Self::key_number(sealed) == Some(number)
     }
 }
 

@@ -2,13 +2,14 @@
 //! 2 and 3.2.2).
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, header};
+use http::Request;
 use serde_json::{Map, Value};
 
 use crate::{
     client_metadata::ClientMetadata,
     client_name::clean_name,
     config::{Registration, Settings},
+    content_type,
     records::{ApplicationType, KeySource},
     redirect_uri,
     server::{oauth_error::OAuthError, state::ServerState},
@@ -43,7 +44,7 @@ const NOT_METADATA: OAuthError = OAuthError::InvalidClientMetadata("the body mus
 
 /// Reads the JSON object of a request (RFC 7591 section 3.1, RFC 7592 section 2.2).
 pub(super) fn parse_object(request: &Request<Bytes>) -> Result<Map<String, Value>, OAuthError> {
-    if !is_json(request.headers()) {
+    if content_type::of(request.headers()).as_deref() != Some("application/json") {
         return Err(OAuthError::NotJson);
     }
     let body = request.body();
@@ -51,16 +52,6 @@ pub(super) fn parse_object(request: &Request<Bytes>) -> Result<Map<String, Value
         return Err(OAuthError::InvalidClientMetadata("the metadata is too long"));
     }
     serde_json::from_slice(body).map_err(|_| NOT_METADATA)
-}
-
-/// Returns whether the content type is `application/json`, stated once.
-fn is_json(headers: &HeaderMap) -> bool {
-    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(value), None) = (types.next(), types.next()) else {
-        return false;
-    };
-    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("application/json")
 }
 
 impl RegistrationRequest {

@@ -1,16 +1,21 @@
-//! Content types of JSON.
+//! The content type of a request or response.
 
 use http::{HeaderMap, header};
 
-/// `application/json`, or a more specific `application/*+json` (client ID metadata document draft
-/// section 4.1).
-pub(super) fn is_json(headers: &HeaderMap) -> bool {
+/// The content type without its parameters, in lower case. `None` unless it is stated once.
+pub(crate) fn of(headers: &HeaderMap) -> Option<String> {
     let mut fields = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (fields.next(), fields.next()) else {
-        return false;
+        return None;
     };
-    let kind = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
-    let kind = kind.trim().to_ascii_lowercase();
+    let kind = value.to_str().ok()?.split(';').next()?;
+    Some(kind.trim().to_ascii_lowercase())
+}
+
+/// `application/json`, or a more specific `application/*+json` (client ID metadata document draft
+/// section 4.1).
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    let kind = of(headers).unwrap_or_default();
     match kind.strip_prefix("application/") {
         Some("json") => true,
         Some(subtype) => subtype.len() > "+json".len() && subtype.ends_with("+json"),
